@@ -1,0 +1,96 @@
+"""The LMS's batch search: which live batches the index shows for some users."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Any
+
+from ownership.errors import Unavailable
+from ownership.plan import LIVE_STATUSES, BatchId
+from ownership.service import Service, at
+
+PAGE = 1000
+WINDOW = 10_000
+"""The service cuts offset + limit down to this, and Elasticsearch stops counting at it unless it
+is told otherwise, which the service does not (Sunbird-Lern lms-service): a count of 10,000 may be more."""
+USERS_PER_SEARCH = 500
+
+Owners = tuple[frozenset[str], BatchId]
+"""The users (lower-cased) that a hit's document names, and the batch."""
+
+
+class WindowExceeded(Exception):
+    """More hits than the service can page through; the index itself must be asked."""
+
+
+class BatchSearch:
+    """Searches live batches by creator and mentor through the LMS."""
+
+    def __init__(self, service: Service, search_path: str) -> None:
+        self._service = service
+        self._path = search_path
+
+    def live_batches(self, user_ids: Collection[str]) -> list[Owners]:
+        """Every live batch whose document names one of `user_ids` as creator or mentor.
+
+        :raises WindowExceeded: if the users have more batches than the service pages through.
+        :raises Unavailable: on an outage or an answer out of contract.
+        """
+        found: dict[BatchId, frozenset[str]] = {}
+        for some in _chunks(sorted(user_ids), USERS_PER_SEARCH):
+            for field in ("createdBy", "mentors"):
+                for users, batch in self._pages({field: some, "status": list(LIVE_STATUSES)}):
+                    found[batch] = found.get(batch, frozenset()) | users
+        return [(users, batch) for batch, users in found.items()]
+
+    def _pages(self, filters: dict[str, Any]) -> Iterator[Owners]:
+        offset, total = 0, 1
+        while offset < total:
+            answer = self._service.call(
+                "POST",
+                self._path,
+                {
+                    "request": {
+                        "filters": filters,
+                        "fields": ["batchId", "courseId", "createdBy", "mentors"],
+                        "limit": PAGE,
+                        "offset": offset,
+                        "sort_by": {"createdDate": "desc"},
+                    }
+                },
+            )
+            total, content = self._content(answer.status, answer.body)
+            if total >= WINDOW:
+                raise WindowExceeded
+            if not content and offset < total:
+                raise Unavailable(self._service.name, f"counts {total} batches but shows {offset}")
+            yield from (self._hit(item) for item in content)
+            offset += len(content)
+
+    def _content(self, status: int, body: dict[str, Any]) -> tuple[int, list[Any]]:
+        total, content = (at(body, "result", "response", name) for name in ("count", "content"))
+        # An empty result may leave its list out; a positive count may not.
+        content = [] if content is None and total == 0 else content
+        if status != 200 or not isinstance(total, int) or not isinstance(content, list):
+            raise Unavailable(self._service.name, f"HTTP {status} without count and content")
+        return total, content
+
+    def _hit(self, item: Any) -> Owners:
+        course, batch = at(item, "courseId"), at(item, "batchId")
+        if not isinstance(course, str) or not isinstance(batch, str) or not course or not batch:
+            raise Unavailable(self._service.name, "shows a batch without courseId and batchId")
+        return owners(item), BatchId(course, batch)
+
+
+def owners(document: dict[str, Any]) -> frozenset[str]:
+    """Users that a document names, lower-cased as the index compares them."""
+    creator, mentors = document.get("createdBy"), document.get("mentors")
+    named = [creator, *(mentors if isinstance(mentors, list) else [mentors])]
+    return frozenset(u.lower() for u in named if isinstance(u, str))
+
+
+def _chunks(items: list[str], size: int) -> Iterator[list[str]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

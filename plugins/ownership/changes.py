@@ -1,0 +1,231 @@
+"""The audit trail: which batches an event concerns, and the image of every change before it is made.
+
+Two kinds of rows of `transfer_change`, told apart by their token. A *plan row* (token 0) says
+that the event's batch was found, and in the end what became of it. An *image* (the claim's token
+and a time-UUID of its own, so never overwritten) holds a row before and after one
+compare-and-set. A change that several events of a lane share has an image under each of them: the
+event's own hop, beside the change of the row as a whole.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID, uuid1
+from zlib import crc32
+
+from ownership.cql import Cql, Statement
+from ownership.open_list import chunks
+from ownership.plan import BatchId, Hop, Row, role
+from ownership.schema import CHANGE
+
+ROWS_PER_BUCKET = 5000
+"""Planned rows in one partition of `transfer_change`, about."""
+ROWS_PER_BATCH = 100
+"""Rows in one unlogged batch on one partition."""
+
+MOVED, ALREADY, CHANGED_ELSEWHERE, GONE, NOT_LIVE = (
+    "moved",
+    "already",
+    "changed_elsewhere",
+    "gone",
+    "not_live",
+)
+"""What became of a planned batch."""
+
+APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
+"""What became of an image: the compare-and-set applied, did not, was another try's, cannot be
+told because the row was edited since, applied after the claim was lost."""
+
+_NO_IMAGE = UUID(int=0x1000 << 64 | 0x8000 << 48)  # the smallest time-UUID: plan rows sort first
+
+
+class Place(NamedTuple):
+    """Partition of `transfer_change` that holds a batch's rows for an event."""
+
+    mid: str
+    bucket: int
+
+
+class Planned(NamedTuple):
+    """A batch that an event concerns, and what became of it so far."""
+
+    place: Place
+    id: BatchId
+    outcome: str | None = None
+
+
+class Image(NamedTuple):
+    """One compare-and-set on a row, as it is recorded before it is made."""
+
+    id: BatchId
+    token: int
+    uuid: UUID
+    before: Row
+    after: Row
+    hops: tuple[tuple[Place, Hop], ...]
+    outcome: str | None = None
+
+
+def buckets_for(rows: int) -> int:
+    """Number of partitions for an event with `rows` planned batches."""
+    return max(1, -(-rows // ROWS_PER_BUCKET))
+
+
+def place(mid: str, batch: BatchId, buckets: int) -> Place:
+    """Where the event's rows about `batch` are."""
+    return Place(mid, crc32(batch.course_id.encode()) % max(buckets, 1))
+
+
+def new_image(
+    batch: BatchId, token: int, before: Row, after: Row, steps: Iterable[Hop], buckets: Mapping[str, int]
+) -> Image:
+    """An image of its own for this try."""
+    hops = tuple((place(h.mid, batch, buckets.get(h.mid, 1)), h) for h in steps)
+    return Image(batch, token, uuid1(), before, after, hops)
+
+
+class Changes:
+    """Rows of `transfer_change`."""
+
+    def __init__(self, cql: Cql, keyspace: str) -> None:
+        self._cql = cql
+        self._table = f"{keyspace}.{CHANGE}"
+
+    def read(self, buckets: Mapping[str, int]) -> tuple[list[Planned], list[Image]]:
+        """Plan rows and images of the events in `buckets` (mid -> number of buckets)."""
+        places = [Place(mid, b) for mid, n in sorted(buckets.items()) for b in range(max(n, 1))]
+        cql = f"SELECT * FROM {self._table} WHERE mid = ? AND bucket = ?"
+        planned: list[Planned] = []
+        parts: dict[tuple[BatchId, UUID], list[tuple[Place, Any]]] = defaultdict(list)
+        for at, rows in zip(places, self._cql.select_each(cql, places), strict=True):
+            for r in rows:
+                batch = BatchId(r.courseid, r.batchid)
+                if r.claim_token:
+                    parts[batch, r.image].append((at, r))
+                else:
+                    planned.append(Planned(at, batch, r.outcome))
+        images = [_image(batch, uuid, rows) for (batch, uuid), rows in parts.items()]
+        return planned, sorted(images, key=lambda i: (i.token, i.uuid.time))
+
+    def plan(
+        self, planned: Iterable[tuple[Planned, Row | None]], users: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Insert plan rows; `users` are each event's (by mid) sources, for the row's role."""
+        cql = (
+            f"INSERT INTO {self._table} (mid, bucket, courseid, batchid, claim_token, image, role, status, "
+            "before_createdby, before_mentors) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
+        )
+        self._write(
+            (
+                p.place,
+                (
+                    cql,
+                    (
+                        *p.place,
+                        *p.id,
+                        _NO_IMAGE,
+                        role(row, users.get(p.place.mid, frozenset())) if row else "",
+                        row.status if row else None,
+                        row.created_by if row else None,
+                        list(row.mentors) if row else None,
+                    ),
+                ),
+            )
+            for p, row in planned
+        )
+
+    def record(self, images: Iterable[Image]) -> None:
+        """Write images; durable when this returns, so the rows may be changed."""
+        cql = (
+            f"INSERT INTO {self._table} (mid, bucket, courseid, batchid, claim_token, image, role, status, hops, "
+            "before_createdby, before_mentors, after_createdby, after_mentors, "
+            "row_before_createdby, row_before_mentors, row_after_createdby, row_after_mentors) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        self._write(
+            (
+                at,
+                (
+                    cql,
+                    (
+                        *at,
+                        *i.id,
+                        i.token,
+                        i.uuid,
+                        _changed_role(h),
+                        i.before.status,
+                        len(i.hops),
+                        *_columns(h.before),
+                        *_columns(h.after),
+                        *(_columns(i.before) if len(i.hops) > 1 else (None, None)),
+                        *(_columns(i.after) if len(i.hops) > 1 else (None, None)),
+                    ),
+                ),
+            )
+            for i in images
+            for at, h in i.hops
+        )
+
+    def settle_images(self, outcomes: Iterable[tuple[Image, str]]) -> None:
+        """Write what became of images."""
+        cql = (
+            f"UPDATE {self._table} SET outcome = ?, row_at = ? "
+            "WHERE mid = ? AND bucket = ? AND courseid = ? AND batchid = ? AND claim_token = ? AND image = ?"
+        )
+        now = datetime.now(UTC)
+        self._write(
+            (at, (cql, (outcome, now if outcome == APPLIED else None, *at, *i.id, i.token, i.uuid)))
+            for i, outcome in outcomes
+            for at, _ in i.hops
+        )
+
+    def settle_plan(self, outcomes: Iterable[tuple[Planned, str]], *, proven_at: datetime) -> None:
+        """Write what became of planned batches and when row and document were seen to agree."""
+        cql = (
+            f"UPDATE {self._table} SET outcome = ?, document_at = ? "
+            "WHERE mid = ? AND bucket = ? AND courseid = ? AND batchid = ? AND claim_token = 0 AND image = ?"
+        )
+        self._write(
+            (p.place, (cql, (outcome, proven_at, *p.place, *p.id, _NO_IMAGE))) for p, outcome in outcomes
+        )
+
+    def _write(self, rows: Iterable[tuple[Place, Statement]]) -> None:
+        """Plain writes in unlogged batches of one partition each."""
+        by_place: dict[Place, list[Statement]] = defaultdict(list)
+        for at, statement in rows:
+            by_place[at].append(statement)
+        self._cql.write_batches(some for rows in by_place.values() for some in chunks(rows, ROWS_PER_BATCH))
+
+
+def _changed_role(hop: Hop) -> str:
+    """What a hop changes: `created`, `mentored` or both."""
+    parts = (
+        ("created", hop.before.created_by != hop.after.created_by),
+        ("mentored", hop.before.mentors != hop.after.mentors),
+    )
+    return "+".join(name for name, changed in parts if changed)
+
+
+def _columns(row: Row) -> tuple[str | None, list[str]]:
+    return row.created_by, list(row.mentors)
+
+
+def _image(batch: BatchId, uuid: UUID, parts: Sequence[tuple[Place, Any]]) -> Image:
+    def row(r: Any, name: str) -> Row:
+        mentors = tuple(getattr(r, f"{name}_mentors") or ())
+        return Row(batch, getattr(r, f"{name}_createdby"), mentors, r.status)
+
+    first = parts[0][1]
+    whole = "row_" if (first.hops or 1) > 1 else ""
+    return Image(
+        batch,
+        first.claim_token,
+        uuid,
+        row(first, f"{whole}before"),
+        row(first, f"{whole}after"),
+        tuple((at, Hop(at.mid, row(r, "before"), row(r, "after"))) for at, r in parts),
+        first.outcome,
+    )

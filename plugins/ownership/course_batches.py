@@ -1,0 +1,76 @@
+"""Rows of the platform's `course_batch`: read by partition, changed only by compare-and-set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ownership.cql import Cql, Statement
+from ownership.open_list import chunks
+from ownership.plan import BatchId, Row
+
+IDS_PER_READ = 100
+"""Batches of one course in one read."""
+
+
+class CourseBatches:
+    """Reads and conditional writes of `course_batch`."""
+
+    def __init__(self, cql: Cql, keyspace: str, table: str, *, batch_size: int) -> None:
+        """`batch_size`: most rows in one conditional batch."""
+        self._cql = cql
+        self._table = f"{keyspace}.{table}"
+        self._batch_size = batch_size
+
+    def read(self, ids: Collection[BatchId]) -> dict[BatchId, Row]:
+        """The rows that exist, with the fields that a transfer reads."""
+        rows = self._select("courseid, batchid, createdby, mentors, status", ids)
+        return {r.id: r for r in map(_row, rows)}
+
+    def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
+        """The rows that exist, with all columns: a document is made from them."""
+        rows = self._select("*", ids)
+        return {BatchId(r.courseid, r.batchid): dict(r._asdict()) for r in rows}
+
+    def swap(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
+        """Change each (before, after) where the row still is `before`, owners and status.
+
+        Rows of one course go together, at most `batch_size`, and apply as a whole or not at all;
+        `alone` changes each by itself. `before` must name somebody: a condition on nulls only
+        would create a row that does not exist. False means not applied by this call's last try: after a
+        time-out an earlier try may have, so read the row before you judge.
+        """
+        by_course: dict[str, list[int]] = defaultdict(list)
+        for n, (before, _) in enumerate(changes):
+            by_course[before.id.course_id].append(n)
+        size = 1 if alone else self._batch_size
+        groups = [g for some in by_course.values() for g in chunks(some, size)]
+        answers = self._cql.conditional_batches([[self._update(*changes[n]) for n in g] for g in groups])
+        applied = {n: answer.applied for group, answer in zip(groups, answers, strict=True) for n in group}
+        return [applied[n] for n in range(len(changes))]
+
+    def _update(self, before: Row, after: Row) -> Statement:
+        sets: dict[str, Any] = {}
+        if before.created_by != after.created_by:
+            sets["createdby"] = after.created_by
+        if before.mentors != after.mentors:
+            sets["mentors"] = list(after.mentors)
+        cql = (
+            f"UPDATE {self._table} SET {', '.join(f'{n} = ?' for n in sets)} WHERE courseid = ? AND batchid = ? "
+            "IF createdby = ? AND mentors = ? AND status = ?"
+        )
+        values = (*sets.values(), *before.id, before.created_by, list(before.mentors) or None, before.status)
+        return cql, values
+
+    def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
+        by_course: dict[str, list[str]] = defaultdict(list)
+        for i in ids:
+            by_course[i.course_id].append(i.batch_id)
+        cql = f"SELECT {columns} FROM {self._table} WHERE courseid = ? AND batchid IN ?"
+        values = [(c, list(b)) for c, all_ in by_course.items() for b in chunks(all_, IDS_PER_READ)]
+        return [r for rows in self._cql.select_each(cql, values) for r in rows]
+
+
+def _row(r: Any) -> Row:
+    return Row(BatchId(r.courseid, r.batchid), r.createdby, tuple(r.mentors or ()), r.status)

@@ -1,0 +1,188 @@
+"""Cassandra, as the ledger and the row store use it: prepared, concurrent, bounded, retried.
+
+Statements are written with ``?`` and bound values; only validated names (`settings.CqlName`)
+are ever put into their text.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from cassandra import (
+    ConsistencyLevel,
+    DriverException,
+    InvalidRequest,
+    OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
+    Unauthorized,
+    WriteFailure,
+    WriteTimeout,
+)
+from cassandra import (
+    Unavailable as TooFewReplicas,
+)
+from cassandra.cluster import NoHostAvailable, Session
+from cassandra.concurrent import execute_concurrent
+from cassandra.connection import ConnectionException
+from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
+
+from ownership.errors import SettingsError, Unavailable
+
+PART = "Cassandra"
+CONCURRENT = 64
+"""Statements under way at once from one process."""
+TRIES = 4
+"""Tries of a statement that may be repeated; waits of 0.2, 0.4, 0.8 s (± half) between them."""
+
+T = TypeVar("T")
+Statement = tuple[str, Sequence[Any]]
+"""CQL and its values."""
+
+_OUTAGES = (
+    NoHostAvailable,
+    ConnectionException,
+    OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
+    TooFewReplicas,
+    WriteFailure,
+    WriteTimeout,
+)
+
+
+class Conditional(NamedTuple):
+    """Answer of a compare-and-set."""
+
+    applied: bool
+    rows: list[dict[str, Any]]
+    """Where not applied: the current values of every row that the statement names."""
+
+
+class Cql:
+    """A session with prepared statements kept by their text."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._prepared: dict[str, PreparedStatement] = {}
+
+    def bind(self, cql: str, values: Sequence[Any] = ()) -> BoundStatement:
+        """The statement with its values bound."""
+        statement = self._prepared.get(cql)
+        if statement is None:
+            statement = self._guard(lambda: self.session.prepare(cql))
+            self._prepared[cql] = statement
+        return statement.bind(values)
+
+    def select(self, cql: str, values: Sequence[Any] = (), *, serial: bool = False) -> list[Any]:
+        """Rows of one query, as named tuples, all pages.
+
+        `serial` reads through Paxos: it sees every compare-and-set that was ever acknowledged.
+        """
+        statement = self.bind(cql, values)
+        if serial:
+            statement.consistency_level = ConsistencyLevel.LOCAL_SERIAL
+        return self._guard(lambda: list(self.session.execute(statement)))
+
+    def select_each(self, cql: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
+        """One query with many values, concurrently: its rows, in the order of `values`."""
+        return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
+
+    def write(self, statements: Iterable[Statement]) -> None:
+        """Plain writes that may be repeated, concurrently."""
+        self._concurrently([self.bind(*s) for s in statements])
+
+    def write_batches(self, batches: Iterable[Sequence[Statement]]) -> None:
+        """Plain writes, each inner list one partition's, as unlogged batches, concurrently."""
+        self._concurrently([self._batch(b) for b in batches])
+
+    def conditional(self, cql: str, values: Sequence[Any]) -> Conditional:
+        """One compare-and-set.
+
+        A time-out leaves it in doubt, and the *same* compare-and-set is repeated: callers must
+        take "not applied, but the row is as I wanted it" for done.
+        """
+        return self.conditionals([(cql, values)])[0]
+
+    def conditionals(self, statements: Iterable[Statement]) -> list[Conditional]:
+        """Many compare-and-sets on different partitions, concurrently."""
+        return [_answer(r) for r in self._concurrently([self.bind(*s) for s in statements])]
+
+    def conditional_batch(self, statements: Sequence[Statement]) -> Conditional:
+        """One conditional batch on one partition: applied as a whole or not at all."""
+        return self.conditional_batches([statements])[0]
+
+    def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[Conditional]:
+        """Many conditional batches on different partitions, concurrently."""
+        return [_answer(r) for r in self._concurrently([self._batch(b) for b in batches])]
+
+    def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
+        if len(statements) == 1:
+            return self.bind(*statements[0])
+        batch = BatchStatement(BatchType.UNLOGGED)
+        for s in statements:
+            batch.add(self.bind(*s))
+        return batch
+
+    def _concurrently(self, statements: list[Any]) -> list[Any]:
+        """Results in order; statements that met an outage are repeated, `TRIES` times in all."""
+        results: list[Any] = [None] * len(statements)
+        todo = list(range(len(statements)))
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            outcomes = execute_concurrent(
+                self.session,
+                [(statements[i], ()) for i in todo],
+                concurrency=CONCURRENT,
+                raise_on_first_error=False,
+            )
+            failed = []
+            for i, (success, result) in zip(todo, outcomes, strict=True):
+                if success:
+                    results[i] = result
+                elif isinstance(result, _OUTAGES):
+                    failed.append((i, result))
+                else:
+                    raise _translated(result)
+            if not failed:
+                return results
+            todo = [i for i, _ in failed]
+        raise Unavailable(PART, _short(failed[0][1]))
+
+    def _guard(self, action: Callable[[], T]) -> T:
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            try:
+                return action()
+            except _OUTAGES as e:
+                last = e
+            except DriverException as e:
+                raise _translated(e) from None
+        raise Unavailable(PART, _short(last)) from None
+
+
+def _answer(result: Any) -> Conditional:
+    """Applied flag and current values of a conditional statement's result set."""
+    rows = [dict(r._asdict()) for r in result]
+    # A conditional statement always answers with at least one row; its first column says so.
+    applied = all(bool(next(iter(r.values()))) for r in rows)
+    return Conditional(applied, [] if applied else rows)
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, (InvalidRequest, Unauthorized)):
+        return SettingsError(
+            f"Cassandra refuses a statement: {_short(error)}. Check keyspace, table and grants "
+            "(settings lms-cassandra.keyspace, lms-cassandra.course_batch.table, ledger.keyspace) "
+            "and create the ledger with `python -m ownership.create_ledger`."
+        )
+    return error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

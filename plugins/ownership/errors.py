@@ -1,0 +1,51 @@
+"""Every error of the job, as one tree.
+
+::
+
+    OwnershipError
+    ├── Permanent            no retry helps until somebody changes something
+    │   └── SettingsError    a setting, connection, table, index or topic is wrong or missing
+    ├── Transient            the same call may succeed later
+    │   ├── Unavailable      a store, broker or service did not answer as it should
+    │   └── Incomplete       the proof still finds something after its last round
+    ├── Poison               a message that cannot be read as a transfer
+    └── TakenOver            another run holds the event now; this one ends quietly
+"""
+
+from __future__ import annotations
+
+
+class OwnershipError(Exception):
+    """Root of the tree."""
+
+
+class Permanent(OwnershipError):
+    """A retry cannot help."""
+
+
+class SettingsError(Permanent):
+    """Something that an operator sets is wrong; the message says what to set where."""
+
+
+class Transient(OwnershipError):
+    """A later try of the same thing may succeed."""
+
+
+class Unavailable(Transient):
+    """A store, the broker or a service is out of reach or answers out of contract."""
+
+    def __init__(self, part: str, reason: object) -> None:
+        self.part = part
+        super().__init__(f"{part} unavailable: {reason}")
+
+
+class Incomplete(Transient):
+    """The proof failed after its last round: batches still name the old user."""
+
+
+class Poison(OwnershipError):
+    """A message that is no transfer event; it is rejected with this reason."""
+
+
+class TakenOver(OwnershipError):
+    """The claim is no longer this run's."""

@@ -1,0 +1,181 @@
+"""The event contract: bytes from Kafka, or an object from a run's conf, to a `TransferEvent`.
+
+Shape and meaning of the fields: the producer's own code, Sunbird-Lern userorg-service 8.0.0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from ownership.errors import Poison
+
+MAX_EVENT_BYTES = 256 * 1024
+"""A real event has about 2 KiB; anything above this is rejected unread."""
+
+MAX_CLOCK_DRIFT_MS = 5 * 60 * 1000
+"""An `ets` further than this from the broker's timestamp does not decide the order."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def _printable(value: str) -> str:
+    if _UNPRINTABLE.search(value):
+        raise ValueError("contains control characters or lone surrogates")
+    if value != value.strip():
+        raise ValueError("begins or ends with white space")
+    return value
+
+
+Identifier = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=256), AfterValidator(_printable)
+]
+"""An id as it may go into a bound parameter, a URL path segment or a terms query."""
+
+
+class OrderKey(NamedTuple):
+    """Place of an event in the one order: time (epoch ms), partition, offset, mid."""
+
+    t: int
+    partition: int
+    offset: int
+    mid: str
+
+
+class Transfer(NamedTuple):
+    """What ordering and planning need of an event: its place and its two users."""
+
+    key: OrderKey
+    from_user: str
+    to_user: str
+
+    @property
+    def mid(self) -> str:
+        """The event's message id."""
+        return self.key.mid
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Both users."""
+        return frozenset((self.from_user, self.to_user))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Profile(_Part):
+    userId: Identifier
+
+
+class _Edata(_Part):
+    action: Literal["ownership-transfer"]
+    organisationId: Identifier
+    fromUserProfile: _Profile
+    toUserProfile: _Profile
+
+
+class TransferEvent(_Part):
+    """One request to pass a person's work on. Fields that the job does not read are ignored."""
+
+    eid: Literal["BE_JOB_REQUEST"]
+    ets: Annotated[int, Field(strict=True, gt=0, lt=2**53)]
+    mid: Identifier
+    edata: _Edata
+
+    @property
+    def from_user(self) -> str:
+        """Id of the user who gives."""
+        return self.edata.fromUserProfile.userId
+
+    @property
+    def to_user(self) -> str:
+        """Id of the user who receives."""
+        return self.edata.toUserProfile.userId
+
+    @property
+    def organisation_id(self) -> str:
+        """Organisation that both users must belong to."""
+        return self.edata.organisationId
+
+
+def explain(error: ValidationError) -> str:
+    """One line that names each bad field and what is wrong with it (values are not repeated)."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors(include_url=False)
+    )
+
+
+def parse_event(message: bytes | None) -> TransferEvent:
+    """Read a Kafka message's value.
+
+    :raises Poison: with the reason, for anything that is not a transfer event.
+    """
+    if not message:
+        raise Poison("the message is empty")
+    if len(message) > MAX_EVENT_BYTES:
+        raise Poison(f"the message has {len(message)} bytes, at most {MAX_EVENT_BYTES} are read")
+    try:
+        value = json.loads(message.decode("utf-8"))
+    except UnicodeDecodeError as e:
+        raise Poison(f"not UTF-8: {e.reason} at byte {e.start}") from None
+    except RecursionError:
+        raise Poison("the JSON is nested too deeply") from None
+    except ValueError as e:
+        raise Poison(f"not JSON: {e}") from None
+    return event_from(value)
+
+
+def event_from(value: Any) -> TransferEvent:
+    """Check a decoded message against the contract.
+
+    :raises Poison: naming every field that is wrong.
+    """
+    if not isinstance(value, dict):
+        raise Poison(f"the message is a JSON {type(value).__name__}, not an object")
+    try:
+        return TransferEvent.model_validate(value)
+    except ValidationError as e:
+        raise Poison(explain(e)) from None
+    except RecursionError:
+        raise Poison("the JSON is nested too deeply") from None
+
+
+def same_payload(one: bytes, other: bytes) -> bool:
+    """True if both payloads hold the same JSON value, whatever their spacing and key order."""
+    if one == other:
+        return True
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except (ValueError, RecursionError):
+        return False
+
+
+def order_time(ets: int, broker_ms: int) -> int:
+    """Epoch ms that orders an event: the producer's clock unless it is far off the broker's."""
+    return ets if abs(ets - broker_ms) <= MAX_CLOCK_DRIFT_MS else broker_ms
+
+
+def manual_event(
+    *, mid: str, ets: int, from_user: str, to_user: str, organisation_id: str, **edata: Any
+) -> dict[str, Any]:
+    """Envelope of a transfer that was started by hand, in the shape of the topic's events."""
+    return {
+        "eid": "BE_JOB_REQUEST",
+        "ets": ets,
+        "mid": mid,
+        "actor": {"id": "ownership-transfer", "type": "System"},
+        "object": {"id": from_user, "type": "User"},
+        "edata": {
+            "action": "ownership-transfer",
+            "organisationId": organisation_id,
+            "fromUserProfile": {"userId": from_user},
+            "toUserProfile": {"userId": to_user},
+            "assetInformation": {},
+            "iteration": 1,
+            **edata,
+        },
+    }

@@ -1,0 +1,286 @@
+"""From Airflow's Connections and Variables to the job's parts. The edge: only here are hosts known."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from airflow.providers.apache.cassandra.hooks.cassandra import CassandraHook as ProviderCassandraHook
+from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
+from airflow.providers.elasticsearch.hooks.elasticsearch import ElasticsearchPythonHook
+from airflow.sdk import BaseHook, Connection, Variable
+from airflow.sdk.exceptions import AirflowRuntimeError
+from cassandra import ConsistencyLevel, DriverException
+from cassandra.cluster import NoHostAvailable, Session
+from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenAwarePolicy
+from confluent_kafka import Consumer, KafkaException, Producer
+from elasticsearch import Elasticsearch
+
+from ownership.cql import Cql
+from ownership.errors import SettingsError, Unavailable
+from ownership.inbox import Inbox
+from ownership.parts import Parts
+from ownership.schema import check as check_tables
+from ownership.service import Service
+from ownership.settings import VARIABLE, Settings
+from ownership.topic import DeadLetters, Topic
+
+KAFKA = "kafka_default"
+CASSANDRA = "cassandra_default"
+ELASTICSEARCH = "elasticsearch_default"
+LMS = "lms_default"
+USERORG = "userorg_default"
+
+T = TypeVar("T")
+
+
+def load_settings() -> Settings:
+    """The settings as they are now.
+
+    :raises SettingsError: naming what is unknown or wrong.
+    """
+    try:
+        return Settings.parse(Variable.get(VARIABLE, default=None))
+    except AirflowRuntimeError as e:
+        raise SettingsError(f"Variable '{VARIABLE}' cannot be read: {e}") from None
+
+
+def connection(conn_id: str) -> Connection:
+    """An Airflow Connection.
+
+    :raises SettingsError: if there is none.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except Exception as e:  # the SDK and the server raise different classes for "not found"
+        if "not found" in str(e).lower() or "isn't defined" in str(e).lower():
+            raise SettingsError(
+                f"Connection '{conn_id}' is missing: add it under Admin → Connections, "
+                f"or set AIRFLOW_CONN_{conn_id.upper()}."
+            ) from None
+        raise SettingsError(f"Connection '{conn_id}' cannot be read: {e}") from None
+
+
+class CassandraHook(ProviderCassandraHook):
+    """The provider's hook, with consistency, time-out and token awareness from the extra.
+
+    Extra: ``consistency_level`` (LOCAL_QUORUM), ``serial_consistency_level`` (LOCAL_SERIAL),
+    ``request_timeout`` (seconds, 10), ``local_dc``; and what the provider knows (ssl_options …).
+    """
+
+    def __init__(self, cassandra_conn_id: str = CASSANDRA) -> None:
+        extra = connection(cassandra_conn_id).extra_dejson
+        super().__init__(cassandra_conn_id)
+        self.cluster.connect_timeout = 5
+        self.cluster.control_connection_timeout = 5
+        if "load_balancing_policy" not in extra:
+            local_dc = extra.get("local_dc")
+            child = DCAwareRoundRobinPolicy(local_dc) if local_dc else RoundRobinPolicy()
+            self.cluster.load_balancing_policy = TokenAwarePolicy(child)
+        self._request_timeout = float(extra.get("request_timeout", 10))
+        self._consistency = _level(extra, "consistency_level", "LOCAL_QUORUM")
+        self._serial = _level(extra, "serial_consistency_level", "LOCAL_SERIAL")
+
+    def get_conn(self) -> Session:
+        """A session. Keyspaces are always named, so the connection's schema is not used.
+
+        :raises Unavailable: if no node answers.
+        """
+        try:
+            session = self.cluster.connect()
+        except (NoHostAvailable, DriverException, OSError) as e:
+            raise Unavailable(
+                "Cassandra", f"{str(e)[:300]}; is the host of Connection '{CASSANDRA}' right?"
+            ) from None
+        session.default_timeout = self._request_timeout
+        session.default_consistency_level = self._consistency
+        session.default_serial_consistency_level = self._serial
+        return session
+
+
+def _level(extra: dict[str, Any], name: str, default: str) -> int:
+    wanted = str(extra.get(name, default)).upper()
+    try:
+        return int(ConsistencyLevel.name_to_value[wanted])
+    except KeyError:
+        raise SettingsError(
+            f"Connection '{CASSANDRA}' has {name} {wanted!r}; use one of "
+            f"{', '.join(sorted(ConsistencyLevel.name_to_value))}."
+        ) from None
+
+
+class KafkaHook(KafkaBaseHook):
+    """Consumer and producer from one connection, with the guarantees that the inbox needs."""
+
+    def __init__(self, settings: Settings, kafka_config_id: str = KAFKA) -> None:
+        super().__init__(kafka_config_id=kafka_config_id)  # type: ignore[no-untyped-call]
+        self._settings = settings
+
+    def config(self) -> dict[str, Any]:
+        """The connection's configuration.
+
+        :raises SettingsError: if it commits offsets by itself, or names no broker.
+        """
+        extra = connection(self.kafka_config_id).extra_dejson
+        for lossy in ("enable.auto.commit", "enable.auto.offset.store"):
+            if str(extra.get(lossy, "false")).lower() in ("true", "1"):
+                raise SettingsError(
+                    f"Connection '{self.kafka_config_id}' has {lossy}=true, which loses events: offsets are "
+                    "committed only after the ledger has the message. Remove it from the connection's extra."
+                )
+        try:
+            return dict(self._build_config())
+        except ValueError as e:
+            raise SettingsError(
+                f"Connection '{self.kafka_config_id}': {e} Set it in the connection's extra."
+            ) from None
+
+    def topic(self) -> Topic:
+        """The input topic, read for the consumer group of the settings."""
+        config = {
+            **self.config(),
+            "group.id": self._settings.group_id,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            "enable.partition.eof": False,
+        }
+        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic)
+
+    def dead_letters(self) -> DeadLetters:
+        """The dead-letter topic, acknowledged by all in-sync replicas."""
+        shared = {k: v for k, v in self.config().items() if k not in _CONSUMER_ONLY}
+        config = {
+            **shared,
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.max.bytes": 10_000_000,
+            "message.timeout.ms": 10_000,
+        }
+        return DeadLetters(_client(lambda: Producer(config)), self._settings.failed_topic)
+
+
+_CONSUMER_ONLY = frozenset(
+    {"group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "session.timeout.ms"}
+    | {"max.poll.interval.ms", "group.instance.id", "partition.assignment.strategy", "enable.partition.eof"}
+    | {
+        "isolation.level",
+        "fetch.min.bytes",
+        "fetch.wait.max.ms",
+        "auto.commit.interval.ms",
+        "fetch.max.bytes",
+    }
+    | {"heartbeat.interval.ms", "allow.auto.create.topics"}
+)
+
+
+def _client(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except (KafkaException, ValueError, TypeError) as e:
+        raise SettingsError(
+            f"Connection '{KAFKA}' has a configuration that Kafka's client refuses: {e}"
+        ) from None
+
+
+def base_url(conn_id: str, override: str | None = None) -> str:
+    """URL of an HTTP service: a setting's, or its Connection's."""
+    if override:
+        return override
+    conn = connection(conn_id)
+    host = conn.host or ""
+    if not host:
+        raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
+    url = host if "://" in host else f"{conn.schema or 'http'}://{host}"
+    return f"{url}:{conn.port}" if conn.port and urlsplit(url).port is None else url
+
+
+def elasticsearch_client() -> Elasticsearch:
+    """A client from the Connection, through the provider's hook: it speaks the dialect of
+    ``[elasticsearch] es_compat_with``. Time-outs 30 s; a call is tried three times.
+    """
+    conn = connection(ELASTICSEARCH)
+    if not conn.host:
+        raise SettingsError(f"Connection '{ELASTICSEARCH}' has no host: set it under Admin → Connections.")
+    scheme = conn.schema if conn.schema in ("http", "https") else "http"
+    hosts = [
+        h if "://" in h else f"{scheme}://{h}:{conn.port or 9200}"
+        for h in conn.host.replace(" ", "").split(",")
+    ]
+    arguments: dict[str, Any] = {"request_timeout": 30, "max_retries": 2, "retry_on_timeout": True}
+    if conn.login:
+        arguments["basic_auth"] = (conn.login, conn.password or "")
+    known = ("ca_certs", "verify_certs", "client_cert", "client_key", "ssl_assert_fingerprint", "api_key")
+    arguments |= {k: v for k, v in conn.extra_dejson.items() if k in (*known, "request_timeout")}
+    try:
+        client: Elasticsearch = ElasticsearchPythonHook(hosts=hosts, es_conn_args=arguments).get_conn
+    except (ValueError, TypeError) as e:
+        raise SettingsError(f"Connection '{ELASTICSEARCH}' is refused by the client: {e}") from None
+    return client
+
+
+@contextmanager
+def opened_cql() -> Iterator[Cql]:
+    """A Cassandra session, closed at the end."""
+    hook = CassandraHook()
+    try:
+        yield Cql(hook.get_conn())
+    finally:
+        hook.shutdown_cluster()
+
+
+@contextmanager
+def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
+    """All parts of the stages, opened from the Connections and closed at the end.
+
+    :raises SettingsError: if a setting or a connection is missing or wrong.
+    :raises Unavailable: if Cassandra does not answer; the others are first asked when used.
+    """
+    settings = settings or load_settings()
+    with ExitStack() as stack:
+        lms = stack.enter_context(Service("LMS", base_url(LMS, settings.lms_base_path)))
+        userorg = stack.enter_context(Service("User-Org", base_url(USERORG, settings.userorg_base_path)))
+        client = elasticsearch_client()
+        stack.callback(client.close)
+        cql = stack.enter_context(opened_cql())
+        yield Parts.over(settings, cql, client, lms=lms, userorg=userorg)
+
+
+@contextmanager
+def opened_inbox(parts: Parts) -> Iterator[tuple[Topic, Inbox]]:
+    """Topic and inbox, checked: nothing is read unless every part is in place.
+
+    :raises SettingsError: saying what to set where.
+    :raises Unavailable: if a part cannot be reached.
+    """
+    settings = parts.settings
+    kafka = KafkaHook(settings)
+    topic = kafka.topic()
+    try:
+        topic.partitions()
+        dead_letters = kafka.dead_letters()
+        dead_letters.check()
+        check_tables(parts.cql, settings)
+        parts.index.check()
+        _reachable(LMS, base_url(LMS, settings.lms_base_path))
+        _reachable(USERORG, base_url(USERORG, settings.userorg_base_path))
+        retention_ms = settings.retention_days * 24 * 3600 * 1000
+        yield topic, Inbox(parts.ledger, parts.open_list, dead_letters, retention_ms=retention_ms)
+    finally:
+        topic.close()
+
+
+def _reachable(conn_id: str, url: str) -> None:
+    """A look at the service's port: a wrong host is found before anything is consumed."""
+    address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except OSError as e:
+        raise Unavailable(
+            f"{address.hostname}:{port}", f"{e}; is the host of Connection '{conn_id}' right?"
+        ) from None

@@ -1,0 +1,223 @@
+"""Accept: every message gets its durable rows in the ledger before its offset is committed.
+
+Order of the writes (each may be repeated after a crash): dead-letter copy, open row, listings,
+event row last; then the offsets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ownership.errors import Poison
+from ownership.events import (
+    OrderKey,
+    Transfer,
+    TransferEvent,
+    order_time,
+    parse_event,
+    same_payload,
+)
+from ownership.ledger import Arrival, EventRow, Ledger, Origin
+from ownership.open_list import Held, OpenList, OpenRow
+from ownership.topic import Message
+
+MESSAGES_AT_ONCE = 500
+"""Messages whose rows are written together."""
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""Bytes of values after which they are written although they are fewer messages."""
+STORED_BYTES = 2 * 1024 * 1024
+"""Most bytes of a rejected message that the ledger keeps; its dead letter has the rest."""
+
+
+class Rejects(Protocol):
+    """Where copies of rejected messages go."""
+
+    def send(self, message: Message, *, error_class: str, reason: str) -> None:
+        """Store a copy durably."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What became of some messages."""
+
+    received: list[Transfer] = field(default_factory=list)
+    """Events that are new in the ledger."""
+    known: list[str] = field(default_factory=list)
+    """Mids that the ledger had: redelivered, or sent twice with the same payload."""
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    """Mid and reason of each message that was rejected."""
+
+    def __add__(self, more: Accepted) -> Accepted:
+        """Both together."""
+        return Accepted(self.received + more.received, self.known + more.known, self.rejected + more.rejected)
+
+
+class Inbox:
+    """Takes messages and manual events into the ledger."""
+
+    def __init__(self, ledger: Ledger, open_list: OpenList, rejects: Rejects, *, retention_ms: int) -> None:
+        """`retention_ms`: a message older than this is refused, because its old rows are gone."""
+        self._ledger = ledger
+        self._open = open_list
+        self._rejects = rejects
+        self._retention_ms = retention_ms
+
+    def accept(self, messages: Iterable[Message]) -> Accepted:
+        """Write the rows of all messages. Everything before the return is durable."""
+        total = Accepted()
+        some: list[Message] = []
+        size = 0
+        for message in messages:
+            some.append(message)
+            size += len(message.value)
+            if len(some) == MESSAGES_AT_ONCE or size > BYTES_AT_ONCE:
+                total += self._accept_some(some)
+                some, size = [], 0
+        if some:
+            total += self._accept_some(some)
+        return total
+
+    def accept_manual(
+        self, events: Sequence[tuple[TransferEvent, bytes]], *, run_id: str, at_ms: int
+    ) -> Accepted:
+        """Queue events that were given by hand, held for the run that brings them.
+
+        `at_ms` (the run's own time, the same for every try) orders them after what is there.
+        """
+        arrivals = [
+            _arrival(e, payload, Origin("manual", "", -1, n, at_ms), t=at_ms)
+            for n, (e, payload) in enumerate(events)
+        ]
+        return self._store(arrivals, [], holder=run_id)
+
+    def follow_up(self, after: EventRow) -> list[Transfer]:
+        """Queue an event like `after` right behind it: batches that still name its old user."""
+        if after.transfer is None:
+            return []
+        key = after.transfer.key
+        mid = f"{after.mid}+"
+        transfer = after.transfer._replace(key=OrderKey(key.t, key.partition, key.offset, mid))
+        origin = Origin("follow-up", "", key.partition, key.offset, after.kafka_ms)
+        arrival = Arrival(mid, origin, after.payload, transfer, after.organisation_id)
+        received = self._store([arrival], []).received
+        # Decided already: its users may have left since, and their batches must follow all the same.
+        self._ledger.decide_all([(Held(t, 0), True, None) for t in received], run_id="")
+        return received
+
+    def _accept_some(self, messages: Sequence[Message]) -> Accepted:
+        arrivals: list[Arrival] = []
+        rejected: list[tuple[Message, Arrival, str]] = []
+        for message in messages:
+            try:
+                event = parse_event(message.value)
+                self._refuse_old(message)
+            except Poison as poison:
+                rejected.append((message, _rejection(message, str(poison)), type(poison).__name__))
+                continue
+            origin = Origin("kafka", message.topic, message.partition, message.offset, message.kafka_ms)
+            arrivals.append(_arrival(event, message.value, origin, t=order_time(event.ets, message.kafka_ms)))
+        by_offset = {(m.partition, m.offset): m for m in messages}
+        accepted = self._store(arrivals, rejected, by_offset)
+        return accepted
+
+    def _refuse_old(self, message: Message) -> None:
+        if time.time() * 1000 - message.kafka_ms > self._retention_ms:
+            raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
+
+    def _store(
+        self,
+        arrivals: Sequence[Arrival],
+        rejected: Sequence[tuple[Message, Arrival, str]],
+        by_offset: dict[tuple[int, int], Message] | None = None,
+        *,
+        holder: str | None = None,
+    ) -> Accepted:
+        known = self._ledger.read({a.mid for a in arrivals} | {r.mid for _, r, _ in rejected})
+        fresh: dict[str, Arrival] = {}
+        seen: list[str] = []
+        clashes: list[tuple[Arrival, EventRow | Arrival]] = []
+        for a in arrivals:
+            other = known.get(a.mid) or fresh.get(a.mid)
+            if other is None:
+                fresh[a.mid] = a
+            elif same_payload(other.payload, a.payload):
+                seen.append(a.mid)
+            else:
+                clashes.append((a, other))
+
+        self._queue(list(fresh.values()), [known[m] for m in seen if m in known], holder)
+        self._ledger.index(list(fresh.values()))
+        received: list[Transfer] = []
+        there = self._ledger.insert(list(fresh.values()))
+        for a in fresh.values():
+            row = there.get(a.mid)
+            if row is None or (row.transfer == a.transfer and same_payload(row.payload, a.payload)):
+                received += [a.transfer] if a.transfer else []
+                continue
+            # Another run accepted the same mid from another offset: ours is a stray.
+            self._open.remove([Held(a.transfer, 0)] if a.transfer else [])
+            if same_payload(row.payload, a.payload):
+                seen.append(a.mid)
+            else:
+                clashes.append((a, row))
+
+        bad = [r for r in rejected if r[1].mid not in known]
+        for a, _ in clashes:
+            message = (by_offset or {}).get((a.origin.partition, a.origin.offset))
+            if message is None:
+                message = Message("", -1, a.origin.offset, a.origin.kafka_ms, a.payload)
+            reason = f"mid {a.mid!r} was received before with another payload"
+            rejection = _rejection(message, reason, prefix=a.origin.source, message_mid=a.mid)
+            if rejection.mid not in self._ledger.read([rejection.mid]):
+                bad.append((message, rejection, "Poison"))
+        for message, rejection, error_class in bad:
+            if message.topic:
+                self._rejects.send(message, error_class=error_class, reason=rejection.rejected_because or "")
+        rejections = [r for _, r, _ in bad]
+        self._ledger.index(rejections)
+        self._ledger.insert(rejections)
+        return Accepted(received, seen, [(r.mid, r.rejected_because or "") for r in rejections])
+
+    def _queue(self, fresh: Sequence[Arrival], again: Sequence[EventRow], holder: str | None) -> None:
+        """Open rows of new events, and of redelivered ones that are not final: mends a crash."""
+        now = int(time.time() * 1000)
+        rows = [
+            OpenRow(
+                a.transfer,
+                # A producer's clock in the future must not keep an event young for ever.
+                accepted_ms=min(a.origin.kafka_ms, now),
+                holder=holder,
+                # Long enough for the run to claim what it brought, before the watcher's run does.
+                until_ms=now + 30_000 if holder else 0,
+            )
+            for a in fresh
+            if a.transfer
+        ]
+        rows += [OpenRow(e.transfer, min(e.kafka_ms, now)) for e in again if e.transfer and not e.final]
+        if rows:
+            self._open.add(rows)
+
+
+def _arrival(event: TransferEvent, payload: bytes, origin: Origin, *, t: int) -> Arrival:
+    key = OrderKey(t, origin.partition, origin.offset, event.mid)
+    transfer = Transfer(key, event.from_user, event.to_user)
+    return Arrival(event.mid, origin, payload, transfer, event.organisation_id, event.ets)
+
+
+def _rejection(
+    message: Message, reason: str, *, prefix: str = "kafka", message_mid: str | None = None
+) -> Arrival:
+    """Ledger row of a message that is no event; its mid says where the message lies."""
+    where = f"{message.topic or prefix}:{message.partition}:{message.offset}"
+    origin = Origin(prefix, message.topic, message.partition, message.offset, message.kafka_ms)
+    return Arrival(
+        f"rejected:{where}",
+        origin,
+        message.value[:STORED_BYTES],
+        None,
+        rejected_because=reason[:2000],
+        message_mid=message_mid,
+    )

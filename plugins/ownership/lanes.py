@@ -1,0 +1,107 @@
+"""Which events belong together, and where each user's batches end up. Pure functions.
+
+A *lane* is a set of claimed events connected by shared users; a *phase* is the part of a lane
+that one run may apply at once; `compose` folds a phase into one map user -> user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from ownership.events import Transfer
+
+Moves = dict[str, str]
+"""Where a user's batches end up. A user who is not in it keeps them."""
+
+
+def compose(moves: Mapping[str, str], event: Transfer) -> Moves:
+    """`moves`, then `event`: whatever ended at the event's old user goes on to its new user."""
+    after = {u: event.to_user if v == event.from_user else v for u, v in moves.items()}
+    after.setdefault(event.from_user, event.to_user)
+    after.setdefault(event.to_user, event.to_user)
+    return after
+
+
+def idempotent(moves: Mapping[str, str]) -> bool:
+    """True if applying `moves` to its own result changes nothing."""
+    return all(moves.get(v, v) == v for v in moves.values())
+
+
+def sources(moves: Mapping[str, str]) -> frozenset[str]:
+    """Users whose batches move away."""
+    return frozenset(u for u, v in moves.items() if u != v)
+
+
+def lanes(events: Iterable[Transfer]) -> list[list[Transfer]]:
+    """Union-find over {from, to}: events in key order, one list per group that shares users."""
+    parent: dict[str, str] = {}
+
+    def root(user: str) -> str:
+        parent.setdefault(user, user)
+        while parent[user] != user:
+            parent[user] = parent[parent[user]]
+            user = parent[user]
+        return user
+
+    ordered = sorted(events)
+    for e in ordered:
+        parent[root(e.from_user)] = root(e.to_user)
+    groups: dict[str, list[Transfer]] = {}
+    for e in ordered:
+        groups.setdefault(root(e.from_user), []).append(e)
+    return list(groups.values())
+
+
+def phase(
+    lane: Sequence[Transfer], undecided: Callable[[Transfer], bool], *, most: int
+) -> tuple[list[Transfer], Moves]:
+    """The events of a lane that may be applied together, at most `most`, and their map.
+
+    An undecided event blocks its users. An event joins only if the map stays idempotent: C->B
+    then A->C must not be composed, because A's batches arriving at C would be moved on by the
+    rediscovery for the first event. What does not join waits for a later run, and blocks too.
+    """
+    chosen: list[Transfer] = []
+    moves: Moves = {}
+    blocked: set[str] = set()
+    for event in sorted(lane):
+        then = compose(moves, event)
+        if event.users & blocked or undecided(event) or not idempotent(then) or len(chosen) == most:
+            blocked |= event.users
+            continue
+        chosen.append(event)
+        moves = then
+    return chosen, moves
+
+
+def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Moves:
+    """The phase's map, with transfers folded in that completed before although they come later.
+
+    A completed event changes where the batches end up, but adds no source of its own.
+    """
+    moves: Moves = {}
+    own = set(chosen)
+    for event in sorted({*chosen, *completed_later}):
+        if event in own:
+            moves = compose(moves, event)
+        else:
+            moves = {u: event.to_user if v == event.from_user else v for u, v in moves.items()}
+    return moves
+
+
+def pack(groups: Sequence[Sequence[Transfer]], most: int) -> list[list[Transfer]]:
+    """Pack lanes into at most `most` slices of about equal numbers of events."""
+    if len(groups) <= most:
+        return [list(g) for g in groups]
+    bins: list[list[Transfer]] = [[] for _ in range(most)]
+    for group in sorted(groups, key=len, reverse=True):
+        min(bins, key=len).extend(group)
+    return [sorted(b) for b in bins]
+
+
+def label(events: Collection[Transfer]) -> str:
+    """Name of a slice in the UI: its first pair and how many more, 250 characters at most."""
+    pairs = list(dict.fromkeys((e.from_user, e.to_user) for e in sorted(events)))
+    first = f"{pairs[0][0][:36]} → {pairs[0][1][:36]}" if pairs else "nothing"
+    more = f" + {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return f"{first}{more} ({len(events)} events)" if len(events) > 1 else first

@@ -1,0 +1,319 @@
+"""The events of the ledger: inbox, state, verdict, and the two listings.
+
+An event's row is inserted once and then changed only by a compare-and-set that carries the
+claim's token: a token lower than the row's, or a final state, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ownership.cql import Cql, Statement
+from ownership.events import OrderKey, Transfer
+from ownership.open_list import Held
+from ownership.schema import BY_HOUR, BY_USER, EVENT
+
+RECEIVED, PLANNED, APPLIED, COMPLETED = "received", "planned", "applied", "completed"
+SKIPPED, REJECTED, ABANDONED, FAILED = "skipped", "rejected", "abandoned", "failed"
+
+OPEN_STATES = (RECEIVED, PLANNED, APPLIED, FAILED)
+FINAL_STATES = (COMPLETED, SKIPPED, REJECTED, ABANDONED)
+
+VALID = "valid"
+
+HOUR_MS = 3_600_000
+
+_OPEN = "('" + "', '".join(OPEN_STATES) + "')"
+
+
+class Origin(NamedTuple):
+    """Where an event came from. `kafka_ms` is the broker's timestamp, or the time of a manual start."""
+
+    source: str
+    topic: str
+    partition: int
+    offset: int
+    kafka_ms: int
+
+
+class Arrival(NamedTuple):
+    """An event, or a rejected message, on its way into the ledger."""
+
+    mid: str
+    origin: Origin
+    payload: bytes
+    transfer: Transfer | None
+    """None for a rejected message."""
+    organisation_id: str | None = None
+    ets: int | None = None
+    rejected_because: str | None = None
+    message_mid: str | None = None
+    """The `mid` that a rejected message carries, where it can be read."""
+
+
+class EventRow(NamedTuple):
+    """An event as the ledger knows it."""
+
+    mid: str
+    state: str
+    verdict: str | None
+    reason: str | None
+    transfer: Transfer | None
+    organisation_id: str | None
+    source: str
+    payload: bytes
+    kafka_ms: int
+    token: int
+    attempts: int
+    plan_of: frozenset[str]
+    buckets: int
+    counts: Mapping[str, int]
+    late: bool
+    completed_at: datetime | None
+    reproved_at: datetime | None
+
+    @property
+    def final(self) -> bool:
+        """True if the state never changes again."""
+        return self.state in FINAL_STATES
+
+
+class Ledger:
+    """Rows of `transfer_event` and its listings."""
+
+    def __init__(self, cql: Cql, keyspace: str) -> None:
+        self._cql = cql
+        self._event = f"{keyspace}.{EVENT}"
+        self._by_hour = f"{keyspace}.{BY_HOUR}"
+        self._by_user = f"{keyspace}.{BY_USER}"
+
+    def read(self, mids: Collection[str]) -> dict[str, EventRow]:
+        """The events that exist among `mids`."""
+        cql = f"SELECT * FROM {self._event} WHERE mid = ?"
+        answers = self._cql.select_each(cql, [(m,) for m in mids])
+        return {rows[0].mid: _event_row(rows[0]) for rows in answers if rows}
+
+    def index(self, arrivals: Sequence[Arrival]) -> None:
+        """Write the by-hour and by-user rows; may be repeated."""
+        hour = (
+            f"INSERT INTO {self._by_hour} (hour, t, kafka_partition, kafka_offset, mid, kafka_ms) "
+            "VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        user = (
+            f"INSERT INTO {self._by_user} (user_id, t, kafka_partition, kafka_offset, mid, from_user, to_user) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)"
+        )
+        statements: list[Statement] = []
+        for a in arrivals:
+            o = a.origin
+            key = a.transfer.key if a.transfer else OrderKey(o.kafka_ms, o.partition, o.offset, a.mid)
+            statements.append((hour, (o.kafka_ms // HOUR_MS, *key, o.kafka_ms)))
+            if a.transfer:
+                statements += [
+                    (user, (u, *key, a.transfer.from_user, a.transfer.to_user)) for u in a.transfer.users
+                ]
+        self._cql.write(statements)
+
+    def insert(self, arrivals: Sequence[Arrival]) -> dict[str, EventRow]:
+        """Insert the events that do not exist. Returns, by mid, those that did exist."""
+        cql = (
+            f"INSERT INTO {self._event} (mid, state, reason, source, topic, kafka_partition, kafka_offset, "
+            "kafka_ms, message_mid, payload, t, ets, from_user, to_user, organisation_id, claim_token, "
+            "attempts, received_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "IF NOT EXISTS"
+        )
+        now = _now()
+        answers = self._cql.conditionals(
+            (
+                cql,
+                (
+                    a.mid,
+                    RECEIVED if a.transfer else REJECTED,
+                    a.rejected_because,
+                    a.origin.source,
+                    a.origin.topic,
+                    a.transfer.key.partition if a.transfer else a.origin.partition,
+                    a.transfer.key.offset if a.transfer else a.origin.offset,
+                    a.origin.kafka_ms,
+                    a.message_mid,
+                    a.payload,
+                    a.transfer.key.t if a.transfer else a.origin.kafka_ms,
+                    a.ets,
+                    a.transfer.from_user if a.transfer else None,
+                    a.transfer.to_user if a.transfer else None,
+                    a.organisation_id,
+                    0,
+                    0,
+                    now,
+                    None if a.transfer else now,
+                ),
+            )
+            for a in arrivals
+        )
+        there = [a.mid for a, answer in zip(arrivals, answers, strict=True) if not answer.applied]
+        return self.read(there)
+
+    def later_completed(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
+        """Completed events after the first of `transfers` that reach `users`, directly or by chain."""
+        transfers = list(transfers)
+        first, own = min(transfers).key, {t.mid for t in transfers}
+        cql = (
+            f"SELECT t, kafka_partition, kafka_offset, mid, from_user, to_user FROM {self._by_user} "
+            "WHERE user_id = ? AND (t, kafka_partition, kafka_offset, mid) > (?, ?, ?, ?)"
+        )
+        found: dict[str, EventRow] = {}
+        todo, seen = set(users), set[str]()
+        while todo:
+            seen |= todo
+            rows = self._cql.select_each(cql, [(u, *first) for u in sorted(todo)])
+            mids = {r.mid for some in rows for r in some} - own - set(found)
+            completed = {m: e for m, e in self.read(mids).items() if e.state == COMPLETED}
+            found |= completed
+            todo = {u for e in completed.values() if e.transfer for u in e.transfer.users} - seen
+        return list(found.values())
+
+    def later_than(self, event: EventRow) -> list[EventRow]:
+        """Events of the old user of `event` that come after it."""
+        if event.transfer is None:
+            return []
+        cql = (
+            f"SELECT mid FROM {self._by_user} "
+            "WHERE user_id = ? AND (t, kafka_partition, kafka_offset, mid) > (?, ?, ?, ?)"
+        )
+        rows = self._cql.select(cql, (event.transfer.from_user, *event.transfer.key))
+        return list(self.read({r.mid for r in rows}).values())
+
+    def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
+        """Events that completed since `since_ms` (order time) and gave to one of `users`,
+        and were not proven a second time: the index may not show yet what they gave.
+        """
+        cql = f"SELECT mid, to_user FROM {self._by_user} WHERE user_id = ? AND t >= ?"
+        rows = self._cql.select_each(cql, [(u, since_ms) for u in sorted(users)])
+        mids = {r.mid for some in rows for r in some if r.to_user in users}
+        return [e for e in self.read(mids).values() if e.state == COMPLETED and e.reproved_at is None]
+
+    def of_hours(self, start_ms: int, end_ms: int) -> list[str]:
+        """Mids of the messages with start <= broker's timestamp < end, in hour order."""
+        cql = f"SELECT mid, kafka_ms FROM {self._by_hour} WHERE hour = ?"
+        hours = range(start_ms // HOUR_MS, -(-end_ms // HOUR_MS))
+        found = self._cql.select_each(cql, [(h,) for h in hours])
+        return [r.mid for some in found for r in some if start_ms <= r.kafka_ms < end_ms]
+
+    def decide_all(
+        self, verdicts: Sequence[tuple[Held, bool, str | None]], *, run_id: str
+    ) -> list[str | None]:
+        """Record verdicts (event, valid, reason if not), once and for all.
+
+        Returns, in their order, the verdict that stands (an earlier one wins), or None where the
+        event is taken over or final.
+        """
+        cql = (
+            f"UPDATE {self._event} SET verdict = ?, claim_token = ?, run_id = ? WHERE mid = ? "
+            f"IF verdict = null AND claim_token <= ? AND state IN {_OPEN}"
+        )
+        wanted = [VALID if valid else f"invalid: {reason}" for _, valid, reason in verdicts]
+        answers = self._cql.conditionals(
+            (cql, (want, h.token, run_id, h.mid, h.token))
+            for want, (h, _, _) in zip(wanted, verdicts, strict=True)
+        )
+        stands: list[str | None] = []
+        for want, (h, _, _), answer in zip(wanted, verdicts, answers, strict=True):
+            current = answer.rows[0] if answer.rows else {}
+            theirs = (current.get("claim_token") or 0) > h.token or current.get("state") in FINAL_STATES
+            if answer.applied:
+                stands.append(want)
+            else:
+                stands.append(None if theirs else current.get("verdict"))
+        return stands
+
+    def note(self, events: Sequence[Held], **columns: Any) -> list[bool]:
+        """Set columns of open events under their token. False for each that is not the caller's."""
+        return self._set([(e, columns) for e in events])
+
+    def note_each(self, events: Sequence[tuple[Held, Mapping[str, Any]]]) -> list[bool]:
+        """`note` with columns of its own for each event (the same names for all)."""
+        return self._set(events)
+
+    def complete(self, events: Sequence[tuple[Held, Mapping[str, int]]]) -> None:
+        """Make events final as `completed`, with their counts, where nobody did so before."""
+        now = _now()
+        self._set(
+            [
+                (
+                    e,
+                    {
+                        "state": COMPLETED,
+                        "counts": dict(counts),
+                        "reason": None,
+                        "completed_at": now,
+                        "ended_at": now,
+                    },
+                )
+                for e, counts in events
+            ]
+        )
+
+    def complete_for(self, mid: str, token: int) -> None:
+        """Finish what another holder committed with `done` and did not write here."""
+        held = Held(Transfer(OrderKey(0, 0, 0, mid), "", ""), token)
+        now = _now()
+        self._set([(held, {"state": COMPLETED, "reason": None, "completed_at": now, "ended_at": now})])
+
+    def skip(self, events: Sequence[tuple[Held, str]]) -> None:
+        """Make events final as `skipped`, each with its reason."""
+        now = _now()
+        self._set([(e, {"state": SKIPPED, "reason": why, "ended_at": now}) for e, why in events])
+
+    def fail(self, events: Sequence[tuple[Held, str, int]]) -> list[bool]:
+        """Record that a try failed: reason and number of attempts. The event stays open."""
+        return self._set(
+            [(e, {"state": FAILED, "reason": why[:2000], "attempts": n}) for e, why, n in events]
+        )
+
+    def reproved(self, mids: Collection[str]) -> None:
+        """Note the second proof of completed events."""
+        cql = f"UPDATE {self._event} SET reproved_at = ? WHERE mid = ? IF state = 'completed'"
+        now = _now()
+        self._cql.conditionals((cql, (now, m)) for m in mids)
+
+    def _set(self, events: Sequence[tuple[Held, Mapping[str, Any]]]) -> list[bool]:
+        if not events:
+            return []
+        names = list(events[0][1])
+        cql = (
+            f"UPDATE {self._event} SET {', '.join(f'{n} = ?' for n in names)}, claim_token = ? WHERE mid = ? "
+            f"IF claim_token <= ? AND state IN {_OPEN}"
+        )
+        answers = self._cql.conditionals(
+            (cql, (*(columns[n] for n in names), e.token, e.mid, e.token)) for e, columns in events
+        )
+        return [a.applied for a in answers]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _event_row(r: Any) -> EventRow:
+    key = OrderKey(r.t or 0, r.kafka_partition or 0, r.kafka_offset or 0, r.mid)
+    return EventRow(
+        mid=r.mid,
+        state=r.state,
+        verdict=r.verdict,
+        reason=r.reason,
+        transfer=Transfer(key, r.from_user, r.to_user) if r.from_user is not None else None,
+        organisation_id=r.organisation_id,
+        source=r.source,
+        payload=r.payload or b"",
+        kafka_ms=r.kafka_ms or 0,
+        token=r.claim_token or 0,
+        attempts=r.attempts or 0,
+        plan_of=frozenset(r.plan_of or ()),
+        buckets=r.buckets or 0,
+        counts=dict(r.counts or {}),
+        late=bool(r.late),
+        completed_at=r.completed_at,
+        reproved_at=r.reproved_at,
+    )

@@ -1,0 +1,50 @@
+"""Counters and timers under the words that operators of the old job know.
+
+Names carry everything: plain StatsD drops tags. All begin with ``ownership.``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from airflow.sdk.observability import stats
+
+PREFIX = "ownership"
+
+
+def pulled(received: int, rejected: int, known: int, follow_ups: int) -> None:
+    """What a pull accepted."""
+    _count("total-transfer-events-count", received)
+    _count("rejected-message-count", rejected)
+    _count("known-message-count", known)
+    _count("follow-up-events-count", follow_ups)
+
+
+def settled(events: Mapping[str, int], batches: Mapping[str, int]) -> None:
+    """How a run ended: events by state, batches by outcome."""
+    _count("success-message-count", events.get("completed", 0))
+    _count("skipped-message-count", events.get("skipped", 0))
+    _count("failed-message-count", events.get("failed", 0))
+    _count("db-update-success-count", batches.get("moved", 0))
+    _count("conflict-count", batches.get("changed_elsewhere", 0))
+
+
+def users_read(count: int) -> None:
+    """User-Org answers that decided something."""
+    _count("api-read-success-count", count)
+
+
+def backlog(messages: int, open_events: int) -> None:
+    """What the watcher sees: uncommitted messages, and events that are not final."""
+    stats.gauge(f"{PREFIX}.backlog-messages", messages)
+    stats.gauge(f"{PREFIX}.open-events", open_events)
+
+
+def lag(milliseconds: float) -> None:
+    """Time from the broker's timestamp to the proof, of one event."""
+    stats.timing(f"{PREFIX}.event-to-proven", milliseconds)
+
+
+def _count(name: str, value: int) -> None:
+    if value:
+        stats.incr(f"{PREFIX}.{name}", value)

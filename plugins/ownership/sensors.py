@@ -1,0 +1,83 @@
+"""The sensor that pulls: Airflow's side of `stages.pull`."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+PULLED = "pulled"
+"""XCom key of the counts, beside the slices that are mapped over."""
+MOST_PASSES = 20
+
+
+class PullTransferEvents(BaseSensorOperator):
+    """Accepts events into the ledger, claims those that may be worked on, returns their slices.
+
+    What it pulls follows from the run's type (the DAG's manual has the table). Events that are only
+    too young are waited for, a grace (default 1 s) at most per pass. With nothing to do it skips
+    everything after it, and the run is green.
+    """
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """One pull, in passes while events are too young."""
+        from ownership import metrics
+        from ownership.contracts import Pulled
+        from ownership.hooks import load_settings, opened_inbox, opened_parts
+        from ownership.stages.pull import pull
+
+        settings = load_settings()
+        order = self._order(context)
+        pulled = Pulled()
+        with opened_parts(settings) as parts, opened_inbox(parts) as (topic, inbox):
+            for _ in range(MOST_PASSES):
+                claimed = pulled.claimed
+                pulled, young_until_ms = pull(parts, topic, inbox, order, pulled)
+                # One more pass for the tail of a burst; more only for a run that has nothing yet.
+                if not young_until_ms or (claimed and pulled.claimed):
+                    break
+                time.sleep(min(max(young_until_ms / 1000 - time.time(), 0), settings.grace_ms / 1000) + 0.01)
+        metrics.pulled(pulled.received, pulled.rejected, pulled.known, pulled.follow_ups)
+        self._tell(context, pulled, {e.mid for e, _ in order.events})
+        if not pulled.slices:
+            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+        return PokeReturnValue(True, [s.model_dump(mode="json") for s in pulled.slices])
+
+    def _order(self, context: Context) -> Any:
+        from ownership.conf import manual_events
+        from ownership.stages.pull import Order, Window
+
+        run = context["dag_run"]
+        run_type = str(getattr(run.run_type, "value", run.run_type))
+        at_ms = _ms(run.run_after)
+        window = None
+        if run_type in ("scheduled", "backfill") and run.data_interval_start and run.data_interval_end:
+            window = Window(_ms(run.data_interval_start), _ms(run.data_interval_end))
+        return Order(
+            run_id=run.run_id,
+            window=window,
+            events=manual_events(run.conf or {}, run_id=run.run_id, at_ms=at_ms),
+            at_ms=at_ms,
+            patient=run_type == "asset_triggered",
+        )
+
+    def _tell(self, context: Context, pulled: Any, asked: set[str]) -> None:
+        told = pulled.model_dump(mode="json", exclude={"slices"})
+        context["ti"].xcom_push(key=PULLED, value=told)
+        self.log.info(
+            "run %s: %s new events, %s known, %s rejected, %s follow-ups; %s claimed in %s slices",
+            context["dag_run"].run_id, pulled.received, pulled.known, pulled.rejected, pulled.follow_ups,
+            pulled.claimed, len(pulled.slices),
+        )  # fmt: skip
+        for mid, why in pulled.waits.items():
+            self.log.log(30 if mid in asked else 20, "event %s stays in the queue: it %s", mid, why)
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

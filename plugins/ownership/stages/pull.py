@@ -1,0 +1,197 @@
+"""`pull_transfer_events`: accept what is there, claim what may be worked on, cut it into slices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from ownership.contracts import Pulled, Slice, packed
+from ownership.errors import Unavailable
+from ownership.events import TransferEvent
+from ownership.inbox import Accepted, Inbox
+from ownership.lanes import label, lanes, pack
+from ownership.open_list import Choice, Held, OpenRow, choose
+from ownership.parts import Parts, now_ms
+from ownership.stages.second_proof import second_proof
+from ownership.topic import Span, Topic
+
+_ROUNDS = 50
+_WAITS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Window:
+    """A data interval, epoch ms: start <= t < end."""
+
+    start_ms: int
+    end_ms: int
+
+
+@dataclass
+class Order:
+    """What a run is asked to pull."""
+
+    run_id: str
+    window: Window | None = None
+    events: list[tuple[TransferEvent, bytes]] = field(default_factory=list)
+    """Manual events with their payloads."""
+    at_ms: int = 0
+    """Time of the manual events: the run's own, the same for every try."""
+    patient: bool = True
+    """Leave failed events alone until their next try is due; a run that a person or the clock
+    started tries them now."""
+
+
+def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int]:
+    """Everything up to the watermarks into the ledger, then the offsets.
+
+    Returns what was accepted and the clock (epoch ms) taken before the watermarks were read:
+    'old enough' is judged by it.
+    """
+    judged_ms = now_ms()
+    backlog = topic.backlog()
+    spans = [s for s in backlog if s.start < s.end]
+    accepted = inbox.accept(topic.read(spans))
+    topic.commit(backlog)
+    if window:
+        # Messages of the interval below the committed offsets: lost to the ledger only if it was.
+        again = inbox.accept(topic.read(_below(topic.window(window.start_ms, window.end_ms), backlog)))
+        accepted += again
+    return accepted, judged_ms
+
+
+def _below(window: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
+    """The part of a window that the backlog did not cover."""
+    starts = {s.partition: s.start for s in backlog}
+    return [s._replace(end=min(s.end, starts.get(s.partition, s.end))) for s in window]
+
+
+def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled) -> tuple[Pulled, int]:
+    """One pass: accept, prove a window a second time, claim.
+
+    `pulled` is the sum of the passes before. Returns the sum and, if events are only too young to
+    be claimed, the time (epoch ms) at which another pass may take them; else 0.
+    """
+    accepted, judged_ms = accept(topic, inbox, order.window)
+    if order.events:
+        manual = inbox.accept_manual(order.events, run_id=order.run_id, at_ms=order.at_ms)
+        accepted += manual
+    follow_ups = 0
+    if order.window and not pulled.slices:
+        follow_ups = second_proof(parts, inbox, order.window.start_ms, order.window.end_ms)
+
+    before = [h for s in pulled.slices for h in s.held]
+    held, choice = claim(
+        parts,
+        run_id=order.run_id,
+        judged_ms=judged_ms,
+        patient=order.patient,
+        mine=before,
+        known={t.mid for t in accepted.received},
+    )
+    return (
+        Pulled(
+            slices=tuple(slices(parts, [*before, *held], order.run_id)),
+            received=pulled.received + len(accepted.received),
+            known=pulled.known + len(accepted.known),
+            rejected=pulled.rejected + len(accepted.rejected),
+            claimed=len(before) + len(held),
+            follow_ups=pulled.follow_ups + follow_ups,
+            waits=_waits(choice, [e.mid for e, _ in order.events]),
+        ),
+        choice.young_until_ms,
+    )
+
+
+def claim(
+    parts: Parts,
+    *,
+    run_id: str,
+    judged_ms: int,
+    patient: bool,
+    mine: Sequence[Held] = (),
+    known: Collection[str] = (),
+) -> tuple[list[Held], Choice]:
+    """Take what may be taken, oldest first, up to `max_events`.
+
+    `mine` was claimed in an earlier pass of this run; `known` are mids whose event rows this run
+    has just written. What a dead holder committed is completed on the way, and rows whose event
+    is final are removed.
+    """
+    settings = parts.settings
+    taken: list[Held] = []
+    orphans: set[str] = set()
+    verified = set(known)
+    for _ in range(_ROUNDS):
+        version, rows = parts.open_list.read()
+        if _help(parts, rows):
+            continue
+        choice = choose(
+            rows,
+            run_id=run_id,
+            now_ms=now_ms(),
+            judged_ms=judged_ms,
+            grace_ms=settings.grace_ms,
+            most=settings.max_events - len(taken) - len(mine),
+            patient=patient,
+            mine={h.transfer.key for h in (*mine, *taken)},
+            orphans=orphans,
+        )
+        doubtful = [r for r in choice.take if r.transfer.mid not in verified]
+        if doubtful:
+            strays, missing = _strays(parts, doubtful)
+            verified |= {r.transfer.mid for r in doubtful} - missing - {r.transfer.mid for r in strays}
+            parts.open_list.remove([Held(r.transfer, r.token) for r in strays])
+            orphans |= missing
+            if strays or missing:
+                continue
+        if not choice.take:
+            return taken, choice
+        until_ms = now_ms() + settings.claim_seconds * 1000
+        got = parts.open_list.claim(choice.take, version, run_id=run_id, until_ms=until_ms)
+        taken += got
+        if len(got) == len(choice.take):
+            return taken, choice
+    if not taken:
+        raise Unavailable("open list", "others keep changing it")
+    return taken, choice
+
+
+def _help(parts: Parts, rows: Sequence[OpenRow]) -> bool:
+    """Finish what a holder committed with `done` before it died. True if there was any."""
+    done = [r for r in rows if r.done]
+    for row in done:
+        parts.ledger.complete_for(row.transfer.mid, row.token)
+    parts.open_list.remove([Held(r.transfer, r.token) for r in done])
+    return bool(done)
+
+
+def _strays(parts: Parts, rows: Sequence[OpenRow]) -> tuple[list[OpenRow], set[str]]:
+    """Rows whose event is final or stands elsewhere in the queue, and mids without an event row."""
+    events = parts.ledger.read([r.transfer.mid for r in rows])
+    missing = {r.transfer.mid for r in rows} - set(events)
+    strays = [
+        r
+        for r in rows
+        if (e := events.get(r.transfer.mid)) and (e.final or e.transfer is None or e.transfer.key != r.key)
+    ]
+    return strays, missing
+
+
+def slices(parts: Parts, held: Sequence[Held], run_id: str) -> list[Slice]:
+    """Lanes as slices: one each while they are few, packed evenly above that."""
+    by_mid = {h.mid: h for h in held}
+    packs = pack(lanes(h.transfer for h in held), most_slices(parts))
+    return [Slice(label=label(p), run_id=run_id, events=packed(by_mid[t.mid] for t in p)) for p in packs]
+
+
+def most_slices(parts: Parts) -> int:
+    """Upper bound on mapped instances of a stage."""
+    settings = parts.settings
+    return min(settings.max_mapped, settings.parallelism or settings.max_mapped)
+
+
+def _waits(choice: Choice, asked: Collection[str]) -> dict[str, str]:
+    """Why events stay in the queue: all that the conf names, and a few others."""
+    first = {m: choice.waits[m] for m in asked if m in choice.waits}
+    return first | dict(list(choice.waits.items())[: max(0, _WAITS_SHOWN - len(first))])

@@ -1,0 +1,212 @@
+"""`reindex_course_batches`: documents follow rows, then the proof, then the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+from ownership.changes import (
+    ALREADY,
+    APPLIED,
+    CHANGED_ELSEWHERE,
+    GONE,
+    MOVED,
+    NOT_LIVE,
+    Image,
+    Planned,
+)
+from ownership.contracts import Phase, Work
+from ownership.errors import Incomplete
+from ownership.open_list import Held, chunks
+from ownership.parts import Parts
+from ownership.plan import BatchId, Row
+from ownership.search_index import Document
+from ownership.stages.update import ROWS_PER_WAVE, judge, move
+from ownership.stages.working import Working, tally
+
+ROUNDS = 6
+"""Rounds of the proof before an event is failed as incomplete."""
+DOCUMENTS_PER_WAVE = 1000
+EVENTS_PER_COMMIT = 100
+
+
+def reindex_course_batches(parts: Parts, work: Work) -> Work:
+    """Bring the documents in line with the rows, prove it in both stores, complete the events.
+
+    :raises Incomplete: if something is still found after the last round; what could be proven
+        is completed by then.
+    :raises Unavailable: if a store is.
+    :raises TakenOver: if the claim is lost.
+    """
+    if not work.phases:
+        return work
+    working = Working(parts, work)
+    planned = {p.id for p in parts.changes.read(working.buckets)[0]}
+    rows, unproven = prove(working, planned)
+    proven = [p for p in working.phases if not any(p is q for q in unproven)]
+    done, batches = _commit(working, proven, rows)
+    if unproven:
+        mids = [h for p in unproven for h in p.held]
+        why = "incomplete: batches still name the old user after the last round of the proof"
+        parts.ledger.fail([(h, why, working.events[h.mid].attempts) for h in mids])
+        raise Incomplete(f"{len(mids)} events are {why}")
+    return work.step((), events={"completed": done}, batches=batches)
+
+
+def prove(working: Working, ids: Collection[BatchId]) -> tuple[dict[BatchId, Row | None], list[Phase]]:
+    """Sync and re-read until both stores agree and every search hit is explained.
+
+    Returns the rows as they were read last (None where there is none), and the phases that are
+    not proven after the last round.
+    """
+    index = working.parts.index
+    todo, created = set(ids), set[BatchId]()
+    doubtful: set[BatchId] = set()
+    rows: dict[BatchId, Row | None] = {}
+    for _ in range(ROUNDS):
+        working.fence()
+        rows, doubtful = sync(working, sorted(todo), created)
+        if wrong := [i for i in sorted(doubtful) if not working.right(rows[i])]:
+            for wave in chunks(wrong, ROWS_PER_WAVE):
+                move(working, wave)
+        if doubtful:
+            continue  # only a read that agrees ends the loop, never a write
+        index.refresh()
+        doubtful = _unexplained(working, todo)
+        if not doubtful:
+            return rows, []
+        todo |= doubtful
+    bad = [r for i in doubtful if (r := rows.get(i))]
+    users = [u for r in bad for u in (r.created_by, *r.mentors)]
+    unproven = working.phases_of(users)
+    # Documents that differ from rows which name no source belong to nobody in particular.
+    return rows, unproven or list(working.phases)
+
+
+def sync(
+    working: Working, ids: Collection[BatchId], created: set[BatchId]
+) -> tuple[dict[BatchId, Row | None], set[BatchId]]:
+    """One pass: read documents, then rows; write the owner fields of documents that differ.
+
+    The sequence number is read before the row, so a document written after that read refuses
+    ours. Returns the rows and the ids that were not right when they were read.
+    """
+    parts = working.parts
+    found: dict[BatchId, Row | None] = {}
+    doubtful: set[BatchId] = set()
+    for some in chunks(list(ids), DOCUMENTS_PER_WAVE):
+        documents = parts.index.get({i.batch_id for i in some})
+        rows = parts.rows.read(some)
+        found |= {i: rows.get(i) for i in some}
+        doubtful |= {i for i in some if not working.right(rows.get(i))}
+        updates: list[tuple[Document, str | None, tuple[str, ...]]] = []
+        missing: list[BatchId] = []
+        for i in some:
+            row, document = rows.get(i), documents.get(i.batch_id)
+            if row is None:
+                if i in created:
+                    parts.index.delete_created(i.batch_id)
+                    created.discard(i)
+            elif document is None:
+                missing.append(i)
+            elif document.owners != row.owners:
+                updates.append((document, *row.owners))
+        whole = parts.rows.read_whole(missing) if missing else {}
+        if updates or whole:
+            parts.index.write(updates, whole.values())
+            created |= set(whole)
+            doubtful |= set(whole) | {i for i in some if i.batch_id in {d.batch_id for d, *_ in updates}}
+    return found, doubtful
+
+
+def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
+    """Search hits for the sources that neither an absent or finished row nor a right one explains."""
+    parts = working.parts
+    hits = {batch: working.sources_of(users) for users, batch in parts.index.live_batches(working.sources)}
+    if not hits:
+        return set()
+    rows = parts.rows.read(hits)
+    documents = parts.index.get({b.batch_id for b in hits})
+    unexplained = set()
+    for batch in hits:
+        row, document = rows.get(batch), documents.get(batch.batch_id)
+        if row is None or not row.live:
+            continue
+        if working.right(row) and document is not None and document.owners == row.owners:
+            continue
+        unexplained.add(batch)
+    new = [
+        (p, rows.get(batch))
+        for batch in unexplained
+        if batch not in known
+        for p in working.planned(batch, rows.get(batch), hits[batch])
+    ]
+    parts.changes.plan(new, {h.mid: working.sources for h in working.held})
+    return unexplained
+
+
+def _commit(
+    working: Working, phases: Iterable[Phase], rows: dict[BatchId, Row | None]
+) -> tuple[int, dict[str, int]]:
+    """Record what became of every batch, mark the phases done, complete their events."""
+    parts, phases = working.parts, list(phases)
+    if not phases:
+        return 0, {}
+    planned, images = parts.changes.read(working.buckets)
+    images = judge(parts, images)
+    now = datetime.now(UTC)
+    settled = [
+        (p, _became(working, p, rows.get(p.id), images_of)) for p, images_of in _with_images(planned, images)
+    ]
+    parts.changes.settle_plan(settled, proven_at=now)
+    final = [p._replace(outcome=outcome) for p, outcome in settled]
+
+    committed: list[Held] = []
+    for group in _groups(phases):
+        events = [h for p in group for h in p.held]
+        if parts.open_list.mark_done(events):
+            committed += events
+        elif len(group) > 1:
+            # One phase of the group was taken over: the others commit by themselves.
+            for p in group:
+                committed += p.held if parts.open_list.mark_done(p.held) else []
+    counts = {h.mid: tally(final, images, h.mid) for h in committed}
+    parts.ledger.complete([(h, counts[h.mid]) for h in committed])
+    parts.open_list.remove(committed)
+    total: dict[str, int] = {}
+    for some in counts.values():
+        for name, n in some.items():
+            total[name] = total.get(name, 0) + n
+    return len(committed), total
+
+
+def _groups(phases: Iterable[Phase]) -> list[list[Phase]]:
+    """Phases in groups that fit into one conditional batch; a phase is never split."""
+    groups: list[list[Phase]] = []
+    size = EVENTS_PER_COMMIT
+    for p in phases:
+        if size + len(p.events) > EVENTS_PER_COMMIT:
+            groups.append([])
+            size = 0
+        groups[-1].append(p)
+        size += len(p.events)
+    return groups
+
+
+def _with_images(planned: Iterable[Planned], images: Iterable[Image]) -> list[tuple[Planned, list[Image]]]:
+    by_batch: dict[BatchId, list[Image]] = {}
+    for image in images:
+        by_batch.setdefault(image.id, []).append(image)
+    return [(p, by_batch.get(p.id, [])) for p in planned]
+
+
+def _became(working: Working, planned: Planned, row: Row | None, images: Iterable[Image]) -> str:
+    """What became of a planned batch."""
+    if any(i.outcome == APPLIED for i in images):
+        return MOVED
+    if row is None:
+        return GONE
+    if not row.live:
+        return NOT_LIVE
+    targets = {working.moves[u] for u in working.sources}
+    return ALREADY if row.names(targets) else CHANGED_ELSEWHERE

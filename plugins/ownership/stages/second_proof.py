@@ -1,0 +1,117 @@
+"""The second proof: completed events of a window are looked at once more.
+
+It finds what came after the first proof: documents that the LMS wrote late from an older row, and
+batches that the index did not show in time. Documents are brought in line; a batch that still
+names the old user becomes a follow-up event right after the old one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+from ownership.changes import IN_DOUBT, LATE
+from ownership.inbox import Inbox
+from ownership.ledger import COMPLETED, FINAL_STATES, HOUR_MS, EventRow
+from ownership.open_list import chunks
+from ownership.parts import Parts
+from ownership.plan import BatchId
+
+log = logging.getLogger(__name__)
+
+LOOK_BACK_MS = 6 * HOUR_MS
+"""Events that completed after their own window's run are caught by one of the next windows."""
+EVENTS_AT_ONCE = 200
+MOST_FOLLOW_UPS = 4
+"""Length of a chain of follow-ups behind one event."""
+_ROUNDS = 3
+
+
+def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
+    """Prove the window's completed events again. Returns the number of follow-up events.
+
+    :raises Unavailable: if a store is; events proven until then stay proven.
+    """
+    own = parts.ledger.of_hours(start_ms, end_ms)
+    before = parts.ledger.of_hours(start_ms - LOOK_BACK_MS, start_ms)
+    follow_ups = 0
+    for mids in chunks([*before, *own], EVENTS_AT_ONCE):
+        events = [e for e in parts.ledger.read(mids).values() if e.state == COMPLETED and e.transfer]
+        # The window's own are proven whenever it is run; older ones only if nobody did.
+        mine = set(own)
+        events = [e for e in events if e.mid in mine or e.reproved_at is None]
+        if events:
+            follow_ups += _prove(parts, inbox, events)
+    return follow_ups
+
+
+def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
+    planned, images = parts.changes.read({e.mid: e.buckets for e in events})
+    for image in images:
+        if image.outcome in (LATE, IN_DOUBT):
+            log.warning(
+                "batch %s of course %s: a write of token %s is %s; compare row and audit trail",
+                image.id.batch_id, image.id.course_id, image.token, image.outcome,
+            )  # fmt: skip
+    _sync(parts, {p.id for p in planned})
+    parts.index.refresh()
+    users = {e.transfer.from_user for e in events if e.transfer}
+    hits = list(parts.index.live_batches(users))
+    follow_ups = 0
+    if hits:
+        _sync(parts, {batch for _, batch in hits})
+        follow_ups = _follow_up(parts, inbox, events, {batch for _, batch in hits})
+    parts.ledger.reproved([e.mid for e in events])
+    return follow_ups
+
+
+def _sync(parts: Parts, ids: Collection[BatchId]) -> None:
+    """Documents follow rows, as they are now. A missing document is created from its row."""
+    for some in chunks(sorted(ids), 1000):
+        for _ in range(_ROUNDS):
+            documents = parts.index.get({i.batch_id for i in some})
+            rows = parts.rows.read(some)
+            updates = [
+                (d, *row.owners)
+                for i, row in rows.items()
+                if (d := documents.get(i.batch_id)) is not None and d.owners != row.owners
+            ]
+            missing = [i for i in rows if i.batch_id not in documents]
+            if not updates and not missing:
+                break
+            parts.index.write(updates, parts.rows.read_whole(missing).values())
+
+
+def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Collection[BatchId]) -> int:
+    """Queue a follow-up for each event whose old user is still named by a live row."""
+    rows = [r for r in parts.rows.read(hits).values() if r.live]
+    last: dict[tuple[str, str], EventRow] = {}
+    for e in sorted((e for e in events if e.transfer), key=lambda e: e.transfer.key if e.transfer else ()):
+        if e.transfer:
+            last[e.transfer.from_user, e.transfer.to_user] = e
+    count = 0
+    for (from_user, _), event in last.items():
+        if not any(r.names({from_user}) for r in rows) or event.transfer is None:
+            continue
+        if event.mid.endswith("+" * MOST_FOLLOW_UPS):
+            log.warning(
+                "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MOST_FOLLOW_UPS
+            )
+            continue
+        if _given_back(parts, event):
+            continue
+        received = inbox.follow_up(event)
+        for t in received:
+            log.warning("event %s: batches still name %s; follow-up %s queued", event.mid, from_user, t.mid)
+        count += len(received)
+    return count
+
+
+def _given_back(parts: Parts, event: EventRow) -> bool:
+    """True if a later transfer gives, or gave, the old user batches again: they are theirs."""
+    later = parts.ledger.later_than(event)
+    return any(
+        e.transfer and event.transfer and e.transfer.to_user == event.transfer.from_user
+        for e in later
+        if e.state == COMPLETED or e.state not in FINAL_STATES
+    )

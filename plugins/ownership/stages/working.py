@@ -1,0 +1,183 @@
+"""The phases of one slice while a stage works on them, and the fence around every write."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from ownership.changes import APPLIED, Image, Planned, place
+from ownership.contracts import Phase, Work
+from ownership.errors import TakenOver
+from ownership.events import Transfer
+from ownership.lanes import sources
+from ownership.ledger import EventRow
+from ownership.open_list import Held
+from ownership.parts import Parts, now_ms
+from ownership.plan import BatchId, Hop, Row, applied, hops
+
+
+class Claim:
+    """This run's hold on some events: checked before each wave of writes, renewed in time."""
+
+    def __init__(self, parts: Parts, events: Iterable[Held], run_id: str) -> None:
+        self.events = list(events)
+        self._parts = parts
+        self._run_id = run_id
+        self._lives_ms = parts.settings.claim_seconds * 1000
+        self._renew_at = 0
+
+    def check(self) -> list[Held]:
+        """Forget the events that another run took over, and return them.
+
+        Renews the claim when a third of its life is over.
+        """
+        if not self.events:
+            return []
+        held = self._parts.open_list.held(self.events)
+        still = {h.mid for h in held}
+        lost = [h for h in self.events if h.mid not in still]
+        self.events = held
+        if now_ms() >= self._renew_at:
+            self.renew(self._lives_ms)
+        return lost
+
+    def renew(self, lives_ms: int) -> None:
+        """Let the claim live for `lives_ms` from now."""
+        now = now_ms()
+        self._parts.open_list.renew(self.events, run_id=self._run_id, until_ms=now + lives_ms)
+        self._renew_at = now + min(lives_ms, self._lives_ms) // 3
+
+
+class Working:
+    """Phases that are still held and open, with everything needed to judge a row."""
+
+    def __init__(self, parts: Parts, work: Work) -> None:
+        """Checks the claim first: whatever was taken over or is final is not worked on.
+
+        :raises TakenOver: if nothing is left although there was something to do.
+        """
+        self.parts = parts
+        self.run_id = work.run_id
+        self.phases = list(work.phases)
+        self._claim = Claim(parts, [h for p in work.phases for h in p.held], work.run_id)
+        self._index()
+        self.fence()
+        self.events: dict[str, EventRow] = parts.ledger.read([h.mid for h in self._claim.events])
+        self._drop({h.mid for h in self._claim.events if self.events[h.mid].final})
+        self.keep = self._given_later()
+
+    def _index(self) -> None:
+        self.moves: dict[str, str] = {}
+        self.phase_of: dict[str, Phase] = {}
+        for p in self.phases:
+            self.moves |= p.moves
+            self.phase_of |= dict.fromkeys(p.moves, p)
+        self.sources = sources(self.moves)
+        self._lower = {u.lower(): u for u in self.sources}
+        self._transfers = {id(p): [h.transfer for h in p.held] for p in self.phases}
+        self._tokens = {h.mid: h.token for p in self.phases for h in p.held}
+
+    def fence(self) -> None:
+        """The check before every wave of writes: phases that were taken over are dropped.
+
+        :raises TakenOver: if none is left.
+        """
+        before = bool(self.phases)
+        self._drop({h.mid for h in self._claim.check()})
+        if before and not self.phases:
+            raise TakenOver("every event of this slice is held by another run now")
+
+    def _drop(self, mids: AbstractSet[str]) -> None:
+        if not mids:
+            return
+        self.phases = [p for p in self.phases if not mids & {h.mid for h in p.held}]
+        kept = {h.mid for p in self.phases for h in p.held}
+        self._claim.events = [h for h in self._claim.events if h.mid in kept]
+        self._index()
+
+    def hold(self, lives_ms: int) -> None:
+        """Extend the claim: over a retry's delay."""
+        self._claim.renew(lives_ms)
+
+    @property
+    def held(self) -> list[Held]:
+        """The events of all phases."""
+        return [h for p in self.phases for h in p.held]
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """Number of audit partitions of every event whose rows concern these phases."""
+        found = {mid: e.buckets for mid, e in self.events.items()}
+        others = {m for e in self.events.values() for m in e.plan_of} - set(found)
+        return found | {m: e.buckets for m, e in self.parts.ledger.read(others).items()}
+
+    def phases_of(self, users: Iterable[str | None]) -> list[Phase]:
+        """The phases whose sources are among `users`."""
+        found = {id(p): p for u in users if u in self.sources and (p := self.phase_of[u])}
+        return list(found.values())
+
+    def sources_of(self, lower_cased: Iterable[str]) -> set[str]:
+        """Sources as events spell them, from users as the index spells them."""
+        return {self._lower[u] for u in lower_cased if u in self._lower}
+
+    def after(self, row: Row) -> Row:
+        """What the row should be."""
+        return applied({u: self.moves[u] for u in self.sources}, row, self.keep.get(row.id, frozenset()))
+
+    def right(self, row: Row | None) -> bool:
+        """True if nothing about the row is left to be moved."""
+        return row is None or not row.live or self.after(row) == row
+
+    def steps(self, before: Row, after: Row) -> list[Hop]:
+        """The change told event by event."""
+        concerned = self.phases_of([before.created_by, *before.mentors])
+        events: list[Transfer] = sorted(t for p in concerned for t in self._transfers[id(p)])
+        return hops(events, before, after, self.keep.get(before.id, frozenset()))
+
+    def token(self, mid: str) -> int:
+        """Claim token of an event."""
+        return self._tokens[mid]
+
+    def planned(self, batch: BatchId, row: Row | None, named: Iterable[str]) -> list[Planned]:
+        """Plan rows for a batch, one per phase it concerns, each under the event that first moves it.
+
+        `named`: sources that the batch's document names, for rows that name nobody any more.
+        """
+        buckets = {mid: e.buckets for mid, e in self.events.items()}
+        users = [*(([row.created_by, *row.mentors]) if row else []), *named]
+        found = []
+        for p in self.phases_of(users):
+            events = self._transfers[id(p)]
+            mid = next((e.mid for e in events if e.from_user in users), events[0].mid)
+            found.append(Planned(place(mid, batch, buckets.get(mid, 0)), batch))
+        return found
+
+    def _given_later(self) -> Mapping[BatchId, frozenset[str]]:
+        """Users to whom a later, completed event gave a batch: they keep it."""
+        mids = {m for p in self.phases for m in p.later}
+        if not mids:
+            return {}
+        later = self.parts.ledger.read(mids)
+        _, images = self.parts.changes.read({m: e.buckets for m, e in later.items()})
+        keep: dict[BatchId, set[str]] = defaultdict(set)
+        for image in images:
+            for at, _ in image.hops if image.outcome == APPLIED else ():
+                event = later.get(at.mid)
+                if event and event.transfer and event.transfer.to_user in self.sources:
+                    phase = self.phase_of[event.transfer.to_user]
+                    if event.transfer.key > phase.held[-1].transfer.key:
+                        keep[image.id].add(event.transfer.to_user)
+        return {batch: frozenset(users) for batch, users in keep.items()}
+
+
+def tally(planned: Sequence[Planned], images: Sequence[Image], mid: str) -> dict[str, int]:
+    """Batches by outcome for one event: its own hops, and its plan rows that did not move."""
+    counts: dict[str, int] = defaultdict(int)
+    moved = {i.id for i in images if i.outcome == APPLIED and any(at.mid == mid for at, _ in i.hops)}
+    if moved:
+        counts["moved"] = len(moved)
+    for p in planned:
+        if p.place.mid == mid and p.outcome and p.outcome != "moved":
+            counts[p.outcome] += 1
+    return dict(counts)

@@ -1,0 +1,131 @@
+"""The stages as Airflow runs them: parts opened, retries, last tries, logs and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+
+from ownership import metrics
+from ownership.contracts import Slice, Summary, Work
+from ownership.errors import OwnershipError, Permanent, TakenOver, Transient
+from ownership.hooks import opened_parts
+from ownership.open_list import Held
+from ownership.parts import Parts
+from ownership.retries import delay_seconds, seed_of
+from ownership.stages import settle as settling
+from ownership.stages.lookup import lookup_users
+from ownership.stages.reindex import reindex_course_batches
+from ownership.stages.update import update_course_batches
+from ownership.stages.working import Claim
+
+log = structlog.get_logger(__name__)
+
+
+def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
+    """`lookup_users` of one slice."""
+    ti = get_current_context()["ti"]
+    last = ti.try_number > ti.max_tries
+    given = Slice.model_validate(work)
+
+    def stage(parts: Parts) -> Work:
+        done = lookup_users(parts, given, last_try=last)
+        metrics.users_read(parts.users.answered)
+        return done
+
+    return _run("lookup_users", stage, Work(label=given.label, run_id=given.run_id), given.held)
+
+
+def update(work: Mapping[str, Any]) -> dict[str, Any]:
+    """`update_course_batches` of one slice."""
+    given = Work.model_validate(work)
+    return _run(
+        "update_course_batches", lambda parts: update_course_batches(parts, given), given, _held(given)
+    )
+
+
+def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
+    """`reindex_course_batches` of one slice."""
+    given = Work.model_validate(work)
+    return _run(
+        "reindex_course_batches", lambda parts: reindex_course_batches(parts, given), given, _held(given)
+    )
+
+
+def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Release what is left, count, and skip the verdict where nothing failed.
+
+    It never fails the run itself: it must have run to its end for the claims to be free.
+    """
+    ti = get_current_context()["ti"]
+    if slices is None:
+        raise_missing = "pull_transfer_events did not end: see its log"
+        ti.xcom_push(key="summary", value={"failures": {"pull_transfer_events": raise_missing}})
+        return {"failures": {"pull_transfer_events": raise_missing}}
+    with opened_parts() as parts:
+        given = [Slice.model_validate(s) for s in slices]
+        summary, lags = settling.settle(parts, given, dict((pulled or {}).get("waits", {})))
+    metrics.settled(summary.events, summary.batches)
+    for milliseconds in lags:
+        metrics.lag(milliseconds)
+    told = summary.model_dump(mode="json")
+    log.info("run settled", run_id=ti.run_id, **told)
+    if summary.failed:
+        return told
+    ti.xcom_push(key="return_value", value=told)
+    raise DownstreamTasksSkipped(tasks=["verdict"])
+
+
+def verdict(summary: Mapping[str, Any]) -> None:
+    """Fail the run: events are still open, or it did not get that far.
+
+    :raises AirflowFailException: always.
+    """
+    told = Summary.model_validate({k: v for k, v in summary.items() if k in Summary.model_fields})
+    reasons = "; ".join(f"{mid}: {why}" for mid, why in list(told.failures.items())[:5])
+    raise AirflowFailException(f"{told.failed} events failed and will be tried again. {reasons}")
+
+
+def _held(work: Work) -> list[Held]:
+    return [h for p in work.phases for h in p.held]
+
+
+def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[Held]) -> dict[str, Any]:
+    """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry."""
+    context = get_current_context()
+    ti = context["ti"]
+    bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
+    with opened_parts() as parts:
+        try:
+            done = stage(parts)
+        except TakenOver as e:
+            bound.warning("taken over", why=str(e))
+            return given.step((), events={"taken_over": len(held)}).model_dump(mode="json")
+        except OwnershipError as e:
+            again = isinstance(e, Transient) and ti.try_number <= ti.max_tries
+            seconds = delay_seconds(seed_of(context), ti.try_number) if again else 0
+            bound.warning("stage failed", why=str(e), try_number=ti.try_number, again_in=seconds)
+            _leave(parts, held, given.run_id, str(e), seconds)
+            if again or isinstance(e, Permanent):
+                raise
+            return given.step(
+                (), events={"failed": len(held)}, failures={h.mid: str(e) for h in held}
+            ).model_dump(mode="json")
+    bound.info("stage done", **done.model_dump(mode="json", include={"events", "batches", "failures"}))
+    return done.model_dump(mode="json")
+
+
+def _leave(parts: Parts, held: Sequence[Held], run_id: str, why: str, seconds: float) -> None:
+    """Note the failure in the ledger, and make the claim outlive the delay of the retry."""
+    try:
+        rows = parts.ledger.read([h.mid for h in held])
+        open_ = [h for h in held if h.mid in rows and not rows[h.mid].final]
+        parts.ledger.fail([(h, why, rows[h.mid].attempts) for h in open_])
+        if seconds:
+            lives_ms = int(seconds * 1000) + parts.settings.claim_seconds * 1000
+            Claim(parts, open_, run_id).renew(lives_ms)
+    except OwnershipError as e:
+        log.warning("the ledger cannot be told", why=str(e), run_id=run_id)

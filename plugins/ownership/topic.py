@@ -1,0 +1,283 @@
+"""The input topic and its dead letters.
+
+Partitions are assigned, not subscribed to: no rebalance, and no offset moves unless `commit`
+is called. A group with live members (say the old job, still running) refuses the commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+
+from ownership.errors import SettingsError, Unavailable
+
+PART = "Kafka"
+SECONDS = 10.0
+"""Bound of one call to the broker."""
+STALL_SECONDS = 30.0
+"""A read that yields nothing for this long, below the watermark, is an outage."""
+
+_UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_DENIED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+)
+
+
+class Message(NamedTuple):
+    """A message as it lies in the topic. `kafka_ms` is its timestamp, epoch ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    kafka_ms: int
+    value: bytes
+
+
+class Span(NamedTuple):
+    """Messages of a partition: start <= offset < end."""
+
+    partition: int
+    start: int
+    end: int
+
+
+class Topic:
+    """The messages of the input topic, and where the consumer group stands."""
+
+    def __init__(self, consumer: Consumer, name: str) -> None:
+        self._consumer = consumer
+        self.name = name
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def partitions(self) -> list[int]:
+        """The topic's partitions.
+
+        :raises SettingsError: if there is no such topic.
+        :raises Unavailable: if the broker does not answer.
+        """
+        with _kafka_errors(self.name):
+            metadata = self._consumer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
+            if metadata is None:
+                raise _no_topic(self.name)
+            if metadata.error is not None:
+                raise KafkaException(metadata.error)
+            return sorted(metadata.partitions)
+
+    def backlog(self) -> list[Span]:
+        """What the consumer group has not committed, per partition, up to the watermarks now.
+
+        Where the group has no offset, or one that the topic no longer has, the backlog begins
+        at the oldest message: the ledger knows what was done before.
+        """
+        with _kafka_errors(self.name):
+            partitions = self.partitions()
+            wanted = [TopicPartition(self.name, p) for p in partitions]
+            committed = {
+                t.partition: t.offset
+                for t in self._consumer.committed(wanted, timeout=SECONDS)
+                if not t.error
+            }
+            spans = []
+            for p in partitions:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self.name, p), timeout=SECONDS
+                )
+                start = committed.get(p, -1)
+                spans.append(Span(p, start if low <= start <= high else low, high))
+            return spans
+
+    def window(self, start_ms: int, end_ms: int) -> list[Span]:
+        """The messages whose timestamp lies in start <= t < end, per partition."""
+        with _kafka_errors(self.name):
+            partitions = self.partitions()
+
+            def at(ms: int) -> dict[int, int]:
+                found = self._consumer.offsets_for_times(
+                    [TopicPartition(self.name, p, ms) for p in partitions], timeout=SECONDS
+                )
+                return {t.partition: t.offset for t in found}
+
+            first, last = at(start_ms), at(end_ms)
+            spans = []
+            for p in partitions:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self.name, p), timeout=SECONDS
+                )
+                start = first[p] if first[p] >= 0 else high
+                spans.append(Span(p, max(low, start), last[p] if last[p] >= 0 else high))
+            return spans
+
+    def read(self, spans: Sequence[Span]) -> Iterator[Message]:
+        """The messages of `spans`, partition by partition, each in offset order.
+
+        :raises Unavailable: if the broker stops answering below a span's end.
+        """
+        for span in spans:
+            if span.start < span.end:
+                yield from self._read_span(span)
+
+    def _read_span(self, span: Span) -> Iterator[Message]:
+        with _kafka_errors(self.name):
+            self._consumer.assign([TopicPartition(self.name, span.partition, span.start)])
+            try:
+                position, last = span.start, time.monotonic()
+                while position < span.end:
+                    # It waits for as many as it is asked for, so it is asked for no more than there are.
+                    for m in self._consumer.consume(min(500, span.end - position), timeout=0.5):
+                        if error := m.error():
+                            raise KafkaException(error)
+                        last = time.monotonic()
+                        message = _message(m)
+                        if message.offset >= span.end:
+                            return
+                        yield message
+                    # Compacted or transactional topics have gaps: trust the position, not a count.
+                    here = self._consumer.position([TopicPartition(self.name, span.partition)])[0].offset
+                    position = max(position, here)
+                    if time.monotonic() - last > STALL_SECONDS:
+                        raise Unavailable(PART, f"stops at offset {position} of partition {span.partition}")
+            finally:
+                self._consumer.unassign()
+
+    def commit(self, spans: Sequence[Span]) -> None:
+        """Commit the ends of `spans`, synchronously.
+
+        :raises SettingsError: if the group has live members, so that offsets are not ours to move.
+        """
+        offsets = [TopicPartition(self.name, s.partition, s.end) for s in spans]
+        if not offsets:
+            return
+        with _kafka_errors(self.name):
+            try:
+                done = self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as e:
+                if e.args[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
+                    raise SettingsError(
+                        f"The consumer group of topic '{self.name}' has live members (is the old job "
+                        "still running?): stop them, or set another 'kafka.groupId'."
+                    ) from None
+                raise
+            for t in done or []:
+                if t.error:
+                    raise KafkaException(t.error)
+
+
+class DeadLetters:
+    """Copies of rejected messages, on the dead-letter topic."""
+
+    def __init__(self, producer: Producer, name: str) -> None:
+        self._producer = producer
+        self.name = name
+
+    def send(self, message: Message, *, error_class: str, reason: str) -> None:
+        """Produce a copy of `message` and wait until all in-sync replicas have it.
+
+        Headers: topic, partition, offset, error_class, error_message. A message that the topic
+        refuses for its size is cut, and says so in the header ``truncated`` (its full length).
+        """
+        headers = {
+            "topic": message.topic,
+            "partition": str(message.partition),
+            "offset": str(message.offset),
+            "error_class": error_class,
+            "error_message": reason[:1000],
+        }
+        error = self._produce(message.value, headers)
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            headers["truncated"] = str(len(message.value))
+            error = self._produce(message.value[: 64 * 1024], headers)
+        if error is not None:
+            with _kafka_errors(self.name):
+                raise KafkaException(error)
+
+    def _produce(self, value: bytes, headers: Mapping[str, str]) -> KafkaError | None:
+        outcome: list[KafkaError | None] = []
+        encoded: list[tuple[str, str | bytes | None]] = [
+            (k, v.encode("utf-8", "replace")) for k, v in headers.items()
+        ]
+        with _kafka_errors(self.name):
+            try:
+                self._producer.produce(
+                    self.name,
+                    value=value,
+                    headers=encoded,
+                    on_delivery=lambda error, _: outcome.append(error),
+                )
+            except KafkaException as e:  # librdkafka refuses what is above its own limit at once
+                return e.args[0]  # type: ignore[no-any-return]
+        deadline = time.monotonic() + SECONDS
+        while not outcome and time.monotonic() < deadline:
+            self._producer.flush(0.5)
+        if not outcome:
+            raise Unavailable(PART, f"dead letter for '{self.name}' not acknowledged within {SECONDS:.0f} s")
+        return outcome[0]
+
+    def check(self) -> None:
+        """Verify that the topic is there.
+
+        :raises SettingsError: if it is not.
+        """
+        with _kafka_errors(self.name):
+            metadata = self._producer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
+            if metadata is None or metadata.error is not None:
+                raise _no_topic(self.name)
+
+
+class _kafka_errors:
+    """Translates the client's exceptions into the job's."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, KafkaException):
+            return
+        cause = error.args[0]
+        if isinstance(cause, KafkaError) and cause.code() in _UNKNOWN:
+            raise _no_topic(self._topic) from None
+        if isinstance(cause, KafkaError) and cause.code() in _DENIED:
+            raise SettingsError(
+                f"Kafka refuses access to '{self._topic}': {cause.str()}. Check credentials and ACLs of "
+                "Connection 'kafka_default'."
+            ) from None
+        if isinstance(cause, KafkaError) and cause.code() in (
+            KafkaError._TRANSPORT,
+            KafkaError._ALL_BROKERS_DOWN,
+        ):
+            raise Unavailable(
+                PART, f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right?"
+            ) from None
+        raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
+
+
+def _no_topic(name: str) -> SettingsError:
+    return SettingsError(
+        f"Kafka has no topic '{name}': create it, or set 'env', 'kafka.input.topic' or 'kafka.failed.topic'."
+    )
+
+
+def _message(m: Any) -> Message:
+    kind, ms = m.timestamp()
+    now = int(time.time() * 1000)
+    return Message(
+        m.topic(), m.partition(), m.offset(), now if kind == TIMESTAMP_NOT_AVAILABLE else ms, m.value() or b""
+    )

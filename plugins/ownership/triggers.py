@@ -1,0 +1,142 @@
+"""The watcher: says when there is work. It never consumes and never commits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import structlog
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 15.0
+"""Pause after an error; the triggerer would restart us once a second."""
+QUEUE_EVERY = 2.0
+"""Seconds between two looks at the open list."""
+GAUGE_EVERY = 15.0
+
+
+class Seen(NamedTuple):
+    """What one look found."""
+
+    backlog: int
+    """Uncommitted messages."""
+    committed: tuple[int, ...]
+    high: tuple[int, ...]
+    claimable: frozenset[tuple[str, int]]
+    """Mid and claim token of every event in the queue that a run could claim."""
+    open_events: int
+
+
+class Announcer:
+    """Decides which looks are worth a signal. Pure but for the clock that it is given."""
+
+    def __init__(self, resignal_seconds: float) -> None:
+        self._resignal = resignal_seconds
+        self._high: tuple[int, ...] = ()
+        self._queue: frozenset[tuple[str, int]] = frozenset()
+        self._before: frozenset[tuple[str, int]] = frozenset()
+        self._at = float("-inf")
+
+    def worth_a_signal(self, seen: Seen, now: float) -> bool:
+        """True if there is work that no signal announced yet, or the last one led to nothing.
+
+        A backlog is announced once until the run that it started has committed: what arrives
+        meanwhile is read by that run. An event in the queue counts once it was claimable in two
+        looks: in one, its own run may be just about to claim it.
+        """
+        steady = seen.claimable & self._before
+        self._before = seen.claimable
+        pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
+        new_messages = seen.backlog > 0 and pulled
+        new_in_queue = bool(steady - self._queue)
+        again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
+        if not (new_messages or new_in_queue or again):
+            return False
+        if seen.backlog > 0:
+            self._high = seen.high
+        self._queue, self._at = steady, now
+        return True
+
+
+class BacklogTrigger(BaseEventTrigger):
+    """Fires when the topic has uncommitted messages, or the queue an event that can be claimed.
+
+    The payload is for people; a run reads Kafka and the ledger itself.
+    """
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments (none: everything is a setting)."""
+        return "ownership.triggers.BacklogTrigger", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look, signal, sleep; after an error say so once, close everything, start anew."""
+        while True:
+            with ExitStack() as stack:
+                try:
+                    watch = await asyncio.to_thread(_Watch, stack)
+                    announcer = Announcer(watch.resignal_seconds)
+                    while True:
+                        seen = await asyncio.to_thread(watch.look)
+                        if announcer.worth_a_signal(seen, time.monotonic()):
+                            log.info("work to do", backlog=seen.backlog, claimable=len(seen.claimable))
+                            yield TriggerEvent({"backlog": seen.backlog, "claimable": len(seen.claimable)})
+                        await asyncio.sleep(POLL_SECONDS)
+                except Exception as e:  # whatever it is, the watcher must come back
+                    log.warning(
+                        "watcher cannot look", error=f"{type(e).__name__}: {e}", again_in=RETRY_SECONDS
+                    )
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+class _Watch:
+    """Open clients of the watcher."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        from ownership.hooks import KafkaHook, load_settings, opened_cql
+        from ownership.open_list import OpenList
+
+        settings = load_settings()
+        self._settings = settings
+        self.resignal_seconds = float(settings.resignal_seconds)
+        self._topic = KafkaHook(settings).topic()
+        stack.callback(self._topic.close)
+        self._open = OpenList(stack.enter_context(opened_cql()), settings.ledger_keyspace)
+        self._queue: tuple[frozenset[tuple[str, int]], int] = (frozenset(), 0)
+        self._queue_at = self._gauge_at = float("-inf")
+
+    def look(self) -> Seen:
+        """Committed offsets against watermarks, and the queue."""
+        from ownership import metrics
+
+        spans = self._topic.backlog()
+        now = time.monotonic()
+        if now - self._queue_at >= QUEUE_EVERY:
+            self._queue, self._queue_at = self._claimable(), now
+        claimable, open_events = self._queue
+        backlog = sum(s.end - s.start for s in spans)
+        if now - self._gauge_at >= GAUGE_EVERY:
+            metrics.backlog(backlog, open_events)
+            self._gauge_at = now
+        return Seen(
+            backlog, tuple(s.start for s in spans), tuple(s.end for s in spans), claimable, open_events
+        )
+
+    def _claimable(self) -> tuple[frozenset[tuple[str, int]], int]:
+        from ownership.open_list import choose
+        from ownership.parts import now_ms
+
+        _, rows = self._open.read(serial=False)
+        now = now_ms()
+        choice = choose(
+            rows, run_id="", now_ms=now, judged_ms=now, grace_ms=self._settings.grace_ms,
+            most=self._settings.max_events,
+        )  # fmt: skip
+        # A row that is done waits only for somebody to finish its bookkeeping.
+        done = [r for r in rows if r.done and r.until_ms < now]
+        return frozenset((r.transfer.mid, r.token) for r in (*choice.take, *done)), len(rows)

@@ -1,0 +1,190 @@
+"""A run of the job without Airflow: the same stages, on real servers, one call each.
+
+Tests use it for everything that is not Airflow's own doing; `tests/e2e` has the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cassandra.cluster import Cluster
+from cassandra.policies import RoundRobinPolicy
+from confluent_kafka import Consumer, Producer
+from elasticsearch import Elasticsearch
+from local.schema import connect_elasticsearch
+
+from ownership.contracts import Pulled, Slice, Summary, Work
+from ownership.cql import Cql
+from ownership.errors import OwnershipError, TakenOver
+from ownership.events import TransferEvent, event_from
+from ownership.inbox import Inbox
+from ownership.ledger import EventRow
+from ownership.parts import Parts, now_ms
+from ownership.schema import create
+from ownership.service import Service
+from ownership.settings import Settings
+from ownership.stages.lookup import lookup_users
+from ownership.stages.pull import Order, Window, pull
+from ownership.stages.reindex import reindex_course_batches
+from ownership.stages.settle import settle
+from ownership.stages.update import update_course_batches
+from ownership.topic import DeadLetters, Topic
+
+_runs = itertools.count(1)
+
+Stage = Callable[[Parts, Work], Work]
+LATER: tuple[Stage, ...] = (update_course_batches, reindex_course_batches)
+
+
+@dataclass
+class Run:
+    """One run, stage by stage."""
+
+    job: Job
+    run_id: str
+    pulled: Pulled = field(default_factory=Pulled)
+    work: list[Slice | Work] = field(default_factory=list)
+    errors: list[OwnershipError] = field(default_factory=list)
+
+    def pull(
+        self,
+        *,
+        window: Window | None = None,
+        events: Sequence[Mapping[str, Any]] = (),
+        patient: bool = True,
+    ) -> Run:
+        """`pull_transfer_events`, waiting out the grace."""
+        parsed: list[tuple[TransferEvent, bytes]] = [
+            (event_from(dict(e)), json.dumps(e, sort_keys=True).encode()) for e in events
+        ]
+        order = Order(self.run_id, window, parsed, now_ms(), patient)
+        for _ in range(20):
+            before = self.pulled.claimed
+            self.pulled, young_until = pull(self.job.parts, self.job.topic, self.job.inbox, order, self.pulled)
+            if not young_until or (before and self.pulled.claimed):
+                break
+            time.sleep(max(0.0, young_until / 1000 - time.time()) + 0.01)
+        self.work = list(self.pulled.slices)
+        return self
+
+    def lookup(self) -> Run:
+        """`lookup_users` of every slice; a failing one ends there, as its task would."""
+        return self._stage(lambda w: lookup_users(self.job.parts, w))  # type: ignore[arg-type]
+
+    def update(self) -> Run:
+        """`update_course_batches` of every slice."""
+        return self._stage(lambda w: update_course_batches(self.job.parts, w))  # type: ignore[arg-type]
+
+    def reindex(self) -> Run:
+        """`reindex_course_batches` of every slice."""
+        return self._stage(lambda w: reindex_course_batches(self.job.parts, w))  # type: ignore[arg-type]
+
+    def settle(self) -> Summary:
+        """`settle`."""
+        return settle(self.job.parts, self.pulled.slices, self.pulled.waits)[0]
+
+    def finish(self) -> Summary:
+        """Everything after the pull."""
+        return self.lookup().update().reindex().settle()
+
+    def _stage(self, stage: Callable[[Any], Work]) -> Run:
+        done: list[Slice | Work] = []
+        for w in self.work:
+            try:
+                done.append(stage(w))
+            except TakenOver:
+                continue
+            except OwnershipError as e:
+                self.errors.append(e)
+        self.work = done
+        return self
+
+
+@dataclass
+class Job:
+    """The job over one set of servers, and a topic and consumer group of its own."""
+
+    settings: Settings
+    parts: Parts
+    topic: Topic
+    inbox: Inbox
+    client: Elasticsearch
+
+    def run(self, run_id: str | None = None) -> Run:
+        """A new run."""
+        return Run(self, run_id or f"run-{next(_runs)}-{time.time_ns()}")
+
+    def drain(self, *, runs: int = 10, **pull: Any) -> list[Summary]:
+        """Runs, one after the other, until there is nothing to claim."""
+        summaries = []
+        for _ in range(runs):
+            run = self.run().pull(**pull)
+            if not run.pulled.slices:
+                return summaries
+            summaries.append(run.finish())
+        return summaries
+
+    def event(self, mid: str) -> EventRow:
+        """The ledger's row of an event."""
+        return self.parts.ledger.read([mid])[mid]
+
+    def states(self, mids: Sequence[str]) -> list[str]:
+        """States of events, in order."""
+        rows = self.parts.ledger.read(mids)
+        return [rows[m].state for m in mids]
+
+    def open_mids(self) -> list[str]:
+        """What stands in the queue, in order."""
+        return [r.transfer.mid for r in self.parts.open_list.read()[1]]
+
+
+@contextmanager
+def opened_job(
+    *,
+    kafka: str,
+    cassandra: str,
+    elasticsearch: str,
+    lms: str,
+    userorg: str,
+    env: str,
+    **settings: Any,
+) -> Iterator[Job]:
+    """The job on these servers; `env` gives it a topic, a group and a ledger of its own."""
+    given = Settings.model_validate(
+        {"env": env, "ledger.keyspace": f"ledger_{env.replace('-', '_')}", "grace.ms": 300, **settings}
+    )
+    host, port = cassandra.split(":")
+    with ExitStack() as stack:
+        cluster = Cluster([host], port=int(port), load_balancing_policy=RoundRobinPolicy(), protocol_version=5)
+        session = cluster.connect()
+        stack.callback(cluster.shutdown)
+        session.default_timeout = 10
+        session.execute(
+            f"CREATE KEYSPACE IF NOT EXISTS {given.ledger_keyspace} WITH replication = "
+            "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+        )
+        cql = Cql(session)
+        create(cql, given)
+        client = connect_elasticsearch(elasticsearch)
+        stack.callback(client.close)
+        services = [stack.enter_context(Service(n, u)) for n, u in (("LMS", lms), ("User-Org", userorg))]
+        parts = Parts.over(given, cql, client, lms=services[0], userorg=services[1])
+        consumer = Consumer(
+            {
+                "bootstrap.servers": kafka,
+                "group.id": given.group_id,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        topic = Topic(consumer, given.input_topic)
+        stack.callback(topic.close)
+        dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
+        inbox = Inbox(parts.ledger, parts.open_list, dead, retention_ms=given.retention_days * 24 * 3600 * 1000)
+        yield Job(given, parts, topic, inbox, client)
