@@ -1,4 +1,4 @@
-"""### Ownership transfer
+"""### Ownership transfer.
 
 Moves a person's course batches to somebody else, in Cassandra and in the search index, and proves it.
 
@@ -36,7 +36,7 @@ Cassandra. *reindex red*: Elasticsearch, or the proof still finds something. Run
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import (
@@ -74,7 +74,7 @@ with DAG(
     schedule=AssetOrTimeSchedule(
         timetable=CronDataIntervalTimetable("0 * * * *", timezone="UTC"), assets=[EVENTS]
     ),
-    start_date=datetime(2026, 1, 1),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=16,  # above a backfill's default 10, or asset runs would wait for it to end
     tags=["ownership", "sunbird"],

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cassandra.cluster import Cluster
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import RoundRobinPolicy
 from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
@@ -161,10 +161,12 @@ def opened_job(
     )
     host, port = cassandra.split(":")
     with ExitStack() as stack:
-        cluster = Cluster([host], port=int(port), load_balancing_policy=RoundRobinPolicy(), protocol_version=5)
+        profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=10)
+        cluster = Cluster(
+            [host], port=int(port), execution_profiles={EXEC_PROFILE_DEFAULT: profile}, protocol_version=5
+        )
         session = cluster.connect()
         stack.callback(cluster.shutdown)
-        session.default_timeout = 10
         session.execute(
             f"CREATE KEYSPACE IF NOT EXISTS {given.ledger_keyspace} WITH replication = "
             "{'class': 'SimpleStrategy', 'replication_factor': 1}"

@@ -140,10 +140,10 @@ class Changes:
     def record(self, images: Iterable[Image]) -> None:
         """Write images; durable when this returns, so the rows may be changed."""
         cql = (
-            f"INSERT INTO {self._table} (mid, bucket, courseid, batchid, claim_token, image, role, status, hops, "
+            f"INSERT INTO {self._table} (mid, bucket, courseid, batchid, claim_token, image, role, status, hop, hops, "
             "before_createdby, before_mentors, after_createdby, after_mentors, "
             "row_before_createdby, row_before_mentors, row_after_createdby, row_after_mentors) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
         self._write(
             (
@@ -157,6 +157,7 @@ class Changes:
                         i.uuid,
                         _changed_role(h),
                         i.before.status,
+                        n,
                         len(i.hops),
                         *_columns(h.before),
                         *_columns(h.after),
@@ -166,7 +167,7 @@ class Changes:
                 ),
             )
             for i in images
-            for at, h in i.hops
+            for n, (at, h) in enumerate(i.hops)
         )
 
     def settle_images(self, outcomes: Iterable[tuple[Image, str]]) -> None:
@@ -218,6 +219,7 @@ def _image(batch: BatchId, uuid: UUID, parts: Sequence[tuple[Place, Any]]) -> Im
         mentors = tuple(getattr(r, f"{name}_mentors") or ())
         return Row(batch, getattr(r, f"{name}_createdby"), mentors, r.status)
 
+    parts = sorted(parts, key=lambda part: part[1].hop or 0)
     first = parts[0][1]
     whole = "row_" if (first.hops or 1) > 1 else ""
     return Image(

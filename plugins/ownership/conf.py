@@ -66,3 +66,5 @@ def _event(item: Any, n: int, run_id: str, at_ms: int) -> tuple[TransferEvent, b
         return event_from(envelope), json.dumps(envelope, sort_keys=True).encode()
     except Poison as e:
         raise ConfError(f"{where}: {e}.") from None
+    except RecursionError:
+        raise ConfError(f"{where}: is nested too deeply.") from None

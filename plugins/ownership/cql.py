@@ -25,7 +25,7 @@ from cassandra import (
 from cassandra import (
     Unavailable as TooFewReplicas,
 )
-from cassandra.cluster import NoHostAvailable, Session
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionException
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
@@ -67,6 +67,8 @@ class Cql:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        profile = session.get_execution_profile(EXEC_PROFILE_DEFAULT)
+        self._serial = profile.serial_consistency_level or ConsistencyLevel.LOCAL_SERIAL
         self._prepared: dict[str, PreparedStatement] = {}
 
     def bind(self, cql: str, values: Sequence[Any] = ()) -> BoundStatement:
@@ -84,7 +86,7 @@ class Cql:
         """
         statement = self.bind(cql, values)
         if serial:
-            statement.consistency_level = ConsistencyLevel.LOCAL_SERIAL
+            statement.consistency_level = self._serial
         return self._guard(lambda: list(self.session.execute(statement)))
 
     def select_each(self, cql: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:

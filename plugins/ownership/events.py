@@ -27,6 +27,8 @@ def _printable(value: str) -> str:
         raise ValueError("contains control characters or lone surrogates")
     if value != value.strip():
         raise ValueError("begins or ends with white space")
+    if value in (".", ".."):
+        raise ValueError("is a step in a path, not an id")
     return value
 
 

@@ -14,7 +14,8 @@ from airflow.providers.elasticsearch.hooks.elasticsearch import ElasticsearchPyt
 from airflow.sdk import BaseHook, Connection, Variable
 from airflow.sdk.exceptions import AirflowRuntimeError
 from cassandra import ConsistencyLevel, DriverException
-from cassandra.cluster import NoHostAvailable, Session
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenAwarePolicy
 from confluent_kafka import Consumer, KafkaException, Producer
 from elasticsearch import Elasticsearch
@@ -55,7 +56,7 @@ def connection(conn_id: str) -> Connection:
     """
     try:
         return BaseHook.get_connection(conn_id)
-    except Exception as e:  # the SDK and the server raise different classes for "not found"
+    except Exception as e:  # noqa: BLE001  # the SDK and the server raise different classes for "not found"
         if "not found" in str(e).lower() or "isn't defined" in str(e).lower():
             raise SettingsError(
                 f"Connection '{conn_id}' is missing: add it under Admin → Connections, "
@@ -68,21 +69,44 @@ class CassandraHook(ProviderCassandraHook):
     """The provider's hook, with consistency, time-out and token awareness from the extra.
 
     Extra: ``consistency_level`` (LOCAL_QUORUM), ``serial_consistency_level`` (LOCAL_SERIAL),
-    ``request_timeout`` (seconds, 10), ``local_dc``; and what the provider knows (ssl_options …).
+    ``request_timeout`` (seconds, 10), ``local_dc``, ``protocol_version`` (4, which 3.11 to 5 speak), and the
+    provider's ``load_balancing_policy`` and ``ssl_options``.
     """
 
     def __init__(self, cassandra_conn_id: str = CASSANDRA) -> None:
-        extra = connection(cassandra_conn_id).extra_dejson
-        super().__init__(cassandra_conn_id)
-        self.cluster.connect_timeout = 5
-        self.cluster.control_connection_timeout = 5
-        if "load_balancing_policy" not in extra:
+        # Not the provider's constructor: it makes its cluster without an execution profile.
+        BaseHook.__init__(self)
+        conn = connection(cassandra_conn_id)
+        extra = conn.extra_dejson
+        if not conn.host:
+            raise SettingsError(
+                f"Connection '{cassandra_conn_id}' has no host: set it under Admin → Connections."
+            )
+        if "load_balancing_policy" in extra:
+            policy = self.get_lb_policy(
+                extra["load_balancing_policy"], extra.get("load_balancing_policy_args", {})
+            )
+        else:
             local_dc = extra.get("local_dc")
-            child = DCAwareRoundRobinPolicy(local_dc) if local_dc else RoundRobinPolicy()
-            self.cluster.load_balancing_policy = TokenAwarePolicy(child)
-        self._request_timeout = float(extra.get("request_timeout", 10))
-        self._consistency = _level(extra, "consistency_level", "LOCAL_QUORUM")
-        self._serial = _level(extra, "serial_consistency_level", "LOCAL_SERIAL")
+            policy = TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc) if local_dc else RoundRobinPolicy())
+        profile = ExecutionProfile(
+            load_balancing_policy=policy,
+            consistency_level=_level(extra, "consistency_level", "LOCAL_QUORUM"),
+            serial_consistency_level=_level(extra, "serial_consistency_level", "LOCAL_SERIAL"),
+            request_timeout=float(extra.get("request_timeout", 10)),
+        )
+        self.keyspace = conn.schema
+        self.session = None
+        self.cluster = Cluster(
+            contact_points=[h.strip() for h in conn.host.split(",")],
+            port=conn.port or 9042,
+            auth_provider=PlainTextAuthProvider(conn.login, conn.password) if conn.login else None,
+            ssl_options=extra.get("ssl_options"),
+            protocol_version=int(extra.get("protocol_version", 4)),
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            connect_timeout=5,
+            control_connection_timeout=5,
+        )
 
     def get_conn(self) -> Session:
         """A session. Keyspaces are always named, so the connection's schema is not used.
@@ -90,15 +114,11 @@ class CassandraHook(ProviderCassandraHook):
         :raises Unavailable: if no node answers.
         """
         try:
-            session = self.cluster.connect()
+            return self.cluster.connect()
         except (NoHostAvailable, DriverException, OSError) as e:
             raise Unavailable(
                 "Cassandra", f"{str(e)[:300]}; is the host of Connection '{CASSANDRA}' right?"
             ) from None
-        session.default_timeout = self._request_timeout
-        session.default_consistency_level = self._consistency
-        session.default_serial_consistency_level = self._serial
-        return session
 
 
 def _level(extra: dict[str, Any], name: str, default: str) -> int:
@@ -200,8 +220,9 @@ def base_url(conn_id: str, override: str | None = None) -> str:
 
 
 def elasticsearch_client() -> Elasticsearch:
-    """A client from the Connection, through the provider's hook: it speaks the dialect of
-    ``[elasticsearch] es_compat_with``. Time-outs 30 s; a call is tried three times.
+    """A client from the Connection, through the provider's hook.
+
+    It speaks the dialect of ``[elasticsearch] es_compat_with``. Time-out 30 s; a call is tried three times.
     """
     conn = connection(ELASTICSEARCH)
     if not conn.host:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import structlog
+
 from ownership.errors import Poison
 from ownership.events import (
     OrderKey,
@@ -23,6 +25,8 @@ from ownership.events import (
 from ownership.ledger import Arrival, EventRow, Ledger, Origin
 from ownership.open_list import Held, OpenList, OpenRow
 from ownership.topic import Message
+
+log = structlog.get_logger(__name__)
 
 MESSAGES_AT_ONCE = 500
 """Messages whose rows are written together."""
@@ -109,19 +113,17 @@ class Inbox:
 
     def _accept_some(self, messages: Sequence[Message]) -> Accepted:
         arrivals: list[Arrival] = []
-        rejected: list[tuple[Message, Arrival, str]] = []
+        rejected: list[tuple[Message, Arrival]] = []
         for message in messages:
             try:
                 event = parse_event(message.value)
                 self._refuse_old(message)
             except Poison as poison:
-                rejected.append((message, _rejection(message, str(poison)), type(poison).__name__))
+                rejected.append((message, _rejection(message, str(poison))))
                 continue
             origin = Origin("kafka", message.topic, message.partition, message.offset, message.kafka_ms)
             arrivals.append(_arrival(event, message.value, origin, t=order_time(event.ets, message.kafka_ms)))
-        by_offset = {(m.partition, m.offset): m for m in messages}
-        accepted = self._store(arrivals, rejected, by_offset)
-        return accepted
+        return self._store(arrivals, rejected)
 
     def _refuse_old(self, message: Message) -> None:
         if time.time() * 1000 - message.kafka_ms > self._retention_ms:
@@ -130,56 +132,54 @@ class Inbox:
     def _store(
         self,
         arrivals: Sequence[Arrival],
-        rejected: Sequence[tuple[Message, Arrival, str]],
-        by_offset: dict[tuple[int, int], Message] | None = None,
+        rejected: Sequence[tuple[Message, Arrival]],
         *,
         holder: str | None = None,
     ) -> Accepted:
-        known = self._ledger.read({a.mid for a in arrivals} | {r.mid for _, r, _ in rejected})
+        """Open rows, listings, event rows of what is new; a rejection for what contradicts the ledger."""
+        known = self._ledger.read({a.mid for a in arrivals})
         fresh: dict[str, Arrival] = {}
-        seen: list[str] = []
-        clashes: list[tuple[Arrival, EventRow | Arrival]] = []
+        again: list[str] = []
+        clashes: list[Arrival] = []
         for a in arrivals:
             other = known.get(a.mid) or fresh.get(a.mid)
             if other is None:
                 fresh[a.mid] = a
             elif same_payload(other.payload, a.payload):
-                seen.append(a.mid)
+                again.append(a.mid)
             else:
-                clashes.append((a, other))
+                clashes.append(a)
 
-        self._queue(list(fresh.values()), [known[m] for m in seen if m in known], holder)
-        self._ledger.index(list(fresh.values()))
+        new = list(fresh.values())
+        self._queue(new, [known[m] for m in again if m in known], holder)
+        self._ledger.index(new)
+        there = self._ledger.insert(new)
         received: list[Transfer] = []
-        there = self._ledger.insert(list(fresh.values()))
-        for a in fresh.values():
+        for a in new:
             row = there.get(a.mid)
-            if row is None or (row.transfer == a.transfer and same_payload(row.payload, a.payload)):
+            if a.transfer is None or row is None or row.transfer == a.transfer:
                 received += [a.transfer] if a.transfer else []
                 continue
-            # Another run accepted the same mid from another offset: ours is a stray.
-            self._open.remove([Held(a.transfer, 0)] if a.transfer else [])
+            # Another run accepted the same mid from another offset: our open row is a stray.
+            self._open.remove([Held(a.transfer, 0)])
             if same_payload(row.payload, a.payload):
-                seen.append(a.mid)
+                again.append(a.mid)
             else:
-                clashes.append((a, row))
+                clashes.append(a)
+        return Accepted(received, again, self._reject([*rejected, *map(_clash, clashes)]))
 
-        bad = [r for r in rejected if r[1].mid not in known]
-        for a, _ in clashes:
-            message = (by_offset or {}).get((a.origin.partition, a.origin.offset))
-            if message is None:
-                message = Message("", -1, a.origin.offset, a.origin.kafka_ms, a.payload)
-            reason = f"mid {a.mid!r} was received before with another payload"
-            rejection = _rejection(message, reason, prefix=a.origin.source, message_mid=a.mid)
-            if rejection.mid not in self._ledger.read([rejection.mid]):
-                bad.append((message, rejection, "Poison"))
-        for message, rejection, error_class in bad:
+    def _reject(self, rejected: Sequence[tuple[Message, Arrival]]) -> list[tuple[str, str]]:
+        """Dead-letter copies, then the rows, of those that the ledger does not know."""
+        known = self._ledger.read({r.mid for _, r in rejected})
+        new = [(m, r) for m, r in rejected if r.mid not in known]
+        for message, rejection in new:
+            reason = rejection.rejected_because or ""
             if message.topic:
-                self._rejects.send(message, error_class=error_class, reason=rejection.rejected_because or "")
-        rejections = [r for _, r, _ in bad]
-        self._ledger.index(rejections)
-        self._ledger.insert(rejections)
-        return Accepted(received, seen, [(r.mid, r.rejected_because or "") for r in rejections])
+                self._rejects.send(message, error_class=Poison.__name__, reason=reason)
+            log.warning("message rejected", mid=rejection.mid, why=reason, partition=message.partition)
+        self._ledger.index([r for _, r in new])
+        self._ledger.insert([r for _, r in new])
+        return [(r.mid, r.rejected_because or "") for _, r in new]
 
     def _queue(self, fresh: Sequence[Arrival], again: Sequence[EventRow], holder: str | None) -> None:
         """Open rows of new events, and of redelivered ones that are not final: mends a crash."""
@@ -207,12 +207,20 @@ def _arrival(event: TransferEvent, payload: bytes, origin: Origin, *, t: int) ->
     return Arrival(event.mid, origin, payload, transfer, event.organisation_id, event.ets)
 
 
+def _clash(a: Arrival) -> tuple[Message, Arrival]:
+    """The rejection of an event whose mid the ledger knows with another payload."""
+    o = a.origin
+    message = Message(o.topic, o.partition, o.offset, o.kafka_ms, a.payload)
+    reason = f"mid {a.mid!r} was received before with another payload"
+    return message, _rejection(message, reason, source=o.source, message_mid=a.mid)
+
+
 def _rejection(
-    message: Message, reason: str, *, prefix: str = "kafka", message_mid: str | None = None
+    message: Message, reason: str, *, source: str = "kafka", message_mid: str | None = None
 ) -> Arrival:
     """Ledger row of a message that is no event; its mid says where the message lies."""
-    where = f"{message.topic or prefix}:{message.partition}:{message.offset}"
-    origin = Origin(prefix, message.topic, message.partition, message.offset, message.kafka_ms)
+    where = f"{message.topic or source}:{message.partition}:{message.offset}"
+    origin = Origin(source, message.topic, message.partition, message.offset, message.kafka_ms)
     return Arrival(
         f"rejected:{where}",
         origin,

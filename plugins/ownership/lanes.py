@@ -80,13 +80,15 @@ def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Mov
     A completed event changes where the batches end up, but adds no source of its own.
     """
     moves: Moves = {}
-    own = set(chosen)
+    own: Moves = {}
+    phase_events = set(chosen)
     for event in sorted({*chosen, *completed_later}):
-        if event in own:
-            moves = compose(moves, event)
+        if event in phase_events:
+            moves, own = compose(moves, event), compose(own, event)
         else:
             moves = {u: event.to_user if v == event.from_user else v for u, v in moves.items()}
-    return moves
+    # A target whose batches a completed event passed on is no source: it keeps what it got since.
+    return {u: v if own[u] != u else u for u, v in moves.items()}
 
 
 def pack(groups: Sequence[Sequence[Transfer]], most: int) -> list[list[Transfer]]:

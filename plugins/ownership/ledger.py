@@ -186,8 +186,9 @@ class Ledger:
         return list(self.read({r.mid for r in rows}).values())
 
     def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
-        """Events that completed since `since_ms` (order time) and gave to one of `users`,
-        and were not proven a second time: the index may not show yet what they gave.
+        """Events since `since_ms` (order time) that completed and gave to one of `users`.
+
+        Only those not proven a second time: the index may not show yet what they gave.
         """
         cql = f"SELECT mid, to_user FROM {self._by_user} WHERE user_id = ? AND t >= ?"
         rows = self._cql.select_each(cql, [(u, since_ms) for u in sorted(users)])

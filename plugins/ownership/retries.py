@@ -39,7 +39,11 @@ class TransferRetries(RetryPolicy):
     """Permanent errors fail at once; everything else backs off exponentially."""
 
     def evaluate(
-        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,  # noqa: ARG002  # Airflow's own limit holds anyhow
+        context: Context | None = None,
     ) -> RetryDecision:
         """Decide in the task's process, after the exception."""
         if isinstance(exception, Permanent):

@@ -57,7 +57,7 @@ _TABLES = {
     """,
     CHANGE: """
         mid text, bucket int, courseid text, batchid text, claim_token bigint, image timeuuid,
-        role text, status int, hops int,
+        role text, status int, hop int, hops int,
         before_createdby text, before_mentors frozen<list<text>>,
         after_createdby text, after_mentors frozen<list<text>>,
         row_before_createdby text, row_before_mentors frozen<list<text>>,

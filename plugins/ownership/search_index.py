@@ -7,6 +7,7 @@ the row. A missing document is created from the row.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from elastic_transport import TransportError
@@ -112,31 +113,29 @@ class SearchIndex:
         self,
         updates: Iterable[tuple[Document, str | None, tuple[str, ...]]],
         creates: Iterable[Mapping[str, Any]],
-    ) -> set[str]:
+    ) -> None:
         """One bulk: owner fields under their sequence number, and missing documents from rows.
 
-        Returns the ids whose document changed meanwhile: read again and repeat.
+        A document that changed meanwhile refuses the write: callers read again before they believe.
 
         :raises Unavailable: if a document is refused for any other reason.
         """
-        lines: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        for doc, created_by, mentors in updates:
-            at = {"_id": doc.batch_id, "if_seq_no": doc.seq_no, "if_primary_term": doc.primary_term}
-            lines.append(({"update": at}, {"doc": {"createdBy": created_by, "mentors": list(mentors)}}))
-        for row in creates:
-            lines.append(({"create": {"_id": row["batchid"]}}, document_of(row)))
-        conflicts: set[str] = set()
+        lines: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (
+                {"update": {"_id": d.batch_id, "if_seq_no": d.seq_no, "if_primary_term": d.primary_term}},
+                {"doc": {"createdBy": created_by, "mentors": list(mentors)}},
+            )
+            for d, created_by, mentors in updates
+        ]
+        lines += [({"create": {"_id": row["batchid"]}}, document_of(row)) for row in creates]
         for some in chunks(lines, DOCS_PER_CALL):
             operations = [part for line in some for part in line]
             answer = _call(lambda ops=operations: self._es.bulk(index=self._index, operations=ops))  # type: ignore[misc]
             for item in answer["items"]:
                 (result,) = item.values()
-                if result["status"] in (404, 409):
-                    conflicts.add(result["_id"])
-                elif result["status"] >= 300:
+                if result["status"] >= 300 and result["status"] not in (404, 409):
                     error = result.get("error", {})
                     raise Unavailable(PART, f"{error.get('type')}: {error.get('reason')}")
-        return conflicts
 
     def delete_created(self, batch_id: str) -> None:
         """Take a document back that was created for a row that has gone meanwhile."""
@@ -224,10 +223,8 @@ class SearchIndex:
                     return
                 pit, after = page.get("pit_id", pit), hits[-1]["sort"]
         finally:
-            try:
+            with suppress(ApiError, TransportError):  # it ends by itself after its keep-alive
                 self._es.close_point_in_time(id=pit)
-            except (ApiError, TransportError):
-                pass  # it ends by itself after its keep-alive
 
 
 def document_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class PullTransferEvents(BaseSensorOperator):
         self._tell(context, pulled, {e.mid for e, _ in order.events})
         if not pulled.slices:
             raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
-        return PokeReturnValue(True, [s.model_dump(mode="json") for s in pulled.slices])
+        return PokeReturnValue(is_done=True, xcom_value=[s.model_dump(mode="json") for s in pulled.slices])
 
     def _order(self, context: Context) -> Any:
         from ownership.conf import manual_events

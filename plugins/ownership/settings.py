@@ -149,7 +149,7 @@ class Settings(BaseModel):
         where = f"Set Airflow Variable '{VARIABLE}' (a JSON object) under Admin → Variables."
         try:
             values = json.loads(text) if text and text.strip() else {}
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise SettingsError(f"Variable '{VARIABLE}' is not JSON: {e}. {where}") from None
         if not isinstance(values, dict):
             raise SettingsError(f"Variable '{VARIABLE}' is not a JSON object. {where}")

@@ -71,7 +71,7 @@ class Topic:
         :raises SettingsError: if there is no such topic.
         :raises Unavailable: if the broker does not answer.
         """
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             metadata = self._consumer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
             if metadata is None:
                 raise _no_topic(self.name)
@@ -85,7 +85,7 @@ class Topic:
         Where the group has no offset, or one that the topic no longer has, the backlog begins
         at the oldest message: the ledger knows what was done before.
         """
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             partitions = self.partitions()
             wanted = [TopicPartition(self.name, p) for p in partitions]
             committed = {
@@ -104,7 +104,7 @@ class Topic:
 
     def window(self, start_ms: int, end_ms: int) -> list[Span]:
         """The messages whose timestamp lies in start <= t < end, per partition."""
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             partitions = self.partitions()
 
             def at(ms: int) -> dict[int, int]:
@@ -133,7 +133,7 @@ class Topic:
                 yield from self._read_span(span)
 
     def _read_span(self, span: Span) -> Iterator[Message]:
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             self._consumer.assign([TopicPartition(self.name, span.partition, span.start)])
             try:
                 position, last = span.start, time.monotonic()
@@ -163,7 +163,7 @@ class Topic:
         offsets = [TopicPartition(self.name, s.partition, s.end) for s in spans]
         if not offsets:
             return
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             try:
                 done = self._consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as e:
@@ -203,7 +203,7 @@ class DeadLetters:
             headers["truncated"] = str(len(message.value))
             error = self._produce(message.value[: 64 * 1024], headers)
         if error is not None:
-            with _kafka_errors(self.name):
+            with _KafkaErrors(self.name):
                 raise KafkaException(error)
 
     def _produce(self, value: bytes, headers: Mapping[str, str]) -> KafkaError | None:
@@ -211,7 +211,7 @@ class DeadLetters:
         encoded: list[tuple[str, str | bytes | None]] = [
             (k, v.encode("utf-8", "replace")) for k, v in headers.items()
         ]
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             try:
                 self._producer.produce(
                     self.name,
@@ -233,13 +233,13 @@ class DeadLetters:
 
         :raises SettingsError: if it is not.
         """
-        with _kafka_errors(self.name):
+        with _KafkaErrors(self.name):
             metadata = self._producer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
             if metadata is None or metadata.error is not None:
                 raise _no_topic(self.name)
 
 
-class _kafka_errors:
+class _KafkaErrors:
     """Translates the client's exceptions into the job's."""
 
     def __init__(self, topic: str) -> None:

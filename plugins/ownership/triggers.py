@@ -31,6 +31,8 @@ class Seen(NamedTuple):
     claimable: frozenset[tuple[str, int]]
     """Mid and claim token of every event in the queue that a run could claim."""
     open_events: int
+    queue_look: int
+    """Number of the look at the queue that `claimable` is from: not every look is a new one."""
 
 
 class Announcer:
@@ -41,6 +43,8 @@ class Announcer:
         self._high: tuple[int, ...] = ()
         self._queue: frozenset[tuple[str, int]] = frozenset()
         self._before: frozenset[tuple[str, int]] = frozenset()
+        self._steady: frozenset[tuple[str, int]] = frozenset()
+        self._queue_look = -1
         self._at = float("-inf")
 
     def worth_a_signal(self, seen: Seen, now: float) -> bool:
@@ -48,10 +52,12 @@ class Announcer:
 
         A backlog is announced once until the run that it started has committed: what arrives
         meanwhile is read by that run. An event in the queue counts once it was claimable in two
-        looks: in one, its own run may be just about to claim it.
+        looks at the queue: in one, its own run may be just about to claim it.
         """
-        steady = seen.claimable & self._before
-        self._before = seen.claimable
+        if seen.queue_look != self._queue_look:
+            self._steady = seen.claimable & self._before
+            self._before, self._queue_look = seen.claimable, seen.queue_look
+        steady = self._steady
         pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
         new_messages = seen.backlog > 0 and pulled
         new_in_queue = bool(steady - self._queue)
@@ -87,7 +93,7 @@ class BacklogTrigger(BaseEventTrigger):
                             log.info("work to do", backlog=seen.backlog, claimable=len(seen.claimable))
                             yield TriggerEvent({"backlog": seen.backlog, "claimable": len(seen.claimable)})
                         await asyncio.sleep(POLL_SECONDS)
-                except Exception as e:  # whatever it is, the watcher must come back
+                except Exception as e:  # noqa: BLE001  # whatever it is, the watcher must come back
                     log.warning(
                         "watcher cannot look", error=f"{type(e).__name__}: {e}", again_in=RETRY_SECONDS
                     )
@@ -108,6 +114,7 @@ class _Watch:
         stack.callback(self._topic.close)
         self._open = OpenList(stack.enter_context(opened_cql()), settings.ledger_keyspace)
         self._queue: tuple[frozenset[tuple[str, int]], int] = (frozenset(), 0)
+        self._queue_look = 0
         self._queue_at = self._gauge_at = float("-inf")
 
     def look(self) -> Seen:
@@ -118,13 +125,19 @@ class _Watch:
         now = time.monotonic()
         if now - self._queue_at >= QUEUE_EVERY:
             self._queue, self._queue_at = self._claimable(), now
+            self._queue_look += 1
         claimable, open_events = self._queue
         backlog = sum(s.end - s.start for s in spans)
         if now - self._gauge_at >= GAUGE_EVERY:
             metrics.backlog(backlog, open_events)
             self._gauge_at = now
         return Seen(
-            backlog, tuple(s.start for s in spans), tuple(s.end for s in spans), claimable, open_events
+            backlog,
+            tuple(s.start for s in spans),
+            tuple(s.end for s in spans),
+            claimable,
+            open_events,
+            self._queue_look,
         )
 
     def _claimable(self) -> tuple[frozenset[tuple[str, int]], int]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import structlog
+
 from ownership.batches import Owners, WindowExceeded
 from ownership.changes import Place, Planned, buckets_for, place
 from ownership.contracts import Phase, Slice, Work, packed
@@ -17,6 +19,8 @@ from ownership.parts import Parts, now_ms
 from ownership.plan import BatchId, Row
 from ownership.stages.working import Claim, Working
 from ownership.users import Lookup, Unknown, User, same_id
+
+log = structlog.get_logger(__name__)
 
 EVENTS_PER_PHASE = 1000
 """A phase is committed in one conditional batch; longer lanes go in several."""
@@ -49,9 +53,13 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     judged = _judge(parts, open_, rows, work.run_id)
     parts.ledger.skip([(h, why) for h, why in judged.skipped])
     parts.open_list.remove([h for h, _ in judged.skipped])
+    for h, why in judged.skipped:
+        log.info("transfer skipped", why=why, **_words(h), run_id=work.run_id)
+    for h, why in judged.outages:
+        log.warning("transfer undecided", why=why, **_words(h), run_id=work.run_id)
 
     outages = {h.mid: why for h, why in judged.outages}
-    phases, waiting = _phases(parts, judged, rows)
+    phases, waiting = _phases(parts, judged)
     if outages and not phases and not last_try:
         _fail(parts, judged.outages, rows)
         raise Transient(next(iter(outages.values())))
@@ -65,6 +73,10 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
         return handed.step((), events=counts, failures=failures)
     batches = _plan(Working(parts, ready))
     return handed.step(phases, events=ready.events, batches={"planned": batches}, failures=failures)
+
+
+def _words(h: Held) -> dict[str, str]:
+    return {"mid": h.mid, "from_user": h.transfer.from_user, "to_user": h.transfer.to_user}
 
 
 def _judge(parts: Parts, events: Sequence[Held], rows: dict[str, EventRow], run_id: str) -> Judged:
@@ -106,9 +118,7 @@ def _invalid(answers: Iterable[Lookup], organisation: str) -> str | None:
     return None
 
 
-def _phases(
-    parts: Parts, judged: Judged, rows: dict[str, EventRow]
-) -> tuple[list[Phase], list[tuple[Held, str]]]:
+def _phases(parts: Parts, judged: Judged) -> tuple[list[Phase], list[tuple[Held, str]]]:
     """The phases of the slice's lanes, and the valid events that must wait for a later run."""
     held = {h.mid: h for h in [*judged.valid, *(h for h, _ in judged.outages)]}
     undecided = {h.mid for h, _ in judged.outages}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
+import structlog
+
 from ownership.changes import (
     ALREADY,
     APPLIED,
@@ -22,7 +24,9 @@ from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.search_index import Document
 from ownership.stages.update import ROWS_PER_WAVE, judge, move
-from ownership.stages.working import Working, tally
+from ownership.stages.working import Working, batches_of, tally
+
+log = structlog.get_logger(__name__)
 
 ROUNDS = 6
 """Rounds of the proof before an event is failed as incomplete."""
@@ -156,7 +160,7 @@ def _commit(
     images = judge(parts, images)
     now = datetime.now(UTC)
     settled = [
-        (p, _became(working, p, rows.get(p.id), images_of)) for p, images_of in _with_images(planned, images)
+        (p, _became(working, rows.get(p.id), images_of)) for p, images_of in _with_images(planned, images)
     ]
     parts.changes.settle_plan(settled, proven_at=now)
     final = [p._replace(outcome=outcome) for p, outcome in settled]
@@ -173,11 +177,16 @@ def _commit(
     counts = {h.mid: tally(final, images, h.mid) for h in committed}
     parts.ledger.complete([(h, counts[h.mid]) for h in committed])
     parts.open_list.remove(committed)
-    total: dict[str, int] = {}
-    for some in counts.values():
-        for name, n in some.items():
-            total[name] = total.get(name, 0) + n
-    return len(committed), total
+    for h in committed:
+        log.info(
+            "transfer completed",
+            mid=h.mid,
+            from_user=h.transfer.from_user,
+            to_user=h.transfer.to_user,
+            run_id=working.run_id,
+            **counts[h.mid],
+        )
+    return len(committed), batches_of(counts.values())
 
 
 def _groups(phases: Iterable[Phase]) -> list[list[Phase]]:
@@ -200,7 +209,7 @@ def _with_images(planned: Iterable[Planned], images: Iterable[Image]) -> list[tu
     return [(p, by_batch.get(p.id, [])) for p in planned]
 
 
-def _became(working: Working, planned: Planned, row: Row | None, images: Iterable[Image]) -> str:
+def _became(working: Working, row: Row | None, images: Iterable[Image]) -> str:
     """What became of a planned batch."""
     if any(i.outcome == APPLIED for i in images):
         return MOVED

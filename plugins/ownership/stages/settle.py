@@ -12,6 +12,7 @@ from ownership.ledger import FAILED, RECEIVED
 from ownership.open_list import Held
 from ownership.parts import Parts, now_ms
 from ownership.stages.lookup import WAITS
+from ownership.stages.working import batches_of
 
 FIRST_DELAY_MS = 10_000
 LAST_DELAY_MS = 900_000
@@ -43,7 +44,7 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str]) -> tupl
         row = rows[h.mid]
         if row.final:
             events[row.state] += 1
-            batches.update(row.counts)
+            batches.update(batches_of([row.counts]))
             if row.completed_at:
                 lags.append(row.completed_at.replace(tzinfo=UTC).timestamp() * 1000 - row.kafka_ms)
         elif h.mid not in mine:

@@ -66,7 +66,7 @@ def move(working: Working, ids: Collection[BatchId]) -> int:
         applied = dict(
             zip(still, parts.rows.swap([changes[n] for n in still], alone=attempt > 0), strict=True)
         )
-        outcomes = [(image, _outcome(applied.get(n))) for n, image in enumerate(images)]
+        outcomes = [(image, APPLIED if applied.get(n) else REFUSED) for n, image in enumerate(images)]
         _settle(working, outcomes)
         moved += sum(outcome == APPLIED for _, outcome in outcomes)
         todo = [image.id for image, outcome in outcomes if outcome != APPLIED]
@@ -92,12 +92,12 @@ def judge(parts: Parts, images: Sequence[Image]) -> list[Image]:
             and (i.id, i.before.owners, i.after.owners) == (image.id, image.before.owners, image.after.owners)
             for i in images
         )
-        judged[id(image)] = _verdict(image, row, twin)
+        judged[id(image)] = _verdict(image, row, twin=twin)
     parts.changes.settle_images([(i, judged[id(i)]) for i in open_])
     return [i._replace(outcome=judged.get(id(i), i.outcome)) for i in images]
 
 
-def _verdict(image: Image, row: Row | None, twin: bool) -> str:
+def _verdict(image: Image, row: Row | None, *, twin: bool) -> str:
     if twin or (row is not None and row.owners == image.before.owners):
         return SUPERSEDED
     return APPLIED if row is not None and row.owners == image.after.owners else IN_DOUBT
@@ -107,10 +107,6 @@ def _image(working: Working, before: Row, after: Row) -> Image:
     steps = working.steps(before, after)
     buckets = {h.mid: working.events[h.mid].buckets for h in steps}
     return new_image(before.id, working.token(steps[-1].mid), before, after, steps, buckets)
-
-
-def _outcome(applied: bool | None) -> str:
-    return APPLIED if applied else REFUSED
 
 
 def _settle(working: Working, outcomes: list[tuple[Image, str]]) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from ownership.changes import APPLIED, Image, Planned, place
+from ownership.changes import APPLIED, MOVED, Image, Planned, place
 from ownership.contracts import Phase, Work
 from ownership.errors import TakenOver
 from ownership.events import Transfer
@@ -15,6 +15,9 @@ from ownership.ledger import EventRow
 from ownership.open_list import Held
 from ownership.parts import Parts, now_ms
 from ownership.plan import BatchId, Hop, Row, applied, hops
+
+ROWS = "rows"
+"""In an event's counts: rows whose change ended with this event."""
 
 
 class Claim:
@@ -171,13 +174,28 @@ class Working:
         return {batch: frozenset(users) for batch, users in keep.items()}
 
 
+def batches_of(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Batches by outcome over several events: a batch that a chain moved counts once."""
+    total: dict[str, int] = defaultdict(int)
+    for some in counts:
+        for name, n in some.items():
+            if name != MOVED:
+                total[MOVED if name == ROWS else name] += n
+    return dict(total)
+
+
 def tally(planned: Sequence[Planned], images: Sequence[Image], mid: str) -> dict[str, int]:
-    """Batches by outcome for one event: its own hops, and its plan rows that did not move."""
+    """Batches by outcome for one event: its own hops, and its plan rows that did not move.
+
+    A batch that a chain moves is `moved` by each of its events; `ROWS` counts it for the last one only.
+    """
     counts: dict[str, int] = defaultdict(int)
-    moved = {i.id for i in images if i.outcome == APPLIED and any(at.mid == mid for at, _ in i.hops)}
-    if moved:
-        counts["moved"] = len(moved)
+    applied_images = [i for i in images if i.outcome == APPLIED]
+    if moved := {i.id for i in applied_images if any(at.mid == mid for at, _ in i.hops)}:
+        counts[MOVED] = len(moved)
+    if rows := sum(i.hops[-1][0].mid == mid for i in applied_images):
+        counts[ROWS] = rows
     for p in planned:
-        if p.place.mid == mid and p.outcome and p.outcome != "moved":
+        if p.place.mid == mid and p.outcome and p.outcome != MOVED:
             counts[p.outcome] += 1
     return dict(counts)

@@ -1,0 +1,57 @@
+# The commands of this repository; `make help` lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help venv demo up down test lint lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+STAMP := .venv/.complete
+
+# Python's bytecode cache halves every start of Airflow.
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-6s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## everything with a sample world and real events, until Ctrl-C
+	@$(BIN)/python -m local demo
+
+up: $(STAMP) ## Kafka, Cassandra, Elasticsearch, stand-ins and Airflow, left running; KAFKA=host:port, LMS=URL, … use yours
+	@$(BIN)/python -m local up
+
+down: ## end what `make up` started
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
+
+test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests/unit -k lanes" for some
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy and the compose file's schema
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy plugins/ownership
+	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml; fi
+
+venv: $(STAMP) ## the Python environment, in .venv
+
+$(STAMP): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=, as in: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "This Python has no venv; install it (Debian, Ubuntu: apt-get install python3-venv)."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing the Python packages into .venv (the first time takes a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
+	  --requirement requirements.txt --requirement requirements-dev.txt
+	@touch $@
+
+lock: $(STAMP) ## compile the requirement files and the servers' lock files again
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+	for folder in kafka cassandra elasticsearch7 elasticsearch9; do \
+	  (cd local/$$folder && ../../$(BIN)/jgo --resolver python --timeout 60 sync --force && \
+	   mv .jgo/jgo.lock.toml . && rm -rf .jgo) || exit 1; done
+
+clean: down ## end everything and delete what was made, except the environment
+	rm -rf .local .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,107 @@
+"""`python -m local …`: the commands behind `make up`, `make down` and `make demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from local import elasticsearch, stack
+from local.paths import ADDRESSES_FILE, REPOSITORY, STACK, TEST_STACKS
+from local.stack import Addresses, Stack
+
+console = Console(highlight=False)
+
+
+def report(part: str, state: str, seconds: float) -> None:
+    """One line on the terminal for each part that has become ready, was given, or has stopped."""
+    if state == "starting":
+        return
+    mark, took = {
+        "ready": ("[green]ready[/]  ", f"{seconds:5.1f} s"),
+        "given": ("[cyan]given[/]  ", "       "),
+        "stopped": ("[dim]stopped[/]", f"{seconds:5.1f} s"),
+    }[state]
+    console.print(f"  {mark} {took}  {part}")
+
+
+def print_addresses(addresses: Addresses) -> None:
+    """All addresses, as they are in the file."""
+    for name, value in addresses.as_environment().items():
+        console.print(f"  [bold]{name}[/]={value}", soft_wrap=True)
+
+
+def up() -> int:
+    """Start everything, leave it running, print where it answers."""
+    if stack.running_parts(STACK):
+        if ADDRESSES_FILE.exists():
+            console.print("The stack runs already; `make down` ends it.")
+            running = stack.running_parts(STACK)
+            for name in sorted(set(stack.records(STACK)) - set(running)):
+                console.print(f"  [red]{name} has ended[/]; see its log, then `make down` and `make up`.")
+            print_addresses(Addresses.read(ADDRESSES_FILE))
+            return 0
+        console.print("An earlier start was cut off; ending what it left.")
+        stack.end_all(STACK)
+    begun = time.monotonic()
+    console.print(
+        "Starting the local stack (the first time downloads the servers; logs in .local/stack/logs)"
+    )
+    started = Stack(
+        STACK,
+        airflow=True,
+        elasticsearch_version=elasticsearch.version_from_environment(),
+        given=stack.given_from_environment(),
+    )
+    started.start(report)
+    started.addresses.write(ADDRESSES_FILE)
+    console.print(
+        f"Ready after {time.monotonic() - begun:.0f} s. Addresses, also in {_short(ADDRESSES_FILE)}:"
+    )
+    print_addresses(started.addresses)
+    return 0
+
+
+def down() -> int:
+    """End the stack, and what interrupted test sessions left; only processes that were started from here."""
+    ended = stack.end_all(STACK, report)
+    ADDRESSES_FILE.unlink(missing_ok=True)
+    for directory in sorted(TEST_STACKS.glob("*")):
+        session = stack.owner(directory)
+        if session is None or not session.alive:
+            ended += stack.end_all(directory, report)
+    console.print("Nothing runs any more." if ended else "Nothing was running.")
+    return 0
+
+
+def demo() -> int:
+    """The sample world, with events, on a stack of its own until Ctrl-C."""
+    from local.demo import main
+
+    return main()
+
+
+def _short(file: Path) -> str:
+    return str(file.relative_to(REPOSITORY))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit code. Errors that a person can mend are one sentence, without a trace."""
+    commands = {"up": up, "down": down, "demo": demo}
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("command", choices=sorted(commands))
+    chosen = parser.parse_args(arguments).command
+    try:
+        return commands[chosen]()
+    except (RuntimeError, ValueError) as error:
+        console.print(f"[red]{chosen} failed:[/] {error}", markup=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Airflow: its settings as environment variables, its four processes, and when it is ready to be used."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from local import postgres
+from local.layout import Layout
+from local.paths import REPOSITORY
+from local.ports import HOST
+from local.processes import NotReadyError, Server, await_condition, child_environment
+
+USER = "admin"
+DAG_ID = "user_ownership_transfer"
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+_DATABASE = "airflow"
+_MIGRATED = "migrated"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What one stack's Airflow signs and logs in with; made once for a directory."""
+
+    password: str
+    secret_key: str
+    jwt_secret: str
+    fernet_key: str
+
+    @classmethod
+    def of(cls, home: Path) -> Secrets:
+        """The secrets of the Airflow in `home`."""
+        file = home / "secrets.json"
+        if not file.exists():
+            home.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+            made = {
+                "password": secrets.token_urlsafe(12),
+                "secret_key": secrets.token_urlsafe(32),
+                "jwt_secret": secrets.token_urlsafe(64),
+                "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            }
+            file.write_text(json.dumps(made))
+        return cls(**json.loads(file.read_text()))
+
+
+def connections(*, kafka: str, cassandra: str, elasticsearch: str, lms: str, userorg: str) -> dict[str, str]:
+    """The job's five Airflow Connections, as environment variables."""
+    cassandra_host, _, cassandra_port = cassandra.rpartition(":")
+    extra = {"bootstrap.servers": kafka, "enable.auto.commit": "false"}
+    made: dict[str, dict[str, Any]] = {
+        "kafka_default": {"conn_type": "kafka", "extra": extra},
+        "cassandra_default": {"conn_type": "cassandra", "host": cassandra_host, "port": int(cassandra_port)},
+        "elasticsearch_default": _http("elasticsearch", elasticsearch),
+        "lms_default": _http("http", lms),
+        "userorg_default": _http("http", userorg),
+    }
+    return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in made.items()}
+
+
+def _http(conn_type: str, url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or parts.hostname is None:
+        raise ValueError(f"{url!r} is no HTTP address; give it as http://host:port.")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return {"conn_type": conn_type, "host": parts.hostname, "port": port, "schema": parts.scheme}
+
+
+def base_environment(
+    layout: Layout, settings: Mapping[str, Any], elasticsearch_version: int
+) -> dict[str, str]:
+    """What the job needs from Airflow's settings, with or without the processes of Airflow."""
+    plugins = REPOSITORY / "plugins"
+    # Ours last: what a shell exports for another Airflow has no say here.
+    inherited = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW")}
+    environment = {
+        **inherited,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
+        "PYTHONPATH": str(plugins),
+        "AIRFLOW_HOME": str(layout.data("airflow")),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
+        "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER": json.dumps(dict(settings)),
+    }
+    if elasticsearch_version == 7:
+        environment["AIRFLOW__ELASTICSEARCH__ES_COMPAT_WITH"] = "7"
+    return environment
+
+
+def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
+    """What the processes of Airflow need beside that."""
+    secret = Secrets.of(layout.data("airflow"))
+    url = layout.url("airflow")
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__FERNET_KEY": secret.fernet_key,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.sqlalchemy_url(socket_folder, _DATABASE),
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(layout.port("airflow")),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__SECRET_KEY": secret.secret_key,
+        "AIRFLOW__API_AUTH__JWT_SECRET": secret.jwt_secret,
+        # Two stacks side by side: their log servers may not meet.
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(layout.port("airflow-worker-logs")),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(layout.port("airflow-trigger-logs")),
+        # A task starts within tenths of a second instead of seconds, and a parsed file is seen soon.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+
+
+def _passwords_file(layout: Layout) -> Path:
+    return layout.data("airflow") / "passwords.json"
+
+
+def migrate(layout: Layout, environment: Mapping[str, str], socket_folder: str) -> None:
+    """Bring the metadata database up to date; quick when that was done before with the same packages.
+
+    Raises RuntimeError with Airflow's own words when it fails.
+    """
+    home = layout.data("airflow")
+    secret = Secrets.of(home)
+    _passwords_file(layout).write_text(json.dumps({USER: secret.password}) + "\n")
+    _passwords_file(layout).chmod(0o600)
+    fresh = postgres.create_database(socket_folder, _DATABASE)
+    stamp = home / _MIGRATED
+    packages = (REPOSITORY / "requirements.txt").read_text()
+    if not fresh and stamp.exists() and stamp.read_text() == packages:
+        return
+    done = run(environment, "db", "migrate", timeout_s=180)
+    layout.log("migrate").parent.mkdir(parents=True, exist_ok=True)
+    layout.log("migrate").write_text(done.stdout + done.stderr)
+    if done.returncode != 0:
+        raise RuntimeError(f"Airflow's database could not be migrated; see {layout.log('migrate')}.")
+    stamp.write_text(packages)
+
+
+def run(
+    environment: Mapping[str, str], *arguments: str, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run one `airflow …` command to its end. Raises subprocess.TimeoutExpired after `timeout_s` seconds."""
+    return subprocess.run(
+        (_program(), *arguments),
+        env=dict(environment),
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def _program() -> str:
+    found = shutil.which("airflow", path=str(Path(sys.executable).parent))
+    if found is None:
+        raise RuntimeError(
+            "There is no airflow beside this Python; run `make venv` and use .venv/bin/python."
+        )
+    return found
+
+
+def component(layout: Layout, environment: Mapping[str, str], name: str) -> Server:
+    """One of Airflow's processes; `name` is its command, one of COMPONENTS."""
+    port_of = {
+        "api-server": "airflow",
+        "scheduler": "airflow-worker-logs",
+        "triggerer": "airflow-trigger-logs",
+    }
+    url = layout.url("airflow")
+    return Server(
+        name=name,
+        command=(_program(), name),
+        directory=layout.data("airflow"),
+        log_file=layout.log(f"airflow-{name}"),
+        pid_file=layout.pid(f"airflow-{name}"),
+        address=url,
+        answers=(lambda: _api_answers(url)) if name == "api-server" else (lambda: _healthy(url, name)),
+        environment=environment,
+        ports=tuple(layout.port(port_of[each]) for each in (name,) if each in port_of),
+        ready_within_s=180,
+        stop_grace_s=10,
+    )
+
+
+def _api_answers(url: str) -> bool:
+    """Whether the API server answers, and also on the tasks' side.
+
+    The first request there builds the versioned API, for seconds; without this the first task would wait.
+    """
+    try:
+        return (
+            httpx.get(f"{url}/api/v2/version", timeout=2).status_code == 200
+            and httpx.get(f"{url}/execution/health", timeout=30).status_code == 200
+        )
+    except httpx.HTTPError:
+        return False
+
+
+def _healthy(url: str, component: str) -> bool:
+    part = component.replace("-", "_")
+    try:
+        health = httpx.get(f"{url}/api/v2/monitor/health", timeout=5).json()
+    except (httpx.HTTPError, ValueError):
+        return False
+    return bool((health.get(part) or {}).get("status") == "healthy")
+
+
+def token(url: str, user: str, password: str) -> str:
+    """A bearer token of Airflow's REST API. Raises httpx.HTTPError."""
+    answer = httpx.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=30)
+    answer.raise_for_status()
+    return str(answer.json()["access_token"])
+
+
+def await_dag(url: str, password: str, *, timeout_s: float = 90) -> None:
+    """Return as soon as the job's DAG is parsed and active.
+
+    Raises NotReadyError with the import error, when it has one, or after `timeout_s` seconds.
+    """
+    with httpx.Client(
+        base_url=f"{url}/api/v2",
+        headers={"Authorization": f"Bearer {token(url, USER, password)}"},
+        timeout=30,
+    ) as client:
+
+        def listed() -> bool:
+            answer = client.get(f"/dags/{DAG_ID}")
+            if answer.status_code == 200 and not answer.json()["is_paused"]:
+                return True
+            errors = client.get("/importErrors").json().get("import_errors", [])
+            if errors:
+                raise NotReadyError(
+                    f"{errors[0]['filename']} cannot be imported:\n{errors[0]['stack_trace']}"
+                )
+            return False
+
+        await_condition(
+            listed, timeout_s=timeout_s, what=f"the DAG {DAG_ID} to be parsed and unpaused", poll_s=0.25
+        )

@@ -1,0 +1,70 @@
+"""Cassandra: one node, no remote management port."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from string import Template
+
+from local import java
+from local.layout import Layout
+from local.ports import HOST
+from local.processes import Server
+
+_HERE = Path(__file__).parent
+_OPTIONS_REQUEST = bytes.fromhex("040000000500000000")  # CQL v4, stream 0, OPTIONS, no body
+_SUPPORTED = 0x06
+
+
+def server(layout: Layout) -> Server:
+    """Cassandra with its data below `layout`; downloads its jars when they are missing.
+
+    After `kill` the writes of its last 0.1 s may be missing: so far apart are the marks in its commit log.
+    """
+    name = "cassandra"
+    directory = layout.data(name)
+    port, storage_port = layout.port(name), layout.port("cassandra-storage")
+    configuration = directory / "cassandra.yaml"
+
+    def prepare() -> None:
+        template = Template((_HERE / "cassandra.yaml").read_text())
+        configuration.write_text(
+            template.substitute(port=port, storage_port=storage_port, directory=directory)
+        )
+
+    command = (
+        str(java.runtime_17()),
+        "-Xms768m",
+        "-Xmx768m",
+        f"@{_HERE / 'java17.args'}",
+        f"-Dcassandra.config={configuration.as_uri()}",
+        f"-Dcassandra.storagedir={directory}",
+        f"-Dlogback.configurationFile={_HERE / 'logback.xml'}",
+        f"-Djava.io.tmpdir={directory}",  # native libraries are unpacked there and deleted at the end
+        "-cp",
+        java.class_path(_HERE),
+        "org.apache.cassandra.service.CassandraDaemon",
+    )
+    return Server(
+        name=name,
+        command=command,
+        directory=directory,
+        log_file=layout.log(name),
+        pid_file=layout.pid(name),
+        address=f"{HOST}:{port}",
+        answers=lambda: _answers(port),
+        prepare=prepare,
+        ports=(port, storage_port),
+    )
+
+
+def _answers(port: int) -> bool:
+    """Whether the native protocol answers; the port opens last of all."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection:
+            connection.settimeout(2)
+            connection.sendall(_OPTIONS_REQUEST)
+            answer = connection.recv(9)
+    except OSError:
+        return False
+    return len(answer) >= 5 and answer[4] == _SUPPORTED

@@ -1,0 +1,11 @@
+"""Where things lie. Everything that is made at run time lies below `.local` of the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STATE = REPOSITORY / ".local"
+STACK = STATE / "stack"  # `make up` and `make demo`
+TEST_STACKS = STATE / "tests"  # one directory for each test session
+ADDRESSES_FILE = STATE / "addresses.env"

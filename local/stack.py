@@ -1,0 +1,393 @@
+"""The whole local stack: servers, stand-ins, platform, Airflow; started in parallel, ended completely."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from local import airflow, cassandra, elasticsearch, kafka, postgres
+from local.layout import Layout
+from local.paths import REPOSITORY
+from local.ports import HOST, accepts
+from local.processes import NotReadyError, ProcessRecord, Server, child_environment, end
+
+Progress = Callable[[str, str, float], None]
+"""Called with a part's name, one of "starting", "ready", "given", "stopped", and the seconds that it took."""
+
+GIVEN = ("KAFKA", "CASSANDRA", "ELASTICSEARCH", "LMS", "USERORG")
+"""The addresses that may be given in the environment; their parts are not started then."""
+
+DEFAULT_SETTINGS: Mapping[str, Any] = {"env": "dev"}
+_OWNER = "owner.json"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where everything answers. `airflow` and its password are empty in a stack without Airflow."""
+
+    kafka: str = ""  # host:port
+    cassandra: str = ""  # host:port
+    elasticsearch: str = ""  # URL, as the others below
+    lms: str = ""
+    userorg: str = ""
+    airflow: str = ""
+    airflow_user: str = ""
+    airflow_password: str = ""
+
+    def as_environment(self) -> dict[str, str]:
+        """The addresses by the names of their environment variables; those that are empty are left out."""
+        return {name.upper(): value for name, value in asdict(self).items() if value}
+
+    def write(self, file: Path) -> None:
+        """Write them to `file` as NAME=value lines, readable by the owner only (a password is among them)."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600)
+        file.write_text("".join(f"{name}={value}\n" for name, value in self.as_environment().items()))
+
+    @classmethod
+    def read(cls, file: Path) -> Addresses:
+        """The addresses in `file`. Raises FileNotFoundError, and ValueError when a line is none of ours."""
+        pairs = (line.partition("=") for line in file.read_text().splitlines() if line.strip())
+        try:
+            return cls(**{name.lower(): value for name, _, value in pairs})
+        except TypeError as error:
+            raise ValueError(f"{file} is not a list of addresses: {error}") from None
+
+
+def given_from_environment() -> dict[str, str]:
+    """The addresses that are set in this process's environment."""
+    return {name: os.environ[name] for name in GIVEN if os.environ.get(name)}
+
+
+def _silent(part: str, state: str, seconds: float) -> None:
+    pass
+
+
+class Stack:
+    """Kafka, Cassandra, Elasticsearch, both stand-ins and, if wanted, Airflow on PostgreSQL.
+
+    Everything lies below `directory`; ports are free ones. What `given` names (see GIVEN) is used instead of
+    started. `settings` becomes the Airflow Variable that the job reads. As a context manager it starts and stops.
+
+    `servers` holds what was started: kafka, cassandra, elasticsearch, lms, userorg, postgres, and Airflow's
+    api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
+    `airflow …` command, or the job's own code, finds this stack.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        airflow: bool,
+        elasticsearch_version: int = elasticsearch.DEFAULT_VERSION,
+        given: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.layout = Layout.of(directory)
+        self.with_airflow = airflow
+        self.elasticsearch_version = elasticsearch_version
+        self.given = {name: value for name, value in (given or {}).items() if value}
+        self.settings = dict(DEFAULT_SETTINGS if settings is None else settings)
+        self.servers: dict[str, Server] = {}
+        self.addresses = Addresses()
+        self.airflow_env: dict[str, str] = {}
+        self._progress: Progress = _silent
+        self._lock = threading.Lock()
+        self._cancelled = threading.Event()
+        unknown = sorted(set(self.given) - set(GIVEN))
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no part of the stack; known are {', '.join(GIVEN)}.")
+
+    @property
+    def directory(self) -> Path:
+        """Where the stack keeps everything."""
+        return self.layout.directory
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, progress: Progress | None = None) -> None:
+        """Start everything and return when it can be used.
+
+        Raises RuntimeError (NotReadyError when a part does not answer in time); what runs by then is stopped.
+        """
+        self._progress = progress or _silent
+        if running := running_parts(self.directory):
+            raise RuntimeError(
+                f"A stack runs in {self.directory} already ({', '.join(running)}); `make down` ends it."
+            )
+        claim(self.directory)
+        self._name_addresses()
+        with self._pool() as pool:
+            self._start(pool)
+
+    def start_airflow(self, progress: Progress | None = None) -> None:
+        """Add Airflow to a stack that was started without. Raises as `start` does."""
+        self._progress = progress or self._progress
+        if "api-server" in self.servers:
+            return
+        self.with_airflow = True
+        with self._pool() as pool:
+            self._start_airflow_core(pool)
+            self._start_airflow_rest(pool)
+
+    def stop(self) -> None:
+        """End every process of the stack, Airflow's first, all their children included.
+
+        Raises RuntimeError when one of them cannot be ended.
+        """
+        own = [server for name, server in self.servers.items() if name in airflow.COMPONENTS]
+        others = [server for name, server in self.servers.items() if name not in airflow.COMPONENTS]
+        for group in (own, others):
+            with ThreadPoolExecutor(max_workers=8) as pool:
+                _all_of(*(pool.submit(self._stop_one, server) for server in group))
+        (self.directory / _OWNER).unlink(missing_ok=True)
+
+    # -- how -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads for one start. A part that fails ends the others at once, instead of being waited for."""
+        with ThreadPoolExecutor(max_workers=16, thread_name_prefix="stack") as pool:
+            try:
+                yield pool
+            except BaseException:
+                self._cancelled.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.stop()
+                raise
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        """Everything at once, since ports are known beforehand; only these steps have to wait for another.
+
+        The platform needs the stores, Airflow its database; and a DAG, once parsed, is watched: then its topics
+        and tables should be there.
+        """
+        stores = [
+            pool.submit(self._part, "KAFKA", "kafka", kafka.server),
+            pool.submit(self._part, "CASSANDRA", "cassandra", cassandra.server),
+            pool.submit(self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch),
+        ]
+        others = [
+            pool.submit(self._part, "LMS", "lms", lambda _: self._service("lms")),
+            pool.submit(self._part, "USERORG", "userorg", lambda _: self._service("userorg")),
+        ]
+        if self.with_airflow:
+            others.append(pool.submit(self._start_airflow_core, pool))
+        _all_of(*stores, then=others)
+        others.append(pool.submit(self._timed, "platform", self._create_platform))
+        _all_of(*others)
+        if self.with_airflow:
+            self._start_airflow_rest(pool)
+
+    def _name_addresses(self) -> None:
+        layout, given = self.layout, self.given
+        for variable, address in given.items():
+            _check_given(variable, address)
+        search = f"elasticsearch{self.elasticsearch_version}"
+        self.addresses = Addresses(
+            kafka=given.get("KAFKA") or f"{HOST}:{layout.port('kafka')}",
+            cassandra=given.get("CASSANDRA") or f"{HOST}:{layout.port('cassandra')}",
+            elasticsearch=given.get("ELASTICSEARCH") or layout.url(search),
+            lms=given.get("LMS") or layout.url("lms"),
+            userorg=given.get("USERORG") or layout.url("userorg"),
+        )
+        known = self.addresses
+        self.airflow_env = {
+            **airflow.base_environment(layout, self.settings, self.elasticsearch_version),
+            **airflow.connections(
+                kafka=known.kafka,
+                cassandra=known.cassandra,
+                elasticsearch=known.elasticsearch,
+                lms=known.lms,
+                userorg=known.userorg,
+            ),
+        }
+
+    def _timed(self, part: str, work: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        self._progress(part, "starting", 0.0)
+        work()
+        self._progress(part, "ready", time.monotonic() - begun)
+
+    def _part(self, variable: str, name: str, make: Callable[[Layout], Server]) -> None:
+        if variable in self.given:
+            self._progress(name, "given", 0.0)
+            return
+        self._timed(name, lambda: self._run(name, make(self.layout)))
+
+    def _elasticsearch(self, layout: Layout) -> Server:
+        return elasticsearch.server(layout, self.elasticsearch_version)
+
+    def _service(self, name: str) -> Server:
+        port = self.layout.port(name)
+        url = f"http://{HOST}:{port}"
+        where = ("--port", str(port), "--elasticsearch", self.addresses.elasticsearch)
+        return Server(
+            name=name,
+            command=(sys.executable, "-m", "local.standins", name, *where),
+            directory=self.layout.data(name),
+            log_file=self.layout.log(name),
+            pid_file=self.layout.pid(name),
+            address=url,
+            answers=lambda: _is_healthy(f"{url}/health"),
+            environment=child_environment(PYTHONPATH=str(REPOSITORY)),
+            ports=(port,),
+            stop_grace_s=5,
+        )
+
+    def _run(self, name: str, server: Server) -> None:
+        with self._lock:
+            if self._cancelled.is_set():
+                raise RuntimeError(f"{name} was not started, because another part failed.")
+            self.servers[name] = server
+            server.start()
+        server.wait_ready()
+
+    def _create_platform(self) -> None:
+        """What the platform has without the job (keyspace, index, topics), then the job's own tables."""
+        from local import world
+
+        known = self.addresses
+        world.create_platform(
+            cassandra=known.cassandra,
+            elasticsearch=known.elasticsearch,
+            kafka=known.kafka,
+            env=str(self.settings.get("env", DEFAULT_SETTINGS["env"])),
+        )
+        done = subprocess.run(
+            (sys.executable, "-m", "ownership.create_ledger"),
+            env=self.airflow_env,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(
+                f"The ledger's tables could not be created: {(done.stderr or done.stdout).strip()}"
+            )
+
+    def _start_airflow_core(self, pool: ThreadPoolExecutor) -> None:
+        database = postgres.server(self.layout)
+        self._timed("postgres", lambda: self._run("postgres", database))
+        self.airflow_env |= airflow.process_environment(self.layout, database.address)
+        self._timed("migration", lambda: airflow.migrate(self.layout, self.airflow_env, database.address))
+        _all_of(*(pool.submit(self._component, name) for name in ("api-server", "scheduler")))
+
+    def _start_airflow_rest(self, pool: ThreadPoolExecutor) -> None:
+        _all_of(*(pool.submit(self._component, name) for name in ("dag-processor", "triggerer")))
+        url = self.layout.url("airflow")
+        password = airflow.Secrets.of(self.layout.data("airflow")).password
+        if any((REPOSITORY / "dags").glob("*.py")):
+            self._timed("dag", lambda: airflow.await_dag(url, password))
+        self.addresses = replace(
+            self.addresses, airflow=url, airflow_user=airflow.USER, airflow_password=password
+        )
+
+    def _component(self, name: str) -> None:
+        server = airflow.component(self.layout, self.airflow_env, name)
+        self._timed(name, lambda: self._run(name, server))
+
+    def _stop_one(self, server: Server) -> None:
+        begun = time.monotonic()
+        server.stop()
+        self._progress(server.name, "stopped", time.monotonic() - begun)
+
+
+def _all_of(*futures: Future[None], then: Iterable[Future[None]] = ()) -> None:
+    """Wait for all `futures`; raise the first error among them and `then` as soon as there is one."""
+    waiting = {*futures}
+    watched = {*futures, *then}
+    while waiting:
+        done, watched = wait(watched, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        waiting -= done
+
+
+def _check_given(variable: str, address: str) -> None:
+    host, _, port = address.rpartition("//")[2].rstrip("/").partition("/")[0].rpartition(":")
+    if not host or not port.isdigit():
+        form = "host:port" if variable in {"KAFKA", "CASSANDRA"} else "http://host:port"
+        raise ValueError(f"{variable}={address} cannot be used; give it as {form}.")
+    if not accepts(int(port), host, timeout_s=5):
+        raise NotReadyError(f"Nothing answers at {variable}={address}; start it, or unset {variable}.")
+
+
+def _is_healthy(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def records(directory: Path) -> dict[str, ProcessRecord]:
+    """The processes that a stack in `directory` started and did not end, by name; not all need still run."""
+    found = ((file.stem, ProcessRecord.load(file)) for file in sorted((directory / "pids").glob("*.json")))
+    return {name: record for name, record in found if record is not None}
+
+
+def running_parts(directory: Path) -> list[str]:
+    """The names of the processes of the stack in `directory` that run."""
+    return [name for name, record in records(directory).items() if record.alive]
+
+
+def claim(directory: Path) -> None:
+    """Note that this process owns the servers in `directory`: `make down` leaves them alone while it lives."""
+    ProcessRecord.of(os.getpid()).save(directory / _OWNER)
+
+
+def owner(directory: Path) -> ProcessRecord | None:
+    """The process that started the stack in `directory`, whether it still runs or not."""
+    return ProcessRecord.load(directory / _OWNER)
+
+
+def end_all(directory: Path, progress: Progress | None = None) -> list[str]:
+    """End every process of the stack in `directory`, whoever started it; the names of those that still ran.
+
+    Raises RuntimeError when one of them cannot be ended.
+    """
+    known = records(directory)
+    ran: list[str] = []
+
+    def finish(name: str, record: ProcessRecord) -> None:
+        begun = time.monotonic()
+        if record.family():
+            ran.append(name)
+            end(record, grace_s=10)
+            (progress or _silent)(name, "stopped", time.monotonic() - begun)
+        (directory / "pids" / f"{name}.json").unlink(missing_ok=True)
+
+    for of_airflow in (True, False):
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            _all_of(
+                *(
+                    pool.submit(finish, name, record)
+                    for name, record in known.items()
+                    if name.startswith("airflow") == of_airflow
+                )
+            )
+    (directory / _OWNER).unlink(missing_ok=True)
+    return sorted(ran)

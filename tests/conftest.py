@@ -1,0 +1,76 @@
+"""What the tests share: one set of real servers for a session, Airflow on top of it when a test asks for it.
+
+A part whose address is set in the environment (KAFKA, CASSANDRA, ELASTICSEARCH, LMS, USERORG, and ELASTICSEARCH9
+for the second version) is used instead of started.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import elasticsearch
+from local.layout import Layout
+from local.paths import TEST_STACKS
+from local.stack import Stack, claim, given_from_environment
+
+
+@pytest.fixture(scope="session")
+def stack_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Where this session's servers keep their data; kept for a look at the logs when a test failed.
+
+    It lies where `make down` finds what an interrupted session left.
+    """
+    directory = TEST_STACKS / str(os.getpid())
+    claim(directory)
+    yield directory
+    if not request.session.testsfailed:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def spare_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The same for servers of one test's own."""
+    directory = TEST_STACKS / f"{os.getpid()}-{abs(hash(request.node.nodeid)):x}"
+    claim(directory)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack(stack_directory: Path) -> Iterator[Stack]:
+    """Kafka, Cassandra, Elasticsearch and both stand-ins, with the platform's and the job's tables and topics."""
+    started = Stack(
+        stack_directory,
+        airflow=False,
+        elasticsearch_version=elasticsearch.version_from_environment(),
+        given=given_from_environment(),
+    )
+    with started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def airflow_stack(stack: Stack) -> Stack:
+    """The same stack with Airflow running on it."""
+    stack.start_airflow()
+    return stack
+
+
+@pytest.fixture(scope="session")
+def elasticsearch9(stack_directory: Path) -> Iterator[str]:
+    """The URL of an Elasticsearch 9."""
+    if given := os.environ.get("ELASTICSEARCH9"):
+        yield given
+        return
+    server = elasticsearch.server(Layout.of(stack_directory), version=9)
+    server.start()
+    try:
+        server.wait_ready()
+        yield server.address
+    finally:
+        server.stop()

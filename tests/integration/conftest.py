@@ -1,0 +1,53 @@
+"""The job on real servers, without Airflow.
+
+`world` is shared by the tests of a module: each has users and batches of its own, leaves the queue empty, and ends
+with rows and documents in agreement. `own_world` is for a test that counts or breaks what a module shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness import Job
+from transfer_world import Faults, World, opened_faults, opened_world
+
+
+@pytest.fixture(scope="module")
+def module_world(stack: Any) -> Iterator[World]:
+    with opened_world(stack.addresses) as world:
+        yield world
+
+
+@pytest.fixture
+def world(module_world: World) -> Iterator[World]:
+    module_world.made, module_world.hidden = [], set()
+    yield module_world
+    left = module_world.job.open_mids()
+    module_world.check_stores()
+    assert left == []
+
+
+@pytest.fixture
+def own_world(stack: Any) -> Iterator[World]:
+    with opened_world(stack.addresses) as world:
+        yield world
+        world.check_stores()
+
+
+@pytest.fixture
+def job(world: World) -> Job:
+    return world.job
+
+
+@pytest.fixture
+def lms(stack: Any) -> Iterator[Faults]:
+    with opened_faults(stack.addresses.lms) as faults:
+        yield faults
+
+
+@pytest.fixture
+def userorg(stack: Any) -> Iterator[Faults]:
+    with opened_faults(stack.addresses.userorg) as faults:
+        yield faults

@@ -1,0 +1,268 @@
+"""What the transfer tests share: people and batches of their own, one job, both stores compared at the end."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from confluent_kafka import Consumer, TopicPartition
+from harness import Job, Run, opened_job
+from local.schema import failed_topic
+
+from local.world import Batch, Platform, User, create_platform
+from ownership.changes import APPLIED, Image, Planned
+from ownership.contracts import Summary
+from ownership.ledger import EventRow
+from ownership.open_list import OpenRow
+from ownership.schema import OPEN, QUEUE
+from ownership.stages.pull import Window
+from ownership.topic import Span
+
+Owners = tuple[str | None, tuple[str, ...]]
+
+ORGANISATION = "0126796199493140480"
+BATCHES_A_COURSE = 7
+
+_names = itertools.count(1)
+
+
+class World:
+    """One platform and one job, with a topic, a consumer group and a ledger of their own."""
+
+    def __init__(self, platform: Platform, job: Job, kafka: str) -> None:
+        self.platform = platform
+        self.job = job
+        self.env = job.settings.env
+        self.kafka = kafka
+        self.made: list[Batch] = []
+        self.hidden: set[str] = set()
+        """Batches whose document may differ: nothing of what the job sees tells of them."""
+
+    # --- people and batches
+
+    def users(self, *names: str, organisation: str = ORGANISATION) -> list[str]:
+        """New users, known to User-Org."""
+        ids = [f"{name}-{self.env}-{next(_names)}" for name in names]
+        self.platform.add_users([User(i, organisation) for i in ids])
+        return ids
+
+    def make(self, count: int = 1, **fields: Any) -> list[Batch]:
+        """Batches that are not stored yet."""
+        group = next(_names)
+        return [
+            Batch(
+                f"course-{self.env}-{group}-{n // BATCHES_A_COURSE}", f"batch-{self.env}-{group}-{n}", **fields
+            )
+            for n in range(count)
+        ]
+
+    def batches(self, count: int = 1, *, rows: bool = True, documents: bool = True, **fields: Any) -> list[Batch]:
+        """Batches in both stores."""
+        made = self.make(count, **fields)
+        self.platform.add_batches(made, rows=rows, documents=documents)
+        self.made += made
+        return made
+
+    def batch(self, **fields: Any) -> Batch:
+        """One batch in both stores."""
+        (made,) = self.batches(**fields)
+        return made
+
+    def row(self, batch: Batch) -> Owners | None:
+        """Creator and mentors in Cassandra."""
+        row = self.platform.row(batch.course_id, batch.batch_id)
+        return row and (row["createdby"], tuple(row["mentors"] or ()))
+
+    def document(self, batch: Batch) -> Owners | None:
+        """Creator and mentors in the index."""
+        found = self.platform.document(batch.batch_id)
+        return found and (found.get("createdBy"), tuple(found.get("mentors") or ()))
+
+    def owners(self, batch: Batch) -> Owners | None:
+        """Creator and mentors, on which both stores agree."""
+        row = self.row(batch)
+        assert self.document(batch) == row, f"{batch.batch_id}: document and row differ"
+        return row
+
+    def creators(self, batches: Sequence[Batch]) -> list[str | None]:
+        """The creators on which both stores agree."""
+        return [owners[0] if (owners := self.owners(b)) else None for b in batches]
+
+    def edit(self, batch: Batch, **columns: Any) -> None:
+        """Change the row as the LMS would; the document is not written."""
+        self.platform.update_row(batch.course_id, batch.batch_id, **columns)
+
+    def check_stores(self) -> None:
+        """Every live batch of the test has a document that agrees with its row."""
+        for batch in self.made:
+            if batch.batch_id not in self.hidden and self.row(batch) is not None:
+                self.owners(batch)
+
+    # --- events
+
+    def transfer(self, from_user: str, to_user: str, **overrides: Any) -> str:
+        """Announce a transfer; its mid."""
+        event = self.event(from_user, to_user, **overrides)
+        self.platform.emit(event)
+        return str(event["mid"])
+
+    def event(self, from_user: str, to_user: str, **overrides: Any) -> dict[str, Any]:
+        """A transfer that is not announced yet."""
+        return self.platform.event(from_user, to_user, ORGANISATION, **overrides)
+
+    # --- runs
+
+    def run(self) -> Run:
+        """A new run."""
+        return self.job.run()
+
+    def whole_run(self, **pull: Any) -> Summary:
+        """One run from its pull to its end."""
+        return self.run().pull(**pull).finish()
+
+    def state(self, mid: str) -> str:
+        """An event's state."""
+        return self.read(mid).state
+
+    def read(self, mid: str) -> EventRow:
+        """An event's row."""
+        return self.job.event(mid)
+
+    def open_row(self, mid: str) -> OpenRow:
+        """An event's row in the queue."""
+        return next(r for r in self.job.parts.open_list.read()[1] if r.transfer.mid == mid)
+
+    def expire(self, *mids: str) -> None:
+        """Let the claims on events end now, as if their run had been silent for long."""
+        self._set_open("until_ms", mids)
+
+    def make_due(self, *mids: str) -> None:
+        """Let the delay before the next try of events be over."""
+        self._set_open("next_try_ms", mids)
+
+    def _set_open(self, column: str, mids: Sequence[str]) -> None:
+        for mid in mids:
+            key = self.open_row(mid).key
+            answer = self.job.parts.cql.conditional(
+                f"UPDATE {self.job.settings.ledger_keyspace}.{OPEN} SET {column} = 1 WHERE queue = ? AND t = ? "
+                "AND kafka_partition = ? AND kafka_offset = ? AND mid = ? IF EXISTS",
+                (QUEUE, *key),
+            )
+            assert answer.applied
+
+    def rewind(self) -> None:
+        """Set the consumer group back to the beginning of the topic."""
+        self.job.topic.commit([Span(p, 0, 0) for p in self.job.topic.partitions()])
+
+    def window(self) -> Window:
+        """All hours that messages of this session may lie in."""
+        now = self.job.parts.users and _now_ms()
+        return Window(now - 3 * 3_600_000, now + 3_600_000)
+
+    # --- audit trail and dead letters
+
+    def changes(self, mid: str) -> tuple[list[Planned], list[Image]]:
+        """Plan and images of an event."""
+        return self.job.parts.changes.read({mid: self.read(mid).buckets})
+
+    def outcomes(self, mid: str) -> dict[str, str | None]:
+        """What became of an event's planned batches, by batch id."""
+        return {p.id.batch_id: p.outcome for p in self.changes(mid)[0]}
+
+    def trail(self, mid: str) -> dict[str, list[tuple[Owners, Owners]]]:
+        """The event's own applied hops, before and after, by batch id."""
+        found: dict[str, list[tuple[Owners, Owners]]] = {}
+        for image in self.changes(mid)[1]:
+            assert image.outcome == APPLIED, image
+            for at, hop in image.hops:
+                if at.mid == mid:
+                    found.setdefault(image.id.batch_id, []).append((hop.before.owners, hop.after.owners))
+        return found
+
+    def change_rows(self) -> int:
+        """Number of rows of the audit trail."""
+        return self._count("transfer_change")
+
+    def event_rows(self) -> int:
+        """Number of events and rejected messages in the ledger."""
+        return self._count("transfer_event")
+
+    def _count(self, table: str) -> int:
+        rows = self.job.parts.cql.select(f"SELECT count(*) FROM {self.job.settings.ledger_keyspace}.{table}")
+        return int(rows[0].count)
+
+    def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
+        """Headers and value of every message on the dead-letter topic."""
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": f"look-{uuid.uuid4().hex}"})
+        try:
+            at = TopicPartition(failed_topic(self.env), 0, 0)
+            _, high = consumer.get_watermark_offsets(at, timeout=10)
+            consumer.assign([at])
+            found: list[tuple[dict[str, str], bytes]] = []
+            while len(found) < high:
+                messages = consumer.consume(high - len(found), timeout=10)
+                assert messages, "the dead-letter topic stopped answering"
+                found += [
+                    ({k: v.decode() for k, v in m.headers() or []}, m.value() or b"") for m in messages
+                ]
+            return found
+        finally:
+            consumer.close()
+
+
+def _now_ms() -> int:
+    from ownership.parts import now_ms
+
+    return now_ms()
+
+
+class Faults:
+    """The fault switches of one stand-in."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def set(self, mode: str, **fault: Any) -> None:
+        """Add a fault: `user`, `seconds`, `times`."""
+        self._client.put("/_faults", json={"mode": mode, **fault}).raise_for_status()
+
+    def clear(self) -> None:
+        """All is well again."""
+        self._client.delete("/_faults").raise_for_status()
+
+    def requests(self) -> dict[str, int]:
+        """How often each path was called since the last reset."""
+        found: dict[str, int] = self._client.get("/_requests").json()
+        return found
+
+    def reset(self) -> None:
+        """Forget the counts."""
+        self._client.delete("/_requests").raise_for_status()
+
+
+@contextmanager
+def opened_faults(url: str) -> Iterator[Faults]:
+    """The switches of the stand-in at `url`; healthy before and after."""
+    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+        faults = Faults(client)
+        faults.clear()
+        yield faults
+        faults.clear()
+
+
+@contextmanager
+def opened_world(addresses: Any, **settings: Any) -> Iterator[World]:
+    """A world on these servers."""
+    env = f"t{uuid.uuid4().hex[:8]}"
+    servers = {name: getattr(addresses, name) for name in ("kafka", "cassandra", "elasticsearch")}
+    services = {name: getattr(addresses, name) for name in ("lms", "userorg")}
+    create_platform(**servers, env=env)
+    with Platform(**servers, env=env) as platform, opened_job(**servers, **services, env=env, **settings) as job:
+        try:
+            yield World(platform, job, addresses.kafka)
+        finally:
+            job.parts.cql.session.execute(f"DROP KEYSPACE {job.settings.ledger_keyspace}", timeout=60)
