@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from local import elasticsearch, stack
-from local.paths import ADDRESSES_FILE, REPOSITORY, STACK, TEST_STACKS
+from local.paths import ADDRESSES_FILE, DEMO, REPOSITORY, STACK, TEST_STACKS
 from local.stack import Addresses, Stack
 
 console = Console(highlight=False)
@@ -66,10 +68,10 @@ def up() -> int:
 
 
 def down() -> int:
-    """End the stack, and what interrupted test sessions left; only processes that were started from here."""
+    """End the stack, and what an interrupted demo or test session left; only processes that were started from here."""
     ended = stack.end_all(STACK, report)
     ADDRESSES_FILE.unlink(missing_ok=True)
-    for directory in sorted(TEST_STACKS.glob("*")):
+    for directory in (DEMO, *sorted(TEST_STACKS.glob("*"))):
         session = stack.owner(directory)
         if session is None or not session.alive:
             ended += stack.end_all(directory, report)
@@ -77,11 +79,11 @@ def down() -> int:
     return 0
 
 
-def demo() -> int:
+def demo(*, once: bool = False) -> int:
     """The sample world, with events, on a stack of its own until Ctrl-C."""
     from local.demo import main
 
-    return main()
+    return main(once=once)
 
 
 def _short(file: Path) -> str:
@@ -90,10 +92,14 @@ def _short(file: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code. Errors that a person can mend are one sentence, without a trace."""
-    commands = {"up": up, "down": down, "demo": demo}
+    commands: dict[str, Callable[[], int]] = {"up": up, "down": down, "demo": demo}
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("command", choices=sorted(commands))
-    chosen = parser.parse_args(arguments).command
+    parser.add_argument("--once", action="store_true", help="demo: end after printing the outcome")
+    options = parser.parse_args(arguments)
+    chosen: str = options.command
+    if options.once:
+        commands["demo"] = partial(demo, once=True)
     try:
         return commands[chosen]()
     except (RuntimeError, ValueError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STATE = REPOSITORY / ".local"
-STACK = STATE / "stack"  # `make up` and `make demo`
+STACK = STATE / "stack"  # `make up`
+DEMO = STATE / "demo"  # `make demo`, which runs beside it
 TEST_STACKS = STATE / "tests"  # one directory for each test session
 ADDRESSES_FILE = STATE / "addresses.env"

@@ -49,6 +49,7 @@ def stack(stack_directory: Path) -> Iterator[Stack]:
         airflow=False,
         elasticsearch_version=elasticsearch.version_from_environment(),
         given=given_from_environment(),
+        settings={"env": "dev", "claim.seconds": 20},  # a dead run's events are taken over while a test waits
     )
     with started:
         yield started

@@ -73,9 +73,9 @@ class Run:
         self.work = list(self.pulled.slices)
         return self
 
-    def lookup(self) -> Run:
+    def lookup(self, *, last_try: bool = False) -> Run:
         """`lookup_users` of every slice; a failing one ends there, as its task would."""
-        return self._stage(lambda w: lookup_users(self.job.parts, w))  # type: ignore[arg-type]
+        return self._stage(lambda w: lookup_users(self.job.parts, w, last_try=last_try))  # type: ignore[arg-type]
 
     def update(self) -> Run:
         """`update_course_batches` of every slice."""

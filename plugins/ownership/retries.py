@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ def delay_seconds(seed: str, try_number: int) -> float:
     The jitter follows from `seed` (run, task and map index): instances do not retry in the same
     moment, and a stage knows how long its claim must outlive it.
     """
-    jitter = zlib.crc32(f"{seed}:{try_number}".encode()) / 2**32
+    jitter = random.Random(f"{seed}:{try_number}").random()
     return float(min(LAST_SECONDS, FIRST_SECONDS * 2 ** min(try_number - 1, 10)) * (0.75 + 0.5 * jitter))
 
 

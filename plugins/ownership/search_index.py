@@ -79,6 +79,10 @@ class SearchIndex:
         """
         try:
             mappings = _call(lambda: self._es.indices.get_mapping(index=self._index))
+        except Unavailable as e:
+            raise Unavailable(
+                PART, f"{e}; is the host of Connection 'elasticsearch_default' right?"
+            ) from None
         except NotFoundError:
             raise SettingsError(
                 f"Elasticsearch has no index '{self._index}': set 'es.course_batch.index', "

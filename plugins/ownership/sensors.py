@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PULLED = "pulled"
 """XCom key of the counts, beside the slices that are mapped over."""
 MOST_PASSES = 20
+MOST_SLICES = 256
+"""Upper bound of setting `max_mapped`."""
 
 
 class PullTransferEvents(BaseSensorOperator):
@@ -46,8 +48,15 @@ class PullTransferEvents(BaseSensorOperator):
         metrics.pulled(pulled.received, pulled.rejected, pulled.known, pulled.follow_ups)
         self._tell(context, pulled, {e.mid for e, _ in order.events})
         if not pulled.slices:
-            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+            raise DownstreamTasksSkipped(tasks=self._everything_after(context))
         return PokeReturnValue(is_done=True, xcom_value=[s.model_dump(mode="json") for s in pulled.slices])
+
+    def _everything_after(self, context: Context) -> list[str | tuple[str, int]]:
+        """What to skip. In a run that was cleared, the mapped instances of before are there still."""
+        tasks: list[str | tuple[str, int]] = sorted(self.get_flat_relative_ids(upstream=False))
+        if context["ti"].try_number > 1:
+            tasks += [(task, index) for task in list(tasks) for index in range(MOST_SLICES)]  # type: ignore[misc]
+        return tasks
 
     def _order(self, context: Context) -> Any:
         from ownership.conf import manual_events

@@ -18,6 +18,7 @@ from ownership.changes import APPLIED, Image, Planned
 from ownership.contracts import Summary
 from ownership.ledger import EventRow
 from ownership.open_list import OpenRow
+from ownership.parts import now_ms
 from ownership.schema import OPEN, QUEUE
 from ownership.stages.pull import Window
 from ownership.topic import Span
@@ -160,7 +161,7 @@ class World:
 
     def window(self) -> Window:
         """All hours that messages of this session may lie in."""
-        now = self.job.parts.users and _now_ms()
+        now = now_ms()
         return Window(now - 3 * 3_600_000, now + 3_600_000)
 
     # --- audit trail and dead letters
@@ -212,12 +213,6 @@ class World:
             return found
         finally:
             consumer.close()
-
-
-def _now_ms() -> int:
-    from ownership.parts import now_ms
-
-    return now_ms()
 
 
 class Faults:

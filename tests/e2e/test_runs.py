@@ -1,0 +1,140 @@
+"""The three ways to start a run, and what a person sees of it, on a real Airflow."""
+
+from __future__ import annotations
+
+from conftest import DAG, ORGANISATION, Airflow, Story, until
+
+
+def test_an_event_on_the_topic_starts_a_run_and_is_completed(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 6)
+    event = story.platform.event(old, new, ORGANISATION)
+    story.platform.emit(event)
+
+    story.completed(event["mid"])
+
+    assert story.owners(batches) == {(new, new)}
+    row = story.platform.session.execute(
+        "SELECT run_id, counts FROM sunbird_courses.transfer_event WHERE mid = %s", (event["mid"],)
+    ).one()
+    assert row["counts"]["moved"] == 6
+    assert airflow.ended(row["run_id"]) == "success"
+    tasks = airflow.tasks(row["run_id"])
+    assert airflow.run(row["run_id"])["run_type"] == "asset_triggered"
+    assert {t["state"] for (name, _), t in tasks.items() if name != "verdict"} == {"success"}
+    assert tasks["verdict", -1]["state"] == "skipped"
+    labels = {t["rendered_map_index"] for (name, index), t in tasks.items() if index >= 0}
+    assert any(f"{old} → {new}" in str(label) for label in labels)
+    settled = airflow.xcom(row["run_id"], "settle")
+    assert settled["batches"]["moved"] >= 6
+
+
+def test_a_manual_run_moves_what_its_form_names(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 3)
+
+    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+
+    assert airflow.ended(run_id) == "success"
+    assert story.state(f"manual:{run_id}:0") == "completed"
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_a_manual_run_takes_a_list_of_events(airflow: Airflow, story: Story):
+    users = [story.user(letter) for letter in "abcd"]
+    first, second = story.batches(users[0], 2, "f"), story.batches(users[2], 2, "s")
+    whole = story.platform.event(users[0], users[1], ORGANISATION)
+    short = {"from_user": users[2], "to_user": users[3], "organisation_id": ORGANISATION}
+
+    run_id = airflow.trigger({"events": [whole, short]})
+
+    assert airflow.ended(run_id) == "success"
+    assert story.state(whole["mid"]) == "completed"
+    assert story.state(f"manual:{run_id}:1") == "completed"
+    assert story.owners(first) == {(users[1], users[1])}
+    assert story.owners(second) == {(users[3], users[3])}
+
+
+def test_a_conf_with_a_typing_error_fails_in_the_first_task_and_says_so(airflow: Airflow):
+    run_id = airflow.trigger({"form_user": "a", "to_user": "b", "organisation_id": "c"})
+
+    assert airflow.ended(run_id) == "failed"
+    assert "Unknown conf 'form_user'" in airflow.log(run_id, "pull_transfer_events")
+    tasks = airflow.tasks(run_id)
+    assert tasks["pull_transfer_events", -1]["try_number"] == 1
+
+
+def test_a_run_without_work_is_green_and_skips_everything_else(airflow: Airflow):
+    run_id = airflow.trigger()
+
+    assert airflow.ended(run_id) == "success"
+    states = {name: t["state"] for (name, _), t in airflow.tasks(run_id).items()}
+    assert states.pop("pull_transfer_events") == "success"
+    assert set(states.values()) == {"skipped"}
+
+
+def test_a_manual_run_says_which_open_event_blocks_its_own_and_both_complete_in_order(
+    airflow: Airflow, story: Story
+):
+    a, b, c = (story.user(letter) for letter in "abc")
+    batches = story.batches(a, 2)
+    first = story.platform.event(a, b, ORGANISATION)
+    fault = f"{airflow.stack.addresses.userorg}/_faults"
+    airflow.http.put(fault, json={"mode": "503", "user": a})
+    try:
+        story.platform.emit(first)
+        until("the first event fails", lambda: story.state(first["mid"]) == "failed")
+
+        run_id = airflow.trigger({"from_user": b, "to_user": c, "organisation_id": ORGANISATION})
+
+        assert airflow.ended(run_id) == "success"
+        told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["waits"]
+        assert told[f"manual:{run_id}:0"] == f"waits for {first['mid']}"
+        assert story.state(f"manual:{run_id}:0") == "received"
+    finally:
+        airflow.http.delete(fault)
+
+    story.completed(first["mid"], f"manual:{run_id}:0")
+    assert story.owners(batches) == {(c, c)}
+
+
+def test_a_failing_user_service_is_retried_and_the_transfer_completes(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    fault = f"{airflow.stack.addresses.userorg}/_faults"
+    airflow.http.put(fault, json={"mode": "503", "user": old})
+    try:
+        run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+        mid = f"manual:{run_id}:0"
+        until("the event is seen to fail", lambda: story.state(mid) == "failed")
+        assert story.owners(batches) == {(old, old)}
+    finally:
+        airflow.http.delete(fault)
+
+    story.completed(mid)
+
+    assert airflow.ended(run_id) == "success"
+    tries = {
+        t["try_number"] for (name, _), t in airflow.tasks(run_id).items() if name.endswith("lookup_users")
+    }
+    assert max(tries) >= 2
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_clearing_a_finished_run_changes_nothing(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    assert airflow.ended(run_id) == "success"
+    documents = [story.platform.document(b.batch_id) for b in batches]
+    before = airflow.run(run_id)["end_date"]
+
+    cleared = airflow.http.post(
+        f"/dags/{DAG}/clearTaskInstances", json={"dag_run_id": run_id, "dry_run": False, "only_failed": False}
+    )
+
+    assert cleared.status_code == 200, cleared.text
+    until("the run ends again", lambda: (e := airflow.run(run_id)["end_date"]) and e != before)
+    assert airflow.ended(run_id) == "success"
+    assert story.owners(batches) == {(new, new)}
+    assert [story.platform.document(b.batch_id) for b in batches] == documents

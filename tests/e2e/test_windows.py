@@ -1,0 +1,156 @@
+"""Scheduled windows, backfills, and runs that die, on a real Airflow."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import DAG, ORGANISATION, Airflow, Story, until
+
+
+@pytest.fixture(autouse=True)
+def faults_end(airflow: Airflow):
+    """No fault outlives its test."""
+    yield
+    for url in (airflow.stack.addresses.userorg, airflow.stack.addresses.lms):
+        airflow.http.delete(f"{url}/_faults")
+
+
+def _window() -> tuple[datetime, str]:
+    """A whole hour in the past that no other test uses."""
+    _window.hours = getattr(_window, "hours", 30) + 1  # type: ignore[attr-defined]
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    at = now - timedelta(hours=_window.hours)  # type: ignore[attr-defined]
+    return at, at.strftime("%Y-%m-%dT%H:%M:%S+00:00")
+
+
+def _backfill(airflow: Airflow, at: str, *more: str) -> None:
+    """`airflow backfill create` of one hour; one backfill of a DAG at a time, so it waits its turn."""
+
+    def created() -> bool:
+        words = ("backfill", "create", "--dag-id", DAG, "--from-date", at, "--to-date", at, *more)
+        done = airflow.command(*words, check=False)
+        busy = "AlreadyRunningBackfill" in done.stdout + done.stderr
+        assert busy or done.returncode == 0, done.stdout + done.stderr
+        return not busy
+
+    until("the backfill is created", created, seconds=120)
+
+
+def _window_run(airflow: Airflow, at: datetime) -> str:
+    """The run of an hour, once it is there."""
+
+    def found() -> str | None:
+        params = {"logical_date_gte": at.isoformat(), "logical_date_lte": at.isoformat()}
+        runs = airflow.http.get(f"/dags/{DAG}/dagRuns", params=params).json()["dag_runs"]
+        return runs[0]["dag_run_id"] if runs else None
+
+    return str(until("the window's run is there", found))
+
+
+def test_a_window_takes_what_the_ledger_has_lost_and_a_second_time_changes_nothing(
+    airflow: Airflow, story: Story
+):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 3)
+    at, text = _window()
+    event = story.platform.event(old, new, ORGANISATION)
+    kafka_ms = int((at + timedelta(minutes=10)).timestamp() * 1000)
+    event["ets"] = kafka_ms
+    story.platform.emit(event, timestamp=kafka_ms)
+    story.completed(event["mid"])
+    # The ledger forgets the event, as if it had never been accepted; its offset is committed.
+    story.platform.session.execute(
+        "DELETE FROM sunbird_courses.transfer_event WHERE mid = %s IF EXISTS", (event["mid"],)
+    )
+    story.platform.update_row(batches[0].course_id, batches[0].batch_id, createdby=old)
+    story.platform.put_document(batches[0].batch_id, createdBy=old)
+
+    _backfill(airflow, text)
+
+    run_id = _window_run(airflow, at)
+    assert airflow.ended(run_id) == "success"
+    story.completed(event["mid"])
+    assert story.owners(batches) == {(new, new)}
+    assert airflow.xcom(run_id, "pull_transfer_events", "pulled")["received"] == 1
+
+    _backfill(airflow, text, "--reprocess-behavior", "completed")
+    until(
+        "the window ran again", lambda: airflow.tasks(run_id)["pull_transfer_events", -1]["try_number"] == 2
+    )
+    assert airflow.ended(run_id) == "success"
+    assert airflow.xcom(run_id, "pull_transfer_events", "pulled")["received"] == 0
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_a_failed_window_is_healed_by_a_backfill_of_the_failed_ones(airflow: Airflow, story: Story):
+    at, text = _window()
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    # A closed port instead of User-Org's: the window's pull fails, and nothing is consumed.
+    server = airflow.stack.servers["userorg"]
+    server.stop()
+    try:
+        _backfill(airflow, text)
+        run_id = _window_run(airflow, at)
+        event = story.platform.event(old, new, ORGANISATION)
+        story.platform.emit(event)
+        assert airflow.ended(run_id, seconds=180) == "failed"
+        assert "Connection 'userorg_default'" in airflow.log(run_id, "pull_transfer_events")
+        assert story.owners(batches) == {(old, old)}
+    finally:
+        server.restart()
+
+    _backfill(airflow, text, "--reprocess-behavior", "failed")
+
+    assert until("the window is green", lambda: airflow.run(run_id)["state"] == "success", seconds=120)
+    story.completed(event["mid"])
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_a_run_killed_before_the_rows_move_is_completed_by_a_later_one(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 4)
+    slow = {"mode": "slow", "seconds": 8, "user": old, "times": 1}
+    airflow.http.put(f"{airflow.stack.addresses.userorg}/_faults", json=slow)
+    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    until("lookup runs", lambda: _state(airflow, run_id, "lookup_users") == "running")
+
+    _kill(airflow, run_id)
+
+    assert story.owners(batches) == {(old, old)}
+    story.completed(f"manual:{run_id}:0", seconds=180)
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_a_run_killed_between_rows_and_documents_is_completed_by_a_later_one(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 4)
+    first = batches[0]
+    index = airflow.stack.servers["elasticsearch"]
+    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    try:
+        until(
+            "a row moved",
+            lambda: story.platform.row(first.course_id, first.batch_id)["createdby"] == new,
+            every=0.01,
+        )
+        index.freeze()
+        _kill(airflow, run_id)
+        until("its tasks ended", lambda: _state(airflow, run_id, "reindex_course_batches") != "running")
+    finally:
+        index.thaw()
+
+    story.completed(f"manual:{run_id}:0", seconds=180)
+    assert story.owners(batches) == {(new, new)}
+
+
+def _state(airflow: Airflow, run_id: str, stage: str) -> str | None:
+    state = airflow.tasks(run_id).get((f"transfer.{stage}", 0), {}).get("state")
+    return str(state) if state else None
+
+
+def _kill(airflow: Airflow, run_id: str) -> None:
+    """End a run from outside: its tasks are killed and never tried again."""
+    answer = airflow.http.patch(f"/dags/{DAG}/dagRuns/{run_id}", json={"state": "failed"})
+    assert answer.status_code == 200, answer.text

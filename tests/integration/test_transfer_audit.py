@@ -1,0 +1,147 @@
+"""The audit trail tells each change, before and after, event by event."""
+
+from __future__ import annotations
+
+import pytest
+from transfer_world import World
+
+from ownership.plan import BatchId
+from ownership.schema import CHANGE
+
+
+def columns(world: World, mid: str, names: str) -> list[tuple[object, ...]]:
+    """Columns of an event's images, as they lie in the table."""
+    rows = world.job.parts.cql.select(
+        f"SELECT claim_token, {names} FROM {world.job.settings.ledger_keyspace}.{CHANGE} WHERE mid = ? AND bucket = 0",
+        (mid,),
+    )
+    return [tuple(r)[1:] for r in rows if r.claim_token]
+
+
+def test_a_plain_transfer_leaves_one_image_a_batch(world: World) -> None:
+    old, new = world.users("old", "new")
+    created = world.batch(created_by=old, mentors=("x",))
+    mentored = world.batch(created_by="y", mentors=("x", old, old))
+    both = world.batch(created_by=old, mentors=(old,), status=0)
+    mid = world.transfer(old, new)
+    world.whole_run()
+
+    planned, images = world.changes(mid)
+
+    assert {p.id.batch_id: p.outcome for p in planned} == dict.fromkeys(
+        [created.batch_id, mentored.batch_id, both.batch_id], "moved"
+    )
+    assert {i.id: (i.before.owners, i.after.owners, i.before.status, i.outcome) for i in images} == {
+        BatchId(created.course_id, created.batch_id): ((old, ("x",)), (new, ("x",)), 1, "applied"),
+        BatchId(mentored.course_id, mentored.batch_id): (
+            ("y", ("x", old, old)),
+            ("y", ("x", new)),
+            1,
+            "applied",
+        ),
+        BatchId(both.course_id, both.batch_id): ((old, (old,)), (new, (new,)), 0, "applied"),
+    }
+    assert {i.token for i in images} == {world.read(mid).token}
+    roles = dict(columns(world, mid, "batchid, role"))
+    assert roles == {
+        created.batch_id: "created",
+        mentored.batch_id: "mentored",
+        both.batch_id: "created+mentored",
+    }
+    assert all(at is not None for (at,) in columns(world, mid, "row_at"))
+
+
+def test_a_composed_transfer_is_told_hop_by_hop_and_as_a_whole(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a = world.batch(created_by=a, mentors=(b, "x", a))
+    of_b = world.batch(created_by=b)
+    first, second = world.transfer(a, b), world.transfer(b, c)
+    world.whole_run()
+
+    assert world.owners(of_a) == (c, (c, "x"))
+    assert world.trail(first) == {of_a.batch_id: [((a, (b, "x", a)), (b, (b, "x")))]}
+    assert world.trail(second) == {
+        of_a.batch_id: [((b, (b, "x")), (c, (c, "x")))],
+        of_b.batch_id: [((b, ()), (c, ()))],
+    }
+    both = world.job.parts.changes.read({m: world.read(m).buckets for m in (first, second)})[1]
+    whole = {i.id.batch_id: (i.before.owners, i.after.owners, len(i.hops)) for i in both}
+    assert whole == {
+        of_a.batch_id: ((a, (b, "x", a)), (c, (c, "x")), 2),
+        of_b.batch_id: ((b, ()), (c, ()), 1),
+    }
+    (image,) = (i for i in both if i.id.batch_id == of_a.batch_id)
+    assert [at.mid for at, _ in image.hops] == [first, second]
+
+
+def test_the_trail_of_one_event_of_a_chain_shows_the_whole_change_beside_its_hop(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    world.batch(created_by=a)
+    first, second = world.transfer(a, b), world.transfer(b, c)
+    world.whole_run()
+    for mid, hop in ((first, (a, b)), (second, (b, c))):
+        assert columns(
+            world,
+            mid,
+            "before_createdby, after_createdby, row_before_createdby, row_after_createdby, hops, outcome",
+        ) == [(*hop, a, c, 2, "applied")]
+
+
+def test_the_trail_followed_back_leads_to_where_each_batch_began(world: World) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    users = (a, b, c, d)
+    batches = [world.batch(created_by=u, mentors=(d, u, "x")) for u in users]
+    began = {x.batch_id: world.owners(x) for x in batches}
+    pairs = [(a, b), (b, c), (c, a), (a, d), (d, b)]
+    mids = []
+    for n, pair in enumerate(pairs):
+        mids.append(world.transfer(*pair))
+        if n in (1, 3):
+            world.job.drain()
+    world.job.drain()
+
+    ended = {x.batch_id: world.owners(x) for x in batches}
+    assert {owners and owners[0] for owners in ended.values()} == {b}
+    at = dict(ended)
+    for mid in reversed(mids):
+        for batch_id, hops in world.trail(mid).items():
+            for before, after in reversed(hops):
+                assert at[batch_id] == after
+                at[batch_id] = before
+    assert at == began
+
+
+def test_what_an_event_did_is_found_by_its_users(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    first, second = world.transfer(a, b), world.transfer(b, c)
+    world.whole_run()
+    ledger = world.job.settings.ledger_keyspace
+    found = {
+        user: [
+            (r.mid, r.from_user, r.to_user)
+            for r in world.job.parts.cql.select(
+                f"SELECT * FROM {ledger}.transfer_event_by_user WHERE user_id = ?", (user,)
+            )
+        ]
+        for user in (a, b, c)
+    }
+    assert found == {a: [(first, a, b)], b: [(first, a, b), (second, b, c)], c: [(second, b, c)]}
+
+
+def test_an_image_is_durable_before_its_row_is_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = world.users("old", "new")
+    batches = world.batches(12, created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    swap = world.job.parts.rows.swap
+    seen: list[dict[str, tuple[object, object]]] = []
+
+    def looked_at_first(*args: object, **how: bool) -> list[bool]:
+        images = world.changes(mid)[1]
+        seen.append({i.id.batch_id: (i.before.owners, i.outcome) for i in images})
+        return swap(*args, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.job.parts.rows, "swap", looked_at_first)
+    run.update().reindex().settle()
+    assert seen == [{b.batch_id: ((old, ()), None) for b in batches}]
+    assert world.creators(batches) == [new] * 12

@@ -1,0 +1,298 @@
+"""Runs that die, and runs that come back from the dead."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Run
+from transfer_world import World
+
+from ownership.errors import Unavailable
+
+
+def boom(*_: object, **__: object) -> None:
+    raise Unavailable("test", "the process died here")
+
+
+STAGES = ("lookup", "update", "reindex")
+
+
+def until(run: Run, stage: str) -> Run:
+    """A run up to and with `stage`."""
+    run.pull()
+    for name in STAGES[: 0 if stage == "pull" else STAGES.index(stage) + 1]:
+        getattr(run, name)()
+    return run
+
+
+def after(run: Run, stage: str) -> Run:
+    """The rest of its stages."""
+    for name in STAGES[0 if stage == "pull" else STAGES.index(stage) + 1 :]:
+        getattr(run, name)()
+    return run
+
+
+@pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
+def test_a_run_that_died_after_a_stage_is_completed_by_a_later_one(world: World, stage: str) -> None:
+    old, new, other = world.users("old", "new", "other")
+    batches = world.batches(3, created_by=old, mentors=("x", old))
+    mid = world.transfer(old, new)
+    until(world.run(), stage)
+
+    # While its claim lives, nobody else takes the event.
+    blocked = world.run().pull()
+    assert blocked.pulled.claimed == 0
+    assert "is held by run" in blocked.pulled.waits[mid]
+
+    behind = world.transfer(new, other)
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 2}
+    assert world.job.states([mid, behind]) == ["completed", "completed"]
+    assert {world.owners(b) for b in batches} == {(other, ("x", other))}
+    assert set(world.outcomes(mid).values()) == {"moved"}
+
+
+def test_a_claim_that_is_silent_for_its_seconds_is_taken_over(own_world: World) -> None:
+    settings = own_world.job.settings
+    assert settings.claim_seconds == 120
+    old, new = own_world.users("old", "new")
+    batch = own_world.batch(created_by=old)
+    mid = own_world.transfer(old, new)
+    own_world.run().pull()
+    row = own_world.open_row(mid)
+    assert row.until_ms - row.accepted_ms == pytest.approx(120_000, abs=10_000)
+    own_world.expire(mid)
+    own_world.whole_run()
+    assert own_world.owners(batch) == (new, ())
+
+
+def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batches = world.batches(14, created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    with monkeypatch.context() as patch:  # after the rows, before what became of them is written
+        patch.setattr(world.job.parts.changes, "settle_images", boom)
+        assert len(run.update().errors) == 1
+    assert [world.row(b) for b in batches] == [(new, ())] * 14
+    assert world.state(mid) == "planned"
+    world.expire(mid)
+
+    assert world.whole_run().batches == {"moved": 14}
+    assert world.creators(batches) == [new] * 14
+    assert set(world.outcomes(mid).values()) == {"moved"}
+    assert world.trail(mid) == {b.batch_id: [((old, ()), (new, ()))] for b in batches}
+
+
+def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.rows, "swap", boom)
+        run.update()
+    assert world.row(batch) == (old, ())
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["superseded", "applied"]
+    assert world.read(mid).counts["moved"] == 1
+
+
+def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup().update()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.open_list, "mark_done", boom)
+        run.reindex()
+    assert world.owners(batch) == (new, ())
+    assert world.state(mid) == "applied"
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.read(mid).counts["moved"] == 1
+
+
+def test_events_that_a_dead_run_marked_done_are_completed_by_the_next_pull(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b)]
+    mids = [world.transfer(a, b), world.transfer(b, c)]
+    run = world.run().pull().lookup().update()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.ledger, "complete", boom)
+        run.reindex()
+    assert world.job.states(mids) == ["applied", "applied"]
+    assert world.job.open_mids() == mids
+
+    assert world.run().pull().pulled.claimed == 0
+
+    assert world.job.states(mids) == ["completed", "completed"]
+    assert world.job.open_mids() == []
+    assert world.creators(batches) == [c, c]
+
+
+def test_a_row_of_the_queue_whose_event_is_final_is_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    done = world.transfer(a, b)
+    run = world.run().pull().lookup().update()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.open_list, "remove", boom)
+        run.reindex()
+    assert world.job.open_mids() == [done]
+    assert world.state(done) == "completed"
+    behind = world.transfer(b, c)
+    world.whole_run()
+    assert world.job.states([done, behind]) == ["completed", "completed"]
+    assert world.owners(batch) == (c, ())
+
+
+# --- the fence
+
+
+@pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
+def test_a_holder_whose_claim_was_taken_over_and_finished_writes_nothing(world: World, stage: str) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    slow = until(world.run(), stage)
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 1}
+    # Afterwards the LMS gives the batch to the old user again, in both stores.
+    world.edit(batch, createdby=old)
+    world.platform.put_document(batch.batch_id, createdBy=old, mentors=["someone"])
+    world.hidden.add(batch.batch_id)
+    trail, event = world.trail(mid), world.read(mid)
+
+    after(slow, stage).settle()
+
+    assert world.row(batch) == (old, ())
+    assert world.document(batch) == (old, ("someone",))
+    assert world.trail(mid) == trail
+    assert world.read(mid) == event
+
+
+@pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
+def test_a_holder_whose_claim_was_taken_over_leaves_the_event_to_its_new_holder(world: World, stage: str) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    slow = until(world.run(), stage)
+    world.expire(mid)
+    other = world.run().pull()
+    before, event = world.row(batch), world.read(mid)
+
+    after(slow, stage)
+    assert slow.settle().events == {"taken_over": 1}
+
+    assert world.row(batch) == before
+    assert world.read(mid) == event
+    assert other.finish().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+def test_a_claim_lost_between_image_and_write_ends_without_the_write(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    slow = world.run().pull().lookup()
+    record = world.job.parts.changes.record
+    takers: list[Run] = []
+
+    def taken_over_after(*args: object) -> None:
+        record(*args)  # type: ignore[arg-type]
+        if not takers:
+            world.expire(mid)
+            takers.append(world.run().pull())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.changes, "record", taken_over_after)
+        slow.update()
+    assert slow.work == []
+    assert world.row(batch) == (old, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["refused"]
+    assert takers[0].finish().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+# --- accept
+
+
+def test_open_row_without_event_row_is_mended_by_the_redelivery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    mids = [world.transfer(a, b), world.transfer(b, c)]
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.ledger, "insert", boom)
+        with pytest.raises(Unavailable):
+            world.run().pull()
+    assert world.job.open_mids() == mids
+    assert world.job.parts.ledger.read(mids) == {}
+
+    run = world.run().pull()
+    assert (run.pulled.received, run.pulled.claimed) == (2, 2)
+    assert run.finish().events == {"completed": 2}
+    assert world.owners(batch) == (c, ())
+
+
+def test_event_rows_without_a_commit_are_known_when_they_come_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    world.transfer(a, b)
+    world.platform.emit(b"not json")
+    dead = len(world.dead_letters())
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.topic, "commit", boom)
+        with pytest.raises(Unavailable):
+            world.run().pull()
+    run = world.run().pull()
+    assert (run.pulled.received, run.pulled.known, run.pulled.rejected) == (0, 1, 0)
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())
+    assert len(world.dead_letters()) == dead + 1
+    assert sum(s.end - s.start for s in world.job.topic.backlog()) == 0
+
+
+def test_a_dead_letter_without_its_row_is_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = world.platform.emit(b"not json either")
+    dead = len(world.dead_letters())
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.ledger, "insert", lambda arrivals: boom() if arrivals else {})
+        with pytest.raises(Unavailable):
+            world.run().pull()
+    assert world.run().pull().pulled.rejected == 1
+    assert world.state(f"rejected:{at.topic}:{at.partition}:{at.offset}") == "rejected"
+    copies = [value for _, value in world.dead_letters()[dead:]]
+    assert copies == [b"not json either"] * 2
+
+
+def test_an_event_that_is_not_final_gets_its_lost_open_row_back_when_it_comes_again(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    event = world.event(a, b)
+    world.platform.emit(event)
+    run = world.run().pull()
+    world.job.parts.open_list.remove([h for s in run.pulled.slices for h in s.held])
+    assert world.job.open_mids() == []
+    world.platform.emit(event)
+    again = world.run().pull()
+    assert (again.pulled.known, again.pulled.claimed) == (1, 1)
+    assert again.finish().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())

@@ -1,0 +1,67 @@
+"""The plain meaning of transfers, one after the other, and random small worlds to hold the code against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hypothesis import strategies as st
+
+from ownership.events import OrderKey, Transfer
+from ownership.plan import BatchId, Row
+
+USERS = "ABCDE"
+users = st.sampled_from(USERS)
+
+
+def transfer(n: int, from_user: str, to_user: str) -> Transfer:
+    """The n-th event."""
+    return Transfer(OrderKey(1000 + n, n % 2, n, f"m{n:02}"), from_user, to_user)
+
+
+def transfers(*pairs: str) -> list[Transfer]:
+    """`transfers("AB", "BC")`: A -> B, then B -> C."""
+    return [transfer(n, a, b) for n, (a, b) in enumerate(pairs)]
+
+
+def events(most: int = 7, *, proper: bool = False) -> st.SearchStrategy[list[Transfer]]:
+    """Random events in key order; `proper` ones have two different users."""
+    pair = st.tuples(users, users)
+    pair = pair.filter(lambda p: p[0] != p[1]) if proper else pair
+    return st.lists(pair, max_size=most).map(lambda ps: [transfer(n, a, b) for n, (a, b) in enumerate(ps)])
+
+
+def row(created_by: str | None, mentors: str | Sequence[str] = "", status: int | None = 1, n: int = 0) -> Row:
+    """A row of `course_batch`."""
+    return Row(BatchId("course", f"batch-{n}"), created_by, tuple(mentors), status)
+
+
+rows = st.builds(
+    row,
+    st.one_of(st.none(), st.sampled_from(USERS + "XY")),
+    st.lists(st.sampled_from(USERS + "XY"), max_size=6),
+)
+
+
+def one_transfer(event: Transfer, before: Row) -> Row:
+    """What a single transfer does to a row: the definition that everything else must agree with."""
+    creator = event.to_user if before.created_by == event.from_user else before.created_by
+    if event.from_user == event.to_user or event.from_user not in before.mentors:
+        return before._replace(created_by=creator)
+    mentors: list[str] = []
+    for m in before.mentors:
+        new = event.to_user if m == event.from_user else m
+        if new not in mentors:
+            mentors.append(new)
+    return before._replace(created_by=creator, mentors=tuple(mentors))
+
+
+def replay(todo: Iterable[Transfer], before: Row) -> Row:
+    """All transfers, one after the other."""
+    for event in sorted(todo):
+        before = one_transfer(event, before)
+    return before
+
+
+def without_repeats(r: Row) -> Row:
+    """The row with each mentor once."""
+    return r._replace(mentors=tuple(dict.fromkeys(r.mentors)))

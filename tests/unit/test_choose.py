@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ownership.open_list import ORPHAN_MS, Choice, OpenRow, choose
+from tests.unit.replay import transfer, users
+
+NOW = 1_000_000
+GRACE = 1000
+OLD = NOW - 60_000
+ME = "run-me"
+
+
+def queued(n: int, pair: str, **fields: Any) -> OpenRow:
+    return OpenRow(transfer(n, *pair), **{"accepted_ms": OLD, **fields})
+
+
+def chosen(*rows: OpenRow, **arguments: Any) -> Choice:
+    given_: dict[str, Any] = {"run_id": ME, "now_ms": NOW, "judged_ms": NOW, "grace_ms": GRACE, "most": 100}
+    return choose(rows, **given_ | arguments)
+
+
+def taken(choice: Choice) -> list[str]:
+    return [r.transfer.mid for r in choice.take]
+
+
+held = st.one_of(
+    st.fixed_dictionaries({}),
+    st.fixed_dictionaries({"holder": st.sampled_from([ME, "run-other"]), "until_ms": st.sampled_from([NOW - 1, NOW + 9])}),
+)  # fmt: skip
+fields = st.builds(
+    lambda one, other: one | other,
+    held,
+    st.fixed_dictionaries(
+        {
+            "accepted_ms": st.sampled_from([OLD, OLD, OLD, NOW - GRACE, NOW - GRACE + 1, NOW + 5]),
+            "next_try_ms": st.sampled_from([0, 0, 0, NOW, NOW + 1]),
+            "done": st.sampled_from([False] * 7 + [True]),
+        }
+    ),
+)
+queues = st.lists(st.tuples(users, users, fields), max_size=9).map(
+    lambda specs: [queued(n, a + b, **f) for n, (a, b, f) in enumerate(specs)]
+)
+
+
+@given(queues, st.integers(0, 9), st.booleans(), st.sets(st.integers(0, 8), max_size=2))
+def test_a_claim_takes_what_it_may_and_nothing_else(
+    queue: list[OpenRow], most: int, patient: bool, missing: set[int]
+) -> None:
+    orphans = {r.transfer.mid for n, r in enumerate(queue) if n in missing}
+    choice = chosen(*reversed(queue), most=most, patient=patient, orphans=orphans)
+    assert choice.take == sorted(choice.take)
+    assert len(choice.take) <= most
+    assert {*taken(choice), *choice.waits} == {r.transfer.mid for r in queue}
+    assert not set(taken(choice)) & set(choice.waits)
+    left_behind: set[str] = set()
+    room = most
+    for row in queue:
+        others = bool(row.holder == "run-other" and row.until_ms > NOW)
+        waiting = patient and row.next_try_ms > NOW and row.holder != ME
+        young = NOW - row.accepted_ms < GRACE
+        mid = row.transfer.mid
+        old_orphan = not row.done and mid in orphans and NOW - row.accepted_ms > ORPHAN_MS
+        free = not (row.done or others or waiting or young or mid in orphans)
+        may = free and not row.transfer.users & left_behind and room > 0
+        assert (mid in taken(choice)) is may
+        room -= may
+        if not may and not old_orphan:
+            left_behind |= row.transfer.users
+
+
+@given(queues)
+def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[OpenRow]) -> None:
+    choice = chosen(*queue)
+    until = [r.accepted_ms + GRACE for r in queue if choice.waits.get(r.transfer.mid) == "is too young"]
+    assert choice.young_until_ms == max(until, default=0)
+    assert choice.young_until_ms == 0 or choice.young_until_ms > NOW
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        pytest.param(
+            {"holder": "run-x", "until_ms": NOW + 1}, "is held by run run-x", id="held by a live run"
+        ),
+        pytest.param({"next_try_ms": NOW + 5000}, "failed and is tried again in 5 s", id="failed"),
+        pytest.param({"accepted_ms": NOW}, "is too young", id="young"),
+        pytest.param({"done": True}, "is being completed", id="done"),
+    ],
+)
+def test_an_open_event_blocks_every_later_event_that_shares_a_user(
+    first: dict[str, Any], reason: str
+) -> None:
+    choice = chosen(queued(1, "AB", **first), queued(2, "BC"), queued(3, "CD"), queued(4, "EF"))
+    assert taken(choice) == ["m04"]
+    assert choice.waits == {"m01": reason, "m02": "waits for m01", "m03": "waits for m02"}
+
+
+def test_an_event_waits_until_it_is_exactly_as_old_as_the_grace() -> None:
+    assert taken(chosen(queued(1, "AB", accepted_ms=NOW - GRACE + 1))) == []
+    assert taken(chosen(queued(1, "AB", accepted_ms=NOW - GRACE))) == ["m01"]
+
+
+def test_age_is_judged_by_the_clock_before_the_watermarks() -> None:
+    young = queued(1, "AB", accepted_ms=NOW - GRACE)
+    assert taken(chosen(young, judged_ms=NOW - 1)) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"holder": "run-dead", "until_ms": NOW, "token": 7}, id="of a dead run"),
+        pytest.param({"holder": ME, "until_ms": NOW + 99, "token": 7}, id="of this run itself"),
+        pytest.param({"holder": None, "until_ms": NOW + 99, "token": 7}, id="released"),
+    ],
+)
+def test_a_claim_that_is_nobody_elses_is_taken_over(fields: dict[str, Any]) -> None:
+    assert taken(chosen(queued(1, "AB", **fields), queued(2, "BC"))) == ["m01", "m02"]
+
+
+def test_an_impatient_run_takes_failed_events_before_their_time() -> None:
+    failed = queued(1, "AB", next_try_ms=NOW + 900_000)
+    assert taken(chosen(failed)) == []
+    assert taken(chosen(failed, patient=False)) == ["m01"]
+
+
+def test_events_beyond_the_most_wait_and_block() -> None:
+    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "DE"), most=1)
+    assert taken(choice) == ["m01"]
+    assert choice.waits["m02"] == "waits for a later run: this one has max_events"
+    assert choice.waits["m03"] == "waits for m02"
+
+
+def test_what_this_run_took_before_blocks_nothing() -> None:
+    mine = queued(1, "AB", holder=ME, until_ms=NOW + 99)
+    choice = chosen(mine, queued(2, "BC"), mine=[mine.key])
+    assert taken(choice) == ["m02"]
+    assert choice.waits == {}
+
+
+def test_an_event_being_accepted_blocks_until_its_accepter_is_surely_dead() -> None:
+    fresh = chosen(queued(1, "AB"), queued(2, "BC"), orphans=["m01"])
+    assert taken(fresh) == []
+    dead = chosen(queued(1, "AB", accepted_ms=NOW - ORPHAN_MS - 1), queued(2, "BC"), orphans=["m01"])
+    assert taken(dead) == ["m02"]
+    assert "send it again" in dead.waits["m01"]
+
+
+def test_what_is_only_blocked_is_not_waited_for() -> None:
+    choice = chosen(queued(1, "AB", holder="run-x", until_ms=NOW + 1), queued(2, "BC", accepted_ms=NOW))
+    assert choice.young_until_ms == 0

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from ownership import errors
+from ownership.conf import ConfError
+from ownership.errors import OwnershipError, Permanent, Poison, TakenOver, Transient, Unavailable
+
+CLASSES = {name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, Exception)}
+
+
+def drawn() -> dict[str, str]:
+    """Parent by class, as the module's docstring draws the tree."""
+    parents: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if not (match := re.match(r"([│├└─ ]*)([A-Z]\w+)(?:  |$)", line.removeprefix("    "))):
+            continue
+        depth = len(match[1])
+        above = [a for a in above if a[0] < depth]
+        parents[match[2]] = above[-1][1] if above else "Exception"
+        above.append((depth, match[2]))
+    return parents
+
+
+def test_the_tree_is_as_it_is_drawn() -> None:
+    assert drawn() == {name: c.__mro__[1].__name__ for name, c in CLASSES.items()}
+
+
+def test_no_error_is_both_permanent_and_transient() -> None:
+    kinds = (Permanent, Transient, Poison, TakenOver)
+    for c in CLASSES.values():
+        assert sum(issubclass(c, k) for k in kinds) == (c is not OwnershipError)
+
+
+def test_a_conf_that_cannot_be_carried_out_is_permanent() -> None:
+    assert issubclass(ConfError, Permanent)
+
+
+@pytest.mark.parametrize("reason", ["HTTP 503", OSError("gone")])
+def test_an_outage_says_which_part_and_why(reason: object) -> None:
+    error = Unavailable("Cassandra", reason)
+    assert error.part == "Cassandra"
+    assert str(error) == f"Cassandra unavailable: {reason}"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ownership import metrics
+
+
+class Stats:
+    """Takes what StatsD would get."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, str, float]] = []
+
+    def incr(self, name: str, count: int = 1) -> None:
+        self.got.append(("count", name, count))
+
+    def gauge(self, name: str, value: float) -> None:
+        self.got.append(("gauge", name, value))
+
+    def timing(self, name: str, milliseconds: float) -> None:
+        self.got.append(("timing", name, milliseconds))
+
+
+@pytest.fixture
+def got(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, float]]:
+    stats = Stats()
+    monkeypatch.setattr(metrics, "stats", stats)
+    return stats.got
+
+
+def test_a_pull_counts_what_it_accepted(got: list[Any]) -> None:
+    metrics.pulled(received=4, rejected=3, known=2, follow_ups=1)
+    assert got == [
+        ("count", "ownership.total-transfer-events-count", 4),
+        ("count", "ownership.rejected-message-count", 3),
+        ("count", "ownership.known-message-count", 2),
+        ("count", "ownership.follow-up-events-count", 1),
+    ]
+
+
+def test_a_settled_run_counts_under_the_words_that_operators_know(got: list[Any]) -> None:
+    metrics.settled(
+        {"completed": 5, "skipped": 4, "failed": 3, "waiting": 9}, {"moved": 140, "changed_elsewhere": 2, "already": 7}
+    )  # fmt: skip
+    assert got == [
+        ("count", "ownership.success-message-count", 5),
+        ("count", "ownership.skipped-message-count", 4),
+        ("count", "ownership.failed-message-count", 3),
+        ("count", "ownership.db-update-success-count", 140),
+        ("count", "ownership.conflict-count", 2),
+    ]
+
+
+def test_reads_of_users_are_counted(got: list[Any]) -> None:
+    metrics.users_read(2)
+    assert got == [("count", "ownership.api-read-success-count", 2)]
+
+
+def test_nothing_is_not_counted(got: list[Any]) -> None:
+    metrics.pulled(0, 0, 0, 0)
+    metrics.settled({}, {})
+    metrics.users_read(0)
+    assert got == []
+
+
+def test_an_empty_backlog_is_told_too(got: list[Any]) -> None:
+    metrics.backlog(0, 0)
+    assert got == [("gauge", "ownership.backlog-messages", 0), ("gauge", "ownership.open-events", 0)]
+
+
+def test_the_time_to_the_proof_is_in_milliseconds(got: list[Any]) -> None:
+    metrics.lag(1234.5)
+    assert got == [("timing", "ownership.event-to-proven", 1234.5)]

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import httpx
+import pytest
+
+from ownership import service as module
+from ownership.errors import SettingsError, Unavailable
+from ownership.service import Answer, Service, at, concurrently
+from tests.unit.conftest import Request, Server
+
+GOOD = {"result": {"response": {"ok": True}}}
+
+
+@pytest.fixture
+def service(server: Server) -> Iterator[Service]:
+    with Service("LMS", server.url) as opened:
+        opened._client.timeout = httpx.Timeout(0.5)
+        yield opened
+
+
+def test_a_json_object_is_an_answer_whatever_its_status_below_500(server: Server, service: Service) -> None:
+    server.answer = lambda _request, _handler: (404, {"responseCode": "RESOURCE_NOT_FOUND"})
+    assert service.call("GET", "/x") == Answer(404, {"responseCode": "RESOURCE_NOT_FOUND"})
+    assert len(server.requests) == 1
+
+
+def test_the_request_arrives_as_it_was_given(server: Server, service: Service) -> None:
+    server.answer = lambda _request, _handler: (200, GOOD)
+    service.call("POST", "/v1/search", {"request": {"filters": {"createdBy": ["Ä"]}}})
+    assert server.requests == [Request("POST", "/v1/search", {"request": {"filters": {"createdBy": ["Ä"]}}})]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        pytest.param(500, GOOD, "HTTP 500", id="500"),
+        pytest.param(503, b"", "HTTP 503", id="503"),
+        pytest.param(429, GOOD, "HTTP 429", id="429"),
+        pytest.param(200, b"", "without a JSON body", id="an empty answer"),
+        pytest.param(200, b"<html>", "without a JSON body", id="a proxy's page"),
+        pytest.param(404, b"<html>", "HTTP 404 without a JSON body", id="a proxy's 404"),
+        pytest.param(302, b"", "HTTP 302", id="a redirect"),
+        pytest.param(200, b'{"a": ', "without a JSON body", id="JSON that is cut off"),
+        pytest.param(200, b"\xff\xfe\xfd{}", "without a JSON body", id="not UTF-8"),
+        pytest.param(200, b"[" * 100_000, "without a JSON body", id="nested too deeply"),
+        pytest.param(200, b"[]", "no object", id="a list"),
+        pytest.param(200, b"null", "no object", id="null"),
+    ],
+)
+def test_anything_else_is_an_outage_and_tried_again(
+    server: Server, service: Service, status: int, body: Any, reason: str
+) -> None:
+    server.answer = lambda _request, _handler: (status, body)
+    with pytest.raises(Unavailable, match=f"^LMS unavailable: .*{reason}"):
+        service.call("GET", "/x")
+    assert len(server.requests) == 3
+
+
+def test_a_service_that_recovers_has_answered(server: Server, service: Service) -> None:
+    server.answer = lambda _request, _handler: (503, {}) if len(server.requests) < 3 else (200, GOOD)
+    assert service.call("GET", "/x") == Answer(200, GOOD)
+
+
+def test_a_connection_that_is_dropped_is_an_outage(server: Server, service: Service) -> None:
+    server.answer = lambda _request, _handler: None
+    with pytest.raises(Unavailable, match="RemoteProtocolError"):
+        service.call("GET", "/x")
+    assert len(server.requests) == 3
+
+
+def test_half_an_answer_is_an_outage(server: Server, service: Service) -> None:
+    def half(_: Request, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b'{"result": {}}')
+
+    server.answer = half
+    with pytest.raises(Unavailable, match="RemoteProtocolError"):
+        service.call("GET", "/x")
+
+
+def test_an_answer_that_does_not_come_is_an_outage(server: Server, service: Service) -> None:
+    def silent(_: Request, __: BaseHTTPRequestHandler) -> None:
+        server.stopping.wait(5)
+
+    service._client.timeout = httpx.Timeout(0.05)
+    server.answer = silent
+    with pytest.raises(Unavailable, match="ReadTimeout"):
+        service.call("GET", "/x")
+
+
+def test_an_answer_that_only_drips_is_given_up(
+    server: Server, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drip(_: Request, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000")
+        handler.end_headers()
+        server.drip(handler.wfile.write, b" ")
+
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.2)
+    server.answer = drip
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="did not finish its answer"):
+        service.call("GET", "/x")
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [pytest.param("identity", id="plain"), pytest.param("gzip", id="unpacking to more than it may")],
+)
+def test_an_answer_that_is_too_large_is_refused(
+    server: Server, service: Service, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    import gzip
+
+    large = b'{"a": "' + b"x" * 10_000 + b'"}'
+
+    def answer(_: Request, handler: BaseHTTPRequestHandler) -> None:
+        body = gzip.compress(large) if encoding == "gzip" else large
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Content-Encoding", encoding)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    server.answer = answer
+    monkeypatch.setattr(module, "MAX_BYTES", len(large) - 1)
+    with pytest.raises(Unavailable, match="more than"):
+        service.call("GET", "/x")
+    monkeypatch.setattr(module, "MAX_BYTES", len(large))
+    assert service.call("GET", "/x").body == {"a": "x" * 10_000}
+
+
+def test_nobody_listening_is_an_outage() -> None:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Service("User-Org", f"http://127.0.0.1:{port}") as alone, pytest.raises(Unavailable) as caught:
+        alone.call("GET", "/x")
+    assert str(caught.value).startswith("User-Org unavailable: ConnectError")
+    assert caught.value.part == "User-Org"
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:port", "http://h:80:80"])
+def test_an_address_that_is_no_url_is_a_setting_to_mend(url: str) -> None:
+    with pytest.raises(SettingsError, match="URL of LMS"):
+        Service("LMS", url)
+
+
+def test_a_proxy_of_the_environment_is_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    server.answer = lambda _request, _handler: (200, GOOD)
+    with Service("LMS", server.url) as opened:
+        assert opened.call("GET", "/x").status == 200
+
+
+def test_an_outage_of_one_item_is_its_own_result_and_order_is_kept() -> None:
+    def read(n: int) -> int:
+        if n % 3 == 0:
+            raise Unavailable("x", n)
+        return n * 10
+
+    found = concurrently(read, range(40))
+    assert [f if isinstance(f, int) else str(f) for f in found] == [
+        f"x unavailable: {n}" if n % 3 == 0 else n * 10 for n in range(40)
+    ]
+
+
+def test_any_other_error_of_an_item_is_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        concurrently(lambda n: 1 / n, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "found"),
+    [
+        pytest.param({"a": {"b": 1}}, ("a", "b"), 1, id="there"),
+        pytest.param({"a": {"b": 1}}, ("a", "c"), None, id="not there"),
+        pytest.param({"a": [1]}, ("a", "b"), None, id="through a list"),
+        pytest.param(None, ("a",), None, id="in nothing"),
+    ],
+)
+def test_a_path_into_an_answer_never_fails(value: Any, path: tuple[str, ...], found: Any) -> None:
+    assert at(value, *path) == found
