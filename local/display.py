@@ -180,7 +180,8 @@ class Progress:
 
     def _drawn(self, now: Standing) -> Table:
         states = now.states
-        shown = [state for state in STATES if states[state] or state in {UNSEEN, "completed"}]
+        # Columns that stay where they are; a failed event is a surprise, and gets one of its own.
+        shown = [state for state in STATES if states[state] or state != "failed"]
         table = _table("", "elapsed", *shown, "rows moved", "documents moved", right=shown)
         table.add_row(
             f"{self._elapsed():.1f} s",

@@ -98,7 +98,7 @@ def create_platform(*, cassandra: str, elasticsearch: str, kafka: str, env: str 
     finally:
         cluster.shutdown()
     with connect_elasticsearch(elasticsearch) as client:
-        _create_index(client, BATCH_INDEX, _BATCH_TEXTS)
+        create_batch_index(client, BATCH_INDEX)
         _create_index(client, USER_INDEX, _USER_TEXTS)
     _create_topics(kafka, env)
 
@@ -155,6 +155,11 @@ def _create_table(session: Session) -> None:
     session.execute(
         f"CREATE TABLE IF NOT EXISTS {KEYSPACE}.{TABLE} ({columns}, PRIMARY KEY (courseid, batchid))"
     )
+
+
+def create_batch_index(client: Elasticsearch, name: str) -> None:
+    """An index of course batches, unless it is there."""
+    _create_index(client, name, _BATCH_TEXTS)
 
 
 def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...]) -> None:

@@ -147,7 +147,7 @@ class BrokenResponse(Response):
         super().__init__()
         self._prefix = prefix
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Answer below ASGI, which has no word for an answer that breaks off."""
         transport: asyncio.Transport = scope[TRANSPORT]
         if self._prefix:
@@ -396,7 +396,9 @@ def userorg_app(elasticsearch: str) -> FastAPI:
             # By body, not by path: an id may hold anything.
             found = (await service.search.post("/user/_mget", {"ids": [user_id.lower()]}))["docs"][0]
             if "error" in found:
-                raise SearchUnavailable(f"Elasticsearch: {found['error'].get('reason')}")
+                raise SearchUnavailable(  # noqa: TRY301
+                    f"Elasticsearch: {found['error'].get('reason')}"
+                )
         except SearchUnavailable as error:
             return _server_error(USER_READ_ID, error)
         if not found["found"]:

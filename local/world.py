@@ -435,13 +435,13 @@ class Platform:
             user: Owned(
                 created[user.lower()],
                 mentored[user.lower()],
-                self._count("createdBy", user, live_only),
-                self._count("mentors", user, live_only),
+                self._count("createdBy", user, live_only=live_only),
+                self._count("mentors", user, live_only=live_only),
             )
             for user in ids
         }
 
-    def _count(self, field_name: str, user_id: str, live_only: bool) -> int:
+    def _count(self, field_name: str, user_id: str, *, live_only: bool) -> int:
         terms: list[dict[str, Any]] = [{"term": {f"{field_name}.raw": user_id.lower()}}]
         if live_only:
             terms.append({"terms": {"status": list(LIVE)}})

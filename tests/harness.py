@@ -17,8 +17,8 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import RoundRobinPolicy
 from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
-from local.schema import connect_elasticsearch
 
+from local.schema import connect_elasticsearch
 from ownership.contracts import Pulled, Slice, Summary, Work
 from ownership.cql import Cql
 from ownership.errors import OwnershipError, TakenOver
@@ -66,7 +66,9 @@ class Run:
         order = Order(self.run_id, window, parsed, now_ms(), patient)
         for _ in range(20):
             before = self.pulled.claimed
-            self.pulled, young_until = pull(self.job.parts, self.job.topic, self.job.inbox, order, self.pulled)
+            self.pulled, young_until = pull(
+                self.job.parts, self.job.topic, self.job.inbox, order, self.pulled
+            )
             if not young_until or (before and self.pulled.claimed):
                 break
             time.sleep(max(0.0, young_until / 1000 - time.time()) + 0.01)
@@ -188,5 +190,7 @@ def opened_job(
         topic = Topic(consumer, given.input_topic)
         stack.callback(topic.close)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
-        inbox = Inbox(parts.ledger, parts.open_list, dead, retention_ms=given.retention_days * 24 * 3600 * 1000)
+        inbox = Inbox(
+            parts.ledger, parts.open_list, dead, retention_ms=given.retention_days * 24 * 3600 * 1000
+        )
         yield Job(given, parts, topic, inbox, client)

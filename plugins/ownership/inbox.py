@@ -23,7 +23,7 @@ from ownership.events import (
     same_payload,
 )
 from ownership.ledger import Arrival, EventRow, Ledger, Origin
-from ownership.open_list import Held, OpenList, OpenRow
+from ownership.open_list import ORPHAN_MS, Held, OpenList, OpenRow
 from ownership.topic import Message
 
 log = structlog.get_logger(__name__)
@@ -184,11 +184,16 @@ class Inbox:
     def _queue(self, fresh: Sequence[Arrival], again: Sequence[EventRow], holder: str | None) -> None:
         """Open rows of new events, and of redelivered ones that are not final: mends a crash."""
         now = int(time.time() * 1000)
+
+        def accepted_ms(kafka_ms: int) -> int:
+            # A producer's clock in the future must not keep an event young for ever, and an old message
+            # whose event row is only about to be written is no orphan: it holds later events back.
+            return min(max(kafka_ms, now - ORPHAN_MS // 2), now)
+
         rows = [
             OpenRow(
                 a.transfer,
-                # A producer's clock in the future must not keep an event young for ever.
-                accepted_ms=min(a.origin.kafka_ms, now),
+                accepted_ms=accepted_ms(a.origin.kafka_ms),
                 holder=holder,
                 # Long enough for the run to claim what it brought, before the watcher's run does.
                 until_ms=now + 30_000 if holder else 0,
@@ -196,7 +201,7 @@ class Inbox:
             for a in fresh
             if a.transfer
         ]
-        rows += [OpenRow(e.transfer, min(e.kafka_ms, now)) for e in again if e.transfer and not e.final]
+        rows += [OpenRow(e.transfer, accepted_ms(e.kafka_ms)) for e in again if e.transfer and not e.final]
         if rows:
             self._open.add(rows)
 
@@ -219,7 +224,9 @@ def _rejection(
     message: Message, reason: str, *, source: str = "kafka", message_mid: str | None = None
 ) -> Arrival:
     """Ledger row of a message that is no event; its mid says where the message lies."""
-    where = f"{message.topic or source}:{message.partition}:{message.offset}"
+    # By hand there is no place in a topic: the time of its run, its number in it and its mid tell it apart.
+    by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{message_mid}"
+    where = f"{message.topic}:{message.partition}:{message.offset}" if message.topic else by_hand
     origin = Origin(source, message.topic, message.partition, message.offset, message.kafka_ms)
     return Arrival(
         f"rejected:{where}",

@@ -256,12 +256,6 @@ class Ledger:
             ]
         )
 
-    def complete_for(self, mid: str, token: int) -> None:
-        """Finish what another holder committed with `done` and did not write here."""
-        held = Held(Transfer(OrderKey(0, 0, 0, mid), "", ""), token)
-        now = _now()
-        self._set([(held, {"state": COMPLETED, "reason": None, "completed_at": now, "ended_at": now})])
-
     def skip(self, events: Sequence[tuple[Held, str]]) -> None:
         """Make events final as `skipped`, each with its reason."""
         now = _now()

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+
 from local.stack import Stack
 from local.world import Batch, Platform
 
@@ -139,9 +140,11 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def airflow(airflow_stack: Stack) -> Airflow:
+def airflow(airflow_stack: Stack) -> Iterator[Airflow]:
     """The running Airflow."""
-    return Airflow(airflow_stack)
+    running = Airflow(airflow_stack)
+    with running.http:
+        yield running
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 import pytest
+
 from local.ports import HOST, is_free
 from local.stack import Stack
-
 from ownership.errors import OwnershipError, SettingsError, Unavailable
 
 VARIABLE = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"
@@ -39,7 +39,9 @@ def test_the_stack_s_own_settings_pass(environment: dict[str, Any]):
 
 
 @pytest.mark.parametrize("name", ["kafka", "cassandra", "elasticsearch", "lms", "userorg"])
-def test_a_missing_connection_is_named(environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str):
+def test_a_missing_connection_is_named(
+    environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+):
     monkeypatch.delenv(f"AIRFLOW_CONN_{name.upper()}_DEFAULT")
 
     with pytest.raises(SettingsError, match=f"Connection '{name}_default' is missing.*Admin → Connections"):

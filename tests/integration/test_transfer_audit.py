@@ -120,7 +120,8 @@ def test_what_an_event_did_is_found_by_its_users(world: World) -> None:
         user: [
             (r.mid, r.from_user, r.to_user)
             for r in world.job.parts.cql.select(
-                f"SELECT * FROM {ledger}.transfer_event_by_user WHERE user_id = ?", (user,)
+                f"SELECT * FROM {ledger}.transfer_event_by_user WHERE user_id = ?",
+                (user,),
             )
         ]
         for user in (a, b, c)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
 from harness import Run
 from transfer_world import World
 
 from ownership.errors import Unavailable
+from ownership.ledger import Arrival, EventRow
+from ownership.open_list import Held
+from ownership.parts import now_ms
+from ownership.stages.pull import accept, claim
 
 
 def boom(*_: object, **__: object) -> None:
@@ -51,18 +58,18 @@ def test_a_run_that_died_after_a_stage_is_completed_by_a_later_one(world: World,
     assert set(world.outcomes(mid).values()) == {"moved"}
 
 
-def test_a_claim_that_is_silent_for_its_seconds_is_taken_over(own_world: World) -> None:
-    settings = own_world.job.settings
+def test_a_claim_that_is_silent_for_its_seconds_is_taken_over(world: World) -> None:
+    settings = world.job.settings
     assert settings.claim_seconds == 120
-    old, new = own_world.users("old", "new")
-    batch = own_world.batch(created_by=old)
-    mid = own_world.transfer(old, new)
-    own_world.run().pull()
-    row = own_world.open_row(mid)
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    world.run().pull()
+    row = world.open_row(mid)
     assert row.until_ms - row.accepted_ms == pytest.approx(120_000, abs=10_000)
-    own_world.expire(mid)
-    own_world.whole_run()
-    assert own_world.owners(batch) == (new, ())
+    world.expire(mid)
+    world.whole_run()
+    assert world.owners(batch) == (new, ())
 
 
 def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_row(
@@ -103,6 +110,28 @@ def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(
     assert world.read(mid).counts["moved"] == 1
 
 
+def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applied(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batches = world.batches(10, created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    swap = world.job.parts.rows.swap
+
+    def timed_out(changes: list[object], **how: bool) -> list[bool]:
+        swap(changes, **how)  # type: ignore[arg-type]
+        return [False] * len(changes)  # the answer of the repeated compare-and-set
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.rows, "swap", timed_out)
+        run.update()
+    assert run.errors == []
+    assert run.reindex().settle().batches == {"moved": 10}
+    assert world.creators(batches) == [new] * 10
+    assert len(world.trail(mid)) == 10
+
+
 def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,8 +165,29 @@ def test_events_that_a_dead_run_marked_done_are_completed_by_the_next_pull(
     assert world.run().pull().pulled.claimed == 0
 
     assert world.job.states(mids) == ["completed", "completed"]
+    assert [world.read(m).counts["moved"] for m in mids] == [1, 2]
     assert world.job.open_mids() == []
     assert world.creators(batches) == [c, c]
+
+
+def test_a_pull_in_the_middle_of_a_commit_takes_nothing_from_what_the_event_tells(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = world.users("a", "b")
+    world.batches(3, created_by=a)
+    mid = world.transfer(a, b)
+    run = world.run().pull().lookup().update()
+    complete = world.job.parts.ledger.complete
+
+    def helped_first(*args: object) -> None:
+        patch.undo()
+        assert world.run().pull().pulled.claimed == 0
+        complete(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.ledger, "complete", helped_first)
+        assert run.reindex().settle().events == {"completed": 1}
+    assert world.read(mid).counts["moved"] == 3
 
 
 def test_a_row_of_the_queue_whose_event_is_final_is_removed(
@@ -184,7 +234,9 @@ def test_a_holder_whose_claim_was_taken_over_and_finished_writes_nothing(world: 
 
 
 @pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
-def test_a_holder_whose_claim_was_taken_over_leaves_the_event_to_its_new_holder(world: World, stage: str) -> None:
+def test_a_holder_whose_claim_was_taken_over_leaves_the_event_to_its_new_holder(
+    world: World, stage: str
+) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
@@ -296,3 +348,54 @@ def test_an_event_that_is_not_final_gets_its_lost_open_row_back_when_it_comes_ag
     assert (again.pulled.known, again.pulled.claimed) == (1, 1)
     assert again.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
+
+
+def test_an_old_message_that_is_just_being_accepted_holds_later_ones_of_its_users_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the open rows of two messages and the event row of the first, another run claims."""
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    events = [world.event(a, b), world.event(b, c)]
+    for event in events:
+        event["ets"] -= 20 * 60_000
+        world.platform.emit(event, partition=0, timestamp=event["ets"])
+    insert = world.job.parts.ledger.insert
+    claimed: list[Held] = []
+
+    def claimed_between(arrivals: list[Arrival]) -> dict[str, EventRow]:
+        patch.undo()
+        there = insert(arrivals[1:])
+        claimed.extend(claim(world.job.parts, run_id="other", judged_ms=now_ms(), patient=True)[0])
+        return there | insert(arrivals[:1])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.ledger, "insert", claimed_between)
+        run = world.run().pull()
+    assert claimed == []
+    assert run.finish().events == {"completed": 2}
+    assert world.owners(batch) == (c, ())
+
+
+# --- claims
+
+
+def test_runs_that_claim_at_the_same_time_share_the_queue_and_never_hold_the_same_event(world: World) -> None:
+    users = world.users(*(f"u{n}" for n in range(24)))
+    events = [world.event(users[n], users[n + 1]) for n in range(0, 24, 2)]
+    batches = [world.batch(created_by=e["edata"]["fromUserProfile"]["userId"]) for e in events]
+    world.platform.emit_all(events)
+    accept(world.job.topic, world.job.inbox, None)
+    later = now_ms() + 10_000
+
+    def take(n: int) -> list[str]:
+        return [h.mid for h in claim(parts, run_id=f"racer-{n}", judged_ms=later, patient=True)[0]]
+
+    parts = replace(world.job.parts, settings=world.job.settings.model_copy(update={"max_events": 5}))
+    with ThreadPoolExecutor(4) as pool:
+        taken = [mid for mids in pool.map(take, range(4)) for mid in mids]
+    assert sorted(taken) == sorted(e["mid"] for e in events)
+
+    world.expire(*taken)
+    assert world.whole_run().events == {"completed": 12}
+    assert world.creators(batches) == [e["edata"]["toUserProfile"]["userId"] for e in events]

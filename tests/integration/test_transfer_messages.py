@@ -107,9 +107,7 @@ def test_another_organisation_is_skipped_with_the_reason(world: World, outside: 
     assert world.whole_run().events == {"skipped": 1}
     assert world.owners(batch) == (old, (old,))
     who = inside if outside == "event" else stranger
-    assert (
-        world.read(event["mid"]).reason == f"user {who!r} belongs to another organisation than the event's"
-    )
+    assert world.read(event["mid"]).reason == f"user {who!r} belongs to another organisation than the event's"
     assert world.changes(event["mid"]) == ([], [])
 
 
@@ -191,10 +189,15 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
         "huge": (told({**event, "padding": "x" * (1 << 20)}), "the message has 1049"),
         "nested 10,000 deep": (b"[" * 10_000 + b"]" * 10_000, "the JSON is nested too deeply"),
         "nested inside": (
-            dumped.replace(b'"assetInformation": {}', b'"assetInformation": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
+            dumped.replace(
+                b'"assetInformation": {}', b'"assetInformation": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000
+            ),
             "the JSON is nested too deeply",
         ),
-        "number of 5,000 digits": (dumped.replace(b'"iteration": 1', b'"iteration": ' + b"9" * 5000), "not JSON"),
+        "number of 5,000 digits": (
+            dumped.replace(b'"iteration": 1', b'"iteration": ' + b"9" * 5000),
+            "not JSON",
+        ),
         "no mid": (told(without(event, "mid")), "mid: Field required"),
         "mid is a number": (told({**event, "mid": 7}), "mid: "),
         "mid is empty": (told({**event, "mid": ""}), "mid: "),
@@ -211,12 +214,18 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
         "another action": (changed(action="delete-user"), "edata.action: "),
         "no edata": (told(without(event, "edata")), "edata: Field required"),
         "edata is a list": (told({**event, "edata": []}), "edata: "),
-        "no old user": (told(without(event, "edata", "fromUserProfile")), "edata.fromUserProfile: Field required"),
+        "no old user": (
+            told(without(event, "edata", "fromUserProfile")),
+            "edata.fromUserProfile: Field required",
+        ),
         "new user is null": (changed(toUserProfile={"userId": None}), "edata.toUserProfile.userId: "),
         "new user is a list": (changed(toUserProfile={"userId": ["a", "b"]}), "edata.toUserProfile.userId: "),
         "old user is blank": (changed(fromUserProfile={"userId": "  "}), "edata.fromUserProfile.userId: "),
         "old user is a number": (changed(fromUserProfile={"userId": 1}), "edata.fromUserProfile.userId: "),
-        "no organisation": (told(without(event, "edata", "organisationId")), "edata.organisationId: Field required"),
+        "no organisation": (
+            told(without(event, "edata", "organisationId")),
+            "edata.organisationId: Field required",
+        ),
         "old flat form": (
             changed(fromUserId="a", toUserId="b", fromUserProfile=None, toUserProfile=None),
             "edata.fromUserProfile: ",

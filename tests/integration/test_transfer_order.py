@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from transfer_world import Faults, World
 
@@ -64,7 +66,7 @@ def test_a_transfer_to_a_user_who_gave_before_keeps_what_arrives(world: World) -
 def test_a_long_chain_in_one_run_ends_at_its_last_user(world: World) -> None:
     users = world.users(*"abcdefgh")
     batches = [world.batch(created_by=u) for u in users]
-    for pair in zip(users, users[1:], strict=False):
+    for pair in pairwise(users):
         world.transfer(*pair)
     assert world.whole_run().events == {"completed": 7}
     assert world.creators(batches) == [users[-1]] * 8

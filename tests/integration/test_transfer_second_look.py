@@ -119,7 +119,9 @@ def test_the_second_proof_lets_completed_batches_and_orphaned_documents_be(world
 def truncate(world: World) -> None:
     """The ledger loses everything; what creates it is run again."""
     for table in (schema.OPEN, schema.EVENT, schema.BY_HOUR, schema.BY_USER, schema.CHANGE):
-        world.job.parts.cql.session.execute(f"TRUNCATE {world.job.settings.ledger_keyspace}.{table}", timeout=60)
+        world.job.parts.cql.session.execute(
+            f"TRUNCATE {world.job.settings.ledger_keyspace}.{table}", timeout=60
+        )
     schema.create(world.job.parts.cql, world.job.settings)
 
 
@@ -226,5 +228,3 @@ def test_an_event_by_hand_whose_mid_is_taken_is_rejected_each_time(world: World)
         run = world.run().pull(events=[world.event(a, target, mid=mid)])
         assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (0, 1, 0)
     assert world.owners(batch) == (b, ())
-
-

@@ -25,7 +25,9 @@ def test_where_the_index_names_the_old_user_and_the_row_somebody_else_both_end_w
     assert world.trail(mid) == {}
 
 
-def test_where_the_index_names_the_old_user_and_the_row_the_new_one_the_document_follows(world: World) -> None:
+def test_where_the_index_names_the_old_user_and_the_row_the_new_one_the_document_follows(
+    world: World,
+) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     world.edit(batch, createdby=new)
@@ -189,7 +191,10 @@ def test_a_row_edited_between_image_and_write_refuses_the_write(
     assert world.owners(batch) == (new, ("x", "added"))
     assert {world.owners(b) for b in others} == {(new, ("x",))}
     images = [i for i in world.changes(mid)[1] if i.id.batch_id == batch.batch_id]
-    assert [(i.before.mentors, i.outcome) for i in images] == [(("x",), "refused"), (("x", "added"), "applied")]
+    assert [(i.before.mentors, i.outcome) for i in images] == [
+        (("x",), "refused"),
+        (("x", "added"), "applied"),
+    ]
 
 
 def test_a_batch_that_appears_between_lookup_and_proof_is_moved_as_well(world: World) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 from confluent_kafka import Consumer, TopicPartition
 from harness import Job, Run, opened_job
-from local.schema import failed_topic
 
+from local.schema import failed_topic
 from local.world import Batch, Platform, User, create_platform
 from ownership.changes import APPLIED, Image, Planned
 from ownership.contracts import Summary
@@ -56,12 +56,16 @@ class World:
         group = next(_names)
         return [
             Batch(
-                f"course-{self.env}-{group}-{n // BATCHES_A_COURSE}", f"batch-{self.env}-{group}-{n}", **fields
+                f"course-{self.env}-{group}-{n // BATCHES_A_COURSE}",
+                f"batch-{self.env}-{group}-{n}",
+                **fields,
             )
             for n in range(count)
         ]
 
-    def batches(self, count: int = 1, *, rows: bool = True, documents: bool = True, **fields: Any) -> list[Batch]:
+    def batches(
+        self, count: int = 1, *, rows: bool = True, documents: bool = True, **fields: Any
+    ) -> list[Batch]:
         """Batches in both stores."""
         made = self.make(count, **fields)
         self.platform.add_batches(made, rows=rows, documents=documents)
@@ -207,9 +211,7 @@ class World:
             while len(found) < high:
                 messages = consumer.consume(high - len(found), timeout=10)
                 assert messages, "the dead-letter topic stopped answering"
-                found += [
-                    ({k: v.decode() for k, v in m.headers() or []}, m.value() or b"") for m in messages
-                ]
+                found += [({k: v.decode() for k, v in m.headers() or []}, m.value() or b"") for m in messages]
             return found
         finally:
             consumer.close()
@@ -256,7 +258,10 @@ def opened_world(addresses: Any, **settings: Any) -> Iterator[World]:
     servers = {name: getattr(addresses, name) for name in ("kafka", "cassandra", "elasticsearch")}
     services = {name: getattr(addresses, name) for name in ("lms", "userorg")}
     create_platform(**servers, env=env)
-    with Platform(**servers, env=env) as platform, opened_job(**servers, **services, env=env, **settings) as job:
+    with (
+        Platform(**servers, env=env) as platform,
+        opened_job(**servers, **services, env=env, **settings) as job,
+    ):
         try:
             yield World(platform, job, addresses.kafka)
         finally:

@@ -20,14 +20,13 @@ def transfer(n: int, from_user: str, to_user: str) -> Transfer:
 
 def transfers(*pairs: str) -> list[Transfer]:
     """`transfers("AB", "BC")`: A -> B, then B -> C."""
-    return [transfer(n, a, b) for n, (a, b) in enumerate(pairs)]
+    return [transfer(n, pair[0], pair[1]) for n, pair in enumerate(pairs)]
 
 
 def events(most: int = 7, *, proper: bool = False) -> st.SearchStrategy[list[Transfer]]:
     """Random events in key order; `proper` ones have two different users."""
-    pair = st.tuples(users, users)
-    pair = pair.filter(lambda p: p[0] != p[1]) if proper else pair
-    return st.lists(pair, max_size=most).map(lambda ps: [transfer(n, a, b) for n, (a, b) in enumerate(ps)])
+    pairs = [a + b for a in USERS for b in USERS if a != b or not proper]
+    return st.lists(st.sampled_from(pairs), max_size=most).map(lambda chosen: transfers(*chosen))
 
 
 def row(created_by: str | None, mentors: str | Sequence[str] = "", status: int | None = 1, n: int = 0) -> Row:
@@ -37,7 +36,7 @@ def row(created_by: str | None, mentors: str | Sequence[str] = "", status: int |
 
 rows = st.builds(
     row,
-    st.one_of(st.none(), st.sampled_from(USERS + "XY")),
+    st.sampled_from([*USERS, "X", None]),
     st.lists(st.sampled_from(USERS + "XY"), max_size=6),
 )
 

@@ -151,7 +151,7 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
     monkeypatch.setattr(triggers, "POLL_SECONDS", 0.0)
 
     async def first() -> Any:
-        events = BacklogTrigger().run()
+        events = BacklogTrigger().run()  # type: ignore[no-untyped-call]
         try:
             return await asyncio.wait_for(anext(events), 5)
         finally:
@@ -162,6 +162,6 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
 
 
 def test_the_trigger_is_told_nothing_so_that_every_process_makes_the_same_one() -> None:
-    path, arguments = BacklogTrigger().serialize()
+    path, arguments = BacklogTrigger().serialize()  # type: ignore[no-untyped-call]
     assert path == f"{BacklogTrigger.__module__}.{BacklogTrigger.__qualname__}"
     assert arguments == {}

@@ -28,7 +28,7 @@ def taken(choice: Choice) -> list[str]:
     return [r.transfer.mid for r in choice.take]
 
 
-held = st.one_of(
+held: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({}),
     st.fixed_dictionaries({"holder": st.sampled_from([ME, "run-other"]), "until_ms": st.sampled_from([NOW - 1, NOW + 9])}),
 )  # fmt: skip

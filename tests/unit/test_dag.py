@@ -42,7 +42,7 @@ def in_a_fresh_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
         environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
         command = (sys.executable, "-c", code, *arguments)
         done = subprocess.run(
-            command, env=environment, cwd=ROOT, check=False, timeout=60, capture_output=True, text=True
+            command, env=environment, cwd=ROOT, check=False, timeout=120, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.splitlines()[-1]

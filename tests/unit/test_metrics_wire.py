@@ -34,7 +34,7 @@ def test_the_names_arrive_at_statsd_as_they_are(tmp_path: Path) -> None:
             "AIRFLOW__METRICS__STATSD_PORT": str(receiver.getsockname()[1]),
             "PYTHONPATH": str(PLUGINS),
         }
-        subprocess.run((sys.executable, "-c", SENDS), env=environment, check=True, timeout=60)
+        subprocess.run((sys.executable, "-c", SENDS), env=environment, check=True, timeout=120)
         got: set[str] = set()
         while len(got) < 6:
             line = receiver.recv(1024).decode()

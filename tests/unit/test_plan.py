@@ -105,6 +105,11 @@ def test_a_change_that_a_later_transfer_was_folded_into_is_the_last_events() -> 
     assert [(s.mid, s.before.created_by, s.after.created_by) for s in steps] == [("m00", "A", "C")]
 
 
+def test_a_change_is_never_told_as_the_event_of_a_user_who_keeps_the_row() -> None:
+    before, after = row("A", "C"), row("A", "D")
+    assert hops(transfers("CD", "AB"), before, after, frozenset("A"))[0].mid == "m00"
+
+
 @pytest.mark.parametrize(
     ("status", "live"),
     [

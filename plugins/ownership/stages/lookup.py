@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 EVENTS_PER_PHASE = 1000
 """A phase is committed in one conditional batch; longer lanes go in several."""
 ROWS_AT_ONCE = 2000
+USERS_AT_ONCE = 32
+"""Users looked up between two looks at the claim: even a service at its time-outs takes less than a claim's life."""
 JUST_NOW_MS = 2 * 3600 * 1000
 """How far back a completed transfer may have given rows that the index does not show yet."""
 WAITS = "waits: "
@@ -50,7 +52,7 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     handed = Work(label=work.label, run_id=work.run_id)
     rows = parts.ledger.read([h.mid for h in claim.events])
     open_ = [h for h in claim.events if h.mid in rows and not rows[h.mid].final]
-    judged = _judge(parts, open_, rows, work.run_id)
+    judged = _judge(parts, claim, open_, rows, work.run_id)
     parts.ledger.skip([(h, why) for h, why in judged.skipped])
     parts.open_list.remove([h for h, _ in judged.skipped])
     for h, why in judged.skipped:
@@ -79,11 +81,16 @@ def _words(h: Held) -> dict[str, str]:
     return {"mid": h.mid, "from_user": h.transfer.from_user, "to_user": h.transfer.to_user}
 
 
-def _judge(parts: Parts, events: Sequence[Held], rows: dict[str, EventRow], run_id: str) -> Judged:
+def _judge(
+    parts: Parts, claim: Claim, events: Sequence[Held], rows: dict[str, EventRow], run_id: str
+) -> Judged:
     """A verdict for every event that has none, from User-Org; an outage decides nothing."""
     undecided = [h for h in events if rows[h.mid].verdict is None]
     different = [h for h in undecided if not same_id(h.transfer.from_user, h.transfer.to_user)]
-    found = parts.users.read_all({u for h in different for u in h.transfer.users})
+    found: dict[str, Lookup] = {}
+    for some in chunks(sorted({u for h in different for u in h.transfer.users}), USERS_AT_ONCE):
+        found |= parts.users.read_all(some)
+        claim.check()
     verdicts: list[tuple[Held, bool, str | None]] = []
     outages: list[tuple[Held, str]] = []
     for h in undecided:

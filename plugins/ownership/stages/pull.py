@@ -13,6 +13,7 @@ from ownership.lanes import label, lanes, pack
 from ownership.open_list import Choice, Held, OpenRow, choose
 from ownership.parts import Parts, now_ms
 from ownership.stages.second_proof import second_proof
+from ownership.stages.working import tally
 from ownership.topic import Span, Topic
 
 _ROUNDS = 50
@@ -73,7 +74,7 @@ def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled)
     be claimed, the time (epoch ms) at which another pass may take them; else 0.
     """
     accepted, judged_ms = accept(topic, inbox, order.window)
-    if order.events:
+    if order.events and pulled == Pulled():  # the first pass: the others would count them as known
         manual = inbox.accept_manual(order.events, run_id=order.run_id, at_ms=order.at_ms)
         accepted += manual
     follow_ups = 0
@@ -159,11 +160,15 @@ def claim(
 
 def _help(parts: Parts, rows: Sequence[OpenRow]) -> bool:
     """Finish what a holder committed with `done` before it died. True if there was any."""
-    done = [r for r in rows if r.done]
-    for row in done:
-        parts.ledger.complete_for(row.transfer.mid, row.token)
-    parts.open_list.remove([Held(r.transfer, r.token) for r in done])
-    return bool(done)
+    done = [Held(r.transfer, r.token) for r in rows if r.done]
+    if not done:
+        return False
+    # What became of every batch was written before `done`: the counts are drawn from it.
+    events = parts.ledger.read([h.mid for h in done])
+    planned, images = parts.changes.read({mid: e.buckets for mid, e in events.items()})
+    parts.ledger.complete([(h, tally(planned, images, h.mid)) for h in done])
+    parts.open_list.remove(done)
+    return True
 
 
 def _strays(parts: Parts, rows: Sequence[OpenRow]) -> tuple[list[OpenRow], set[str]]:

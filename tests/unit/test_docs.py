@@ -1,0 +1,192 @@
+"""The pages say what the code says: settings, metrics, states, error sentences, links, commands, examples."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from ownership import changes, ledger, metrics, schema
+from ownership.conf import manual_events
+from ownership.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+FIELDS = Settings.model_fields
+DEFAULTS = Settings.parse(None)
+
+
+def section(text: str, heading: str) -> str:
+    found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", text)
+    assert found, heading
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the first table, without its head."""
+    lines = re.search(r"(?m)(?:^\|.*\n)+", text)
+    assert lines
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[0].splitlines()[2:]]
+
+
+def named(field: str) -> str:
+    return FIELDS[field].alias or field
+
+
+def bounds(field: FieldInfo) -> str:
+    low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
+    high = next(m.le for m in field.metadata if hasattr(m, "le"))
+    return f"{low}–{high}"
+
+
+SETTINGS = {row[0].strip("`| "): row for row in rows(section(OPERATIONS, "Settings"))}
+
+
+def test_every_setting_is_in_the_table_and_nothing_else_in_their_order() -> None:
+    assert list(SETTINGS) == [named(f) for f in FIELDS]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_setting_s_default_and_bounds_are_those_of_the_code(field: str) -> None:
+    _, told, limits, meaning = SETTINGS[named(field)]
+    default = getattr(DEFAULTS, field)
+    if default is None:
+        assert re.fullmatch(r"from Connection `\w+`", told)
+        assert told.removeprefix("from ") in (FIELDS[field].description or "")
+    else:
+        assert told.strip("`").replace("{env}", DEFAULTS.env) == str(default)
+    if isinstance(default, int):
+        assert limits == bounds(FIELDS[field])
+    assert len(meaning) > 10
+
+
+def test_the_connections_are_those_of_the_hooks() -> None:
+    source = (ROOT / "plugins/ownership/hooks.py").read_text()
+    known = re.findall(r'^[A-Z]+ = "(\w+_default)"', source, re.MULTILINE)
+    assert len(known) == 5
+    assert [row[0].strip("`| ") for row in rows(section(OPERATIONS, "Connections"))] == known
+
+
+def test_every_metric_is_in_the_table_and_nothing_else() -> None:
+    source = Path(metrics.__file__).read_text()
+    counters = {f"{metrics.PREFIX}.{n}" for n in re.findall(r'_count\("([\w-]+)"', source)}
+    others = {f"{metrics.PREFIX}.{n}" for n in re.findall(r'\{PREFIX\}\.([\w-]+)"', source)}
+    assert len(counters) > 5
+    assert len(others) > 2
+    told = {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "Metrics"))}
+    assert set(told) == counters | others
+    assert {n for n, kind in told.items() if kind == "counter"} == counters
+
+
+def test_every_state_is_in_the_table_and_whether_it_is_final() -> None:
+    told = {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "States and outcomes"))}
+    assert told == dict.fromkeys(ledger.OPEN_STATES, "no") | dict.fromkeys(ledger.FINAL_STATES, "yes")
+    readme = section((ROOT / "README.md").read_text(), "Operate it")
+    assert all(f"`{state}`" in readme for state in told)
+
+
+def test_every_outcome_is_explained() -> None:
+    text = section(OPERATIONS, "States and outcomes")
+    batches = (changes.MOVED, changes.ALREADY, changes.CHANGED_ELSEWHERE, changes.GONE, changes.NOT_LIVE)
+    images = (changes.APPLIED, changes.REFUSED, changes.SUPERSEDED, changes.IN_DOUBT, changes.LATE)
+    assert all(f"\n| `{outcome}` |" in text for outcome in (*batches, *images))
+
+
+def test_the_statements_read_columns_that_there_are() -> None:
+    tables = {**schema._TABLES, "course_batch": "courseid batchid createdby mentors status"}
+    found = re.findall(r"SELECT ([^;*]+?)\s+FROM sunbird_courses\.(\w+)\s+WHERE (\w+) =", OPERATIONS)
+    assert len(found) > 6
+    for columns, table, key in found:
+        words = set(re.findall(r"\w+", tables[table]))
+        told = {re.sub(r"^\w+\((\w+)\)$", r"\1", c.strip()) for c in columns.split(",")}
+        assert told | {key} <= words
+
+
+def _sentences() -> list[str]:
+    cells = [row[0].strip("| ") for row in rows(section(OPERATIONS, "pull_transfer_events is red"))]
+    return [s for cell in cells for s in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("sentence", _sentences())
+def test_a_sentence_of_the_runbook_is_one_that_the_code_says(sentence: str) -> None:
+    files = sorted((ROOT / "plugins/ownership").glob("*.py"))
+    said = "".join(
+        part.value
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+        for part in (node.values if isinstance(node, ast.JoinedStr) else [node])
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    )
+    assert all(piece in said for piece in sentence.split("…"))
+
+
+def _links() -> list[Any]:
+    return [
+        pytest.param(page, target, id=f"{page.name}:{target}")
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if "://" not in target
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize(("page", "target"), _links())
+def test_a_link_leads_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    file = page.parent / path if path else page
+    assert file.exists()
+    if anchor:
+        assert anchor in anchors(file)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
+    targets = set(re.findall(r"(?m)^([a-z]+):.*##", (ROOT / "Makefile").read_text()))
+    told = re.findall(r"(?m)(?:`|^ {4}|make )(?:[A-Z_]+=\S+ )*make ([a-z]+)", page.read_text())
+    assert set(told) <= targets
+
+
+def test_files_and_tests_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    there = {p.name for folder in ("plugins", "dags", "tests") for p in (ROOT / folder).rglob("*.py")}
+    told = set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text))
+    assert len(told) > 20
+    assert told <= there
+
+
+def test_the_confs_of_the_manual_and_the_pages_are_valid() -> None:
+    manual = ast.get_docstring(ast.parse((ROOT / "dags/user_ownership_transfer.py").read_text())) or ""
+    texts = [manual, *(p.read_text() for p in PAGES)]
+    found = [json.loads(c) for text in texts for c in re.findall(r'\{"from_user": "[^{}]*\}', text)]
+    assert len(found) >= 3
+    for conf in found:
+        assert len(manual_events(conf, run_id="r", at_ms=1_767_225_601_000)) == 1
+
+
+def test_the_example_of_the_settings_is_valid() -> None:
+    example = re.search(r"(?m)^    (\{.*\})$", section(OPERATIONS, "Settings"))
+    assert example
+    assert Settings.parse(example[1]).env == "prod"
+
+
+def test_the_picture_is_text_for_both_themes() -> None:
+    from xml.etree import ElementTree as ET
+
+    text = (ROOT / "docs/images/flow.svg").read_text()
+    root = ET.fromstring(text)  # noqa: S314  # our own file
+    assert root.attrib["role"] == "img"
+    assert "prefers-color-scheme: dark" in text
+    shown = {"".join(t.itertext()) for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    tasks = re.findall(r"def (\w+)\(", (ROOT / "dags/user_ownership_transfer.py").read_text())
+    assert set(tasks) - {"transfer"} < shown
