@@ -85,7 +85,7 @@ class PullTransferEvents(BaseSensorOperator):
             pulled.claimed, len(pulled.slices),
         )  # fmt: skip
         for mid, why in pulled.waits.items():
-            self.log.log(30 if mid in asked else 20, "event %s stays in the queue: it %s", mid, why)
+            self.log.log(30 if mid in asked else 20, "event %s is not in this run: it %s", mid, why)
 
 
 def _ms(at: datetime) -> int:

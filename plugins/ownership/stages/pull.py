@@ -98,7 +98,7 @@ def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled)
             rejected=pulled.rejected + len(accepted.rejected),
             claimed=len(before) + len(held),
             follow_ups=pulled.follow_ups + follow_ups,
-            waits=_waits(choice, [e.mid for e, _ in order.events]),
+            waits=_waits(choice, [e.mid for e, _ in order.events]) | _ended(parts, order, accepted.known),
         ),
         choice.young_until_ms,
     )
@@ -194,6 +194,16 @@ def most_slices(parts: Parts) -> int:
     """Upper bound on mapped instances of a stage."""
     settings = parts.settings
     return min(settings.max_mapped, settings.parallelism or settings.max_mapped)
+
+
+def _ended(parts: Parts, order: Order, known: Collection[str]) -> dict[str, str]:
+    """Events of the conf that the ledger has as final: there is nothing to do for them."""
+    asked = {e.mid for e, _ in order.events} & set(known)
+    return {
+        mid: f"is {row.state} already; without its mid it is a new transfer"
+        for mid, row in parts.ledger.read(asked).items()
+        if row.final
+    }
 
 
 def _waits(choice: Choice, asked: Collection[str]) -> dict[str, str]:

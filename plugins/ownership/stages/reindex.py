@@ -156,7 +156,8 @@ def _commit(
     parts, phases = working.parts, list(phases)
     if not phases:
         return 0, {}
-    planned, images = parts.changes.read(working.buckets)
+    mids = {m for p in phases for h in p.held for m in (h.mid, *working.events[h.mid].plan_of)}
+    planned, images = parts.changes.read({m: n for m, n in working.buckets.items() if m in mids})
     images = judge(parts, images)
     now = datetime.now(UTC)
     settled = [

@@ -37,12 +37,16 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str]) -> tupl
     events: Counter[str] = Counter()
     batches: Counter[str] = Counter()
     failures: dict[str, str] = {}
+    ended: list[Held] = []
     waiting: list[Held] = []
     failed: list[Held] = []
     lags: list[float] = []
     for h in held:
-        row = rows[h.mid]
+        row = rows.get(h.mid)
+        if row is None:
+            continue  # older than the ledger's retention
         if row.final:
+            ended.append(h)
             events[row.state] += 1
             batches.update(batches_of([row.counts]))
             if row.completed_at:
@@ -58,6 +62,8 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str]) -> tupl
             failed.append(h)
     unsaid = [h for h in failed if rows[h.mid].state != FAILED]
     parts.ledger.fail([(h, failures[h.mid], rows[h.mid].attempts + 1) for h in unsaid])
+    # Their rows are gone, unless a stage died between the event's last state and its open row.
+    parts.open_list.remove([h for h in ended if h.mid in mine])
     parts.open_list.release(waiting, next_try_ms=0)
     now = now_ms()
     by_attempts: dict[int, list[Held]] = {}
