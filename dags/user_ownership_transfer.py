@@ -29,9 +29,9 @@ a run repeated, a window backfilled at any time: `airflow backfill create --dag-
 --from-date … --to-date … --reprocess-behavior failed`.
 
 **Red run?** Open `settle`, XCom `return_value`: `failures` has the reason of each event. Failed events stay in the
-queue and are tried again by themselves; until then they block later events of the same users. *pull red*: a
-connection or setting is wrong, the message says which. *lookup red*: User-Org or LMS is down. *update red*:
-Cassandra. *reindex red*: Elasticsearch, or the proof still finds something. Runbooks: `docs/operations.md`.
+queue and are tried again by themselves; until then they block later events of the same users. A stage that is *up for
+retry* waits for a service or a store: its log names it. *pull red*: a connection or setting is wrong, the message
+says which. *settle red*: Cassandra is out of reach. Runbooks: `docs/operations.md`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from ownership.errors import Unavailable
+from ownership.events import folded
 from ownership.plan import LIVE_STATUSES, BatchId
 from ownership.service import Service, at
 
@@ -17,7 +18,7 @@ is told otherwise, which the service does not (Sunbird-Lern lms-service): a coun
 USERS_PER_SEARCH = 500
 
 Owners = tuple[frozenset[str], BatchId]
-"""The users (lower-cased) that a hit's document names, and the batch."""
+"""The users (folded) that a hit's document names, and the batch."""
 
 
 class WindowExceeded(Exception):
@@ -78,16 +79,17 @@ class BatchSearch:
 
     def _hit(self, item: Any) -> Owners:
         course, batch = at(item, "courseId"), at(item, "batchId")
-        if not isinstance(course, str) or not isinstance(batch, str) or not course or not batch:
-            raise Unavailable(self._service.name, "shows a batch without courseId and batchId")
-        return owners(item), BatchId(course, batch)
+        if not isinstance(batch, str) or not batch:
+            raise Unavailable(self._service.name, "shows a batch without batchId")
+        # A document that names no course belongs to no row; the plan will say that it is gone.
+        return owners(item), BatchId(course if isinstance(course, str) else "", batch)
 
 
 def owners(document: dict[str, Any]) -> frozenset[str]:
-    """Users that a document names, lower-cased as the index compares them."""
+    """Users that a document names, folded as the index compares them."""
     creator, mentors = document.get("createdBy"), document.get("mentors")
     named = [creator, *(mentors if isinstance(mentors, list) else [mentors])]
-    return frozenset(u.lower() for u in named if isinstance(u, str))
+    return frozenset(folded(u) for u in named if isinstance(u, str))
 
 
 def _chunks(items: list[str], size: int) -> Iterator[list[str]]:

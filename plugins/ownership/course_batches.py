@@ -66,7 +66,8 @@ class CourseBatches:
     def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
         by_course: dict[str, list[str]] = defaultdict(list)
         for i in ids:
-            by_course[i.course_id].append(i.batch_id)
+            if i.course_id and i.batch_id:  # a stray document may name no course: there is no such row
+                by_course[i.course_id].append(i.batch_id)
         cql = f"SELECT {columns} FROM {self._table} WHERE courseid = ? AND batchid IN ?"
         values = [(c, list(b)) for c, all_ in by_course.items() for b in chunks(all_, IDS_PER_READ)]
         return [r for rows in self._cql.select_each(cql, values) for r in rows]

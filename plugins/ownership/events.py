@@ -38,6 +38,27 @@ Identifier = Annotated[
 """An id as it may go into a bound parameter, a URL path segment or a terms query."""
 
 
+def folded(user_id: str) -> str:
+    """A user id as it is compared: the platform's services and its index ignore case."""
+    return user_id.lower()
+
+
+def _not_reserved(mid: str) -> str:
+    if mid.startswith("rejected:"):
+        raise ValueError("begins with 'rejected:', which names the rows of rejected messages")
+    return mid
+
+
+MessageId = Annotated[
+    str,
+    # A manual run's mid holds its run id, which may have 250 characters.
+    StringConstraints(strict=True, min_length=1, max_length=300),
+    AfterValidator(_printable),
+    AfterValidator(_not_reserved),
+]
+"""An event's own id."""
+
+
 class OrderKey(NamedTuple):
     """Place of an event in the one order: time (epoch ms), partition, offset, mid."""
 
@@ -48,7 +69,7 @@ class OrderKey(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """What ordering and planning need of an event: its place and its two users."""
+    """What ordering and planning need of an event: its place and its two users, as it spells them."""
 
     key: OrderKey
     from_user: str
@@ -60,9 +81,19 @@ class Transfer(NamedTuple):
         return self.key.mid
 
     @property
+    def source(self) -> str:
+        """The user who gives, folded."""
+        return folded(self.from_user)
+
+    @property
+    def target(self) -> str:
+        """The user who receives, folded."""
+        return folded(self.to_user)
+
+    @property
     def users(self) -> frozenset[str]:
-        """Both users."""
-        return frozenset((self.from_user, self.to_user))
+        """Both users, folded."""
+        return frozenset((self.source, self.target))
 
 
 class _Part(BaseModel):
@@ -85,7 +116,7 @@ class TransferEvent(_Part):
 
     eid: Literal["BE_JOB_REQUEST"]
     ets: Annotated[int, Field(strict=True, gt=0, lt=2**53)]
-    mid: Identifier
+    mid: MessageId
     edata: _Edata
 
     @property
@@ -144,6 +175,16 @@ def event_from(value: Any) -> TransferEvent:
         raise Poison(explain(e)) from None
     except RecursionError:
         raise Poison("the JSON is nested too deeply") from None
+
+
+def readable_mid(message: bytes) -> str | None:
+    """The mid of a message that is no event, where it can be read: helps to find it in the ledger."""
+    try:
+        value = json.loads(message[:MAX_EVENT_BYTES])
+    except (ValueError, RecursionError):
+        return None
+    mid = value.get("mid") if isinstance(value, dict) else None
+    return mid[:256] if isinstance(mid, str) and not _UNPRINTABLE.search(mid) else None
 
 
 def same_payload(one: bytes, other: bytes) -> bool:

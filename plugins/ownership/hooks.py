@@ -216,7 +216,11 @@ def base_url(conn_id: str, override: str | None = None) -> str:
     if not host:
         raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
     url = host if "://" in host else f"{conn.schema or 'http'}://{host}"
-    return f"{url}:{conn.port}" if conn.port and urlsplit(url).port is None else url
+    try:
+        has_port = urlsplit(url).port is not None
+    except ValueError as e:
+        raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
+    return url if has_port or not conn.port else f"{url}:{conn.port}"
 
 
 def elasticsearch_client() -> Elasticsearch:

@@ -20,6 +20,7 @@ from ownership.events import (
     TransferEvent,
     order_time,
     parse_event,
+    readable_mid,
     same_payload,
 )
 from ownership.ledger import Arrival, EventRow, Ledger, Origin
@@ -119,7 +120,8 @@ class Inbox:
                 event = parse_event(message.value)
                 self._refuse_old(message)
             except Poison as poison:
-                rejected.append((message, _rejection(message, str(poison))))
+                mid = readable_mid(message.value)
+                rejected.append((message, _rejection(message, str(poison), message_mid=mid)))
                 continue
             origin = Origin("kafka", message.topic, message.partition, message.offset, message.kafka_ms)
             arrivals.append(_arrival(event, message.value, origin, t=order_time(event.ets, message.kafka_ms)))

@@ -8,28 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from ownership.events import Transfer
+from ownership.events import Transfer, folded
 
 Moves = dict[str, str]
-"""Where a user's batches end up. A user who is not in it keeps them."""
+"""Where a user's batches end up: folded id -> id as it is to be written. Who is not in it keeps them."""
 
 
 def compose(moves: Mapping[str, str], event: Transfer) -> Moves:
     """`moves`, then `event`: whatever ended at the event's old user goes on to its new user."""
-    after = {u: event.to_user if v == event.from_user else v for u, v in moves.items()}
-    after.setdefault(event.from_user, event.to_user)
-    after.setdefault(event.to_user, event.to_user)
+    after = _passed_on(moves, event)
+    after.setdefault(event.source, event.to_user)
+    after.setdefault(event.target, event.to_user)
     return after
+
+
+def _passed_on(moves: Mapping[str, str], event: Transfer) -> Moves:
+    return {u: event.to_user if folded(v) == event.source else v for u, v in moves.items()}
 
 
 def idempotent(moves: Mapping[str, str]) -> bool:
     """True if applying `moves` to its own result changes nothing."""
-    return all(moves.get(v, v) == v for v in moves.values())
+    return all(folded(moves.get(folded(v), v)) == folded(v) for v in moves.values())
 
 
 def sources(moves: Mapping[str, str]) -> frozenset[str]:
-    """Users whose batches move away."""
-    return frozenset(u for u, v in moves.items() if u != v)
+    """Users (folded) whose batches move away."""
+    return frozenset(u for u, v in moves.items() if u != folded(v))
 
 
 def lanes(events: Iterable[Transfer]) -> list[list[Transfer]]:
@@ -45,10 +49,10 @@ def lanes(events: Iterable[Transfer]) -> list[list[Transfer]]:
 
     ordered = sorted(events)
     for e in ordered:
-        parent[root(e.from_user)] = root(e.to_user)
+        parent[root(e.source)] = root(e.target)
     groups: dict[str, list[Transfer]] = {}
     for e in ordered:
-        groups.setdefault(root(e.from_user), []).append(e)
+        groups.setdefault(root(e.source), []).append(e)
     return list(groups.values())
 
 
@@ -86,9 +90,9 @@ def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Mov
         if event in phase_events:
             moves, own = compose(moves, event), compose(own, event)
         else:
-            moves = {u: event.to_user if v == event.from_user else v for u, v in moves.items()}
+            moves = _passed_on(moves, event)
     # A target whose batches a completed event passed on is no source: it keeps what it got since.
-    return {u: v if own[u] != u else u for u, v in moves.items()}
+    return {u: v if folded(own[u]) != u else own[u] for u, v in moves.items()}
 
 
 def pack(groups: Sequence[Sequence[Transfer]], most: int) -> list[list[Transfer]]:
@@ -102,8 +106,12 @@ def pack(groups: Sequence[Sequence[Transfer]], most: int) -> list[list[Transfer]
 
 
 def label(events: Collection[Transfer]) -> str:
-    """Name of a slice in the UI: its first pair and how many more, 250 characters at most."""
+    """Name of a slice in the UI: its first pair, ids cut to what tells them apart, and how many more."""
     pairs = list(dict.fromkeys((e.from_user, e.to_user) for e in sorted(events)))
-    first = f"{pairs[0][0][:36]} → {pairs[0][1][:36]}" if pairs else "nothing"
+    first = " → ".join(map(_short, pairs[0])) if pairs else "nothing"
     more = f" + {len(pairs) - 1} more" if len(pairs) > 1 else ""
     return f"{first}{more} ({len(events)} events)" if len(events) > 1 else first
+
+
+def _short(user_id: str) -> str:
+    return user_id if len(user_id) <= 20 else f"{user_id[:12]}…"

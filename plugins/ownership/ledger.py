@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ownership.cql import Cql, Statement
-from ownership.events import OrderKey, Transfer
+from ownership.events import OrderKey, Transfer, folded
 from ownership.open_list import Held
 from ownership.schema import BY_HOUR, BY_USER, EVENT
 
@@ -182,7 +182,7 @@ class Ledger:
             f"SELECT mid FROM {self._by_user} "
             "WHERE user_id = ? AND (t, kafka_partition, kafka_offset, mid) > (?, ?, ?, ?)"
         )
-        rows = self._cql.select(cql, (event.transfer.from_user, *event.transfer.key))
+        rows = self._cql.select(cql, (event.transfer.source, *event.transfer.key))
         return list(self.read({r.mid for r in rows}).values())
 
     def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
@@ -192,7 +192,7 @@ class Ledger:
         """
         cql = f"SELECT mid, to_user FROM {self._by_user} WHERE user_id = ? AND t >= ?"
         rows = self._cql.select_each(cql, [(u, since_ms) for u in sorted(users)])
-        mids = {r.mid for some in rows for r in some if r.to_user in users}
+        mids = {r.mid for some in rows for r in some if folded(r.to_user) in users}
         return [e for e in self.read(mids).values() if e.state == COMPLETED and e.reproved_at is None]
 
     def of_hours(self, start_ms: int, end_ms: int) -> list[str]:

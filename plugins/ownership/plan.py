@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ownership.events import Transfer
+from ownership.events import Transfer, folded
 
 LIVE_STATUSES = (0, 1)
 """Upcoming and ongoing; 2 is completed (Sunbird-Lern lms-service)."""
@@ -36,9 +36,14 @@ class Row(NamedTuple):
         """The two fields that a transfer may change."""
         return self.created_by, self.mentors
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Creator and mentors."""
+        return (self.created_by, *self.mentors) if self.created_by is not None else self.mentors
+
     def names(self, users: Collection[str]) -> bool:
-        """True if a user of `users` created or mentors the batch."""
-        return self.created_by in users or any(m in users for m in self.mentors)
+        """True if a user of `users` (folded) created or mentors the batch."""
+        return any(folded(u) in users for u in self.named)
 
 
 class Hop(NamedTuple):
@@ -50,14 +55,14 @@ class Hop(NamedTuple):
 
 
 def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = ()) -> Row:
-    """`row` with its owners mapped, except users in `keep`.
+    """`row` with its owners mapped by folded id, except users in `keep` (folded).
 
     Mentors keep their order and lose repeats, but only where a mentor is mapped: a list that
     the transfer does not concern is not touched.
     """
 
     def mapped(user: str) -> str:
-        return user if user in keep else moves.get(user, user)
+        return user if folded(user) in keep else moves.get(folded(user), user)
 
     mentors = tuple(map(mapped, row.mentors))
     return row._replace(
@@ -75,9 +80,9 @@ def hops(events: Sequence[Transfer], before: Row, after: Row, keep: Collection[s
     steps: list[Hop] = []
     row = before
     for event in events:
-        if event.from_user in keep:
+        if event.source in keep:
             continue
-        then = applied({event.from_user: event.to_user}, row)
+        then = applied({event.source: event.to_user}, row)
         if then != row:
             steps.append(Hop(event.mid, row, then))
             row = then
@@ -87,9 +92,9 @@ def hops(events: Sequence[Transfer], before: Row, after: Row, keep: Collection[s
 
 
 def role(row: Row, users: Collection[str]) -> str:
-    """How `users` own the row: ``created``, ``mentored``, ``created+mentored`` or empty."""
+    """How `users` (folded) own the row: ``created``, ``mentored``, ``created+mentored`` or empty."""
     parts = (
-        ("created", row.created_by in users),
-        ("mentored", any(m in users for m in row.mentors)),
+        ("created", row.created_by is not None and folded(row.created_by) in users),
+        ("mentored", any(folded(m) in users for m in row.mentors)),
     )
     return "+".join(name for name, holds in parts if holds)

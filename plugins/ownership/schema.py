@@ -27,45 +27,111 @@ QUEUE = "open"
 # The open list sees many deletes in one partition: short gc_grace, an hourly flush and eager
 # tombstone compaction keep its reads short. A row that comes back from the dead is harmless:
 # the next claim finds its event final and removes it again.
-_TABLES = {
-    OPEN: """
-        queue text, version bigint static,
-        t bigint, kafka_partition int, kafka_offset bigint, mid text,
-        from_user text, to_user text, accepted_ms bigint,
-        claim_token bigint, holder text, until_ms bigint, next_try_ms bigint, done boolean,
-        PRIMARY KEY (queue, t, kafka_partition, kafka_offset, mid)
-    """,
-    EVENT: """
-        mid text PRIMARY KEY,
-        state text, verdict text, reason text,
-        source text, topic text, kafka_partition int, kafka_offset bigint, kafka_ms bigint,
-        message_mid text, payload blob,
-        t bigint, ets bigint, from_user text, to_user text, organisation_id text,
-        late boolean, claim_token bigint, run_id text, attempts int,
-        plan_of set<text>, buckets int, counts map<text, int>,
-        received_at timestamp, planned_at timestamp, applied_at timestamp,
-        completed_at timestamp, ended_at timestamp, reproved_at timestamp
-    """,
-    BY_HOUR: """
-        hour bigint, t bigint, kafka_partition int, kafka_offset bigint, mid text, kafka_ms bigint,
-        PRIMARY KEY (hour, t, kafka_partition, kafka_offset, mid)
-    """,
-    BY_USER: """
-        user_id text, t bigint, kafka_partition int, kafka_offset bigint, mid text,
-        from_user text, to_user text,
-        PRIMARY KEY (user_id, t, kafka_partition, kafka_offset, mid)
-    """,
-    CHANGE: """
-        mid text, bucket int, courseid text, batchid text, claim_token bigint, image timeuuid,
-        role text, status int, hop int, hops int,
-        before_createdby text, before_mentors frozen<list<text>>,
-        after_createdby text, after_mentors frozen<list<text>>,
-        row_before_createdby text, row_before_mentors frozen<list<text>>,
-        row_after_createdby text, row_after_mentors frozen<list<text>>,
-        outcome text, row_at timestamp, document_at timestamp,
-        PRIMARY KEY ((mid, bucket), courseid, batchid, claim_token, image)
-    """,
+_TABLES: dict[str, tuple[dict[str, str], str]] = {
+    OPEN: (
+        {
+            "queue": "text",
+            "version": "bigint static",
+            "t": "bigint",
+            "kafka_partition": "int",
+            "kafka_offset": "bigint",
+            "mid": "text",
+            "from_user": "text",
+            "to_user": "text",
+            "accepted_ms": "bigint",
+            "claim_token": "bigint",
+            "holder": "text",
+            "until_ms": "bigint",
+            "next_try_ms": "bigint",
+            "done": "boolean",
+        },
+        "queue, t, kafka_partition, kafka_offset, mid",
+    ),
+    EVENT: (
+        {
+            "mid": "text",
+            "state": "text",
+            "verdict": "text",
+            "reason": "text",
+            "source": "text",
+            "topic": "text",
+            "kafka_partition": "int",
+            "kafka_offset": "bigint",
+            "kafka_ms": "bigint",
+            "message_mid": "text",
+            "payload": "blob",
+            "t": "bigint",
+            "ets": "bigint",
+            "from_user": "text",
+            "to_user": "text",
+            "organisation_id": "text",
+            "late": "boolean",
+            "claim_token": "bigint",
+            "run_id": "text",
+            "attempts": "int",
+            "plan_of": "set<text>",
+            "buckets": "int",
+            "counts": "map<text, int>",
+            "received_at": "timestamp",
+            "planned_at": "timestamp",
+            "applied_at": "timestamp",
+            "completed_at": "timestamp",
+            "ended_at": "timestamp",
+            "reproved_at": "timestamp",
+        },
+        "mid",
+    ),
+    BY_HOUR: (
+        {
+            "hour": "bigint",
+            "t": "bigint",
+            "kafka_partition": "int",
+            "kafka_offset": "bigint",
+            "mid": "text",
+            "kafka_ms": "bigint",
+        },
+        "hour, t, kafka_partition, kafka_offset, mid",
+    ),
+    BY_USER: (
+        {
+            "user_id": "text",
+            "t": "bigint",
+            "kafka_partition": "int",
+            "kafka_offset": "bigint",
+            "mid": "text",
+            "from_user": "text",
+            "to_user": "text",
+        },
+        "user_id, t, kafka_partition, kafka_offset, mid",
+    ),
+    CHANGE: (
+        {
+            "mid": "text",
+            "bucket": "int",
+            "courseid": "text",
+            "batchid": "text",
+            "claim_token": "bigint",
+            "image": "timeuuid",
+            "role": "text",
+            "status": "int",
+            "hop": "int",
+            "hops": "int",
+            "before_createdby": "text",
+            "before_mentors": "frozen<list<text>>",
+            "after_createdby": "text",
+            "after_mentors": "frozen<list<text>>",
+            "row_before_createdby": "text",
+            "row_before_mentors": "frozen<list<text>>",
+            "row_after_createdby": "text",
+            "row_after_mentors": "frozen<list<text>>",
+            "outcome": "text",
+            "row_at": "timestamp",
+            "document_at": "timestamp",
+        },
+        "(mid, bucket), courseid, batchid, claim_token, image",
+    ),
 }
+"""Columns with their types, and the primary key."""
 
 _QUEUE_OPTIONS = (
     "gc_grace_seconds = 3600 AND memtable_flush_period_in_ms = 3600000 AND compaction = "
@@ -75,19 +141,29 @@ _QUEUE_OPTIONS = (
 
 
 def create(cql: Cql, settings: Settings) -> list[str]:
-    """Create what is missing and set the retention; may be repeated. Returns the tables' names.
+    """Create the tables and columns that are missing and set the retention; may be repeated.
 
-    The keyspace must exist: its replication is the platform's decision.
+    The keyspace must exist: its replication is the platform's decision. Returns the tables' names.
     """
     keyspace = settings.ledger_keyspace
-    for table, columns in _TABLES.items():
-        cql.session.execute(f"CREATE TABLE IF NOT EXISTS {keyspace}.{table} ({columns})", timeout=60)
-        options = (
-            _QUEUE_OPTIONS
-            if table == OPEN
-            else f"default_time_to_live = {settings.retention_days * 24 * 3600}"
-        )
-        cql.session.execute(f"ALTER TABLE {keyspace}.{table} WITH {options}", timeout=60)
+    retention = settings.retention_days * 24 * 3600
+
+    def run(statement: str) -> None:
+        cql.session.execute(statement, timeout=60)
+
+    for table, (columns, key) in _TABLES.items():
+        options = _QUEUE_OPTIONS if table == OPEN else f"default_time_to_live = {retention}"
+        declared = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        run(f"CREATE TABLE IF NOT EXISTS {keyspace}.{table} ({declared}, PRIMARY KEY ({key})) WITH {options}")
+    cluster = cql.session.cluster
+    cluster.refresh_keyspace_metadata(keyspace)
+    there = cluster.metadata.keyspaces[keyspace].tables
+    for table, (columns, _) in _TABLES.items():
+        # From an earlier version: its rows simply have no value in a column that is new.
+        for name in columns.keys() - there[table].columns.keys():
+            run(f"ALTER TABLE {keyspace}.{table} ADD {name} {columns[name]}")
+        if table != OPEN and there[table].options.get("default_time_to_live") != retention:
+            run(f"ALTER TABLE {keyspace}.{table} WITH default_time_to_live = {retention}")
     cql.conditional(f"INSERT INTO {keyspace}.{OPEN} (queue, version) VALUES (?, ?) IF NOT EXISTS", (QUEUE, 0))
     return [f"{keyspace}.{table}" for table in _TABLES]
 
@@ -117,9 +193,15 @@ def check(cql: Cql, settings: Settings) -> None:
             f"{', '.join(sorted(missing))}: it is no course_batch table; set 'lms-cassandra.course_batch.table'."
         )
     ledger = keyspaces.get(settings.ledger_keyspace)
-    absent = [t for t in _TABLES if ledger is None or t not in ledger.tables]
+    tables = ledger.tables if ledger is not None else {}
+    absent = [
+        table if table not in tables else f"{table}.{column}"
+        for table, (columns, _) in _TABLES.items()
+        for column in (columns if table in tables else [""])
+        if table not in tables or column not in tables[table].columns
+    ]
     if absent:
         raise SettingsError(
-            f"The ledger lacks table {', '.join(absent)} in keyspace '{settings.ledger_keyspace}': "
+            f"The ledger lacks {', '.join(absent)} in keyspace '{settings.ledger_keyspace}': "
             "run `python -m ownership.create_ledger`, or set 'ledger.keyspace'."
         )

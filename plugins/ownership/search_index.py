@@ -21,6 +21,7 @@ from elasticsearch import (
 
 from ownership.batches import Owners, owners
 from ownership.errors import SettingsError, Unavailable
+from ownership.events import folded
 from ownership.open_list import chunks
 from ownership.plan import LIVE_STATUSES, BatchId
 
@@ -169,7 +170,7 @@ class SearchIndex:
 
         :raises Unavailable: also on a partial answer: a missing shard is no empty shard.
         """
-        for some in chunks(sorted({u.lower() for u in user_ids}), USERS_PER_SEARCH):
+        for some in chunks(sorted({folded(u) for u in user_ids}), USERS_PER_SEARCH):
             query = {
                 "bool": {
                     "filter": [
@@ -247,6 +248,8 @@ def _call(action: Callable[[], T]) -> T:
     except NotFoundError:
         raise
     except (AuthenticationException, AuthorizationException) as e:
+        if "cluster_block_exception" in str(e.message):  # read-only, by an operator or a full disk: it ends
+            raise Unavailable(PART, e.message) from None
         raise SettingsError(
             f"Elasticsearch refuses access: {e.message}. Check login and grants of Connection "
             "'elasticsearch_default'."
@@ -274,7 +277,8 @@ def _document(doc: Mapping[str, Any]) -> Document:
 
 def _hit(hit: Mapping[str, Any]) -> Owners:
     source = hit.get("_source") or {}
-    return owners(source), BatchId(source.get("courseId") or "", source.get("batchId") or hit["_id"])
+    course = source.get("courseId")
+    return owners(source), BatchId(course if isinstance(course, str) else "", hit["_id"])
 
 
 def _plain(value: Any) -> Any:

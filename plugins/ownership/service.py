@@ -16,7 +16,7 @@ from ownership.errors import SettingsError, Unavailable
 MAX_BYTES = 32 * 1024 * 1024
 """An answer larger than this is refused: 1,000 batches have less than 1 MiB."""
 CALL_SECONDS = 20.0
-"""Bound on one whole call, however slowly the bytes drip."""
+"""Bound on the body of an answer, however slowly its bytes drip."""
 CONCURRENT = 16
 """Calls under way at once to one service."""
 

@@ -24,6 +24,9 @@ from ownership.stages.working import Claim
 
 log = structlog.get_logger(__name__)
 
+EVENTS_LOGGED = 50
+"""Failed events of a slice that get a line each; all are in the ledger."""
+
 
 def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
     """`lookup_users` of one slice."""
@@ -62,9 +65,7 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
     """
     ti = get_current_context()["ti"]
     if slices is None:
-        raise_missing = "pull_transfer_events did not end: see its log"
-        ti.xcom_push(key="summary", value={"failures": {"pull_transfer_events": raise_missing}})
-        return {"failures": {"pull_transfer_events": raise_missing}}
+        return {"failures": {"pull_transfer_events": "did not end: its log says why"}}
     with opened_parts() as parts:
         given = [Slice.model_validate(s) for s in slices]
         summary, lags = settling.settle(parts, given, dict((pulled or {}).get("waits", {})))
@@ -86,7 +87,8 @@ def verdict(summary: Mapping[str, Any]) -> None:
     """
     told = Summary.model_validate({k: v for k, v in summary.items() if k in Summary.model_fields})
     reasons = "; ".join(f"{mid}: {why}" for mid, why in list(told.failures.items())[:5])
-    raise AirflowFailException(f"{told.failed} events failed and will be tried again. {reasons}")
+    what = f"{told.failed} events failed and will be tried again. " if told.failed else ""
+    raise AirflowFailException(what + reasons)
 
 
 def _held(work: Work) -> list[Held]:
@@ -95,6 +97,8 @@ def _held(work: Work) -> list[Held]:
 
 def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[Held]) -> dict[str, Any]:
     """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry."""
+    if not held:
+        return given.step((), events={}).model_dump(mode="json")
     context = get_current_context()
     ti = context["ti"]
     bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
@@ -124,6 +128,11 @@ def _leave(parts: Parts, held: Sequence[Held], run_id: str, why: str, seconds: f
         rows = parts.ledger.read([h.mid for h in held])
         open_ = [h for h in held if h.mid in rows and not rows[h.mid].final]
         parts.ledger.fail([(h, why, rows[h.mid].attempts) for h in open_])
+        for h in open_[:EVENTS_LOGGED]:
+            log.warning(
+                "transfer failed",
+                mid=h.mid, from_user=h.transfer.from_user, to_user=h.transfer.to_user, run_id=run_id, why=why,
+            )  # fmt: skip
         if seconds:
             lives_ms = int(seconds * 1000) + parts.settings.claim_seconds * 1000
             Claim(parts, open_, run_id).renew(lives_ms)

@@ -1,7 +1,8 @@
 """The input topic and its dead letters.
 
 Partitions are assigned, not subscribed to: no rebalance, and no offset moves unless `commit`
-is called. A group with live members (say the old job, still running) refuses the commit.
+is called. A group with subscribed, live members refuses the commit. (The old Flink job assigns its
+partitions too: nothing can tell that it still runs.)
 """
 
 from __future__ import annotations
@@ -155,6 +156,15 @@ class Topic:
             finally:
                 self._consumer.unassign()
 
+    def claim_offsets(self, spans: Sequence[Span]) -> None:
+        """Commit what is committed already, before anything is read.
+
+        A group that refuses this would refuse the real commit when the ledger has the messages.
+
+        :raises SettingsError: if the group has live members.
+        """
+        self.commit([s._replace(end=s.start) for s in spans if s.start < s.end])
+
     def commit(self, spans: Sequence[Span]) -> None:
         """Commit the ends of `spans`, synchronously.
 
@@ -169,8 +179,8 @@ class Topic:
             except KafkaException as e:
                 if e.args[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
                     raise SettingsError(
-                        f"The consumer group of topic '{self.name}' has live members (is the old job "
-                        "still running?): stop them, or set another 'kafka.groupId'."
+                        f"The consumer group of topic '{self.name}' has live members: stop them, "
+                        "or set another 'kafka.groupId'."
                     ) from None
                 raise
             for t in done or []:

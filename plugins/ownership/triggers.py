@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
 """Pause after an error; the triggerer would restart us once a second."""
-QUEUE_EVERY = 2.0
+QUEUE_EVERY = 1.0
 """Seconds between two looks at the open list."""
 GAUGE_EVERY = 15.0
 

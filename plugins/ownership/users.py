@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from ownership.errors import Unavailable
+from ownership.events import folded
 from ownership.service import Answer, Service, at, concurrently
 
 
@@ -28,7 +29,7 @@ Lookup = User | Unknown | Unavailable
 
 def same_id(one: str, other: str) -> bool:
     """Ids of the platform differ in more than case."""
-    return one.casefold() == other.casefold()
+    return folded(one) == folded(other)
 
 
 class Users:

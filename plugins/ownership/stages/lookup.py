@@ -13,7 +13,7 @@ from ownership.changes import Place, Planned, buckets_for, place
 from ownership.contracts import Phase, Slice, Work, packed
 from ownership.errors import Transient, Unavailable
 from ownership.lanes import fold, lanes, phase, sources
-from ownership.ledger import PLANNED, VALID, EventRow
+from ownership.ledger import PLANNED, RECEIVED, VALID, EventRow
 from ownership.open_list import Held, chunks
 from ownership.parts import Parts, now_ms
 from ownership.plan import BatchId, Row
@@ -66,7 +66,7 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
         _fail(parts, judged.outages, rows)
         raise Transient(next(iter(outages.values())))
     _fail(parts, judged.outages, rows)
-    parts.ledger.note_each([(h, {"reason": f"{WAITS}{why}"}) for h, why in waiting])
+    parts.ledger.note_each([(h, {"state": RECEIVED, "reason": f"{WAITS}{why}"}) for h, why in waiting])
 
     counts = {"skipped": len(judged.skipped), "failed": len(outages), "waiting": len(waiting)}
     failures = {h.mid: why for h, why in judged.outages}
@@ -88,7 +88,9 @@ def _judge(
     undecided = [h for h in events if rows[h.mid].verdict is None]
     different = [h for h in undecided if not same_id(h.transfer.from_user, h.transfer.to_user)]
     found: dict[str, Lookup] = {}
-    for some in chunks(sorted({u for h in different for u in h.transfer.users}), USERS_AT_ONCE):
+    for some in chunks(
+        sorted({u for h in different for u in (h.transfer.from_user, h.transfer.to_user)}), USERS_AT_ONCE
+    ):
         found |= parts.users.read_all(some)
         claim.check()
     verdicts: list[tuple[Held, bool, str | None]] = []
@@ -151,7 +153,7 @@ def _phases(parts: Parts, judged: Judged) -> tuple[list[Phase], list[tuple[Held,
         after = [e for e in later if e.transfer and e.transfer.key > chosen[0].key]
         folded = fold(chosen, [e.transfer for e in after if e.transfer])
         own = sources(moves)
-        gave = [e.mid for e in after if e.transfer and e.transfer.to_user in own]
+        gave = [e.mid for e in after if e.transfer and e.transfer.target in own]
         phases.append(
             Phase(
                 events=packed(held[e.mid] for e in chosen),
@@ -177,7 +179,7 @@ def _plan(working: Working) -> int:
     parts = working.parts
     parts.index.refresh()
     hits = _discover(parts, working)
-    named: dict[BatchId, set[str]] = {batch: working.sources_of(users) for users, batch in hits}
+    named: dict[BatchId, frozenset[str]] = {batch: users & working.sources for users, batch in hits}
     old = {(p.place.mid, p.id) for p in parts.changes.read(working.buckets)[0]}
     given = parts.ledger.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS)
     recent = {

@@ -51,6 +51,7 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
     """
     judged_ms = now_ms()
     backlog = topic.backlog()
+    topic.claim_offsets(backlog)
     spans = [s for s in backlog if s.start < s.end]
     accepted = inbox.accept(topic.read(spans))
     topic.commit(backlog)

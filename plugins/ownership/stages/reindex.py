@@ -19,6 +19,7 @@ from ownership.changes import (
 )
 from ownership.contracts import Phase, Work
 from ownership.errors import Incomplete
+from ownership.events import folded
 from ownership.open_list import Held, chunks
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
@@ -81,8 +82,7 @@ def prove(working: Working, ids: Collection[BatchId]) -> tuple[dict[BatchId, Row
             return rows, []
         todo |= doubtful
     bad = [r for i in doubtful if (r := rows.get(i))]
-    users = [u for r in bad for u in (r.created_by, *r.mentors)]
-    unproven = working.phases_of(users)
+    unproven = working.phases_of(folded(u) for r in bad for u in r.named)
     # Documents that differ from rows which name no source belong to nobody in particular.
     return rows, unproven or list(working.phases)
 
@@ -126,7 +126,7 @@ def sync(
 def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
     """Search hits for the sources that neither an absent or finished row nor a right one explains."""
     parts = working.parts
-    hits = {batch: working.sources_of(users) for users, batch in parts.index.live_batches(working.sources)}
+    hits = {batch: users & working.sources for users, batch in parts.index.live_batches(working.sources)}
     if not hits:
         return set()
     rows = parts.rows.read(hits)
@@ -218,5 +218,5 @@ def _became(working: Working, row: Row | None, images: Iterable[Image]) -> str:
         return GONE
     if not row.live:
         return NOT_LIVE
-    targets = {working.moves[u] for u in working.sources}
+    targets = {folded(working.moves[u]) for u in working.sources}
     return ALREADY if row.names(targets) else CHANGED_ELSEWHERE

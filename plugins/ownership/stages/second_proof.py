@@ -55,7 +55,7 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
             )  # fmt: skip
     _sync(parts, {p.id for p in planned})
     parts.index.refresh()
-    users = {e.transfer.from_user for e in events if e.transfer}
+    users = {e.transfer.source for e in events if e.transfer}
     hits = list(parts.index.live_batches(users))
     follow_ups = 0
     if hits:
@@ -88,7 +88,7 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Col
     last: dict[tuple[str, str], EventRow] = {}
     for e in sorted((e for e in events if e.transfer), key=lambda e: e.transfer.key if e.transfer else ()):
         if e.transfer:
-            last[e.transfer.from_user, e.transfer.to_user] = e
+            last[e.transfer.source, e.transfer.target] = e
     count = 0
     for (from_user, _), event in last.items():
         if not any(r.names({from_user}) for r in rows) or event.transfer is None:
@@ -111,7 +111,7 @@ def _given_back(parts: Parts, event: EventRow) -> bool:
     """True if a later transfer gives, or gave, the old user batches again: they are theirs."""
     later = parts.ledger.later_than(event)
     return any(
-        e.transfer and event.transfer and e.transfer.to_user == event.transfer.from_user
+        e.transfer and event.transfer and e.transfer.target == event.transfer.source
         for e in later
         if e.state == COMPLETED or e.state not in FINAL_STATES
     )

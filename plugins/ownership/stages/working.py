@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from ownership.changes import APPLIED, MOVED, Image, Planned, place
 from ownership.contracts import Phase, Work
 from ownership.errors import TakenOver
-from ownership.events import Transfer
+from ownership.events import Transfer, folded
 from ownership.lanes import sources
 from ownership.ledger import EventRow
 from ownership.open_list import Held
@@ -77,7 +77,6 @@ class Working:
             self.moves |= p.moves
             self.phase_of |= dict.fromkeys(p.moves, p)
         self.sources = sources(self.moves)
-        self._lower = {u.lower(): u for u in self.sources}
         self._transfers = {id(p): [h.transfer for h in p.held] for p in self.phases}
         self._tokens = {h.mid: h.token for p in self.phases for h in p.held}
 
@@ -115,14 +114,10 @@ class Working:
         others = {m for e in self.events.values() for m in e.plan_of} - set(found)
         return found | {m: e.buckets for m, e in self.parts.ledger.read(others).items()}
 
-    def phases_of(self, users: Iterable[str | None]) -> list[Phase]:
-        """The phases whose sources are among `users`."""
+    def phases_of(self, users: Iterable[str]) -> list[Phase]:
+        """The phases whose sources are among `users` (folded)."""
         found = {id(p): p for u in users if u in self.sources and (p := self.phase_of[u])}
         return list(found.values())
-
-    def sources_of(self, lower_cased: Iterable[str]) -> set[str]:
-        """Sources as events spell them, from users as the index spells them."""
-        return {self._lower[u] for u in lower_cased if u in self._lower}
 
     def after(self, row: Row) -> Row:
         """What the row should be."""
@@ -134,7 +129,7 @@ class Working:
 
     def steps(self, before: Row, after: Row) -> list[Hop]:
         """The change told event by event."""
-        concerned = self.phases_of([before.created_by, *before.mentors])
+        concerned = self.phases_of(map(folded, before.named))
         events: list[Transfer] = sorted(t for p in concerned for t in self._transfers[id(p)])
         return hops(events, before, after, self.keep.get(before.id, frozenset()))
 
@@ -145,14 +140,14 @@ class Working:
     def planned(self, batch: BatchId, row: Row | None, named: Iterable[str]) -> list[Planned]:
         """Plan rows for a batch, one per phase it concerns, each under the event that first moves it.
 
-        `named`: sources that the batch's document names, for rows that name nobody any more.
+        `named`: users (folded) that the batch's document names, for rows that name nobody any more.
         """
         buckets = {mid: e.buckets for mid, e in self.events.items()}
-        users = [*(([row.created_by, *row.mentors]) if row else []), *named]
+        users = {*map(folded, row.named if row else ()), *named} & self.sources
         found = []
         for p in self.phases_of(users):
             events = self._transfers[id(p)]
-            mid = next((e.mid for e in events if e.from_user in users), events[0].mid)
+            mid = next((e.mid for e in events if e.source in users), events[0].mid)
             found.append(Planned(place(mid, batch, buckets.get(mid, 0)), batch))
         return found
 
@@ -167,10 +162,10 @@ class Working:
         for image in images:
             for at, _ in image.hops if image.outcome == APPLIED else ():
                 event = later.get(at.mid)
-                if event and event.transfer and event.transfer.to_user in self.sources:
-                    phase = self.phase_of[event.transfer.to_user]
+                if event and event.transfer and event.transfer.target in self.sources:
+                    phase = self.phase_of[event.transfer.target]
                     if event.transfer.key > phase.held[-1].transfer.key:
-                        keep[image.id].add(event.transfer.to_user)
+                        keep[image.id].add(event.transfer.target)
         return {batch: frozenset(users) for batch, users in keep.items()}
 
 
