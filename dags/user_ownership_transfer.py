@@ -30,8 +30,9 @@ a run repeated, a window backfilled at any time: `airflow backfill create --dag-
 
 **Red run?** Open `settle`, XCom `return_value`: `failures` has the reason of each event. Failed events stay in the
 queue and are tried again by themselves; until then they block later events of the same users. A stage that is *up for
-retry* waits for a service or a store: its log names it. *pull red*: a connection or setting is wrong, the message
-says which. *settle red*: Cassandra is out of reach. Runbooks: `docs/operations.md`.
+retry* waits for a part that is down: `lookup` for User-Org or LMS, `update` for Cassandra, `reindex` for
+Elasticsearch; its log says. *pull red*: a connection or setting is wrong, the message says which. *settle red*:
+Cassandra is out of reach. Runbooks: `docs/operations.md`.
 """
 
 from __future__ import annotations

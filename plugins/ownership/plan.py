@@ -67,8 +67,15 @@ def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = ()) -> R
     mentors = tuple(map(mapped, row.mentors))
     return row._replace(
         created_by=mapped(row.created_by) if row.created_by is not None else None,
-        mentors=tuple(dict.fromkeys(mentors)) if mentors != row.mentors else row.mentors,
+        mentors=_without_repeats(mentors) if mentors != row.mentors else row.mentors,
     )
+
+
+def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:
+    first: dict[str, str] = {}
+    for user in users:
+        first.setdefault(folded(user), user)
+    return tuple(first.values())
 
 
 def hops(events: Sequence[Transfer], before: Row, after: Row, keep: Collection[str] = ()) -> list[Hop]:

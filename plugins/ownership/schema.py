@@ -202,6 +202,6 @@ def check(cql: Cql, settings: Settings) -> None:
     ]
     if absent:
         raise SettingsError(
-            f"The ledger lacks {', '.join(absent)} in keyspace '{settings.ledger_keyspace}': "
+            f"The ledger lacks table or column {', '.join(absent)} in keyspace '{settings.ledger_keyspace}': "
             "run `python -m ownership.create_ledger`, or set 'ledger.keyspace'."
         )

@@ -113,7 +113,7 @@ def test_the_trail_followed_back_leads_to_where_each_batch_began(world: World) -
 
 def test_what_an_event_did_is_found_by_its_users(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
-    first, second = world.transfer(a, b), world.transfer(b, c)
+    first, second = world.transfer(a, b), world.transfer(b.upper(), c)
     world.whole_run()
     ledger = world.job.settings.ledger_keyspace
     found = {
@@ -124,9 +124,11 @@ def test_what_an_event_did_is_found_by_its_users(world: World) -> None:
                 (user,),
             )
         ]
-        for user in (a, b, c)
+        for user in (a, b, b.upper(), c)
     }
-    assert found == {a: [(first, a, b)], b: [(first, a, b), (second, b, c)], c: [(second, b, c)]}
+    # The key is in lower case, the rest as the event spells it.
+    by_b = [(first, a, b), (second, b.upper(), c)]
+    assert found == {a: by_b[:1], b: by_b, b.upper(): [], c: by_b[1:]}
 
 
 def test_an_image_is_durable_before_its_row_is_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

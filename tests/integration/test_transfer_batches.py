@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from transfer_world import World
 
@@ -128,6 +130,39 @@ def test_a_user_without_batches_completes_with_nothing_moved(world: World) -> No
     mid = world.transfer(old, new)
     assert world.whole_run().events == {"completed": 1}
     assert world.read(mid).counts == {}
+
+
+@pytest.mark.parametrize("event_spells", [str, str.upper, str.lower])
+@pytest.mark.parametrize("row_spells", [str, str.upper, str.lower])
+def test_ids_that_differ_in_case_only_are_one_user(
+    world: World, event_spells: Callable[[str], str], row_spells: Callable[[str], str]
+) -> None:
+    old, new = world.users("Old", "New")
+    there = row_spells(old)
+    batch = world.batch(created_by=there, mentors=("X", there, "y"))
+    mid = world.transfer(event_spells(old), new)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ("X", new, "y"))
+    assert world.outcomes(mid) == {batch.batch_id: "moved"}
+
+
+def test_the_new_user_is_written_as_the_event_spells_it_and_stays_as_it_is_where_it_was(world: World) -> None:
+    old, new = world.users("Old", "New")
+    moved, there = world.batch(created_by=old), world.batch(created_by=new, mentors=("x",))
+    world.transfer(old, new.upper())
+    world.whole_run()
+    assert world.owners(moved) == (new.upper(), ())
+    assert world.owners(there) == (new, ("x",))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_new_user_who_is_a_mentor_in_another_case_is_there_once(world: World, order: int) -> None:
+    old, new = world.users("Old", "New")
+    batch = world.batch(created_by="somebody", mentors=("x", *(new.upper(), old)[::order]))
+    world.transfer(old, new)
+    world.whole_run()
+    creator, mentors = world.owners(batch) or (None, ())
+    assert (creator, [m.lower() for m in mentors]) == ("somebody", ["x", new.lower()])
 
 
 def test_users_whose_ids_need_escaping_are_moved(world: World) -> None:

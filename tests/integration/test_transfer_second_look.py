@@ -63,6 +63,17 @@ def test_a_batch_that_appears_late_becomes_a_follow_up_which_completes(world: Wo
     assert (again.pulled.follow_ups, again.pulled.claimed) == (0, 0)
 
 
+def test_a_batch_that_appears_late_in_another_case_becomes_a_follow_up(world: World) -> None:
+    old, new = world.users("old", "new")
+    mid = world.transfer(old, new)
+    world.whole_run()
+    late = world.batch(created_by=old.upper())
+    run = world.run().pull(window=around(world, mid))
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(late) == (new, ())
+
+
 def test_a_follow_up_is_carried_out_although_the_old_user_is_deleted_by_now(world: World) -> None:
     old, new = world.users("old", "new")
     mid = world.transfer(old, new)
@@ -98,6 +109,19 @@ def test_batches_of_a_user_who_received_again_later_are_not_taken_by_the_second_
     window = Window(world.read(first).kafka_ms, world.read(second).kafka_ms + 1)
     assert world.run().pull(window=window).pulled.follow_ups == 0
     assert world.owners(batch) == (a, ())
+
+
+def test_batches_of_a_user_who_received_again_in_another_case_are_not_taken_either(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(b.upper(), a.upper())
+    world.whole_run()
+    assert world.owners(batch) == (a.upper(), ())
+    window = Window(world.read(first).kafka_ms, world.read(second).kafka_ms + 1)
+    assert world.run().pull(window=window).pulled.follow_ups == 0
+    assert world.owners(batch) == (a.upper(), ())
 
 
 def test_the_second_proof_lets_completed_batches_and_orphaned_documents_be(world: World) -> None:

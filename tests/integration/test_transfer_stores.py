@@ -8,6 +8,7 @@ import pytest
 from transfer_world import World
 
 from local.world import COMPLETED, Batch
+from ownership.stages.pull import Window
 
 
 def test_where_the_index_names_the_old_user_and_the_row_somebody_else_both_end_with_somebody_else(
@@ -93,6 +94,44 @@ def test_a_missing_row_is_not_created_its_document_stays_and_the_event_reports_i
     assert world.read(mid).counts["gone"] == 1
     assert summary.batches == {"gone": 1, "moved": 1}
     assert world.owners(batch) == (new, ())
+
+
+@pytest.mark.parametrize("before", ["lookup", "update", "reindex", "second proof"])
+def test_a_document_without_a_course_counts_as_having_no_row_and_blocks_nobody(
+    world: World, before: str
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    stray = f"stray-{a}"
+    fields = {"batchId": stray, "createdBy": a, "status": 1}
+    try:
+        mid = world.transfer(a, b)
+        run = world.run().pull()
+        for stage in (run.lookup, run.update, run.reindex):
+            if stage.__name__ == before:
+                world.platform.put_document(stray, **fields)
+            stage()
+        assert run.errors == []
+        assert run.settle().events == {"completed": 1}
+        assert world.owners(batch) == (b, ())
+        if before == "second proof":
+            world.platform.put_document(stray, **fields)
+            at = world.read(mid).kafka_ms
+            again = world.run().pull(window=Window(at - 1000, at + 1000))
+            assert again.pulled.follow_ups == 0
+            assert world.read(mid).reproved_at is not None
+        else:
+            assert world.outcomes(mid).get(stray, "gone") == "gone"
+        if before == "lookup":
+            assert world.read(mid).counts["gone"] == 1
+        # Nor do the transfers that come later.
+        later = world.transfer(b, c), world.transfer(a, c)
+        assert world.whole_run().events == {"completed": 2}
+        assert world.job.states(later) == ["completed"] * 2
+        assert world.owners(batch) == (c, ())
+        assert world.platform.document(stray) == fields
+    finally:
+        world.platform.delete_document(stray)
 
 
 @pytest.mark.parametrize("after", ["lookup", "update"])

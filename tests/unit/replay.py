@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from ownership.events import OrderKey, Transfer
 from ownership.plan import BatchId, Row
 
-USERS = "ABCDE"
+USERS = "abcde"
+"""Folded, as all keys of maps and sets are."""
+STRANGERS = "xy"
 users = st.sampled_from(USERS)
 
 
@@ -19,7 +21,7 @@ def transfer(n: int, from_user: str, to_user: str) -> Transfer:
 
 
 def transfers(*pairs: str) -> list[Transfer]:
-    """`transfers("AB", "BC")`: A -> B, then B -> C."""
+    """`transfers("ab", "bc")`: a -> b, then b -> c."""
     return [transfer(n, pair[0], pair[1]) for n, pair in enumerate(pairs)]
 
 
@@ -36,9 +38,39 @@ def row(created_by: str | None, mentors: str | Sequence[str] = "", status: int |
 
 rows = st.builds(
     row,
-    st.sampled_from([*USERS, "X", None]),
-    st.lists(st.sampled_from(USERS + "XY"), max_size=6),
+    st.sampled_from([*USERS, "x", None]),
+    st.lists(st.sampled_from(USERS + STRANGERS), max_size=6),
 )
+
+
+def in_any_case(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """The same one-letter users, each time in a random case."""
+    return st.builds(lambda user, upper: user.upper() if upper else user, strategy, st.booleans())
+
+
+mixed_events = st.lists(st.tuples(*[in_any_case(users)] * 2), max_size=7).map(
+    lambda pairs: [transfer(n, *pair) for n, pair in enumerate(pairs)]
+)
+"""Random events that spell the same users in random case."""
+
+mixed_rows = st.builds(
+    row,
+    st.one_of(st.none(), in_any_case(st.sampled_from(USERS + STRANGERS))),
+    st.lists(in_any_case(st.sampled_from(USERS + STRANGERS)), max_size=6),
+)
+"""Random rows that spell the same users in random case."""
+
+
+def folded_event(event: Transfer) -> Transfer:
+    """The event with its users in lower case."""
+    return event._replace(from_user=event.from_user.lower(), to_user=event.to_user.lower())
+
+
+def folded_row(r: Row) -> Row:
+    """The row with its users in lower case."""
+    return r._replace(
+        created_by=r.created_by and r.created_by.lower(), mentors=tuple(m.lower() for m in r.mentors)
+    )
 
 
 def one_transfer(event: Transfer, before: Row) -> Row:

@@ -124,7 +124,7 @@ def test_a_count_that_reaches_the_window_may_hide_more(
         pytest.param(200, shown("2", [document(1)]), id="a count in quotes"),
         pytest.param(200, shown(1, {"0": document(1)}), id="batches that are no list"),
         pytest.param(200, shown(1, ["b1"]), id="a batch that is no object"),
-        pytest.param(200, shown(1, [{"batchId": "b1"}]), id="a batch without a course"),
+        pytest.param(200, shown(1, [{"courseId": "c1"}]), id="a batch without an id"),
         pytest.param(200, shown(1, [{"batchId": "", "courseId": "c"}]), id="an empty batch id"),
         pytest.param(200, shown(1, [{"batchId": 1, "courseId": "c"}]), id="a batch id that is a number"),
         pytest.param(200, {}, id="nothing"),
@@ -146,6 +146,26 @@ def test_a_page_that_stops_short_is_an_outage(server: Server, search: BatchSearc
     )  # fmt: skip
     with pytest.raises(Unavailable, match="counts 60 batches but shows 30"):
         search.live_batches(["A"])
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"courseId": None}, id="null"),
+        pytest.param({"courseId": ""}, id="empty"),
+        pytest.param({"courseId": 7}, id="a number"),
+    ],
+)
+def test_a_batch_without_a_course_is_shown_as_one_that_can_have_no_row(
+    server: Server, search: BatchSearch, course: dict[str, Any]
+) -> None:
+    stray = {"batchId": "b1", "createdBy": "A", **course}
+    server.answer = lambda _request, _handler: (200, shown(2, [stray, document(2, "A")]))
+    assert {batch: users for users, batch in search.live_batches(["A"])} == {
+        BatchId("", "b1"): {"a"},
+        BatchId("c2", "b2"): {"a"},
+    }
 
 
 def test_an_empty_result_may_leave_its_list_out(server: Server, search: BatchSearch) -> None:

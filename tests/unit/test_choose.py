@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownership.open_list import ORPHAN_MS, Choice, OpenRow, choose
-from tests.unit.replay import transfer, users
+from tests.unit.replay import folded_event, in_any_case, transfer, users
 
 NOW = 1_000_000
 GRACE = 1000
@@ -43,7 +43,7 @@ fields = st.builds(
         }
     ),
 )
-queues = st.lists(st.tuples(users, users, fields), max_size=9).map(
+queues = st.lists(st.tuples(in_any_case(users), in_any_case(users), fields), max_size=9).map(
     lambda specs: [queued(n, a + b, **f) for n, (a, b, f) in enumerate(specs)]
 )
 
@@ -72,6 +72,21 @@ def test_a_claim_takes_what_it_may_and_nothing_else(
         room -= may
         if not may and not old_orphan:
             left_behind |= row.transfer.users
+
+
+@given(queues, st.integers(0, 9), st.booleans())
+def test_the_case_of_users_changes_nothing(queue: list[OpenRow], most: int, patient: bool) -> None:
+    folded = [r._replace(transfer=folded_event(r.transfer)) for r in queue]
+    choice, expected = (chosen(*q, most=most, patient=patient) for q in (queue, folded))
+    assert taken(choice) == taken(expected)
+    assert choice.waits == expected.waits
+    assert choice.young_until_ms == expected.young_until_ms
+
+
+def test_an_open_event_blocks_its_users_in_whatever_case() -> None:
+    choice = chosen(queued(1, "aB", done=True), queued(2, "bC"), queued(3, "cA"), queued(4, "ef"))
+    assert taken(choice) == ["m04"]
+    assert choice.waits == {"m01": "is being completed", "m02": "waits for m01", "m03": "waits for m01"}
 
 
 @given(queues)

@@ -12,7 +12,7 @@ from ownership.open_list import Held
 from tests.unit.replay import transfers
 
 HELD = [Held(t, 41 + n) for n, t in enumerate(transfers("AB", "BC"))]
-PHASE = Phase(events=packed(HELD), moves={"A": "C", "B": "C"}, later=("m09",))
+PHASE = Phase(events=packed(HELD), moves={"a": "C", "b": "C"}, later=("m09",))
 counts = st.dictionaries(st.text(max_size=8), st.integers(0, 9))
 
 

@@ -119,7 +119,8 @@ def sync(
         if updates or whole:
             parts.index.write(updates, whole.values())
             created |= set(whole)
-            doubtful |= set(whole) | {i for i in some if i.batch_id in {d.batch_id for d, *_ in updates}}
+            written = {document.batch_id for document, *_ in updates}
+            doubtful |= set(whole) | {i for i in some if i.batch_id in written}
     return found, doubtful
 
 
