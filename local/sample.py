@@ -57,29 +57,29 @@ def sample_world(platform: Platform) -> SampleWorld:
 
     Its ids are fixed: doing it again puts every batch back to where it began.
     """
-    asha = _person("a54a", "Asha", "Rao")
-    farid = _person("fa41", "Farid", "Khan")
-    bina = _person("b17a", "Bina", "Das")
-    gopal = _person("90fa", "Gopal", "Sen")
+    owner = _person("a54a", "Old", "owner")
+    owner_successor = _person("fa41", "New", "owner")
+    mentor = _person("b17a", "Old", "mentor")
+    mentor_successor = _person("90fa", "New", "mentor")
     chain = (
-        _person("c4e0", "Chitra", "Iyer"),
-        _person("de5a", "Deepa", "Nair"),
-        _person("e15a", "Esha", "Pal"),
+        _person("c4e0", "Chain", "A"),
+        _person("de5a", "Chain", "B"),
+        _person("e15a", "Chain", "C"),
     )
-    admin = _person("ad10", "Omkar", "Joshi")
-    hari = _person("4a41", "Hari", "Bose", OTHER_ORGANISATION)
+    admin = _person("ad10", "Org", "admin")
+    outsider = _person("4a41", "An", "outsider", OTHER_ORGANISATION)
     world = SampleWorld(
         organisation=ORGANISATION,
         other_organisation=OTHER_ORGANISATION,
-        owner=asha,
-        owner_successor=farid,
-        mentor=bina,
-        mentor_successor=gopal,
+        owner=owner,
+        owner_successor=owner_successor,
+        mentor=mentor,
+        mentor_successor=mentor_successor,
         chain=chain,
         administrator=admin,
-        outsider=hari,
+        outsider=outsider,
         unknown_user="00000000-dead-4000-8000-000000000000",
-        batches=tuple(_batches(asha, bina, gopal, chain, admin, hari)),
+        batches=tuple(_batches(owner, mentor, mentor_successor, chain, admin, outsider)),
     )
     platform.add_users(world.people)
     platform.add_batches(world.batches)
@@ -102,19 +102,19 @@ def _batches(
         status = UPCOMING if number % 9 == 0 else ONGOING
         # Five courses, so that some rows share a partition, as they do on the platform.
         yield _batch(
-            f"do_sample_algebra_{(number - 1) % 5 + 1}", f"asha-{number:02d}", owner, status, mentors
+            f"do_sample_algebra_{(number - 1) % 5 + 1}", f"owner-{number:02d}", owner, status, mentors
         )
     for number in range(1, 5):
-        yield _batch("do_sample_algebra_1", f"asha-done-{number}", owner, COMPLETED, [mentor.user_id])
+        yield _batch("do_sample_algebra_1", f"owner-done-{number}", owner, COMPLETED, [mentor.user_id])
     for number in range(1, 4):
-        yield _batch("do_sample_biology", f"omkar-{number}", admin, ONGOING, [mentor.user_id])
+        yield _batch("do_sample_biology", f"admin-{number}", admin, ONGOING, [mentor.user_id])
     for number in range(1, 7):
-        yield _batch("do_sample_history", f"chitra-{number}", chain[0], ONGOING)
-    yield _batch("do_sample_history", "chitra-done-1", chain[0], COMPLETED)
+        yield _batch("do_sample_history", f"chain-a-{number}", chain[0], ONGOING)
+    yield _batch("do_sample_history", "chain-a-done-1", chain[0], COMPLETED)
     for number in range(1, 3):
-        yield _batch("do_sample_history", f"deepa-{number}", chain[1], UPCOMING)
+        yield _batch("do_sample_history", f"chain-b-{number}", chain[1], UPCOMING)
     for number in range(1, 3):
-        yield _batch("do_sample_music", f"hari-{number}", outsider, ONGOING)
+        yield _batch("do_sample_music", f"outsider-{number}", outsider, ONGOING)
 
 
 def _batch(

@@ -116,10 +116,10 @@ def test_the_printed_runs_are_those_that_did_it_and_can_be_opened(
 
 def test_a_difference_is_told(told: tuple[Outcome, str]):
     outcome, _ = told
-    someone_else = {**outcome.owners, "sample-asha-01": Owners("someone-else", ())}
+    someone_else = {**outcome.owners, "sample-owner-01": Owners("someone-else", ())}
     (row, document) = differences(outcome.end, outcome.sent, someone_else, outcome.letters)
-    assert row.startswith("the row of sample-asha-01 has ")
-    assert document.startswith("the document of sample-asha-01 has ")
+    assert row.startswith("the row of sample-owner-01 has ")
+    assert document.startswith("the document of sample-owner-01 has ")
     assert differences(outcome.end, outcome.sent, outcome.owners, []) == ["0 dead letters, not 4"]
 
 
