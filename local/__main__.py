@@ -9,25 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from local import elasticsearch, stack
 from local.paths import ADDRESSES_FILE, DEMO, REPOSITORY, STACK, TEST_STACKS
 from local.stack import Addresses, Stack
-
-console = Console(highlight=False)
-
-
-def report(part: str, state: str, seconds: float) -> None:
-    """One line on the terminal for each part that has become ready, was given, or has stopped."""
-    if state == "starting":
-        return
-    mark, took = {
-        "ready": ("[green]ready[/]  ", f"{seconds:5.1f} s"),
-        "given": ("[cyan]given[/]  ", "       "),
-        "stopped": ("[dim]stopped[/]", f"{seconds:5.1f} s"),
-    }[state]
-    console.print(f"  {mark} {took}  {part}")
+from local.terminal import console, report
 
 
 def print_addresses(addresses: Addresses) -> None:

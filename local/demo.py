@@ -47,6 +47,7 @@ from local.processes import NotReadyError, await_condition
 from local.sample import SampleWorld, sample_world
 from local.stack import Addresses, Stack
 from local.story import COMPLETED, Message, Owners, expected_owners, story
+from local.terminal import report
 from local.world import Owned, Platform
 
 TIMEOUT_S: Final = 180.0
@@ -292,8 +293,6 @@ def _clear(shown_on: Console) -> None:
 
 def _quiet_report(part: str, state: str, seconds: float) -> None:
     """A line for each part; a terminal that is gone must not keep us from stopping the rest."""
-    from local.__main__ import report
-
     with suppress(OSError):
         report(part, state, seconds)
 
