@@ -30,7 +30,7 @@ lint: $(STAMP) ## ruff, mypy and the compose file's schema
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy plugins/ownership
-	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml; fi
+	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/platform.yml; fi
 
 venv: $(STAMP) ## the Python environment, in .venv
 

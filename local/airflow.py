@@ -28,6 +28,8 @@ DAG_ID = "user_ownership_transfer"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _DATABASE = "airflow"
 _MIGRATED = "migrated"
+_CONNECTION = "AIRFLOW_CONN_"
+_VARIABLE = "AIRFLOW_VAR_"
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,38 @@ def _program() -> str:
     return found
 
 
+def store(url: str, password: str, environment: Mapping[str, str]) -> None:
+    """Put the job's Connections and settings into Airflow, where its UI shows them and can change them.
+
+    The stack's own addresses replace what an earlier start stored; a Variable that is there stays.
+    Raises httpx.HTTPError.
+    """
+    with _api(url, password) as client:
+        for name, value in environment.items():
+            if name.startswith(_CONNECTION):
+                wanted = json.loads(value)
+                body = {**wanted, "connection_id": name.removeprefix(_CONNECTION).lower()}
+                if "extra" in body:
+                    body["extra"] = json.dumps(body["extra"])
+                answer = client.post("/connections", json=body)
+                if answer.status_code == httpx.codes.CONFLICT:
+                    answer = client.patch(f"/connections/{body['connection_id']}", json=body)
+                answer.raise_for_status()
+            elif name.startswith(_VARIABLE):
+                key = name.removeprefix(_VARIABLE).lower()
+                answer = client.post("/variables", json={"key": key, "value": value})
+                if answer.status_code != httpx.codes.CONFLICT:
+                    answer.raise_for_status()
+
+
+def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of Airflow's processes: Connections and Variables come from its database.
+
+    What is set in the environment would win over the database, and could not be changed in the UI.
+    """
+    return {n: v for n, v in environment.items() if not n.startswith((_CONNECTION, _VARIABLE))}
+
+
 def component(layout: Layout, environment: Mapping[str, str], name: str) -> Server:
     """One of Airflow's processes; `name` is its command, one of COMPONENTS."""
     port_of = {
@@ -235,16 +269,17 @@ def token(url: str, user: str, password: str) -> str:
     return str(answer.json()["access_token"])
 
 
+def _api(url: str, password: str) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {token(url, USER, password)}"}
+    return httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=30)
+
+
 def await_dag(url: str, password: str, *, timeout_s: float = 90) -> None:
     """Return as soon as the job's DAG is parsed and active.
 
     Raises NotReadyError with the import error, when it has one, or after `timeout_s` seconds.
     """
-    with httpx.Client(
-        base_url=f"{url}/api/v2",
-        headers={"Authorization": f"Bearer {token(url, USER, password)}"},
-        timeout=30,
-    ) as client:
+    with _api(url, password) as client:
 
         def listed() -> bool:
             answer = client.get(f"/dags/{DAG_ID}")

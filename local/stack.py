@@ -295,9 +295,11 @@ class Stack:
         _all_of(*(pool.submit(self._component, name) for name in ("api-server", "scheduler")))
 
     def _start_airflow_rest(self, pool: ThreadPoolExecutor) -> None:
-        _all_of(*(pool.submit(self._component, name) for name in ("dag-processor", "triggerer")))
         url = self.layout.url("airflow")
         password = airflow.Secrets.of(self.layout.data("airflow")).password
+        # Before the DAG is there: its watcher starts with it, and looks for its connections.
+        airflow.store(url, password, self.airflow_env)
+        _all_of(*(pool.submit(self._component, name) for name in ("dag-processor", "triggerer")))
         if any((REPOSITORY / "dags").glob("*.py")):
             self._timed("dag", lambda: airflow.await_dag(url, password))
         self.addresses = replace(
@@ -305,7 +307,7 @@ class Stack:
         )
 
     def _component(self, name: str) -> None:
-        server = airflow.component(self.layout, self.airflow_env, name)
+        server = airflow.component(self.layout, airflow.own_environment(self.airflow_env), name)
         self._timed(name, lambda: self._run(name, server))
 
     def _stop_one(self, server: Server) -> None:

@@ -103,25 +103,23 @@ class Topic:
                 spans.append(Span(p, start if low <= start <= high else low, high))
             return spans
 
-    def window(self, start_ms: int, end_ms: int) -> list[Span]:
-        """The messages whose timestamp lies in start <= t < end, per partition."""
+    def since(self, start_ms: int) -> list[Span]:
+        """From the first message whose timestamp is not before `start_ms`, per partition, to the watermark.
+
+        Producers' timestamps are not in order, so an interval's end cannot be found by time: whoever
+        wants one reads on and looks at each message.
+        """
         with _KafkaErrors(self.name):
             partitions = self.partitions()
-
-            def at(ms: int) -> dict[int, int]:
-                found = self._consumer.offsets_for_times(
-                    [TopicPartition(self.name, p, ms) for p in partitions], timeout=SECONDS
-                )
-                return {t.partition: t.offset for t in found}
-
-            first, last = at(start_ms), at(end_ms)
+            first = self._consumer.offsets_for_times(
+                [TopicPartition(self.name, p, start_ms) for p in partitions], timeout=SECONDS
+            )
             spans = []
-            for p in partitions:
+            for t in first:
                 low, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self.name, p), timeout=SECONDS
+                    TopicPartition(self.name, t.partition), timeout=SECONDS
                 )
-                start = first[p] if first[p] >= 0 else high
-                spans.append(Span(p, max(low, start), last[p] if last[p] >= 0 else high))
+                spans.append(Span(t.partition, max(low, t.offset) if t.offset >= 0 else high, high))
             return spans
 
     def read(self, spans: Sequence[Span]) -> Iterator[Message]:

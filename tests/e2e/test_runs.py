@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from conftest import DAG, ORGANISATION, Airflow, Story, until
 
 
@@ -138,3 +140,48 @@ def test_clearing_a_finished_run_changes_nothing(airflow: Airflow, story: Story)
     assert airflow.ended(run_id) == "success"
     assert story.owners(batches) == {(new, new)}
     assert [story.platform.document(b.batch_id) for b in batches] == documents
+
+
+def test_a_wrong_setting_fails_a_run_in_its_first_task_and_nothing_is_consumed(
+    airflow: Airflow, story: Story
+):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 1)
+    event = story.platform.event(old, new, ORGANISATION)
+    right = airflow.http.get("/connections/kafka_default").json()["extra"]
+    wrong = json.dumps({**json.loads(right), "enable.auto.commit": "true"})
+    _set_kafka(airflow, wrong)
+    try:
+        story.platform.emit(event)
+        run_id = airflow.trigger()
+
+        assert airflow.ended(run_id) == "failed"
+        log = airflow.log(run_id, "pull_transfer_events")
+        assert "Connection 'kafka_default' has enable.auto.commit=true, which loses events" in log
+        assert airflow.tasks(run_id)["pull_transfer_events", -1]["try_number"] == 1
+        assert story.state(event["mid"]) is None
+    finally:
+        _set_kafka(airflow, right)
+
+    story.completed(event["mid"])
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_an_unknown_setting_fails_a_run_in_its_first_task(airflow: Airflow):
+    url = "/variables/user_ownership_transfer"
+    right = airflow.http.get(url).json()["value"]
+    wrong = json.dumps({**json.loads(right), "kafka.input.topik": "x"})
+    airflow.http.patch(url, json={"key": "user_ownership_transfer", "value": wrong})
+    try:
+        run_id = airflow.trigger()
+
+        assert airflow.ended(run_id) == "failed"
+        assert "Unknown setting 'kafka.input.topik'" in airflow.log(run_id, "pull_transfer_events")
+    finally:
+        airflow.http.patch(url, json={"key": "user_ownership_transfer", "value": right})
+
+
+def _set_kafka(airflow: Airflow, extra: str) -> None:
+    body = {"connection_id": "kafka_default", "conn_type": "kafka", "extra": extra}
+    answer = airflow.http.patch("/connections/kafka_default", json=body)
+    assert answer.status_code == 200, answer.text

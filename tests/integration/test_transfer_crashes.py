@@ -311,7 +311,13 @@ def test_event_rows_without_a_commit_are_known_when_they_come_again(
     world.platform.emit(b"not json")
     dead = len(world.dead_letters())
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.topic, "commit", boom)
+        # The commit of what was read; the trial before it, of what is committed anyway, goes through.
+        commit = world.job.topic.commit
+        patch.setattr(
+            world.job.topic,
+            "commit",
+            lambda spans: boom() if any(s.end > s.start for s in spans) else commit(spans),
+        )
         with pytest.raises(Unavailable):
             world.run().pull()
     run = world.run().pull()

@@ -201,7 +201,7 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
         "no mid": (told(without(event, "mid")), "mid: Field required"),
         "mid is a number": (told({**event, "mid": 7}), "mid: "),
         "mid is empty": (told({**event, "mid": ""}), "mid: "),
-        "mid of 300 characters": (told({**event, "mid": "m" * 300}), "mid: "),
+        "mid of 301 characters": (told({**event, "mid": "m" * 301}), "mid: "),
         "mid with a line break": (told({**event, "mid": "LP\n1"}), "mid: "),
         "mid with a lone surrogate": (told({**event, "mid": "LP.\ud800"}), "mid: "),
         "no ets": (told(without(event, "ets")), "ets: Field required"),

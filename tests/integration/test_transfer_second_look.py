@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from transfer_world import World
@@ -252,3 +253,25 @@ def test_an_event_by_hand_whose_mid_is_taken_is_rejected_each_time(world: World)
         run = world.run().pull(events=[world.event(a, target, mid=mid)])
         assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (0, 1, 0)
     assert world.owners(batch) == (b, ())
+
+
+def test_a_window_finds_its_message_behind_newer_ones(own_world: World) -> None:
+    """Producers set the timestamps: the messages of an hour do not lie together."""
+    world = own_world
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    world.platform.emit(world.event(b, c), partition=0)
+    two_hours_ago = int(time.time() * 1000) - 2 * 3_600_000
+    old = world.event(a, b, ets=two_hours_ago)
+    world.platform.emit(old, partition=0, timestamp=two_hours_ago)
+    world.job.drain()
+    ledger = world.job.settings.ledger_keyspace
+    world.job.parts.cql.conditional(
+        f"DELETE FROM {ledger}.transfer_event WHERE mid = ? IF EXISTS", (old["mid"],)
+    )
+
+    run = world.run().pull(window=Window(two_hours_ago - 1000, two_hours_ago + 1000))
+
+    assert (run.pulled.received, run.pulled.claimed) == (1, 1)
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch)[0] in (b, c)

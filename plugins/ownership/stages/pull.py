@@ -56,16 +56,16 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
     accepted = inbox.accept(topic.read(spans))
     topic.commit(backlog)
     if window:
-        # Messages of the interval below the committed offsets: lost to the ledger only if it was.
-        again = inbox.accept(topic.read(_below(topic.window(window.start_ms, window.end_ms), backlog)))
-        accepted += again
+        # Messages of the interval below the committed offsets: new only if the ledger lost them.
+        below = topic.read(_below(topic.since(window.start_ms), backlog))
+        accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
     return accepted, judged_ms
 
 
-def _below(window: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
-    """The part of a window that the backlog did not cover."""
+def _below(spans: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
+    """The part of `spans` that the backlog did not cover."""
     starts = {s.partition: s.start for s in backlog}
-    return [s._replace(end=min(s.end, starts.get(s.partition, s.end))) for s in window]
+    return [s._replace(end=min(s.end, starts.get(s.partition, s.end))) for s in spans]
 
 
 def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled) -> tuple[Pulled, int]:

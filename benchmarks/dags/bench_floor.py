@@ -1,0 +1,75 @@
+"""### The floor: what Airflow takes for a run of the job's shape whose tasks do nothing.
+
+`pull`, three mapped stages, `settle`, and a `verdict` that is skipped; started by a watcher. The last stage leaves an
+empty file, which is how the benchmark sees its end as early as it sees the job's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task, task_group
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+from benchmarks.floor_trigger import FOLDER, SIGNAL, SignalTrigger
+
+SIGNALS = Asset(
+    name="bench.floor",
+    uri="x-bench://floor",
+    watchers=[AssetWatcher(name="bench_floor", trigger=SignalTrigger())],
+)
+
+with DAG(
+    dag_id="bench_floor",
+    doc_md=__doc__,
+    schedule=[SIGNALS],
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=16,
+    tags=["benchmark"],
+    default_args={"owner": "platform"},
+) as dag:
+
+    @task
+    def pull() -> list[dict[str, Any]]:
+        """As many items as the signal asks for."""
+        told = json.loads((Path(os.environ[FOLDER]) / SIGNAL).read_text())
+        return [{"run": told["run"], "item": n} for n in range(told["instances"])]
+
+    @task
+    def lookup(work: dict[str, Any]) -> dict[str, Any]:
+        """Nothing."""
+        return work
+
+    @task
+    def update(work: dict[str, Any]) -> dict[str, Any]:
+        """Nothing."""
+        return work
+
+    @task
+    def reindex(work: dict[str, Any]) -> dict[str, Any]:
+        """A mark."""
+        (Path(os.environ[FOLDER]) / work["run"] / str(work["item"])).touch()
+        return work
+
+    @task_group
+    def transfer(work: dict[str, Any]) -> Any:
+        """The three stages."""
+        return reindex(work=update(work=lookup(work=work)))
+
+    @task(trigger_rule="all_done")
+    def settle() -> None:
+        """Skip the verdict."""
+        raise DownstreamTasksSkipped(tasks=["verdict"])
+
+    @task
+    def verdict() -> None:
+        """Never runs."""
+
+    pulled = pull()
+    settled = settle()
+    transfer.expand(work=pulled) >> settled >> verdict()

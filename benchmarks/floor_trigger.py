@@ -1,0 +1,43 @@
+"""The watcher of the floor's DAG: as often as the job's, but it looks at a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+POLL_SECONDS = 0.5
+"""The job's own, `ownership.triggers.POLL_SECONDS`."""
+FOLDER = "BENCH_FLOOR"
+"""Environment variable: the folder of the signal and of the marks of the tasks."""
+SIGNAL = "signal.json"
+
+
+class SignalTrigger(BaseEventTrigger):
+    """Fires when the signal file has a new content."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments (none)."""
+        return "benchmarks.floor_trigger.SignalTrigger", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look, signal, sleep."""
+        file = Path(os.environ[FOLDER]) / SIGNAL
+        seen = _text(file)
+        while True:
+            now = _text(file)
+            if now != seen:
+                seen = now
+                yield TriggerEvent({"signal": now})
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""

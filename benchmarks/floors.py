@@ -1,0 +1,87 @@
+"""What the machine allows: the same writes by bare clients, and the same tasks with nothing in them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cassandra.concurrent import execute_concurrent
+from cassandra.query import BatchStatement, BatchType
+
+from benchmarks.floor_trigger import SIGNAL
+from local.schema import BATCH_INDEX
+from local.world import Batch, Platform
+
+ROWS_A_BATCH = 10
+"""Rows of one partition in one conditional batch; the job's default of `threshold.batch.write.size`."""
+CONCURRENT = 64
+DOCUMENTS_A_BULK = 1000
+_UPDATE = (
+    "UPDATE sunbird_courses.course_batch SET createdby = ?, mentors = ? "
+    "WHERE courseid = ? AND batchid = ? IF createdby = ? AND mentors = ?"
+)
+
+
+def stores(platform: Platform, batches: Sequence[Batch], new_owner: dict[str, str]) -> float:
+    """Seconds for both stores: conditional updates by partition, bulk updates, one refresh.
+
+    Nothing is read and nothing is recorded. `new_owner` is by old owner. Raises RuntimeError when a write is refused.
+    """
+    update = platform.session.prepare(_UPDATE)
+    begun = time.monotonic()
+    statements = ((batch, None) for batch in _by_partition(update, batches, new_owner))
+    for success, result in execute_concurrent(platform.session, statements, concurrency=CONCURRENT):
+        if not success or not result.one()["[applied]"]:
+            raise RuntimeError("the floor's conditional update was refused")
+    for start in range(0, len(batches), DOCUMENTS_A_BULK):
+        operations: list[dict[str, Any]] = []
+        for batch in batches[start : start + DOCUMENTS_A_BULK]:
+            operations.append({"update": {"_id": batch.batch_id}})
+            operations.append({"doc": {"createdBy": new_owner[str(batch.created_by)], "mentors": []}})
+        if platform.search.bulk(index=BATCH_INDEX, operations=operations)["errors"]:
+            raise RuntimeError("the floor's bulk update was refused")
+    platform.search.indices.refresh(index=BATCH_INDEX)
+    return time.monotonic() - begun
+
+
+def _by_partition(
+    update: Any, batches: Sequence[Batch], new_owner: dict[str, str]
+) -> Iterator[BatchStatement]:
+    courses: dict[str, list[Batch]] = {}
+    for batch in batches:
+        courses.setdefault(batch.course_id, []).append(batch)
+    for rows in courses.values():
+        for start in range(0, len(rows), ROWS_A_BATCH):
+            statement = BatchStatement(BatchType.UNLOGGED)
+            for row in rows[start : start + ROWS_A_BATCH]:
+                old = str(row.created_by)
+                values = (new_owner[old], None, row.course_id, row.batch_id, old, None)
+                statement.add(update, values)
+            yield statement
+
+
+def airflow(folder: Path, instances: int, *, timeout_s: float = 180, give_up_s: float = 20) -> float | None:
+    """Seconds from the signal to the end of the last mapped task of the floor's DAG.
+
+    None when no task left its mark within `give_up_s` seconds: the watcher does not look yet.
+    Raises TimeoutError when it began and did not end.
+    """
+    run = f"run-{uuid4().hex[:8]}"
+    marks = folder / run
+    marks.mkdir(parents=True)
+    written = folder / f"{run}.json"
+    written.write_text(json.dumps({"run": run, "instances": instances}))
+    begun = time.monotonic()
+    written.rename(folder / SIGNAL)
+    while (done := sum(1 for _ in marks.iterdir())) < instances:
+        passed = time.monotonic() - begun
+        if not done and passed > give_up_s:
+            return None
+        if passed > timeout_s:
+            raise TimeoutError(f"{done} of {instances} empty tasks ended within {timeout_s:.0f} s")
+        time.sleep(0.02)
+    return time.monotonic() - begun

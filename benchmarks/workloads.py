@@ -1,0 +1,257 @@
+"""The workloads, and one measurement of each: from the produce call to the last batch under its new owner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from benchmarks import floors
+from benchmarks.machine import Meter
+from local.airflow import DAG_ID, token
+from local.schema import BATCH_INDEX
+from local.stack import Stack
+from local.world import Batch, Platform, User
+
+ORGANISATION = "org-bench"
+BATCHES_A_COURSE = 10
+MAX_MAPPED = 16
+"""The job's default: more lanes than that share mapped instances."""
+STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One line of the table."""
+
+    name: str
+    title: str
+    owners: int
+    batches: int
+    """Of each owner."""
+    events: int = 1
+    """For each owner: one for each asset of a request."""
+    runs: int = 3
+    """Unless the command line says otherwise."""
+    flink: tuple[float, float] | None = None
+    """Known seconds of the Flink job on 2 cores, from and to."""
+    large: bool = False
+    timeout_s: float = 240
+
+    @property
+    def rows(self) -> int:
+        """Batches in all."""
+        return self.owners * self.batches
+
+    @property
+    def instances(self) -> int:
+        """Mapped instances of each stage."""
+        return min(self.owners, MAX_MAPPED)
+
+
+WORKLOADS = (
+    Workload("event", "one event, 6 batches", 1, 6, flink=(0.2, 0.4)),
+    Workload("owner", "one owner, 5,000 batches", 1, 5_000, flink=(37, 37)),
+    Workload("burst", "200 owners × 12 batches at once", 200, 12, flink=(26, 26)),
+    Workload("request", "one request, 500 assets, 12 batches", 1, 12, events=500, flink=(65, 65)),
+    Workload("flood", "2,000 owners × 12 batches", 2_000, 12, runs=1, flink=(260, 260), timeout_s=600),
+    Workload("whale", "one owner, 100,000 batches", 1, 100_000, runs=1, large=True, timeout_s=1_200),
+)
+
+
+@dataclass
+class Sample:
+    """One measurement."""
+
+    seconds: float
+    quiet_s: float
+    """Until no run was under way any more."""
+    peak_task_mb: float
+    cpu: dict[str, float]
+    rest_of_machine_cpu: float
+    timeline: dict[str, float]
+    """Seconds from the produce call to steps of the runs."""
+
+
+@dataclass
+class Measured:
+    """What a workload took, with its floors."""
+
+    workload: Workload
+    samples: list[Sample] = field(default_factory=list)
+    stores: list[float] = field(default_factory=list)
+    airflow: list[float] = field(default_factory=list)
+    airflow_cpu: list[dict[str, float]] = field(default_factory=list)
+
+
+class Bench:
+    """A running stack with the floor's DAG beside the job's."""
+
+    def __init__(self, stack: Stack, platform: Platform, floor_folder: Path) -> None:
+        self.stack = stack
+        self.platform = platform
+        self.floor_folder = floor_folder
+        known = stack.addresses
+        bearer = token(known.airflow, known.airflow_user, known.airflow_password)
+        self.http = httpx.Client(
+            base_url=f"{known.airflow}/api/v2", headers={"Authorization": f"Bearer {bearer}"}, timeout=30
+        )
+
+    def warm_up(self) -> None:
+        """One event and one empty run: first uses are not what is measured."""
+        if not any(floors.airflow(self.floor_folder, 1) for _ in range(5)):
+            raise RuntimeError("the floor's DAG does not start; see the logs of the dag-processor and triggerer")
+        self.sample(Workload("warm-up", "", 2, 6))
+        self.stores_floor(Workload("warm-up", "", 2, 6))
+
+    def measure(self, workload: Workload, runs: int, told: Callable[[str], None]) -> Measured:
+        """All runs of a workload, each followed by its floors."""
+        measured = Measured(workload)
+        for n in range(runs):
+            told(f"{workload.title}: run {n + 1} of {runs}")
+            measured.samples.append(self.sample(workload))
+            measured.stores.append(self.stores_floor(workload))
+            seconds, cpu = self.airflow_floor(workload)
+            measured.airflow.append(seconds)
+            measured.airflow_cpu.append(cpu)
+        return measured
+
+    def stores_floor(self, workload: Workload) -> float:
+        """The same rows and documents, by bare clients."""
+        batches, pairs = self._make(workload, f"f{uuid4().hex[:6]}")
+        self.platform.add_batches(batches)
+        return floors.stores(self.platform, batches, pairs)
+
+    def airflow_floor(self, workload: Workload) -> tuple[float, dict[str, float]]:
+        """As many mapped instances, with nothing in them."""
+        self.wait_quiet()
+        with Meter(self.stack.servers) as meter:
+            seconds = floors.airflow(self.floor_folder, workload.instances)
+            self.wait_quiet()
+        if seconds is None:
+            raise RuntimeError("the floor's DAG was not started")
+        return seconds, meter.cpu
+
+    def sample(self, workload: Workload) -> Sample:
+        """One measurement. Raises TimeoutError, and RuntimeError when the stores disagree at its end."""
+        tag = f"j{uuid4().hex[:6]}"
+        batches, pairs = self._make(workload, tag)
+        users = [User(u, ORGANISATION) for pair in pairs.items() for u in pair]
+        self.platform.add_users(users)
+        self.platform.add_batches(batches)
+        events = [
+            self.platform.event(old, new, ORGANISATION, request_id=tag, asset={"identifier": f"do_{n}"})
+            for old, new in pairs.items()
+            for n in range(workload.events)
+        ]
+        self.wait_quiet()
+        with Meter(self.stack.servers) as meter:
+            at = time.time()
+            begun = time.monotonic()
+            self.platform.emit_all(events)
+            self._await_documents(f"new-{tag}-", workload, begun)
+            seconds = time.monotonic() - begun
+            self.wait_quiet()
+            quiet = time.monotonic() - begun
+        self._check(workload, batches, pairs)
+        return Sample(
+            round(seconds, 3),
+            round(quiet, 3),
+            round(meter.peak_task_mb or meter.peak_any_mb, 1),
+            meter.cpu,
+            meter.rest_of_machine,
+            self._timeline(at),
+        )
+
+    def wait_quiet(self, *, timeout_s: float = 600) -> None:
+        """Return when no run is under way."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            answers = [
+                self.http.get(f"/dags/{dag}/dagRuns", params={"state": ["running", "queued"], "limit": 1})
+                for dag in (DAG_ID, "bench_floor")
+            ]
+            if all(a.status_code == 200 and a.json()["total_entries"] == 0 for a in answers):
+                return
+            time.sleep(0.3)
+        raise TimeoutError(f"runs are still under way after {timeout_s:.0f} s")
+
+    def _make(self, workload: Workload, tag: str) -> tuple[list[Batch], dict[str, str]]:
+        pairs = {f"old-{tag}-{n}": f"new-{tag}-{n}" for n in range(workload.owners)}
+        batches = [
+            Batch(f"do_{tag}_{o}_{n // BATCHES_A_COURSE}", f"{tag}-{o}-{n}", created_by=old)
+            for o, old in enumerate(pairs)
+            for n in range(workload.batches)
+        ]
+        return batches, pairs
+
+    def _await_documents(self, prefix: str, workload: Workload, begun: float) -> None:
+        """Return when a search shows every document under a new owner; rows are written before documents."""
+        query = {"prefix": {"createdBy.raw": prefix}}
+        pause = 0.05 if workload.rows < 1_000 else 0.2
+        while (found := self.platform.search.count(index=BATCH_INDEX, query=query)["count"]) < workload.rows:
+            if time.monotonic() - begun > workload.timeout_s:
+                raise TimeoutError(f"{found} of {workload.rows} batches moved in {workload.timeout_s:.0f} s")
+            time.sleep(pause)
+
+    def _check(self, workload: Workload, batches: Sequence[Batch], pairs: dict[str, str]) -> None:
+        """Rows by partition, outside the time that counts; a few thousand at most."""
+        step = max(1, len(batches) // 2_000)
+        for course in sorted({b.course_id for b in batches[::step]}):
+            for row in self.platform.rows(course):
+                if row["createdby"] not in pairs.values():
+                    raise RuntimeError(f"{workload.name}: a row was not moved although its document was")
+
+    def _timeline(self, at: float) -> dict[str, float]:
+        since = datetime.fromtimestamp(at - 1, UTC).isoformat()
+        runs = self._get(f"/dags/{DAG_ID}/dagRuns", start_date_gte=since, limit=20)["dag_runs"]
+        found: dict[str, list[float]] = {"run begins": [], "pull begins": [], "pull ends": []}
+        for run in runs:
+            tasks = self._get(f"/dags/{DAG_ID}/dagRuns/{run['dag_run_id']}/taskInstances", limit=200)
+            done = [t for t in tasks["task_instances"] if t["state"] == "success" and t["start_date"]]
+            if not any(t["task_id"].endswith(STAGES[0]) for t in done):
+                continue
+            found["run begins"].append(_epoch(run["start_date"]) - at)
+            for t in done:
+                name = t["task_id"].rpartition(".")[2]
+                label = "pull" if name.startswith("pull") else name.partition("_")[0]
+                found.setdefault(f"{label} begins", []).append(_epoch(t["start_date"]) - at)
+                found.setdefault(f"{label} ends", []).append(_epoch(t["end_date"]) - at)
+                found.setdefault(f"{label} seconds, summed", []).append(t["duration"] or 0.0)
+        line: dict[str, float] = {"runs": len(found["run begins"])}
+        for label, values in found.items():
+            if values:
+                some = {"begins": min, "ends": max, "summed": sum}[label.split()[-1]]
+                line[label] = round(some(values), 2)
+        return line
+
+    def _get(self, path: str, **params: Any) -> dict[str, Any]:
+        answer = self.http.get(path, params=params)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+@contextmanager
+def opened(stack: Stack, floor_folder: Path) -> Iterator[Bench]:
+    """The bench on a stack that runs, with its clients closed at the end."""
+    known = stack.addresses
+    with Platform(
+        cassandra=known.cassandra,
+        elasticsearch=known.elasticsearch,
+        kafka=known.kafka,
+        env=str(stack.settings["env"]),
+    ) as platform:
+        bench = Bench(stack, platform, floor_folder)
+        with bench.http:
+            yield bench
