@@ -78,9 +78,7 @@ class Meter:
         """End, and count."""
         self._end.set()
         self._thread.join()
-        self.cpu = {
-            name: round(_tree_cpu(pid) - self._before[name], 2) for name, pid in self._pids.items()
-        }
+        self.cpu = {name: round(_tree_cpu(pid) - self._before[name], 2) for name, pid in self._pids.items()}
         self.rest_of_machine = round(_machine_cpu() - self._busy - sum(self.cpu.values()), 2)
 
     def _watch(self) -> None:

@@ -1,0 +1,109 @@
+"""`make bench`: a stack of its own, every workload with its floors, a table, results as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from benchmarks import machine, report
+from benchmarks.floor_trigger import FOLDER
+from benchmarks.workloads import WORKLOADS, Measured, Workload, opened
+from local.paths import REPOSITORY, TEST_STACKS
+from local.stack import Stack
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print, write; the exit code is 0 also with misses: they are a result."""
+    options = _options(arguments)
+    terminal = report.console()
+    chosen = [
+        w for w in WORKLOADS if (w.name in options.only if options.only else options.large or not w.large)
+    ]
+    # Where `make down` finds what an interrupted one left.
+    directory = TEST_STACKS / f"bench-{os.getpid()}"
+    stack = Stack(directory, airflow=False, settings={"env": "dev"})
+    measured: dict[str, Measured] = {}
+    begun = time.monotonic()
+    circumstances = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_1m_before": round(os.getloadavg()[0], 2),
+        "settings": dict(stack.settings),
+    }
+    terminal.print("Starting a stack for the benchmark")
+    try:
+        with stack:
+            floor_folder = _add_floor(stack)
+            stack.start_airflow()
+            circumstances["airflow"] = _airflow_settings(stack)
+            with opened(stack, floor_folder) as bench:
+                bench.warm_up()
+                for workload in chosen:
+                    runs = _runs(workload, options.runs)
+                    measured[workload.name] = bench.measure(workload, runs, terminal.print)
+    except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
+        terminal.print(f"[red]The benchmark ended early:[/] {error}\nLogs are in {_short(directory)}/logs")
+        if not measured:
+            return 1
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    terminal.print(report.table(measured))
+    file = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
+    circumstances["seconds_in_all"] = round(time.monotonic() - begun)
+    report.write(file, machine.describe(), circumstances, measured)
+    complete = len(measured) == len(chosen)
+    terminal.print(f"{circumstances['seconds_in_all']} s in all; written to {_short(file)}")
+    return 0 if complete else 1
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    names = [w.name for w in WORKLOADS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--runs", type=int, help="runs of each workload; default 3, of the longest 1")
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--large", action="store_true", help="also the owner of 100,000 batches")
+    parser.add_argument("--output", type=Path, help="file of the results")
+    return parser.parse_args(arguments)
+
+
+def _runs(workload: Workload, asked: int | None) -> int:
+    return max(1, asked or workload.runs)
+
+
+def _add_floor(stack: Stack) -> Path:
+    """A dags folder with the job's DAG and the floor's; the folder of the floor's marks."""
+    dags = stack.directory / "dags"
+    dags.mkdir(parents=True)
+    for file in (*(REPOSITORY / "dags").glob("*.py"), *(HERE / "dags").glob("*.py")):
+        shutil.copy(file, dags)
+    marks = stack.directory / "floor"
+    marks.mkdir()
+    stack.airflow_env |= {
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "plugins"), str(REPOSITORY))),
+        FOLDER: str(marks),
+    }
+    return marks
+
+
+def _airflow_settings(stack: Stack) -> dict[str, str]:
+    """What of Airflow's settings makes a difference to speed."""
+    telling = ("PARALLELISM", "IDLE_SLEEP_TIME", "HEARTBEAT_INTERVAL", "API__WORKERS", "EXECUTOR")
+    return {n: v for n, v in sorted(stack.airflow_env.items()) if n.endswith(telling)}
+
+
+def _short(file: Path) -> str:
+    return str(file.relative_to(REPOSITORY)) if file.is_relative_to(REPOSITORY) else file.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

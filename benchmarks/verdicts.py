@@ -1,0 +1,92 @@
+"""What each workload must reach, judged by the floors of the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.workloads import Measured
+
+OWNER_SECONDS = 9.0
+PEAK_MB = 350.0
+WHALE_RATIO = 1.2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A bound and whether it was met; None where it cannot be judged in this run."""
+
+    bound: str
+    limit_s: float | None
+    hit: bool | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Medians of one workload."""
+
+    ours: float
+    spread: tuple[float, float]
+    stores: float
+    airflow: float
+
+    @property
+    def floor(self) -> float:
+        """Both floors together: what a run needs that does the writes and nothing else."""
+        return self.stores + self.airflow
+
+    @property
+    def ratio(self) -> float:
+        """Ours to both floors together."""
+        return self.ours / self.floor
+
+    @classmethod
+    def of(cls, measured: Measured) -> Figures:
+        """The medians of what was measured."""
+        seconds = [s.seconds for s in measured.samples]
+        return cls(
+            median(seconds),
+            (min(seconds), max(seconds)),
+            median(measured.stores),
+            median(measured.airflow),
+        )
+
+
+def judge(measured: Measured, others: Mapping[str, Measured]) -> Verdict:
+    """The verdict on one workload; some bounds are on another workload of the same run."""
+    f = Figures.of(measured)
+    by_floors = f.airflow + 2.5 * f.stores
+    match measured.workload.name:
+        case "event":
+            return _within(f, 1.3 * f.airflow + 1, "1.3 × Airflow + 1 s")
+        case "owner":
+            if f.floor > OWNER_SECONDS:
+                return _within(f, by_floors, "Airflow + 2.5 × stores")
+            return _within(f, min(by_floors, OWNER_SECONDS), "Airflow + 2.5 × stores, and 9 s")
+        case "burst":
+            return _within(f, min(by_floors, 26 / 3), "Airflow + 2.5 × stores, and a third of Flink")
+        case "flood":
+            return _within(f, 260 / 5, "a fifth of Flink")
+        case "request":
+            if "event" not in others:
+                return Verdict("the single event + 2 s", None, None)
+            return _within(f, Figures.of(others["event"]).ours + 2, "the single event + 2 s")
+        case "whale":
+            return _whale(measured, f, others)
+        case _:
+            return Verdict("–", None, None)
+
+
+def _within(figures: Figures, limit: float, bound: str) -> Verdict:
+    return Verdict(bound, limit, figures.ours <= limit)
+
+
+def _whale(measured: Measured, figures: Figures, others: Mapping[str, Measured]) -> Verdict:
+    bound = "1.2 × time per batch of 5,000, and 350 MB"
+    if "owner" not in others:
+        return Verdict(bound, None, None)
+    small = others["owner"]
+    limit = WHALE_RATIO * Figures.of(small).ours / small.workload.rows * measured.workload.rows
+    peak = max(s.peak_task_mb for s in measured.samples)
+    return Verdict(bound, limit, figures.ours <= limit and peak <= PEAK_MB)
