@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test lint lock clean
+.PHONY: help venv demo up down test bench lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,9 @@ down: ## end what `make up` started
 
 test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests/unit -k lanes" for some
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy and the compose file's schema
 	$(BIN)/ruff check

@@ -23,6 +23,8 @@ Every run also takes whatever is waiting in the queue, up to `max_events`.
     {"from_user": "02c4e0dc-…", "to_user": "fca2925f-…", "organisation_id": "0126796199493140480"}
 
 or with `{"events": [...]}`: whole events as on the topic, or objects of these three fields.
+`{"redrive": {"mids": [...]}}` tries failed events now and skipped ones as new events;
+`{"abandon": {"mids": [...], "reason": "…"}}` ends open events for good and frees what they block.
 
 **A retry** repeats nothing: what is done is in the ledger, and every write is conditional. A task may be cleared,
 a run repeated, a window backfilled at any time: `airflow backfill create --dag-id user_ownership_transfer
@@ -84,6 +86,14 @@ with DAG(
         "from_user": Param(None, title="Old user", description="Id of the user who gives.", **ID),
         "to_user": Param(None, title="New user", description="Id of the user who receives.", **ID),
         "organisation_id": Param(None, title="Organisation", description="Both users must belong to it.", **ID),
+        "abandon": Param(
+            None, type=["null", "object"], section="Repair", title="Abandon",
+            description='Ends open events for good: {"mids": ["…"], "reason": "…"}.',
+        ),
+        "redrive": Param(
+            None, type=["null", "object"], section="Repair", title="Redrive",
+            description='Tries failed events now and skipped ones as new events: {"mids": ["…"]}.',
+        ),
         "events": Param(
             [], type="array", maxItems=1000, section="Several", title="Events",
             description="Whole events as on the topic, or objects with from_user, to_user, organisation_id.",

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
 
 from local.schema import connect_elasticsearch
+from ownership.conf import orders
 from ownership.contracts import Pulled, Slice, Summary, Work
 from ownership.cql import Cql
 from ownership.errors import OwnershipError, TakenOver
@@ -58,12 +59,13 @@ class Run:
         window: Window | None = None,
         events: Sequence[Mapping[str, Any]] = (),
         patient: bool = True,
+        **conf: Any,
     ) -> Run:
-        """`pull_transfer_events`, waiting out the grace."""
+        """`pull_transfer_events`, waiting out the grace; `conf` has what is ordered beside transfers."""
         parsed: list[tuple[TransferEvent, bytes]] = [
             (event_from(dict(e)), json.dumps(e, sort_keys=True).encode()) for e in events
         ]
-        order = Order(self.run_id, window, parsed, now_ms(), patient)
+        order = Order(self.run_id, window, parsed, now_ms(), orders=orders(conf), patient=patient)
         for _ in range(20):
             before = self.pulled.claimed
             self.pulled, young_until = pull(

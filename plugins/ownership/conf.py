@@ -1,22 +1,66 @@
-"""The conf of a manual run: which transfers it names. Pure; the same checks as for Kafka events."""
+"""The conf of a manual run: transfers to carry out, events to abandon or to redrive.
+
+Pure; the same checks as for Kafka events.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ownership.errors import Poison, SettingsError
-from ownership.events import TransferEvent, event_from, manual_event
+from ownership.events import MessageId, TransferEvent, event_from, explain, manual_event
 
-KNOWN = ("events", "from_user", "to_user", "organisation_id")
+KNOWN = ("events", "from_user", "to_user", "organisation_id", "abandon", "redrive")
 FIELDS = ("from_user", "to_user", "organisation_id")
 MOST_EVENTS = 1000
 """Most events in one conf; more belong on the topic."""
 
 
+class _Order(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mids: Annotated[tuple[MessageId, ...], Field(min_length=1, max_length=MOST_EVENTS)]
+
+
+class Abandon(_Order):
+    """Open events to end for good, and why."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class Redrive(_Order):
+    """Events to try again: failed ones now, skipped ones as new events."""
+
+
+class Orders(NamedTuple):
+    """What an operator asks of a run beside transfers."""
+
+    abandon: Abandon | None = None
+    redrive: Redrive | None = None
+
+
 class ConfError(SettingsError):
     """The conf cannot be carried out; the message names each field."""
+
+
+def orders(conf: Mapping[str, Any]) -> Orders:
+    """What `conf` says under ``abandon`` and ``redrive``.
+
+    :raises ConfError: naming the field and what is wrong with it.
+    """
+    found: dict[str, Any] = {}
+    kinds: tuple[tuple[str, type[_Order]], ...] = (("abandon", Abandon), ("redrive", Redrive))
+    for name, kind in kinds:
+        if conf.get(name):
+            try:
+                found[name] = kind.model_validate(conf[name])
+            except ValidationError as e:
+                raise ConfError(f"{name}: {explain(e)}.") from None
+    return Orders(**found)
 
 
 def manual_events(conf: Mapping[str, Any], *, run_id: str, at_ms: int) -> list[tuple[TransferEvent, bytes]]:

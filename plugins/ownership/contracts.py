@@ -101,6 +101,8 @@ class Pulled(_Contract):
     rejected: int = 0
     claimed: int = 0
     follow_ups: int = 0
+    told: dict[str, str] = {}
+    """What became of each event that the conf abandons or redrives, by mid."""
     waits: dict[str, str] = {}
     """Why events stay in the queue, by mid: those of the run's conf, and a few others."""
 

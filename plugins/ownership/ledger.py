@@ -261,6 +261,10 @@ class Ledger:
         now = _now()
         self._set([(e, {"state": SKIPPED, "reason": why, "ended_at": now}) for e, why in events])
 
+    def abandon(self, held: Held, reason: str) -> bool:
+        """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
+        return self._set([(held, {"state": ABANDONED, "reason": reason, "ended_at": _now()})])[0]
+
     def fail(self, events: Sequence[tuple[Held, str, int]]) -> list[bool]:
         """Record that a try failed: reason and number of attempts. The event stays open."""
         return self._set(

@@ -59,7 +59,7 @@ class PullTransferEvents(BaseSensorOperator):
         return tasks
 
     def _order(self, context: Context) -> Any:
-        from ownership.conf import manual_events
+        from ownership.conf import manual_events, orders
         from ownership.stages.pull import Order, Window
 
         run = context["dag_run"]
@@ -73,6 +73,7 @@ class PullTransferEvents(BaseSensorOperator):
             window=window,
             events=manual_events(run.conf or {}, run_id=run.run_id, at_ms=at_ms),
             at_ms=at_ms,
+            orders=orders(run.conf or {}),
             patient=run_type == "asset_triggered",
         )
 
@@ -84,6 +85,8 @@ class PullTransferEvents(BaseSensorOperator):
             context["dag_run"].run_id, pulled.received, pulled.known, pulled.rejected, pulled.follow_ups,
             pulled.claimed, len(pulled.slices),
         )  # fmt: skip
+        for mid, what in pulled.told.items():
+            self.log.warning("event %s %s", mid, what)
         for mid, why in pulled.waits.items():
             self.log.log(30 if mid in asked else 20, "event %s is not in this run: it %s", mid, why)
 

@@ -181,6 +181,30 @@ def test_an_unknown_setting_fails_a_run_in_its_first_task(airflow: Airflow):
         airflow.http.patch(url, json={"key": "user_ownership_transfer", "value": right})
 
 
+def test_a_skipped_event_is_redriven_by_conf_and_an_order_without_a_reason_is_refused(
+    airflow: Airflow, story: Story
+):
+    old, new = story.user("old"), f"late-{story.name}"
+    batches = story.batches(old, 1)
+    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    assert airflow.ended(run_id) == "success"
+    mid = f"manual:{run_id}:0"
+    assert story.state(mid) == "skipped"
+    story.platform.add_user(new, ORGANISATION)
+
+    again = airflow.trigger({"redrive": {"mids": [mid]}})
+
+    assert airflow.ended(again) == "success"
+    told = airflow.xcom(again, "pull_transfer_events", "pulled")["told"]
+    assert told == {mid: f"is tried again as redrive:{again}:0"}
+    assert story.state(f"redrive:{again}:0") == "completed"
+    assert story.owners(batches) == {(new, new)}
+
+    refused = airflow.trigger({"abandon": {"mids": [mid]}})
+    assert airflow.ended(refused) == "failed"
+    assert "abandon: reason: Field required" in airflow.log(refused, "pull_transfer_events")
+
+
 def _set_kafka(airflow: Airflow, extra: str) -> None:
     body = {"connection_id": "kafka_default", "conn_type": "kafka", "extra": extra}
     answer = airflow.http.patch("/connections/kafka_default", json=body)

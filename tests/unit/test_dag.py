@@ -138,7 +138,14 @@ def test_parsing_a_dag_file_imports_nothing_heavy_beyond_airflow_itself(
 
 def test_nothing_can_be_started_without_a_valid_default(dag: dict[str, Any]) -> None:
     values = {name: p["value"] for name, p in dag["params"].items()}
-    assert values == {"from_user": None, "to_user": None, "organisation_id": None, "events": []}
+    assert values == {
+        "from_user": None,
+        "to_user": None,
+        "organisation_id": None,
+        "events": [],
+        "abandon": None,
+        "redrive": None,
+    }
 
 
 def test_the_params_are_those_that_the_conf_knows(dag: dict[str, Any]) -> None:

@@ -62,11 +62,10 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
 
     outages = {h.mid: why for h, why in judged.outages}
     phases, waiting = _phases(parts, judged)
-    if outages and not phases and not last_try:
-        _fail(parts, judged.outages, rows)
-        raise Transient(next(iter(outages.values())))
     _fail(parts, judged.outages, rows)
     parts.ledger.note_each([(h, {"state": RECEIVED, "reason": f"{WAITS}{why}"}) for h, why in waiting])
+    if outages and not phases and not last_try:
+        raise Transient(next(iter(outages.values())))
 
     counts = {"skipped": len(judged.skipped), "failed": len(outages), "waiting": len(waiting)}
     failures = {h.mid: why for h, why in judged.outages}

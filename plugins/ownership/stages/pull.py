@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from ownership.conf import Orders
 from ownership.contracts import Pulled, Slice, packed
 from ownership.errors import Unavailable
 from ownership.events import TransferEvent
@@ -12,6 +13,7 @@ from ownership.inbox import Accepted, Inbox
 from ownership.lanes import label, lanes, pack
 from ownership.open_list import Choice, Held, OpenRow, choose
 from ownership.parts import Parts, now_ms
+from ownership.stages.operate import abandon, redriven
 from ownership.stages.second_proof import second_proof
 from ownership.stages.working import tally
 from ownership.topic import Span, Topic
@@ -38,6 +40,8 @@ class Order:
     """Manual events with their payloads."""
     at_ms: int = 0
     """Time of the manual events: the run's own, the same for every try."""
+    orders: Orders = field(default_factory=Orders)
+    """What else the run was asked to do."""
     patient: bool = True
     """Leave failed events alone until their next try is due; a run that a person or the clock
     started tries them now."""
@@ -75,9 +79,11 @@ def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled)
     be claimed, the time (epoch ms) at which another pass may take them; else 0.
     """
     accepted, judged_ms = accept(topic, inbox, order.window)
-    if order.events and pulled == Pulled():  # the first pass: the others would count them as known
-        manual = inbox.accept_manual(order.events, run_id=order.run_id, at_ms=order.at_ms)
-        accepted += manual
+    told = dict(pulled.told)
+    if pulled == Pulled():  # the first pass: the others would do and count it again
+        more, told = _carry_out(parts, order)
+        events = [*order.events, *more]
+        accepted += inbox.accept_manual(events, run_id=order.run_id, at_ms=order.at_ms)
     follow_ups = 0
     if order.window and not pulled.slices:
         follow_ups = second_proof(parts, inbox, order.window.start_ms, order.window.end_ms)
@@ -99,10 +105,24 @@ def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled)
             rejected=pulled.rejected + len(accepted.rejected),
             claimed=len(before) + len(held),
             follow_ups=pulled.follow_ups + follow_ups,
+            told=told,
             waits=_waits(choice, [e.mid for e, _ in order.events]) | _ended(parts, order, accepted.known),
         ),
         choice.young_until_ms,
     )
+
+
+def _carry_out(parts: Parts, order: Order) -> tuple[list[tuple[TransferEvent, bytes]], dict[str, str]]:
+    """Abandon and redrive as ordered. Returns new events, and by mid what became of each order."""
+    told: dict[str, str] = {}
+    events: list[tuple[TransferEvent, bytes]] = []
+    if order.orders.abandon:
+        told |= abandon(parts, order.orders.abandon, run_id=order.run_id)
+    if order.orders.redrive:
+        mids = order.orders.redrive.mids
+        events, what = redriven(parts, mids, run_id=order.run_id, at_ms=order.at_ms)
+        told |= what
+    return events, told
 
 
 def claim(
