@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from local import airflow, cassandra, elasticsearch, kafka, postgres
 from local.layout import Layout
@@ -328,11 +329,20 @@ def _all_of(*futures: Future[None], then: Iterable[Future[None]] = ()) -> None:
 
 
 def _check_given(variable: str, address: str) -> None:
-    host, _, port = address.rpartition("//")[2].rstrip("/").partition("/")[0].rpartition(":")
-    if not host or not port.isdigit():
-        form = "host:port" if variable in {"KAFKA", "CASSANDRA"} else "http://host:port"
+    """A store must answer now: tables and topics are made in it. A service may come later.
+
+    Raises ValueError for what is no address, NotReadyError for a store that does not answer.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        host, port = None, None
+    plain = variable in {"KAFKA", "CASSANDRA"}
+    if not host or not port or plain == bool(parts.scheme):
+        form = "host:port" if plain else "http://host:port"
         raise ValueError(f"{variable}={address} cannot be used; give it as {form}.")
-    if not accepts(int(port), host, timeout_s=5):
+    if variable not in {"LMS", "USERORG"} and not accepts(port, host, timeout_s=5):
         raise NotReadyError(f"Nothing answers at {variable}={address}; start it, or unset {variable}.")
 
 

@@ -128,7 +128,7 @@ def test_addresses_survive_their_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        pytest.param({"LMS": "http://127.0.0.1:1"}, "Nothing answers at LMS=", id="nobody listens"),
+        pytest.param({"KAFKA": "127.0.0.1:1"}, "Nothing answers at KAFKA=", id="nobody listens"),
         pytest.param({"KAFKA": "localhost"}, "give it as host:port", id="no port"),
         pytest.param({"REDIS": "localhost:6379"}, "REDIS is no part of the stack", id="unknown part"),
     ],

@@ -1,0 +1,60 @@
+"""Speed, as ratios that hold on any machine: bounds far above the noise, far below row-by-row work.
+
+Figures are in `docs/performance.md`; `make bench` measures them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from transfer_world import World
+
+from benchmarks.floors import stores
+from local.world import Batch
+
+ROWS = 600
+MOST_TIMES_THE_FLOOR = 20
+"""Measured 5 to 9; with one compare-and-set a row, or one read a row, it is several times that."""
+MOST_GROWTH = 2.0
+
+
+def _owned(world: World, count: int) -> tuple[str, str, list[Batch]]:
+    """An owner of `count` batches, ten a course, and who gets them. Not among what the module checks row by row."""
+    old, new = world.users("old", "new")
+    batches = [Batch(f"speed-{old}-{n // 10}", f"speed-{old}-{n}", created_by=old) for n in range(count)]
+    world.platform.add_batches(batches)
+    return old, new, batches
+
+
+def _seconds(world: World, count: int) -> float:
+    """The stages of one run, from the pull to the settled summary."""
+    old, new, _ = _owned(world, count)
+    world.transfer(old, new)
+    time.sleep(world.job.settings.grace_ms / 1000)
+    begun = time.monotonic()
+    summary = world.whole_run()
+    seconds = time.monotonic() - begun
+    assert summary.batches == {"moved": count}
+    return seconds
+
+
+def _floor(world: World, count: int) -> float:
+    old, new, batches = _owned(world, count)
+    return stores(world.platform, batches, {old: new})
+
+
+def test_a_run_costs_a_small_multiple_of_its_bare_writes(world: World):
+    _seconds(world, 20)
+    _floor(world, 20)
+
+    ratios = [_seconds(world, ROWS) / _floor(world, ROWS) for _ in range(3)]
+
+    assert min(ratios) < MOST_TIMES_THE_FLOOR, ratios
+
+
+def test_a_batch_costs_no_more_among_two_thousand_than_among_five_hundred(world: World):
+    _seconds(world, 20)
+
+    growth = [(_seconds(world, 2_000) / 2_000) / (_seconds(world, 500) / 500) for _ in range(2)]
+
+    assert min(growth) < MOST_GROWTH, growth
