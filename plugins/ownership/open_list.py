@@ -7,7 +7,7 @@ holder whose claim was taken over can no longer write.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -268,11 +268,6 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive parts of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def by_mid(rows: Iterable[OpenRow]) -> Mapping[str, OpenRow]:
-    """Rows by their event's mid."""
-    return {r.transfer.mid: r for r in rows}
 
 
 def _bound(key: OrderKey) -> tuple[object, ...]:

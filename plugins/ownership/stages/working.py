@@ -98,10 +98,6 @@ class Working:
         self._claim.events = [h for h in self._claim.events if h.mid in kept]
         self._index()
 
-    def hold(self, lives_ms: int) -> None:
-        """Extend the claim: over a retry's delay."""
-        self._claim.renew(lives_ms)
-
     @property
     def held(self) -> list[Held]:
         """The events of all phases."""
