@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import compileall
+import json
 import os
 import shutil
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from benchmarks import machine, report
-from benchmarks.floor_trigger import FOLDER
+from benchmarks import FOLDER, machine, report
 from benchmarks.workloads import WORKLOADS, Measured, Workload, opened
 from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     # Where `make down` finds what an interrupted one left.
     directory = TEST_STACKS / f"bench-{os.getpid()}"
-    stack = Stack(directory, airflow=False, settings={"env": "dev"})
+    stack = Stack(directory, airflow=False, settings={"env": "dev", **dict(options.set)})
     measured: dict[str, Measured] = {}
     begun = time.monotonic()
     circumstances = {
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         "load_1m_before": round(os.getloadavg()[0], 2),
         "settings": dict(stack.settings),
     }
+    file = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
     terminal.print("Starting a stack for the benchmark")
     try:
         with stack:
@@ -50,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
                 for workload in chosen:
                     runs = _runs(workload, options.runs)
                     measured[workload.name] = bench.measure(workload, runs, terminal.print)
+                    report.write(
+                        file, machine.describe(), circumstances, measured
+                    )  # an interruption loses one
     except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
         terminal.print(f"[red]The benchmark ended early:[/] {error}\nLogs are in {_short(directory)}/logs")
         if not measured:
@@ -57,7 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         shutil.rmtree(directory, ignore_errors=True)
     terminal.print(report.table(measured))
-    file = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
     circumstances["seconds_in_all"] = round(time.monotonic() - begun)
     report.write(file, machine.describe(), circumstances, measured)
     complete = len(measured) == len(chosen)
@@ -68,19 +73,35 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     names = [w.name for w in WORKLOADS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, help="runs of each workload; default 3, of the longest 1")
+    parser.add_argument(
+        "--runs", type=int, help="runs of each workload, default 3; those of 2,000 owners and more have one"
+    )
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--large", action="store_true", help="also the owner of 100,000 batches")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="NAME=JSON", help="a setting of the job"
+    )
     parser.add_argument("--output", type=Path, help="file of the results")
     return parser.parse_args(arguments)
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
+
+
 def _runs(workload: Workload, asked: int | None) -> int:
-    return max(1, asked or workload.runs)
+    return 1 if workload.runs == 1 else max(1, asked or workload.runs)
 
 
 def _add_floor(stack: Stack) -> Path:
-    """A dags folder with the job's DAG and the floor's; the folder of the floor's marks."""
+    """A dags folder with the job's DAG and the floor's; the folder of the floor's marks.
+
+    DAGs and plugins are copies: a file that is saved while the benchmark runs does not meet old modules.
+    """
+    plugins = stack.directory / "plugins"
+    shutil.copytree(REPOSITORY / "plugins", plugins, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(plugins, quiet=1)
     dags = stack.directory / "dags"
     dags.mkdir(parents=True)
     for file in (*(REPOSITORY / "dags").glob("*.py"), *(HERE / "dags").glob("*.py")):
@@ -89,7 +110,8 @@ def _add_floor(stack: Stack) -> Path:
     marks.mkdir()
     stack.airflow_env |= {
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
-        "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "plugins"), str(REPOSITORY))),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
+        "PYTHONPATH": os.pathsep.join((str(plugins), str(REPOSITORY))),
         FOLDER: str(marks),
     }
     return marks

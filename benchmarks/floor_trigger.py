@@ -10,11 +10,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from benchmarks import FOLDER, SIGNAL
+
 POLL_SECONDS = 0.5
 """The job's own, `ownership.triggers.POLL_SECONDS`."""
-FOLDER = "BENCH_FLOOR"
-"""Environment variable: the folder of the signal and of the marks of the tasks."""
-SIGNAL = "signal.json"
 
 
 class SignalTrigger(BaseEventTrigger):

@@ -12,7 +12,7 @@ from uuid import uuid4
 from cassandra.concurrent import execute_concurrent
 from cassandra.query import BatchStatement, BatchType
 
-from benchmarks.floor_trigger import SIGNAL
+from benchmarks import SIGNAL
 from local.schema import BATCH_INDEX
 from local.world import Batch, Platform
 

@@ -57,25 +57,22 @@ def judge(measured: Measured, others: Mapping[str, Measured]) -> Verdict:
     """The verdict on one workload; some bounds are on another workload of the same run."""
     f = Figures.of(measured)
     by_floors = f.airflow + 2.5 * f.stores
-    match measured.workload.name:
-        case "event":
-            return _within(f, 1.3 * f.airflow + 1, "1.3 × Airflow + 1 s")
-        case "owner":
-            if f.floor > OWNER_SECONDS:
-                return _within(f, by_floors, "Airflow + 2.5 × stores")
-            return _within(f, min(by_floors, OWNER_SECONDS), "Airflow + 2.5 × stores, and 9 s")
-        case "burst":
-            return _within(f, min(by_floors, 26 / 3), "Airflow + 2.5 × stores, and a third of Flink")
-        case "flood":
-            return _within(f, 260 / 5, "a fifth of Flink")
-        case "request":
-            if "event" not in others:
-                return Verdict("the single event + 2 s", None, None)
-            return _within(f, Figures.of(others["event"]).ours + 2, "the single event + 2 s")
-        case "whale":
-            return _whale(measured, f, others)
-        case _:
-            return Verdict("–", None, None)
+    bounds: dict[str, tuple[float, str]] = {
+        "event": (1.3 * f.airflow + 1, "1.3 × Airflow + 1 s"),
+        "owner": (by_floors, "Airflow + 2.5 × stores"),
+        "burst": (min(by_floors, 26 / 3), "Airflow + 2.5 × stores, and a third of Flink"),
+        "flood": (260 / 5, "a fifth of Flink"),
+    }
+    if f.floor <= OWNER_SECONDS:
+        bounds["owner"] = (min(by_floors, OWNER_SECONDS), "Airflow + 2.5 × stores, and 9 s")
+    if "event" in others:
+        bounds["request"] = (Figures.of(others["event"]).ours + 2, "the single event + 2 s")
+    name = measured.workload.name
+    if name == "whale":
+        return _whale(measured, f, others)
+    if name not in bounds:
+        return Verdict("– (needs another workload of the same run)", None, None)
+    return _within(f, *bounds[name])
 
 
 def _within(figures: Figures, limit: float, bound: str) -> Verdict:

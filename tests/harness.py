@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
@@ -179,7 +180,10 @@ def opened_job(
         create(cql, given)
         client = connect_elasticsearch(elasticsearch)
         stack.callback(client.close)
-        services = [stack.enter_context(Service(n, u)) for n, u in (("LMS", lms), ("User-Org", userorg))]
+        services = [
+            stack.enter_context(Service(name, partial(str, url)))
+            for name, url in (("LMS", lms), ("User-Org", userorg))
+        ]
         parts = Parts.over(given, cql, client, lms=services[0], userorg=services[1])
         consumer = Consumer(
             {

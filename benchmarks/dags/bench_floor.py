@@ -15,7 +15,8 @@ from typing import Any
 from airflow.sdk import DAG, Asset, AssetWatcher, task, task_group
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from benchmarks.floor_trigger import FOLDER, SIGNAL, SignalTrigger
+from benchmarks import FOLDER, SIGNAL
+from benchmarks.floor_trigger import SignalTrigger
 
 SIGNALS = Asset(
     name="bench.floor",

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid1
 from zlib import crc32
 
+from cassandra.query import UNSET_VALUE
+
 from ownership.cql import Cql, Statement
 from ownership.open_list import chunks
 from ownership.plan import BatchId, Hop, Row, role
@@ -38,6 +40,9 @@ MOVED, ALREADY, CHANGED_ELSEWHERE, GONE, NOT_LIVE = (
 APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
 """What became of an image: the compare-and-set applied, did not, was another try's, cannot be
 told because the row was edited since, applied after the claim was lost."""
+
+_UNSET = (UNSET_VALUE, UNSET_VALUE)
+"""For columns that stay empty: a null would be a tombstone each."""
 
 _NO_IMAGE = UUID(int=0x1000 << 64 | 0x8000 << 48)  # the smallest time-UUID: plan rows sort first
 
@@ -161,8 +166,8 @@ class Changes:
                         len(i.hops),
                         *_columns(h.before),
                         *_columns(h.after),
-                        *(_columns(i.before) if len(i.hops) > 1 else (None, None)),
-                        *(_columns(i.after) if len(i.hops) > 1 else (None, None)),
+                        *(_columns(i.before) if len(i.hops) > 1 else _UNSET),
+                        *(_columns(i.after) if len(i.hops) > 1 else _UNSET),
                     ),
                 ),
             )

@@ -267,8 +267,10 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
     """
     settings = settings or load_settings()
     with ExitStack() as stack:
-        lms = stack.enter_context(Service("LMS", base_url(LMS, settings.lms_base_path)))
-        userorg = stack.enter_context(Service("User-Org", base_url(USERORG, settings.userorg_base_path)))
+        lms = stack.enter_context(Service("LMS", lambda: base_url(LMS, settings.lms_base_path)))
+        userorg = stack.enter_context(
+            Service("User-Org", lambda: base_url(USERORG, settings.userorg_base_path))
+        )
         client = elasticsearch_client()
         stack.callback(client.close)
         cql = stack.enter_context(opened_cql())

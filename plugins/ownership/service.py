@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,15 +35,31 @@ class Answer(NamedTuple):
 class Service:
     """A JSON service at `base_url`. Use as a context manager."""
 
-    def __init__(self, name: str, base_url: str, *, tries: int = 3) -> None:
+    def __init__(self, name: str, base_url: Callable[[], str], *, tries: int = 3) -> None:
         """`name` is used in messages; `tries` counts calls, a second or two apart.
 
-        :raises SettingsError: if `base_url` is no URL.
+        `base_url` is asked at the first call: two of three stages call no service, and a client
+        costs them a look at the Connection and a TLS context.
         """
         self.name = name
+        self._base_url = base_url
         self._tries = tries
+        self._opening = threading.Lock()
+        self._opened: httpx.Client | None = None
+
+    def _client(self) -> httpx.Client:
+        """The client, opened at the first call.
+
+        :raises SettingsError: if the URL is none.
+        """
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open(self._base_url())
+            return self._opened
+
+    def _open(self, base_url: str) -> httpx.Client:
         try:
-            self._client = httpx.Client(
+            return httpx.Client(
                 base_url=base_url,
                 timeout=httpx.Timeout(10.0, connect=3.0),
                 limits=httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT),
@@ -50,13 +67,14 @@ class Service:
                 trust_env=False,
             )
         except (httpx.InvalidURL, ValueError) as e:
-            raise SettingsError(f"The URL of {name}, {base_url!r}, is no URL: {e}") from None
+            raise SettingsError(f"The URL of {self.name}, {base_url!r}, is no URL: {e}") from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """One request, tried again while the service is unavailable.
@@ -73,7 +91,7 @@ class Service:
     def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
         deadline = time.monotonic() + CALL_SECONDS
         try:
-            with self._client.stream(method, path, json=body) as response:
+            with self._client().stream(method, path, json=body) as response:
                 content = bytearray()
                 for chunk in response.iter_bytes():
                     content += chunk

@@ -46,7 +46,7 @@ class Lms:
 
 @pytest.fixture
 def search(server: Server) -> Iterator[BatchSearch]:
-    with Service("LMS", server.url, tries=1) as service:
+    with Service("LMS", lambda: server.url, tries=1) as service:
         yield BatchSearch(service, PATH)
 
 

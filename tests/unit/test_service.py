@@ -20,8 +20,8 @@ GOOD = {"result": {"response": {"ok": True}}}
 
 @pytest.fixture
 def service(server: Server) -> Iterator[Service]:
-    with Service("LMS", server.url) as opened:
-        opened._client.timeout = httpx.Timeout(0.5)
+    with Service("LMS", lambda: server.url) as opened:
+        opened._client().timeout = httpx.Timeout(0.5)
         yield opened
 
 
@@ -145,7 +145,10 @@ def test_nobody_listening_is_an_outage() -> None:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with Service("User-Org", f"http://127.0.0.1:{port}") as alone, pytest.raises(Unavailable) as caught:
+    with (
+        Service("User-Org", lambda: f"http://127.0.0.1:{port}") as alone,
+        pytest.raises(Unavailable) as caught,
+    ):
         alone.call("GET", "/x")
     assert str(caught.value).startswith("User-Org unavailable: ConnectError")
     assert caught.value.part == "User-Org"
@@ -153,15 +156,23 @@ def test_nobody_listening_is_an_outage() -> None:
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:port", "http://h:80:80"])
 def test_an_address_that_is_no_url_is_a_setting_to_mend(url: str) -> None:
-    with pytest.raises(SettingsError, match="URL of LMS"):
-        Service("LMS", url)
+    with Service("LMS", lambda: url) as service, pytest.raises(SettingsError, match="URL of LMS"):
+        service.call("GET", "/")
+
+
+def test_a_service_that_nobody_calls_is_never_opened() -> None:
+    def unwanted() -> str:
+        raise AssertionError("nobody asked for the address")
+
+    with Service("LMS", unwanted):
+        pass
 
 
 def test_a_proxy_of_the_environment_is_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     server.answer = lambda _request, _handler: (200, GOOD)
-    with Service("LMS", server.url) as opened:
+    with Service("LMS", lambda: server.url) as opened:
         assert opened.call("GET", "/x").status == 200
 
 

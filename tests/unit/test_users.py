@@ -28,7 +28,7 @@ def refusal(code: str = "CLIENT_ERROR", *, err: str | None = None, status: str =
 
 @pytest.fixture
 def users(server: Server) -> Iterator[Users]:
-    with Service("User-Org", server.url, tries=1) as service:
+    with Service("User-Org", lambda: server.url, tries=1) as service:
         yield Users(service, PATH)
 
 
@@ -110,14 +110,14 @@ def test_an_id_is_one_segment_of_the_path(server: Server, users: Users, user_id:
 
 def test_a_path_without_its_last_slash_is_mended(server: Server) -> None:
     answers(server, 200, known())
-    with Service("User-Org", server.url, tries=1) as service:
+    with Service("User-Org", lambda: server.url, tries=1) as service:
         Users(service, "/read").read("A")
     assert server.requests[0].path.startswith("/read/A?")
 
 
 def test_a_base_path_stays_before_the_path(server: Server) -> None:
     answers(server, 200, known())
-    with Service("User-Org", f"{server.url}/base", tries=1) as service:
+    with Service("User-Org", lambda: f"{server.url}/base", tries=1) as service:
         Users(service, PATH).read("A")
     assert server.requests[0].path.startswith(f"/base{PATH}A?")
 
