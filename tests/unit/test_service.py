@@ -91,7 +91,7 @@ def test_an_answer_that_does_not_come_is_an_outage(server: Server, service: Serv
     def silent(_: Request, __: BaseHTTPRequestHandler) -> None:
         server.stopping.wait(5)
 
-    service._client.timeout = httpx.Timeout(0.05)
+    service._client().timeout = httpx.Timeout(0.05)
     server.answer = silent
     with pytest.raises(Unavailable, match="ReadTimeout"):
         service.call("GET", "/x")
