@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import stamina
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -34,6 +35,13 @@ _DENIED = (
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
+)
+
+
+_ELECTING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
 
 
@@ -89,11 +97,7 @@ class Topic:
         with _KafkaErrors(self.name):
             partitions = self.partitions()
             wanted = [TopicPartition(self.name, p) for p in partitions]
-            committed = {
-                t.partition: t.offset
-                for t in self._consumer.committed(wanted, timeout=SECONDS)
-                if not t.error
-            }
+            committed = {t.partition: t.offset for t in self._committed(wanted) if not t.error}
             spans = []
             for p in partitions:
                 low, high = self._consumer.get_watermark_offsets(
@@ -102,6 +106,15 @@ class Topic:
                 start = committed.get(p, -1)
                 spans.append(Span(p, start if low <= start <= high else low, high))
             return spans
+
+    def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        """The group's offsets; a coordinator that is being elected, as on a new broker, is waited for."""
+        for attempt in stamina.retry_context(
+            on=_between_coordinators, attempts=10, wait_initial=0.2, wait_max=2.0, timeout=SECONDS
+        ):
+            with attempt:
+                return self._consumer.committed(wanted, timeout=SECONDS)
+        raise AssertionError("unreachable: stamina returns or raises")
 
     def since(self, start_ms: int) -> list[Span]:
         """From the first message whose timestamp is not before `start_ms`, per partition, to the watermark.
@@ -275,6 +288,11 @@ class _KafkaErrors:
                 PART, f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right?"
             ) from None
         raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
+
+
+def _between_coordinators(error: Exception) -> bool:
+    cause = error.args[0] if isinstance(error, KafkaException) else None
+    return isinstance(cause, KafkaError) and cause.code() in _ELECTING
 
 
 def _no_topic(name: str) -> SettingsError:

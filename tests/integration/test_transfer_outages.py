@@ -20,7 +20,7 @@ def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The services are asked once, for half a second, so that an outage does not take a minute here."""
     for service in (world.job.parts.users._service, world.job.parts.search._service):
         monkeypatch.setattr(service, "_tries", 1)
-        monkeypatch.setattr(service._client, "timeout", httpx.Timeout(0.5))
+        monkeypatch.setattr(service._client(), "timeout", httpx.Timeout(0.5))
 
 
 OUTAGES = [
