@@ -22,7 +22,8 @@ def test_an_event_on_the_topic_starts_a_run_and_is_completed(airflow: Airflow, s
     assert row["counts"]["moved"] == 6
     assert airflow.ended(row["run_id"]) == "success"
     tasks = airflow.tasks(row["run_id"])
-    assert airflow.run(row["run_id"])["run_type"] == "asset_triggered"
+    # The watcher's run, unless the hourly one came by in that very second: each claims what there is.
+    assert airflow.run(row["run_id"])["run_type"] in ("asset_triggered", "scheduled")
     assert {t["state"] for (name, _), t in tasks.items() if name != "verdict"} == {"success"}
     assert tasks["verdict", -1]["state"] == "skipped"
     labels = {t["rendered_map_index"] for (name, index), t in tasks.items() if index >= 0}
