@@ -33,9 +33,8 @@ def server(layout: Layout) -> Server:
             template.substitute(port=port, controller_port=controller_port, log_dir=directory / "data")
         )
         if not (directory / "data" / "meta.properties").exists():
-            digest = hashlib.sha256(str(directory).encode()).digest()[:16]
-            cluster_id = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-            format_storage = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties))
+            cluster = ("-t", cluster_id(directory), "-c", str(properties))
+            format_storage = ("kafka.tools.StorageTool", "format", *cluster)
             done = subprocess.run(
                 (*run_java, *format_storage), capture_output=True, text=True, timeout=120, check=False
             )
@@ -53,6 +52,15 @@ def server(layout: Layout) -> Server:
         prepare=prepare,
         ports=(port, controller_port),
     )
+
+
+def cluster_id(directory: Path) -> str:
+    """A cluster's id, of 16 bytes, the same for the same directory.
+
+    Its first bit is zero: an id that began with "-" would be taken for an option by Kafka's command line.
+    """
+    digest = hashlib.sha256(str(directory).encode()).digest()[:16]
+    return base64.urlsafe_b64encode(bytes((digest[0] & 0x7F, *digest[1:]))).decode().rstrip("=")
 
 
 def _answers(port: int) -> bool:
