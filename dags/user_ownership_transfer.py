@@ -12,7 +12,7 @@ both stores were read again and agree, and a search for the old user finds nothi
 | run | pulls |
 | --- | --- |
 | asset event (the watcher saw work) | what the consumer group has not committed |
-| manual, with conf | the events of the conf; they queue like any other |
+| manual, with conf | the events of the conf; they queue like any other, and need no Kafka |
 | manual, without conf | the backlog, and failed events at once |
 | hourly / backfill | its hour's messages that the ledger lacks; its hour's completed events are proven again |
 
@@ -22,39 +22,40 @@ Every run also takes whatever is waiting in the queue, up to `max_events`.
 
     {"from_user": "02c4e0dc-…", "to_user": "fca2925f-…", "organisation_id": "0126796199493140480"}
 
-or with `{"events": [...]}`: whole events as on the topic, or objects of these three fields.
-`{"redrive": {"mids": [...]}}` tries failed events now and skipped ones as new events;
-`{"abandon": {"mids": [...], "reason": "…"}}` ends open events for good and frees what they block.
+and, if you like, `roles`, `statuses`, `course_ids` (what of it moves), `reason`, `requested_by`. Several at once:
+`{"events": [...]}`, whole events as on the topic, or objects of these fields.
+
+| conf | does |
+| --- | --- |
+| `"dry_run": true` beside a transfer | plans it and changes nothing; the log of `settle` shows the plan and its digest |
+| `{"execute_plan": "<mid>", "digest": "…"}` | applies exactly that plan, or refuses if rows have changed since |
+| `{"approve": {"mid": "…", "digest": "…"}}` | lets a transfer above `approval.batches` go on; `decline` with a reason ends it |
+| `{"redrive": {"mids": [...]}}` | tries failed events now, skipped ones as new events; also by state and time, and dead letters |
+| `{"abandon": {"mids": [...], "reason": "…"}}` | ends open events for good and frees what they block |
+
+Taking a transfer back is a DAG of its own: `ownership_undo`.
 
 **A retry** repeats nothing: what is done is in the ledger, and every write is conditional. A task may be cleared,
 a run repeated, a window backfilled at any time: `airflow backfill create --dag-id user_ownership_transfer
 --from-date … --to-date … --reprocess-behavior failed`.
 
-**Red run?** Open `settle`, XCom `return_value`: `failures` has the reason of each event. Failed events stay in the
-queue and are tried again by themselves; until then they block later events of the same users. A stage that is *up for
-retry* waits for a part that is down: `lookup` for User-Org or LMS, `update` for Cassandra, `reindex` for
-Elasticsearch; its log says. *pull red*: a connection or setting is wrong, the message says which. *settle red*:
-Cassandra is out of reach. Runbooks: `docs/operations.md`.
+**Red run?** Open `settle`, XCom `return_value`: `failures` has the reason of each event, `next_conf` what to paste.
+Failed events stay in the queue and are tried again by themselves; until then they block later events of the same
+users. A stage that is *up for retry* waits for a part that is down: `lookup` for User-Org or LMS, `update` for
+Cassandra, `reindex` for Elasticsearch; its log says. *pull red*: a connection, a setting or the conf is wrong, the
+message says which. *settle red*: Cassandra is out of reach. Runbooks: `docs/operations.md`.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import (
-    DAG,
-    Asset,
-    AssetOrTimeSchedule,
-    AssetWatcher,
-    CronDataIntervalTimetable,
-    Param,
-    task,
-    task_group,
-)
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.retries import RETRIES, TransferRetries
-from ownership.sensors import PULLED, PullTransferEvents
+from ownership.flow import ID, carry_out
+from ownership.retries import TransferRetries
+from ownership.sensors import PullTransferEvents
 from ownership.triggers import BacklogTrigger
 
 EVENTS = Asset(
@@ -62,14 +63,14 @@ EVENTS = Asset(
     uri="x-ownership://user.ownership.transfer",
     watchers=[AssetWatcher(name="ownership_backlog", trigger=BacklogTrigger())],
 )
-LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
-ID = {"type": ["null", "string"], "maxLength": 256, "section": "Transfer"}
-STAGE: dict[str, Any] = {
-    "map_index_template": LABEL,
-    "retries": RETRIES,
-    "retry_policy": TransferRetries(),
-    "execution_timeout": timedelta(hours=2),
-}
+MID: dict[str, Any] = {**ID, "maxLength": 300}
+OBJECT: dict[str, Any] = {"type": ["null", "object"]}
+WHO, WHAT, WHY = {"section": "Transfer"}, {"section": "What moves"}, {"section": "Why"}
+SEVERAL, PLAN, REPAIR = (
+    {"section": "Several transfers"},
+    {"section": "Plan and approval"},
+    {"section": "Repair"},
+)
 
 with DAG(
     dag_id="user_ownership_transfer",
@@ -83,75 +84,73 @@ with DAG(
     tags=["ownership", "sunbird"],
     default_args={"owner": "platform"},
     params={
-        "from_user": Param(None, title="Old user", description="Id of the user who gives.", **ID),
-        "to_user": Param(None, title="New user", description="Id of the user who receives.", **ID),
-        "organisation_id": Param(None, title="Organisation", description="Both users must belong to it.", **ID),
-        "abandon": Param(
-            None, type=["null", "object"], section="Repair", title="Abandon",
-            description='Ends open events for good: {"mids": ["…"], "reason": "…"}.',
+        "from_user": Param(None, title="Old user", description="Id of the user who gives.", **ID, **WHO),
+        "to_user": Param(None, title="New user", description="Id of the user who receives.", **ID, **WHO),
+        "organisation_id": Param(
+            None, title="Organisation", description="Both users must belong to it.", **ID, **WHO
         ),
-        "redrive": Param(
-            None, type=["null", "object"], section="Repair", title="Redrive",
-            description='Tries failed events now and skipped ones as new events: {"mids": ["…"]}.',
+        "dry_run": Param(
+            default=False, type="boolean", title="Dry run", **WHO,
+            description="Plan only: nothing changes in either store; the log of `settle` shows the plan.",
+        ),
+        "roles": Param(
+            ["created", "mentored"], type="array", title="Roles", minItems=1, maxItems=2, **WHAT,
+            items={"enum": ["created", "mentored"]}, examples=["created", "mentored"],
+            description="Batches that the old user created, that they mentor, or both.",
+        ),
+        "statuses": Param(
+            [0, 1], type="array", title="Statuses", minItems=1, maxItems=2, **WHAT,
+            items={"enum": [0, 1, "0", "1"]}, examples=[0, 1], values_display={0: "upcoming", 1: "ongoing"},
+            description="Only batches of these statuses: 0 upcoming, 1 ongoing.",
+        ),
+        "course_ids": Param(
+            [], type="array", title="Courses", maxItems=1000, items={**ID, "type": "string"},
+            description="Only batches of these courses, one id a line; all if empty.", **WHAT,
+        ),
+        "reason": Param(
+            None, type=["null", "string"], maxLength=500, title="Reason", **WHY,
+            description="Why it is asked for; kept in the audit trail.",
+        ),
+        "requested_by": Param(
+            None, title="Requested by", **ID, **WHY,
+            description="Who asked for it; whoever starts the run if empty.",
         ),
         "events": Param(
-            [], type="array", maxItems=1000, section="Several", title="Events",
+            [], type="array", maxItems=1000, title="Events", **SEVERAL,
             description="Whole events as on the topic, or objects with from_user, to_user, organisation_id.",
+        ),
+        "execute_plan": Param(
+            None, title="Execute plan", description="The mid of a dry run, whose plan is applied.", **MID, **PLAN
+        ),
+        "digest": Param(
+            None, type=["null", "string"], pattern="^[0-9a-f]{20}$", title="Digest", **PLAN,
+            description="The digest of that plan: nothing is done if rows have changed since.",
+        ),
+        "approve": Param(
+            None, title="Approve", **OBJECT, **PLAN,
+            description='Lets a transfer that waits go on: {"mid": "…", "digest": "…"}.',
+        ),
+        "decline": Param(
+            None, title="Decline", **OBJECT, **PLAN,
+            description='Ends a transfer that waits: {"mid": "…", "reason": "…"}.',
+        ),
+        "redrive": Param(
+            None, title="Redrive", **OBJECT, **REPAIR,
+            description='Tries again: {"mids": ["…"]}, {"states": ["failed", "skipped"], "since": "…", "until": "…"} '
+            'or {"dead_letters": {"partition": 0, "from_offset": 3, "to_offset": 5, "mend": {…}}}.',
+        ),
+        "abandon": Param(
+            None, title="Abandon", **OBJECT, **REPAIR,
+            description='Ends open events for good: {"mids": ["…"], "reason": "…"}.',
         ),
     },
 ) as dag:  # fmt: skip
-    pull = PullTransferEvents(
-        task_id="pull_transfer_events",
-        poke_interval=5,
-        timeout=3600,
-        retries=2,
-        retry_policy=TransferRetries(),
+    carry_out(
+        PullTransferEvents(
+            task_id="pull_transfer_events",
+            poke_interval=5,
+            timeout=3600,
+            retries=2,
+            retry_policy=TransferRetries(),
+        )
     )
-
-    @task(**STAGE)
-    def lookup_users(work: dict[str, Any]) -> dict[str, Any]:
-        """Verdicts by User-Org, phases, discovery through the LMS, plan."""
-        from ownership import tasks
-
-        return tasks.lookup(work)
-
-    @task(**STAGE)
-    def update_course_batches(work: dict[str, Any]) -> dict[str, Any]:
-        """Rows in Cassandra, by compare-and-set."""
-        from ownership import tasks
-
-        return tasks.update(work)
-
-    @task(**STAGE)
-    def reindex_course_batches(work: dict[str, Any]) -> dict[str, Any]:
-        """Documents in Elasticsearch, the proof, the commit."""
-        from ownership import tasks
-
-        return tasks.reindex(work)
-
-    @task_group
-    def transfer(work: dict[str, Any]) -> Any:
-        """One slice of lanes through the three stages."""
-        return reindex_course_batches(work=update_course_batches(work=lookup_users(work=work)))
-
-    # all_done: claims are released whatever became of the stages.
-    @task(trigger_rule="all_done", retries=5, retry_policy=TransferRetries())
-    def settle(*, ti: Any = None) -> dict[str, Any]:
-        """Claims released, states counted, the run's summary."""
-        from ownership import tasks
-
-        pulled = {k: ti.xcom_pull(task_ids="pull_transfer_events", key=k) for k in ("return_value", PULLED)}
-        return tasks.settle(pulled["return_value"], pulled[PULLED])
-
-    # Only a leaf decides a run's state, and settle must not fail: so this fails in its place.
-    @task(retries=0)
-    def verdict(summary: dict[str, Any]) -> None:
-        """Red when an event failed."""
-        from ownership import tasks
-
-        tasks.verdict(summary)
-
-    settled = settle()
-    transfer.expand(work=pull.output) >> settled
-    pull >> settled
-    verdict(settled)

@@ -20,25 +20,28 @@ from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
 
 from local.schema import connect_elasticsearch
-from ownership.conf import orders
+from ownership.conf import manual_events, orders, undo_order
 from ownership.contracts import Pulled, Slice, Summary, Work
 from ownership.cql import Cql
 from ownership.errors import OwnershipError, TakenOver
-from ownership.events import TransferEvent, event_from
+from ownership.events import event_from
 from ownership.inbox import Inbox
 from ownership.ledger import EventRow
+from ownership.options import Request
 from ownership.parts import Parts, now_ms
 from ownership.schema import create
 from ownership.service import Service
 from ownership.settings import Settings
 from ownership.stages.lookup import lookup_users
-from ownership.stages.pull import Order, Window, pull
+from ownership.stages.pull import Intake, Order, Window, pull
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.settle import settle
 from ownership.stages.update import update_course_batches
 from ownership.topic import DeadLetters, Topic
 
 _runs = itertools.count(1)
+_times: dict[str, int] = {}
+"""When each run began: the same for every try of it."""
 
 Stage = Callable[[Parts, Work], Work]
 LATER: tuple[Stage, ...] = (update_course_batches, reindex_course_batches)
@@ -58,23 +61,44 @@ class Run:
         self,
         *,
         window: Window | None = None,
-        events: Sequence[Mapping[str, Any]] = (),
+        events: Sequence[Mapping[str, Any] | Request] = (),
         patient: bool = True,
+        form: Mapping[str, Any] | None = None,
+        undo: Mapping[str, Any] | None = None,
         **conf: Any,
     ) -> Run:
-        """`pull_transfer_events`, waiting out the grace; `conf` has what is ordered beside transfers."""
-        parsed: list[tuple[TransferEvent, bytes]] = [
-            (event_from(dict(e)), json.dumps(e, sort_keys=True).encode()) for e in events
+        """`pull_transfer_events`, waiting out the grace.
+
+        `form` names a transfer as a run's conf does, `conf` what is ordered beside transfers; with `undo`,
+        the conf of `ownership_undo`, it is that DAG's pull.
+        """
+        at_ms = _times.setdefault(self.run_id, now_ms())
+        requests = [
+            e
+            if isinstance(e, Request)
+            else Request(event_from(dict(e)), json.dumps(e, sort_keys=True).encode())
+            for e in events
         ]
-        order = Order(self.run_id, window, parsed, now_ms(), orders=orders(conf), patient=patient)
+        requests += manual_events(form or {}, run_id=self.run_id, at_ms=at_ms, by="tester")
+        order = Order(
+            self.run_id,
+            window,
+            requests,
+            at_ms,
+            orders=orders(conf) if undo is None else undo_order(undo),
+            patient=patient,
+            by="tester",
+            own_only=undo is not None,
+        )
+        pulled = None
         for _ in range(20):
-            before = self.pulled.claimed
-            self.pulled, young_until = pull(
-                self.job.parts, self.job.topic, self.job.inbox, order, self.pulled
-            )
-            if not young_until or (before and self.pulled.claimed):
+            before = pulled.claimed if pulled else 0
+            pulled, young_until = pull(self.job.parts, self.job.intake, order, pulled)
+            if not young_until or (before and pulled.claimed):
                 break
             time.sleep(max(0.0, young_until / 1000 - time.time()) + 0.01)
+        assert pulled is not None
+        self.pulled = pulled
         self.work = list(self.pulled.slices)
         return self
 
@@ -92,7 +116,7 @@ class Run:
 
     def settle(self) -> Summary:
         """`settle`."""
-        return settle(self.job.parts, self.pulled.slices, self.pulled.waits)[0]
+        return settle(self.job.parts, self.pulled.slices, self.pulled.waits, self.pulled.told)[0]
 
     def finish(self) -> Summary:
         """Everything after the pull."""
@@ -120,6 +144,12 @@ class Job:
     topic: Topic
     inbox: Inbox
     client: Elasticsearch
+    letters: Topic
+
+    @property
+    def intake(self) -> Intake:
+        """Where events come from."""
+        return Intake(self.topic, self.inbox, self.letters)
 
     def run(self, run_id: str | None = None) -> Run:
         """A new run."""
@@ -185,18 +215,17 @@ def opened_job(
             for name, url in (("LMS", lms), ("User-Org", userorg))
         ]
         parts = Parts.over(given, cql, client, lms=services[0], userorg=services[1])
-        consumer = Consumer(
-            {
-                "bootstrap.servers": kafka,
-                "group.id": given.group_id,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-            }
-        )
-        topic = Topic(consumer, given.input_topic)
+        consumer = {
+            "bootstrap.servers": kafka,
+            "group.id": given.group_id,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+        topic, letters = (Topic(Consumer(consumer), name) for name in (given.input_topic, given.failed_topic))
         stack.callback(topic.close)
+        stack.callback(letters.close)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
         inbox = Inbox(
             parts.ledger, parts.open_list, dead, retention_ms=given.retention_days * 24 * 3600 * 1000
         )
-        yield Job(given, parts, topic, inbox, client)
+        yield Job(given, parts, topic, inbox, client, letters)

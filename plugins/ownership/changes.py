@@ -10,7 +10,7 @@ event's own hop, beside the change of the row as a whole.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid1
@@ -20,22 +20,13 @@ from cassandra.query import UNSET_VALUE
 
 from ownership.cql import Cql, Statement
 from ownership.open_list import chunks
-from ownership.plan import BatchId, Hop, Row, role
+from ownership.plan import BatchId, Hop, Row, changed_role, role
 from ownership.schema import CHANGE
 
 ROWS_PER_BUCKET = 5000
 """Planned rows in one partition of `transfer_change`, about."""
 ROWS_PER_BATCH = 100
 """Rows in one unlogged batch on one partition."""
-
-MOVED, ALREADY, CHANGED_ELSEWHERE, GONE, NOT_LIVE = (
-    "moved",
-    "already",
-    "changed_elsewhere",
-    "gone",
-    "not_live",
-)
-"""What became of a planned batch."""
 
 APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
 """What became of an image: the compare-and-set applied, did not, was another try's, cannot be
@@ -60,6 +51,14 @@ class Planned(NamedTuple):
     place: Place
     id: BatchId
     outcome: str | None = None
+
+
+class PlanRow(NamedTuple):
+    """A planned batch with its row as it was found, and the event's change to it, if it has one."""
+
+    planned: Planned
+    row: Row | None
+    hop: Hop | None
 
 
 class Image(NamedTuple):
@@ -115,32 +114,20 @@ class Changes:
         images = [_image(batch, uuid, rows) for (batch, uuid), rows in parts.items()]
         return planned, sorted(images, key=lambda i: (i.token, i.uuid.time))
 
-    def plan(
-        self, planned: Iterable[tuple[Planned, Row | None]], users: Mapping[str, frozenset[str]]
-    ) -> None:
-        """Insert plan rows; `users` are each event's (by mid) sources, for the row's role."""
+    def read_plan(self, mid: str, buckets: int) -> Iterator[PlanRow]:
+        """The plan rows of one event, with owners before and after as they were planned; by partition."""
+        cql = f"SELECT * FROM {self._table} WHERE mid = ? AND bucket = ?"
+        for at in (Place(mid, b) for b in range(max(buckets, 1))):
+            yield from (_plan_row(at, r) for r in self._cql.select(cql, at) if not r.claim_token)
+
+    def plan(self, planned: Iterable[PlanRow], users: Mapping[str, frozenset[str]]) -> None:
+        """Insert plan rows; `users` are each event's (by mid) sources, for the role of unchanged rows."""
         cql = (
             f"INSERT INTO {self._table} (mid, bucket, courseid, batchid, claim_token, image, role, status, "
-            "before_createdby, before_mentors) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
+            "before_createdby, before_mentors, after_createdby, after_mentors, outcome) "
+            "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        self._write(
-            (
-                p.place,
-                (
-                    cql,
-                    (
-                        *p.place,
-                        *p.id,
-                        _NO_IMAGE,
-                        role(row, users.get(p.place.mid, frozenset())) if row else "",
-                        row.status if row else None,
-                        row.created_by if row else None,
-                        list(row.mentors) if row else None,
-                    ),
-                ),
-            )
-            for p, row in planned
-        )
+        self._write((r.planned.place, (cql, _plan_values(r, users))) for r in planned)
 
     def record(self, images: Iterable[Image]) -> None:
         """Write images; durable when this returns, so the rows may be changed."""
@@ -160,7 +147,7 @@ class Changes:
                         *i.id,
                         i.token,
                         i.uuid,
-                        _changed_role(h),
+                        changed_role(h),
                         i.before.status,
                         n,
                         len(i.hops),
@@ -206,13 +193,29 @@ class Changes:
         self._cql.write_batches(some for rows in by_place.values() for some in chunks(rows, ROWS_PER_BATCH))
 
 
-def _changed_role(hop: Hop) -> str:
-    """What a hop changes: `created`, `mentored` or both."""
-    parts = (
-        ("created", hop.before.created_by != hop.after.created_by),
-        ("mentored", hop.before.mentors != hop.after.mentors),
+def _plan_values(r: PlanRow, users: Mapping[str, frozenset[str]]) -> tuple[Any, ...]:
+    p, row, hop = r
+    unchanged = role(row, users.get(p.place.mid, frozenset())) if row else ""
+    return (
+        *p.place,
+        *p.id,
+        _NO_IMAGE,
+        changed_role(hop) if hop else unchanged,
+        row.status if row else UNSET_VALUE,
+        *(_columns(hop.before if hop else row) if row else _UNSET),
+        *(_columns(hop.after) if hop else _UNSET),
+        UNSET_VALUE if p.outcome is None else p.outcome,
     )
-    return "+".join(name for name, changed in parts if changed)
+
+
+def _plan_row(at: Place, r: Any) -> PlanRow:
+    planned = Planned(at, BatchId(r.courseid, r.batchid), r.outcome)
+    if r.status is None:
+        return PlanRow(planned, None, None)
+    before = Row(planned.id, r.before_createdby, tuple(r.before_mentors or ()), r.status)
+    after = before._replace(created_by=r.after_createdby, mentors=tuple(r.after_mentors or ()))
+    # Somebody is always named after a change; without one the columns were never written.
+    return PlanRow(planned, before, Hop(at.mid, before, after) if after.named else None)
 
 
 def _columns(row: Row) -> tuple[str | None, list[str]]:

@@ -102,9 +102,44 @@ class Pulled(_Contract):
     claimed: int = 0
     follow_ups: int = 0
     told: dict[str, str] = {}
-    """What became of each event that the conf abandons or redrives, by mid."""
+    """What became of each order of the conf, by mid."""
+    own: tuple[str, ...] = ()
+    """Mids of the events that the run itself brought."""
     waits: dict[str, str] = {}
     """Why events stay in the queue, by mid: those of the run's conf, and a few others."""
+
+
+class PlanLine(_Contract):
+    """One batch of a plan, as people read it: owners before and after, or why it will not change."""
+
+    course_id: str
+    batch_id: str
+    role: str
+    before: str
+    after: str
+
+
+class PlanTold(_Contract):
+    """An event's plan as people read it: of a dry run, or of a transfer that awaits its approval."""
+
+    mid: str
+    from_user: str
+    to_user: str
+    state: str = ""
+    digest: str
+    """Of every change in it: the same digest means the same rows, before and after."""
+    batches: int
+    """Batches that would change."""
+    roles: dict[str, int] = {}
+    courses: dict[str, int] = {}
+    """Batches that would change by course, the largest first; the rest is counted in `more_courses`."""
+    more_courses: int = 0
+    first: tuple[PlanLine, ...] = ()
+    conflicts: int = 0
+    """Batches that were found and would not change."""
+    first_conflicts: tuple[PlanLine, ...] = ()
+    next_conf: str = ""
+    """What to trigger next, ready to paste."""
 
 
 class Summary(_Contract):
@@ -113,7 +148,18 @@ class Summary(_Contract):
     events: dict[str, int] = {}
     batches: dict[str, int] = {}
     failures: dict[str, str] = {}
+    """Reason by mid of events that failed, or that this run was asked for and that were refused."""
     waits: dict[str, str] = {}
+    told: dict[str, str] = {}
+    """What became of each order of the conf, by mid."""
+    plans: tuple[PlanTold, ...] = ()
+    """Plans of dry runs and of transfers that await approval."""
+    conflicts: tuple[str, ...] = ()
+    """Batches that were left alone because somebody else changed them, the first few."""
+    users: dict[str, str] = {}
+    """``from → to`` by mid of every event that is named above."""
+    next_conf: dict[str, str] = {}
+    """Ready-to-paste conf by mid, for events that need somebody."""
 
     @property
     def failed(self) -> int:

@@ -109,6 +109,9 @@ class _Edata(_Part):
     organisationId: Identifier
     fromUserProfile: _Profile
     toUserProfile: _Profile
+    # For people only: whatever is there that is no text must not reject the event.
+    context: Any = None
+    actionBy: Any = None
 
 
 class TransferEvent(_Part):
@@ -133,6 +136,22 @@ class TransferEvent(_Part):
     def organisation_id(self) -> str:
         """Organisation that both users must belong to."""
         return self.edata.organisationId
+
+    @property
+    def requested_by(self) -> str | None:
+        """Id of whoever asked for the transfer, None if the event does not say."""
+        by = self.edata.actionBy
+        return _words(by.get("userId")) if isinstance(by, dict) else None
+
+    @property
+    def request_reason(self) -> str | None:
+        """Why it was asked for, in their words, None if the event does not say."""
+        return _words(self.edata.context)
+
+
+def _words(value: Any) -> str | None:
+    """A text for people, printable and cut; None for anything else."""
+    return _UNPRINTABLE.sub(" ", value)[:500] if isinstance(value, str) and value else None
 
 
 def explain(error: ValidationError) -> str:

@@ -22,11 +22,12 @@ from elasticsearch import Elasticsearch
 
 from ownership.cql import Cql
 from ownership.errors import SettingsError, Unavailable
-from ownership.inbox import Inbox
+from ownership.inbox import Inbox, NoRejects
 from ownership.parts import Parts
 from ownership.schema import check as check_tables
 from ownership.service import Service
 from ownership.settings import VARIABLE, Settings
+from ownership.stages.pull import Intake
 from ownership.topic import DeadLetters, Topic
 
 KAFKA = "kafka_default"
@@ -158,8 +159,8 @@ class KafkaHook(KafkaBaseHook):
                 f"Connection '{self.kafka_config_id}': {e} Set it in the connection's extra."
             ) from None
 
-    def topic(self) -> Topic:
-        """The input topic, read for the consumer group of the settings."""
+    def topic(self, name: str | None = None) -> Topic:
+        """The input topic (or another one), read for the consumer group of the settings."""
         config = {
             **self.config(),
             "group.id": self._settings.group_id,
@@ -169,7 +170,7 @@ class KafkaHook(KafkaBaseHook):
             "allow.auto.create.topics": False,
             "enable.partition.eof": False,
         }
-        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic)
+        return Topic(_client(lambda: Consumer(config)), name or self._settings.input_topic)
 
     def dead_letters(self) -> DeadLetters:
         """The dead-letter topic, acknowledged by all in-sync replicas."""
@@ -278,27 +279,42 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
 
 
 @contextmanager
-def opened_inbox(parts: Parts) -> Iterator[tuple[Topic, Inbox]]:
-    """Topic and inbox, checked: nothing is read unless every part is in place.
+def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
+    """Topic, inbox and dead letters, checked: nothing is read unless every part is in place.
+
+    A run that brings its own work (`by_hand`) does without Kafka where that is out of reach.
 
     :raises SettingsError: saying what to set where.
     :raises Unavailable: if a part cannot be reached.
     """
     settings = parts.settings
+    check_tables(parts.cql, settings)
+    parts.index.check()
+    _reachable(LMS, base_url(LMS, settings.lms_base_path))
+    _reachable(USERORG, base_url(USERORG, settings.userorg_base_path))
+    retention_ms = settings.retention_days * 24 * 3600 * 1000
+    with ExitStack() as stack:
+        try:
+            topic, letters, rejects = _opened_kafka(stack, settings)
+        except (SettingsError, Unavailable) as e:
+            if not by_hand:
+                raise
+            inbox = Inbox(parts.ledger, parts.open_list, NoRejects(), retention_ms=retention_ms)
+            yield Intake(None, inbox, missing=str(e))
+            return
+        inbox = Inbox(parts.ledger, parts.open_list, rejects, retention_ms=retention_ms)
+        yield Intake(topic, inbox, letters)
+
+
+def _opened_kafka(stack: ExitStack, settings: Settings) -> tuple[Topic, Topic, DeadLetters]:
     kafka = KafkaHook(settings)
-    topic = kafka.topic()
-    try:
-        topic.partitions()
-        dead_letters = kafka.dead_letters()
-        dead_letters.check()
-        check_tables(parts.cql, settings)
-        parts.index.check()
-        _reachable(LMS, base_url(LMS, settings.lms_base_path))
-        _reachable(USERORG, base_url(USERORG, settings.userorg_base_path))
-        retention_ms = settings.retention_days * 24 * 3600 * 1000
-        yield topic, Inbox(parts.ledger, parts.open_list, dead_letters, retention_ms=retention_ms)
-    finally:
-        topic.close()
+    topic, letters = kafka.topic(), kafka.topic(settings.failed_topic)
+    stack.callback(topic.close)
+    stack.callback(letters.close)
+    topic.partitions()
+    rejects = kafka.dead_letters()
+    rejects.check()
+    return topic, letters, rejects
 
 
 def _reachable(conn_id: str, url: str) -> None:

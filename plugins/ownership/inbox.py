@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from ownership.errors import Poison
+from ownership.errors import Poison, Unavailable
 from ownership.events import (
     OrderKey,
     Transfer,
@@ -24,8 +24,10 @@ from ownership.events import (
     same_payload,
 )
 from ownership.ledger import Arrival, EventRow, Ledger, Origin
+from ownership.next_steps import put_back
 from ownership.open_list import ORPHAN_MS, Held, OpenList, OpenRow
-from ownership.topic import Message
+from ownership.options import PLAIN, Options, Request
+from ownership.topic import Message, Place
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +42,18 @@ STORED_BYTES = 2 * 1024 * 1024
 class Rejects(Protocol):
     """Where copies of rejected messages go."""
 
-    def send(self, message: Message, *, error_class: str, reason: str) -> None:
-        """Store a copy durably."""
+    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
+        """Store a copy durably; where it lies."""
+
+
+class NoRejects:
+    """For a run that reads no messages, so that there is nothing to reject but what it brings itself."""
+
+    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
+        """Never called: events that are given by hand have no dead letters."""
+        raise Unavailable(
+            "Kafka", f"no dead letter can be written for {message.topic}: {error_class}: {reason}"
+        )
 
 
 @dataclass(frozen=True)
@@ -85,16 +97,14 @@ class Inbox:
             total += self._accept_some(some)
         return total
 
-    def accept_manual(
-        self, events: Sequence[tuple[TransferEvent, bytes]], *, run_id: str, at_ms: int
-    ) -> Accepted:
+    def accept_manual(self, requests: Sequence[Request], *, run_id: str, at_ms: int) -> Accepted:
         """Queue events that were given by hand, held for the run that brings them.
 
         `at_ms` (the run's own time, the same for every try) orders them after what is there.
         """
         arrivals = [
-            _arrival(e, payload, Origin("manual", "", -1, n, at_ms), t=at_ms)
-            for n, (e, payload) in enumerate(events)
+            _arrival(r.event, r.payload, Origin("manual", "", -1, n, at_ms), t=at_ms, options=r.options)
+            for n, r in enumerate(requests)
         ]
         return self._store(arrivals, [], holder=run_id)
 
@@ -106,7 +116,16 @@ class Inbox:
         mid = f"{after.mid}+"
         transfer = after.transfer._replace(key=OrderKey(key.t, key.partition, key.offset, mid))
         origin = Origin("follow-up", "", key.partition, key.offset, after.kafka_ms)
-        arrival = Arrival(mid, origin, after.payload, transfer, after.organisation_id)
+        arrival = Arrival(
+            mid,
+            origin,
+            after.payload,
+            transfer,
+            after.organisation_id,
+            options=after.options,
+            requested_by=after.requested_by,
+            request_reason=after.request_reason,
+        )
         received = self._store([arrival], []).received
         # Decided already: its users may have left since, and their batches must follow all the same.
         self._ledger.decide_all([(Held(t, 0), True, None) for t in received], run_id="")
@@ -173,15 +192,19 @@ class Inbox:
     def _reject(self, rejected: Sequence[tuple[Message, Arrival]]) -> list[tuple[str, str]]:
         """Dead-letter copies, then the rows, of those that the ledger does not know."""
         known = self._ledger.read({r.mid for _, r in rejected})
-        new = [(m, r) for m, r in rejected if r.mid not in known]
-        for message, rejection in new:
+        new: list[Arrival] = []
+        for message, rejection in rejected:
+            if rejection.mid in known:
+                continue
             reason = rejection.rejected_because or ""
+            conf = None
             if message.topic:
-                self._rejects.send(message, error_class=Poison.__name__, reason=reason)
+                conf = put_back(*self._rejects.send(message, error_class=Poison.__name__, reason=reason))
+            new.append(rejection._replace(next_conf=conf))
             log.warning("message rejected", mid=rejection.mid, why=reason, partition=message.partition)
-        self._ledger.index([r for _, r in new])
-        self._ledger.insert([r for _, r in new])
-        return [(r.mid, r.rejected_because or "") for _, r in new]
+        self._ledger.index(new)
+        self._ledger.insert(new)
+        return [(r.mid, r.rejected_because or "") for r in new]
 
     def _queue(self, fresh: Sequence[Arrival], again: Sequence[EventRow], holder: str | None) -> None:
         """Open rows of new events, and of redelivered ones that are not final: mends a crash."""
@@ -208,10 +231,21 @@ class Inbox:
             self._open.add(rows)
 
 
-def _arrival(event: TransferEvent, payload: bytes, origin: Origin, *, t: int) -> Arrival:
+def _arrival(
+    event: TransferEvent, payload: bytes, origin: Origin, *, t: int, options: Options = PLAIN
+) -> Arrival:
     key = OrderKey(t, origin.partition, origin.offset, event.mid)
-    transfer = Transfer(key, event.from_user, event.to_user)
-    return Arrival(event.mid, origin, payload, transfer, event.organisation_id, event.ets)
+    return Arrival(
+        event.mid,
+        origin,
+        payload,
+        Transfer(key, event.from_user, event.to_user),
+        event.organisation_id,
+        event.ets,
+        options=options,
+        requested_by=event.requested_by,
+        request_reason=event.request_reason,
+    )
 
 
 def _clash(a: Arrival) -> tuple[Message, Arrival]:

@@ -7,8 +7,20 @@ that one run may apply at once; `compose` folds a phase into one map user -> use
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ownership.events import Transfer, folded
+
+
+class Kind(NamedTuple):
+    """Events of one kind may form a phase together; who must have a phase alone is a kind of its own."""
+
+    undo: bool
+    group: str
+
+
+WHOLE = Kind(undo=False, group="")
+"""Transfers of everything, as from the topic."""
 
 Moves = dict[str, str]
 """Where a user's batches end up: folded id -> id as it is to be written. Who is not in it keeps them."""
@@ -57,20 +69,34 @@ def lanes(events: Iterable[Transfer]) -> list[list[Transfer]]:
 
 
 def phase(
-    lane: Sequence[Transfer], undecided: Callable[[Transfer], bool], *, most: int
+    lane: Sequence[Transfer],
+    undecided: Callable[[Transfer], bool],
+    *,
+    most: int,
+    kind: Callable[[Transfer], Kind] = lambda _: WHOLE,
+    closed: Callable[[Sequence[Transfer]], bool] = lambda _: True,
 ) -> tuple[list[Transfer], Moves]:
     """The events of a lane that may be applied together, at most `most`, and their map.
 
-    An undecided event blocks its users. An event joins only if the map stays idempotent: C->B
-    then A->C must not be composed, because A's batches arriving at C would be moved on by the
-    rediscovery for the first event. What does not join waits for a later run, and blocks too.
+    An undecided event blocks its users. An event joins only others of its `kind`, and only if the map
+    stays idempotent: C->B then A->C must not be composed, because A's batches arriving at C would be
+    moved on by the rediscovery for the first event. What does not join waits for a later run, and blocks
+    too. Undos have no map; `closed` tells of them whether they are idempotent together.
     """
     chosen: list[Transfer] = []
     moves: Moves = {}
     blocked: set[str] = set()
     for event in sorted(lane):
-        then = compose(moves, event)
-        if event.users & blocked or undecided(event) or not idempotent(then) or len(chosen) == most:
+        undo = kind(event).undo
+        then = moves if undo else compose(moves, event)
+        joins = not chosen or kind(event) == kind(chosen[0])
+        if (
+            event.users & blocked
+            or len(chosen) == most
+            or not joins
+            or undecided(event)
+            or not (closed([*chosen, event]) if undo else idempotent(then))
+        ):
             blocked |= event.users
             continue
         chosen.append(event)

@@ -12,14 +12,23 @@ from typing import Any, NamedTuple
 
 from ownership.cql import Cql, Statement
 from ownership.events import OrderKey, Transfer, folded
+from ownership.next_steps import next_conf
 from ownership.open_list import Held
-from ownership.schema import BY_HOUR, BY_USER, EVENT
-
-RECEIVED, PLANNED, APPLIED, COMPLETED = "received", "planned", "applied", "completed"
-SKIPPED, REJECTED, ABANDONED, FAILED = "skipped", "rejected", "abandoned", "failed"
-
-OPEN_STATES = (RECEIVED, PLANNED, APPLIED, FAILED)
-FINAL_STATES = (COMPLETED, SKIPPED, REJECTED, ABANDONED)
+from ownership.options import PLAIN, Options
+from ownership.schema import BY_HOUR, BY_RUN, BY_USER, EVENT
+from ownership.states import (
+    ABANDONED,
+    AWAITING_APPROVAL,
+    COMPLETED,
+    DECLINED,
+    FAILED,
+    FINAL_STATES,
+    OPEN_STATES,
+    RECEIVED,
+    REHEARSED,
+    REJECTED,
+    SKIPPED,
+)
 
 VALID = "valid"
 
@@ -51,6 +60,10 @@ class Arrival(NamedTuple):
     rejected_because: str | None = None
     message_mid: str | None = None
     """The `mid` that a rejected message carries, where it can be read."""
+    options: Options = PLAIN
+    requested_by: str | None = None
+    request_reason: str | None = None
+    next_conf: str | None = None
 
 
 class EventRow(NamedTuple):
@@ -73,6 +86,15 @@ class EventRow(NamedTuple):
     late: bool
     completed_at: datetime | None
     reproved_at: datetime | None
+    run_id: str | None
+    options: Options
+    requested_by: str | None
+    request_reason: str | None
+    digest: str | None
+    report: str | None
+    approved_digest: str | None
+    awaits_until_ms: int
+    next_conf: str | None
 
     @property
     def final(self) -> bool:
@@ -88,6 +110,7 @@ class Ledger:
         self._event = f"{keyspace}.{EVENT}"
         self._by_hour = f"{keyspace}.{BY_HOUR}"
         self._by_user = f"{keyspace}.{BY_USER}"
+        self._by_run = f"{keyspace}.{BY_RUN}"
 
     def read(self, mids: Collection[str]) -> dict[str, EventRow]:
         """The events that exist among `mids`."""
@@ -121,8 +144,8 @@ class Ledger:
         cql = (
             f"INSERT INTO {self._event} (mid, state, reason, source, topic, kafka_partition, kafka_offset, "
             "kafka_ms, message_mid, payload, t, ets, from_user, to_user, organisation_id, claim_token, "
-            "attempts, received_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "IF NOT EXISTS"
+            "attempts, received_at, ended_at, options, requested_by, request_reason, next_conf) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"
         )
         now = _now()
         answers = self._cql.conditionals(
@@ -148,6 +171,10 @@ class Ledger:
                     0,
                     now,
                     None if a.transfer else now,
+                    a.options.text(),
+                    a.requested_by,
+                    a.request_reason,
+                    a.next_conf,
                 ),
             )
             for a in arrivals
@@ -202,6 +229,22 @@ class Ledger:
         found = self._cql.select_each(cql, [(h,) for h in hours])
         return [r.mid for some in found for r in some if start_ms <= r.kafka_ms < end_ms]
 
+    def of_user(self, user: str, start_ms: int, end_ms: int) -> list[str]:
+        """Mids of the events of a user (folded) with start <= order time < end, in event order."""
+        cql = f"SELECT mid FROM {self._by_user} WHERE user_id = ? AND t >= ? AND t < ?"
+        return [r.mid for r in self._cql.select(cql, (user, start_ms, end_ms))]
+
+    def note_run(self, run_id: str, mids: Collection[str]) -> None:
+        """List `mids` under the run that plans them."""
+        cql = f"INSERT INTO {self._by_run} (run_id, mid) VALUES (?, ?)"
+        self._cql.write((cql, (run_id, mid)) for mid in mids)
+
+    def of_run(self, run_id: str) -> list[str]:
+        """Mids of the events that a run planned; another run may have completed them."""
+        return [
+            r.mid for r in self._cql.select(f"SELECT mid FROM {self._by_run} WHERE run_id = ?", (run_id,))
+        ]
+
     def decide_all(
         self, verdicts: Sequence[tuple[Held, bool, str | None]], *, run_id: str
     ) -> list[str | None]:
@@ -250,25 +293,101 @@ class Ledger:
                         "reason": None,
                         "completed_at": now,
                         "ended_at": now,
+                        "next_conf": next_conf(COMPLETED, e.mid),
                     },
                 )
                 for e, counts in events
             ]
         )
 
+    def rehearse(self, events: Sequence[tuple[Held, Mapping[str, int]]]) -> None:
+        """Make dry runs final as `rehearsed`, with what their plans expect."""
+        now = _now()
+        self._set(
+            [
+                (e, {"state": REHEARSED, "counts": dict(counts), "reason": None, "ended_at": now})
+                for e, counts in events
+            ]
+        )
+
+    def tell_plan(self, held: Held, digest: str, report: str, state: str) -> bool:
+        """Keep an event's plan as people read it, with the conf that would go on with it in `state`."""
+        columns = {"digest": digest, "report": report, "next_conf": next_conf(state, held.mid, digest)}
+        return self._set([(held, columns)])[0]
+
+    def await_approval(self, held: Held, reason: str, until_ms: int) -> bool:
+        """Let an event wait until somebody approves its plan, at most until then (epoch ms)."""
+        columns = {
+            "state": AWAITING_APPROVAL,
+            "reason": reason[:2000],
+            "awaits_until_ms": until_ms,
+            "asked_run": None,
+        }
+        return self._set([(held, columns)])[0]
+
+    def to_be_asked(self, mids: Collection[str], run_id: str) -> list[EventRow]:
+        """Those of `mids` that await an approval that no other run than `run_id` asks for."""
+        cql = (
+            f"UPDATE {self._event} SET asked_run = ? WHERE mid = ? "
+            f"IF state = '{AWAITING_APPROVAL}' AND asked_run = null"
+        )
+        answers = self._cql.conditionals((cql, (run_id, m)) for m in mids)
+        mine = [
+            m
+            for m, answer in zip(mids, answers, strict=True)
+            if answer.applied
+            or (answer.rows[0].get("state"), answer.rows[0].get("asked_run")) == (AWAITING_APPROVAL, run_id)
+        ]
+        return list(self.read(mine).values())
+
+    def approve(self, held: Held, digest: str, by: str) -> bool:
+        """Approve the plan with `digest`; the event may go on with that one and with no other."""
+        columns = {"state": RECEIVED, "reason": None, "approved_digest": digest, "approved_by": by}
+        return self._set([(held, columns)])[0]
+
+    def decline(self, held: Held, reason: str) -> bool:
+        """Make an event final as `declined`. False if it is not the caller's any more, or final."""
+        columns = {"state": DECLINED, "reason": reason[:2000], "ended_at": _now(), "next_conf": None}
+        return self._set([(held, columns)])[0]
+
     def skip(self, events: Sequence[tuple[Held, str]]) -> None:
         """Make events final as `skipped`, each with its reason."""
         now = _now()
-        self._set([(e, {"state": SKIPPED, "reason": why, "ended_at": now}) for e, why in events])
+        self._set(
+            [
+                (
+                    e,
+                    {
+                        "state": SKIPPED,
+                        "reason": why,
+                        "ended_at": now,
+                        "next_conf": next_conf(SKIPPED, e.mid),
+                    },
+                )
+                for e, why in events
+            ]
+        )
 
     def abandon(self, held: Held, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
-        return self._set([(held, {"state": ABANDONED, "reason": reason, "ended_at": _now()})])[0]
+        columns = {"state": ABANDONED, "reason": reason, "ended_at": _now(), "next_conf": None}
+        return self._set([(held, columns)])[0]
 
     def fail(self, events: Sequence[tuple[Held, str, int]]) -> list[bool]:
         """Record that a try failed: reason and number of attempts. The event stays open."""
         return self._set(
-            [(e, {"state": FAILED, "reason": why[:2000], "attempts": n}) for e, why, n in events]
+            [
+                (
+                    e,
+                    {
+                        "state": FAILED,
+                        "reason": why[:2000],
+                        "attempts": n,
+                        "next_conf": next_conf(FAILED, e.mid),
+                    },
+                )
+                for e, why, n in events
+            ]
         )
 
     def reproved(self, mids: Collection[str]) -> None:
@@ -315,4 +434,13 @@ def _event_row(r: Any) -> EventRow:
         late=bool(r.late),
         completed_at=r.completed_at,
         reproved_at=r.reproved_at,
+        run_id=r.run_id,
+        options=Options.of(r.options),
+        requested_by=r.requested_by,
+        request_reason=r.request_reason,
+        digest=r.digest,
+        report=r.report,
+        approved_digest=r.approved_digest,
+        awaits_until_ms=r.awaits_until_ms or 0,
+        next_conf=r.next_conf,
     )

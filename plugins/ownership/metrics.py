@@ -25,6 +25,9 @@ def settled(events: Mapping[str, int], batches: Mapping[str, int]) -> None:
     _count("success-message-count", events.get("completed", 0))
     _count("skipped-message-count", events.get("skipped", 0))
     _count("failed-message-count", events.get("failed", 0))
+    _count("rehearsed-message-count", events.get("rehearsed", 0))
+    _count("declined-message-count", events.get("declined", 0))
+    _count("awaiting-approval-count", events.get("awaiting_approval", 0))
     _count("db-update-success-count", batches.get("moved", 0))
     _count("conflict-count", batches.get("changed_elsewhere", 0))
 

@@ -38,6 +38,8 @@ class OpenRow(NamedTuple):
     until_ms: int = 0
     next_try_ms: int = 0
     done: bool = False
+    awaits: str | None = None
+    """What somebody must give before it goes on (an approval); `next_try_ms` is until when it waits."""
 
     @property
     def key(self) -> OrderKey:
@@ -79,13 +81,14 @@ def choose(
     patient: bool = True,
     mine: Collection[OrderKey] = (),
     orphans: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> Choice:
     """Walk the queue in key order and decide what `run_id` may claim. Pure.
 
     `judged_ms` is the clock taken before the watermarks were read: whoever is older than the
     grace by it cannot be preceded by a message that this run has not read. A `patient` run leaves
     failed events alone until their next try is due. `mine` was taken in this claim already;
-    `orphans` are mids whose event row does not exist yet.
+    `orphans` are mids whose event row does not exist yet; `only` are the mids that are wanted, if not all.
     """
     choice = Choice()
     busy: dict[str, str] = {}
@@ -93,24 +96,20 @@ def choose(
         mid, users = row.transfer.mid, row.transfer.users
         if row.key in mine:
             continue
-        reason = ""
-        if row.done:
-            reason = "is being completed"
-        elif mid in orphans:
+        reason = _busy(row, run_id, now_ms, patient=patient)
+        if not reason and mid in orphans:
             if now_ms - row.accepted_ms > ORPHAN_MS:
                 choice.waits[mid] = "has no event row: whoever accepted it died; send it again"
                 continue
             reason = "is being accepted"
-        elif row.holder and row.holder != run_id and row.until_ms > now_ms:
-            reason = f"is held by run {row.holder}"
-        elif patient and row.next_try_ms > now_ms and row.holder != run_id:
-            reason = f"failed and is tried again in {(row.next_try_ms - now_ms) / 1000:.0f} s"
-        elif blocker := next((busy[u] for u in sorted(users) if u in busy), None):
+        if not reason and (blocker := next((busy[u] for u in sorted(users) if u in busy), None)):
             reason = f"waits for {blocker}"
-        elif judged_ms - row.accepted_ms < grace_ms:
+        if not reason and only is not None and mid not in only:
+            reason = "is left to another run"
+        if not reason and judged_ms - row.accepted_ms < grace_ms:
             reason = "is too young"
             choice.young_until_ms = max(choice.young_until_ms, row.accepted_ms + grace_ms)
-        elif len(choice.take) >= most:
+        if not reason and len(choice.take) >= most:
             reason = "waits for a later run: this one has max_events"
         if reason:
             choice.waits[mid] = reason
@@ -118,6 +117,19 @@ def choose(
         else:
             choice.take.append(row)
     return choice
+
+
+def _busy(row: OpenRow, run_id: str, now_ms: int, *, patient: bool) -> str:
+    """Why nobody else may take the event now, empty if they may."""
+    if row.done:
+        return "is being completed"
+    if row.holder and row.holder != run_id and row.until_ms > now_ms:
+        return f"is held by run {row.holder}"
+    if row.awaits and row.next_try_ms > now_ms:
+        return f"awaits {row.awaits}"
+    if patient and row.next_try_ms > now_ms and row.holder != run_id:
+        return f"failed and is tried again in {(row.next_try_ms - now_ms) / 1000:.0f} s"
+    return ""
 
 
 class OpenList:
@@ -225,6 +237,22 @@ class OpenList:
         )
         self._while_mine(events, cql, (next_try_ms,))
 
+    def park(self, event: Held, *, awaits: str, until_ms: int) -> None:
+        """Let go of an event that waits for somebody, until `until_ms` at most."""
+        cql = (
+            f"UPDATE {self._table} SET holder = null, until_ms = 0, awaits = ?, next_try_ms = ? "
+            f"WHERE {_KEY} IF claim_token = ?"
+        )
+        self._while_mine([event], cql, (awaits, until_ms))
+
+    def unpark(self, event: Held) -> None:
+        """Let an event that waited go on."""
+        cql = (
+            f"UPDATE {self._table} SET holder = null, until_ms = 0, awaits = null, next_try_ms = 0 "
+            f"WHERE {_KEY} IF claim_token = ?"
+        )
+        self._while_mine([event], cql, ())
+
     def mark_done(self, events: Sequence[Held]) -> bool:
         """Mark all of `events` done, or none: the commit of a phase. False if one was taken over."""
         cql = f"UPDATE {self._table} SET done = true WHERE {_KEY} IF claim_token = ?"
@@ -284,4 +312,5 @@ def _open_row(r: Any) -> OpenRow:
         r.until_ms or 0,
         r.next_try_ms or 0,
         bool(r.done),
+        r.awaits,
     )

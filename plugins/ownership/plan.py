@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ownership.events import Transfer, folded
 
-LIVE_STATUSES = (0, 1)
+LIVE_STATUSES: Final = (0, 1)
 """Upcoming and ongoing; 2 is completed (Sunbird-Lern lms-service)."""
+CREATED: Final = "created"
+MENTORED: Final = "mentored"
+ROLES: Final = (CREATED, MENTORED)
+"""How a user owns a batch."""
+
+MOVED, ALREADY, CHANGED_ELSEWHERE, GONE, NOT_LIVE = (
+    "moved",
+    "already",
+    "changed_elsewhere",
+    "gone",
+    "not_live",
+)
+"""What became of a planned batch."""
 
 
 class BatchId(NamedTuple):
@@ -54,8 +67,33 @@ class Hop(NamedTuple):
     after: Row
 
 
-def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = ()) -> Row:
-    """`row` with its owners mapped by folded id, except users in `keep` (folded).
+class Scope(NamedTuple):
+    """Which rows a transfer may change, and what of them."""
+
+    roles: frozenset[str] = frozenset(ROLES)
+    statuses: frozenset[int] = frozenset(LIVE_STATUSES)
+    courses: frozenset[str] = frozenset()
+    """All courses if empty."""
+    only: frozenset[BatchId] | None = None
+    """The batches of a plan that is to be applied exactly; None for every batch that is found."""
+
+    def reaches(self, batch: BatchId) -> bool:
+        """True if the scope has nothing against the batch, whatever its row says."""
+        return (not self.courses or batch.course_id in self.courses) and (
+            self.only is None or batch in self.only
+        )
+
+    def covers(self, row: Row) -> bool:
+        """True if the row may change."""
+        return row.status in self.statuses and self.reaches(row.id)
+
+
+EVERYTHING = Scope()
+"""A transfer from the topic: every live batch, in both roles."""
+
+
+def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scope: Scope = EVERYTHING) -> Row:
+    """`row` with its owners mapped by folded id, within `scope`, except users in `keep` (folded).
 
     Mentors keep their order and lose repeats, but only where a mentor is mapped: a list that
     the transfer does not concern is not touched.
@@ -64,9 +102,13 @@ def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = ()) -> R
     def mapped(user: str) -> str:
         return user if folded(user) in keep else moves.get(folded(user), user)
 
-    mentors = tuple(map(mapped, row.mentors))
+    creator, mentors = row.created_by, row.mentors
+    if CREATED in scope.roles and creator is not None:
+        creator = mapped(creator)
+    if MENTORED in scope.roles:
+        mentors = tuple(map(mapped, row.mentors))
     return row._replace(
-        created_by=mapped(row.created_by) if row.created_by is not None else None,
+        created_by=creator,
         mentors=_without_repeats(mentors) if mentors != row.mentors else row.mentors,
     )
 
@@ -78,7 +120,13 @@ def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:
     return tuple(first.values())
 
 
-def hops(events: Sequence[Transfer], before: Row, after: Row, keep: Collection[str] = ()) -> list[Hop]:
+def hops(
+    events: Sequence[Transfer],
+    before: Row,
+    after: Row,
+    keep: Collection[str] = (),
+    scope: Scope = EVERYTHING,
+) -> list[Hop]:
     """The change `before` -> `after` told event by event, so that each event can be undone.
 
     `events` is the phase in order. Where the steps do not add up to `after` (a later transfer
@@ -89,7 +137,7 @@ def hops(events: Sequence[Transfer], before: Row, after: Row, keep: Collection[s
     for event in events:
         if event.source in keep:
             continue
-        then = applied({event.source: event.to_user}, row)
+        then = applied({event.source: event.to_user}, row, scope=scope)
         if then != row:
             steps.append(Hop(event.mid, row, then))
             row = then
@@ -98,10 +146,44 @@ def hops(events: Sequence[Transfer], before: Row, after: Row, keep: Collection[s
     return [Hop(steps[-1].mid if steps else events[-1].mid, before, after)]
 
 
+def taken_back(hop: Hop, row: Row) -> Row:
+    """`row` with the change of `hop` undone, or as it is.
+
+    Only what the hop changed is looked at, and only where all of that still is as the hop left it:
+    a mentor who was added since does not stand in the way of giving the creator back.
+    """
+    creator = hop.before.created_by != hop.after.created_by
+    mentors = hop.before.mentors != hop.after.mentors
+    if (creator and row.created_by != hop.after.created_by) or (mentors and row.mentors != hop.after.mentors):
+        return row
+    return row._replace(
+        created_by=hop.before.created_by if creator else row.created_by,
+        mentors=hop.before.mentors if mentors else row.mentors,
+    )
+
+
+def is_back(hop: Hop, row: Row) -> bool:
+    """True if what `hop` changed is already as it was before it."""
+    creator = hop.before.created_by != hop.after.created_by
+    mentors = hop.before.mentors != hop.after.mentors
+    return not (creator and row.created_by != hop.before.created_by) and not (
+        mentors and row.mentors != hop.before.mentors
+    )
+
+
 def role(row: Row, users: Collection[str]) -> str:
     """How `users` (folded) own the row: ``created``, ``mentored``, ``created+mentored`` or empty."""
     parts = (
-        ("created", row.created_by is not None and folded(row.created_by) in users),
-        ("mentored", any(folded(m) in users for m in row.mentors)),
+        (CREATED, row.created_by is not None and folded(row.created_by) in users),
+        (MENTORED, any(folded(m) in users for m in row.mentors)),
     )
     return "+".join(name for name, holds in parts if holds)
+
+
+def changed_role(hop: Hop) -> str:
+    """What a hop changes: ``created``, ``mentored`` or both."""
+    parts = (
+        (CREATED, hop.before.created_by != hop.after.created_by),
+        (MENTORED, hop.before.mentors != hop.after.mentors),
+    )
+    return "+".join(name for name, changed in parts if changed)

@@ -6,6 +6,7 @@
 | `transfer_event` | an event: payload, Kafka coordinates, verdict, state, counts, times |
 | `transfer_event_by_hour` | mids by the hour of their message |
 | `transfer_event_by_user` | mids by user, in event order |
+| `transfer_event_by_run` | mids by the run that planned them |
 | `transfer_change` | plan and before-images, append-only |
 """
 
@@ -19,6 +20,7 @@ OPEN = "transfer_open"
 EVENT = "transfer_event"
 BY_HOUR = "transfer_event_by_hour"
 BY_USER = "transfer_event_by_user"
+BY_RUN = "transfer_event_by_run"
 CHANGE = "transfer_change"
 
 QUEUE = "open"
@@ -44,6 +46,7 @@ _TABLES: dict[str, tuple[dict[str, str], str]] = {
             "until_ms": "bigint",
             "next_try_ms": "bigint",
             "done": "boolean",
+            "awaits": "text",
         },
         "queue, t, kafka_partition, kafka_offset, mid",
     ),
@@ -65,6 +68,9 @@ _TABLES: dict[str, tuple[dict[str, str], str]] = {
             "from_user": "text",
             "to_user": "text",
             "organisation_id": "text",
+            "options": "text",
+            "requested_by": "text",
+            "request_reason": "text",
             "late": "boolean",
             "claim_token": "bigint",
             "run_id": "text",
@@ -72,6 +78,13 @@ _TABLES: dict[str, tuple[dict[str, str], str]] = {
             "plan_of": "set<text>",
             "buckets": "int",
             "counts": "map<text, int>",
+            "digest": "text",
+            "report": "text",
+            "approved_digest": "text",
+            "approved_by": "text",
+            "awaits_until_ms": "bigint",
+            "asked_run": "text",
+            "next_conf": "text",
             "received_at": "timestamp",
             "planned_at": "timestamp",
             "applied_at": "timestamp",
@@ -104,6 +117,7 @@ _TABLES: dict[str, tuple[dict[str, str], str]] = {
         },
         "user_id, t, kafka_partition, kafka_offset, mid",
     ),
+    BY_RUN: ({"run_id": "text", "mid": "text"}, "run_id, mid"),
     CHANGE: (
         {
             "mid": "text",

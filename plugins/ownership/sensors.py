@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from ownership.contracts import Pulled
+    from ownership.stages.pull import Order
 
 PULLED = "pulled"
 """XCom key of the counts, beside the slices that are mapped over."""
@@ -30,23 +33,23 @@ class PullTransferEvents(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """One pull, in passes while events are too young."""
         from ownership import metrics
-        from ownership.contracts import Pulled
-        from ownership.hooks import load_settings, opened_inbox, opened_parts
+        from ownership.hooks import load_settings, opened_intake, opened_parts
         from ownership.stages.pull import pull
 
         settings = load_settings()
         order = self._order(context)
-        pulled = Pulled()
-        with opened_parts(settings) as parts, opened_inbox(parts) as (topic, inbox):
+        pulled = None
+        with opened_parts(settings) as parts, opened_intake(parts, by_hand=order.by_hand) as intake:
             for _ in range(MOST_PASSES):
-                claimed = pulled.claimed
-                pulled, young_until_ms = pull(parts, topic, inbox, order, pulled)
+                claimed = pulled.claimed if pulled else 0
+                pulled, young_until_ms = pull(parts, intake, order, pulled)
                 # One more pass for the tail of a burst; more only for a run that has nothing yet.
                 if not young_until_ms or (claimed and pulled.claimed):
                     break
                 time.sleep(min(max(young_until_ms / 1000 - time.time(), 0), settings.grace_ms / 1000) + 0.01)
+        assert pulled is not None  # noqa: S101  # at least one pass
         metrics.pulled(pulled.received, pulled.rejected, pulled.known, pulled.follow_ups)
-        self._tell(context, pulled, {e.mid for e, _ in order.events})
+        self._tell(context, pulled)
         if not pulled.slices:
             raise DownstreamTasksSkipped(tasks=self._everything_after(context))
         return PokeReturnValue(is_done=True, xcom_value=[s.model_dump(mode="json") for s in pulled.slices])
@@ -58,26 +61,29 @@ class PullTransferEvents(BaseSensorOperator):
             tasks += [(task, index) for task in list(tasks) for index in range(MOST_SLICES)]  # type: ignore[misc]
         return tasks
 
-    def _order(self, context: Context) -> Any:
+    def _order(self, context: Context) -> Order:
         from ownership.conf import manual_events, orders
         from ownership.stages.pull import Order, Window
 
         run = context["dag_run"]
+        conf = run.conf or {}
         run_type = str(getattr(run.run_type, "value", run.run_type))
         at_ms = _ms(run.run_after)
+        by = run.triggering_user_name or ""
         window = None
         if run_type in ("scheduled", "backfill") and run.data_interval_start and run.data_interval_end:
             window = Window(_ms(run.data_interval_start), _ms(run.data_interval_end))
         return Order(
             run_id=run.run_id,
             window=window,
-            events=manual_events(run.conf or {}, run_id=run.run_id, at_ms=at_ms),
+            requests=manual_events(conf, run_id=run.run_id, at_ms=at_ms, by=by or None),
             at_ms=at_ms,
-            orders=orders(run.conf or {}),
+            orders=orders(conf),
             patient=run_type == "asset_triggered",
+            by=by or "somebody",
         )
 
-    def _tell(self, context: Context, pulled: Any, asked: set[str]) -> None:
+    def _tell(self, context: Context, pulled: Pulled) -> None:
         told = pulled.model_dump(mode="json", exclude={"slices"})
         context["ti"].xcom_push(key=PULLED, value=told)
         self.log.info(
@@ -86,9 +92,27 @@ class PullTransferEvents(BaseSensorOperator):
             pulled.claimed, len(pulled.slices),
         )  # fmt: skip
         for mid, what in pulled.told.items():
-            self.log.warning("event %s %s", mid, what)
+            self.log.warning("%s %s", mid, what)
         for mid, why in pulled.waits.items():
-            self.log.log(30 if mid in asked else 20, "event %s is not in this run: it %s", mid, why)
+            self.log.log(30 if mid in pulled.own else 20, "event %s is not in this run: it %s", mid, why)
+
+
+class PullUndo(PullTransferEvents):
+    """Queues an undo for each event that the conf names, and claims these and nothing else."""
+
+    def _order(self, context: Context) -> Order:
+        from ownership.conf import undo_order
+        from ownership.stages.pull import Order
+
+        run = context["dag_run"]
+        return Order(
+            run_id=run.run_id,
+            at_ms=_ms(run.run_after),
+            orders=undo_order(run.conf or {}),
+            patient=False,
+            by=run.triggering_user_name or "somebody",
+            own_only=True,
+        )
 
 
 def _ms(at: datetime) -> int:

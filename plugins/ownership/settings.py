@@ -116,6 +116,30 @@ class Settings(BaseModel):
         alias="watcher.resignal.seconds",
         description="The watcher repeats its signal this often while work stands still.",
     )
+    approval_batches: int = Field(
+        0,
+        ge=0,
+        alias="approval.batches",
+        description="A transfer of more batches than this waits for an approval; 0 asks for none.",
+    )
+    approval_hours: int = Field(
+        168,
+        ge=1,
+        le=24 * 365,
+        alias="approval.timeout.hours",
+        description="How long a transfer waits for its approval before it is declined.",
+    )
+    notify_email_to: Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\r\n]*$")] = Field(
+        "",
+        alias="notify.email.to",
+        description="Addresses, separated by commas, that hear of failures, conflicts and wanted "
+        "approvals; through Connection `smtp_default`.",
+    )
+    notify_webhook: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,200}$")] = Field(
+        "",
+        alias="notify.webhook.connection",
+        description="An HTTP Connection whose URL gets the same as JSON.",
+    )
     retention_days: int = Field(
         400,
         ge=1,

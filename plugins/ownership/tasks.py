@@ -6,21 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from airflow.sdk import get_current_context
+from airflow.sdk import AssetAlias, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from ownership import metrics
+from ownership import metrics, plan_report
+from ownership.approvals import ALIAS, APPROVE, DECLINE, WANTED
+from ownership.conf import Approve, Decline
 from ownership.contracts import Slice, Summary, Work
 from ownership.errors import OwnershipError, Permanent, TakenOver, Transient
 from ownership.hooks import opened_parts
 from ownership.open_list import Held
 from ownership.parts import Parts
 from ownership.retries import delay_seconds, seed_of
+from ownership.stages import operate
 from ownership.stages import settle as settling
 from ownership.stages.lookup import lookup_users
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.update import update_course_batches
 from ownership.stages.working import Claim
+from ownership.states import AWAITING_APPROVAL
 
 log = structlog.get_logger(__name__)
 
@@ -68,16 +72,53 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
         return {"failures": {"pull_transfer_events": "did not end: its log says why"}}
     with opened_parts() as parts:
         given = [Slice.model_validate(s) for s in slices]
-        summary, lags = settling.settle(parts, given, dict((pulled or {}).get("waits", {})))
+        pulled = pulled or {}
+        summary, lags = settling.settle(
+            parts, given, dict(pulled.get("waits", {})), dict(pulled.get("told", {}))
+        )
     metrics.settled(summary.events, summary.batches)
     for milliseconds in lags:
         metrics.lag(milliseconds)
     told = summary.model_dump(mode="json")
-    log.info("run settled", run_id=ti.run_id, **told)
-    if summary.failed:
+    log.info("run settled", run_id=ti.run_id, **summary.model_dump(mode="json", exclude={"plans"}))
+    for plan in summary.plans:
+        for line in plan_report.text(plan).splitlines():
+            log.info(line)
+    if summary.events.get(AWAITING_APPROVAL):
+        _ask_for_approval(summary)
+    if summary.failures:
         return told
     ti.xcom_push(key="return_value", value=told)
     raise DownstreamTasksSkipped(tasks=["verdict"])
+
+
+def approvals_wanted() -> list[dict[str, Any]]:
+    """What there is to ask about: a question for each transfer that waits for an approval."""
+    run_id = get_current_context()["ti"].run_id
+    with opened_parts() as parts:
+        questions = operate.questions(parts, run_id=run_id)
+    log.info("approvals wanted", mids=[q["mid"] for q in questions])
+    return questions
+
+
+def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """Write an answer from the UI into the ledger. Returns what became of the transfer.
+
+    :raises ConfError: if the transfer waits with another plan by now.
+    """
+    mid, by, reason = question["mid"], answer["by"] or "somebody", answer["reason"] or "no reason given"
+    run_id = get_current_context()["ti"].run_id
+    with opened_parts() as parts:
+        if answer["chosen"] == APPROVE:
+            told = operate.approve(
+                parts, Approve(mid=mid, digest=question["digest"], by=by), run_id=run_id, by=by
+            )
+        elif answer["chosen"] == DECLINE:
+            told = operate.decline(parts, Decline(mid=mid, reason=reason, by=by), run_id=run_id, by=by)
+        else:
+            told = "was not answered in time; the next run of user_ownership_transfer declines it"
+    log.warning("approval answered", mid=mid, outcome=told)
+    return told
 
 
 def verdict(summary: Mapping[str, Any]) -> None:
@@ -89,6 +130,12 @@ def verdict(summary: Mapping[str, Any]) -> None:
     reasons = "; ".join(f"{mid}: {why}" for mid, why in list(told.failures.items())[:5])
     what = f"{told.failed} events failed and will be tried again. " if told.failed else ""
     raise AirflowFailException(what + reasons)
+
+
+def _ask_for_approval(summary: Summary) -> None:
+    """Start the approval DAG; the event's content is for people, the DAG asks the ledger."""
+    waiting: list[Any] = [p.mid for p in summary.plans if p.state == AWAITING_APPROVAL]
+    get_current_context()["outlet_events"][AssetAlias(ALIAS)].add(WANTED, extra={"mids": waiting})
 
 
 def _held(work: Work) -> list[Held]:

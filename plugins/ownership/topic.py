@@ -53,6 +53,14 @@ class Message(NamedTuple):
     offset: int
     kafka_ms: int
     value: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Place(NamedTuple):
+    """Where a message lies in its topic."""
+
+    partition: int
+    offset: int
 
 
 class Span(NamedTuple):
@@ -106,6 +114,17 @@ class Topic:
                 start = committed.get(p, -1)
                 spans.append(Span(p, start if low <= start <= high else low, high))
             return spans
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """The oldest offset that the topic still has, and the one after the newest.
+
+        :raises SettingsError: if there is no such topic or partition.
+        """
+        with _KafkaErrors(self.name):
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self.name, partition), timeout=SECONDS
+            )
+            return low, high
 
     def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
         """The group's offsets; a coordinator that is being elected, as on a new broker, is waited for."""
@@ -206,11 +225,12 @@ class DeadLetters:
         self._producer = producer
         self.name = name
 
-    def send(self, message: Message, *, error_class: str, reason: str) -> None:
+    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
         """Produce a copy of `message` and wait until all in-sync replicas have it.
 
         Headers: topic, partition, offset, error_class, error_message. A message that the topic
         refuses for its size is cut, and says so in the header ``truncated`` (its full length).
+        Returns where the copy lies.
         """
         headers = {
             "topic": message.topic,
@@ -219,16 +239,17 @@ class DeadLetters:
             "error_class": error_class,
             "error_message": reason[:1000],
         }
-        error = self._produce(message.value, headers)
-        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        done = self._produce(message.value, headers)
+        if isinstance(done, KafkaError) and done.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             headers["truncated"] = str(len(message.value))
-            error = self._produce(message.value[: 64 * 1024], headers)
-        if error is not None:
+            done = self._produce(message.value[: 64 * 1024], headers)
+        if isinstance(done, KafkaError):
             with _KafkaErrors(self.name):
-                raise KafkaException(error)
+                raise KafkaException(done)
+        return done
 
-    def _produce(self, value: bytes, headers: Mapping[str, str]) -> KafkaError | None:
-        outcome: list[KafkaError | None] = []
+    def _produce(self, value: bytes, headers: Mapping[str, str]) -> Place | KafkaError:
+        outcome: list[Place | KafkaError] = []
         encoded: list[tuple[str, str | bytes | None]] = [
             (k, v.encode("utf-8", "replace")) for k, v in headers.items()
         ]
@@ -238,7 +259,9 @@ class DeadLetters:
                     self.name,
                     value=value,
                     headers=encoded,
-                    on_delivery=lambda error, _: outcome.append(error),
+                    on_delivery=lambda error, m: outcome.append(
+                        error or Place(m.partition() or 0, m.offset() or 0)
+                    ),
                 )
             except KafkaException as e:  # librdkafka refuses what is above its own limit at once
                 return e.args[0]  # type: ignore[no-any-return]
@@ -305,5 +328,10 @@ def _message(m: Any) -> Message:
     kind, ms = m.timestamp()
     now = int(time.time() * 1000)
     return Message(
-        m.topic(), m.partition(), m.offset(), now if kind == TIMESTAMP_NOT_AVAILABLE else ms, m.value() or b""
+        m.topic(),
+        m.partition(),
+        m.offset(),
+        now if kind == TIMESTAMP_NOT_AVAILABLE else ms,
+        m.value() or b"",
+        {k: (v or b"").decode("utf-8", "replace") for k, v in m.headers() or ()},
     )

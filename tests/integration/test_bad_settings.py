@@ -28,9 +28,9 @@ def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
 def opened() -> None:
     """What the sensor does before it reads."""
-    from ownership.hooks import opened_inbox, opened_parts
+    from ownership.hooks import opened_intake, opened_parts
 
-    with opened_parts() as parts, opened_inbox(parts):
+    with opened_parts() as parts, opened_intake(parts):
         pass
 
 

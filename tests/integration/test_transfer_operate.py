@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 from transfer_world import ORGANISATION, Faults, World
 
 from ownership.conf import ConfError
+from ownership.errors import Unavailable
+from ownership.ledger import EventRow
 
 
 def test_an_abandoned_event_is_final_and_frees_what_it_blocked(world: World, userorg: Faults) -> None:
@@ -95,9 +100,7 @@ def test_a_failed_event_is_redriven_before_its_next_try_is_due(world: World, use
     [
         pytest.param({"abandon": {"mids": ["m"]}}, "abandon: reason: Field required", id="no reason"),
         pytest.param({"abandon": {"mids": [], "reason": "x"}}, "abandon: mids", id="no event"),
-        pytest.param(
-            {"redrive": {"mid": "m"}}, "redrive: mids: Field required; mid: Extra", id="a typing error"
-        ),
+        pytest.param({"redrive": {"mid": "m"}}, "redrive: mid: Extra", id="a typing error"),
         pytest.param({"redrive": ["m"]}, "redrive: message: Input should be", id="no object"),
     ],
 )
@@ -106,3 +109,104 @@ def test_an_order_that_cannot_be_read_is_refused(
 ) -> None:
     with pytest.raises(ConfError, match=sentence):
         world.run().pull(**conf)
+
+
+def test_failed_and_skipped_events_of_a_time_are_redriven(world: World, userorg: Faults) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=a), world.batch(created_by=c)]
+    stranger = f"stranger-{b}"
+    since = datetime.now(UTC).isoformat()
+    skipped = world.transfer(a, stranger)
+    world.whole_run()
+    userorg.set("503", user=c)
+    failed = world.transfer(c, b)
+    world.run().pull().lookup().settle()
+    userorg.clear()
+    world.platform.add_user(stranger, ORGANISATION)
+
+    none = world.run().pull(redrive={"states": ["failed"], "since": "2026-01-01", "until": since})
+    assert (none.pulled.told, none.pulled.claimed) == ({}, 0)
+    run = world.run().pull(redrive={"states": ["failed", "skipped"], "since": since}, patient=False)
+
+    assert set(run.pulled.told) == {failed, skipped}
+    assert run.finish().events == {"completed": 2}
+    assert world.creators(batches) == [stranger, b]
+
+
+def test_what_needs_somebody_carries_the_conf_to_paste(world: World, userorg: Faults) -> None:
+    a, b = world.users("a", "b")
+    world.batch(created_by=a)
+    skipped = world.transfer(a, f"nobody-{a}")
+    world.whole_run()
+    userorg.set("503", user=a)
+    failed = world.transfer(a, b)
+    summary = world.run().pull().lookup().settle()
+    userorg.clear()
+
+    for mid in (skipped, failed):
+        assert json.loads(world.read(mid).next_conf or "") == {"redrive": {"mids": [mid]}}
+    assert summary.next_conf == {failed: world.read(failed).next_conf}
+    assert summary.users == {failed: f"{a} → {b}"}
+    world.whole_run(**json.loads(world.read(failed).next_conf or ""), patient=False)
+    assert json.loads(world.read(failed).next_conf or "") == {"mids": [failed], "dry_run": True}
+
+
+def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = world.batches(2, created_by=a)
+    half = world.event(a, b)
+    del half["edata"]["organisationId"]
+    world.platform.emit(half)
+    world.platform.emit(b"not JSON")
+    accepted = world.run().pull()
+    assert accepted.pulled.rejected == 2
+    rejected = {str(row.payload): row for row in _rejected_rows(world)}
+    confs = [json.loads(row.next_conf or "")["redrive"]["dead_letters"] for row in rejected.values()]
+    letters = {"partition": 0, "from_offset": min(c["from_offset"] for c in confs)}
+    letters["to_offset"] = letters["from_offset"] + 1
+
+    as_they_are = world.run().pull(redrive={"dead_letters": letters})
+    assert as_they_are.pulled.claimed == 0
+    assert sorted(as_they_are.pulled.told.values()) == [
+        "is no event yet: edata.organisationId: Field required",
+        "is no event yet: not JSON: Expecting value: line 1 column 1 (char 0)",
+    ]
+    mend = {"edata": {"organisationId": ORGANISATION, "toUserProfile": {"userId": c}}}
+    run = world.run().pull(redrive={"dead_letters": {**letters, "mend": mend}})
+
+    assert run.finish().events == {"completed": 1}
+    assert world.creators(batches) == [c, c]
+    assert sum("is tried as redrive:" in told for told in run.pulled.told.values()) == 1
+    # What was rejected stays for the record.
+    assert {row.state for row in _rejected_rows(world)} == {"rejected"}
+
+
+def test_offsets_that_the_dead_letter_topic_does_not_have_are_refused(world: World) -> None:
+    with pytest.raises(ConfError, match=r"partition 0 of '.*\.failed' has the offsets \d+ to "):
+        world.run().pull(redrive={"dead_letters": {"from_offset": 900, "to_offset": 901}})
+
+
+def _rejected_rows(world: World) -> list[EventRow]:
+    found = world.job.parts.cql.select(
+        f"SELECT mid, state FROM {world.job.settings.ledger_keyspace}.transfer_event"
+    )
+    return list(world.job.parts.ledger.read([r.mid for r in found if r.state == "rejected"]).values())
+
+
+def test_a_run_by_hand_does_without_kafka_and_any_other_does_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+
+    def down(*_: object) -> None:
+        raise Unavailable("Kafka", "no broker answers")
+
+    monkeypatch.setattr(world.job.topic, "backlog", down)
+    with pytest.raises(Unavailable):
+        world.run().pull()
+    run = world.run().pull(form=world.form(a, b))
+
+    assert run.pulled.told == {"kafka": "was not read: Kafka unavailable: no broker answers"}
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())

@@ -139,19 +139,42 @@ def test_parsing_a_dag_file_imports_nothing_heavy_beyond_airflow_itself(
 def test_nothing_can_be_started_without_a_valid_default(dag: dict[str, Any]) -> None:
     values = {name: p["value"] for name, p in dag["params"].items()}
     assert values == {
-        "from_user": None,
-        "to_user": None,
-        "organisation_id": None,
+        **dict.fromkeys(("from_user", "to_user", "organisation_id", "reason", "requested_by")),
+        **dict.fromkeys(("execute_plan", "digest", "approve", "decline", "redrive", "abandon")),
         "events": [],
-        "abandon": None,
-        "redrive": None,
+        "course_ids": [],
+        "roles": ["created", "mentored"],
+        "statuses": [0, 1],
+        "dry_run": False,
     }
 
 
-def test_the_params_are_those_that_the_conf_knows(dag: dict[str, Any]) -> None:
-    from ownership.conf import KNOWN, MOST_EVENTS
+def test_an_untouched_form_asks_for_nothing(bag: dict[str, Any]) -> None:
+    from ownership.conf import ConfError, manual_events, orders, undo_order
+
+    values = {
+        dag_id: {name: p["value"] for name, p in bag["dags"][dag_id]["params"].items()} for dag_id in DAG_IDS
+    }
+    main = values["user_ownership_transfer"]
+    assert manual_events(main, run_id="r", at_ms=1) == []
+    assert not any(orders(main))
+    with pytest.raises(ConfError, match="give one of mids, run_id"):
+        undo_order(values["ownership_undo"])
+
+
+def test_every_field_of_a_form_stands_in_a_section_under_a_title(bag: dict[str, Any]) -> None:
+    for dag_id in ("user_ownership_transfer", "ownership_undo"):
+        for name, param in bag["dags"][dag_id]["params"].items():
+            assert param["section"], name
+            assert param["title"], name
+            assert {"type"} <= set(param), name
+
+
+def test_the_params_are_those_that_the_conf_knows(bag: dict[str, Any], dag: dict[str, Any]) -> None:
+    from ownership.conf import KNOWN, MOST_EVENTS, Undo
 
     assert set(dag["params"]) == set(KNOWN)
+    assert set(bag["dags"]["ownership_undo"]["params"]) == set(Undo.model_fields)
     assert dag["params"]["events"]["maxItems"] == MOST_EVENTS
 
 
@@ -217,7 +240,7 @@ def test_claims_are_released_whatever_became_of_the_stages(dag: dict[str, Any]) 
 def test_mapped_instances_are_named_by_a_template_that_cannot_fail() -> None:
     from jinja2 import Environment, StrictUndefined
 
-    text = re.search(r'LABEL = "(.*)"\n', (ROOT / "dags/user_ownership_transfer.py").read_text())
+    text = re.search(r'LABEL = "(.*)"\n', (ROOT / "plugins/ownership/flow.py").read_text())
     assert text
     template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text[1])  # noqa: S701
 

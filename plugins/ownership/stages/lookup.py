@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
 
 from ownership.batches import Owners, WindowExceeded
-from ownership.changes import Place, Planned, buckets_for, place
+from ownership.changes import Place, PlanRow, buckets_for, place
 from ownership.contracts import Phase, Slice, Work, packed
+from ownership.effects import undoing
 from ownership.errors import Transient, Unavailable
-from ownership.lanes import fold, lanes, phase, sources
-from ownership.ledger import PLANNED, RECEIVED, VALID, EventRow
+from ownership.events import Transfer
+from ownership.lanes import WHOLE, Kind, fold, lanes, phase, sources
+from ownership.ledger import VALID, EventRow
 from ownership.open_list import Held, chunks
 from ownership.parts import Parts, now_ms
-from ownership.plan import BatchId, Row
-from ownership.stages.working import Claim, Working
+from ownership.plan import MOVED, BatchId, Hop, Row
+from ownership.plan_report import PlanReport
+from ownership.stages.gates import Plan, end_here
+from ownership.stages.working import Claim, Working, taken_hops
+from ownership.states import AWAITING_APPROVAL, PLANNED, RECEIVED
 from ownership.users import Lookup, Unknown, User, same_id
 
 log = structlog.get_logger(__name__)
@@ -44,6 +51,9 @@ class Judged(NamedTuple):
 def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     """Decide the slice's events, choose its phases, find their batches, write the plan.
 
+    Dry runs end here. What needs an approval is left to wait for it, and stands in nobody's way but its
+    own users'.
+
     :raises Transient: if nothing of the slice could go on and this is not the last try; the
         claim then still is the run's.
     """
@@ -52,28 +62,66 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     handed = Work(label=work.label, run_id=work.run_id)
     rows = parts.ledger.read([h.mid for h in claim.events])
     open_ = [h for h in claim.events if h.mid in rows and not rows[h.mid].final]
-    judged = _judge(parts, claim, open_, rows, work.run_id)
+    expired = _decline_expired(parts, open_, rows)
+    judged = _judge(parts, claim, [h for h in open_ if h not in expired], rows, work.run_id)
     parts.ledger.skip([(h, why) for h, why in judged.skipped])
     parts.open_list.remove([h for h, _ in judged.skipped])
     for h, why in judged.skipped:
         log.info("transfer skipped", why=why, **_words(h), run_id=work.run_id)
     for h, why in judged.outages:
         log.warning("transfer undecided", why=why, **_words(h), run_id=work.run_id)
+    _fail(parts, judged.outages, rows)
 
     outages = {h.mid: why for h, why in judged.outages}
-    phases, waiting = _phases(parts, judged)
-    _fail(parts, judged.outages, rows)
+    phases, waiting, batches, ends = _planned_phases(parts, judged, rows, handed)
     parts.ledger.note_each([(h, {"state": RECEIVED, "reason": f"{WAITS}{why}"}) for h, why in waiting])
-    if outages and not phases and not last_try:
+    if outages and not phases and not ends and not last_try:
         raise Transient(next(iter(outages.values())))
+    counts = Counter(ends.values())
+    counts.update(
+        skipped=len(judged.skipped), failed=len(outages), waiting=len(waiting), declined=len(expired),
+        planned=sum(len(p.events) for p in phases),
+    )  # fmt: skip
+    return handed.step(phases, events=dict(counts), batches={"planned": batches}, failures=outages)
 
-    counts = {"skipped": len(judged.skipped), "failed": len(outages), "waiting": len(waiting)}
-    failures = {h.mid: why for h, why in judged.outages}
-    ready = handed.step(phases, events={**counts, "planned": sum(len(p.events) for p in phases)})
-    if not phases:
-        return handed.step((), events=counts, failures=failures)
-    batches = _plan(Working(parts, ready))
-    return handed.step(phases, events=ready.events, batches={"planned": batches}, failures=failures)
+
+def _planned_phases(
+    parts: Parts, judged: Judged, rows: dict[str, EventRow], handed: Work
+) -> tuple[list[Phase], list[tuple[Held, str]], int, dict[str, str]]:
+    """The phases with their plans: those that go on, who waits, the number of batches, and how others end.
+
+    A transfer above the size for which an approval is wanted is planned once more without the rest of
+    its lane: what is approved is what it does alone.
+    """
+    limit = parts.settings.approval_batches
+    alone: set[str] = set()
+    while True:
+        phases, waiting = _phases(parts, judged, rows, alone)
+        if not phases:
+            return [], waiting, 0, {}
+        working = Working(parts, handed.step(phases, events={}))
+        plan = _plan(working)
+        composed = {h.mid for p in working.phases if len(p.events) > 1 for h in p.held}
+        large = {m for m in composed - alone if limit and plan.reports[m].batches > limit}
+        if not large:
+            break
+        alone |= large
+    ends = end_here(working, plan)
+    return [p for p in phases if any(p is q for q in working.phases)], waiting, plan.batches, ends
+
+
+def _decline_expired(parts: Parts, events: Sequence[Held], rows: dict[str, EventRow]) -> list[Held]:
+    """End those that nobody approved in time."""
+    now = now_ms()
+    expired = [
+        h for h in events if rows[h.mid].state == AWAITING_APPROVAL and rows[h.mid].awaits_until_ms <= now
+    ]
+    for h in expired:
+        until = datetime.fromtimestamp(rows[h.mid].awaits_until_ms / 1000, UTC)
+        parts.ledger.decline(h, f"declined: nobody approved it until {until:%Y-%m-%d %H:%M} UTC")
+        log.warning("transfer declined", why="nobody approved it in time", **_words(h))
+    parts.open_list.remove(expired)
+    return expired
 
 
 def _words(h: Held) -> dict[str, str]:
@@ -85,6 +133,9 @@ def _judge(
 ) -> Judged:
     """A verdict for every event that has none, from User-Org; an outage decides nothing."""
     undecided = [h for h in events if rows[h.mid].verdict is None]
+    # An undo gives back what was, also to a user who has left since.
+    undos = [h for h in undecided if rows[h.mid].options.undo_of]
+    undecided = [h for h in undecided if h not in undos]
     different = [h for h in undecided if not same_id(h.transfer.from_user, h.transfer.to_user)]
     found: dict[str, Lookup] = {}
     for some in chunks(
@@ -92,7 +143,7 @@ def _judge(
     ):
         found |= parts.users.read_all(some)
         claim.check()
-    verdicts: list[tuple[Held, bool, str | None]] = []
+    verdicts: list[tuple[Held, bool, str | None]] = [(h, True, None) for h in undos]
     outages: list[tuple[Held, str]] = []
     for h in undecided:
         if h not in different:
@@ -126,13 +177,40 @@ def _invalid(answers: Iterable[Lookup], organisation: str) -> str | None:
     return None
 
 
-def _phases(parts: Parts, judged: Judged) -> tuple[list[Phase], list[tuple[Held, str]]]:
-    """The phases of the slice's lanes, and the valid events that must wait for a later run."""
+def _phases(
+    parts: Parts, judged: Judged, rows: dict[str, EventRow], alone: AbstractSet[str]
+) -> tuple[list[Phase], list[tuple[Held, str]]]:
+    """The phases of the slice's lanes, and the valid events that must wait for a later run.
+
+    `alone`: mids that get a phase to themselves.
+    """
     held = {h.mid: h for h in [*judged.valid, *(h for h, _ in judged.outages)]}
     undecided = {h.mid for h, _ in judged.outages}
+    taken_back: dict[str, list[Hop]] = {}
+
+    def kind(e: Transfer) -> Kind:
+        row = rows[e.mid]
+        own = e.mid in alone or row.options.plan_of or row.approved_digest
+        undo = row.options.undo_of is not None
+        if row.options.whole and not own:
+            return WHOLE
+        if undo and not own:
+            return Kind(undo=True, group="dry run" if row.options.dry_run else "")
+        return Kind(undo=undo, group=e.mid)
+
+    def closed(events: Sequence[Transfer]) -> bool:
+        if len(events) == 1:
+            return True
+        for e in events:
+            if e.mid not in taken_back:
+                taken_back[e.mid] = taken_hops(parts, [rows[e.mid]])
+        return undoing(hop for e in events for hop in taken_back[e.mid]).closed()
+
     chosen_lanes = []
     for lane in lanes(h.transfer for h in held.values()):
-        chosen, moves = phase(lane, lambda e: e.mid in undecided, most=EVENTS_PER_PHASE)
+        chosen, moves = phase(
+            lane, lambda e: e.mid in undecided, most=EVENTS_PER_PHASE, kind=kind, closed=closed
+        )
         if chosen:
             chosen_lanes.append((chosen, moves))
     taken = {e.mid for chosen, _ in chosen_lanes for e in chosen}
@@ -150,7 +228,8 @@ def _phases(parts: Parts, judged: Judged) -> tuple[list[Phase], list[tuple[Held,
     phases, late = [], []
     for chosen, moves in chosen_lanes:
         after = [e for e in later if e.transfer and e.transfer.key > chosen[0].key]
-        folded = fold(chosen, [e.transfer for e in after if e.transfer])
+        # A later transfer that was restricted, or undone, passes nothing on but what it moved itself.
+        folded = fold(chosen, [e.transfer for e in after if e.transfer and e.options.whole])
         own = sources(moves)
         gave = [e.mid for e in after if e.transfer and e.transfer.target in own]
         phases.append(
@@ -169,46 +248,81 @@ def _phases(parts: Parts, judged: Judged) -> tuple[list[Phase], list[tuple[Held,
     return phases, waiting
 
 
-def _plan(working: Working) -> int:
-    """Find every batch of the phases and write the plan. Returns the number of batches.
+def _plan(working: Working) -> Plan:
+    """Find every batch of the phases and write the plan.
 
     The plan is what the search shows, every row that was ever planned for these events (its
     document may be right already), and rows that a just completed transfer gave to a source.
     """
     parts = working.parts
-    parts.index.refresh()
+    if working.sources:
+        parts.index.refresh()
     hits = _discover(parts, working)
     named: dict[BatchId, frozenset[str]] = {batch: users & working.sources for users, batch in hits}
-    old = {(p.place.mid, p.id) for p in parts.changes.read(working.buckets)[0]}
+    old_plan, old_images = parts.changes.read(working.buckets)
+    old = {(p.place.mid, p.id) for p in old_plan}
     given = parts.ledger.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS)
     recent = {
         p.id for p in parts.changes.read({e.mid: e.buckets for e in given if e.mid not in working.events})[0]
     }
-    ids = sorted(set(named) | recent)
+    ids = sorted({*named, *recent, *working.ids})
+    reports = {
+        h.mid: PlanReport(h.transfer) for h in working.held if _looked_at(parts, working.events[h.mid])
+    }
 
-    planned: list[tuple[Planned, Row | None]] = []
+    found: list[PlanRow] = []
     for some in chunks(ids, ROWS_AT_ONCE):
         rows = parts.rows.read(some)
         for batch in some:
-            row = rows.get(batch)
-            planned += [(p, row) for p in working.planned(batch, row, named.get(batch, ()))]
+            found += _plan_row(working, batch, rows.get(batch), named.get(batch, frozenset()), reports)
 
     # The number of partitions is known only now that the number of rows is.
-    sizes: dict[str, int] = {}
-    for p, _ in planned:
-        sizes[p.place.mid] = sizes.get(p.place.mid, 0) + 1
-    buckets = {mid: e.buckets or buckets_for(sizes.get(mid, 0)) for mid, e in working.events.items()}
+    sizes = Counter(r.planned.place.mid for r in found)
+    buckets = {mid: e.buckets or buckets_for(sizes[mid]) for mid, e in working.events.items()}
     fresh = [
-        (p._replace(place=place(p.place.mid, p.id, buckets[p.place.mid])), row)
-        for p, row in planned
-        if (p.place.mid, p.id) not in old
+        r._replace(planned=r.planned._replace(place=place(mid, r.planned.id, buckets[mid])))
+        for r in found
+        if ((mid := r.planned.place.mid), r.planned.id) not in old or working.events[mid].options.dry_run
     ]
     parts.changes.plan(fresh, {h.mid: working.sources for h in working.held})
-    _note(working, buckets, {p.place for p, _ in fresh})
-    return len({i for _, i in old} | {p.id for p, _ in planned})
+    _note(working, buckets, {r.planned.place for r in fresh})
+    batches = len({i for _, i in old} | {r.planned.id for r in found})
+    return Plan(batches, reports, {at.mid for image in old_images for at, _ in image.hops})
+
+
+def _looked_at(parts: Parts, event: EventRow) -> bool:
+    """True if somebody may look at the event's plan."""
+    return not event.options.whole or bool(event.approved_digest) or parts.settings.approval_batches > 0
+
+
+def _plan_row(
+    working: Working,
+    batch: BatchId,
+    row: Row | None,
+    named: frozenset[str],
+    reports: dict[str, PlanReport],
+) -> list[PlanRow]:
+    """What a batch is in the plans of the events that it concerns; told to their reports."""
+    steps = working.steps(row, working.after(row)) if row else []
+    for hop in steps:
+        if report := reports.get(hop.mid):
+            report.change(hop, MOVED)
+    hop_of = {hop.mid: hop for hop in steps}
+    found = []
+    for planned in working.planned(batch, row, named):
+        mid = planned.place.mid
+        expected = MOVED if mid in hop_of else working.became(planned, row, ())
+        if mid in reports and mid not in hop_of:
+            reports[mid].conflict(batch, row, expected)
+        # A dry run ends with what it expects; of others it is written when it has come true.
+        outcome = expected if working.events[mid].options.dry_run else None
+        found.append(PlanRow(planned._replace(outcome=outcome), row, hop_of.get(mid)))
+    return found
 
 
 def _discover(parts: Parts, working: Working) -> list[Owners]:
+    if not working.sources:
+        return []
     try:
         return parts.search.live_batches(working.sources)
     except WindowExceeded:
@@ -240,6 +354,7 @@ def _note(working: Working, buckets: dict[str, int], places: set[Place]) -> None
                 )
             )
     working.parts.ledger.note_each(notes)
+    working.parts.ledger.note_run(working.run_id, [h.mid for h, _ in notes])
 
 
 def _fail(parts: Parts, outages: Sequence[tuple[Held, str]], rows: dict[str, EventRow]) -> None:

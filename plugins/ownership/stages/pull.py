@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import structlog
 
 from ownership.conf import Orders
 from ownership.contracts import Pulled, Slice, packed
 from ownership.errors import Unavailable
-from ownership.events import TransferEvent
 from ownership.inbox import Accepted, Inbox
 from ownership.lanes import label, lanes, pack
 from ownership.open_list import Choice, Held, OpenRow, choose
+from ownership.options import Request
 from ownership.parts import Parts, now_ms
-from ownership.stages.operate import abandon, redriven
+from ownership.stages.operate import Ordered, carry_out
 from ownership.stages.second_proof import second_proof
 from ownership.stages.working import tally
 from ownership.topic import Span, Topic
+
+log = structlog.get_logger(__name__)
 
 _ROUNDS = 50
 _WAITS_SHOWN = 20
@@ -36,15 +41,36 @@ class Order:
 
     run_id: str
     window: Window | None = None
-    events: list[tuple[TransferEvent, bytes]] = field(default_factory=list)
-    """Manual events with their payloads."""
+    requests: list[Request] = field(default_factory=list)
+    """Events that were given by hand."""
     at_ms: int = 0
-    """Time of the manual events: the run's own, the same for every try."""
+    """Time of these events: the run's own, the same for every try."""
     orders: Orders = field(default_factory=Orders)
     """What else the run was asked to do."""
     patient: bool = True
     """Leave failed events alone until their next try is due; a run that a person or the clock
     started tries them now."""
+    by: str = ""
+    """Who started the run."""
+    own_only: bool = False
+    """Claim nothing but the run's own events."""
+
+    @property
+    def by_hand(self) -> bool:
+        """True if it can be carried out without Kafka."""
+        return bool(self.requests) or any(self.orders)
+
+
+class Intake(NamedTuple):
+    """Where events come from."""
+
+    topic: Topic | None
+    """None if Kafka is out of reach and the run can do without it."""
+    inbox: Inbox
+    letters: Topic | None = None
+    """The dead-letter topic."""
+    missing: str = ""
+    """Why there is no topic."""
 
 
 def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int]:
@@ -72,57 +98,71 @@ def _below(spans: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
     return [s._replace(end=min(s.end, starts.get(s.partition, s.end))) for s in spans]
 
 
-def pull(parts: Parts, topic: Topic, inbox: Inbox, order: Order, pulled: Pulled) -> tuple[Pulled, int]:
+def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> tuple[Pulled, int]:
     """One pass: accept, prove a window a second time, claim.
 
-    `pulled` is the sum of the passes before. Returns the sum and, if events are only too young to
-    be claimed, the time (epoch ms) at which another pass may take them; else 0.
+    `before` is the sum of the passes before, None at the first, which alone carries out the orders.
+    Returns the sum and, if events are only too young to be claimed, the time (epoch ms) at which another
+    pass may take them; else 0.
     """
-    accepted, judged_ms = accept(topic, inbox, order.window)
+    first, pulled = before is None, before or Pulled()
     told = dict(pulled.told)
-    if pulled == Pulled():  # the first pass: the others would do and count it again
-        more, told = _carry_out(parts, order)
-        events = [*order.events, *more]
-        accepted += inbox.accept_manual(events, run_id=order.run_id, at_ms=order.at_ms)
+    accepted, judged_ms, missing = _accept_or_go_on(intake, order)
+    if missing:
+        told["kafka"] = f"was not read: {missing}"
+    ordered = Ordered([], {})
+    if first:
+        ordered = carry_out(
+            parts, order.orders, run_id=order.run_id, at_ms=order.at_ms, by=order.by, letters=intake.letters
+        )
+        told |= ordered.told
+        requests = [*order.requests, *ordered.requests]
+        accepted += intake.inbox.accept_manual(requests, run_id=order.run_id, at_ms=order.at_ms)
     follow_ups = 0
-    if order.window and not pulled.slices:
-        follow_ups = second_proof(parts, inbox, order.window.start_ms, order.window.end_ms)
+    if order.window and first:
+        follow_ups = second_proof(parts, intake.inbox, order.window.start_ms, order.window.end_ms)
 
-    before = [h for s in pulled.slices for h in s.held]
+    own = [*pulled.own, *(r.event.mid for r in (*order.requests, *ordered.requests) if first)]
+    mine = [h for s in pulled.slices for h in s.held]
     held, choice = claim(
         parts,
         run_id=order.run_id,
         judged_ms=judged_ms,
         patient=order.patient,
-        mine=before,
+        mine=mine,
         known={t.mid for t in accepted.received},
+        only=own if order.own_only else None,
     )
     return (
         Pulled(
-            slices=tuple(slices(parts, [*before, *held], order.run_id)),
+            slices=tuple(slices(parts, [*mine, *held], order.run_id)),
             received=pulled.received + len(accepted.received),
             known=pulled.known + len(accepted.known),
             rejected=pulled.rejected + len(accepted.rejected),
-            claimed=len(before) + len(held),
+            claimed=len(mine) + len(held),
             follow_ups=pulled.follow_ups + follow_ups,
-            told=told,
-            waits=_waits(choice, [e.mid for e, _ in order.events]) | _ended(parts, order, accepted.known),
+            told=told | _ended(parts, own, accepted.known),
+            own=tuple(own),
+            waits=_waits(choice, own),
         ),
         choice.young_until_ms,
     )
 
 
-def _carry_out(parts: Parts, order: Order) -> tuple[list[tuple[TransferEvent, bytes]], dict[str, str]]:
-    """Abandon and redrive as ordered. Returns new events, and by mid what became of each order."""
-    told: dict[str, str] = {}
-    events: list[tuple[TransferEvent, bytes]] = []
-    if order.orders.abandon:
-        told |= abandon(parts, order.orders.abandon, run_id=order.run_id)
-    if order.orders.redrive:
-        mids = order.orders.redrive.mids
-        events, what = redriven(parts, mids, run_id=order.run_id, at_ms=order.at_ms)
-        told |= what
-    return events, told
+def _accept_or_go_on(intake: Intake, order: Order) -> tuple[Accepted, int, str]:
+    """Accept what Kafka has; a run that brings its own work goes on without Kafka.
+
+    Then it may overtake messages that nobody has read yet: they find what is done, and are marked late.
+    """
+    if intake.topic is None:
+        return Accepted(), now_ms(), intake.missing
+    try:
+        return *accept(intake.topic, intake.inbox, order.window), ""
+    except Unavailable as e:
+        if not order.by_hand:
+            raise
+        log.warning("the run goes on without Kafka", why=str(e), run_id=order.run_id)
+        return Accepted(), now_ms(), str(e)
 
 
 def claim(
@@ -133,6 +173,7 @@ def claim(
     patient: bool,
     mine: Sequence[Held] = (),
     known: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> tuple[list[Held], Choice]:
     """Take what may be taken, oldest first, up to `max_events`.
 
@@ -158,6 +199,7 @@ def claim(
             patient=patient,
             mine={h.transfer.key for h in (*mine, *taken)},
             orphans=orphans,
+            only=only,
         )
         doubtful = [r for r in choice.take if r.transfer.mid not in verified]
         if doubtful:
@@ -217,12 +259,11 @@ def most_slices(parts: Parts) -> int:
     return min(settings.max_mapped, settings.parallelism or settings.max_mapped)
 
 
-def _ended(parts: Parts, order: Order, known: Collection[str]) -> dict[str, str]:
+def _ended(parts: Parts, own: Collection[str], known: Collection[str]) -> dict[str, str]:
     """Events of the conf that the ledger has as final: there is nothing to do for them."""
-    asked = {e.mid for e, _ in order.events} & set(known)
     return {
         mid: f"is {row.state} already; without its mid it is a new transfer"
-        for mid, row in parts.ledger.read(asked).items()
+        for mid, row in parts.ledger.read(set(own) & set(known)).items()
         if row.final
     }
 

@@ -7,19 +7,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ownership.changes import (
-    ALREADY,
-    APPLIED,
-    CHANGED_ELSEWHERE,
-    GONE,
-    MOVED,
-    NOT_LIVE,
-    Image,
-    Planned,
-)
+from ownership.changes import Image, Planned, PlanRow
 from ownership.contracts import Phase, Work
 from ownership.errors import Incomplete
-from ownership.events import folded
 from ownership.open_list import Held, chunks
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
@@ -82,9 +72,9 @@ def prove(working: Working, ids: Collection[BatchId]) -> tuple[dict[BatchId, Row
             return rows, []
         todo |= doubtful
     bad = [r for i in doubtful if (r := rows.get(i))]
-    unproven = working.phases_of(folded(u) for r in bad for u in r.named)
+    unproven = {id(p): p for r in bad for p in working.concerned(r)}
     # Documents that differ from rows which name no source belong to nobody in particular.
-    return rows, unproven or list(working.phases)
+    return rows, list(unproven.values()) or list(working.phases)
 
 
 def sync(
@@ -141,7 +131,7 @@ def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
             continue
         unexplained.add(batch)
     new = [
-        (p, rows.get(batch))
+        PlanRow(p, rows.get(batch), None)
         for batch in unexplained
         if batch not in known
         for p in working.planned(batch, rows.get(batch), hits[batch])
@@ -162,7 +152,7 @@ def _commit(
     images = judge(parts, images)
     now = datetime.now(UTC)
     settled = [
-        (p, _became(working, rows.get(p.id), images_of)) for p, images_of in _with_images(planned, images)
+        (p, working.became(p, rows.get(p.id), images_of)) for p, images_of in _with_images(planned, images)
     ]
     parts.changes.settle_plan(settled, proven_at=now)
     final = [p._replace(outcome=outcome) for p, outcome in settled]
@@ -209,15 +199,3 @@ def _with_images(planned: Iterable[Planned], images: Iterable[Image]) -> list[tu
     for image in images:
         by_batch.setdefault(image.id, []).append(image)
     return [(p, by_batch.get(p.id, [])) for p in planned]
-
-
-def _became(working: Working, row: Row | None, images: Iterable[Image]) -> str:
-    """What became of a planned batch."""
-    if any(i.outcome == APPLIED for i in images):
-        return MOVED
-    if row is None:
-        return GONE
-    if not row.live:
-        return NOT_LIVE
-    targets = {folded(working.moves[u]) for u in working.sources}
-    return ALREADY if row.names(targets) else CHANGED_ELSEWHERE

@@ -12,10 +12,11 @@ from collections.abc import Collection, Sequence
 
 from ownership.changes import IN_DOUBT, LATE
 from ownership.inbox import Inbox
-from ownership.ledger import COMPLETED, FINAL_STATES, HOUR_MS, EventRow
+from ownership.ledger import HOUR_MS, EventRow
 from ownership.open_list import chunks
 from ownership.parts import Parts
-from ownership.plan import BatchId
+from ownership.plan import BatchId, Row, applied
+from ownership.states import COMPLETED, FINAL_STATES
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
             )  # fmt: skip
     _sync(parts, {p.id for p in planned})
     parts.index.refresh()
-    users = {e.transfer.source for e in events if e.transfer}
+    # An undo leaves the batches that its users had besides, and the plan of a dry run says which were its.
+    searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]
+    users = {e.transfer.source for e in searched if e.transfer}
     hits = list(parts.index.live_batches(users))
     follow_ups = 0
     if hits:
         _sync(parts, {batch for _, batch in hits})
-        follow_ups = _follow_up(parts, inbox, events, {batch for _, batch in hits})
+        follow_ups = _follow_up(parts, inbox, searched, {batch for _, batch in hits})
     parts.ledger.reproved([e.mid for e in events])
     return follow_ups
 
@@ -85,13 +88,13 @@ def _sync(parts: Parts, ids: Collection[BatchId]) -> None:
 def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Collection[BatchId]) -> int:
     """Queue a follow-up for each event whose old user is still named by a live row."""
     rows = [r for r in parts.rows.read(hits).values() if r.live]
-    last: dict[tuple[str, str], EventRow] = {}
+    last: dict[tuple[str, str, str], EventRow] = {}
     for e in sorted((e for e in events if e.transfer), key=lambda e: e.transfer.key if e.transfer else ()):
         if e.transfer:
-            last[e.transfer.source, e.transfer.target] = e
+            last[e.transfer.source, e.transfer.target, e.options.text() or ""] = e
     count = 0
-    for (from_user, _), event in last.items():
-        if not any(r.names({from_user}) for r in rows) or event.transfer is None:
+    for (from_user, *_), event in last.items():
+        if event.transfer is None or not any(_still_theirs(event, r) for r in rows):
             continue
         if event.mid.endswith("+" * MOST_FOLLOW_UPS):
             log.warning(
@@ -105,6 +108,14 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Col
             log.warning("event %s: batches still name %s; follow-up %s queued", event.mid, from_user, t.mid)
         count += len(received)
     return count
+
+
+def _still_theirs(event: EventRow, row: Row) -> bool:
+    """True if the row still names the old user where the event should have moved it."""
+    if event.transfer is None or not event.options.scope.covers(row):
+        return False
+    moves = {event.transfer.source: event.transfer.to_user}
+    return applied(moves, row, scope=event.options.scope) != row
 
 
 def _given_back(parts: Parts, event: EventRow) -> bool:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
+from itertools import islice
 
-from ownership.contracts import Slice, Summary
-from ownership.ledger import FAILED, RECEIVED
+from ownership.contracts import PlanTold, Slice, Summary
+from ownership.ledger import EventRow
+from ownership.next_steps import next_conf
 from ownership.open_list import Held
 from ownership.parts import Parts, now_ms
+from ownership.plan import CHANGED_ELSEWHERE
 from ownership.stages.lookup import WAITS
 from ownership.stages.working import batches_of
+from ownership.states import AWAITING_APPROVAL, COMPLETED, DECLINED, FAILED, RECEIVED, REHEARSED
 
 FIRST_DELAY_MS = 10_000
 LAST_DELAY_MS = 900_000
+MOST_TOLD = 50
+"""Events that a summary names of each sort; all are in the ledger."""
+MOST_PLANS = 20
+MOST_CONFLICTS = 20
+WAITING = "waiting"
+_DIED = "its stage ended without a result: see the task's log"
 
 
 def next_try_ms(attempts: int) -> int:
@@ -24,57 +34,108 @@ def next_try_ms(attempts: int) -> int:
     return int(delay * random.uniform(0.75, 1.25))
 
 
-def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str]) -> tuple[Summary, list[float]]:
+def settle(
+    parts: Parts, slices: Sequence[Slice], waits: dict[str, str], told: dict[str, str] | None = None
+) -> tuple[Summary, list[float]]:
     """Release the events that this run still holds; count how its events ended.
 
     An event that is open without a recorded reason was in a stage that died: it failed. One that
-    only waits for an earlier event of its lane may be claimed at once. Returns the summary and,
-    for each completed event, the time (ms) from its message to its proof.
+    only waits for an earlier event of its lane may be claimed at once. `told` is what became of the
+    run's orders. Returns the summary and, for each completed event, the time (ms) from its message to
+    its proof.
     """
     held = [h for s in slices for h in s.held]
     mine = {h.mid for h in parts.open_list.held(held)}
     rows = parts.ledger.read([h.mid for h in held])
-    events: Counter[str] = Counter()
-    batches: Counter[str] = Counter()
-    failures: dict[str, str] = {}
-    ended: list[Held] = []
-    waiting: list[Held] = []
-    failed: list[Held] = []
-    lags: list[float] = []
+    became = {h.mid: _became(rows[h.mid], h.mid in mine) for h in held if h.mid in rows}  # others are too old
+    of: dict[str, list[Held]] = defaultdict(list)
     for h in held:
-        row = rows.get(h.mid)
-        if row is None:
-            continue  # older than the ledger's retention
-        if row.final:
-            ended.append(h)
-            events[row.state] += 1
-            batches.update(batches_of([row.counts]))
-            if row.completed_at:
-                lags.append(row.completed_at.replace(tzinfo=UTC).timestamp() * 1000 - row.kafka_ms)
-        elif h.mid not in mine:
-            events["taken_over"] += 1
-        elif row.state == RECEIVED and (row.reason or "").startswith(WAITS):
-            events["waiting"] += 1
-            waiting.append(h)
-        else:
-            events[FAILED] += 1
-            failures[h.mid] = row.reason or "its stage ended without a result: see the task's log"
-            failed.append(h)
-    unsaid = [h for h in failed if rows[h.mid].state != FAILED]
+        of[became.get(h.mid, "")].append(h)
+
+    unsaid = [h for h in of[FAILED] if rows[h.mid].state != FAILED]
+    failures = {h.mid: rows[h.mid].reason or _DIED for h in of[FAILED]}
     parts.ledger.fail([(h, failures[h.mid], rows[h.mid].attempts + 1) for h in unsaid])
     # Their rows are gone, unless a stage died between the event's last state and its open row.
-    parts.open_list.remove([h for h in ended if h.mid in mine])
-    parts.open_list.release(waiting, next_try_ms=0)
+    parts.open_list.remove([h for h in held if h.mid in mine and rows[h.mid].final])
+    parts.open_list.release(of[WAITING], next_try_ms=0)
+    _release(parts, [(h, rows[h.mid].attempts) for h in of[FAILED]])
+
+    told = dict(told or {})
+    for h in of[DECLINED]:
+        # To apply a plan is asked of this very run; that nobody approved one is nobody's failure.
+        where = failures if rows[h.mid].options.plan_of else told
+        where[h.mid] = rows[h.mid].reason or DECLINED
+    completed = [rows[h.mid] for h in of[COMPLETED]]
+    summary = Summary(
+        events=dict(Counter(became.values())),
+        batches=batches_of(r.counts for r in completed),
+        failures=dict(list(failures.items())[:MOST_TOLD]),
+        waits=waits,
+        told=told,
+    )
+    lags = [
+        r.completed_at.replace(tzinfo=UTC).timestamp() * 1000 - r.kafka_ms
+        for r in completed
+        if r.completed_at
+    ]
+    return _with_details(parts, summary, rows), lags
+
+
+def _became(row: EventRow, mine: bool) -> str:  # noqa: FBT001  # of this run still
+    """What the run's summary counts an event as."""
+    if row.final:
+        return row.state
+    if not mine:
+        return "taken_over"
+    if row.state == RECEIVED and (row.reason or "").startswith(WAITS):
+        return WAITING
+    return row.state if row.state == AWAITING_APPROVAL else FAILED
+
+
+def _release(parts: Parts, failed: Sequence[tuple[Held, int]]) -> None:
+    """Let go of failed events, each with the delay of its number of attempts."""
     now = now_ms()
-    by_attempts: dict[int, list[Held]] = {}
-    for h in failed:
-        by_attempts.setdefault(rows[h.mid].attempts, []).append(h)
+    by_attempts: dict[int, list[Held]] = defaultdict(list)
+    for h, attempts in failed:
+        by_attempts[attempts].append(h)
     for attempts, some in by_attempts.items():
         parts.open_list.release(some, next_try_ms=now + next_try_ms(attempts))
-    summary = Summary(
-        events=dict(events),
-        batches=dict(batches),
-        failures=dict(list(failures.items())[:50]),
-        waits=waits,
+
+
+def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) -> Summary:
+    """The summary with plans, conflicts, and what to paste next, for the events that need somebody."""
+    plans = [
+        PlanTold.model_validate_json(row.report)
+        for row in rows.values()
+        if row.report and row.state in (REHEARSED, AWAITING_APPROVAL)
+    ][:MOST_PLANS]
+    conflicts = [row for row in rows.values() if row.state == COMPLETED and row.counts.get(CHANGED_ELSEWHERE)]
+    named = {m: rows[m] for m in summary.failures}
+    named |= {p.mid: rows[p.mid] for p in plans} | {row.mid: row for row in conflicts[:MOST_TOLD]}
+    return summary.model_copy(
+        update={
+            "plans": tuple(plans),
+            "conflicts": tuple(islice(_conflicts(parts, conflicts), MOST_CONFLICTS)),
+            "users": {
+                m: f"{r.transfer.from_user} → {r.transfer.to_user}" for m, r in named.items() if r.transfer
+            },
+            "next_conf": {
+                m: conf
+                for m, r in named.items()
+                if (conf := next_conf(_now_in(r, summary.failures), m, r.digest))
+            },
+        }
     )
-    return summary, lags
+
+
+def _now_in(row: EventRow, failures: Collection[str]) -> str:
+    """The event's state, also where this very run has just written it."""
+    return FAILED if row.mid in failures and not row.final else row.state
+
+
+def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[str]:
+    """Batches that were left alone because somebody else changed them."""
+    for event in events:
+        for r in parts.changes.read_plan(event.mid, event.buckets):
+            if r.planned.outcome == CHANGED_ELSEWHERE:
+                yield f"{event.mid}: batch {r.planned.id.batch_id} of course {r.planned.id.course_id}"

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from ownership.changes import APPLIED, IN_DOUBT, LATE, REFUSED, SUPERSEDED, Image, new_image
 from ownership.contracts import Work
 from ownership.errors import TakenOver, Transient
-from ownership.ledger import APPLIED as STATE_APPLIED
 from ownership.open_list import chunks
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.stages.working import Working
+from ownership.states import APPLIED as STATE_APPLIED
 
 ROWS_PER_WAVE = 500
 """Rows between two looks at the claim."""

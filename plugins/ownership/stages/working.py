@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
-from ownership.changes import APPLIED, MOVED, Image, Planned, place
+from ownership.changes import APPLIED, LATE, Image, Planned, place
 from ownership.contracts import Phase, Work
+from ownership.effects import Effect, Moving, Undoing, undoing
 from ownership.errors import TakenOver
-from ownership.events import Transfer, folded
-from ownership.lanes import sources
+from ownership.events import folded
 from ownership.ledger import EventRow
 from ownership.open_list import Held
 from ownership.parts import Parts, now_ms
-from ownership.plan import BatchId, Hop, Row, applied, hops
+from ownership.plan import EVERYTHING, MOVED, BatchId, Hop, Row
 
 ROWS = "rows"
 """In an event's counts: rows whose change ended with this event."""
@@ -64,20 +65,22 @@ class Working:
         self.run_id = work.run_id
         self.phases = list(work.phases)
         self._claim = Claim(parts, [h for p in work.phases for h in p.held], work.run_id)
-        self._index()
+        self._effects: dict[int, Effect] = {}
         self.fence()
         self.events: dict[str, EventRow] = parts.ledger.read([h.mid for h in self._claim.events])
+        self._effects = {id(p): effect(parts, p, self.events) for p in self.phases}
+        self._index()
         self._drop({h.mid for h in self._claim.events if self.events[h.mid].final})
-        self.keep = self._given_later()
 
     def _index(self) -> None:
-        self.moves: dict[str, str] = {}
-        self.phase_of: dict[str, Phase] = {}
+        self._of_user: dict[str, Phase] = {}
+        self._of_batch: dict[BatchId, list[Phase]] = defaultdict(list)
         for p in self.phases:
-            self.moves |= p.moves
-            self.phase_of |= dict.fromkeys(p.moves, p)
-        self.sources = sources(self.moves)
-        self._transfers = {id(p): [h.transfer for h in p.held] for p in self.phases}
+            if e := self._effects.get(id(p)):
+                self._of_user |= dict.fromkeys(e.sources, p)
+                for batch in e.ids:
+                    self._of_batch[batch].append(p)
+        self.sources = frozenset(self._of_user)
         self._tokens = {h.mid: h.token for p in self.phases for h in p.held}
 
     def fence(self) -> None:
@@ -89,6 +92,10 @@ class Working:
         self._drop({h.mid for h in self._claim.check()})
         if before and not self.phases:
             raise TakenOver("every event of this slice is held by another run now")
+
+    def drop(self, phases: Iterable[Phase]) -> None:
+        """Go on without these phases: their events have ended, or wait for somebody."""
+        self._drop({h.mid for p in phases for h in p.held})
 
     def _drop(self, mids: AbstractSet[str]) -> None:
         if not mids:
@@ -110,59 +117,128 @@ class Working:
         others = {m for e in self.events.values() for m in e.plan_of} - set(found)
         return found | {m: e.buckets for m, e in self.parts.ledger.read(others).items()}
 
-    def phases_of(self, users: Iterable[str]) -> list[Phase]:
-        """The phases whose sources are among `users` (folded)."""
-        found = {id(p): p for u in users if u in self.sources and (p := self.phase_of[u])}
+    def effect_of(self, phase: Phase) -> Effect:
+        """What a phase does."""
+        return self._effects[id(phase)]
+
+    @property
+    def ids(self) -> set[BatchId]:
+        """Batches that the phases concern without a search."""
+        return set(self._of_batch)
+
+    def phases_of(self, batch: BatchId, users: Iterable[str]) -> list[Phase]:
+        """The phases that a batch concerns, by itself or because it names `users` (folded)."""
+        found = {id(p): p for u in users if (p := self._of_user.get(u))}
+        found |= {id(p): p for p in self._of_batch.get(batch, ())}
         return list(found.values())
+
+    def concerned(self, row: Row) -> list[Phase]:
+        """The phases that a row concerns."""
+        return self.phases_of(row.id, map(folded, row.named))
 
     def after(self, row: Row) -> Row:
         """What the row should be."""
-        return applied({u: self.moves[u] for u in self.sources}, row, self.keep.get(row.id, frozenset()))
+        for p in self.concerned(row):
+            row = self._effects[id(p)].after(row)
+        return row
 
     def right(self, row: Row | None) -> bool:
-        """True if nothing about the row is left to be moved."""
-        return row is None or not row.live or self.after(row) == row
+        """True if nothing about the row is left to be changed."""
+        return row is None or self.after(row) == row
 
     def steps(self, before: Row, after: Row) -> list[Hop]:
-        """The change told event by event."""
-        concerned = self.phases_of(map(folded, before.named))
-        events: list[Transfer] = sorted(t for p in concerned for t in self._transfers[id(p)])
-        return hops(events, before, after, self.keep.get(before.id, frozenset()))
+        """The change told event by event, phase after phase."""
+        found: list[Hop] = []
+        row = before
+        for p in self.concerned(before):
+            then = self._effects[id(p)].after(row)
+            if then != row:
+                found += self._effects[id(p)].steps(row, then)
+            row = then
+        if row.owners != after.owners and found:  # it was edited while it was judged
+            return [Hop(found[-1].mid, before, after)]
+        return found
 
     def token(self, mid: str) -> int:
         """Claim token of an event."""
         return self._tokens[mid]
 
     def planned(self, batch: BatchId, row: Row | None, named: Iterable[str]) -> list[Planned]:
-        """Plan rows for a batch, one per phase it concerns, each under the event that first moves it.
+        """Plan rows for a batch, under the events that say so of themselves.
 
         `named`: users (folded) that the batch's document names, for rows that name nobody any more.
         """
+        named = frozenset(named)
         buckets = {mid: e.buckets for mid, e in self.events.items()}
-        users = {*map(folded, row.named if row else ()), *named} & self.sources
-        found = []
-        for p in self.phases_of(users):
-            events = self._transfers[id(p)]
-            mid = next((e.mid for e in events if e.source in users), events[0].mid)
-            found.append(Planned(place(mid, batch, buckets.get(mid, 0)), batch))
-        return found
+        users = {*map(folded, row.named if row else ()), *named}
+        return [
+            Planned(place(mid, batch, buckets.get(mid, 0)), batch)
+            for p in self.phases_of(batch, users)
+            for mid in self._effects[id(p)].planned_by(batch, row, named)
+        ]
 
-    def _given_later(self) -> Mapping[BatchId, frozenset[str]]:
-        """Users to whom a later, completed event gave a batch: they keep it."""
-        mids = {m for p in self.phases for m in p.later}
-        if not mids:
-            return {}
-        later = self.parts.ledger.read(mids)
-        _, images = self.parts.changes.read({m: e.buckets for m, e in later.items()})
-        keep: dict[BatchId, set[str]] = defaultdict(set)
-        for image in images:
-            for at, _ in image.hops if image.outcome == APPLIED else ():
-                event = later.get(at.mid)
-                if event and event.transfer and event.transfer.target in self.sources:
-                    phase = self.phase_of[event.transfer.target]
-                    if event.transfer.key > phase.held[-1].transfer.key:
-                        keep[image.id].add(event.transfer.target)
-        return {batch: frozenset(users) for batch, users in keep.items()}
+    def became(self, planned: Planned, row: Row | None, images: Iterable[Image]) -> str:
+        """What became of a planned batch, by the images of its row and the row as it is."""
+        mid = planned.place.mid
+        phase = next((p for p in self.phases if any(h.mid == mid for h in p.held)), self.phases[0])
+        does = self._effects[id(phase)]
+        told = [{at.mid for at, _ in i.hops} for i in images if i.outcome == APPLIED]
+        # A composed move may be told as another event's of the phase; an undo is only ever its own.
+        if any(mid in mids or not isinstance(does, Undoing) for mids in told):
+            return MOVED
+        return does.unmoved(mid, planned.id, row)
+
+
+def effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> Effect:
+    """What a phase does, from its map or, for undos, from the audit trail of what they take back."""
+    undos = [h for h in phase.held if (e := events.get(h.mid)) and e.options.undo_of]
+    if undos:
+        return undoing(taken_hops(parts, [events[h.mid] for h in undos]))
+    transfers = [h.transfer for h in phase.held]
+    first = events.get(phase.held[0].mid)
+    scope = first.options.scope if first else EVERYTHING
+    if first and first.options.plan_of and first.buckets:
+        # A plan that is applied exactly: its batches are known since it was checked against its digest.
+        planned, _ = parts.changes.read({first.mid: first.buckets})
+        scope = scope._replace(only=frozenset(p.id for p in planned))
+    moves = Moving(transfers, dict(phase.moves), scope)
+    return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
+
+
+def taken_hops(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
+    """The changes that `undos` take back, in the order in which they are undone: newest first of each.
+
+    Each is under the mid of its undo, with before and after as they were.
+    """
+    of = {u.mid: u.options.undo_of for u in undos if u.options.undo_of}
+    undone = parts.ledger.read(set(of.values()))
+    _, images = parts.changes.read({m: e.buckets for m, e in undone.items()})
+    found: dict[str, list[Hop]] = defaultdict(list)
+    for image in reversed(images):
+        if image.outcome in (APPLIED, LATE):
+            for at, hop in image.hops:
+                found[at.mid].append(hop)
+    return [h._replace(mid=u.mid) for u in undos for h in found.get(of.get(u.mid, ""), ())]
+
+
+def _given_later(
+    parts: Parts, phase: Phase, own_sources: AbstractSet[str]
+) -> Mapping[BatchId, frozenset[str]]:
+    """Users to whom a later, completed event gave a batch: they keep it."""
+    later = parts.ledger.read(phase.later)
+    _, images = parts.changes.read({m: e.buckets for m, e in later.items()})
+    keep: dict[BatchId, set[str]] = defaultdict(set)
+    for image in images:
+        for at, _ in image.hops if image.outcome == APPLIED else ():
+            event = later.get(at.mid)
+            if (
+                event
+                and event.transfer
+                and event.transfer.target in own_sources
+                and event.transfer.key > phase.held[-1].transfer.key
+            ):
+                keep[image.id].add(event.transfer.target)
+    return {batch: frozenset(users) for batch, users in keep.items()}
 
 
 def batches_of(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

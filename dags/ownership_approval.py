@@ -1,0 +1,69 @@
+"""### Approval of large ownership transfers.
+
+Asks in Airflow's UI (**Required actions**) about each transfer that `user_ownership_transfer` planned and left
+waiting, because it is larger than the setting `approval.batches`. Nothing waits in a worker meanwhile.
+
+**When it runs.** A run starts by itself when a transfer begins to wait, and asks once about each. It can be started by
+hand as well: it asks about whatever waits and is not asked about by another run.
+
+**Answers.** *Approve* lets the transfer go on with exactly the plan that is shown; the main DAG's next run carries it
+out. *Decline* ends it as `declined`, with who and why (field *reason*). No answer within `approval.timeout.hours`: the
+transfer is `declined`.
+
+The same can be said by conf of `user_ownership_transfer`, which a run shows ready to paste:
+
+    {"approve": {"mid": "LP.1767225600000.6ba7b810-…", "digest": "0f2d…"}}
+    {"decline": {"mid": "LP.1767225600000.6ba7b810-…", "reason": "not this one"}}
+
+The question here stays open then; its answer changes nothing more.
+
+**Red run?** *wanted red* or *decide red* with an error of Cassandra: the ledger is out of reach, clear the task later.
+*decide red* with *is not that of the plan*: rows changed while it waited, and there is a new question with the new
+plan. *ask* fails only if Airflow's API does. Details: `docs/operations.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import DAG, task, task_group
+
+from ownership.approvals import WANTED, AskApproval
+from ownership.retries import TransferRetries
+
+LABEL = "{{ (task.op_kwargs.get('question') or {}).get('label', ti.map_index) }}"
+RETRIED: dict[str, Any] = {"retries": 5, "retry_policy": TransferRetries()}
+
+with DAG(
+    dag_id="ownership_approval",
+    doc_md=__doc__,
+    schedule=[WANTED],
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=32,
+    tags=["ownership", "operators"],
+    default_args={"owner": "platform"},
+) as dag:
+
+    @task(**RETRIED)
+    def wanted() -> list[dict[str, Any]]:
+        """Transfers that wait and that nobody is asked about yet."""
+        from ownership import tasks
+
+        return tasks.approvals_wanted()
+
+    @task(map_index_template=LABEL, **RETRIED)
+    def decide(question: dict[str, Any], answer: dict[str, Any]) -> str:
+        """Write the answer into the ledger."""
+        from ownership import tasks
+
+        return tasks.decide(question, answer)
+
+    @task_group
+    def approval(question: dict[str, Any]) -> Any:
+        """One transfer: ask, then write the answer down."""
+        ask = AskApproval(task_id="ask", question=question)
+        return decide(question=question, answer=ask.output)
+
+    approval.expand(question=wanted())

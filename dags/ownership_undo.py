@@ -1,0 +1,85 @@
+"""### Undo of ownership transfers.
+
+Takes back what completed transfers changed: each batch gets the owners that it had before, where it still has
+those that the transfer gave it. Everything else is reported as a conflict and left alone. The search index
+follows, and both stores are proven, as in `user_ownership_transfer`.
+
+**Start it by hand** with conf that says which transfers, in one of three ways:
+
+    {"mids": ["LP.1767225600000.6ba7b810-…"]}
+    {"from_user": "02c4e0dc-…", "to_user": "fca2925f-…", "since": "2026-11-23T08:00:00Z", "until": "2026-11-24T00:00:00Z"}
+    {"run_id": "manual__2026-11-23T09:00:00+00:00"}
+
+It is a **dry run** unless `"dry_run": false` is given: the log of `settle` then shows what would change, batch by
+batch, what would not, and the conf that applies just that.
+
+**How it works.** Each undo is an event of its own, `undo:<run id>:<n>`, in the same queue as all others: it waits
+for open events of its users, and can be repeated, and undone. Of a chain A→B→C the hops are undone newest first;
+the last one alone can be undone too. The new user's other batches stay theirs. An open event cannot be undone:
+abandon it first.
+
+**Conflicts** are batches whose owners somebody changed since. They are `changed_elsewhere` in the event's counts, and
+listed in the summary (XCom `return_value` of `settle`).
+
+**Red run?** As in `user_ownership_transfer`: *pull red* is a wrong conf, connection or setting; `lookup`, `update`
+and `reindex` are tried again by themselves; what a run leaves open, the main DAG's next run carries out. *settle red*:
+Cassandra is out of reach. Details: `docs/operations.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import DAG, Param
+
+from ownership.flow import ID, carry_out
+from ownership.retries import TransferRetries
+from ownership.sensors import PullUndo
+
+TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "section": "By user"}
+WHICH, BY_USER, HOW = {"section": "By event or run"}, {"section": "By user"}, {"section": "How"}
+
+with DAG(
+    dag_id="ownership_undo",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=4,
+    tags=["ownership", "operators"],
+    default_args={"owner": "platform"},
+    params={
+        "mids": Param(
+            [], type="array", title="Events", maxItems=1000, items={**ID, "type": "string", "maxLength": 300},
+            description="The mids of the transfers, one a line.", **WHICH,
+        ),
+        "run_id": Param(
+            None, title="Run", description="Every transfer that this run carried out.", **{**ID, "maxLength": 250}, **WHICH
+        ),
+        "from_user": Param(None, title="Old user", description="Who gave.", **ID, **BY_USER),
+        "to_user": Param(None, title="New user", description="Who received.", **ID, **BY_USER),
+        "since": Param(None, title="Since", description="Transfers announced at this time or later.", **TIME),
+        "until": Param(None, title="Until", description="Transfers announced before; until now if empty.", **TIME),
+        "dry_run": Param(
+            default=True, type="boolean", title="Dry run", **HOW,
+            description="Plan only; untick it to take the transfers back.",
+        ),
+        "reason": Param(
+            None, type=["null", "string"], maxLength=500, title="Reason", **HOW,
+            description="Why; kept in the audit trail.",
+        ),
+        "requested_by": Param(
+            None, title="Requested by", description="Who asked for it; whoever starts the run if empty.", **ID, **HOW
+        ),
+    },
+) as dag:  # fmt: skip
+    carry_out(
+        PullUndo(
+            task_id="pull_undo_events",
+            poke_interval=5,
+            timeout=3600,
+            retries=2,
+            retry_policy=TransferRetries(),
+        )
+    )

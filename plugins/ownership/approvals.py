@@ -1,0 +1,61 @@
+"""The question that the approval DAG asks in Airflow's UI.
+
+Airflow's own ApprovalOperator is not used: its "reject" skips what follows, and inside a mapped task group it
+does not even do that. Here both answers go on to the task that writes them into the ledger.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Asset, Param
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+APPROVE, DECLINE = "Approve", "Decline"
+ALIAS = "ownership-approval-wanted"
+WANTED = Asset(name="ownership.approval.wanted", uri="x-ownership://ownership.approval.wanted")
+"""Emitted by a run that left a transfer waiting for its approval."""
+
+
+class AskApproval(HITLOperator):
+    """Waits for an answer without a worker, a trigger or a pool slot.
+
+    `question` has mid, digest, subject, body and `seconds`, after which nobody is waited for.
+    """
+
+    template_fields = ("question", *HITLOperator.template_fields)
+
+    def __init__(self, *, question: Any, **kwargs: Any) -> None:
+        super().__init__(
+            subject="Approve an ownership transfer",
+            options=[APPROVE, DECLINE],
+            params={
+                "reason": Param(
+                    "", type="string", maxLength=500, description="Why; kept in the audit trail of a refusal."
+                )
+            },
+            **kwargs,
+        )
+        self.question = question
+
+    def execute(self, context: Context) -> Any:
+        """Ask."""
+        self.subject, self.body = self.question["subject"], self.question["body"]
+        self.response_timeout = timedelta(seconds=max(1, self.question["seconds"]))
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """The answer: what was chosen, by whom and why. None chosen: nobody answered in time."""
+        if event.get("error_type") == "timeout":
+            return {"chosen": None, "by": None, "reason": None}
+        answer = super().execute_complete(context, event)
+        by = answer["responded_by_user"] or {}
+        return {
+            "chosen": answer["chosen_options"][0],
+            "by": by.get("name") or by.get("id"),
+            "reason": answer["params_input"].get("reason"),
+        }

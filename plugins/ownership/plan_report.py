@@ -1,0 +1,129 @@
+"""A plan as people read it, and the digest that names its content. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ownership.contracts import PlanLine, PlanTold
+from ownership.events import Transfer
+from ownership.plan import BatchId, Hop, Row, changed_role
+
+LINES = 10
+"""Batches that a report shows of each kind."""
+COURSES = 20
+_DIGITS = 20
+
+
+@dataclass
+class PlanReport:
+    """What an event would change, batch by batch; fed in the order of the batches' ids.
+
+    Memory does not grow with the number of batches, only with that of courses.
+    """
+
+    transfer: Transfer
+    batches: int = 0
+    conflicts: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Batches by what is expected to become of them."""
+    _roles: Counter[str] = field(default_factory=Counter)
+    _courses: Counter[str] = field(default_factory=Counter)
+    _first: list[PlanLine] = field(default_factory=list)
+    _first_conflicts: list[PlanLine] = field(default_factory=list)
+    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def change(self, hop: Hop, outcome: str) -> None:
+        """A batch that would change."""
+        before, after = hop.before, hop.after
+        told = (*before.id, before.status, *before.owners, *after.owners)
+        self._hash.update(json.dumps(told, separators=(",", ":")).encode() + b"\n")
+        self.batches += 1
+        self.outcomes[outcome] += 1
+        self._roles[changed_role(hop)] += 1
+        self._courses[before.id.course_id] += 1
+        if len(self._first) < LINES:
+            self._first.append(
+                PlanLine(
+                    course_id=before.id.course_id,
+                    batch_id=before.id.batch_id,
+                    role=changed_role(hop),
+                    before=owners_text(before),
+                    after=owners_text(after),
+                )
+            )
+
+    def conflict(self, batch: BatchId, row: Row | None, outcome: str) -> None:
+        """A batch that was found and would not change."""
+        self.conflicts += 1
+        self.outcomes[outcome] += 1
+        if len(self._first_conflicts) < LINES:
+            self._first_conflicts.append(
+                PlanLine(
+                    course_id=batch.course_id,
+                    batch_id=batch.batch_id,
+                    role="",
+                    before=owners_text(row) if row else "there is no such row",
+                    after=outcome,
+                )
+            )
+
+    @property
+    def digest(self) -> str:
+        """Names every change: batch, status, owners before and after."""
+        return self._hash.hexdigest()[:_DIGITS]
+
+    def told(self) -> PlanTold:
+        """For people."""
+        courses = self._courses.most_common(COURSES)
+        return PlanTold(
+            mid=self.transfer.mid,
+            from_user=self.transfer.from_user,
+            to_user=self.transfer.to_user,
+            digest=self.digest,
+            batches=self.batches,
+            roles=dict(self._roles),
+            courses=dict(courses),
+            more_courses=self.batches - sum(n for _, n in courses),
+            first=tuple(self._first),
+            conflicts=self.conflicts,
+            first_conflicts=tuple(self._first_conflicts),
+        )
+
+
+def owners_text(row: Row) -> str:
+    """Creator and mentors in one line."""
+    mentors = f", mentors {', '.join(row.mentors)}" if row.mentors else ""
+    return f"created by {row.created_by or 'nobody'}{mentors}"
+
+
+def text(plan: PlanTold) -> str:
+    """A plan for a log: counts by role and course, the first rows before and after, conflicts."""
+    lines = [
+        f"{plan.state}: {plan.mid}, {plan.from_user} → {plan.to_user}: {plan.batches} batches would change, "
+        f"{plan.conflicts} would not; digest {plan.digest}"
+    ]
+    if plan.roles:
+        lines.append("  by role:   " + ", ".join(f"{role} {n}" for role, n in plan.roles.items()))
+    if plan.courses:
+        more = f", others {plan.more_courses}" if plan.more_courses else ""
+        lines.append(
+            "  by course: " + ", ".join(f"{course} {n}" for course, n in plan.courses.items()) + more
+        )
+    lines += _table("first rows, before → after:", plan.first)
+    lines += _table("would not change:", plan.first_conflicts)
+    if plan.next_conf:
+        lines.append(f"  next: trigger with conf {plan.next_conf}")
+    return "\n".join(lines)
+
+
+def _table(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
+    if not rows:
+        return []
+    names = [f"{r.course_id} / {r.batch_id}" for r in rows]
+    width = max(map(len, names))
+    return [f"  {title}"] + [
+        f"    {name:<{width}}  {r.before}  →  {r.after}" for name, r in zip(names, rows, strict=True)
+    ]

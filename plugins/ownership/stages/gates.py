@@ -1,0 +1,121 @@
+"""Where a planned event ends or waits instead of being applied: dry runs, stale plans, approvals."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import structlog
+
+from ownership.contracts import Phase
+from ownership.ledger import EventRow
+from ownership.next_steps import next_conf
+from ownership.open_list import Held
+from ownership.parts import Parts, now_ms
+from ownership.plan_report import PlanReport, owners_text
+from ownership.stages.working import Working
+from ownership.states import AWAITING_APPROVAL, DECLINED, REHEARSED
+
+log = structlog.get_logger(__name__)
+
+APPROVAL = "approval"
+"""What an event in the queue awaits."""
+DIFFERENCES_TOLD = 3
+HOUR_MS = 3_600_000
+
+
+class Plan(NamedTuple):
+    """What was planned for some phases."""
+
+    batches: int
+    reports: dict[str, PlanReport]
+    """By mid, for the events whose plan somebody will look at."""
+    started: AbstractSet[str]
+    """Mids whose changes have begun in an earlier try: their plan is no longer asked about."""
+
+
+def end_here(working: Working, plan: Plan) -> dict[str, str]:
+    """Take out of `working` the phases that do not go on; the state of each of their events, by mid."""
+    ended: dict[str, str] = {}
+    for phase in list(working.phases):
+        if state := _gate(working, plan, phase):
+            working.drop([phase])
+            ended |= dict.fromkeys((h.mid for h in phase.held), state)
+    return ended
+
+
+def _gate(working: Working, plan: Plan, phase: Phase) -> str | None:
+    parts, held = working.parts, phase.held[0]
+    event = working.events[held.mid]
+    report = plan.reports.get(held.mid)
+    if report is None:
+        return None
+    if event.options.dry_run:
+        for h in phase.held:
+            _rehearsed(parts, h, plan.reports[h.mid])
+        return REHEARSED
+    if plan.started & {h.mid for h in phase.held}:
+        return None
+    if event.options.plan_of and report.digest != event.options.digest:
+        return _refused(parts, held, event, report)
+    limit = parts.settings.approval_batches
+    if limit and report.batches > limit and report.digest != event.approved_digest:
+        return _left_to_approval(parts, held, event, report, limit)
+    return None
+
+
+def _rehearsed(parts: Parts, held: Held, report: PlanReport) -> None:
+    _tell(parts, held, report, REHEARSED)
+    parts.ledger.rehearse([(held, dict(report.outcomes))])
+    parts.open_list.remove([held])
+
+
+def _refused(parts: Parts, held: Held, event: EventRow, report: PlanReport) -> str:
+    why = (
+        f"declined: the plan of {event.options.plan_of} no longer holds: {_differences(parts, event, report)}"
+    )
+    parts.ledger.decline(held, why)
+    parts.open_list.remove([held])
+    log.warning("plan refused", mid=held.mid, why=why)
+    return DECLINED
+
+
+def _left_to_approval(parts: Parts, held: Held, event: EventRow, report: PlanReport, limit: int) -> str:
+    again = "; the plan has changed since it was approved" if event.approved_digest else ""
+    until_ms = now_ms() + parts.settings.approval_hours * HOUR_MS
+    _tell(parts, held, report, AWAITING_APPROVAL)
+    why = f"{report.batches} batches are more than approval.batches = {limit}{again}"
+    parts.ledger.await_approval(held, why, until_ms)
+    parts.open_list.park(held, awaits=APPROVAL, until_ms=until_ms)
+    log.warning("transfer awaits approval", mid=held.mid, why=why, digest=report.digest)
+    return AWAITING_APPROVAL
+
+
+def _tell(parts: Parts, held: Held, report: PlanReport, state: str) -> None:
+    told = report.told().model_copy(
+        update={"state": state, "next_conf": next_conf(state, held.mid, report.digest) or ""}
+    )
+    parts.ledger.tell_plan(held, report.digest, told.model_dump_json(), state)
+
+
+def _differences(parts: Parts, event: EventRow, report: PlanReport) -> str:
+    """What has changed since the dry run, the first few."""
+    mid = event.options.plan_of or ""
+    dry_run = parts.ledger.read([mid]).get(mid)
+    rows = parts.changes.read_plan(mid, dry_run.buckets) if dry_run else ()
+    changes = [r.row for r in rows if r.hop and r.row]
+    now = parts.rows.read([before.id for before in changes])
+    found = []
+    for before in changes:
+        row = now.get(before.id)
+        name = f"batch {before.id.batch_id} of course {before.id.course_id}"
+        if row is None:
+            found.append(f"{name} is gone")
+        elif row.owners != before.owners:
+            found.append(f"{name} was {owners_text(before)} and is {owners_text(row)}")
+        elif row.status != before.status:
+            found.append(f"{name} had status {before.status} and has {row.status}")
+    if not found:
+        return f"it had {len(changes)} batches, now there are {report.batches}"
+    more = f" and {len(found) - DIFFERENCES_TOLD} more" if len(found) > DIFFERENCES_TOLD else ""
+    return "; ".join(found[:DIFFERENCES_TOLD]) + more
