@@ -39,7 +39,7 @@ FAILED, APPROVAL_WANTED, CONFLICTS = "failed", "approval_wanted", "conflicts"
 
 LISTED = 20
 """Most entries of a list; the others are counted."""
-SUBJECT, ID, USERS, REASON, CONF = 200, 300, 600, 300, 8000
+SUBJECT, ID, USERS, REASON, CONFLICT, CONF = 200, 300, 600, 300, 900, 8000
 """Most characters of each. A conf is left out where it is longer: half of one is of no use."""
 
 SECONDS = 15.0
@@ -81,20 +81,20 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
     from ownership.plan import CHANGED_ELSEWHERE
 
     approvals = [p for p in summary.plans if p.state == AWAITING_APPROVAL]
+    # The summary names the first few; it counts all.
     counts = {
-        # The summary names the first few; it counts all.
         FAILED: max(len(summary.failures), summary.failed),
-        APPROVAL_WANTED: len(approvals),
+        APPROVAL_WANTED: max(len(approvals), summary.events.get(AWAITING_APPROVAL, 0)),
         CONFLICTS: max(len(summary.conflicts), summary.batches.get(CHANGED_ELSEWHERE, 0)),
     }
-    if not summary.conflicts:
-        counts[CONFLICTS] = 0
     counts = {kind: n for kind, n in counts.items() if n}
     if not counts:
         return None
-    told_users = summary.users | {p.mid: f"{p.from_user} → {p.to_user}" for p in approvals}
     failures = dict(list(summary.failures.items())[:LISTED])
+    conflicts = summary.conflicts[:LISTED]
+    told_users = summary.users | {p.mid: f"{p.from_user} → {p.to_user}" for p in approvals}
     shown = [*failures, *(p.mid for p in approvals[:LISTED])]
+    shown += [mid for mid in told_users if any(c.startswith(f"{mid}: ") for c in conflicts)]
     users = {_id(mid): _line(told_users[mid], USERS) for mid in shown if mid in told_users}
     body = {
         "dag_id": _id(dag_id),
@@ -104,9 +104,11 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
         "counts": counts,
         "failures": {_id(mid): _line(why, REASON) for mid, why in failures.items()},
         "approvals": [_approval(p) for p in approvals[:LISTED]],
-        "conflicts": [_id(c) for c in summary.conflicts[:LISTED]],
+        "conflicts": [_line(c, CONFLICT) for c in conflicts],
         "users": users,
-        "next_step": [s._asdict() for s in _next_steps(summary, approvals, failures)],
+        "next_step": [
+            s._asdict() for s in _next_steps(summary, approvals, failures, conflicts=CONFLICTS in counts)
+        ],
     }
     body["subject"] = subject = _line(f"{dag_id}: {_counted(counts)} ({run_id})", SUBJECT)
     body["text"] = text = _text(body)
@@ -137,12 +139,15 @@ def _approval(plan: PlanTold) -> dict[str, Any]:
         "mid": _id(plan.mid),
         "digest": _id(plan.digest),
         "batches": plan.batches,
-        "courses": len(plan.courses) + plan.more_courses,
+        "courses": {_id(c): n for c, n in list(plan.courses.items())[:LISTED]},
+        "more_courses": plan.more_courses,
         "conflicts": plan.conflicts,
     }
 
 
-def _next_steps(summary: Summary, approvals: Sequence[PlanTold], failures: Iterable[str]) -> list[NextStep]:
+def _next_steps(
+    summary: Summary, approvals: Sequence[PlanTold], failures: Iterable[str], *, conflicts: bool
+) -> list[NextStep]:
     """What somebody should do, approvals first. The same conf is told once."""
     steps = []
     for plan in approvals[:LISTED]:
@@ -166,7 +171,7 @@ def _next_steps(summary: Summary, approvals: Sequence[PlanTold], failures: Itera
     ]
     if summary.failures and not (summary.failed or confs):
         steps.append(NextStep("Cure the reason. Where it names no cure, the log of the task has more."))
-    if summary.conflicts:
+    if conflicts:
         steps.append(
             NextStep(
                 "Batches in conflict were changed by somebody else and left with whom they name now. See "
@@ -200,15 +205,19 @@ def _parts(body: Mapping[str, Any]) -> list[_Part]:
     def who(mid: str) -> str:
         return f"{mid} ({users[mid]})" if mid in users else mid
 
-    approvals = [
-        f"{who(a['mid'])}: {a['batches']} batches of {a['courses']} courses"
-        + (f"; {a['conflicts']} that were found would not change" if a["conflicts"] else "")
-        for a in body["approvals"]
-    ]
+    def size(approval: Mapping[str, Any]) -> str:
+        courses = f"{'more than ' if approval['more_courses'] else ''}{len(approval['courses'])}"
+        rest = f"; {n} that were found would not change" if (n := approval["conflicts"]) else ""
+        return f"{approval['batches']} batches in {courses} courses{rest}"
+
+    def which(conflict: str) -> str:
+        mid = next((m for m in users if conflict.startswith(f"{m}: ")), "")
+        return f"{who(mid)}{conflict.removeprefix(mid)}" if mid else conflict
+
     told = (
         (FAILED, "Failed", [f"{who(mid)}: {why}" for mid, why in body["failures"].items()]),
-        (APPROVAL_WANTED, "Approval wanted", approvals),
-        (CONFLICTS, "Conflicts", body["conflicts"]),
+        (APPROVAL_WANTED, "Approval wanted", [f"{who(a['mid'])}: {size(a)}" for a in body["approvals"]]),
+        (CONFLICTS, "Conflicts", [which(c) for c in body["conflicts"]]),
     )
     return [
         _Part(f"{title} ({counts[kind]})", lines, counts[kind] - len(lines))

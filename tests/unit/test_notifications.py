@@ -66,7 +66,7 @@ def failed(*mids: str, why: str = "User-Org unavailable: HTTP 503") -> Summary:
 def plan(mid: str = "m2", state: str = AWAITING_APPROVAL, **more: Any) -> PlanTold:
     digest = "0123456789abcdef0123"
     given = {
-        "courses": {"c1": 40, "c2": 2},
+        "courses": {"c1": 39, "c2": 2},
         "more_courses": 1,
         "conflicts": 3,
         "next_conf": next_conf(state, mid, digest) or "",
@@ -77,7 +77,11 @@ def plan(mid: str = "m2", state: str = AWAITING_APPROVAL, **more: Any) -> PlanTo
     )
 
 
-CONFLICTS = Summary(conflicts=("course-1/batch-1",), batches={"changed_elsewhere": 1, "moved": 4})
+CONFLICTS = Summary(
+    conflicts=("m4: batch b1 of course c1",),
+    batches={"changed_elsewhere": 1, "moved": 4},
+    users={"m4": "old-4 → new-4", "m": "nobody → nobody"},
+)
 EVERYTHING = failed("m1").model_copy(
     update={"plans": (plan(), plan("m3", REHEARSED)), "conflicts": CONFLICTS.conflicts}
 )
@@ -121,9 +125,17 @@ def test_an_approval_is_wanted_with_the_size_of_the_plan_and_the_conf_that_gives
     assert it.subject == f"{DAG_ID}: 1 approval wanted ({RUN_ID})"
     assert it.body["kinds"] == ["approval_wanted"]
     assert it.body["approvals"] == [
-        {"mid": "m2", "digest": "0123456789abcdef0123", "batches": 42, "courses": 3, "conflicts": 3}
+        {
+            "mid": "m2",
+            "digest": "0123456789abcdef0123",
+            "batches": 42,
+            "courses": {"c1": 39, "c2": 2},
+            "more_courses": 1,
+            "conflicts": 3,
+        }
     ]
-    assert "m2 (old-2 → new-2): 42 batches of 3 courses; 3 that were found would not change" in it.text
+    size = "42 batches in more than 2 courses; 3 that were found would not change"
+    assert f"- m2 (old-2 → new-2): {size}\n" in it.text
     assert it.body["next_step"] == [
         {
             "text": "To approve m2, trigger user_ownership_transfer with:",
@@ -136,8 +148,9 @@ def test_conflicts_are_told_with_their_batches() -> None:
     it = told(CONFLICTS)
     assert it.subject == f"{DAG_ID}: 1 conflict ({RUN_ID})"
     assert it.body["kinds"] == ["conflicts"]
-    assert it.body["conflicts"] == ["course-1/batch-1"]
-    assert "- course-1/batch-1" in it.text
+    assert it.body["conflicts"] == ["m4: batch b1 of course c1"]
+    assert it.body["users"] == {"m4": "old-4 → new-4"}
+    assert "- m4 (old-4 → new-4): batch b1 of course c1\n" in it.text
     assert "changed by somebody else" in it.text
 
 
@@ -211,10 +224,11 @@ def test_what_is_left_out_of_a_long_list_is_counted() -> None:
     assert it.body["counts"] == {"failed": 900}
 
 
-def test_conflicts_that_the_summary_only_counts_are_counted() -> None:
-    it = told(CONFLICTS.model_copy(update={"batches": {"changed_elsewhere": 31}}))
-    assert it.subject.startswith(f"{DAG_ID}: 31 conflicts")
+def test_what_the_summary_only_counts_is_told_too() -> None:
+    it = told(Summary(events={AWAITING_APPROVAL: 31}, batches={"changed_elsewhere": 2}, plans=(plan(),)))
+    assert it.subject.startswith(f"{DAG_ID}: 31 approvals wanted, 2 conflicts")
     assert "… and 30 more" in it.text
+    assert "… and 2 more" in it.text
 
 
 def test_a_message_has_a_bounded_size_whatever_is_in_it() -> None:
