@@ -66,6 +66,8 @@ class Choice:
     take: list[OpenRow] = field(default_factory=list)
     waits: dict[str, str] = field(default_factory=dict)
     """Reason by mid of every event that stays in the queue."""
+    left: list[OpenRow] = field(default_factory=list)
+    """Rows that the run itself holds and cannot take."""
     young_until_ms: int = 0
     """When the last event that is only too young will be old enough; 0 if there is none."""
 
@@ -114,6 +116,8 @@ def choose(
         if reason:
             choice.waits[mid] = reason
             busy.update(dict.fromkeys(users, mid))
+            if row.holder == run_id:
+                choice.left.append(row)
         else:
             choice.take.append(row)
     return choice

@@ -200,10 +200,10 @@ def test_undos_are_chosen_by_user_and_time_or_by_run(world: World) -> None:
 
     by_user = world.run().pull(undo={"to_user": b.upper(), "since": _since()})
     assert set(by_user.pulled.told) == {first, second}
+    by_user.finish()
     by_pair = world.run().pull(undo={"from_user": c, "to_user": b, "since": _since()})
     assert set(by_pair.pulled.told) == {second}
-    for run in (by_user, by_pair):
-        run.finish()
+    by_pair.finish()
     of_run = world.run().pull(undo={"run_id": run_id, "dry_run": False})
     assert set(of_run.pulled.told) == {first}
     of_run.finish()

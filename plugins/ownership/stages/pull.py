@@ -133,6 +133,9 @@ def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> t
         known={t.mid for t in accepted.received},
         only=own if order.own_only else None,
     )
+    if choice.left and not choice.young_until_ms:
+        # What the run brought and cannot do itself is anybody's from now on.
+        parts.open_list.release([Held(r.transfer, r.token) for r in choice.left], next_try_ms=0)
     return (
         Pulled(
             slices=tuple(slices(parts, [*mine, *held], order.run_id)),

@@ -1,0 +1,190 @@
+"""The backfill drill of the operations manual, step by step: two windows fail, one backfill heals both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import DAG, ORGANISATION, Airflow, Story, until
+
+from local.schema import BATCH_INDEX
+from local.world import Batch
+
+PULL = ("pull_transfer_events", -1)
+
+
+@contextmanager
+def down(airflow: Airflow, name: str) -> Iterator[None]:
+    """A service's port is closed meanwhile."""
+    server = airflow.stack.servers[name]
+    server.stop()
+    try:
+        yield
+    finally:
+        server.restart()
+
+
+def hours_ago(hours: int) -> datetime:
+    """The start of a whole hour in the past."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours)
+
+
+def backfill(airflow: Airflow, hours: list[datetime], *more: str) -> None:
+    """One `airflow backfill create` over all `hours`; Airflow takes one of a DAG at a time, so it waits its turn."""
+    first, last = (at.strftime("%Y-%m-%dT%H:%M:%S+00:00") for at in (hours[0], hours[-1]))
+
+    def created() -> bool:
+        words = ("backfill", "create", "--dag-id", DAG, "--from-date", first, "--to-date", last, *more)
+        done = airflow.command(*words, check=False)
+        busy = "AlreadyRunningBackfill" in done.stdout + done.stderr
+        assert busy or done.returncode == 0, done.stdout + done.stderr
+        return not busy
+
+    until("the backfill is created", created, seconds=120)
+
+
+def backfills_are_over(airflow: Airflow) -> bool:
+    """Whether Airflow has marked all of them as complete, which it does twice a minute."""
+    found = airflow.http.get("/backfills", params={"dag_id": DAG}).json()["backfills"]
+    return all(b["completed_at"] for b in found)
+
+
+def runs_of(airflow: Airflow, hours: list[datetime]) -> list[str]:
+    """The runs of these hours, one each, in their order."""
+    params = {"logical_date_gte": hours[0].isoformat(), "logical_date_lte": hours[-1].isoformat()}
+    found = airflow.http.get(f"/dags/{DAG}/dagRuns", params=params).json()["dag_runs"]
+    runs = {datetime.fromisoformat(r["logical_date"]): r["dag_run_id"] for r in found}
+    assert (len(found), sorted(runs)) == (len(hours), hours)
+    return [runs[at] for at in hours]
+
+
+def tries(airflow: Airflow, runs: list[str]) -> list[int]:
+    """How often each run has begun its first task."""
+    return [airflow.tasks(run)[PULL]["try_number"] for run in runs]
+
+
+def misses(airflow: Airflow, run: str, service: str, *, attempt: int = 1) -> bool:
+    """Whether a run's first task says that a service is out of reach."""
+    log = airflow.log(run, "pull_transfer_events", attempt=attempt)
+    return f"is the host of Connection '{service}_default' right?" in log
+
+
+def announced(story: Story, old: str, new: str, at: datetime) -> str:
+    """Announce a transfer as at that time; its mid."""
+    ms = int(at.timestamp() * 1000)
+    event = story.platform.event(old, new, ORGANISATION, ets=ms)
+    story.platform.emit(event, timestamp=ms)
+    return str(event["mid"])
+
+
+def events_of(story: Story, users: list[str]) -> set[str]:
+    """Mids of all events that the ledger has of these users, follow-ups and rejections included."""
+    found: set[str] = set()
+    for user in users:
+        rows = story.platform.session.execute(
+            "SELECT mid FROM sunbird_courses.transfer_event_by_user WHERE user_id = %s", (user.lower(),)
+        )
+        found |= {row["mid"] for row in rows}
+    return found
+
+
+def images(story: Story, mids: list[str]) -> list[dict[str, Any]]:
+    """The audit trail of events: every change of a row that was begun."""
+    trail = [
+        row
+        for mid in mids
+        for row in story.platform.session.execute(
+            "SELECT * FROM sunbird_courses.transfer_change WHERE mid = %s AND bucket = 0", (mid,)
+        )
+    ]
+    return [row for row in trail if row["claim_token"] > 0]
+
+
+def moves(story: Story, mids: list[str]) -> Counter[tuple[str, str, str, str]]:
+    """Changes that were made: (mid, batch, creator before, creator after), and how often."""
+    return Counter(
+        (i["mid"], i["batchid"], i["before_createdby"], i["after_createdby"])
+        for i in images(story, mids)
+        if i["outcome"] == "applied"
+    )
+
+
+def as_written(story: Story, batches: list[Batch]) -> list[tuple[Any, ...]]:
+    """Each row with the time, each document with the number, of its last write."""
+    written: list[tuple[Any, ...]] = []
+    for b in batches:
+        row = story.platform.session.execute(
+            "SELECT createdby, mentors, writetime(createdby) AS at FROM sunbird_courses.course_batch "
+            "WHERE courseid = %s AND batchid = %s",
+            (b.course_id, b.batch_id),
+        ).one()
+        document = story.platform.search.get(index=BATCH_INDEX, id=b.batch_id)
+        written.append((*row.values(), document["_version"], document["_seq_no"], document["_source"]))
+    return written
+
+
+@pytest.mark.timeout(420)
+def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_both_without_moving_twice(
+    airflow: Airflow, story: Story
+):
+    users = [story.user(letter) for letter in "abcde"]
+    a, b, c, d, e = users
+    of_a, of_b, of_d = story.batches(a, 3, "a"), story.batches(b, 1, "b"), story.batches(d, 2, "d")
+    batches = [*of_a, *of_b, *of_d]
+    before = as_written(story, batches)
+    hours = [hours_ago(61), hours_ago(60)]
+
+    with down(airflow, "userorg"):
+        with down(airflow, "lms"):
+            # A chain through both hours, and a transfer that has nothing to do with it.
+            chain = [announced(story, a, b, hours[0] + timedelta(minutes=10))]
+            apart = announced(story, d, e, hours[1] + timedelta(minutes=5))
+            chain.append(announced(story, b, c, hours[1] + timedelta(minutes=10)))
+            mids = [*chain, apart]
+            backfill(airflow, hours)
+            runs = runs_of(airflow, hours)
+
+            assert [airflow.ended(run, seconds=180) for run in runs] == ["failed", "failed"]
+            red = tries(airflow, runs)
+            for run, tried in zip(runs, red, strict=True):
+                assert misses(airflow, run, "lms", attempt=tried)
+            until("the backfill is over", lambda: backfills_are_over(airflow))
+        # One is back, the other is not: a run that comes too early takes nothing.
+        early = airflow.trigger()
+        until("User-Org is missed", lambda: misses(airflow, early, "userorg"))
+        assert [story.state(mid) for mid in mids] == [None] * 3
+        assert as_written(story, batches) == before
+
+    backfill(airflow, hours, "--reprocess-behavior", "failed")
+
+    assert runs_of(airflow, hours) == runs
+    assert [airflow.ended(run, seconds=180) for run in runs] == ["success", "success"]
+    green = tries(airflow, runs)
+    assert all(now > then for now, then in zip(green, red, strict=True))
+    # By the windows' runs, or by one that came between them: each carries out what it finds.
+    story.completed(*mids)
+    assert (story.owners(of_a), story.owners(of_b), story.owners(of_d)) == ({(c, c)}, {(c, c)}, {(e, e)})
+    assert moves(story, mids) == Counter(
+        [(chain[0], batch.batch_id, a, b) for batch in of_a]
+        + [(chain[1], batch.batch_id, b, c) for batch in [*of_a, *of_b]]
+        + [(apart, batch.batch_id, d, e) for batch in of_d]
+    )
+
+    # Once more, the hours that succeeded: nothing is left to do, and nothing is done.
+    airflow.ended(early)
+    trail, moved = images(story, mids), as_written(story, batches)
+    backfill(airflow, hours, "--reprocess-behavior", "completed")
+
+    assert runs_of(airflow, hours) == runs
+    assert [airflow.ended(run, seconds=180) for run in runs] == ["success", "success"]
+    assert all(now > then for now, then in zip(tries(airflow, runs), green, strict=True))
+    for run in runs:
+        pulled = airflow.xcom(run, "pull_transfer_events", "pulled")
+        assert (pulled["received"], pulled["claimed"], pulled["follow_ups"]) == (0, 0, 0)
+    assert images(story, mids) == trail
+    assert as_written(story, batches) == moved
+    assert events_of(story, users) == set(mids)
