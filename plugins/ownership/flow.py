@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import AssetAlias, task, task_group
 
 from ownership.approvals import ALIAS
+from ownership.notifications import RunNotifier
 from ownership.retries import RETRIES, TransferRetries
 from ownership.sensors import PULLED, PullTransferEvents
 
@@ -28,6 +29,7 @@ STAGE: dict[str, Any] = {
     "retry_policy": TransferRetries(),
     "execution_timeout": timedelta(hours=2),
 }
+TELL = RunNotifier()
 
 
 @task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
@@ -61,7 +63,14 @@ def transfer(work: dict[str, Any]) -> Any:
 
 
 # all_done: claims are released whatever became of the stages.
-@task(trigger_rule="all_done", retries=5, retry_policy=TransferRetries(), outlets=[AssetAlias(ALIAS)])
+@task(
+    trigger_rule="all_done",
+    retries=5,
+    retry_policy=TransferRetries(),
+    outlets=[AssetAlias(ALIAS)],
+    on_success_callback=TELL,
+    on_failure_callback=TELL,
+)
 def settle(pull_task: str, *, ti: Any = None) -> dict[str, Any]:
     """Claims released, states counted, the run's summary."""
     from ownership import tasks

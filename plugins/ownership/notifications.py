@@ -152,7 +152,12 @@ def _next_steps(
     steps = []
     for plan in approvals[:LISTED]:
         given = plan.next_conf or summary.next_conf.get(plan.mid, "")
-        steps.append(_pasted(f"To approve {_id(plan.mid)}, trigger {TRANSFERS} with", given))
+        steps.append(
+            _pasted(
+                f"To approve {_id(plan.mid)}, answer under Required actions, or trigger {TRANSFERS} with",
+                given,
+            )
+        )
     confs = list(dict.fromkeys(summary.next_conf[mid] for mid in failures if mid in summary.next_conf))
     again = {given: mids for given in confs if (mids := _redriven(given))}
     if summary.failed:

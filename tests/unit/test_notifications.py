@@ -138,7 +138,7 @@ def test_an_approval_is_wanted_with_the_size_of_the_plan_and_the_conf_that_gives
     assert f"- m2 (old-2 → new-2): {size}\n" in it.text
     assert it.body["next_step"] == [
         {
-            "text": "To approve m2, trigger user_ownership_transfer with:",
+            "text": "To approve m2, answer under Required actions, or trigger user_ownership_transfer with:",
             "conf": '{"approve": {"mid": "m2", "digest": "0123456789abcdef0123"}}',
         }
     ]

@@ -44,7 +44,18 @@ def test_no_package_name_is_used_both_in_dags_and_plugins() -> None:
 
 @pytest.mark.parametrize("edge", [False, True], ids=["the domain", "the edge"])
 def test_airflow_is_imported_only_at_the_edge(edge: bool) -> None:
-    at_the_edge = {"hooks", "sensors", "triggers", "retries", "tasks", "metrics", "create_ledger"}
+    at_the_edge = {
+        "approvals",
+        "create_ledger",
+        "flow",
+        "hooks",
+        "metrics",
+        "notifications",
+        "retries",
+        "sensors",
+        "tasks",
+        "triggers",
+    }
     importing = {
         f.stem
         for f in (PLUGINS / "ownership").rglob("*.py")
