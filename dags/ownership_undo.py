@@ -37,7 +37,12 @@ from ownership.flow import ID, carry_out
 from ownership.retries import TransferRetries
 from ownership.sensors import PullUndo
 
-TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "section": "By user"}
+TIME: dict[str, Any] = {
+    "type": ["null", "string"],
+    "format": "date-time",
+    "maxLength": 40,
+    "section": "By user",
+}
 WHICH, BY_USER, HOW = {"section": "By event or run"}, {"section": "By user"}, {"section": "How"}
 
 with DAG(

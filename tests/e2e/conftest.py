@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from local.schema import BATCH_INDEX
 from local.stack import Stack
 from local.world import Batch, Platform
 
-DAG = "user_ownership_transfer"
+DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
+SETTINGS = "/variables/user_ownership_transfer"
 ORGANISATION = "org-e2e"
 T = Any
 
@@ -33,25 +38,51 @@ def until(what: str, condition: Callable[[], T], *, seconds: float = 60, every: 
 class Airflow:
     """Airflow's REST API and command line, for one DAG."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, http: httpx.Client, dag: str = DAG) -> None:
         self.stack = stack
+        self.http = http
+        self.dag = dag
+
+    @classmethod
+    @contextmanager
+    def opened(cls, stack: Stack) -> Iterator[Self]:
+        """Logged in, for the main DAG."""
         a = stack.addresses
         login = {"username": a.airflow_user, "password": a.airflow_password}
         token = httpx.post(f"{a.airflow}/auth/token", json=login, timeout=30).json()["access_token"]
-        self.http = httpx.Client(
-            base_url=f"{a.airflow}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
-        )
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"{a.airflow}/api/v2", headers=headers, timeout=30) as http:
+            yield cls(stack, http)
+
+    def of(self, dag: str) -> Airflow:
+        """The same for another DAG."""
+        return Airflow(self.stack, self.http, dag)
+
+    def try_to_trigger(self, conf: dict[str, Any]) -> httpx.Response:
+        """What the API answers to a manual run."""
+        return self.http.post(f"/dags/{self.dag}/dagRuns", json={"logical_date": None, "conf": conf})
 
     def trigger(self, conf: dict[str, Any] | None = None) -> str:
         """A manual run. Returns its run id."""
-        body = {"logical_date": None, "conf": conf or {}}
-        answer = self.http.post(f"/dags/{DAG}/dagRuns", json=body)
+        answer = self.try_to_trigger(conf or {})
         assert answer.status_code == 200, answer.text
         return str(answer.json()["dag_run_id"])
 
+    def done(self, conf: dict[str, Any], *, seconds: float = 90) -> tuple[str, dict[str, Any]]:
+        """A manual run that ends green: its id, and the summary of `settle`."""
+        run_id = self.trigger(conf)
+        state = self.ended(run_id, seconds=seconds)
+        assert state == "success", {k: t["state"] for k, t in self.tasks(run_id).items()}
+        return run_id, self.xcom(run_id, "settle")
+
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as the API shows it."""
-        return dict(self.http.get(f"/dags/{DAG}/dagRuns/{run_id}").json())
+        return dict(self.http.get(self._url(run_id)).json())
+
+    def runs(self, **params: Any) -> list[dict[str, Any]]:
+        """The DAG's runs, the newest first."""
+        params = {"order_by": "-run_after", "limit": 50, **params}
+        return list(self.http.get(f"/dags/{self.dag}/dagRuns", params=params).json()["dag_runs"])
 
     def ended(self, run_id: str, *, seconds: float = 90) -> str:
         """The state that a run ends in."""
@@ -64,20 +95,37 @@ class Airflow:
 
     def tasks(self, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
         """Task instances by (task id, map index)."""
-        found = self.http.get(f"/dags/{DAG}/dagRuns/{run_id}/taskInstances", params={"limit": 500}).json()
+        found = self.http.get(f"{self._url(run_id)}/taskInstances", params={"limit": 500}).json()
         return {(t["task_id"], t["map_index"]): t for t in found["task_instances"]}
 
     def xcom(self, run_id: str, task: str, key: str = "return_value") -> Any:
         """A value that a task pushed."""
-        url = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/{key}"
+        url = f"{self._url(run_id)}/taskInstances/{task}/xcomEntries/{key}"
         answer = self.http.get(url, params={"deserialize": True})
         assert answer.status_code == 200, answer.text
         return answer.json()["value"]
 
     def log(self, run_id: str, task: str, *, map_index: int = -1, attempt: int = 1) -> str:
         """A task's log, as text."""
-        url = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task}/logs/{attempt}"
+        url = f"{self._url(run_id)}/taskInstances/{task}/logs/{attempt}"
         return self.http.get(url, params={"map_index": map_index, "full_content": True}).text
+
+    @contextmanager
+    def settings(self, **changed: Any) -> Iterator[None]:
+        """Other settings meanwhile, by their names with ``_`` in place of the dots."""
+        before = self.http.get(SETTINGS).json()["value"]
+        self._set({**json.loads(before), **{name.replace("_", "."): v for name, v in changed.items()}})
+        try:
+            yield
+        finally:
+            self._set(json.loads(before))
+
+    def _set(self, settings: dict[str, Any]) -> None:
+        body = {"key": "user_ownership_transfer", "value": json.dumps(settings)}
+        self.http.patch(SETTINGS, json=body).raise_for_status()
+
+    def _url(self, run_id: str) -> str:
+        return f"/dags/{self.dag}/dagRuns/{quote(run_id, safe='')}"
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """An `airflow …` command."""
@@ -115,12 +163,29 @@ class Story:
         self.platform.add_batches(made)
         return made
 
+    def event(self, mid: str) -> dict[str, Any]:
+        """An event's row in the ledger; empty if there is none."""
+        row = self.platform.session.execute(
+            "SELECT * FROM sunbird_courses.transfer_event WHERE mid = %s", (mid,)
+        ).one()
+        return dict(row) if row else {}
+
     def state(self, mid: str) -> str | None:
         """An event's state in the ledger."""
-        row = self.platform.session.execute(
-            "SELECT state FROM sunbird_courses.transfer_event WHERE mid = %s", (mid,)
-        ).one()
-        return row["state"] if row else None
+        return self.event(mid).get("state")
+
+    def snapshot(self, batches: list[Batch]) -> list[tuple[Any, ...]]:
+        """Each row with the time, each document with the number, of its last write."""
+        written: list[tuple[Any, ...]] = []
+        for b in batches:
+            row = self.platform.session.execute(
+                "SELECT createdby, mentors, status, writetime(createdby) AS at "
+                "FROM sunbird_courses.course_batch WHERE courseid = %s AND batchid = %s",
+                (b.course_id, b.batch_id),
+            ).one()
+            document = self.platform.search.get(index=BATCH_INDEX, id=b.batch_id)
+            written.append((*row.values(), document["_version"], document["_seq_no"], document["_source"]))
+        return written
 
     def completed(self, *mids: str, seconds: float = 90) -> None:
         """Wait until all of `mids` are completed."""
@@ -142,8 +207,7 @@ class Story:
 @pytest.fixture(scope="session")
 def airflow(airflow_stack: Stack) -> Iterator[Airflow]:
     """The running Airflow."""
-    running = Airflow(airflow_stack)
-    with running.http:
+    with Airflow.opened(airflow_stack) as running:
         yield running
 
 

@@ -11,9 +11,6 @@ from typing import Any
 import pytest
 from conftest import DAG, ORGANISATION, Airflow, Story, until
 
-from local.schema import BATCH_INDEX
-from local.world import Batch
-
 PULL = ("pull_transfer_events", -1)
 
 
@@ -113,20 +110,6 @@ def moves(story: Story, mids: list[str]) -> Counter[tuple[str, str, str, str]]:
     )
 
 
-def as_written(story: Story, batches: list[Batch]) -> list[tuple[Any, ...]]:
-    """Each row with the time, each document with the number, of its last write."""
-    written: list[tuple[Any, ...]] = []
-    for b in batches:
-        row = story.platform.session.execute(
-            "SELECT createdby, mentors, writetime(createdby) AS at FROM sunbird_courses.course_batch "
-            "WHERE courseid = %s AND batchid = %s",
-            (b.course_id, b.batch_id),
-        ).one()
-        document = story.platform.search.get(index=BATCH_INDEX, id=b.batch_id)
-        written.append((*row.values(), document["_version"], document["_seq_no"], document["_source"]))
-    return written
-
-
 @pytest.mark.timeout(420)
 def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_both_without_moving_twice(
     airflow: Airflow, story: Story
@@ -135,7 +118,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
     a, b, c, d, e = users
     of_a, of_b, of_d = story.batches(a, 3, "a"), story.batches(b, 1, "b"), story.batches(d, 2, "d")
     batches = [*of_a, *of_b, *of_d]
-    before = as_written(story, batches)
+    before = story.snapshot(batches)
     hours = [hours_ago(61), hours_ago(60)]
 
     with down(airflow, "userorg"):
@@ -157,7 +140,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
         early = airflow.trigger()
         until("User-Org is missed", lambda: misses(airflow, early, "userorg"))
         assert [story.state(mid) for mid in mids] == [None] * 3
-        assert as_written(story, batches) == before
+        assert story.snapshot(batches) == before
 
     backfill(airflow, hours, "--reprocess-behavior", "failed")
 
@@ -176,7 +159,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
 
     # Once more, the hours that succeeded: nothing is left to do, and nothing is done.
     airflow.ended(early)
-    trail, moved = images(story, mids), as_written(story, batches)
+    trail, moved = images(story, mids), story.snapshot(batches)
     backfill(airflow, hours, "--reprocess-behavior", "completed")
 
     assert runs_of(airflow, hours) == runs
@@ -186,5 +169,5 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
         pulled = airflow.xcom(run, "pull_transfer_events", "pulled")
         assert (pulled["received"], pulled["claimed"], pulled["follow_ups"]) == (0, 0, 0)
     assert images(story, mids) == trail
-    assert as_written(story, batches) == moved
+    assert story.snapshot(batches) == moved
     assert events_of(story, users) == set(mids)

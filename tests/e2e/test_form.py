@@ -1,0 +1,171 @@
+"""The trigger form, as the REST API shows it and takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import DAG, ORGANISATION, UNDO, Airflow, Story
+
+FORM = {"from_user": "a", "to_user": "b", "organisation_id": "o"}
+
+
+@pytest.mark.parametrize(
+    ("dag", "asked_for"),
+    [
+        (
+            DAG,
+            {
+                "from_user", "to_user", "organisation_id", "roles", "statuses", "course_ids", "reason", "requested_by",
+                "dry_run", "events",
+            },
+        ),
+        (UNDO, {"mids", "from_user", "to_user", "since", "until", "run_id", "dry_run"}),
+    ],
+)  # fmt: skip
+def test_every_field_is_typed_bounded_described_and_in_a_section(
+    airflow: Airflow, dag: str, asked_for: set[str]
+):
+    params = airflow.http.get(f"/dags/{dag}/details").json()["params"]
+
+    assert asked_for <= params.keys()
+    for name, param in params.items():
+        schema = param["schema"]
+        types = {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
+        assert types <= {"null", "string", "boolean", "array", "object"}, name
+        assert param["description"] or schema["description"], name
+        assert schema["section"], name
+        assert schema["title"], name
+        if "array" in types:
+            assert "maxItems" in schema, name
+        if "string" in types:
+            assert "maxLength" in schema or "pattern" in schema, name
+
+
+def test_the_defaults_are_a_whole_transfer_for_the_main_dag_and_a_dry_run_for_the_undo(airflow: Airflow):
+    main = airflow.http.get(f"/dags/{DAG}/details").json()["params"]
+    undo = airflow.http.get(f"/dags/{UNDO}/details").json()["params"]
+
+    assert [main[k]["value"] for k in ("roles", "statuses", "course_ids", "dry_run")] == [
+        ["created", "mentored"], [0, 1], [], False,
+    ]  # fmt: skip
+    assert undo["dry_run"]["value"] is True
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("from_user", " a"),
+        ("from_user", "a\nb"),
+        ("from_user", 7),
+        ("to_user", "x" * 257),
+        ("organisation_id", ["o"]),
+        ("roles", []),
+        ("roles", ["owner"]),
+        ("roles", "created"),
+        ("statuses", [2]),
+        ("statuses", []),
+        ("course_ids", "do_1"),
+        ("course_ids", ["a\tb"]),
+        ("course_ids", ["c"] * 1001),
+        ("reason", "r" * 501),
+        ("requested_by", " "),
+        ("dry_run", "yes"),
+        ("events", {"from_user": "a"}),
+        ("events", [{}] * 1001),
+        ("digest", "f00"),
+        ("approve", "mid"),
+        ("redrive", ["mid"]),
+        ("abandon", "mid"),
+    ],
+    ids=lambda v: str(v)[:20].replace("\n", " ") if not isinstance(v, str) else v[:20].strip() or "blank",
+)
+def test_a_field_out_of_bounds_is_refused_before_there_is_a_run(airflow: Airflow, field: str, value: Any):
+    answer = airflow.try_to_trigger({**FORM, field: value})
+
+    assert answer.status_code == 400, answer.text
+    assert field in answer.text
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"from_user": "a", "to_user": "b"}, "organisation_id is missing"),
+        ({**FORM, "colour": "red"}, "Unknown conf 'colour'"),
+        ({"events": [FORM, {"from_user": "a"}]}, "events[1]: to_user is missing, organisation_id is missing"),
+        ({"events": [{"eid": "BE_JOB_REQUEST", "edata": {}}]}, "events[0]: "),
+        ({"abandon": {"mids": ["m"]}}, "abandon: reason: Field required"),
+        ({"redrive": {"states": ["failed"]}}, "states go with since"),
+        ({"execute_plan": "nobody's", "digest": "0" * 20}, "event nobody's is not in the ledger"),
+        ({**FORM, "execute_plan": "m", "digest": "0" * 20}, "does not go with execute_plan"),
+        ({"decline": {"mid": "m"}}, "decline: reason: Field required"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_what_a_form_cannot_say_about_a_field_the_first_task_says_at_once(
+    airflow: Airflow, conf: dict[str, Any], message: str
+):
+    run_id = airflow.trigger(conf)
+
+    assert airflow.ended(run_id) == "failed"
+    assert message in airflow.log(run_id, "pull_transfer_events")
+    assert airflow.tasks(run_id)["pull_transfer_events", -1]["try_number"] == 1
+
+
+def test_a_wrong_conf_of_an_undo_is_refused_with_the_fields_that_go_together(airflow: Airflow):
+    undo = airflow.of(UNDO)
+    assert undo.try_to_trigger({"mids": "m"}).status_code == 400
+
+    for conf, message in (
+        ({"to_user": "b"}, "from_user and to_user go with since"),
+        ({"to_user": "b", "since": "yesterday"}, "since: "),
+    ):
+        run_id = undo.trigger(conf)
+        assert undo.ended(run_id) == "failed"
+        assert message in undo.log(run_id, "pull_undo_events")
+
+
+def test_a_form_that_is_filled_in_whole_moves_just_that_and_is_audited(airflow: Airflow, story: Story):
+    old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
+    created = story.batches(old, 2, "created")
+    elsewhere = story.batches(old, 1, "elsewhere")
+    mentored = story.batches(other, 1, "mentored")
+    for b in mentored:
+        story.platform.update_row(b.course_id, b.batch_id, mentors=[old])
+        story.platform.put_document(b.batch_id, mentors=[old])
+    form = {
+        "from_user": old, "to_user": new, "organisation_id": ORGANISATION,
+        "roles": ["created"], "statuses": [0, 1], "course_ids": [b.course_id for b in created],
+        "reason": "moves to another team", "requested_by": other, "dry_run": False,
+    }  # fmt: skip
+
+    run_id, summary = airflow.done(form)
+
+    assert summary["batches"] == {"moved": 2}
+    assert story.owners(created) == {(new, new)}
+    assert story.owners([*elsewhere, *mentored]) == {(old, old), (other, other)}
+    row = story.event(f"manual:{run_id}:0")
+    assert (row["state"], row["request_reason"], row["requested_by"]) == (
+        "completed", "moves to another team", other,
+    )  # fmt: skip
+
+
+def test_a_manual_transfer_needs_no_kafka(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    right = airflow.http.get("/connections/kafka_default").json()["extra"]
+    body = {"connection_id": "kafka_default", "conn_type": "kafka"}
+    nobody = right.replace(airflow.stack.addresses.kafka, "127.0.0.1:9")
+    assert nobody != right
+    airflow.http.patch("/connections/kafka_default", json={**body, "extra": nobody}).raise_for_status()
+    try:
+        run_id, summary = airflow.done(
+            {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}, seconds=180
+        )
+    finally:
+        airflow.http.patch("/connections/kafka_default", json={**body, "extra": right}).raise_for_status()
+
+    assert summary["events"] == {"completed": 1}
+    assert summary["told"]["kafka"].startswith("was not read: ")
+    assert story.state(f"manual:{run_id}:0") == "completed"
+    assert story.owners(batches) == {(new, new)}

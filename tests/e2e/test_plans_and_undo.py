@@ -1,0 +1,187 @@
+"""Dry runs, plans that are applied, and undo, on a real Airflow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from conftest import ORGANISATION, UNDO, Airflow, Story, until
+
+
+def form(old: str, new: str, **more: Any) -> dict[str, Any]:
+    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
+
+
+def test_a_dry_run_changes_neither_store_and_its_plan_is_applied_by_its_digest(
+    airflow: Airflow, story: Story
+):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 3)
+    before = story.snapshot(batches)
+
+    run_id, summary = airflow.done(form(old, new, dry_run=True))
+
+    (plan,) = summary["plans"]
+    assert story.snapshot(batches) == before
+    assert summary["events"] == {"rehearsed": 1}
+    assert (plan["batches"], plan["roles"], plan["conflicts"]) == (3, {"created": 3}, 0)
+    assert len(plan["first"]) == 3
+    mid = f"manual:{run_id}:0"
+    assert (plan["mid"], story.state(mid)) == (mid, "rehearsed")
+    log = airflow.log(run_id, "settle")
+    for words in (f"digest {plan['digest']}", "first rows, before", f"created by {old}", "execute_plan"):
+        assert words in log
+
+    executed, summary = airflow.done({"execute_plan": mid, "digest": plan["digest"]})
+
+    assert summary["told"] == {mid: f"is applied as execute:{executed}"}
+    assert summary["batches"] == {"moved": 3}
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_a_plan_is_refused_with_the_rows_that_have_changed_since(airflow: Airflow, story: Story):
+    old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
+    batches = story.batches(old, 2)
+    _, summary = airflow.done(form(old, new, dry_run=True))
+    (plan,) = summary["plans"]
+    changed = batches[0]
+    story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)
+    story.platform.put_document(changed.batch_id, createdBy=other)
+    before = story.snapshot(batches)
+
+    run_id = airflow.trigger({"execute_plan": plan["mid"], "digest": plan["digest"]})
+
+    assert airflow.ended(run_id) == "failed"
+    why = airflow.xcom(run_id, "settle")["failures"][f"execute:{run_id}"]
+    assert f"batch {changed.batch_id} of course {changed.course_id} was created by {old}" in why
+    assert f"and is created by {other}" in why
+    assert "no longer holds" in airflow.log(run_id, "verdict")
+    assert story.snapshot(batches) == before
+    assert story.state(f"execute:{run_id}") == "declined"
+
+
+def test_an_undo_is_a_dry_run_unless_it_is_told_otherwise_and_gives_the_batches_back(
+    airflow: Airflow, story: Story
+):
+    undo = airflow.of(UNDO)
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 3)
+    event = story.platform.event(old, new, ORGANISATION)
+    story.platform.emit(event)
+    story.completed(event["mid"])
+    until("the claim is free", lambda: airflow.ended(str(story.event(event["mid"])["run_id"])))
+    before = story.snapshot(batches)
+
+    rehearsed, summary = undo.done({"mids": [event["mid"]]})
+
+    (plan,) = summary["plans"]
+    assert (plan["mid"], plan["batches"]) == (f"undo:{rehearsed}:0", 3)
+    assert story.snapshot(batches) == before
+
+    run_id, summary = undo.done({"mids": [event["mid"]], "dry_run": False, "reason": "wrong person"})
+
+    assert summary["batches"] == {"moved": 3}
+    assert story.owners(batches) == {(old, old)}
+    row = story.event(f"undo:{run_id}:0")
+    assert (row["state"], row["request_reason"]) == ("completed", "wrong person")
+    # And the undo is undone.
+    _, summary = undo.done({"mids": [f"undo:{run_id}:0"], "dry_run": False})
+    assert summary["batches"] == {"moved": 3}
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_the_hops_of_a_chain_are_undone_one_by_one_and_what_changed_since_is_told(
+    airflow: Airflow, story: Story
+):
+    undo = airflow.of(UNDO)
+    a, b, c, other = (story.user(letter) for letter in ("a", "b", "c", "other"))
+    batches = story.batches(a, 3)
+    run_id, summary = airflow.done({"events": [form(a, b), form(b, c)]})
+    assert summary["events"] == {"completed": 2}
+    assert story.owners(batches) == {(c, c)}
+
+    undo.done({"mids": [f"manual:{run_id}:1"], "dry_run": False})
+
+    assert story.owners(batches) == {(b, b)}
+    changed = batches[0]
+    story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)
+    story.platform.put_document(changed.batch_id, createdBy=other)
+    undone, summary = undo.done({"run_id": run_id, "dry_run": False})
+    # Both hops were this run's; the second one is back already.
+    assert summary["events"] == {"completed": 2}
+    assert story.owners(batches[1:]) == {(a, a)}
+    assert story.owners([changed]) == {(other, other)}
+    mids = [f"undo:{undone}:{n}" for n in range(2)]
+    assert {c.split(": ")[1] for c in summary["conflicts"]} == {
+        f"batch {changed.batch_id} of course {changed.course_id}"
+    }
+    assert {c.split(": ")[0] for c in summary["conflicts"]} <= set(mids)
+
+
+def test_an_undo_while_elasticsearch_is_down_is_finished_by_itself_when_it_is_back(
+    airflow: Airflow, story: Story
+):
+    undo = airflow.of(UNDO)
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    run_id, _ = airflow.done(form(old, new))
+    index = airflow.stack.servers["elasticsearch"]
+    index.stop()
+    try:
+        undone = undo.trigger({"mids": [f"manual:{run_id}:0"], "dry_run": False})
+        mid = f"undo:{undone}:0"
+        until("it is missed", lambda: story.state(mid) == "failed", seconds=120)
+    finally:
+        index.restart()
+
+    story.completed(mid, seconds=180)
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_a_failed_event_is_redriven_after_an_outage_with_the_conf_that_its_row_has(
+    airflow: Airflow, story: Story
+):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    fault = f"{airflow.stack.addresses.userorg}/_faults"
+    airflow.http.put(fault, json={"mode": "503", "user": old})
+    try:
+        event = story.platform.event(old, new, ORGANISATION)
+        story.platform.emit(event)
+        until("it fails", lambda: story.state(event["mid"]) == "failed", seconds=120)
+        conf = json.loads(story.event(event["mid"])["next_conf"])
+    finally:
+        airflow.http.delete(fault)
+
+    assert conf == {"redrive": {"mids": [event["mid"]]}}
+    run_id = airflow.trigger(conf)
+    assert airflow.ended(run_id) == "success"
+    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["told"]
+    assert told == {event["mid"]: "is failed, and is tried by this run if nothing blocks it"}
+    story.completed(event["mid"], seconds=180)
+    assert story.owners(batches) == {(new, new)}
+
+
+def test_abandoning_an_event_names_what_it_blocked_and_that_goes_on(airflow: Airflow, story: Story):
+    a, b, c = (story.user(letter) for letter in "abc")
+    batches = story.batches(b, 2)
+    fault = f"{airflow.stack.addresses.userorg}/_faults"
+    airflow.http.put(fault, json={"mode": "503", "user": a})
+    try:
+        stuck = story.platform.event(a, b, ORGANISATION)
+        story.platform.emit(stuck)
+        until("it fails", lambda: story.state(stuck["mid"]) == "failed", seconds=120)
+        blocked = story.platform.event(b, c, ORGANISATION)
+        story.platform.emit(blocked)
+        until("the other waits", lambda: story.state(blocked["mid"]) == "received")
+
+        run_id = airflow.trigger({"abandon": {"mids": [stuck["mid"]], "reason": "nobody knows A"}})
+        assert airflow.ended(run_id) in ("success", "failed")
+    finally:
+        airflow.http.delete(fault)
+
+    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["told"]
+    assert told == {stuck["mid"]: f"was abandoned; it blocked {blocked['mid']}"}
+    assert story.event(stuck["mid"])["reason"] == "abandoned: nobody knows A"
+    story.completed(blocked["mid"])
+    assert story.owners(batches) == {(c, c)}
