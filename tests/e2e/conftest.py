@@ -98,10 +98,10 @@ class Airflow:
         found = self.http.get(f"{self._url(run_id)}/taskInstances", params={"limit": 500}).json()
         return {(t["task_id"], t["map_index"]): t for t in found["task_instances"]}
 
-    def xcom(self, run_id: str, task: str, key: str = "return_value") -> Any:
+    def xcom(self, run_id: str, task: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         """A value that a task pushed."""
         url = f"{self._url(run_id)}/taskInstances/{task}/xcomEntries/{key}"
-        answer = self.http.get(url, params={"deserialize": True})
+        answer = self.http.get(url, params={"deserialize": True, "map_index": map_index})
         assert answer.status_code == 200, answer.text
         return answer.json()["value"]
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from conftest import ORGANISATION, UNDO, Airflow, Story, until
 
+from local.schema import BATCH_INDEX
+
 
 def form(old: str, new: str, **more: Any) -> dict[str, Any]:
     return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
@@ -118,7 +120,27 @@ def test_the_hops_of_a_chain_are_undone_one_by_one_and_what_changed_since_is_tol
     assert {c.split(": ")[0] for c in summary["conflicts"]} <= set(mids)
 
 
-def test_an_undo_while_elasticsearch_is_down_is_finished_by_itself_when_it_is_back(
+def test_an_undo_that_the_index_does_not_take_is_finished_by_itself_when_it_does(
+    airflow: Airflow, story: Story
+):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    run_id, _ = airflow.done(form(old, new))
+    indices = story.platform.search.indices
+    indices.put_settings(index=BATCH_INDEX, settings={"index.blocks.write": True})
+    try:
+        undone = airflow.of(UNDO).trigger({"mids": [f"manual:{run_id}:0"], "dry_run": False})
+        mid = f"undo:{undone}:0"
+        until("it fails", lambda: story.state(mid) == "failed", seconds=120)
+        assert story.owners(batches) == {(old, new)}
+    finally:
+        indices.put_settings(index=BATCH_INDEX, settings={"index.blocks.write": None})
+
+    story.completed(mid, seconds=180)
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_an_undo_that_is_ordered_while_elasticsearch_is_down_is_done_when_its_run_is_cleared(
     airflow: Airflow, story: Story
 ):
     undo = airflow.of(UNDO)
@@ -129,12 +151,17 @@ def test_an_undo_while_elasticsearch_is_down_is_finished_by_itself_when_it_is_ba
     index.stop()
     try:
         undone = undo.trigger({"mids": [f"manual:{run_id}:0"], "dry_run": False})
-        mid = f"undo:{undone}:0"
-        until("it is missed", lambda: story.state(mid) == "failed", seconds=120)
+        assert undo.ended(undone, seconds=180) == "failed"
+        tried = undo.tasks(undone)["pull_undo_events", -1]["try_number"]
+        assert "Connection 'elasticsearch_default'" in undo.log(undone, "pull_undo_events", attempt=tried)
+        assert story.state(f"undo:{undone}:0") is None
     finally:
         index.restart()
 
-    story.completed(mid, seconds=180)
+    body = {"dag_run_id": undone, "dry_run": False, "only_failed": True}
+    airflow.http.post(f"/dags/{UNDO}/clearTaskInstances", json=body).raise_for_status()
+
+    story.completed(f"undo:{undone}:0")
     assert story.owners(batches) == {(old, old)}
 
 

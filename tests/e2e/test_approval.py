@@ -1,0 +1,179 @@
+"""Approval of large transfers, asked for and answered through Airflow's own API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import APPROVAL, ORGANISATION, Airflow, Story, until
+
+LIMIT = 2
+ASK = "approval.ask"
+
+
+@pytest.fixture(autouse=True)
+def limited(airflow: Airflow) -> Iterator[None]:
+    """Transfers of more than two batches wait for an approval."""
+    with airflow.settings(approval_batches=LIMIT):
+        yield
+
+
+def large(airflow: Airflow, story: Story, count: int = 3) -> tuple[str, list[Any], str, str, dict[str, Any]]:
+    """A transfer that waits: its mid, its batches, both users, and its plan."""
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, count)
+    run_id, summary = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    (plan,) = summary["plans"]
+    mid = f"manual:{run_id}:0"
+    assert summary["events"] == {"awaiting_approval": 1}
+    assert (plan["mid"], plan["state"], plan["batches"]) == (mid, "awaiting_approval", count)
+    assert story.owners(batches) == {(old, old)}
+    return mid, batches, old, new, plan
+
+
+def question(airflow: Airflow, mid: str) -> tuple[str, int, dict[str, Any]]:
+    """Where the approval DAG asks about a transfer: run, map index, and what it asks."""
+    asking = airflow.of(APPROVAL)
+
+    def found() -> tuple[str, int, dict[str, Any]] | None:
+        for run in asking.runs(limit=10):
+            for task, index in asking.tasks(run["dag_run_id"]):
+                if task != ASK or index < 0:
+                    continue
+                answer = airflow.http.get(_url(airflow, run["dag_run_id"], index))
+                if answer.status_code == 200 and mid in answer.json()["body"]:
+                    return run["dag_run_id"], index, answer.json()
+        return None
+
+    return until(f"a question about {mid}", found)  # type: ignore[return-value]
+
+
+def answer(airflow: Airflow, run_id: str, index: int, option: str, reason: str = "") -> None:
+    """Answer as a person does in the UI."""
+    body = {"chosen_options": [option], "params_input": {"reason": reason}}
+    given = airflow.http.patch(_url(airflow, run_id, index), json=body)
+    assert given.status_code == 200, given.text
+
+
+def _url(airflow: Airflow, run_id: str, index: int) -> str:
+    return f"{airflow.of(APPROVAL)._url(run_id)}/taskInstances/{ASK}/{index}/hitlDetails"
+
+
+def test_a_large_transfer_waits_without_a_slot_and_is_approved_in_the_ui(airflow: Airflow, story: Story):
+    mid, batches, old, new, plan = large(airflow, story)
+    run_id, index, asked = question(airflow, mid)
+
+    assert asked["subject"] == f"Approve: 3 course batches, {old} → {new}"
+    assert plan["digest"] in asked["body"]
+    assert asked["options"] == ["Approve", "Decline"]
+    task = until(
+        "it waits", lambda: (t := airflow.of(APPROVAL).tasks(run_id)[ASK, index])["state"] != "running" and t
+    )
+    assert task["state"] not in ("success", "failed", "up_for_retry")
+    pool = airflow.http.get("/pools/default_pool").json()
+    assert (pool["running_slots"], pool["deferred_slots"]) == (0, 0)
+    # Smaller transfers pass by meanwhile.
+    small, next_to_it = story.user("small"), story.user("next")
+    few = story.batches(small, LIMIT, "few")
+    _, summary = airflow.done({"from_user": small, "to_user": next_to_it, "organisation_id": ORGANISATION})
+    assert summary["events"] == {"completed": 1}
+    assert story.owners(few) == {(next_to_it, next_to_it)}
+    assert story.state(mid) == "awaiting_approval"
+
+    answer(airflow, run_id, index, "Approve")
+
+    assert airflow.of(APPROVAL).ended(run_id) == "success"
+    story.completed(mid)
+    assert story.owners(batches) == {(new, new)}
+    assert story.event(mid)["approved_by"] == airflow.stack.addresses.airflow_user
+
+
+def test_a_refusal_in_the_ui_ends_the_transfer_with_who_and_why(airflow: Airflow, story: Story):
+    mid, batches, old, _, _ = large(airflow, story)
+    run_id, index, _ = question(airflow, mid)
+
+    answer(airflow, run_id, index, "Decline", "they stay")
+
+    assert airflow.of(APPROVAL).ended(run_id) == "success"
+    row = story.event(mid)
+    assert (row["state"], row["reason"]) == (
+        "declined",
+        f"declined by {airflow.stack.addresses.airflow_user}: they stay",
+    )
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_a_transfer_that_nobody_answers_for_is_declined_when_its_time_is_over(airflow: Airflow, story: Story):
+    asking = airflow.of(APPROVAL)
+    url = f"/dags/{APPROVAL}"
+    airflow.http.patch(url, json={"is_paused": True}).raise_for_status()
+    try:
+        mid, batches, old, _, _ = large(airflow, story)
+        soon = datetime.now(UTC) + timedelta(seconds=15)
+        shorten(story, mid, int(soon.timestamp() * 1000))
+    finally:
+        airflow.http.patch(url, json={"is_paused": False}).raise_for_status()
+    asking.trigger()  # what began to wait while the DAG was paused is asked about by a run by hand
+    run_id, index, _ = question(airflow, mid)
+
+    assert asking.ended(run_id, seconds=120) == "success"
+    assert asking.xcom(run_id, "approval.decide", map_index=index).startswith("was not answered in time")
+    airflow.trigger()
+    until("it is declined", lambda: story.state(mid) == "declined")
+    assert "nobody approved it" in story.event(mid)["reason"]
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_a_transfer_is_approved_and_another_declined_by_conf(airflow: Airflow, story: Story):
+    mid, batches, _, new, plan = large(airflow, story)
+    run_id, index, _ = question(airflow, mid)
+    wrong = airflow.trigger({"approve": {"mid": mid, "digest": "0" * 20}})
+    assert airflow.ended(wrong) == "failed"
+    assert f"which is {plan['digest']}" in airflow.log(wrong, "pull_transfer_events")
+    assert story.state(mid) == "awaiting_approval"
+
+    approved = airflow.trigger({"approve": {"mid": mid, "digest": plan["digest"], "by": "the board"}})
+
+    assert airflow.ended(approved) == "success"
+    told = airflow.xcom(approved, "pull_transfer_events", "pulled")["told"]
+    assert told == {mid: "was approved by the board"}
+    story.completed(mid)
+    assert story.owners(batches) == {(new, new)}
+    # The question is still open; its answer changes nothing more.
+    answer(airflow, run_id, index, "Decline", "too late")
+    assert airflow.of(APPROVAL).ended(run_id) == "success"
+    assert airflow.of(APPROVAL).xcom(run_id, "approval.decide", map_index=index) == "is completed already"
+    assert story.state(mid) == "completed"
+
+    other = Story(story.platform, f"{story.name}-2")
+    mid, batches, old, _, _ = large(airflow, other)
+    declined = airflow.trigger({"decline": {"mid": mid, "reason": "not this one", "by": "the board"}})
+    assert airflow.ended(declined) == "success"
+    assert other.state(mid) == "declined"
+    assert other.event(mid)["reason"] == "declined by the board: not this one"
+    assert other.owners(batches) == {(old, old)}
+
+
+def shorten(story: Story, mid: str, until_ms: int) -> None:
+    """The transfer waits until then only."""
+    execute = story.platform.session.execute
+    row = next(
+        r
+        for r in execute("SELECT * FROM sunbird_courses.transfer_open WHERE queue = 'open'")
+        if r["mid"] == mid
+    )
+    key = "queue = %s AND t = %s AND kafka_partition = %s AND kafka_offset = %s AND mid = %s"
+    place = [row[k] for k in ("queue", "t", "kafka_partition", "kafka_offset", "mid")]
+    for cql, values in (
+        (
+            f"UPDATE sunbird_courses.transfer_open SET next_try_ms = %s WHERE {key} IF awaits = 'approval'",
+            [until_ms, *place],
+        ),
+        (
+            "UPDATE sunbird_courses.transfer_event SET awaits_until_ms = %s WHERE mid = %s IF EXISTS",
+            [until_ms, mid],
+        ),
+    ):
+        assert execute(cql, values).one()["[applied]"]
