@@ -69,6 +69,8 @@ class Span(NamedTuple):
     partition: int
     start: int
     end: int
+    deleted: int = 0
+    """Messages before `start` that the topic deleted before the consumer group had committed them."""
 
 
 class Topic:
@@ -100,7 +102,8 @@ class Topic:
         """What the consumer group has not committed, per partition, up to the watermarks now.
 
         Where the group has no offset, or one that the topic no longer has, the backlog begins
-        at the oldest message: the ledger knows what was done before.
+        at the oldest message: the ledger knows what was done before. What was deleted between the
+        group's offset and the oldest message is counted.
         """
         with _KafkaErrors(self.name):
             partitions = self.partitions()
@@ -112,7 +115,8 @@ class Topic:
                     TopicPartition(self.name, p), timeout=SECONDS
                 )
                 start = committed.get(p, -1)
-                spans.append(Span(p, start if low <= start <= high else low, high))
+                deleted = low - start if 0 <= start < low else 0
+                spans.append(Span(p, start if low <= start <= high else low, high, deleted))
             return spans
 
     def bounds(self, partition: int) -> tuple[int, int]:

@@ -73,11 +73,11 @@ class Intake(NamedTuple):
     """Why there is no topic."""
 
 
-def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int]:
+def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int, dict[str, str]]:
     """Everything up to the watermarks into the ledger, then the offsets.
 
-    Returns what was accepted and the clock (epoch ms) taken before the watermarks were read:
-    'old enough' is judged by it.
+    Returns what was accepted, the clock (epoch ms) taken before the watermarks were read, by which
+    'old enough' is judged, and what is to be told of a partition.
     """
     judged_ms = now_ms()
     backlog = topic.backlog()
@@ -89,7 +89,20 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
         # Messages of the interval below the committed offsets: new only if the ledger lost them.
         below = topic.read(_below(topic.since(window.start_ms), backlog))
         accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
-    return accepted, judged_ms
+    return accepted, judged_ms, _unread(topic, backlog)
+
+
+def _unread(topic: Topic, backlog: Sequence[Span]) -> dict[str, str]:
+    """Messages that retention has deleted before they were read: only their producer has them still."""
+    told = {
+        f"partition {s.partition}": f"of '{topic.name}' lost {s.deleted} messages unread, offsets "
+        f"{s.start - s.deleted} to {s.start - 1}: they were deleted before any run came; have them sent again"
+        for s in backlog
+        if s.deleted
+    }
+    for partition, what in told.items():
+        log.error("messages were deleted unread", where=partition, what=what)
+    return told
 
 
 def _below(spans: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
@@ -106,10 +119,8 @@ def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> t
     pass may take them; else 0.
     """
     first, pulled = before is None, before or Pulled()
-    told = dict(pulled.told)
-    accepted, judged_ms, missing = _accept_or_go_on(intake, order)
-    if missing:
-        told["kafka"] = f"was not read: {missing}"
+    accepted, judged_ms, unread = _accept_or_go_on(intake, order)
+    told = pulled.told | unread
     ordered = Ordered([], {})
     if first:
         ordered = carry_out(
@@ -152,20 +163,24 @@ def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> t
     )
 
 
-def _accept_or_go_on(intake: Intake, order: Order) -> tuple[Accepted, int, str]:
+def _accept_or_go_on(intake: Intake, order: Order) -> tuple[Accepted, int, dict[str, str]]:
     """Accept what Kafka has; a run that brings its own work goes on without Kafka.
 
     Then it may overtake messages that nobody has read yet: they find what is done, and are marked late.
     """
     if intake.topic is None:
-        return Accepted(), now_ms(), intake.missing
+        return Accepted(), now_ms(), _not_read(intake.missing)
     try:
-        return *accept(intake.topic, intake.inbox, order.window), ""
+        return accept(intake.topic, intake.inbox, order.window)
     except Unavailable as e:
         if not order.by_hand:
             raise
         log.warning("the run goes on without Kafka", why=str(e), run_id=order.run_id)
-        return Accepted(), now_ms(), str(e)
+        return Accepted(), now_ms(), _not_read(str(e))
+
+
+def _not_read(why: str) -> dict[str, str]:
+    return {"kafka": f"was not read: {why}"}
 
 
 def claim(
