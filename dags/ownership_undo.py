@@ -33,17 +33,12 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.flow import ID, carry_out
+from ownership.flow import ID, OPEN, carry_out
 from ownership.retries import TransferRetries
 from ownership.sensors import PullUndo
 
-TIME: dict[str, Any] = {
-    "type": ["null", "string"],
-    "format": "date-time",
-    "maxLength": 40,
-    "section": "By user",
-}
-WHICH, BY_USER, HOW = {"section": "By event or run"}, {"section": "By user"}, {"section": "How"}
+BY_USER, WHY = {"section": "By user and time"}, {"section": "Why"}
+TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "maxLength": 40, **BY_USER}
 
 with DAG(
     dag_id="ownership_undo",
@@ -57,25 +52,25 @@ with DAG(
     params={
         "mids": Param(
             [], type="array", title="Events", maxItems=1000, items={**ID, "type": "string", "maxLength": 300},
-            description="The mids of the transfers, one a line.", **WHICH,
+            description="The mids of the transfers, one a line.", **OPEN,
         ),
         "run_id": Param(
-            None, title="Run", description="Every transfer that this run carried out.", **{**ID, "maxLength": 250}, **WHICH
+            None, title="Run", description="Every transfer that this run carried out.", **{**ID, "maxLength": 250}, **OPEN
         ),
         "from_user": Param(None, title="Old user", description="Who gave.", **ID, **BY_USER),
         "to_user": Param(None, title="New user", description="Who received.", **ID, **BY_USER),
         "since": Param(None, title="Since", description="Transfers announced at this time or later.", **TIME),
         "until": Param(None, title="Until", description="Transfers announced before; until now if empty.", **TIME),
         "dry_run": Param(
-            default=True, type="boolean", title="Dry run", **HOW,
+            default=True, type="boolean", title="Dry run", **OPEN,
             description="Plan only; untick it to take the transfers back.",
         ),
         "reason": Param(
-            None, type=["null", "string"], maxLength=500, title="Reason", **HOW,
+            None, type=["null", "string"], maxLength=500, title="Reason", **WHY,
             description="Why; kept in the audit trail.",
         ),
         "requested_by": Param(
-            None, title="Requested by", description="Who asked for it; whoever starts the run if empty.", **ID, **HOW
+            None, title="Requested by", description="Who asked for it; whoever starts the run if empty.", **ID, **WHY
         ),
     },
 ) as dag:  # fmt: skip

@@ -53,7 +53,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.flow import ID, carry_out
+from ownership.flow import ID, OPEN, carry_out
 from ownership.retries import TransferRetries
 from ownership.sensors import PullTransferEvents
 from ownership.triggers import BacklogTrigger
@@ -65,7 +65,7 @@ EVENTS = Asset(
 )
 MID: dict[str, Any] = {**ID, "maxLength": 300}
 OBJECT: dict[str, Any] = {"type": ["null", "object"]}
-WHO, WHAT, WHY = {"section": "Transfer"}, {"section": "What moves"}, {"section": "Why"}
+WHO, WHAT, WHY = OPEN, {"section": "What moves"}, {"section": "Why"}
 SEVERAL, PLAN, REPAIR = (
     {"section": "Several transfers"},
     {"section": "Plan and approval"},

@@ -34,8 +34,12 @@ class AskApproval(HITLOperator):
             subject="Approve an ownership transfer",
             options=[APPROVE, DECLINE],
             params={
+                # May be null: the UI takes no answer while a text that must be there is empty.
                 "reason": Param(
-                    "", type="string", maxLength=500, description="Why; kept in the audit trail of a refusal."
+                    None,
+                    type=["null", "string"],
+                    maxLength=500,
+                    description="Why; kept in the audit trail of a refusal.",
                 )
             },
             **kwargs,

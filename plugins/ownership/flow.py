@@ -22,6 +22,9 @@ ID: dict[str, Any] = {
 }
 """An id in a form: printable, no white space around it. The job checks it again, with a message."""
 
+OPEN = {"section": "Run Parameters"}
+"""The one section of a form that is open at first; Airflow's UI goes by this name."""
+
 LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
 STAGE: dict[str, Any] = {
     "map_index_template": LABEL,

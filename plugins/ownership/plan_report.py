@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -102,24 +103,41 @@ def owners_text(row: Row) -> str:
 def text(plan: PlanTold) -> str:
     """A plan for a log: counts by role and course, the first rows before and after, conflicts."""
     lines = [
-        f"{plan.state}: {plan.mid}, {plan.from_user} → {plan.to_user}: {plan.batches} batches would change, "
-        f"{plan.conflicts} would not; digest {plan.digest}"
+        f"{plan.state}: {plan.mid}, {plan.from_user} → {plan.to_user}: {_size(plan)}; digest {plan.digest}"
     ]
-    if plan.roles:
-        lines.append("  by role:   " + ", ".join(f"{role} {n}" for role, n in plan.roles.items()))
-    if plan.courses:
-        more = f", others {plan.more_courses}" if plan.more_courses else ""
-        lines.append(
-            "  by course: " + ", ".join(f"{course} {n}" for course, n in plan.courses.items()) + more
-        )
-    lines += _table("first rows, before → after:", plan.first)
-    lines += _table("would not change:", plan.first_conflicts)
+    lines += [f"  {name + ':':<10} {_counts(counts)}" for name, counts in _counted(plan)]
+    lines += _lines("first rows, before → after:", plan.first)
+    lines += _lines("would not change:", plan.first_conflicts)
     if plan.next_conf:
         lines.append(f"  next: trigger with conf {plan.next_conf}")
     return "\n".join(lines)
 
 
-def _table(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
+def markdown(plan: PlanTold) -> str:
+    """The same for a page. Ids come from outside: none of their characters is mark-up."""
+    parts = [f"**{_size(plan)}.** Digest {_code(plan.digest)} of {_code(plan.mid)}."]
+    parts += [f"{name.capitalize()}: {escaped(_counts(counts))}" for name, counts in _counted(plan)]
+    parts += _rows("First rows", plan.first)
+    parts += _rows("Would not change", plan.first_conflicts)
+    if plan.next_conf:
+        parts.append(f"The same by conf: {_code(plan.next_conf)}")
+    return "\n\n".join(parts)
+
+
+def _size(plan: PlanTold) -> str:
+    return f"{plan.batches} batches would change, {plan.conflicts} would not"
+
+
+def _counted(plan: PlanTold) -> list[tuple[str, dict[str, int]]]:
+    others = {"others": plan.more_courses} if plan.more_courses else {}
+    return [(n, c) for n, c in (("by role", plan.roles), ("by course", plan.courses | others)) if c]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
+
+
+def _lines(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
     if not rows:
         return []
     names = [f"{r.course_id} / {r.batch_id}" for r in rows]
@@ -127,3 +145,22 @@ def _table(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
     return [f"  {title}"] + [
         f"    {name:<{width}}  {r.before}  →  {r.after}" for name, r in zip(names, rows, strict=True)
     ]
+
+
+def _rows(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
+    if not rows:
+        return []
+    cells = [(r.course_id, r.batch_id, r.before, r.after) for r in rows]
+    table = ["| course | batch | before | after |", "| --- | --- | --- | --- |"]
+    table += [f"| {' | '.join(map(escaped, row))} |" for row in cells]
+    return [f"{title}:", "\n".join(table)]
+
+
+def escaped(text: str) -> str:
+    """`text` in Markdown: every punctuation mark stands for itself."""
+    return re.sub(r"([^\w\s,→])", r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"

@@ -20,6 +20,7 @@ from local.stack import Stack
 from local.world import Batch, Platform
 
 DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
+ASK = "approval.ask"
 SETTINGS = "/variables/user_ownership_transfer"
 ORGANISATION = "org-e2e"
 T = Any
@@ -139,6 +140,28 @@ class Airflow:
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+
+def asked_at(airflow: Airflow, run_id: str, index: int) -> str:
+    """The address of a question of the approval DAG."""
+    return f"{airflow.of(APPROVAL)._url(run_id)}/taskInstances/{ASK}/{index}/hitlDetails"
+
+
+def question(airflow: Airflow, mid: str) -> tuple[str, int, dict[str, Any]]:
+    """Where the approval DAG asks about a transfer, once it does: run, map index, and what it asks."""
+    asking = airflow.of(APPROVAL)
+
+    def found() -> tuple[str, int, dict[str, Any]] | None:
+        for run in asking.runs(limit=10):
+            for task, index in asking.tasks(run["dag_run_id"]):
+                if task != ASK or index < 0:
+                    continue
+                answer = airflow.http.get(asked_at(airflow, run["dag_run_id"], index))
+                if answer.status_code == 200 and mid in answer.json()["body"]:
+                    return run["dag_run_id"], index, answer.json()
+        return None
+
+    return until(f"a question about {mid}", found)  # type: ignore[return-value]
 
 
 @dataclass

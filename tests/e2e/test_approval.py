@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import APPROVAL, ORGANISATION, Airflow, Story, until
+from conftest import APPROVAL, ASK, ORGANISATION, Airflow, Story, asked_at, question, until
 
 LIMIT = 2
-ASK = "approval.ask"
 
 
 @pytest.fixture(autouse=True)
@@ -33,32 +32,11 @@ def large(airflow: Airflow, story: Story, count: int = 3) -> tuple[str, list[Any
     return mid, batches, old, new, plan
 
 
-def question(airflow: Airflow, mid: str) -> tuple[str, int, dict[str, Any]]:
-    """Where the approval DAG asks about a transfer: run, map index, and what it asks."""
-    asking = airflow.of(APPROVAL)
-
-    def found() -> tuple[str, int, dict[str, Any]] | None:
-        for run in asking.runs(limit=10):
-            for task, index in asking.tasks(run["dag_run_id"]):
-                if task != ASK or index < 0:
-                    continue
-                answer = airflow.http.get(_url(airflow, run["dag_run_id"], index))
-                if answer.status_code == 200 and mid in answer.json()["body"]:
-                    return run["dag_run_id"], index, answer.json()
-        return None
-
-    return until(f"a question about {mid}", found)  # type: ignore[return-value]
-
-
 def answer(airflow: Airflow, run_id: str, index: int, option: str, reason: str = "") -> None:
     """Answer as a person does in the UI."""
     body = {"chosen_options": [option], "params_input": {"reason": reason}}
-    given = airflow.http.patch(_url(airflow, run_id, index), json=body)
+    given = airflow.http.patch(asked_at(airflow, run_id, index), json=body)
     assert given.status_code == 200, given.text
-
-
-def _url(airflow: Airflow, run_id: str, index: int) -> str:
-    return f"{airflow.of(APPROVAL)._url(run_id)}/taskInstances/{ASK}/{index}/hitlDetails"
 
 
 def test_a_large_transfer_waits_without_a_slot_and_is_approved_in_the_ui(airflow: Airflow, story: Story):

@@ -31,7 +31,7 @@ from ownership.open_list import Held, OpenRow, choose
 from ownership.options import PLAIN, Options, Request
 from ownership.parts import Parts, now_ms
 from ownership.plan import MOVED
-from ownership.plan_report import text
+from ownership.plan_report import escaped, markdown
 from ownership.states import AWAITING_APPROVAL, REHEARSED, SKIPPED
 from ownership.topic import Message, Span, Topic
 
@@ -151,14 +151,16 @@ def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
             continue
         plan = PlanTold.model_validate_json(event.report)
         users = f"{event.transfer.from_user} → {event.transfer.to_user}"
-        asked_for = f"Requested by {event.requested_by or 'nobody named'}: {event.request_reason or 'no reason given'}."
+        asked_for = escaped(
+            f"Requested by {event.requested_by or 'nobody named'}: {event.request_reason or 'no reason given'}."
+        )
         found.append(
             {
                 "mid": event.mid,
                 "digest": event.digest,
                 "label": users[:200],
                 "subject": f"Approve: {plan.batches} course batches, {users}",
-                "body": f"{asked_for}\n\n```\n{text(plan)}\n```",
+                "body": f"{asked_for}\n\n{markdown(plan)}",
                 "seconds": (event.awaits_until_ms - now) // 1000,
             }
         )
