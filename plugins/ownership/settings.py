@@ -119,6 +119,7 @@ class Settings(BaseModel):
     approval_batches: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         alias="approval.batches",
         description="A transfer of more batches than this waits for an approval; 0 asks for none.",
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from ownership import changes, ledger, metrics, schema
-from ownership.conf import manual_events
+from ownership import changes, ledger, metrics, plan, schema
+from ownership.conf import manual_events, orders, undo_order
 from ownership.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_every_state_is_in_the_table_and_whether_it_is_final() -> None:
 
 def test_every_outcome_is_explained() -> None:
     text = section(OPERATIONS, "States and outcomes")
-    batches = (changes.MOVED, changes.ALREADY, changes.CHANGED_ELSEWHERE, changes.GONE, changes.NOT_LIVE)
+    batches = (plan.MOVED, plan.ALREADY, plan.CHANGED_ELSEWHERE, plan.GONE, plan.NOT_LIVE)
     images = (changes.APPLIED, changes.REFUSED, changes.SUPERSEDED, changes.IN_DOUBT, changes.LATE)
     assert all(f"\n| `{outcome}` |" in text for outcome in (*batches, *images))
 
@@ -165,13 +165,38 @@ def test_files_and_tests_that_the_architecture_names_exist() -> None:
     assert told <= there
 
 
-def test_the_confs_of_the_manual_and_the_pages_are_valid() -> None:
-    manual = ast.get_docstring(ast.parse((ROOT / "dags/user_ownership_transfer.py").read_text())) or ""
-    texts = [manual, *(p.read_text() for p in PAGES)]
-    found = [json.loads(c) for text in texts for c in re.findall(r'\{"from_user": "[^{}]*\}', text)]
-    assert len(found) >= 3
-    for conf in found:
-        assert len(manual_events(conf, run_id="r", at_ms=1_767_225_601_000)) == 1
+def checked(dag: str, conf: dict[str, Any]) -> None:
+    """As the DAG's first task would read it."""
+    if dag == "ownership_undo":
+        assert undo_order(conf).undo
+        return
+    events = manual_events(conf, run_id="r", at_ms=1_767_225_601_000)
+    assert events or any(orders(conf))
+
+
+def test_the_confs_of_the_manuals_are_valid() -> None:
+    found = 0
+    for file in sorted((ROOT / "dags").glob("*.py")):
+        manual = ast.get_docstring(ast.parse(file.read_text())) or ""
+        dag = "ownership_undo" if file.stem == "ownership_undo" else "user_ownership_transfer"
+        for line in re.findall(r"(?m)^ {4}(\{.*\})$", manual):
+            checked(dag, json.loads(line.replace('"0f2d…"', f'"{"0" * 20}"').replace('["…"]', '["m"]')))
+            found += 1
+    assert found >= 6
+
+
+def test_every_command_of_the_pages_that_triggers_a_run_has_a_valid_conf() -> None:
+    told = [
+        pair
+        for page in PAGES
+        for pair in re.findall(
+            r"airflow dags trigger (\w+)[ \\\n]+--conf[ \\\n]+'(\{.*?\})'", page.read_text(), re.DOTALL
+        )
+    ]
+    assert len(told) >= 12
+    for dag, conf in told:
+        if ": …" not in conf:
+            checked(dag, json.loads(conf.replace("<digest>", "0" * 20)))
 
 
 def test_the_example_of_the_settings_is_valid() -> None:
@@ -188,5 +213,8 @@ def test_the_picture_is_text_for_both_themes() -> None:
     assert root.attrib["role"] == "img"
     assert "prefers-color-scheme: dark" in text
     shown = {"".join(t.itertext()) for t in root.iter("{http://www.w3.org/2000/svg}text")}
-    tasks = re.findall(r"def (\w+)\(", (ROOT / "dags/user_ownership_transfer.py").read_text())
-    assert set(tasks) - {"transfer"} < shown
+    tasks = re.findall(
+        r"(?s)@task\(.*?\)[^\n]*\ndef (\w+)\(", (ROOT / "plugins/ownership/flow.py").read_text()
+    )
+    assert len(tasks) == 5
+    assert set(tasks) < shown
