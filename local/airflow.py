@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from local.processes import NotReadyError, Server, await_condition, child_enviro
 
 USER = "admin"
 DAG_ID = "user_ownership_transfer"
+UNDO_DAG_ID = "ownership_undo"
+DAG_IDS = (DAG_ID, UNDO_DAG_ID, "ownership_approval")
+"""Every DAG of the job."""
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _DATABASE = "airflow"
 _MIGRATED = "migrated"
@@ -274,16 +277,21 @@ def _api(url: str, password: str) -> httpx.Client:
     return httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=30)
 
 
-def await_dag(url: str, password: str, *, timeout_s: float = 90) -> None:
-    """Return as soon as the job's DAG is parsed and active.
+def await_dags(url: str, password: str, dag_ids: Sequence[str] = DAG_IDS, *, timeout_s: float = 90) -> None:
+    """Return as soon as these DAGs are parsed and active.
 
-    Raises NotReadyError with the import error, when it has one, or after `timeout_s` seconds.
+    Raises NotReadyError with the import error, when there is one, or after `timeout_s` seconds.
     """
+    missing = list(dag_ids)
     with _api(url, password) as client:
 
+        def active(dag_id: str) -> bool:
+            answer = client.get(f"/dags/{dag_id}")
+            return answer.status_code == 200 and not answer.json()["is_paused"]
+
         def listed() -> bool:
-            answer = client.get(f"/dags/{DAG_ID}")
-            if answer.status_code == 200 and not answer.json()["is_paused"]:
+            missing[:] = [dag_id for dag_id in missing if not active(dag_id)]
+            if not missing:
                 return True
             errors = client.get("/importErrors").json().get("import_errors", [])
             if errors:
@@ -293,5 +301,8 @@ def await_dag(url: str, password: str, *, timeout_s: float = 90) -> None:
             return False
 
         await_condition(
-            listed, timeout_s=timeout_s, what=f"the DAG {DAG_ID} to be parsed and unpaused", poll_s=0.25
+            listed,
+            timeout_s=timeout_s,
+            what=f"the DAGs {', '.join(dag_ids)} to be parsed and unpaused",
+            poll_s=0.25,
         )

@@ -1,4 +1,4 @@
-"""`make demo`: a sample world, real events, good and bad, and the proof of what became of them.
+"""`make demo`: a sample world, a dry run, real events, good and bad, an undo, and the proof of what became of each.
 
 It has a stack of its own, begun anew each time and beside every other: nothing is left over from the last time,
 and nobody else's data is touched.
@@ -11,70 +11,26 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from local import airflow, elasticsearch, stack
-from local.display import (
-    Names,
-    Progress,
-    console,
-    events_table,
-    letters_table,
-    people_table,
-    run_lines,
-    sent_line,
-)
-from local.outcome import (
-    DeadLetter,
-    Standing,
-    TransferRun,
-    dead_letters,
-    differences,
-    ended_runs,
-    opened_api,
-    standing,
-)
+from local.acts import DemoError, Outcome, play
+from local.display import console, run_line
 from local.paths import DEMO, REPOSITORY
 from local.processes import NotReadyError, await_condition
-from local.sample import SampleWorld, sample_world
+from local.runs import opened_api
 from local.stack import Addresses, Stack
-from local.story import COMPLETED, Message, Owners, expected_owners, story
 from local.terminal import report
-from local.world import Owned, Platform
 
-TIMEOUT_S: Final = 180.0
-"""Longest wait for the events; a warm laptop needs about ten seconds."""
 ADDRESSES: Final = DEMO / "addresses.env"
-
-
-class DemoError(RuntimeError):
-    """The demo did not get to its end; the message says where to look."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that the demo found out. `sent` is by the ledger's key, in the order of sending."""
-
-    world: SampleWorld
-    sent: Mapping[str, Message]
-    before: Mapping[str, Owned]
-    after: Mapping[str, Owned]
-    owners: Mapping[str, Owners]
-    end: Standing
-    letters: list[DeadLetter]
-    runs: list[TransferRun]
-    seconds: float
-    """From the first message to the last proof."""
-    wrong: list[str]
-    """What is not as expected; empty when all is."""
 
 
 def main(*, once: bool = False) -> int:
@@ -94,59 +50,11 @@ def main(*, once: bool = False) -> int:
                 while True:
                     signal.pause()
     except DemoError as error:
-        shown_on.print(f"[red]The demo failed:[/] {error}")
+        shown_on.print(f"[red]The demo failed:[/] {escape(str(error))}")
         return 1
     except KeyboardInterrupt:
         return 0 if told else 130
     return 0
-
-
-def play(
-    addresses: Addresses, shown_on: Console, *, env: str = "dev", timeout_s: float = TIMEOUT_S
-) -> Outcome:
-    """Seed, show, send, follow, show again, check. Raises DemoError when events are not final in time."""
-    with Platform(
-        cassandra=addresses.cassandra, elasticsearch=addresses.elasticsearch, kafka=addresses.kafka, env=env
-    ) as platform:
-        world = sample_world(platform)
-        people = [person.user_id for person in world.people]
-        before = platform.owned_by(people)
-        shown_on.print()
-        shown_on.print(people_table("Before: live batches of each person", world, before))
-
-        messages = story(world)
-        owners = expected_owners(world.batches, messages)
-        begun_at = time.time()
-        # In turn on both partitions: the order of the events is their own, not the topic's.
-        places = [
-            platform.emit(message.value, partition=number % 2) for number, message in enumerate(messages)
-        ]
-        # The duplicate falls onto its first.
-        sent = {message.mid(place): message for message, place in zip(messages, places, strict=True)}
-        shown_on.print(f"[bold]{sent_line(messages)}[/] on {platform.input_topic}")
-
-        def look() -> Standing:
-            return standing(platform, sent, world.batches)
-
-        end = Progress(shown_on, owners, _seeded(world, look())).follow(look, timeout_s=timeout_s)
-        if not end.final:
-            raise DemoError(_unfinished(end, sent, timeout_s))
-        letters = dead_letters(addresses.kafka, platform.failed_topic, places)
-        run_ids = {event.run_id for event in end.events.values() if event.run_id}
-        outcome = Outcome(
-            world=world,
-            sent=sent,
-            before=before,
-            after=platform.owned_by(people),
-            owners=owners,
-            end=end,
-            letters=letters,
-            runs=ended_runs(addresses, run_ids),
-            seconds=_last_proof(end) - begun_at,
-            wrong=differences(end, sent, owners, letters),
-        )
-        _print_outcome(outcome, platform.failed_topic, shown_on)
-        return outcome
 
 
 def await_first_run(addresses: Addresses, *, timeout_s: float = 20) -> None:
@@ -164,77 +72,28 @@ def await_first_run(addresses: Addresses, *, timeout_s: float = 20) -> None:
             await_condition(at_rest, timeout_s=timeout_s, what="the first run to end", poll_s=0.2)
 
 
-def give_back(world: SampleWorld) -> dict[str, str]:
-    """The conf of a manual run that gives the 45 batches back to where they were."""
-    return {
-        "from_user": world.owner_successor.user_id,
-        "to_user": world.owner.user_id,
-        "organisation_id": world.organisation,
-    }
-
-
 def print_next_steps(addresses: Addresses, outcome: Outcome, shown_on: Console) -> None:
     """Where to look at it, and what to try."""
     shown_on.print("\n[bold]In the Airflow UI[/]")
-    for line in run_lines(outcome.runs, outcome.end.events):
+    events = Counter(event.run_id for event in outcome.messages.end.events.values())
+    for line in (
+        run_line("dry run", outcome.rehearsal.run),
+        *(run_line("messages", run, events[run.run_id]) for run in outcome.messages.runs),
+        run_line("undo", outcome.undone.run),
+    ):
         shown_on.print(line, soft_wrap=True)
     shown_on.print(
         f"  log in as [bold]{addresses.airflow_user}[/], password [bold]{addresses.airflow_password}[/]\n"
     )
-    shown_on.print("[bold]Try next[/]: give the batches back. Open")
+    shown_on.print("[bold]Try next[/]: apply the dry run's plan, exactly as it was shown. Open")
     shown_on.print(f"  {addresses.airflow}/dags/{airflow.DAG_ID}", soft_wrap=True)
-    shown_on.print("  press Trigger, and fill in the form, or paste as configuration (JSON)")
-    shown_on.print(f"  {json.dumps(give_back(outcome.world))}", soft_wrap=True, markup=False)
+    shown_on.print("  press Trigger, and paste as configuration (JSON)")
+    shown_on.print(f"  {json.dumps(outcome.rehearsal.plan.conf)}", soft_wrap=True, markup=False)
     if ADDRESSES.exists():
         shown_on.print(
             f"All addresses are in {_short(ADDRESSES)}; docs/getting-started.md goes on from here.",
             soft_wrap=True,
         )
-
-
-def _print_outcome(outcome: Outcome, failed_topic: str, shown_on: Console) -> None:
-    names = Names(outcome.world)
-    shown_on.print()
-    shown_on.print(
-        people_table("After: live batches of each person", outcome.world, outcome.after, outcome.before)
-    )
-    shown_on.print(events_table(outcome.sent, outcome.end.events, names))
-    shown_on.print(letters_table(failed_topic, outcome.letters))
-    states = outcome.end.states
-    counts = ", ".join(f"{states[state]} {state}" for state in (COMPLETED, "skipped", "rejected"))
-    shown_on.print(f"{outcome.seconds:.1f} s from the first message to the last proof.")
-    if outcome.wrong:
-        shown_on.print("[bold red]Not as expected:[/]")
-        for difference in outcome.wrong:
-            shown_on.print(f"  {difference}", markup=False)
-        return
-    shown_on.print(
-        f"[bold green]As expected:[/] {counts}; {len(outcome.owners)} batches compared in both stores, "
-        f"each with the right creator and mentors; {len(outcome.letters)} dead letters.",
-        soft_wrap=True,
-    )
-
-
-def _seeded(world: SampleWorld, now: Standing) -> Standing:
-    """`now` with the batches as they were seeded: the job may have begun before the first look."""
-    seeded = {batch.batch_id: Owners(batch.created_by, tuple(batch.mentors or ())) for batch in world.batches}
-    return Standing(now.events, seeded, seeded)
-
-
-def _last_proof(end: Standing) -> float:
-    proofs: list[datetime] = [event.completed_at for event in end.events.values() if event.completed_at]
-    return max(proofs).timestamp()
-
-
-def _unfinished(end: Standing, sent: Mapping[str, Message], timeout_s: float) -> str:
-    open_events = [
-        f"  {message.what} ({mid}): {end.events[mid].state} {end.events[mid].reason}".rstrip()
-        for mid, message in sent.items()
-        if not end.events[mid].final
-    ]
-    return "\n".join(
-        [f"{len(open_events)} of {len(sent)} events are not final after {timeout_s:.0f} s:", *open_events]
-    )
 
 
 # -- the demo's own stack ------------------------------------------------------------------------------------

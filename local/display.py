@@ -1,11 +1,12 @@
-"""What the demo shows on the terminal: tables of people, events, dead letters and runs, and progress."""
+"""What the demo shows on the terminal: tables of people, plans, events and dead letters, runs, and progress."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -13,16 +14,19 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from local.outcome import UNSEEN, DeadLetter, EventRow, Standing, TransferRun
+from local.outcome import UNSEEN, DeadLetter, EventRow, Plan, Standing
+from local.runs import Run
 from local.sample import SampleWorld
 from local.story import Message, Owners
-from local.world import Owned
+from local.world import Owned, User
 
 WIDTH: Final = 140
 """Columns where there is no terminal: a table must not be cut because its reader is a log."""
 STATES: Final = (UNSEEN, "received", "planned", "applied", "failed", "completed", "skipped", "rejected")
 _COLOURS: Final = {"completed": "green", "skipped": "yellow", "rejected": "magenta", "failed": "red"}
 _CHANGED: Final = "bold green"
+_ROWS: Final = 6
+"""Batches of a plan that are shown."""
 
 
 def console() -> Console:
@@ -57,12 +61,15 @@ def _table(title: str, *columns: str, right: Collection[str] = ()) -> Table:
 
 
 def people_table(
-    title: str, world: SampleWorld, owned: Mapping[str, Owned], before: Mapping[str, Owned] | None = None
+    title: str,
+    people: Iterable[User],
+    owned: Mapping[str, Owned],
+    before: Mapping[str, Owned] | None = None,
 ) -> Table:
-    """What each person holds in both stores; what differs from `before` stands out."""
+    """What each of `people` holds in both stores; what differs from `before` stands out."""
     counts = ("rows created", "rows mentored", "documents created", "documents mentored")
     table = _table(title, "person", "id", *counts, right=counts)
-    for person in world.people:
+    for person in people:
         now = owned[person.user_id]
         then = before[person.user_id] if before else now
         pairs = (
@@ -74,6 +81,35 @@ def people_table(
         cells = [str(a) if a == b else f"[{_CHANGED}]{b} → {a}[/]" for a, b in pairs]
         table.add_row(f"{person.first_name} {person.last_name}", person.user_id, *cells)
     return table
+
+
+def order_line(dag_id: str, conf: Mapping[str, Any]) -> str:
+    """A run that is started by hand."""
+    return escape(f"{dag_id} with conf {json.dumps(conf)}")
+
+
+def plan_table(plan: Plan, names: Names) -> Table:
+    """The first batches of a plan, before and after."""
+    shown = plan.first[:_ROWS]
+    table = _table(f"Plan: {len(shown)} of {plan.batches} batches", "course", "batch", "before", "after")
+    for row in shown:
+        owners = (escape(names.within(text)) for text in (row.before, row.after))
+        table.add_row(row.course_id, row.batch_id, *owners)
+    return table
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan's counts and digest."""
+    return [
+        f"{plan.batches} batches would change; conflicts expected: {plan.conflicts or 'none'}; "
+        f"digest [bold]{plan.digest}[/]",
+        f"  by role:   {_counts(plan.roles)}",
+        f"  by course: {_counts(plan.courses)}",
+    ]
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return escape(", ".join(f"{name} {count}" for name, count in counts.items())) or "none"
 
 
 def sent_line(messages: Sequence[Message]) -> str:
@@ -124,14 +160,12 @@ def letters_table(topic: str, letters: Iterable[DeadLetter]) -> Table:
     return table
 
 
-def run_lines(runs: Iterable[TransferRun], events: Mapping[str, EventRow]) -> list[str]:
-    """The runs, each with the number of its events and where Airflow shows it."""
-    ended = Counter(event.run_id for event in events.values())
-    return [
-        f"  {run.run_type} run, {_coloured(run.state).replace('success', '[green]success[/]')}"
-        f"{f' after {run.seconds:.1f} s' if run.seconds else ''}, {ended[run.run_id]} events\n  {run.url}"
-        for run in runs
-    ]
+def run_line(what: str, run: Run, events: int | None = None) -> str:
+    """A run, what it did, and where Airflow shows it."""
+    ended = "[green]success[/]" if run.state == "success" else f"[red]{run.state}[/]"
+    took = f" after {run.seconds:.1f} s" if run.seconds else ""
+    count = "" if events is None else f", {events} events"
+    return f"  {what}: {run.run_type} run, {ended}{took}{count}\n  {run.url}"
 
 
 class Progress:

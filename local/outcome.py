@@ -1,24 +1,19 @@
-"""What became of the demo's messages: read from the ledger, both stores, the dead-letter topic and Airflow."""
+"""What became of the demo's dry run and messages: read from a summary, the ledger and the dead-letter topic."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote
 
-import httpx
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from local import airflow
-from local.processes import NotReadyError, await_condition
-from local.schema import BATCH_INDEX, KEYSPACE
-from local.stack import Addresses
+from local.schema import KEYSPACE
+from local.stores import both_stores
 from local.story import FINAL, Message, Owners
 from local.world import Batch, Offset, Platform
 
@@ -53,14 +48,44 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
-class TransferRun:
-    """A run of the DAG, as Airflow knows it."""
+class PlanRow:
+    """A batch of a plan: its owners before and after, as people read them."""
 
-    run_id: str
-    run_type: str
-    state: str
-    seconds: float | None
-    url: str
+    course_id: str
+    batch_id: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run says a transfer would change. `digest` names exactly these changes."""
+
+    mid: str
+    digest: str
+    batches: int
+    roles: Mapping[str, int]
+    courses: Mapping[str, int]
+    conflicts: int
+    first: tuple[PlanRow, ...]
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any], mid: str) -> Plan | None:
+        """The plan of event `mid` in a run's summary."""
+        for told in summary.get("plans", ()):
+            if told["mid"] == mid:
+                rows = tuple(
+                    PlanRow(row["course_id"], row["batch_id"], row["before"], row["after"])
+                    for row in told["first"]
+                )
+                counts = (told["batches"], told["roles"], told["courses"], told["conflicts"])
+                return cls(mid, told["digest"], *counts, rows)
+        return None
+
+    @property
+    def conf(self) -> dict[str, str]:
+        """The conf of the run that applies it."""
+        return {"execute_plan": self.mid, "digest": self.digest}
 
 
 @dataclass(frozen=True)
@@ -84,24 +109,8 @@ class Standing:
 
 def standing(platform: Platform, mids: Collection[str], batches: Iterable[Batch]) -> Standing:
     """Events, rows and documents as they are now."""
-    batches = list(batches)
-    rows = {
-        row["batchid"]: Owners(row["createdby"], tuple(row["mentors"] or ()))
-        for course in sorted({batch.course_id for batch in batches})
-        for row in platform.rows(course)
-    }
-    ids = [batch.batch_id for batch in batches]
-    found = platform.search.mget(index=BATCH_INDEX, ids=ids, source_includes=["createdBy", "mentors"])
-    documents = {
-        hit["_id"]: Owners(hit["_source"].get("createdBy"), tuple(hit["_source"].get("mentors") or ()))
-        for hit in found["docs"]
-        if hit.get("found")
-    }
-    return Standing(
-        _events(platform, mids),
-        {batch: rows.get(batch) for batch in ids},
-        {batch: documents.get(batch) for batch in ids},
-    )
+    stores = both_stores(platform, batches)
+    return Standing(_events(platform, mids), stores.row_owners, stores.document_owners)
 
 
 def _events(platform: Platform, mids: Collection[str]) -> dict[str, EventRow]:
@@ -152,58 +161,6 @@ def _letter(message: KafkaMessage) -> DeadLetter:
     return DeadLetter(message.offset() or 0, source, headers["error_class"], headers["error_message"])
 
 
-@contextmanager
-def opened_api(addresses: Addresses) -> Iterator[httpx.Client]:
-    """Airflow's REST API at the job's DAG. Raises httpx.HTTPError when it does not let us in."""
-    token = airflow.token(addresses.airflow, addresses.airflow_user, addresses.airflow_password)
-    with httpx.Client(
-        base_url=f"{addresses.airflow}/api/v2/dags/{airflow.DAG_ID}",
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=30,
-    ) as client:
-        yield client
-
-
-def ended_runs(addresses: Addresses, run_ids: Collection[str], *, timeout_s: float = 60) -> list[TransferRun]:
-    """These runs in the order of their start, as soon as they have ended.
-
-    After `timeout_s` seconds they are returned as they are: the events are what counts.
-    """
-    runs: list[TransferRun] = []
-
-    def ended() -> bool:
-        runs[:] = [_run(client, addresses, run_id) for run_id in run_ids]
-        return all(run.state in {"success", "failed"} for run in runs)
-
-    with opened_api(addresses) as client:
-        with suppress(NotReadyError):
-            await_condition(ended, timeout_s=timeout_s, what="the runs to end", poll_s=0.5)
-        order = client.get("/dagRuns", params={"order_by": "start_date", "limit": 100}).json()["dag_runs"]
-    place = {run["dag_run_id"]: number for number, run in enumerate(order)}
-    return sorted(runs, key=lambda run: place.get(run.run_id, len(place)))
-
-
-def run_url(addresses: Addresses, run_id: str) -> str:
-    """Where Airflow shows a run."""
-    return f"{addresses.airflow}/dags/{airflow.DAG_ID}/runs/{quote(run_id, safe=':')}"
-
-
-def _run(client: httpx.Client, addresses: Addresses, run_id: str) -> TransferRun:
-    answer = client.get(f"/dagRuns/{quote(run_id, safe='')}")
-    answer.raise_for_status()
-    known: dict[str, Any] = answer.json()
-    begun, ended = (
-        known[name] and datetime.fromisoformat(known[name]) for name in ("start_date", "end_date")
-    )
-    return TransferRun(
-        run_id,
-        known["run_type"],
-        known["state"],
-        (ended - begun).total_seconds() if begun and ended else None,
-        run_url(addresses, run_id),
-    )
-
-
 def differences(
     now: Standing, sent: Mapping[str, Message], owners: Mapping[str, Owners], letters: Collection[DeadLetter]
 ) -> list[str]:
@@ -213,13 +170,20 @@ def differences(
         for mid, message in sent.items()
         if now.events[mid].state != message.expected
     ]
-    for store, found in (("row", now.rows), ("document", now.documents)):
-        wrong += [
-            f"the {store} of {batch} has {found[batch]}, not {expected}"
-            for batch, expected in owners.items()
-            if found[batch] != expected
-        ]
+    wrong += wrong_owners(now.rows, now.documents, owners)
     rejected = sum(message.expected == "rejected" for message in sent.values())
     if len(letters) != rejected:
         wrong.append(f"{len(letters)} dead letters, not {rejected}")
     return wrong
+
+
+def wrong_owners(
+    rows: Mapping[str, Owners | None], documents: Mapping[str, Owners | None], owners: Mapping[str, Owners]
+) -> list[str]:
+    """Rows and documents whose owners are not as expected, a sentence each."""
+    return [
+        f"the {store} of {batch} has {found[batch]}, not {expected}"
+        for store, found in (("row", rows), ("document", documents))
+        for batch, expected in owners.items()
+        if found[batch] != expected
+    ]

@@ -14,8 +14,8 @@ from typing import Any, Final
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
-from local.outcome import opened_api, run_url
 from local.paths import DEMO, REPOSITORY
+from local.runs import opened_api, run_url
 from local.stack import Addresses
 
 PICTURE: Final = REPOSITORY / "docs" / "images" / "run-grid.png"
@@ -56,7 +56,7 @@ def take(addresses: Addresses, picture: Path, *, chromium: str = CHROMIUM) -> No
             page = browser.new_page(
                 viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light", locale="en-GB"
             )
-            _log_in(page, addresses)
+            log_in(page, addresses)
             page.goto(f"{run_url(addresses, run_id)}/tasks/{MAPPED_TASK}/mapped")
             _unfold(page)
             page.screenshot(path=picture)
@@ -64,7 +64,8 @@ def take(addresses: Addresses, picture: Path, *, chromium: str = CHROMIUM) -> No
             browser.close()
 
 
-def _log_in(page: Page, addresses: Addresses) -> None:
+def log_in(page: Page, addresses: Addresses) -> None:
+    """Log in as the stack's administrator."""
     page.goto(f"{addresses.airflow}/auth/login")
     page.get_by_label("Username").fill(addresses.airflow_user)
     page.get_by_label("Password").fill(addresses.airflow_password)

@@ -302,7 +302,7 @@ class Stack:
         airflow.store(url, password, self.airflow_env)
         _all_of(*(pool.submit(self._component, name) for name in ("dag-processor", "triggerer")))
         if any((REPOSITORY / "dags").glob("*.py")):
-            self._timed("dag", lambda: airflow.await_dag(url, password))
+            self._timed("dags", lambda: airflow.await_dags(url, password))
         self.addresses = replace(
             self.addresses, airflow=url, airflow_user=airflow.USER, airflow_password=password
         )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import APPROVAL, ASK, ORGANISATION, Airflow, Story, asked_at, question, until
+from airflow_world import APPROVAL, ASK, ORGANISATION, Airflow, Story, asked_at, question, until
 
 LIMIT = 2
 

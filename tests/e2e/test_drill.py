@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import DAG, ORGANISATION, Airflow, Story, until
+from airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 PULL = ("pull_transfer_events", -1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DAG, ORGANISATION, UNDO, Airflow, Story, question, until
+from airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, question, until
 from playwright.sync_api import Page, expect, sync_playwright
 
 from local.screenshots import ARGUMENTS, CHROMIUM, log_in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from conftest import ORGANISATION, UNDO, Airflow, Story, until
+from airflow_world import ORGANISATION, UNDO, Airflow, Story, until
 
 from local.schema import BATCH_INDEX
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import DAG, ORGANISATION, Airflow, Story, until
+from airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from conftest import ORGANISATION, UNDO, Airflow, Story, until
+from airflow_world import ORGANISATION, UNDO, Airflow, Story, until
 
 HOST = "127.0.0.1"
 

@@ -1,0 +1,225 @@
+"""A real Airflow, and what a person does with it: trigger, watch, clear, backfill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from local.schema import BATCH_INDEX
+from local.stack import Stack
+from local.world import Batch, Platform
+
+DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
+ASK = "approval.ask"
+SETTINGS = "/variables/user_ownership_transfer"
+ORGANISATION = "org-e2e"
+T = Any
+
+
+def until(what: str, condition: Callable[[], T], *, seconds: float = 60, every: float = 0.25) -> T:
+    """The first true value of `condition`, asked every `every` seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := condition():
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(every)
+
+
+class Airflow:
+    """Airflow's REST API and command line, for one DAG."""
+
+    def __init__(self, stack: Stack, http: httpx.Client, dag: str = DAG) -> None:
+        self.stack = stack
+        self.http = http
+        self.dag = dag
+
+    @classmethod
+    @contextmanager
+    def opened(cls, stack: Stack) -> Iterator[Self]:
+        """Logged in, for the main DAG."""
+        a = stack.addresses
+        login = {"username": a.airflow_user, "password": a.airflow_password}
+        token = httpx.post(f"{a.airflow}/auth/token", json=login, timeout=30).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"{a.airflow}/api/v2", headers=headers, timeout=30) as http:
+            yield cls(stack, http)
+
+    def of(self, dag: str) -> Airflow:
+        """The same for another DAG."""
+        return Airflow(self.stack, self.http, dag)
+
+    def try_to_trigger(self, conf: dict[str, Any]) -> httpx.Response:
+        """What the API answers to a manual run."""
+        return self.http.post(f"/dags/{self.dag}/dagRuns", json={"logical_date": None, "conf": conf})
+
+    def trigger(self, conf: dict[str, Any] | None = None) -> str:
+        """A manual run. Returns its run id."""
+        answer = self.try_to_trigger(conf or {})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["dag_run_id"])
+
+    def done(self, conf: dict[str, Any], *, seconds: float = 90) -> tuple[str, dict[str, Any]]:
+        """A manual run that ends green: its id, and the summary of `settle`."""
+        run_id = self.trigger(conf)
+        state = self.ended(run_id, seconds=seconds)
+        assert state == "success", {k: t["state"] for k, t in self.tasks(run_id).items()}
+        return run_id, self.xcom(run_id, "settle")
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A run as the API shows it."""
+        return dict(self.http.get(self._url(run_id)).json())
+
+    def runs(self, **params: Any) -> list[dict[str, Any]]:
+        """The DAG's runs, the newest first."""
+        params = {"order_by": "-run_after", "limit": 50, **params}
+        return list(self.http.get(f"/dags/{self.dag}/dagRuns", params=params).json()["dag_runs"])
+
+    def ended(self, run_id: str, *, seconds: float = 90) -> str:
+        """The state that a run ends in."""
+
+        def state() -> str | None:
+            found = self.run(run_id)["state"]
+            return found if found in ("success", "failed") else None
+
+        return str(until(f"run {run_id}", state, seconds=seconds))
+
+    def tasks(self, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
+        """Task instances by (task id, map index)."""
+        found = self.http.get(f"{self._url(run_id)}/taskInstances", params={"limit": 500}).json()
+        return {(t["task_id"], t["map_index"]): t for t in found["task_instances"]}
+
+    def xcom(self, run_id: str, task: str, key: str = "return_value", *, map_index: int = -1) -> Any:
+        """A value that a task pushed."""
+        url = f"{self._url(run_id)}/taskInstances/{task}/xcomEntries/{key}"
+        answer = self.http.get(url, params={"deserialize": True, "map_index": map_index})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["value"]
+
+    def log(self, run_id: str, task: str, *, map_index: int = -1, attempt: int = 1) -> str:
+        """A task's log, as text."""
+        url = f"{self._url(run_id)}/taskInstances/{task}/logs/{attempt}"
+        return self.http.get(url, params={"map_index": map_index, "full_content": True}).text
+
+    @contextmanager
+    def settings(self, **changed: Any) -> Iterator[None]:
+        """Other settings meanwhile, by their names with ``_`` in place of the dots."""
+        before = self.http.get(SETTINGS).json()["value"]
+        self._set({**json.loads(before), **{name.replace("_", "."): v for name, v in changed.items()}})
+        try:
+            yield
+        finally:
+            self._set(json.loads(before))
+
+    def _set(self, settings: dict[str, Any]) -> None:
+        body = {"key": "user_ownership_transfer", "value": json.dumps(settings)}
+        self.http.patch(SETTINGS, json=body).raise_for_status()
+
+    def _url(self, run_id: str) -> str:
+        return f"/dags/{self.dag}/dagRuns/{quote(run_id, safe='')}"
+
+    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """An `airflow …` command."""
+        done = subprocess.run(
+            ["airflow", *words],
+            env=self.stack.airflow_env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+def asked_at(airflow: Airflow, run_id: str, index: int) -> str:
+    """The address of a question of the approval DAG."""
+    return f"{airflow.of(APPROVAL)._url(run_id)}/taskInstances/{ASK}/{index}/hitlDetails"
+
+
+def question(airflow: Airflow, mid: str) -> tuple[str, int, dict[str, Any]]:
+    """Where the approval DAG asks about a transfer, once it does: run, map index, and what it asks."""
+    asking = airflow.of(APPROVAL)
+
+    def found() -> tuple[str, int, dict[str, Any]] | None:
+        for run in asking.runs(limit=10):
+            for task, index in asking.tasks(run["dag_run_id"]):
+                if task != ASK or index < 0:
+                    continue
+                answer = airflow.http.get(asked_at(airflow, run["dag_run_id"], index))
+                if answer.status_code == 200 and mid in answer.json()["body"]:
+                    return run["dag_run_id"], index, answer.json()
+        return None
+
+    return until(f"a question about {mid}", found)  # type: ignore[return-value]
+
+
+@dataclass
+class Story:
+    """The platform, with people and courses of one test's own."""
+
+    platform: Platform
+    name: str
+
+    def user(self, letter: str, organisation: str = ORGANISATION) -> str:
+        """A user that User-Org knows."""
+        user_id = f"{letter}-{self.name}"
+        self.platform.add_user(user_id, organisation)
+        return user_id
+
+    def batches(self, owner: str, count: int, prefix: str = "b") -> list[Batch]:
+        """Live batches that `owner` created."""
+        made = [
+            Batch(f"{prefix}-course-{n}-{self.name}", f"{prefix}-{n}-{self.name}", created_by=owner)
+            for n in range(count)
+        ]
+        self.platform.add_batches(made)
+        return made
+
+    def event(self, mid: str) -> dict[str, Any]:
+        """An event's row in the ledger; empty if there is none."""
+        row = self.platform.session.execute(
+            "SELECT * FROM sunbird_courses.transfer_event WHERE mid = %s", (mid,)
+        ).one()
+        return dict(row) if row else {}
+
+    def state(self, mid: str) -> str | None:
+        """An event's state in the ledger."""
+        return self.event(mid).get("state")
+
+    def snapshot(self, batches: list[Batch]) -> list[tuple[Any, ...]]:
+        """Each row with the time, each document with the number, of its last write."""
+        written: list[tuple[Any, ...]] = []
+        for b in batches:
+            row = self.platform.session.execute(
+                "SELECT createdby, mentors, status, writetime(createdby) AS at "
+                "FROM sunbird_courses.course_batch WHERE courseid = %s AND batchid = %s",
+                (b.course_id, b.batch_id),
+            ).one()
+            document = self.platform.search.get(index=BATCH_INDEX, id=b.batch_id)
+            written.append((*row.values(), document["_version"], document["_seq_no"], document["_source"]))
+        return written
+
+    def completed(self, *mids: str, seconds: float = 90) -> None:
+        """Wait until all of `mids` are completed."""
+        until(
+            f"{len(mids)} events completed",
+            lambda: {self.state(m) for m in mids} == {"completed"},
+            seconds=seconds,
+        )
+
+    def owners(self, batches: list[Batch]) -> set[tuple[Any, Any]]:
+        """Creators of batches in (row, document)."""
+        p = self.platform
+        return {
+            (p.row(b.course_id, b.batch_id)["createdby"], p.document(b.batch_id)["createdBy"])
+            for b in batches
+        }
