@@ -19,6 +19,9 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_CLOCK_DRIFT_MS = 5 * 60 * 1000
 """An `ets` further than this from the broker's timestamp does not decide the order."""
 
+MOST_FOLLOW_UPS = 4
+"""Follow-ups in a row of one event."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -36,6 +39,16 @@ Identifier = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=256), AfterValidator(_printable)
 ]
 """An id as it may go into a bound parameter, a URL path segment or a terms query."""
+
+
+def follow_up(mid: str) -> str:
+    """The mid of an event's follow-up: what the second proof found left to do."""
+    return f"{mid}+"
+
+
+def with_follow_ups(mid: str) -> list[str]:
+    """The mids of an event and of the follow-ups that it can have."""
+    return [f"{mid}{'+' * n}" for n in range(MOST_FOLLOW_UPS + 1)]
 
 
 def folded(user_id: str) -> str:

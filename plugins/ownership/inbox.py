@@ -18,6 +18,7 @@ from ownership.events import (
     OrderKey,
     Transfer,
     TransferEvent,
+    follow_up,
     order_time,
     parse_event,
     readable_mid,
@@ -113,7 +114,7 @@ class Inbox:
         if after.transfer is None:
             return []
         key = after.transfer.key
-        mid = f"{after.mid}+"
+        mid = follow_up(after.mid)
         transfer = after.transfer._replace(key=OrderKey(key.t, key.partition, key.offset, mid))
         origin = Origin("follow-up", "", key.partition, key.offset, after.kafka_ms)
         arrival = Arrival(

@@ -165,7 +165,7 @@ def test_each_waiting_transfer_is_asked_about_once_and_again_by_a_run_that_is_cl
 
     assert (question["mid"], question["digest"], question["label"]) == (mid, digest, f"{a} → {b}")
     assert question["subject"] == f"Approve: {LIMIT + 1} course batches, {a} → {b}"
-    assert f"digest {digest}" in question["body"]
+    assert f"Digest `{digest}`" in question["body"]
     assert 0 < question["seconds"] <= world.job.settings.approval_hours * 3600
     assert questions(world.job.parts, run_id="another") == []
     assert questions(world.job.parts, run_id="asks")[0]["mid"] == mid

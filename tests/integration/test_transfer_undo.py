@@ -310,6 +310,22 @@ def test_the_second_proof_does_not_take_back_what_an_undo_gave(world: World) -> 
     assert world.creators([batch, own]) == [a, b]
 
 
+def test_what_a_follow_up_moved_is_taken_back_with_its_transfer(world: World) -> None:
+    a, b, m = world.users("a", "b", "m")
+    first = world.batch(created_by=a)
+    mid = world.transfer(a, b)
+    world.whole_run()
+    late = world.batch(created_by=m, mentors=[a])  # the index showed it after the proof
+    assert world.run().pull(window=world.window()).finish().events == {"completed": 1}
+    assert world.owners(late) == (m, (b,))
+
+    run, summary = world.undo(mid)
+
+    assert set(run.pulled.told) == {mid, f"{mid}+"}
+    assert summary.events == {"completed": 2}
+    assert (world.owners(first), world.owners(late)) == ((a, ()), (m, (a,)))
+
+
 def test_a_late_transfer_is_not_passed_on_by_an_undo(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     mine, later = world.batch(created_by=a), world.batch(created_by=c)

@@ -25,7 +25,7 @@ from ownership.conf import (
 )
 from ownership.contracts import PlanTold
 from ownership.errors import Poison, Unavailable
-from ownership.events import event_from, folded, manual_event
+from ownership.events import event_from, folded, manual_event, with_follow_ups
 from ownership.ledger import EventRow
 from ownership.open_list import Held, OpenRow, choose
 from ownership.options import PLAIN, Options, Request
@@ -339,8 +339,9 @@ def undone(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Or
     :raises ConfError: if the order names too many.
     """
     mids: Collection[str] = order.mids or _chosen(parts, order, at_ms)
-    _bounded(mids, "undo")
-    rows = parts.ledger.read(mids)
+    # What a transfer's second proof found belongs to it.
+    rows = parts.ledger.read({one for m in mids for one in with_follow_ups(m)})
+    _bounded(rows, "undo")
     told: dict[str, str] = {m: "is not in the ledger" for m in mids if m not in rows}
     by_age = sorted(
         (r for r in rows.values() if r.transfer), key=lambda r: r.transfer.key if r.transfer else ()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from ownership.changes import IN_DOUBT, LATE
+from ownership.events import MOST_FOLLOW_UPS
 from ownership.inbox import Inbox
 from ownership.ledger import HOUR_MS, EventRow
 from ownership.open_list import chunks
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 LOOK_BACK_MS = 6 * HOUR_MS
 """Events that completed after their own window's run are caught by one of the next windows."""
 EVENTS_AT_ONCE = 200
-MOST_FOLLOW_UPS = 4
-"""Length of a chain of follow-ups behind one event."""
 _ROUNDS = 3
 
 
