@@ -169,3 +169,31 @@ def test_an_event_being_accepted_blocks_until_its_accepter_is_surely_dead() -> N
 def test_what_is_only_blocked_is_not_waited_for() -> None:
     choice = chosen(queued(1, "AB", holder="run-x", until_ms=NOW + 1), queued(2, "BC", accepted_ms=NOW))
     assert choice.young_until_ms == 0
+
+
+def test_what_awaits_an_approval_is_nobody_s_until_its_time_is_over_and_blocks_its_users_only() -> None:
+    parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1)
+    behind, beside = queued(2, "BC"), queued(3, "DE")
+    for patient in (True, False):
+        choice = chosen(parked, behind, beside, patient=patient)
+        assert taken(choice) == ["m03"]
+        assert choice.waits == {"m01": "awaits approval", "m02": "waits for m01"}
+    assert taken(chosen(parked._replace(next_try_ms=NOW), behind, beside)) == ["m01", "m02", "m03"]
+
+
+def test_a_run_of_its_own_events_leaves_the_others_and_waits_behind_those_of_its_users() -> None:
+    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "BE"), queued(4, "FG"), only=["m03", "m04"])
+    assert taken(choice) == ["m04"]
+    assert choice.waits["m01"] == choice.waits["m02"] == "is left to another run"
+    assert choice.waits["m03"] == "waits for m01"
+
+
+def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -> None:
+    mine = {"holder": ME, "until_ms": NOW + 30_000}
+    choice = chosen(
+        queued(1, "AB", holder="run-other", until_ms=NOW + 9),
+        queued(2, "BC", **mine),
+        queued(3, "DE", **mine),
+    )
+    assert taken(choice) == ["m03"]
+    assert [r.transfer.mid for r in choice.left] == ["m02"]

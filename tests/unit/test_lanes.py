@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownership.events import Transfer
-from ownership.lanes import compose, fold, idempotent, label, lanes, pack, phase, sources
+from ownership.lanes import (
+    WHOLE,
+    Kind,
+    compose,
+    fold,
+    idempotent,
+    label,
+    lanes,
+    pack,
+    phase,
+    sources,
+)
 from ownership.plan import Row, applied
 from tests.unit.replay import (
     events,
@@ -345,3 +356,32 @@ def test_a_new_creator_is_written_as_the_last_event_on_the_way_spells_it(
         assert after.created_by == expected
     else:  # who keeps a batch keeps the spelling
         assert after.created_by == before.created_by
+
+
+ALONE, UNDO = Kind(undo=False, group="m01"), Kind(undo=True, group="")
+
+
+def chosen_of(pairs: list[str], kinds: dict[str, Kind], closed: bool = True) -> list[str]:
+    found, _ = phase(
+        transfers(*pairs),
+        none_undecided,
+        most=9,
+        kind=lambda e: kinds.get(e.mid, WHOLE),
+        closed=lambda _: closed,
+    )
+    return [e.mid for e in found]
+
+
+def test_a_phase_is_of_one_kind_and_others_wait_and_block_their_users() -> None:
+    assert chosen_of(["ab", "bc", "cd"], {}) == ["m00", "m01", "m02"]
+    assert chosen_of(["ab", "bc", "cd"], {"m01": ALONE}) == ["m00"]
+    assert chosen_of(["ab", "bc", "ad"], {"m00": ALONE._replace(group="m00")}) == ["m00"]
+    assert chosen_of(["ab", "bc", "ba"], {"m00": UNDO, "m02": UNDO}) == ["m00"]
+
+
+def test_undos_form_a_phase_without_a_map_as_long_as_they_are_idempotent_together() -> None:
+    undos = dict.fromkeys(["m00", "m01"], UNDO)
+    assert chosen_of(["cb", "ba"], undos) == ["m00", "m01"]
+    assert chosen_of(["ab", "ba"], undos, closed=True) == ["m00", "m01"]
+    assert phase(transfers("ab"), none_undecided, most=9, kind=lambda _: UNDO)[1] == {}
+    assert chosen_of(["cb", "ba"], undos, closed=False) == []
