@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -108,6 +109,39 @@ class Airflow:
         """A task's log, as text."""
         url = f"{self._url(run_id)}/taskInstances/{task}/logs/{attempt}"
         return self.http.get(url, params={"map_index": map_index, "full_content": True}).text
+
+    def backfill(self, first: datetime, last: datetime, *more: str) -> None:
+        """`airflow backfill create`; Airflow takes one of a DAG at a time, so it waits its turn."""
+        at = [day.strftime("%Y-%m-%dT%H:%M:%S+00:00") for day in (first, last)]
+
+        def created() -> bool:
+            words = (
+                "backfill",
+                "create",
+                "--dag-id",
+                self.dag,
+                "--from-date",
+                at[0],
+                "--to-date",
+                at[1],
+                *more,
+            )
+            done = self.command(*words, check=False)
+            busy = "AlreadyRunningBackfill" in done.stdout + done.stderr
+            assert busy or done.returncode == 0, done.stdout + done.stderr
+            return not busy
+
+        until("the backfill is created", created, seconds=120)
+
+    @contextmanager
+    def down(self, name: str) -> Iterator[None]:
+        """A server of the stack is stopped meanwhile."""
+        server = self.stack.servers[name]
+        server.stop()
+        try:
+            yield
+        finally:
+            server.restart()
 
     @contextmanager
     def settings(self, **changed: Any) -> Iterator[None]:

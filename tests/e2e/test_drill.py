@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,34 +12,9 @@ from airflow_world import DAG, ORGANISATION, Airflow, Story, until
 PULL = ("pull_transfer_events", -1)
 
 
-@contextmanager
-def down(airflow: Airflow, name: str) -> Iterator[None]:
-    """A service's port is closed meanwhile."""
-    server = airflow.stack.servers[name]
-    server.stop()
-    try:
-        yield
-    finally:
-        server.restart()
-
-
 def hours_ago(hours: int) -> datetime:
     """The start of a whole hour in the past."""
     return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours)
-
-
-def backfill(airflow: Airflow, hours: list[datetime], *more: str) -> None:
-    """One `airflow backfill create` over all `hours`; Airflow takes one of a DAG at a time, so it waits its turn."""
-    first, last = (at.strftime("%Y-%m-%dT%H:%M:%S+00:00") for at in (hours[0], hours[-1]))
-
-    def created() -> bool:
-        words = ("backfill", "create", "--dag-id", DAG, "--from-date", first, "--to-date", last, *more)
-        done = airflow.command(*words, check=False)
-        busy = "AlreadyRunningBackfill" in done.stdout + done.stderr
-        assert busy or done.returncode == 0, done.stdout + done.stderr
-        return not busy
-
-    until("the backfill is created", created, seconds=120)
 
 
 def backfills_are_over(airflow: Airflow) -> bool:
@@ -121,14 +94,14 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
     before = story.snapshot(batches)
     hours = [hours_ago(61), hours_ago(60)]
 
-    with down(airflow, "userorg"):
-        with down(airflow, "lms"):
+    with airflow.down("userorg"):
+        with airflow.down("lms"):
             # A chain through both hours, and a transfer that has nothing to do with it.
             chain = [announced(story, a, b, hours[0] + timedelta(minutes=10))]
             apart = announced(story, d, e, hours[1] + timedelta(minutes=5))
             chain.append(announced(story, b, c, hours[1] + timedelta(minutes=10)))
             mids = [*chain, apart]
-            backfill(airflow, hours)
+            airflow.backfill(*hours)
             runs = runs_of(airflow, hours)
 
             assert [airflow.ended(run, seconds=180) for run in runs] == ["failed", "failed"]
@@ -142,7 +115,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
         assert [story.state(mid) for mid in mids] == [None] * 3
         assert story.snapshot(batches) == before
 
-    backfill(airflow, hours, "--reprocess-behavior", "failed")
+    airflow.backfill(*hours, "--reprocess-behavior", "failed")
 
     assert runs_of(airflow, hours) == runs
     assert [airflow.ended(run, seconds=180) for run in runs] == ["success", "success"]
@@ -160,7 +133,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
     # Once more, the hours that succeeded: nothing is left to do, and nothing is done.
     airflow.ended(early)
     trail, moved = images(story, mids), story.snapshot(batches)
-    backfill(airflow, hours, "--reprocess-behavior", "completed")
+    airflow.backfill(*hours, "--reprocess-behavior", "completed")
 
     assert runs_of(airflow, hours) == runs
     assert [airflow.ended(run, seconds=180) for run in runs] == ["success", "success"]

@@ -147,16 +147,12 @@ def test_an_undo_that_is_ordered_while_elasticsearch_is_down_is_done_when_its_ru
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
     run_id, _ = airflow.done(form(old, new))
-    index = airflow.stack.servers["elasticsearch"]
-    index.stop()
-    try:
+    with airflow.down("elasticsearch"):
         undone = undo.trigger({"mids": [f"manual:{run_id}:0"], "dry_run": False})
         assert undo.ended(undone, seconds=180) == "failed"
         tried = undo.tasks(undone)["pull_undo_events", -1]["try_number"]
         assert "Connection 'elasticsearch_default'" in undo.log(undone, "pull_undo_events", attempt=tried)
         assert story.state(f"undo:{undone}:0") is None
-    finally:
-        index.restart()
 
     body = {"dag_run_id": undone, "dry_run": False, "only_failed": True}
     airflow.http.post(f"/dags/{UNDO}/clearTaskInstances", json=body).raise_for_status()

@@ -16,25 +16,11 @@ def faults_end(airflow: Airflow):
         airflow.http.delete(f"{url}/_faults")
 
 
-def _window() -> tuple[datetime, str]:
+def _window() -> datetime:
     """A whole hour in the past that no other test uses."""
     _window.hours = getattr(_window, "hours", 30) + 1  # type: ignore[attr-defined]
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    at = now - timedelta(hours=_window.hours)  # type: ignore[attr-defined]
-    return at, at.strftime("%Y-%m-%dT%H:%M:%S+00:00")
-
-
-def _backfill(airflow: Airflow, at: str, *more: str) -> None:
-    """`airflow backfill create` of one hour; one backfill of a DAG at a time, so it waits its turn."""
-
-    def created() -> bool:
-        words = ("backfill", "create", "--dag-id", DAG, "--from-date", at, "--to-date", at, *more)
-        done = airflow.command(*words, check=False)
-        busy = "AlreadyRunningBackfill" in done.stdout + done.stderr
-        assert busy or done.returncode == 0, done.stdout + done.stderr
-        return not busy
-
-    until("the backfill is created", created, seconds=120)
+    return now - timedelta(hours=_window.hours)  # type: ignore[attr-defined]
 
 
 def _window_run(airflow: Airflow, at: datetime) -> str:
@@ -53,7 +39,7 @@ def test_a_window_takes_what_the_ledger_has_lost_and_a_second_time_changes_nothi
 ):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 3)
-    at, text = _window()
+    at = _window()
     event = story.platform.event(old, new, ORGANISATION)
     kafka_ms = int((at + timedelta(minutes=10)).timestamp() * 1000)
     event["ets"] = kafka_ms
@@ -66,7 +52,7 @@ def test_a_window_takes_what_the_ledger_has_lost_and_a_second_time_changes_nothi
     story.platform.update_row(batches[0].course_id, batches[0].batch_id, createdby=old)
     story.platform.put_document(batches[0].batch_id, createdBy=old)
 
-    _backfill(airflow, text)
+    airflow.backfill(at, at)
 
     run_id = _window_run(airflow, at)
     assert airflow.ended(run_id) == "success"
@@ -74,37 +60,12 @@ def test_a_window_takes_what_the_ledger_has_lost_and_a_second_time_changes_nothi
     assert story.owners(batches) == {(new, new)}
     assert airflow.xcom(run_id, "pull_transfer_events", "pulled")["received"] == 1
 
-    _backfill(airflow, text, "--reprocess-behavior", "completed")
+    airflow.backfill(at, at, "--reprocess-behavior", "completed")
     until(
         "the window ran again", lambda: airflow.tasks(run_id)["pull_transfer_events", -1]["try_number"] == 2
     )
     assert airflow.ended(run_id) == "success"
     assert airflow.xcom(run_id, "pull_transfer_events", "pulled")["received"] == 0
-    assert story.owners(batches) == {(new, new)}
-
-
-def test_a_failed_window_is_healed_by_a_backfill_of_the_failed_ones(airflow: Airflow, story: Story):
-    at, text = _window()
-    old, new = story.user("old"), story.user("new")
-    batches = story.batches(old, 2)
-    # A closed port instead of User-Org's: the window's pull fails, and nothing is consumed.
-    server = airflow.stack.servers["userorg"]
-    server.stop()
-    try:
-        _backfill(airflow, text)
-        run_id = _window_run(airflow, at)
-        event = story.platform.event(old, new, ORGANISATION)
-        story.platform.emit(event)
-        assert airflow.ended(run_id, seconds=180) == "failed"
-        assert "Connection 'userorg_default'" in airflow.log(run_id, "pull_transfer_events")
-        assert story.owners(batches) == {(old, old)}
-    finally:
-        server.restart()
-
-    _backfill(airflow, text, "--reprocess-behavior", "failed")
-
-    assert until("the window is green", lambda: airflow.run(run_id)["state"] == "success", seconds=120)
-    story.completed(event["mid"])
     assert story.owners(batches) == {(new, new)}
 
 
