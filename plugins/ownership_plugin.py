@@ -8,6 +8,7 @@ import contextlib
 from airflow.plugins_manager import AirflowPlugin
 
 with contextlib.suppress(ImportError):  # the API server has no need of the stages
+    import ownership.flow
     import ownership.tasks  # noqa: F401
 
 

@@ -22,7 +22,7 @@ from elasticsearch import Elasticsearch
 from local.schema import connect_elasticsearch
 from ownership.conf import manual_events, orders, undo_order
 from ownership.contracts import Pulled, Slice, Summary, Work
-from ownership.cql import Cql
+from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.errors import OwnershipError, TakenOver
 from ownership.events import event_from
 from ownership.inbox import Inbox
@@ -198,7 +198,11 @@ def opened_job(
     with ExitStack() as stack:
         profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=10)
         cluster = Cluster(
-            [host], port=int(port), execution_profiles={EXEC_PROFILE_DEFAULT: profile}, protocol_version=5
+            [host],
+            port=int(port),
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            protocol_version=5,
+            sockopts=SOCKET_OPTIONS,
         )
         session = cluster.connect()
         stack.callback(cluster.shutdown)

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from cassandra.query import UNSET_VALUE
 
-from ownership.cql import Cql, Statement
+from ownership.cql import KEYS_PER_READ, Cql, Statement
 from ownership.open_list import chunks
 from ownership.plan import BatchId, Hop, Row, changed_role, role
 from ownership.schema import CHANGE
@@ -100,13 +100,17 @@ class Changes:
 
     def read(self, buckets: Mapping[str, int]) -> tuple[list[Planned], list[Image]]:
         """Plan rows and images of the events in `buckets` (mid -> number of buckets)."""
-        places = [Place(mid, b) for mid, n in sorted(buckets.items()) for b in range(max(n, 1))]
-        cql = f"SELECT * FROM {self._table} WHERE mid = ? AND bucket = ?"
+        cql = f"SELECT * FROM {self._table} WHERE bucket = ? AND mid IN ?"
+        mids_of: dict[int, list[str]] = defaultdict(list)
+        for mid, n in sorted(buckets.items()):
+            for b in range(max(n, 1)):
+                mids_of[b].append(mid)
+        reads = [(b, list(some)) for b, mids in mids_of.items() for some in chunks(mids, KEYS_PER_READ)]
         planned: list[Planned] = []
         parts: dict[tuple[BatchId, UUID], list[tuple[Place, Any]]] = defaultdict(list)
-        for at, rows in zip(places, self._cql.select_each(cql, places), strict=True):
+        for rows in self._cql.select_each(cql, reads):
             for r in rows:
-                batch = BatchId(r.courseid, r.batchid)
+                at, batch = Place(r.mid, r.bucket), BatchId(r.courseid, r.batchid)
                 if r.claim_token:
                     parts[batch, r.image].append((at, r))
                 else:

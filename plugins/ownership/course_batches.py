@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from ownership.cql import Cql, Statement
@@ -11,7 +11,9 @@ from ownership.open_list import chunks
 from ownership.plan import BatchId, Row
 
 IDS_PER_READ = 100
-"""Batches of one course in one read."""
+"""Batches in one read."""
+COURSES_PER_READ = 10
+"""Courses in one read: each is looked through for all batches of the read."""
 
 
 class CourseBatches:
@@ -64,13 +66,29 @@ class CourseBatches:
         return cql, values
 
     def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
-        by_course: dict[str, list[str]] = defaultdict(list)
-        for i in ids:
-            if i.course_id and i.batch_id:  # a stray document may name no course: there is no such row
-                by_course[i.course_id].append(i.batch_id)
-        cql = f"SELECT {columns} FROM {self._table} WHERE courseid = ? AND batchid IN ?"
-        values = [(c, list(b)) for c, all_ in by_course.items() for b in chunks(all_, IDS_PER_READ)]
-        return [r for rows in self._cql.select_each(cql, values) for r in rows]
+        wanted = {i for i in ids if i.course_id and i.batch_id}  # a stray document may name no course
+        cql = f"SELECT {columns} FROM {self._table} WHERE courseid IN ? AND batchid IN ?"
+        answers = self._cql.select_each(cql, _reads(wanted))
+        # Courses that are read together may have batches of the same id.
+        return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
+
+
+def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
+    """Courses and their batches, read together: a few small courses, or a part of a large one."""
+    by_course: dict[str, list[str]] = defaultdict(list)
+    for i in sorted(ids):
+        by_course[i.course_id].append(i.batch_id)
+    courses: list[str] = []
+    batches: list[str] = []
+    for course, of_course in by_course.items():
+        for some in chunks(of_course, IDS_PER_READ):
+            if courses and (len(courses) == COURSES_PER_READ or len(batches) + len(some) > IDS_PER_READ):
+                yield courses, batches
+                courses, batches = [], []
+            courses = [*courses, course]
+            batches = [*batches, *some]
+    if courses:
+        yield courses, batches
 
 
 def _row(r: Any) -> Row:

@@ -7,6 +7,7 @@ are ever put into their text.
 from __future__ import annotations
 
 import random
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -35,6 +36,11 @@ from ownership.errors import SettingsError, Unavailable
 PART = "Cassandra"
 CONCURRENT = 64
 """Statements under way at once from one process."""
+KEYS_PER_READ = 25
+"""Partitions in one read: a statement costs the client more than a small partition costs the server."""
+SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+"""For the driver, which leaves the system's default: a request of several segments then waits 40 ms for the
+server's delayed acknowledgement (measured: 100 keys in one statement 54 ms, with this 4 ms)."""
 TRIES = 4
 """Tries of a statement that may be repeated; waits of 0.2, 0.4, 0.8 s (± half) between them."""
 

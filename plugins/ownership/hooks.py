@@ -20,7 +20,7 @@ from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenA
 from confluent_kafka import Consumer, KafkaException, Producer
 from elasticsearch import Elasticsearch
 
-from ownership.cql import Cql
+from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.errors import SettingsError, Unavailable
 from ownership.inbox import Inbox, NoRejects
 from ownership.parts import Parts
@@ -107,6 +107,7 @@ class CassandraHook(ProviderCassandraHook):
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=5,
             control_connection_timeout=5,
+            sockopts=SOCKET_OPTIONS,
         )
 
     def get_conn(self) -> Session:

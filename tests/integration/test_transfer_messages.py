@@ -337,3 +337,17 @@ def test_the_platforms_own_examples_good_and_bad_end_as_they_should(own_world: W
     assert world.creators(batches) == [d, d, d, d, outsider]
     assert len(world.dead_letters()) == 8
     assert world.job.open_mids() == []
+
+
+def test_events_with_the_longest_ids_are_queued_and_claimed_by_the_hundred(own_world: World) -> None:
+    world = own_world
+    long = [f"{n:03}-{'x' * 252}" for n in range(120)]
+    events = [
+        world.event(long[n], f"{long[n][:-1]}y", mid=f"LP.{n:03}.{'m' * 293}") for n in range(len(long))
+    ]
+    world.platform.emit_all(events, partition=0)
+
+    run = world.run().pull()
+
+    assert (run.pulled.received, run.pulled.claimed) == (120, 120)
+    assert run.finish().events == {"skipped": 120}

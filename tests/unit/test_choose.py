@@ -12,6 +12,8 @@ from tests.unit.replay import folded_event, in_any_case, transfer, users
 NOW = 1_000_000
 GRACE = 1000
 OLD = NOW - 60_000
+DEAD = NOW - ORPHAN_MS - 1
+"""When whoever accepted an event that has no row by now is surely dead."""
 ME = "run-me"
 
 
@@ -37,8 +39,11 @@ fields = st.builds(
     held,
     st.fixed_dictionaries(
         {
-            "accepted_ms": st.sampled_from([OLD, OLD, OLD, NOW - GRACE, NOW - GRACE + 1, NOW + 5]),
+            "accepted_ms": st.sampled_from(
+                [OLD, OLD, OLD, NOW - GRACE, NOW - GRACE + 1, NOW + 5, DEAD, DEAD + 1]
+            ),
             "next_try_ms": st.sampled_from([0, 0, 0, NOW, NOW + 1]),
+            "awaits": st.sampled_from([None, None, "approval"]),
             "done": st.sampled_from([False] * 7 + [True]),
         }
     ),
@@ -48,30 +53,44 @@ queues = st.lists(st.tuples(in_any_case(users), in_any_case(users), fields), max
 )
 
 
-@given(queues, st.integers(0, 9), st.booleans(), st.sets(st.integers(0, 8), max_size=2))
+@given(
+    queues,
+    st.integers(0, 9),
+    st.booleans(),
+    st.sets(st.integers(0, 8), max_size=2),
+    st.none() | st.sets(st.integers(0, 8)),
+)
 def test_a_claim_takes_what_it_may_and_nothing_else(
-    queue: list[OpenRow], most: int, patient: bool, missing: set[int]
+    queue: list[OpenRow], most: int, patient: bool, missing: set[int], wanted: set[int] | None
 ) -> None:
     orphans = {r.transfer.mid for n, r in enumerate(queue) if n in missing}
-    choice = chosen(*reversed(queue), most=most, patient=patient, orphans=orphans)
+    only = None if wanted is None else {f"m{n:02}" for n in wanted}
+    choice = chosen(*reversed(queue), most=most, patient=patient, orphans=orphans, only=only)
     assert choice.take == sorted(choice.take)
     assert len(choice.take) <= most
     assert {*taken(choice), *choice.waits} == {r.transfer.mid for r in queue}
     assert not set(taken(choice)) & set(choice.waits)
     left_behind: set[str] = set()
+    left, dead = [], set()
     room = most
     for row in queue:
         others = bool(row.holder == "run-other" and row.until_ms > NOW)
+        parked = bool(row.awaits and row.next_try_ms > NOW)
         waiting = patient and row.next_try_ms > NOW and row.holder != ME
         young = NOW - row.accepted_ms < GRACE
         mid = row.transfer.mid
-        old_orphan = not row.done and mid in orphans and NOW - row.accepted_ms > ORPHAN_MS
-        free = not (row.done or others or waiting or young or mid in orphans)
-        may = free and not row.transfer.users & left_behind and room > 0
+        busy = row.done or others or parked or waiting
+        old_orphan = not busy and mid in orphans and NOW - row.accepted_ms > ORPHAN_MS
+        own = only is None or mid in only
+        may = not (busy or young or mid in orphans or row.transfer.users & left_behind) and own and room > 0
         assert (mid in taken(choice)) is may
         room -= may
-        if not may and not old_orphan:
+        if old_orphan:
+            dead.add(mid)
+        elif not may:
             left_behind |= row.transfer.users
+            left += [row] if row.holder == ME else []
+    assert [r for r in choice.left if r.transfer.mid not in dead] == left
 
 
 @given(queues, st.integers(0, 9), st.booleans())
@@ -161,9 +180,12 @@ def test_what_this_run_took_before_blocks_nothing() -> None:
 def test_an_event_being_accepted_blocks_until_its_accepter_is_surely_dead() -> None:
     fresh = chosen(queued(1, "AB"), queued(2, "BC"), orphans=["m01"])
     assert taken(fresh) == []
-    dead = chosen(queued(1, "AB", accepted_ms=NOW - ORPHAN_MS - 1), queued(2, "BC"), orphans=["m01"])
+    assert fresh.waits == {"m01": "is being accepted", "m02": "waits for m01"}
+    perhaps = chosen(queued(1, "AB", accepted_ms=DEAD + 1), queued(2, "BC"), orphans=["m01"])
+    assert taken(perhaps) == []
+    dead = chosen(queued(1, "AB", accepted_ms=DEAD), queued(2, "BC"), orphans=["m01"])
     assert taken(dead) == ["m02"]
-    assert "send it again" in dead.waits["m01"]
+    assert dead.waits == {"m01": "has no event row: whoever accepted it died; send it again"}
 
 
 def test_what_is_only_blocked_is_not_waited_for() -> None:
@@ -197,3 +219,79 @@ def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -
     )
     assert taken(choice) == ["m03"]
     assert [r.transfer.mid for r in choice.left] == ["m02"]
+
+
+def test_the_run_that_parked_an_event_does_not_take_it_either() -> None:
+    parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1, holder=ME, until_ms=NOW + 9)
+    choice = chosen(parked, patient=False)
+    assert taken(choice) == []
+    assert choice.waits == {"m01": "awaits approval"}
+    assert choice.left == [parked]
+
+
+def test_events_that_are_left_to_others_take_none_of_the_room() -> None:
+    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "EF"), only=["m03"], most=1)
+    assert taken(choice) == ["m03"]
+    assert taken(chosen(queued(1, "AB"), only=[])) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "arguments", "reason"),
+    [
+        pytest.param({"done": True}, {}, "is being completed", id="done"),
+        pytest.param({"holder": "run-x", "until_ms": NOW + 1}, {}, "is held by run run-x", id="held"),
+        pytest.param({"next_try_ms": NOW + 1_600}, {}, "failed and is tried again in 2 s", id="failed"),
+        pytest.param(
+            {"awaits": "approval", "next_try_ms": NOW + 1}, {"patient": False}, "awaits approval", id="parked"
+        ),
+        pytest.param(
+            {"holder": "run-x", "until_ms": NOW + 1, "accepted_ms": DEAD},
+            {"orphans": ["m01"]},
+            "is held by run run-x",
+            id="held by the run that accepts it",
+        ),
+        pytest.param({"accepted_ms": NOW}, {"orphans": ["m01"]}, "is being accepted", id="being accepted"),
+    ],
+)
+def test_an_event_waits_for_its_own_reason_first(
+    first: dict[str, Any], arguments: dict[str, Any], reason: str
+) -> None:
+    row, blocker = queued(1, "AB", **first), queued(0, "AX", done=True)
+    assert chosen(row, **arguments).waits["m01"] == reason
+    assert chosen(blocker, row, **arguments).waits["m01"] == reason
+    assert chosen(row, **arguments, only=[]).waits["m01"] == reason
+
+
+@pytest.mark.parametrize("pair", ["ac", "ca", "ad", "da", "bc", "cb", "bd", "db"])
+def test_an_event_that_two_others_block_names_the_same_one_every_time(pair: str) -> None:
+    choice = chosen(queued(1, "ab", done=True), queued(2, "cd", done=True), queued(3, pair))
+    assert choice.waits["m03"] == "waits for m01"
+
+
+@pytest.mark.parametrize(
+    ("mine", "arguments"),
+    [
+        pytest.param({"done": True}, {}, id="done"),
+        pytest.param({"awaits": "approval", "next_try_ms": NOW + 1}, {}, id="parked"),
+        pytest.param({"accepted_ms": NOW}, {}, id="too young"),
+        pytest.param({}, {"orphans": ["m02"]}, id="being accepted"),
+        pytest.param({}, {"only": ["m03"]}, id="not wanted"),
+        pytest.param({}, {"most": 1}, id="no room"),
+    ],
+)
+def test_whatever_keeps_the_run_from_what_it_holds_it_is_left(
+    mine: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    held = queued(2, "CD", holder=ME, until_ms=NOW + 9, **mine)
+    choice = chosen(
+        queued(1, "AB"), held, queued(3, "EF"), queued(4, "GH", holder="run-x", until_ms=NOW + 9), **arguments
+    )
+    assert choice.left == [held]
+    assert "m02" in choice.waits
+
+
+def test_what_the_run_holds_is_not_left_while_it_takes_it_or_took_it_before() -> None:
+    one, other = (queued(n, "AB", holder=ME, until_ms=NOW + 9) for n in (1, 2))
+    choice = chosen(one, other, mine=[one.key])
+    assert taken(choice) == ["m02"]
+    assert choice.left == []

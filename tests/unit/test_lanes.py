@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -385,3 +387,98 @@ def test_undos_form_a_phase_without_a_map_as_long_as_they_are_idempotent_togethe
     assert chosen_of(["ab", "ba"], undos, closed=True) == ["m00", "m01"]
     assert phase(transfers("ab"), none_undecided, most=9, kind=lambda _: UNDO)[1] == {}
     assert chosen_of(["cb", "ba"], undos, closed=False) == []
+    assert chosen_of(["cb", "ac"], undos) == ["m00", "m01"]  # they have no map that could move on
+
+
+def test_undos_join_if_nobody_says_that_they_are_not_idempotent_together() -> None:
+    chosen, _ = phase(transfers("ab", "ba"), none_undecided, most=9, kind=lambda _: UNDO)
+    assert [e.mid for e in chosen] == ["m00", "m01"]
+
+
+def test_dry_runs_of_undos_form_a_phase_of_their_own() -> None:
+    dry = UNDO._replace(group="dry run")
+    assert chosen_of(["ab", "bc", "bd", "ef"], {"m00": dry, "m01": UNDO, "m02": dry, "m03": dry}) == [
+        "m00",
+        "m03",
+    ]
+
+
+def test_each_undo_is_asked_about_together_with_those_before_it_in_order() -> None:
+    asked = []
+
+    def closed(some: Sequence[Transfer]) -> bool:
+        asked.append([e.mid for e in some])
+        return some[-1].mid != "m01"
+
+    todo = transfers("ab", "cd", "de", "fa", "gh", "ij")
+    chosen, moves = phase(todo[::-1], none_undecided, most=3, kind=lambda _: UNDO, closed=closed)
+    # m01 stays behind and blocks m02, and m05 finds no room.
+    assert asked == [["m00"], ["m00", "m01"], ["m00", "m03"], ["m00", "m03", "m04"]]
+    assert [e.mid for e in chosen] == ["m00", "m03", "m04"]
+    assert moves == {}
+
+
+def test_nobody_is_asked_whether_transfers_are_closed_nor_about_undos_that_wait_anyhow() -> None:
+    asked = []
+
+    def closed(some: Sequence[Transfer]) -> bool:
+        asked.append(some[-1].mid)
+        return True
+
+    kinds = {"m00": WHOLE, "m01": UNDO, "m02": WHOLE}
+    phase(transfers("ab", "bc", "de"), none_undecided, most=9, kind=lambda e: kinds[e.mid], closed=closed)
+    assert asked == []
+    phase(transfers("ab", "bc"), lambda e: e.mid == "m00", most=9, kind=lambda _: UNDO, closed=closed)
+    assert asked == []
+
+
+kinds_of_seven = st.lists(
+    st.sampled_from([WHOLE, WHOLE, Kind(undo=False, group="x"), UNDO, Kind(undo=True, group="dry run")]),
+    min_size=7,
+    max_size=7,
+)
+
+
+@given(events(), kinds_of_seven, st.sets(st.integers(0, 6)), st.sets(st.integers(0, 6)), st.integers(1, 7))
+def test_an_event_joins_a_phase_only_if_nothing_at_all_speaks_against_it(
+    todo: list[Transfer], kinds: list[Kind], late: set[int], alone: set[int], most: int
+) -> None:
+    def kind(e: Transfer) -> Kind:
+        return kinds[e.key.offset]
+
+    def closed(some: Sequence[Transfer]) -> bool:
+        return len(some) == 1 or some[-1].key.offset not in alone
+
+    chosen, moves = phase(todo[::-1], lambda e: e.key.offset in late, most=most, kind=kind, closed=closed)
+    before: list[Transfer] = []
+    blocked: set[str] = set()
+    for e in todo:
+        fits = closed([*before, e]) if kind(e).undo else idempotent(composed([*before, e]))
+        waits = e.key.offset in late or e.users & blocked or len(before) == most
+        if fits and not waits and {kind(e)} >= set(map(kind, before)):
+            before.append(e)
+        else:
+            blocked |= e.users
+    assert chosen == before
+    assert moves == ({} if chosen and kind(chosen[0]).undo else composed(chosen))
+
+
+@given(events(), kinds_of_seven, st.sets(st.integers(0, 6)), st.integers(1, 3))
+def test_phases_of_many_kinds_come_to_an_end_and_keep_the_order_of_every_user(
+    todo: list[Transfer], kinds: list[Kind], alone: set[int], most: int
+) -> None:
+    done, waiting = [], list(todo)
+    while waiting:
+        chosen, _ = phase(
+            waiting,
+            none_undecided,
+            most=most,
+            kind=lambda e: kinds[e.key.offset],
+            closed=lambda some: len(some) == 1 or some[-1].key.offset not in alone,
+        )
+        assert chosen, "an event that nothing blocks always joins"
+        done += chosen
+        waiting = [e for e in waiting if e not in chosen]
+    for user in {u for e in todo for u in e.users}:
+        own = [e for e in done if user in e.users]
+        assert own == sorted(own)

@@ -6,19 +6,83 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
 
 from ownership import states
-from ownership.conf import orders, undo_order
+from ownership.conf import ConfError, Orders, manual_events, orders, undo_order
 from ownership.next_steps import next_conf, put_back
+from ownership.plan import MOVED, Hop
+from ownership.plan_report import PlanReport
+from tests.unit.replay import row, transfer
 
 MID = "LP.1767225600000.6ba7b810"
 DIGEST = "0123456789abcdef0123"
+STATES = (*states.OPEN_STATES, *states.FINAL_STATES)
+WITH_NEXT = {
+    states.FAILED,
+    states.SKIPPED,
+    states.AWAITING_APPROVAL,
+    states.REHEARSED,
+    states.COMPLETED,
+}
+
+mids = (
+    st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
+    .map(str.strip)
+    .filter(lambda mid: mid not in ("", ".", "..") and not mid.startswith("rejected:"))
+)
+digests = st.from_regex(r"[0-9a-f]{20}", fullmatch=True)
 
 
 def given(state: str) -> dict[str, Any]:
     conf = next_conf(state, MID, DIGEST)
     assert conf is not None
     return dict(json.loads(conf))
+
+
+def read(state: str, conf: dict[str, Any]) -> Orders:
+    """The conf as the DAG reads it for which it is meant."""
+    if state == states.COMPLETED:
+        return undo_order(conf)
+    assert manual_events(conf, run_id="manual__1", at_ms=1) == []
+    return orders(conf)
+
+
+@for_all(st.sampled_from(sorted(WITH_NEXT)), mids, digests)
+def test_what_is_to_be_pasted_is_one_order_about_the_event_whatever_its_mid(
+    state: str, mid: str, digest: str
+) -> None:
+    conf = json.loads(next_conf(state, mid, digest) or "")
+    (order,) = (order for order in read(state, conf) if order is not None)
+    said = order.model_dump()
+    assert mid in (said.get("mid"), said.get("execute_plan"), *said.get("mids", ()))
+    if state in (states.AWAITING_APPROVAL, states.REHEARSED):
+        assert said["digest"] == digest
+    else:
+        assert said["mids"] == (mid,)
+
+
+def test_what_one_dag_is_to_be_given_the_other_refuses() -> None:
+    for state in WITH_NEXT - {states.COMPLETED}:
+        with pytest.raises(ConfError, match="Unknown conf"):
+            undo_order(given(state))
+    with pytest.raises(ConfError, match="Unknown conf 'mids'"):
+        manual_events(given(states.COMPLETED), run_id="manual__1", at_ms=1)
+
+
+def test_only_states_with_a_plan_need_a_digest() -> None:
+    for state in (states.FAILED, states.SKIPPED, states.COMPLETED):
+        assert next_conf(state, MID) == next_conf(state, MID, DIGEST)
+
+
+def test_the_digest_of_a_report_is_one_that_can_be_approved_and_executed() -> None:
+    report = PlanReport(transfer(1, "a", "b"))
+    for n in range(2):
+        for state in (states.AWAITING_APPROVAL, states.REHEARSED):
+            found = read(state, json.loads(next_conf(state, MID, report.digest) or ""))
+            assert (found.approve or found.execute).digest == report.digest  # type: ignore[union-attr]
+        report.change(Hop("m01", row("a", n=n), row("b", n=n)), MOVED)
 
 
 @pytest.mark.parametrize("state", [states.FAILED, states.SKIPPED])
@@ -44,9 +108,7 @@ def test_a_completed_event_is_taken_back_by_the_undo_s_dag_as_a_dry_run_at_first
     assert (undo.mids, undo.dry_run) == ((MID,), True)
 
 
-@pytest.mark.parametrize(
-    "state", [states.RECEIVED, states.PLANNED, states.APPLIED, states.ABANDONED, states.DECLINED]
-)
+@pytest.mark.parametrize("state", [s for s in STATES if s not in WITH_NEXT])
 def test_for_other_states_there_is_nothing_to_paste(state: str) -> None:
     assert next_conf(state, MID, DIGEST) is None
 
@@ -57,3 +119,18 @@ def test_a_dead_letter_is_put_back_from_its_place_and_says_where_to_mend_it() ->
     letters = redrive.dead_letters
     assert letters is not None
     assert (letters.partition, letters.from_offset, letters.to_offset, letters.mend) == (1, 7, 7, {})
+
+
+@for_all(st.integers(0, 2**31), st.integers(0, 2**62))
+def test_a_dead_letter_at_any_place_is_put_back_alone_and_its_conf_can_be_mended(
+    partition: int, offset: int
+) -> None:
+    conf = json.loads(put_back(partition, offset))
+    conf["redrive"]["dead_letters"]["mend"] |= {"edata": {"organisationId": "O"}, "iteration": None}
+    (order,) = (order for order in read(states.REJECTED, conf) if order is not None)
+    assert order.model_dump()["dead_letters"] == {
+        "partition": partition,
+        "from_offset": offset,
+        "to_offset": offset,
+        "mend": {"edata": {"organisationId": "O"}, "iteration": None},
+    }

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.plan import CHANGED_ELSEWHERE, GONE, MOVED, BatchId, Hop, Row
+from ownership.contracts import PlanTold
+from ownership.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE, BatchId, Hop, Row
 from ownership.plan_report import COURSES, LINES, PlanReport, markdown, text
 from tests.unit.replay import row, rows, transfer
 
 AB = transfer(1, "a", "b")
+HEAD = "| course | batch | before | after |\n| --- | --- | --- | --- |\n"
+
+ids = st.builds(BatchId, st.sampled_from(["c", "d", "e"]), st.sampled_from(["1", "2", "11"]))
+placed_rows = st.builds(
+    lambda found, at, status: found._replace(id=at, status=status), rows, ids, st.sampled_from([0, 1])
+)
+pairs = st.lists(st.tuples(placed_rows, rows), max_size=4)
+"""Rows before and, in their owners, after."""
 
 
 def hop(before: Row, after: Row) -> Hop:
@@ -28,7 +40,7 @@ def report(*changes: Hop) -> PlanReport:
     return made
 
 
-@given(st.lists(st.tuples(rows, rows), max_size=4), st.lists(st.tuples(rows, rows), max_size=4))
+@given(pairs, pairs)
 def test_two_plans_have_one_digest_only_if_they_change_the_same_rows_in_the_same_way(
     some: list[tuple[Row, Row]], others: list[tuple[Row, Row]]
 ) -> None:
@@ -39,15 +51,49 @@ def test_two_plans_have_one_digest_only_if_they_change_the_same_rows_in_the_same
 def test_the_digest_names_batch_status_and_owners_and_nothing_of_the_event() -> None:
     before, after = row("a", "xa"), row("b", "xb")
     digest = report(hop(before, after)).digest
-    assert len(digest) == 20
-    assert PlanReport(transfer(2, "A", "B")).digest == PlanReport(AB).digest
-    for other in (
-        hop(before._replace(status=0), after),
-        hop(before._replace(id=BatchId("course", "other")), after),
-        hop(before._replace(mentors=("a",)), after),
-        hop(before, after._replace(created_by="c")),
-    ):
-        assert report(other).digest != digest
+    others = [PlanReport(transfer(2, "A", "B")), PlanReport(AB)]
+    for other, mid in zip(others, ("m02", "m01"), strict=True):
+        other.change(Hop(mid, before, after), MOVED)
+    assert {other.digest for other in others} == {digest}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({"id": BatchId("course", "other")}, {}, id="batch"),
+        pytest.param({"id": BatchId("other", "batch-0")}, {}, id="course"),
+        pytest.param({"id": BatchId("cours", "ebatch-0")}, {}, id="where the course's id ends"),
+        pytest.param({"status": 0}, {}, id="status"),
+        pytest.param({"created_by": "x"}, {}, id="creator before"),
+        pytest.param({"created_by": "A"}, {}, id="creator before, in another case"),
+        pytest.param({"mentors": ("x",)}, {}, id="mentors before"),
+        pytest.param({"mentors": ("a", "x")}, {}, id="their order"),
+        pytest.param({"mentors": ("x", "a", "a")}, {}, id="a repeat"),
+        pytest.param({"mentors": ("xa",)}, {}, id="where a mentor's id ends"),
+        pytest.param({}, {"created_by": "c"}, id="creator after"),
+        pytest.param({}, {"created_by": None}, id="no creator after"),
+        pytest.param({}, {"mentors": ("x", "c")}, id="mentors after"),
+    ],
+)
+def test_the_digest_differs_for_any_other_change_of_the_row(
+    before: dict[str, object], after: dict[str, object]
+) -> None:
+    change = hop(row("a", "xa"), row("b", "xb"))
+    other = hop(change.before._replace(**before), change.after._replace(**after))  # type: ignore[arg-type]
+    assert report(other).digest != report(change).digest
+    assert report(change, other).digest != report(change).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "digest"),
+    [
+        pytest.param([], "e3b0c44298fc1c149afb", id="nothing"),
+        pytest.param([hop(row("a", "xa"), row("b", "xb"))], "11d0934fe03a366251bf", id="a row"),
+    ],
+)
+def test_the_digest_of_a_plan_is_the_same_in_the_next_version(changes: list[Hop], digest: str) -> None:
+    # Somebody may have a plan before them while the job is updated.
+    assert report(*changes).digest == digest
 
 
 def test_what_would_not_change_is_counted_and_is_no_part_of_the_digest() -> None:
@@ -61,10 +107,37 @@ def test_what_would_not_change_is_counted_and_is_no_part_of_the_digest() -> None
     assert made.outcomes == {MOVED: 1, GONE: 1}
 
 
+@given(
+    pairs, st.lists(st.tuples(ids, st.none() | placed_rows, st.sampled_from([GONE, NOT_LIVE])), max_size=25)
+)
+def test_every_batch_is_counted_by_role_course_and_outcome(
+    changes: list[tuple[Row, Row]], conflicts: list[tuple[BatchId, Row | None, str]]
+) -> None:
+    made = report(*(hop(*pair) for pair in changes))
+    for conflict in conflicts:
+        made.conflict(*conflict)
+    told = made.told()
+    assert (told.batches, told.conflicts) == (len(changes), len(conflicts))
+    assert told.courses == Counter(before.id.course_id for before, _ in changes)
+    assert list(told.courses.values()) == sorted(told.courses.values(), reverse=True)
+    creators = sum(before.created_by != after.created_by for before, after in changes)
+    mentors = sum(before.mentors != after.mentors for before, after in changes)
+    assert sum(told.roles.values()) == len(changes)
+    assert sum(n for name, n in told.roles.items() if "created" in name) == creators
+    assert sum(n for name, n in told.roles.items() if "mentored" in name) == mentors
+    assert made.outcomes[MOVED] == len(changes)
+    assert made.outcomes.total() == len(changes) + len(conflicts)
+    shown = [(x.course_id, x.batch_id) for x in told.first_conflicts]
+    assert shown == [tuple(at) for at, *_ in conflicts[:10]]
+    assert PlanTold.model_validate_json(told.model_dump_json()) == told
+
+
 def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
     told = report(*(moved(n, f"course-{n % 30:02}") for n in range(100))).told()
-    assert (told.batches, len(told.first)) == (100, LINES)
-    assert len(told.courses) == COURSES
+    assert (LINES, COURSES) == (10, 20)
+    assert told.batches == 100
+    assert [x.batch_id for x in told.first] == [f"batch-{n:03}" for n in range(LINES)]
+    assert list(told.courses) == [f"course-{n:02}" for n in range(COURSES)]
     assert sum(told.courses.values()) + told.more_courses == 100
     assert "others 30" in text(told)
 
@@ -83,6 +156,43 @@ def test_a_plan_reads_well_in_a_log() -> None:
         "  would not change:",
         "    course / batch-3  created by c  →  changed_elsewhere",
         '  next: trigger with conf {"execute_plan": "m01"}',
+    ]
+
+
+def test_a_plan_that_changes_nothing_is_one_line() -> None:
+    told = PlanReport(AB).told().model_copy(update={"state": "rehearsed"})
+    assert text(told) == (f"rehearsed: m01, a → b: 0 batches would change, 0 would not; digest {told.digest}")
+    assert markdown(told) == f"**0 batches would change, 0 would not.** Digest `{told.digest}` of `m01`."
+
+
+def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
+    made = report(hop(row(None, "a"), row(None, "b")), hop(row("a", "a", n=1), row("b", "b", n=1)))
+    made.conflict(BatchId("course", "batch-2"), None, GONE)
+    assert text(made.told()).splitlines()[1:] == [
+        "  by role:   mentored 1, created+mentored 1",
+        "  by course: course 2",
+        "  first rows, before → after:",
+        "    course / batch-0  created by nobody, mentors a  →  created by nobody, mentors b",
+        "    course / batch-1  created by a, mentors a  →  created by b, mentors b",
+        "  would not change:",
+        "    course / batch-2  there is no such row  →  gone",
+    ]
+
+
+def test_a_plan_reads_well_on_a_page() -> None:
+    made = report(moved(1, "c1"), moved(2, "c2"))
+    made.conflict(BatchId("c3", "b3"), row("b"), ALREADY)
+    told = made.told().model_copy(update={"next_conf": '{"approve": {}}'})
+    assert markdown(told).split("\n\n") == [
+        f"**2 batches would change, 1 would not.** Digest `{made.digest}` of `m01`.",
+        "By role: created 2",
+        "By course: c1 1, c2 1",
+        "First rows:",
+        HEAD + r"| c1 | batch\-001 | created by a | created by b |" + "\n"
+        r"| c2 | batch\-002 | created by a | created by b |",
+        "Would not change:",
+        HEAD + r"| c3 | b3 | created by b | already |",
+        'The same by conf: `{"approve": {}}`',
     ]
 
 
