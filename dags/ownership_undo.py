@@ -51,7 +51,7 @@ with DAG(
     default_args={"owner": "platform"},
     params={
         "mids": Param(
-            [], type="array", title="Events", maxItems=1000, items={**ID, "type": "string", "maxLength": 300},
+            [], type="array", title="Events", maxItems=1000, items={**ID, "type": "string", "maxLength": 320},
             description="The mids of the transfers, one a line.", **OPEN,
         ),
         "run_id": Param(

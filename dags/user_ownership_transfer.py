@@ -63,7 +63,7 @@ EVENTS = Asset(
     uri="x-ownership://user.ownership.transfer",
     watchers=[AssetWatcher(name="ownership_backlog", trigger=BacklogTrigger())],
 )
-MID: dict[str, Any] = {**ID, "maxLength": 300}
+MID: dict[str, Any] = {**ID, "maxLength": 320}
 OBJECT: dict[str, Any] = {"type": ["null", "object"]}
 WHO, WHAT, WHY = OPEN, {"section": "What moves"}, {"section": "Why"}
 SEVERAL, PLAN, REPAIR = (

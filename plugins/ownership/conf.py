@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from ownership.errors import Poison, SettingsError
-from ownership.events import Identifier, MessageId, TransferEvent, event_from, explain, manual_event
+from ownership.events import Identifier, LedgerId, TransferEvent, event_from, explain, manual_event
 from ownership.options import MOST_COURSES, Digest, LiveStatus, Options, Request, Role
 from ownership.plan import LIVE_STATUSES, ROLES
 
@@ -93,7 +93,7 @@ class _How(_Transfer):
 class ExecutePlan(_Given):
     """The plan of a dry run that is to be applied."""
 
-    execute_plan: MessageId
+    execute_plan: LedgerId
     digest: Digest
     reason: Reason | None = None
     requested_by: Identifier | None = None
@@ -102,7 +102,7 @@ class ExecutePlan(_Given):
 class Approve(_Given):
     """The plan of a transfer that waits, approved."""
 
-    mid: MessageId
+    mid: LedgerId
     digest: Digest
     by: Identifier | None = None
 
@@ -110,13 +110,13 @@ class Approve(_Given):
 class Decline(_Given):
     """A transfer that waits, refused, and why."""
 
-    mid: MessageId
+    mid: LedgerId
     reason: Reason
     by: Identifier | None = None
 
 
 class _Mids(_Given):
-    mids: Annotated[tuple[MessageId, ...], Field(min_length=1, max_length=MOST_EVENTS)]
+    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MOST_EVENTS)]
 
 
 class Abandon(_Mids):
@@ -145,7 +145,7 @@ class DeadLetters(_Given):
 class Redrive(_Given):
     """Events to try again: failed ones now, skipped ones and dead letters as new events."""
 
-    mids: Annotated[tuple[MessageId, ...], Field(max_length=MOST_EVENTS)] = ()
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MOST_EVENTS)] = ()
     states: tuple[Literal["failed", "skipped"], ...] = ()
     since: Moment | None = None
     until: Moment | None = None
@@ -163,7 +163,7 @@ class Redrive(_Given):
 class Undo(_Given):
     """Completed events to take back: the conf of `ownership_undo`."""
 
-    mids: Annotated[tuple[MessageId, ...], Field(max_length=MOST_EVENTS)] = ()
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MOST_EVENTS)] = ()
     from_user: Identifier | None = None
     to_user: Identifier | None = None
     since: Moment | None = None

@@ -25,13 +25,15 @@ from ownership.plan import (
     Row,
     Scope,
     applied,
+    changed_fields,
     hops,
-    is_back,
     taken_back,
 )
 
 MOST_HOPS = 16
 """Changes of one row that are taken back together; more wait for a later run."""
+_OTHER = "\x00"
+"""Stands for every user that no change knows; no id has a control character."""
 
 
 class Effect(Protocol):
@@ -137,12 +139,16 @@ class Undoing:
 
     def steps(self, before: Row, after: Row) -> list[Hop]:  # noqa: ARG002  # they add up to it
         """The change told event by event."""
-        found, row = [], before
+        found: list[Hop] = []
+        row = before
         for hop in self.taken.get(before.id, ()):
             then = taken_back(hop, row)
-            if then != row:
-                found.append(Hop(hop.mid, row, then))
-                row = then
+            if then == row:
+                continue
+            if found and found[-1].mid == hop.mid:  # two changes of one event are one share
+                row = found.pop().before
+            found.append(Hop(hop.mid, row, then))
+            row = then
         return found
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:  # noqa: ARG002
@@ -154,11 +160,11 @@ class Undoing:
         if row is None:
             return GONE
         walk = self.taken.get(batch, ())
-        back = [h for h in walk if h.mid == mid][-1:] + list(walk[-1:])
-        return ALREADY if any(is_back(h, row) for h in back) else CHANGED_ELSEWHERE
+        at = max((n for n, h in enumerate(walk) if h.mid == mid), default=None)
+        return ALREADY if at is not None and _is_back(walk[at:], row) else CHANGED_ELSEWHERE
 
     def closed(self) -> bool:
-        """True if it is idempotent on every value that one of its changes knows."""
+        """True if it is idempotent: on every value that one of its changes knows, and on any other."""
         return all(self._closed(walk) for walk in self.taken.values())
 
     def _closed(self, walk: Sequence[Hop]) -> bool:
@@ -167,11 +173,20 @@ class Undoing:
         if len(walk) > MOST_HOPS:
             return False
         seen = [row for h in walk for row in (h.before, h.after)]
-        for creator, mentors in product({r.created_by for r in seen}, {r.mentors for r in seen}):
+        creators, lists = {r.created_by for r in seen}, {r.mentors for r in seen}
+        for creator, mentors in product({*creators, _OTHER}, {*lists, (_OTHER,)}):
             then = self.after(seen[0]._replace(created_by=creator, mentors=mentors))
             if self.after(then) != then:
                 return False
         return True
+
+
+def _is_back(walk: Sequence[Hop], row: Row) -> bool:
+    """True if what the first of `walk` changed is as it was before it, or as a later one took it back."""
+    return all(
+        any(getattr(row, f) == getattr(h.before, f) for h in walk if f in changed_fields(h))
+        for f in changed_fields(walk[0])
+    )
 
 
 def undoing(taken: Iterable[Hop]) -> Undoing:

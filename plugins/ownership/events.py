@@ -71,6 +71,11 @@ MessageId = Annotated[
 ]
 """An event's own id."""
 
+LedgerId = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=320), AfterValidator(_printable)
+]
+"""The mid under which the ledger has an event: its own, a follow-up's, or that of a rejected message."""
+
 
 class OrderKey(NamedTuple):
     """Place of an event in the one order: time (epoch ms), partition, offset, mid."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ownership.events import Identifier, MessageId, TransferEvent
+from ownership.events import Identifier, LedgerId, TransferEvent
 from ownership.plan import LIVE_STATUSES, ROLES, Scope
 
 MOST_COURSES = 1000
@@ -36,9 +36,9 @@ class Options(BaseModel):
     """Only batches of these courses move; all if empty."""
     dry_run: bool = False
     """Plan only."""
-    undo_of: MessageId | None = None
+    undo_of: LedgerId | None = None
     """The event whose changes are taken back; this one then moves nothing else."""
-    plan_of: MessageId | None = None
+    plan_of: LedgerId | None = None
     """The dry run whose plan is applied."""
     digest: Digest | None = None
     """Digest of that plan: any other is refused."""

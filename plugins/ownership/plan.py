@@ -152,23 +152,15 @@ def taken_back(hop: Hop, row: Row) -> Row:
     Only what the hop changed is looked at, and only where all of that still is as the hop left it:
     a mentor who was added since does not stand in the way of giving the creator back.
     """
-    creator = hop.before.created_by != hop.after.created_by
-    mentors = hop.before.mentors != hop.after.mentors
-    if (creator and row.created_by != hop.after.created_by) or (mentors and row.mentors != hop.after.mentors):
+    fields = changed_fields(hop)
+    if any(getattr(row, f) != getattr(hop.after, f) for f in fields):
         return row
-    return row._replace(
-        created_by=hop.before.created_by if creator else row.created_by,
-        mentors=hop.before.mentors if mentors else row.mentors,
-    )
+    return row._replace(**{f: getattr(hop.before, f) for f in fields})
 
 
-def is_back(hop: Hop, row: Row) -> bool:
-    """True if what `hop` changed is already as it was before it."""
-    creator = hop.before.created_by != hop.after.created_by
-    mentors = hop.before.mentors != hop.after.mentors
-    return not (creator and row.created_by != hop.before.created_by) and not (
-        mentors and row.mentors != hop.before.mentors
-    )
+def changed_fields(hop: Hop) -> tuple[str, ...]:
+    """The fields of a row that a hop changes."""
+    return tuple(f for f in ("created_by", "mentors") if getattr(hop.before, f) != getattr(hop.after, f))
 
 
 def role(row: Row, users: Collection[str]) -> str:
@@ -182,8 +174,5 @@ def role(row: Row, users: Collection[str]) -> str:
 
 def changed_role(hop: Hop) -> str:
     """What a hop changes: ``created``, ``mentored`` or both."""
-    parts = (
-        (CREATED, hop.before.created_by != hop.after.created_by),
-        (MENTORED, hop.before.mentors != hop.after.mentors),
-    )
-    return "+".join(name for name, changed in parts if changed)
+    fields = changed_fields(hop)
+    return "+".join(name for name, f in ((CREATED, "created_by"), (MENTORED, "mentors")) if f in fields)

@@ -210,3 +210,18 @@ def test_a_run_by_hand_does_without_kafka_and_any_other_does_not(
     assert run.pulled.told == {"kafka": "was not read: Kafka unavailable: no broker answers"}
     assert run.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
+
+
+def test_a_rejected_event_that_is_redriven_by_its_mid_is_told_how_it_is_put_back(world: World) -> None:
+    a, b = world.users("a", "b")
+    bad = world.event(a, b)
+    del bad["edata"]["organisationId"]
+    world.platform.emit(bad, partition=0)
+    run = world.run().pull()
+    assert run.pulled.rejected == 1
+    where = next(h for h, _ in world.dead_letters()[-1:])
+    mid = f"rejected:{where['topic']}:{where['partition']}:{where['offset']}"
+
+    told = world.run().pull(redrive={"mids": [mid]}).pulled.told
+
+    assert told == {mid: f"is rejected: put its dead letter back, mended: {world.read(mid).next_conf}"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ownership import states
 from ownership.conf import ConfError, Orders, manual_events, orders, undo_order
+from ownership.events import with_follow_ups
 from ownership.next_steps import next_conf, put_back
 from ownership.plan import MOVED, Hop
 from ownership.plan_report import PlanReport
@@ -134,3 +135,12 @@ def test_a_dead_letter_at_any_place_is_put_back_alone_and_its_conf_can_be_mended
         "to_offset": offset,
         "mend": {"edata": {"organisationId": "O"}, "iteration": None},
     }
+
+
+def test_the_longest_mid_that_the_ledger_can_have_is_taken() -> None:
+    longest = with_follow_ups("m" * 300)[-1]
+    for state in (states.FAILED, states.AWAITING_APPROVAL, states.REHEARSED):
+        conf = next_conf(state, longest, DIGEST)
+        assert conf is not None
+        assert any(orders(json.loads(conf)))
+    assert undo_order(json.loads(next_conf(states.COMPLETED, longest) or "")).undo

@@ -128,7 +128,7 @@ def test_every_batch_is_counted_by_role_course_and_outcome(
     assert made.outcomes[MOVED] == len(changes)
     assert made.outcomes.total() == len(changes) + len(conflicts)
     shown = [(x.course_id, x.batch_id) for x in told.first_conflicts]
-    assert shown == [tuple(at) for at, *_ in conflicts[:10]]
+    assert shown == [tuple(at) for at, *_ in conflicts[:LINES]]
     assert PlanTold.model_validate_json(told.model_dump_json()) == told
 
 
@@ -140,6 +140,15 @@ def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
     assert list(told.courses) == [f"course-{n:02}" for n in range(COURSES)]
     assert sum(told.courses.values()) + told.more_courses == 100
     assert "others 30" in text(told)
+
+
+def test_of_many_batches_that_would_not_change_the_first_few_are_shown() -> None:
+    made = PlanReport(AB)
+    for n in range(100):
+        made.conflict(BatchId("course", f"batch-{n:03}"), None, GONE)
+    told = made.told()
+    assert told.conflicts == 100
+    assert [x.batch_id for x in told.first_conflicts] == [f"batch-{n:03}" for n in range(LINES)]
 
 
 def test_a_plan_reads_well_in_a_log() -> None:

@@ -32,7 +32,7 @@ from ownership.options import PLAIN, Options, Request
 from ownership.parts import Parts, now_ms
 from ownership.plan import MOVED
 from ownership.plan_report import escaped, markdown
-from ownership.states import AWAITING_APPROVAL, REHEARSED, SKIPPED
+from ownership.states import AWAITING_APPROVAL, REHEARSED, REJECTED, SKIPPED
 from ownership.topic import Message, Span, Topic
 
 log = structlog.get_logger(__name__)
@@ -262,6 +262,13 @@ def redriven(
             told[mid] = "is not in the ledger"
         elif not row.final:
             told[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
+        elif row.state == REJECTED:
+            how = (
+                f"put its dead letter back, mended: {row.next_conf}"
+                if row.next_conf
+                else "give it mended in `events`"
+            )
+            told[mid] = f"is rejected: {how}"
         elif row.state != SKIPPED:
             told[mid] = f"is {row.state} already; only failed and skipped events can be redriven"
         else:
