@@ -160,8 +160,9 @@ class Undoing:
         if row is None:
             return GONE
         walk = self.taken.get(batch, ())
-        at = max((n for n, h in enumerate(walk) if h.mid == mid), default=None)
-        return ALREADY if at is not None and _is_back(walk[at:], row) else CHANGED_ELSEWHERE
+        own = {f: n for n, h in enumerate(walk) if h.mid == mid for f in changed_fields(h)}
+        back = all(_is_back(f, walk[n:], row) for f, n in own.items())
+        return ALREADY if own and back else CHANGED_ELSEWHERE
 
     def closed(self) -> bool:
         """True if it is idempotent: on every value that one of its changes knows, and on any other."""
@@ -181,12 +182,9 @@ class Undoing:
         return True
 
 
-def _is_back(walk: Sequence[Hop], row: Row) -> bool:
-    """True if what the first of `walk` changed is as it was before it, or as a later one took it back."""
-    return all(
-        any(getattr(row, f) == getattr(h.before, f) for h in walk if f in changed_fields(h))
-        for f in changed_fields(walk[0])
-    )
+def _is_back(field_: str, walk: Sequence[Hop], row: Row) -> bool:
+    """True if the field is as it was before the first of `walk`, or as a later one took it back."""
+    return any(getattr(row, field_) == getattr(h.before, field_) for h in walk if field_ in changed_fields(h))
 
 
 def undoing(taken: Iterable[Hop]) -> Undoing:

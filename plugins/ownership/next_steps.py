@@ -7,8 +7,6 @@ from typing import Any
 
 from ownership.states import AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
 
-UNDO_DAG = "ownership_undo"
-
 
 def next_conf(state: str, mid: str, digest: str | None = None) -> str | None:
     """Ready-to-paste conf of `user_ownership_transfer` (for a completed event: of `ownership_undo`)."""

@@ -157,8 +157,8 @@ def _rows(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """`text` in Markdown: every punctuation mark stands for itself."""
-    return re.sub(r"([^\w\s,→])", r"\\\1", text)
+    """`text` in Markdown, on one line: every punctuation mark stands for itself."""
+    return re.sub(r"([^\w\s,→]|_)", r"\\\1", " ".join(text.split()))
 
 
 def _code(text: str) -> str:

@@ -434,6 +434,18 @@ def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_
     assert not undoing(walk).closed()
 
 
+def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_of_unknown_mentors() -> None:
+    walk = [
+        hop(row("q", "b"), row("p", "a"), "u0"),
+        hop(row("q", "a"), row("p", "b"), "u1"),
+        hop(row("q", "b"), row("r", "b"), "u2"),
+        hop(row("r", "a"), row("p", "a"), "u3"),
+    ]
+    once = undoing(walk).after(row("p", "x"))
+    assert undoing(walk).after(once) != once
+    assert not undoing(walk).closed()
+
+
 def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:
     chain = [hop(row(f"u{n}"), row(f"u{n + 1}")) for n in range(MOST_HOPS + 1)]
     assert undoing(reversed(chain[:-1])).closed()
@@ -465,6 +477,15 @@ def test_an_undo_whose_field_was_edited_is_a_conflict_although_another_s_change_
     assert effect.unmoved("u2", now.id, now) == CHANGED_ELSEWHERE
 
 
+def test_a_field_is_back_only_by_a_change_of_that_field() -> None:
+    # Between the two transfers somebody gave the batch from z to a, and now it is z's again.
+    effect = undoing([hop(row("a", "n"), row("b", "n"), "u2"), hop(row("z", "m"), row("z", "n"), "u1")])
+    now = effect.after(row("z", "n"))
+    assert now == row("z", "m")
+    assert effect.unmoved("u1", now.id, now) == ALREADY
+    assert effect.unmoved("u2", now.id, now) == CHANGED_ELSEWHERE
+
+
 def test_an_undo_that_another_one_went_on_from_is_back() -> None:
     effect = undoing([hop(row("b"), row("c"), "u2"), hop(row("a"), row("b"), "u1")])
     assert effect.after(row("c")) == row("a")
@@ -484,3 +505,10 @@ def test_undos_that_are_done_together_are_idempotent_on_any_row(
     assume(effect.closed())
     once = effect.after(now)
     assert effect.after(once) == once
+
+
+def test_an_event_that_changed_a_row_twice_is_back_only_if_both_changes_are() -> None:
+    effect = undoing([hop(row("a", "y"), row("a", "z")), hop(row("a", "y"), row("b", "y"))])
+    assert effect.unmoved("u", row("a").id, row("a", "y")) == ALREADY
+    assert effect.unmoved("u", row("a").id, row("a", "w")) == CHANGED_ELSEWHERE
+    assert effect.unmoved("u", row("a").id, row("x", "y")) == CHANGED_ELSEWHERE

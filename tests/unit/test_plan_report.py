@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ownership.contracts import PlanTold
 from ownership.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE, BatchId, Hop, Row
-from ownership.plan_report import COURSES, LINES, PlanReport, markdown, text
+from ownership.plan_report import COURSES, LINES, PlanReport, escaped, markdown, text
 from tests.unit.replay import row, rows, transfer
 
 AB = transfer(1, "a", "b")
@@ -215,3 +215,7 @@ def test_on_a_page_a_plan_is_a_table_and_no_id_is_mark_up() -> None:
     assert line.count(" | ") == 3
     assert r"\<b\>\*x\*\<\/b\>" in line
     assert r"\[b\]\(http\:\/\/x\)" in line
+
+
+def test_text_on_a_page_is_one_line_and_an_underscore_is_no_emphasis() -> None:
+    assert escaped("_a_\nb *c*") == r"\_a\_ b \*c\*"
