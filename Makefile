@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test bench lint lock clean
+.PHONY: help venv demo up down test browser bench lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +12,7 @@ STAMP := .venv/.complete
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-6s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## everything with a sample world and real events, until Ctrl-C
 	@$(BIN)/python -m local demo
@@ -25,6 +25,12 @@ down: ## end what `make up` started
 
 test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests/unit -k lanes" for some
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Bounded, and never a reason to fail: without it the tests in a browser say why they are skipped.
+browser: ## Debian's Chromium, in which `make test` looks at pages; installed if it is missing and this is root
+	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  timeout 300 sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium' >/dev/null; } || \
+	  echo "There is no /usr/bin/chromium, and it cannot be installed here: as root, apt-get install chromium."
 
 bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -407,6 +407,22 @@ class Platform:
         except NotFoundError:
             return
 
+    def as_written(self, batches: Iterable[Batch]) -> dict[str, tuple[Any, ...]]:
+        """Batches to the byte: each row with the time, each document with the number, of its last write."""
+        batches = list(batches)
+        select = self._prepare(
+            f"SELECT createdby, mentors, status, writetime(createdby) FROM {TABLE} "
+            "WHERE courseid = ? AND batchid = ?"
+        )
+        found = (
+            self.search.mget(index=BATCH_INDEX, ids=[b.batch_id for b in batches])["docs"] if batches else []
+        )
+        documents = [tuple(hit.get(name) for name in ("_version", "_seq_no", "_source")) for hit in found]
+        return {
+            b.batch_id: (self.session.execute(select, (b.course_id, b.batch_id)).one(), *document)
+            for b, document in zip(batches, documents, strict=True)
+        }
+
     def refresh(self) -> None:
         """Make every write to the two indexes visible to searches."""
         self.search.indices.refresh(index=[BATCH_INDEX, USER_INDEX])

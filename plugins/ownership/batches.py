@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import Any
 
+from ownership.chunks import chunks
 from ownership.errors import Unavailable
 from ownership.events import folded
 from ownership.plan import LIVE_STATUSES, BatchId
@@ -39,7 +39,7 @@ class BatchSearch:
         :raises Unavailable: on an outage or an answer out of contract.
         """
         found: dict[BatchId, frozenset[str]] = {}
-        for some in _chunks(sorted(user_ids), USERS_PER_SEARCH):
+        for some in chunks(sorted(user_ids), USERS_PER_SEARCH):
             for field in ("createdBy", "mentors"):
                 for users, batch in self._pages({field: some, "status": list(LIVE_STATUSES)}):
                     found[batch] = found.get(batch, frozenset()) | users
@@ -90,9 +90,3 @@ def owners(document: dict[str, Any]) -> frozenset[str]:
     creator, mentors = document.get("createdBy"), document.get("mentors")
     named = [creator, *(mentors if isinstance(mentors, list) else [mentors])]
     return frozenset(folded(u) for u in named if isinstance(u, str))
-
-
-def _chunks(items: list[str], size: int) -> Iterator[list[str]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk

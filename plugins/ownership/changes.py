@@ -18,15 +18,12 @@ from zlib import crc32
 
 from cassandra.query import UNSET_VALUE
 
-from ownership.cql import KEYS_PER_READ, Cql, Statement
-from ownership.open_list import chunks
+from ownership.cql import Cql, some_keys
 from ownership.plan import BatchId, Hop, Row, changed_role, role
 from ownership.schema import CHANGE
 
 ROWS_PER_BUCKET = 5000
 """Planned rows in one partition of `transfer_change`, about."""
-ROWS_PER_BATCH = 100
-"""Rows in one unlogged batch on one partition."""
 
 APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
 """What became of an image: the compare-and-set applied, did not, was another try's, cannot be
@@ -100,12 +97,12 @@ class Changes:
 
     def read(self, buckets: Mapping[str, int]) -> tuple[list[Planned], list[Image]]:
         """Plan rows and images of the events in `buckets` (mid -> number of buckets)."""
-        cql = f"SELECT * FROM {self._table} WHERE bucket = ? AND mid IN ?"
+        cql = f"SELECT * FROM {self._table} WHERE mid IN ? AND bucket = ?"
         mids_of: dict[int, list[str]] = defaultdict(list)
         for mid, n in sorted(buckets.items()):
             for b in range(max(n, 1)):
                 mids_of[b].append(mid)
-        reads = [(b, list(some)) for b, mids in mids_of.items() for some in chunks(mids, KEYS_PER_READ)]
+        reads = [some for b, mids in mids_of.items() for some in some_keys(mids, b)]
         planned: list[Planned] = []
         parts: dict[tuple[BatchId, UUID], list[tuple[Place, Any]]] = defaultdict(list)
         for rows in self._cql.select_each(cql, reads):
@@ -131,7 +128,7 @@ class Changes:
             "before_createdby, before_mentors, after_createdby, after_mentors, outcome) "
             "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        self._write((r.planned.place, (cql, _plan_values(r, users))) for r in planned)
+        self._cql.write((r.planned.place, (cql, _plan_values(r, users))) for r in planned)
 
     def record(self, images: Iterable[Image]) -> None:
         """Write images; durable when this returns, so the rows may be changed."""
@@ -141,7 +138,7 @@ class Changes:
             "row_before_createdby, row_before_mentors, row_after_createdby, row_after_mentors) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        self._write(
+        self._cql.write(
             (
                 at,
                 (
@@ -173,7 +170,7 @@ class Changes:
             "WHERE mid = ? AND bucket = ? AND courseid = ? AND batchid = ? AND claim_token = ? AND image = ?"
         )
         now = datetime.now(UTC)
-        self._write(
+        self._cql.write(
             (at, (cql, (outcome, now if outcome == APPLIED else None, *at, *i.id, i.token, i.uuid)))
             for i, outcome in outcomes
             for at, _ in i.hops
@@ -185,16 +182,9 @@ class Changes:
             f"UPDATE {self._table} SET outcome = ?, document_at = ? "
             "WHERE mid = ? AND bucket = ? AND courseid = ? AND batchid = ? AND claim_token = 0 AND image = ?"
         )
-        self._write(
+        self._cql.write(
             (p.place, (cql, (outcome, proven_at, *p.place, *p.id, _NO_IMAGE))) for p, outcome in outcomes
         )
-
-    def _write(self, rows: Iterable[tuple[Place, Statement]]) -> None:
-        """Plain writes in unlogged batches of one partition each."""
-        by_place: dict[Place, list[Statement]] = defaultdict(list)
-        for at, statement in rows:
-            by_place[at].append(statement)
-        self._cql.write_batches(some for rows in by_place.values() for some in chunks(rows, ROWS_PER_BATCH))
 
 
 def _plan_values(r: PlanRow, users: Mapping[str, frozenset[str]]) -> tuple[Any, ...]:

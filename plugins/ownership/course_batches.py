@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from ownership.chunks import chunks
 from ownership.cql import Cql, Statement
-from ownership.open_list import chunks
 from ownership.plan import BatchId, Row
 
 IDS_PER_READ = 100

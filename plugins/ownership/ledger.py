@@ -6,15 +6,14 @@ claim's token: a token lower than the row's, or a final state, is refused.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ownership.cql import KEYS_PER_READ, Cql, Statement
+from ownership.cql import Cql, Statement, some_keys
 from ownership.events import OrderKey, Transfer, folded
 from ownership.next_steps import next_conf
-from ownership.open_list import ROWS_PER_BATCH, Held, chunks
+from ownership.open_list import Held
 from ownership.options import PLAIN, Options
 from ownership.schema import BY_HOUR, BY_RUN, BY_USER, EVENT
 from ownership.states import (
@@ -117,9 +116,9 @@ class Ledger:
         """The events that exist among `mids`."""
         cql = f"SELECT * FROM {self._event} WHERE mid IN ?"
         # A rejected message may have megabytes: such rows are read one by one.
-        large = [[m] for m in mids if m.startswith("rejected:")]
-        small = chunks([m for m in mids if not m.startswith("rejected:")], KEYS_PER_READ)
-        answers = self._cql.select_each(cql, [(list(some),) for some in (*large, *small)])
+        large = [([m],) for m in mids if m.startswith("rejected:")]
+        small = some_keys(m for m in mids if not m.startswith("rejected:"))
+        answers = self._cql.select_each(cql, [*large, *small])
         return {r.mid: _event_row(r) for rows in answers for r in rows}
 
     def index(self, arrivals: Sequence[Arrival]) -> None:
@@ -132,16 +131,15 @@ class Ledger:
             f"INSERT INTO {self._by_user} (user_id, t, kafka_partition, kafka_offset, mid, from_user, to_user) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)"
         )
-        of_partition: dict[tuple[str, object], list[Statement]] = defaultdict(list)
+        statements: list[tuple[tuple[str, object], Statement]] = []
         for a in arrivals:
             o = a.origin
             key = a.transfer.key if a.transfer else OrderKey(o.kafka_ms, o.partition, o.offset, a.mid)
             at = o.kafka_ms // HOUR_MS
-            of_partition[hour, at].append((hour, (at, *key, o.kafka_ms)))
+            statements.append(((hour, at), (hour, (at, *key, o.kafka_ms))))
             if e := a.transfer:
-                for u in e.users:
-                    of_partition[user, u].append((user, (u, *key, e.from_user, e.to_user)))
-        self._cql.write_batches(b for some in of_partition.values() for b in chunks(some, ROWS_PER_BATCH))
+                statements += [((user, u), (user, (u, *key, e.from_user, e.to_user))) for u in e.users]
+        self._cql.write(statements)
 
     def insert(self, arrivals: Sequence[Arrival]) -> dict[str, EventRow]:
         """Insert the events that do not exist. Returns, by mid, those that did exist."""
@@ -198,9 +196,7 @@ class Ledger:
         todo, seen = set(users), set[str]()
         while todo:
             seen |= todo
-            rows = self._cql.select_each(
-                cql, [(list(some), *first) for some in chunks(sorted(todo), KEYS_PER_READ)]
-            )
+            rows = self._cql.select_each(cql, some_keys(sorted(todo), *first))
             mids = {r.mid for some in rows for r in some} - own - set(found)
             completed = {m: e for m, e in self.read(mids).items() if e.state == COMPLETED}
             found |= completed
@@ -224,9 +220,7 @@ class Ledger:
         Only those not proven a second time: the index may not show yet what they gave.
         """
         cql = f"SELECT mid, to_user FROM {self._by_user} WHERE user_id IN ? AND t >= ?"
-        rows = self._cql.select_each(
-            cql, [(list(some), since_ms) for some in chunks(sorted(users), KEYS_PER_READ)]
-        )
+        rows = self._cql.select_each(cql, some_keys(sorted(users), since_ms))
         mids = {r.mid for some in rows for r in some if folded(r.to_user) in users}
         return [e for e in self.read(mids).values() if e.state == COMPLETED and e.reproved_at is None]
 
@@ -245,7 +239,7 @@ class Ledger:
     def note_run(self, run_id: str, mids: Collection[str]) -> None:
         """List `mids` under the run that plans them."""
         cql = f"INSERT INTO {self._by_run} (run_id, mid) VALUES (?, ?)"
-        self._cql.write_batches(chunks([(cql, (run_id, mid)) for mid in mids], ROWS_PER_BATCH))
+        self._cql.write((run_id, (cql, (run_id, mid))) for mid in mids)
 
     def of_run(self, run_id: str) -> list[str]:
         """Mids of the events that a run planned; another run may have completed them."""

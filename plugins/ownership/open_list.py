@@ -7,10 +7,11 @@ holder whose claim was taken over can no longer write.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from ownership.chunks import chunks
 from ownership.cql import Conditional, Cql, Statement
 from ownership.errors import Unavailable
 from ownership.events import OrderKey, Transfer
@@ -294,12 +295,6 @@ class OpenList:
 
     def _batch(self, statements: list[Statement]) -> Conditional:
         return self._cql.conditional_batch(statements)
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive parts of at most `size` items."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _bound(key: OrderKey) -> tuple[object, ...]:

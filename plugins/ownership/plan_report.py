@@ -105,7 +105,7 @@ def text(plan: PlanTold) -> str:
     lines = [
         f"{plan.state}: {plan.mid}, {plan.from_user} → {plan.to_user}: {_size(plan)}; digest {plan.digest}"
     ]
-    lines += [f"  {name + ':':<10} {_counts(counts)}" for name, counts in _counted(plan)]
+    lines += [f"  {name + ':':<10} {counts}" for name, counts in _counted(plan)]
     lines += _lines("first rows, before → after:", plan.first)
     lines += _lines("would not change:", plan.first_conflicts)
     if plan.next_conf:
@@ -116,7 +116,7 @@ def text(plan: PlanTold) -> str:
 def markdown(plan: PlanTold) -> str:
     """The same for a page. Ids come from outside: none of their characters is mark-up."""
     parts = [f"**{_size(plan)}.** Digest {_code(plan.digest)} of {_code(plan.mid)}."]
-    parts += [f"{name.capitalize()}: {escaped(_counts(counts))}" for name, counts in _counted(plan)]
+    parts += [f"{name.capitalize()}: {escaped(counts)}" for name, counts in _counted(plan)]
     parts += _rows("First rows", plan.first)
     parts += _rows("Would not change", plan.first_conflicts)
     if plan.next_conf:
@@ -128,9 +128,10 @@ def _size(plan: PlanTold) -> str:
     return f"{plan.batches} batches would change, {plan.conflicts} would not"
 
 
-def _counted(plan: PlanTold) -> list[tuple[str, dict[str, int]]]:
-    others = {"others": plan.more_courses} if plan.more_courses else {}
-    return [(n, c) for n, c in (("by role", plan.roles), ("by course", plan.courses | others)) if c]
+def _counted(plan: PlanTold) -> list[tuple[str, str]]:
+    more = f", others {plan.more_courses}" if plan.more_courses else ""
+    told = (("by role", _counts(plan.roles)), ("by course", _counts(plan.courses) + more))
+    return [(name, counts) for name, counts in told if counts]
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -20,9 +20,9 @@ from elasticsearch import (
 )
 
 from ownership.batches import Owners, owners
+from ownership.chunks import chunks
 from ownership.errors import SettingsError, Unavailable
 from ownership.events import folded
-from ownership.open_list import chunks
 from ownership.plan import LIVE_STATUSES, BatchId
 
 PART = "Elasticsearch"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from local.schema import BATCH_INDEX
+from local.airflow import token
 from local.stack import Stack
 from local.world import Batch, Platform
 
@@ -48,9 +48,7 @@ class Airflow:
     def opened(cls, stack: Stack) -> Iterator[Self]:
         """Logged in, for the main DAG."""
         a = stack.addresses
-        login = {"username": a.airflow_user, "password": a.airflow_password}
-        token = httpx.post(f"{a.airflow}/auth/token", json=login, timeout=30).json()["access_token"]
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token(a.airflow, a.airflow_user, a.airflow_password)}"}
         with httpx.Client(base_url=f"{a.airflow}/api/v2", headers=headers, timeout=30) as http:
             yield cls(stack, http)
 
@@ -144,6 +142,16 @@ class Airflow:
             server.restart()
 
     @contextmanager
+    def userorg_fails(self, user: str) -> Iterator[None]:
+        """User-Org answers 503 for one user meanwhile."""
+        url = f"{self.stack.addresses.userorg}/_faults"
+        self.http.put(url, json={"mode": "503", "user": user}).raise_for_status()
+        try:
+            yield
+        finally:
+            self.http.delete(url)
+
+    @contextmanager
     def settings(self, **changed: Any) -> Iterator[None]:
         """Other settings meanwhile, by their names with ``_`` in place of the dots."""
         before = self.http.get(SETTINGS).json()["value"]
@@ -228,19 +236,6 @@ class Story:
     def state(self, mid: str) -> str | None:
         """An event's state in the ledger."""
         return self.event(mid).get("state")
-
-    def snapshot(self, batches: list[Batch]) -> list[tuple[Any, ...]]:
-        """Each row with the time, each document with the number, of its last write."""
-        written: list[tuple[Any, ...]] = []
-        for b in batches:
-            row = self.platform.session.execute(
-                "SELECT createdby, mentors, status, writetime(createdby) AS at "
-                "FROM sunbird_courses.course_batch WHERE courseid = %s AND batchid = %s",
-                (b.course_id, b.batch_id),
-            ).one()
-            document = self.platform.search.get(index=BATCH_INDEX, id=b.batch_id)
-            written.append((*row.values(), document["_version"], document["_seq_no"], document["_source"]))
-        return written
 
     def completed(self, *mids: str, seconds: float = 90) -> None:
         """Wait until all of `mids` are completed."""

@@ -91,7 +91,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
     a, b, c, d, e = users
     of_a, of_b, of_d = story.batches(a, 3, "a"), story.batches(b, 1, "b"), story.batches(d, 2, "d")
     batches = [*of_a, *of_b, *of_d]
-    before = story.snapshot(batches)
+    before = story.platform.as_written(batches)
     hours = [hours_ago(61), hours_ago(60)]
 
     with airflow.down("userorg"):
@@ -113,7 +113,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
         early = airflow.trigger()
         until("User-Org is missed", lambda: misses(airflow, early, "userorg"))
         assert [story.state(mid) for mid in mids] == [None] * 3
-        assert story.snapshot(batches) == before
+        assert story.platform.as_written(batches) == before
 
     airflow.backfill(*hours, "--reprocess-behavior", "failed")
 
@@ -132,7 +132,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
 
     # Once more, the hours that succeeded: nothing is left to do, and nothing is done.
     airflow.ended(early)
-    trail, moved = images(story, mids), story.snapshot(batches)
+    trail, moved = images(story, mids), story.platform.as_written(batches)
     airflow.backfill(*hours, "--reprocess-behavior", "completed")
 
     assert runs_of(airflow, hours) == runs
@@ -142,5 +142,5 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
         pulled = airflow.xcom(run, "pull_transfer_events", "pulled")
         assert (pulled["received"], pulled["claimed"], pulled["follow_ups"]) == (0, 0, 0)
     assert images(story, mids) == trail
-    assert story.snapshot(batches) == moved
+    assert story.platform.as_written(batches) == moved
     assert events_of(story, users) == set(mids)

@@ -11,8 +11,11 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from local.screenshots import ARGUMENTS, CHROMIUM, log_in
 
+# Only where there is no browser, which is no Python package and needs root to be installed. CI installs it first
+# (.ci/run), and everything but the looks of the pages is tested through the REST API, in test_form.py and
+# test_approval.py, without one.
 pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; apt-get install chromium"
+    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make browser` installs it (as root)"
 )
 WAIT_MS = 30_000
 
@@ -54,7 +57,7 @@ def the_new_run(airflow: Airflow, before: set[str]) -> str:
 def test_the_form_opens_with_its_fields_and_starts_a_dry_run(airflow: Airflow, story: Story, page: Page):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
-    before = story.snapshot(batches)
+    before = story.platform.as_written(batches)
     known = {r["dag_run_id"] for r in airflow.runs()}
     opened_form(page, airflow, DAG)
 
@@ -69,7 +72,7 @@ def test_the_form_opens_with_its_fields_and_starts_a_dry_run(airflow: Airflow, s
     conf = airflow.run(run_id)["conf"]
     assert (conf["from_user"], conf["to_user"], conf["dry_run"]) == (old, new, True)
     assert story.state(f"manual:{run_id}:0") == "rehearsed"
-    assert story.snapshot(batches) == before
+    assert story.platform.as_written(batches) == before
 
 
 def test_the_undo_s_form_opens_with_a_dry_run_chosen(airflow: Airflow, page: Page):

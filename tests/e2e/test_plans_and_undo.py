@@ -19,12 +19,12 @@ def test_a_dry_run_changes_neither_store_and_its_plan_is_applied_by_its_digest(
 ):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 3)
-    before = story.snapshot(batches)
+    before = story.platform.as_written(batches)
 
     run_id, summary = airflow.done(form(old, new, dry_run=True))
 
     (plan,) = summary["plans"]
-    assert story.snapshot(batches) == before
+    assert story.platform.as_written(batches) == before
     assert summary["events"] == {"rehearsed": 1}
     assert (plan["batches"], plan["roles"], plan["conflicts"]) == (3, {"created": 3}, 0)
     assert len(plan["first"]) == 3
@@ -49,7 +49,7 @@ def test_a_plan_is_refused_with_the_rows_that_have_changed_since(airflow: Airflo
     changed = batches[0]
     story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)
     story.platform.put_document(changed.batch_id, createdBy=other)
-    before = story.snapshot(batches)
+    before = story.platform.as_written(batches)
 
     run_id = airflow.trigger({"execute_plan": plan["mid"], "digest": plan["digest"]})
 
@@ -58,7 +58,7 @@ def test_a_plan_is_refused_with_the_rows_that_have_changed_since(airflow: Airflo
     assert f"batch {changed.batch_id} of course {changed.course_id} was created by {old}" in why
     assert f"and is created by {other}" in why
     assert "no longer holds" in airflow.log(run_id, "verdict")
-    assert story.snapshot(batches) == before
+    assert story.platform.as_written(batches) == before
     assert story.state(f"execute:{run_id}") == "declined"
 
 
@@ -72,13 +72,13 @@ def test_an_undo_is_a_dry_run_unless_it_is_told_otherwise_and_gives_the_batches_
     story.platform.emit(event)
     story.completed(event["mid"])
     until("the claim is free", lambda: airflow.ended(str(story.event(event["mid"])["run_id"])))
-    before = story.snapshot(batches)
+    before = story.platform.as_written(batches)
 
     rehearsed, summary = undo.done({"mids": [event["mid"]]})
 
     (plan,) = summary["plans"]
     assert (plan["mid"], plan["batches"]) == (f"undo:{rehearsed}:0", 3)
-    assert story.snapshot(batches) == before
+    assert story.platform.as_written(batches) == before
 
     run_id, summary = undo.done({"mids": [event["mid"]], "dry_run": False, "reason": "wrong person"})
 
@@ -166,15 +166,11 @@ def test_a_failed_event_is_redriven_after_an_outage_with_the_conf_that_its_row_h
 ):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
-    fault = f"{airflow.stack.addresses.userorg}/_faults"
-    airflow.http.put(fault, json={"mode": "503", "user": old})
-    try:
+    with airflow.userorg_fails(old):
         event = story.platform.event(old, new, ORGANISATION)
         story.platform.emit(event)
         until("it fails", lambda: story.state(event["mid"]) == "failed", seconds=120)
         conf = json.loads(story.event(event["mid"])["next_conf"])
-    finally:
-        airflow.http.delete(fault)
 
     assert conf == {"redrive": {"mids": [event["mid"]]}}
     run_id = airflow.trigger(conf)
@@ -188,9 +184,7 @@ def test_a_failed_event_is_redriven_after_an_outage_with_the_conf_that_its_row_h
 def test_abandoning_an_event_names_what_it_blocked_and_that_goes_on(airflow: Airflow, story: Story):
     a, b, c = (story.user(letter) for letter in "abc")
     batches = story.batches(b, 2)
-    fault = f"{airflow.stack.addresses.userorg}/_faults"
-    airflow.http.put(fault, json={"mode": "503", "user": a})
-    try:
+    with airflow.userorg_fails(a):
         stuck = story.platform.event(a, b, ORGANISATION)
         story.platform.emit(stuck)
         until("it fails", lambda: story.state(stuck["mid"]) == "failed", seconds=120)
@@ -200,8 +194,6 @@ def test_abandoning_an_event_names_what_it_blocked_and_that_goes_on(airflow: Air
 
         run_id = airflow.trigger({"abandon": {"mids": [stuck["mid"]], "reason": "nobody knows A"}})
         assert airflow.ended(run_id) in ("success", "failed")
-    finally:
-        airflow.http.delete(fault)
 
     told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["told"]
     assert told == {stuck["mid"]: f"was abandoned; it blocked {blocked['mid']}"}

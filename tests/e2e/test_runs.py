@@ -82,9 +82,7 @@ def test_a_manual_run_says_which_open_event_blocks_its_own_and_both_complete_in_
     a, b, c = (story.user(letter) for letter in "abc")
     batches = story.batches(a, 2)
     first = story.platform.event(a, b, ORGANISATION)
-    fault = f"{airflow.stack.addresses.userorg}/_faults"
-    airflow.http.put(fault, json={"mode": "503", "user": a})
-    try:
+    with airflow.userorg_fails(a):
         story.platform.emit(first)
         until("the first event fails", lambda: story.state(first["mid"]) == "failed")
 
@@ -94,8 +92,6 @@ def test_a_manual_run_says_which_open_event_blocks_its_own_and_both_complete_in_
         told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["waits"]
         assert told[f"manual:{run_id}:0"] == f"waits for {first['mid']}"
         assert story.state(f"manual:{run_id}:0") == "received"
-    finally:
-        airflow.http.delete(fault)
 
     story.completed(first["mid"], f"manual:{run_id}:0")
     assert story.owners(batches) == {(c, c)}
@@ -104,15 +100,11 @@ def test_a_manual_run_says_which_open_event_blocks_its_own_and_both_complete_in_
 def test_a_failing_user_service_is_retried_and_the_transfer_completes(airflow: Airflow, story: Story):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
-    fault = f"{airflow.stack.addresses.userorg}/_faults"
-    airflow.http.put(fault, json={"mode": "503", "user": old})
-    try:
+    with airflow.userorg_fails(old):
         run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
         mid = f"manual:{run_id}:0"
         until("the event is seen to fail", lambda: story.state(mid) == "failed")
         assert story.owners(batches) == {(old, old)}
-    finally:
-        airflow.http.delete(fault)
 
     story.completed(mid)
 

@@ -98,11 +98,11 @@ def test_a_dry_run_tells_its_plan_and_leaves_both_stores_as_they_were(world: Wor
     elsewhere = world.batch(created_by=a)
     world.edit(elsewhere, createdby=c)
     world.hidden.add(elsewhere.batch_id)
-    before = world.snapshot([*batches, elsewhere])
+    before = world.platform.as_written([*batches, elsewhere])
 
     mid, plan = _dry_run(world, a, b, reason="rehearsal")
 
-    assert world.snapshot([*batches, elsewhere]) == before
+    assert world.platform.as_written([*batches, elsewhere]) == before
     event = world.read(mid)
     assert (event.state, event.request_reason, event.requested_by) == ("rehearsed", "rehearsal", "tester")
     assert event.counts == {"moved": 10, "changed_elsewhere": 1}
@@ -182,7 +182,7 @@ def test_a_plan_is_refused_when_rows_have_changed_since(world: World, change: st
     world.hidden.add(first.batch_id)
 
     run = world.run().pull(execute_plan=mid, digest=plan.digest)
-    before = world.snapshot([first, second])
+    before = world.platform.as_written([first, second])
     summary = run.finish()
 
     new = f"execute:{run.run_id}"
@@ -190,7 +190,7 @@ def test_a_plan_is_refused_when_rows_have_changed_since(world: World, change: st
     assert f"the plan of {mid} no longer holds: " in summary.failures[new]
     assert said in summary.failures[new]
     assert world.state(new) == "declined"
-    assert world.snapshot([first, second]) == before
+    assert world.platform.as_written([first, second]) == before
 
 
 def test_a_batch_that_appears_while_a_plan_is_executed_is_not_in_it(world: World) -> None:

@@ -47,12 +47,12 @@ def test_an_undo_is_a_dry_run_at_first_and_its_plan_can_be_executed(world: World
     world.whole_run()
     world.edit(batches[0], createdby=c)
     world.platform.put_document(batches[0].batch_id, createdBy=c)
-    before = world.snapshot(batches)
+    before = world.platform.as_written(batches)
 
     run, summary = world.undo(mid, dry_run=True)
 
     (plan,) = summary.plans
-    assert world.snapshot(batches) == before
+    assert world.platform.as_written(batches) == before
     assert run.pulled.told == {mid: f"is rehearsed as {plan.mid}"}
     assert (plan.batches, plan.conflicts) == (2, 1)
     assert {(line.before, line.after) for line in plan.first} == {(f"created by {b}", f"created by {a}")}
@@ -106,13 +106,13 @@ def test_an_undo_twice_changes_nothing_more(world: World) -> None:
     mid = world.transfer(a, b)
     world.whole_run()
     world.undo(mid)
-    before = world.snapshot(batches)
+    before = world.platform.as_written(batches)
 
     run, summary = world.undo(mid)
 
     assert summary.events == {"completed": 1}
     assert set(world.outcomes(f"undo:{run.run_id}:0").values()) == {"already"}
-    assert world.snapshot(batches) == before
+    assert world.platform.as_written(batches) == before
 
 
 def test_undoing_an_undo_gives_the_transfer_again(world: World) -> None:

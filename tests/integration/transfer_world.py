@@ -138,26 +138,6 @@ class World:
         """The conf of a run by hand."""
         return {"from_user": from_user, "to_user": to_user, "organisation_id": ORGANISATION, **fields}
 
-    def snapshot(self, batches: Sequence[Batch]) -> dict[str, Any]:
-        """Rows with their write times, and documents with their versions: byte for byte."""
-        found: dict[str, Any] = {}
-        for b in batches:
-            row = self.job.parts.cql.select(
-                f"SELECT createdby, mentors, status, writetime(createdby) AS written FROM "
-                f"{self.job.settings.keyspace}.course_batch WHERE courseid = ? AND batchid = ?",
-                (b.course_id, b.batch_id),
-            )
-            document = self.job.client.options(ignore_status=404).get(
-                index=self.job.settings.course_batch_index, id=b.batch_id
-            )
-            found[b.batch_id] = (
-                [tuple(r) for r in row],
-                document.get("_version"),
-                document.get("_seq_no"),
-                document.get("_source"),
-            )
-        return found
-
     def state(self, mid: str) -> str:
         """An event's state."""
         return self.read(mid).state

@@ -422,28 +422,38 @@ def test_undos_of_which_a_second_try_would_do_more_are_not_done_in_one_go() -> N
     assert not undoing(walk).closed()
 
 
-def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_of_somebody_unknown() -> None:
-    walk = [
-        hop(row("b", "q"), row("a", "p"), "u0"),
-        hop(row("a", "q"), row("b", "p"), "u1"),
-        hop(row("b", "q"), row("b", "pq"), "u2"),
-        hop(row("a", "pq"), row("a", "p"), "u3"),
-    ]
-    once = undoing(walk).after(row("x", "p"))
-    assert undoing(walk).after(once) != once
-    assert not undoing(walk).closed()
-
-
-def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_of_unknown_mentors() -> None:
-    walk = [
-        hop(row("q", "b"), row("p", "a"), "u0"),
-        hop(row("q", "a"), row("p", "b"), "u1"),
-        hop(row("q", "b"), row("r", "b"), "u2"),
-        hop(row("r", "a"), row("p", "a"), "u3"),
-    ]
-    once = undoing(walk).after(row("p", "x"))
-    assert undoing(walk).after(once) != once
-    assert not undoing(walk).closed()
+@pytest.mark.parametrize(
+    ("walk", "now"),
+    [
+        pytest.param(
+            [
+                (row("b", "q"), row("a", "p")),
+                (row("a", "q"), row("b", "p")),
+                (row("b", "q"), row("b", "pq")),
+                (row("a", "pq"), row("a", "p")),
+            ],
+            row("x", "p"),
+            id="an unknown creator",
+        ),
+        pytest.param(
+            [
+                (row("q", "b"), row("p", "a")),
+                (row("q", "a"), row("p", "b")),
+                (row("q", "b"), row("r", "b")),
+                (row("r", "a"), row("p", "a")),
+            ],
+            row("p", "x"),
+            id="unknown mentors",
+        ),
+    ],
+)
+def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_that_none_of_them_knows(
+    walk: list[tuple[Row, Row]], now: Row
+) -> None:
+    effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(walk))
+    once = effect.after(now)
+    assert effect.after(once) != once
+    assert not effect.closed()
 
 
 def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:

@@ -12,13 +12,14 @@ import structlog
 
 from ownership.batches import Owners, WindowExceeded
 from ownership.changes import Place, PlanRow, buckets_for, place
+from ownership.chunks import chunks
 from ownership.contracts import Phase, Slice, Work, packed
 from ownership.effects import undoing
 from ownership.errors import Transient, Unavailable
 from ownership.events import Transfer
 from ownership.lanes import WHOLE, Kind, fold, lanes, phase, sources
 from ownership.ledger import VALID, EventRow
-from ownership.open_list import Held, chunks
+from ownership.open_list import Held
 from ownership.parts import Parts, now_ms
 from ownership.plan import MOVED, BatchId, Hop, Row
 from ownership.plan_report import PlanReport

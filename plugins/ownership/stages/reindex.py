@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import structlog
 
 from ownership.changes import Image, Planned, PlanRow
+from ownership.chunks import chunks
 from ownership.contracts import Phase, Work
 from ownership.errors import Incomplete
-from ownership.open_list import Held, chunks
+from ownership.open_list import Held
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.search_index import Document

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Collection, Sequence
 
 from ownership.changes import IN_DOUBT, LATE
+from ownership.chunks import chunks
 from ownership.events import MOST_FOLLOW_UPS
 from ownership.inbox import Inbox
 from ownership.ledger import HOUR_MS, EventRow
-from ownership.open_list import chunks
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row, applied
 from ownership.states import COMPLETED, FINAL_STATES

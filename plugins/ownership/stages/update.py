@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from ownership.changes import APPLIED, IN_DOUBT, LATE, REFUSED, SUPERSEDED, Image, new_image
+from ownership.chunks import chunks
 from ownership.contracts import Work
 from ownership.errors import TakenOver, Transient
-from ownership.open_list import chunks
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.stages.working import Working
