@@ -23,7 +23,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -271,6 +271,43 @@ class Search:
         return content
 
 
+class UserReads:
+    """Documents of users, those that are asked for at the same time in one request.
+
+    The real service has a database and a machine of its own; on this one a request to Elasticsearch for each
+    user would cost more than the job's own work.
+    """
+
+    def __init__(self, search: Callable[[], Search]) -> None:
+        """`search` is asked for at the first read: it exists once the service has started."""
+        self._search = search
+        self._wanted: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def read(self, user_id: str) -> dict[str, Any]:
+        """The answer about one user, as `_mget` gives it. Raises SearchUnavailable."""
+        answer = self._wanted.get(user_id)
+        if answer is None:
+            answer = self._wanted[user_id] = asyncio.get_running_loop().create_future()
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read_all())
+        return await asyncio.shield(answer)
+
+    async def _read_all(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, {}
+            try:
+                # By body, not by path: an id may hold anything.
+                docs = (await self._search().post("/user/_mget", {"ids": list(wanted)}))["docs"]
+            except SearchUnavailable as error:
+                for answer in wanted.values():
+                    answer.set_exception(error)
+            else:
+                for answer, doc in zip(wanted.values(), docs, strict=True):
+                    answer.set_result(doc)
+        self._reading = None
+
+
 # --- LMS: batch search ------------------------------------------------------------------------------------
 
 
@@ -382,6 +419,7 @@ def lms_app(elasticsearch: str) -> FastAPI:
 def userorg_app(elasticsearch: str) -> FastAPI:
     """User-Org: `GET /private/user/v1/read/{userId}` over the index `user`."""
     service = _Service("User-Org stand-in", elasticsearch)
+    users = UserReads(lambda: service.search)
 
     # `:path`, because a user id may hold an (encoded) slash.
     @service.app.get(USER_READ_PATH + "{user_id:path}")
@@ -393,8 +431,7 @@ def userorg_app(elasticsearch: str) -> FastAPI:
         if not user_id:
             return _client_error(USER_READ_ID, BadRequest("the path must end in a user id"))
         try:
-            # By body, not by path: an id may hold anything.
-            found = (await service.search.post("/user/_mget", {"ids": [user_id.lower()]}))["docs"][0]
+            found = await users.read(user_id.lower())
             if "error" in found:
                 raise SearchUnavailable(  # noqa: TRY301
                     f"Elasticsearch: {found['error'].get('reason')}"

@@ -225,9 +225,9 @@ def opened_job(
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
         }
-        topic, letters = (Topic(Consumer(consumer), name) for name in (given.input_topic, given.failed_topic))
+        topic = Topic(Consumer(consumer), given.input_topic)
         stack.callback(topic.close)
-        stack.callback(letters.close)
+        letters = topic.beside(given.failed_topic)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
         inbox = Inbox(
             parts.ledger, parts.open_list, dead, retention_ms=given.retention_days * 24 * 3600 * 1000

@@ -12,6 +12,7 @@ from airflow.providers.apache.cassandra.hooks.cassandra import CassandraHook as 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 from airflow.providers.elasticsearch.hooks.elasticsearch import ElasticsearchPythonHook
 from airflow.sdk import BaseHook, Connection, Variable
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError
 from cassandra import ConsistencyLevel, DriverException
 from cassandra.auth import PlainTextAuthProvider
@@ -35,19 +36,24 @@ CASSANDRA = "cassandra_default"
 ELASTICSEARCH = "elasticsearch_default"
 LMS = "lms_default"
 USERORG = "userorg_default"
+SLOTS_PER_SLICE = 4
+"""Slots of the executor for each slice of a run: with more slices their processes are in each other's way
+(measured on 2 cores with 8 slots, docs/performance.md), and other runs and DAGs need slots, too."""
 
 T = TypeVar("T")
 
 
 def load_settings() -> Settings:
-    """The settings as they are now.
+    """The settings as they are now, with the executor's share where they follow it.
 
     :raises SettingsError: naming what is unknown or wrong.
     """
     try:
-        return Settings.parse(Variable.get(VARIABLE, default=None))
+        settings = Settings.parse(Variable.get(VARIABLE, default=None))
     except AirflowRuntimeError as e:
         raise SettingsError(f"Variable '{VARIABLE}' cannot be read: {e}") from None
+    share = max(1, conf.getint("core", "parallelism") // SLOTS_PER_SLICE)
+    return settings if settings.parallelism else settings.model_copy(update={"parallelism": share})
 
 
 def connection(conn_id: str) -> Connection:
@@ -160,8 +166,8 @@ class KafkaHook(KafkaBaseHook):
                 f"Connection '{self.kafka_config_id}': {e} Set it in the connection's extra."
             ) from None
 
-    def topic(self, name: str | None = None) -> Topic:
-        """The input topic (or another one), read for the consumer group of the settings."""
+    def topic(self) -> Topic:
+        """The input topic, read for the consumer group of the settings."""
         config = {
             **self.config(),
             "group.id": self._settings.group_id,
@@ -171,7 +177,7 @@ class KafkaHook(KafkaBaseHook):
             "allow.auto.create.topics": False,
             "enable.partition.eof": False,
         }
-        return Topic(_client(lambda: Consumer(config)), name or self._settings.input_topic)
+        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic)
 
     def dead_letters(self) -> DeadLetters:
         """The dead-letter topic, acknowledged by all in-sync replicas."""
@@ -309,13 +315,12 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
 
 def _opened_kafka(stack: ExitStack, settings: Settings) -> tuple[Topic, Topic, DeadLetters]:
     kafka = KafkaHook(settings)
-    topic, letters = kafka.topic(), kafka.topic(settings.failed_topic)
+    topic = kafka.topic()
     stack.callback(topic.close)
-    stack.callback(letters.close)
-    topic.partitions()
-    rejects = kafka.dead_letters()
-    rejects.check()
-    return topic, letters, rejects
+    letters = topic.beside(settings.failed_topic)
+    for each in (topic, letters):
+        each.partitions()
+    return topic, letters, kafka.dead_letters()
 
 
 def _reachable(conn_id: str, url: str) -> None:

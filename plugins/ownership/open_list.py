@@ -219,15 +219,17 @@ class OpenList:
             taken += [Held(r.transfer, token) for r in some]
         return taken
 
-    def held(self, events: Sequence[Held]) -> list[Held]:
-        """Those of `events` whose rows still carry their token and are not done.
+    def held(self, events: Sequence[Held]) -> dict[str, OpenRow]:
+        """By mid, the rows of those `events` that still carry their token and are not done.
 
         Read at quorum: a claim is committed at quorum before its holder acts on it.
         """
-        tokens = {
-            key: (row.token, row.done) for key, row in self._rows(e.transfer.key for e in events).items()
+        tokens = {e.transfer.key: e.token for e in events}
+        return {
+            key.mid: row
+            for key, row in self._rows(tokens).items()
+            if row.token == tokens[key] and not row.done
         }
-        return [e for e in events if tokens.get(e.transfer.key) == (e.token, False)]
 
     def renew(self, events: Sequence[Held], *, run_id: str, until_ms: int) -> None:
         """Set how long the claim lives on, where it still is the caller's."""

@@ -86,11 +86,14 @@ class Settings(BaseModel):
         ge=0,
         le=256,
         alias="user.ownership.transfer.parallelism",
-        description="Mapped instances of a stage that run at once. 0 follows the executor "
-        "(`[core] parallelism`); 1 is what the old job did. Order does not depend on it.",
+        description="Slices of a run. 0 follows the executor: a quarter of `[core] parallelism`; "
+        "1 is what the old job did. Order does not depend on it.",
     )
     max_mapped: int = Field(
-        16, ge=1, le=256, description="Most slices a run is cut into; more lanes than that are packed."
+        16,
+        ge=1,
+        le=256,
+        description="Most slices of a run, whatever the executor has; more lanes are packed.",
     )
     max_events: int = Field(
         5000, ge=1, le=20_000, description="Most events that one run claims; the rest waits for the next."

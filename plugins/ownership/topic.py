@@ -80,6 +80,10 @@ class Topic:
         self._consumer = consumer
         self.name = name
 
+    def beside(self, name: str) -> Topic:
+        """Another topic over the same client, for the same consumer group; closed with this one."""
+        return Topic(self._consumer, name)
+
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
@@ -275,16 +279,6 @@ class DeadLetters:
         if not outcome:
             raise Unavailable(PART, f"dead letter for '{self.name}' not acknowledged within {SECONDS:.0f} s")
         return outcome[0]
-
-    def check(self) -> None:
-        """Verify that the topic is there.
-
-        :raises SettingsError: if it is not.
-        """
-        with _KafkaErrors(self.name):
-            metadata = self._producer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
-            if metadata is None or metadata.error is not None:
-                raise _no_topic(self.name)
 
 
 class _KafkaErrors:

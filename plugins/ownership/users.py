@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -58,12 +58,12 @@ class Users:
             raise Unavailable(self._service.name, "answers with another user than the one asked for")
         return User(user_id, organisation)
 
-    def read_all(self, user_ids: Collection[str]) -> dict[str, Lookup]:
+    def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         """Look many users up concurrently; an outage is the result of the users it concerns."""
         ids = sorted(user_ids)
-        found = dict(zip(ids, concurrently(self.read, ids), strict=True))
-        self.answered += sum(not isinstance(f, Unavailable) for f in found.values())
-        return found
+        for user_id, found in zip(ids, concurrently(self.read, ids), strict=True):
+            self.answered += not isinstance(found, Unavailable)
+            yield user_id, found
 
 
 def _says_unknown(answer: Answer) -> bool:

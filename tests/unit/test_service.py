@@ -182,7 +182,7 @@ def test_an_outage_of_one_item_is_its_own_result_and_order_is_kept() -> None:
             raise Unavailable("x", n)
         return n * 10
 
-    found = concurrently(read, range(40))
+    found = list(concurrently(read, range(40)))
     assert [f if isinstance(f, int) else str(f) for f in found] == [
         f"x unavailable: {n}" if n % 3 == 0 else n * 10 for n in range(40)
     ]
@@ -190,7 +190,7 @@ def test_an_outage_of_one_item_is_its_own_result_and_order_is_kept() -> None:
 
 def test_any_other_error_of_an_item_is_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
-        concurrently(lambda n: 1 / n, [1, 0])
+        list(concurrently(lambda n: 1 / n, [1, 0]))
 
 
 @pytest.mark.parametrize(

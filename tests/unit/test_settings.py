@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ownership.errors import SettingsError
+from ownership.hooks import load_settings
 from ownership.settings import VARIABLE, Settings
 from tests.unit.test_events import json_values
 
@@ -157,3 +158,24 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, f in Settings.model_fields.items() if not f.description] == []
+
+
+@pytest.mark.parametrize(
+    ("slots", "wanted", "slices"),
+    [
+        pytest.param("8", 0, 2, id="two slices for eight slots"),
+        pytest.param("32", 0, 8, id="Airflow's own default"),
+        pytest.param("1", 0, 1, id="never less than one"),
+        pytest.param("8", 5, 5, id="what is set is not touched"),
+    ],
+)
+def test_the_number_of_slices_follows_the_executor_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, slots: str, wanted: int, slices: int
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", slots)
+    monkeypatch.setenv(
+        "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"user.ownership.transfer.parallelism": wanted})
+    )
+    settings = load_settings()
+    assert settings.parallelism == slices
+    assert settings.max_mapped == 16

@@ -130,7 +130,7 @@ def test_many_users_are_read_each_with_its_own_outcome(server: Server, users: Us
         return (404, refusal("RESOURCE_NOT_FOUND")) if user.startswith("no") else (200, known(user))
 
     server.answer = answer
-    found = users.read_all({"A", "B", "no-1", "bad-1"})
+    found = dict(users.read_all({"A", "B", "no-1", "bad-1"}))
     assert set(found) == {"A", "B", "no-1", "bad-1"}
     assert (found["A"], found["B"], found["no-1"]) == (User("A", "O"), User("B", "O"), Unknown("no-1"))
     assert isinstance(found["bad-1"], Unavailable)
@@ -138,7 +138,7 @@ def test_many_users_are_read_each_with_its_own_outcome(server: Server, users: Us
 
 
 def test_reading_nobody_asks_nobody(server: Server, users: Users) -> None:
-    assert users.read_all([]) == {}
+    assert list(users.read_all([])) == []
     assert server.requests == []
 
 

@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 EVENTS_PER_PHASE = 1000
 """A phase is committed in one conditional batch; longer lanes go in several."""
 ROWS_AT_ONCE = 2000
-USERS_AT_ONCE = 32
-"""Users looked up between two looks at the claim: even a service at its time-outs takes less than a claim's life."""
 JUST_NOW_MS = 2 * 3600 * 1000
 """How far back a completed transfer may have given rows that the index does not show yet."""
 WAITS = "waits: "
@@ -139,11 +137,11 @@ def _judge(
     undecided = [h for h in undecided if h not in undos]
     different = [h for h in undecided if not same_id(h.transfer.from_user, h.transfer.to_user)]
     found: dict[str, Lookup] = {}
-    for some in chunks(
-        sorted({u for h in different for u in (h.transfer.from_user, h.transfer.to_user)}), USERS_AT_ONCE
+    for user, answer in parts.users.read_all(
+        {u for h in different for u in (h.transfer.from_user, h.transfer.to_user)}
     ):
-        found |= parts.users.read_all(some)
-        claim.check()
+        found[user] = answer
+        claim.keep()
     verdicts: list[tuple[Held, bool, str | None]] = [(h, True, None) for h in undos]
     outages: list[tuple[Held, str]] = []
     for h in undecided:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -22,7 +25,8 @@ log = structlog.get_logger(__name__)
 
 ROUNDS = 6
 """Rounds of the proof before an event is failed as incomplete."""
-DOCUMENTS_PER_WAVE = 1000
+DOCUMENTS_PER_WAVE = 500
+WAVES_AT_ONCE = 3
 EVENTS_PER_COMMIT = 100
 
 
@@ -78,41 +82,63 @@ def prove(working: Working, ids: Collection[BatchId]) -> tuple[dict[BatchId, Row
     return rows, list(unproven.values()) or list(working.phases)
 
 
+class Synced(NamedTuple):
+    """What one pass over some batches found and did."""
+
+    rows: dict[BatchId, Row | None]
+    doubtful: set[BatchId]
+    """Not right when they were read."""
+    created: set[BatchId]
+    """Batches whose document was missing."""
+    gone: set[BatchId]
+    """Batches whose document was created in an earlier pass, and whose row has gone since."""
+
+
 def sync(
-    working: Working, ids: Collection[BatchId], created: set[BatchId]
+    working: Working, ids: Sequence[BatchId], created: set[BatchId]
 ) -> tuple[dict[BatchId, Row | None], set[BatchId]]:
     """One pass: read documents, then rows; write the owner fields of documents that differ.
 
-    The sequence number is read before the row, so a document written after that read refuses
-    ours. Returns the rows and the ids that were not right when they were read.
+    Some waves at once: the two stores work in turn for each. `created` is kept up to date. Returns the
+    rows and the ids that were not right when they were read.
     """
-    parts = working.parts
     found: dict[BatchId, Row | None] = {}
     doubtful: set[BatchId] = set()
-    for some in chunks(list(ids), DOCUMENTS_PER_WAVE):
-        documents = parts.index.get({i.batch_id for i in some})
-        rows = parts.rows.read(some)
-        found |= {i: rows.get(i) for i in some}
-        doubtful |= {i for i in some if not working.right(rows.get(i))}
-        updates: list[tuple[Document, str | None, tuple[str, ...]]] = []
-        missing: list[BatchId] = []
-        for i in some:
-            row, document = rows.get(i), documents.get(i.batch_id)
-            if row is None:
-                if i in created:
-                    parts.index.delete_created(i.batch_id)
-                    created.discard(i)
-            elif document is None:
-                missing.append(i)
-            elif document.owners != row.owners:
-                updates.append((document, *row.owners))
-        whole = parts.rows.read_whole(missing) if missing else {}
-        if updates or whole:
-            parts.index.write(updates, whole.values())
-            created |= set(whole)
-            written = {document.batch_id for document, *_ in updates}
-            doubtful |= set(whole) | {i for i in some if i.batch_id in written}
+    before = frozenset(created)
+    with ThreadPoolExecutor(WAVES_AT_ONCE) as pool:
+        waves = chunks(ids, DOCUMENTS_PER_WAVE)
+        for done in pool.map(lambda wave: _sync_wave(working, wave, before), waves):
+            found |= done.rows
+            doubtful |= done.doubtful
+            created |= done.created
+            created -= done.gone
     return found, doubtful
+
+
+def _sync_wave(working: Working, ids: Sequence[BatchId], created: AbstractSet[BatchId]) -> Synced:
+    """The sequence number is read before the row, so a document written after that read refuses ours."""
+    parts = working.parts
+    documents = parts.index.get({i.batch_id for i in ids})
+    rows = parts.rows.read(ids)
+    updates: list[tuple[Document, str | None, tuple[str, ...]]] = []
+    missing: list[BatchId] = []
+    gone: set[BatchId] = set()
+    for i in ids:
+        row, document = rows.get(i), documents.get(i.batch_id)
+        if row is None:
+            if i in created:
+                parts.index.delete_created(i.batch_id)
+                gone.add(i)
+        elif document is None:
+            missing.append(i)
+        elif document.owners != row.owners:
+            updates.append((document, *row.owners))
+    whole = parts.rows.read_whole(missing) if missing else {}
+    if updates or whole:
+        parts.index.write(updates, whole.values())
+    written = {document.batch_id for document, *_ in updates}
+    doubtful = {i for i in ids if not working.right(rows.get(i)) or i.batch_id in written}
+    return Synced({i: rows.get(i) for i in ids}, doubtful | set(whole), set(whole), gone)
 
 
 def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:

@@ -45,7 +45,7 @@ def settle(
     its proof.
     """
     held = [h for s in slices for h in s.held]
-    mine = {h.mid for h in parts.open_list.held(held)}
+    mine = set(parts.open_list.held(held))
     rows = parts.ledger.read([h.mid for h in held])
     became = {h.mid: _became(rows[h.mid], h.mid in mine) for h in held if h.mid in rows}  # others are too old
     of: dict[str, list[Held]] = defaultdict(list)

@@ -17,6 +17,7 @@ from ownership.open_list import Held
 from ownership.parts import Parts, now_ms
 from ownership.plan import EVERYTHING, MOVED, BatchId, Hop, Row
 
+KEEP_EVERY_MS = 1000
 ROWS = "rows"
 """In an event's counts: rows whose change ended with this event."""
 
@@ -29,28 +30,31 @@ class Claim:
         self._parts = parts
         self._run_id = run_id
         self._lives_ms = parts.settings.claim_seconds * 1000
-        self._renew_at = 0
+        self._looked_at = 0
 
     def check(self) -> list[Held]:
         """Forget the events that another run took over, and return them.
 
-        Renews the claim when a third of its life is over.
+        Renews the claim when a third of its life is over: the rows say how long it lives.
         """
         if not self.events:
             return []
-        held = self._parts.open_list.held(self.events)
-        still = {h.mid for h in held}
-        lost = [h for h in self.events if h.mid not in still]
-        self.events = held
-        if now_ms() >= self._renew_at:
+        self._looked_at = now_ms()
+        rows = self._parts.open_list.held(self.events)
+        lost = [h for h in self.events if h.mid not in rows]
+        self.events = [h for h in self.events if h.mid in rows]
+        if rows and min(r.until_ms for r in rows.values()) - now_ms() < self._lives_ms * 2 // 3:
             self.renew(self._lives_ms)
         return lost
 
+    def keep(self) -> None:
+        """Check now and then, while something is waited for that needs no fence."""
+        if now_ms() - self._looked_at > KEEP_EVERY_MS:
+            self.check()
+
     def renew(self, lives_ms: int) -> None:
         """Let the claim live for `lives_ms` from now."""
-        now = now_ms()
-        self._parts.open_list.renew(self.events, run_id=self._run_id, until_ms=now + lives_ms)
-        self._renew_at = now + min(lives_ms, self._lives_ms) // 3
+        self._parts.open_list.renew(self.events, run_id=self._run_id, until_ms=now_ms() + lives_ms)
 
 
 class Working:
