@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks import FOLDER, machine, report
-from benchmarks.workloads import WORKLOADS, Measured, Workload, opened
+from benchmarks import FOLDER, idle, machine, report
+from benchmarks.workloads import WORKLOADS, Measured, opened
 from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack
 
@@ -51,18 +51,27 @@ def main(arguments: list[str] | None = None) -> int:
             with opened(stack, floor_folder) as bench:
                 bench.warm_up()
                 for workload in chosen:
-                    runs = _runs(workload, options.runs)
-                    measured[workload.name] = bench.measure(workload, runs, terminal.print)
+                    measured[workload.name] = bench.measure(workload, max(1, options.runs), terminal.print)
                     report.write(
                         file, machine.describe(), circumstances, measured
                     )  # an interruption loses one
+                if options.idle:
+                    terminal.print(f"The watcher, idle for {options.idle:g} minutes")
+                    bench.wait_quiet()
+                    triggerer = stack.servers["triggerer"].pid or 0
+                    circumstances["idle_watcher"] = idle.watch(
+                        triggerer, options.idle, bench.runs_so_far
+                    ).told()
     except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
         terminal.print(f"[red]The benchmark ended early:[/] {error}\nLogs are in {_short(directory)}/logs")
         if not measured:
             return 1
     else:
         shutil.rmtree(directory, ignore_errors=True)
-    terminal.print(report.table(measured))
+    if measured:
+        terminal.print(report.table(measured))
+    if told := circumstances.get("idle_watcher"):
+        terminal.print(report.idle(told))
     circumstances["seconds_in_all"] = round(time.monotonic() - begun)
     report.write(file, machine.describe(), circumstances, measured)
     complete = len(measured) == len(chosen)
@@ -73,11 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     names = [w.name for w in WORKLOADS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--runs", type=int, help="runs of each workload, default 3; those of 2,000 owners and more have one"
-    )
+    parser.add_argument("--runs", type=int, default=5, help="runs of each workload, default 5")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--large", action="store_true", help="also the owner of 100,000 batches")
+    parser.add_argument(
+        "--idle", type=float, default=0, metavar="MINUTES", help="also the watcher, idle that long"
+    )
     parser.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="NAME=JSON", help="a setting of the job"
     )
@@ -88,10 +98,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _setting(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     return name, json.loads(value)
-
-
-def _runs(workload: Workload, asked: int | None) -> int:
-    return 1 if workload.runs == 1 else max(1, asked or workload.runs)
 
 
 def _add_floor(stack: Stack) -> Path:

@@ -54,6 +54,16 @@ def table(all_measured: Mapping[str, Measured]) -> Table:
     return made
 
 
+def idle(told: Mapping[str, Any]) -> str:
+    """The idle watcher in a line."""
+    growth = ", ".join(f"{name} {value:+g}" for name, value in told["growth"].items())
+    return (
+        f"Watcher, idle for {told['minutes']:g} minutes: {_VERDICT[told['hit']]}; "
+        f"{told['cpu_percent_of_a_core']} % of a core, {told['rss_mb']} MB, {told['connections']} connections, "
+        f"{told['runs_started']} runs started; growth: {growth}"
+    )
+
+
 def write(
     file: Path,
     machine: Mapping[str, Any],

@@ -22,8 +22,8 @@ from local.world import Batch, Platform, User
 
 ORGANISATION = "org-bench"
 BATCHES_A_COURSE = 10
-MAX_MAPPED = 16
-"""The job's default of the setting: more lanes than that share mapped instances."""
+WARM_UPS = 3
+"""Rounds before the first measurement: the time of the bare writes falls to a third meanwhile."""
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 
 
@@ -38,8 +38,6 @@ class Workload:
     """Of each owner."""
     events: int = 1
     """For each owner: one for each asset of a request."""
-    runs: int = 3
-    """Unless the command line says otherwise; where it is 1, one it is."""
     flink: tuple[float, float] | None = None
     """Known seconds of the Flink job on 2 cores, from and to."""
     large: bool = False
@@ -56,8 +54,8 @@ WORKLOADS = (
     Workload("owner", "one owner, 5,000 batches", 1, 5_000, flink=(37, 37)),
     Workload("burst", "200 owners × 12 batches at once", 200, 12, flink=(26, 26)),
     Workload("request", "one request, 500 assets, 12 batches", 1, 12, events=500, flink=(65, 65)),
-    Workload("flood", "2,000 owners × 12 batches", 2_000, 12, runs=1, flink=(260, 260), timeout_s=200),
-    Workload("whale", "one owner, 100,000 batches", 1, 100_000, runs=1, large=True, timeout_s=1_200),
+    Workload("flood", "2,000 owners × 12 batches", 2_000, 12, flink=(260, 260), timeout_s=200),
+    Workload("whale", "one owner, 100,000 batches", 1, 100_000, large=True, timeout_s=1_200),
 )
 
 
@@ -73,6 +71,8 @@ class Sample:
     rest_of_machine_cpu: float
     timeline: dict[str, float]
     """Seconds from the produce call to steps of the runs."""
+    instances: int
+    """Mapped instances of a stage in the run that had most."""
 
 
 @dataclass
@@ -100,22 +100,24 @@ class Bench:
         )
 
     def warm_up(self) -> None:
-        """One event and one empty run: first uses are not what is measured."""
+        """Some events and bare writes: first uses, and servers that have just started, are not what is measured."""
         if not any(floors.airflow(self.floor_folder, 1) for _ in range(5)):
             raise RuntimeError(
                 "the floor's DAG does not start; see the logs of the dag-processor and triggerer"
             )
-        self.sample(Workload("warm-up", "", 2, 6))
-        self.stores_floor(Workload("warm-up", "", 2, 6))
+        for _ in range(WARM_UPS):
+            self.sample(Workload("warm-up", "", 20, 100))
+            self.stores_floor(Workload("warm-up", "", 20, 100))
 
     def measure(self, workload: Workload, runs: int, told: Callable[[str], None]) -> Measured:
         """All runs of a workload, each followed by its floors."""
         measured = Measured(workload)
         for n in range(runs):
             told(f"{workload.title}: run {n + 1} of {runs}")
-            measured.samples.append(self.sample(workload))
+            sample = self.sample(workload)
+            measured.samples.append(sample)
             measured.stores.append(self.stores_floor(workload))
-            seconds, cpu = self.airflow_floor(workload)
+            seconds, cpu = self.airflow_floor(sample.instances)
             measured.airflow.append(seconds)
             measured.airflow_cpu.append(cpu)
         return measured
@@ -126,12 +128,15 @@ class Bench:
         self.platform.add_batches(batches)
         return floors.stores(self.platform, batches, pairs)
 
-    def airflow_floor(self, workload: Workload) -> tuple[float, dict[str, float]]:
+    def runs_so_far(self) -> int:
+        """Number of the job's runs."""
+        return int(self._get(f"/dags/{DAG_ID}/dagRuns", limit=1)["total_entries"])
+
+    def airflow_floor(self, instances: int) -> tuple[float, dict[str, float]]:
         """As many mapped instances, with nothing in them."""
         self.wait_quiet()
         with Meter(self.stack.servers) as meter:
-            most = int(self.stack.settings.get("max_mapped", MAX_MAPPED))
-            seconds = floors.airflow(self.floor_folder, min(workload.owners, most))
+            seconds = floors.airflow(self.floor_folder, instances)
             self.wait_quiet()
         if seconds is None:
             raise RuntimeError("the floor's DAG was not started")
@@ -159,13 +164,15 @@ class Bench:
             self.wait_quiet()
             quiet = time.monotonic() - begun
         self._check(workload, batches, pairs)
+        timeline = self._timeline(at)
         return Sample(
             round(seconds, 3),
             round(quiet, 3),
             round(meter.peak_task_mb or meter.peak_any_mb, 1),
             meter.cpu,
             meter.rest_of_machine,
-            self._timeline(at),
+            timeline,
+            int(timeline["instances"]),
         )
 
     def wait_quiet(self, *, timeout_s: float = 600) -> None:
@@ -212,11 +219,14 @@ class Bench:
         since = datetime.fromtimestamp(at - 1, UTC).isoformat()
         runs = self._get(f"/dags/{DAG_ID}/dagRuns", start_date_gte=since, limit=20)["dag_runs"]
         found: dict[str, list[float]] = {"run begins": [], "pull begins": [], "pull ends": []}
+        instances = [0]
         for run in runs:
             tasks = self._get(f"/dags/{DAG_ID}/dagRuns/{run['dag_run_id']}/taskInstances", limit=200)
             done = [t for t in tasks["task_instances"] if t["state"] == "success" and t["start_date"]]
-            if not any(t["task_id"].endswith(STAGES[0]) for t in done):
+            mapped = sum(t["task_id"].endswith(STAGES[0]) for t in done)
+            if not mapped:
                 continue
+            instances.append(mapped)
             found["run begins"].append(_epoch(run["start_date"]) - at)
             for t in done:
                 name = t["task_id"].rpartition(".")[2]
@@ -224,7 +234,7 @@ class Bench:
                 found.setdefault(f"{label} begins", []).append(_epoch(t["start_date"]) - at)
                 found.setdefault(f"{label} ends", []).append(_epoch(t["end_date"]) - at)
                 found.setdefault(f"{label} seconds, summed", []).append(t["duration"] or 0.0)
-        line: dict[str, float] = {"runs": len(found["run begins"])}
+        line: dict[str, float] = {"runs": len(found["run begins"]), "instances": max(instances)}
         for label, values in found.items():
             if values:
                 some = {"begins": min, "ends": max, "summed": sum}[label.split()[-1]]

@@ -98,14 +98,9 @@ class Changes:
     def read(self, buckets: Mapping[str, int]) -> tuple[list[Planned], list[Image]]:
         """Plan rows and images of the events in `buckets` (mid -> number of buckets)."""
         cql = f"SELECT * FROM {self._table} WHERE mid IN ? AND bucket = ?"
-        mids_of: dict[int, list[str]] = defaultdict(list)
-        for mid, n in sorted(buckets.items()):
-            for b in range(max(n, 1)):
-                mids_of[b].append(mid)
-        reads = [some for b, mids in mids_of.items() for some in some_keys(mids, b)]
         planned: list[Planned] = []
         parts: dict[tuple[BatchId, UUID], list[tuple[Place, Any]]] = defaultdict(list)
-        for rows in self._cql.select_each(cql, reads):
+        for rows in self._cql.select_each(cql, _partitions(buckets)):
             for r in rows:
                 at, batch = Place(r.mid, r.bucket), BatchId(r.courseid, r.batchid)
                 if r.claim_token:
@@ -114,6 +109,12 @@ class Changes:
                     planned.append(Planned(at, batch, r.outcome))
         images = [_image(batch, uuid, rows) for (batch, uuid), rows in parts.items()]
         return planned, sorted(images, key=lambda i: (i.token, i.uuid.time))
+
+    def batches(self, buckets: Mapping[str, int]) -> set[BatchId]:
+        """The planned batches of the events in `buckets`, without what became of them."""
+        cql = f"SELECT courseid, batchid, claim_token FROM {self._table} WHERE mid IN ? AND bucket = ?"
+        found = self._cql.select_each(cql, _partitions(buckets))
+        return {BatchId(r.courseid, r.batchid) for rows in found for r in rows if not r.claim_token}
 
     def read_plan(self, mid: str, buckets: int) -> Iterator[PlanRow]:
         """The plan rows of one event, with owners before and after as they were planned; by partition."""
@@ -185,6 +186,15 @@ class Changes:
         self._cql.write(
             (p.place, (cql, (outcome, proven_at, *p.place, *p.id, _NO_IMAGE))) for p, outcome in outcomes
         )
+
+
+def _partitions(buckets: Mapping[str, int]) -> list[tuple[Any, ...]]:
+    """The partitions of some events, as values of a query for a few mids and one bucket."""
+    mids_of: dict[int, list[str]] = defaultdict(list)
+    for mid, n in sorted(buckets.items()):
+        for b in range(max(n, 1)):
+            mids_of[b].append(mid)
+    return [some for b, mids in mids_of.items() for some in some_keys(mids, b)]
 
 
 def _plan_values(r: PlanRow, users: Mapping[str, frozenset[str]]) -> tuple[Any, ...]:

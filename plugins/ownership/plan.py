@@ -107,6 +107,8 @@ def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scop
         creator = mapped(creator)
     if MENTORED in scope.roles:
         mentors = tuple(map(mapped, row.mentors))
+    if (creator, mentors) == row.owners:
+        return row
     return row._replace(
         created_by=creator,
         mentors=_without_repeats(mentors) if mentors != row.mentors else row.mentors,

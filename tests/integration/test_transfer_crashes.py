@@ -72,6 +72,24 @@ def test_a_claim_that_is_silent_for_its_seconds_is_taken_over(world: World) -> N
     assert world.owners(batch) == (new, ())
 
 
+def test_a_stage_renews_a_claim_only_when_a_third_of_its_life_is_over(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull()
+    first = world.open_row(mid).until_ms
+
+    run.lookup()
+    assert world.open_row(mid).until_ms == first
+
+    world.expire(mid)  # nobody has taken it over yet: the token still is the run's
+    run.update()
+    assert world.open_row(mid).until_ms > first
+
+    run.reindex().settle()
+    assert world.owners(batch) == (new, ())
+
+
 def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_row(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,9 +261,7 @@ def _plan(working: Working) -> Plan:
     old_plan, old_images = parts.changes.read(working.buckets)
     old = {(p.place.mid, p.id) for p in old_plan}
     given = parts.ledger.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS)
-    recent = {
-        p.id for p in parts.changes.read({e.mid: e.buckets for e in given if e.mid not in working.events})[0]
-    }
+    recent = parts.changes.batches({e.mid: e.buckets for e in given if e.mid not in working.events})
     ids = sorted({*named, *recent, *working.ids})
     reports = {
         h.mid: PlanReport(h.transfer) for h in working.held if _looked_at(parts, working.events[h.mid])

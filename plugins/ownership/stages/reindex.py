@@ -41,8 +41,7 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     if not work.phases:
         return work
     working = Working(parts, work)
-    planned = {p.id for p in parts.changes.read(working.buckets)[0]}
-    rows, unproven = prove(working, planned)
+    rows, unproven = prove(working, parts.changes.batches(working.buckets))
     proven = [p for p in working.phases if not any(p is q for q in unproven)]
     done, batches = _commit(working, proven, rows)
     if unproven:

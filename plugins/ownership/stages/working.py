@@ -203,8 +203,7 @@ def effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> Effect
     scope = first.options.scope if first else EVERYTHING
     if first and first.options.plan_of and first.buckets:
         # A plan that is applied exactly: its batches are known since it was checked against its digest.
-        planned, _ = parts.changes.read({first.mid: first.buckets})
-        scope = scope._replace(only=frozenset(p.id for p in planned))
+        scope = scope._replace(only=frozenset(parts.changes.batches({first.mid: first.buckets})))
     moves = Moving(transfers, dict(phase.moves), scope)
     return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
 
