@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test browser bench lint lock clean
+.PHONY: help venv demo up down test browser bench chaos lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,9 @@ browser: ## Debian's Chromium, in which `make test` looks at pages; installed if
 
 bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(STAMP) ## random worlds and faults in real processes, against a replay in plain Python; SEED=7 MINUTES=10
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy and the compose file's schema
 	$(BIN)/ruff check

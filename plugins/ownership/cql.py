@@ -30,6 +30,7 @@ from cassandra import (
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionException
+from cassandra.protocol import RequestExecutionException, ServerError
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
 from ownership.chunks import chunks
@@ -58,6 +59,9 @@ _OUTAGES = (
     OperationTimedOut,
     ReadFailure,
     ReadTimeout,
+    # Overloaded, bootstrapping, truncating: no driver exceptions, but the server's own messages.
+    RequestExecutionException,
+    ServerError,
     TooFewReplicas,
     WriteFailure,
     WriteTimeout,

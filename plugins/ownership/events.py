@@ -52,8 +52,14 @@ def with_follow_ups(mid: str) -> list[str]:
 
 
 def folded(user_id: str) -> str:
-    """A user id as it is compared: the platform's services and its index ignore case."""
-    return user_id.lower()
+    """A user id as it is compared: the platform's services and its index ignore case.
+
+    Letter by letter, as the index's lower-casing does it: Python's own would make two letters of one (İ), and
+    of a Greek sigma what its place in the word asks for.
+    """
+    if user_id.isascii():
+        return user_id.lower()
+    return "".join(letter.lower()[0] for letter in user_id)
 
 
 def _not_reserved(mid: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from cassandra.protocol import OverloadedErrorMessage
 from elasticsearch import Elasticsearch
 from transfer_world import Faults, World
 
 from local.schema import BATCH_INDEX
+from ownership.errors import Unavailable
 from ownership.parts import now_ms
 
 
@@ -274,5 +277,60 @@ def test_a_proof_that_never_agrees_is_failed_as_incomplete_and_never_completed(
     assert [type(e).__name__ for e in run.errors] == ["Incomplete"]
     assert run.settle().events == {"failed": 1}
     assert (world.read(mid).reason or "").startswith("incomplete: ")
+    assert world.whole_run(patient=False).events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+class Overloaded:
+    """What the driver gives for a request that a Cassandra with too much to do has refused."""
+
+    error = OverloadedErrorMessage(0x1001, "Too many in flight hints", None)
+
+    def add_callbacks(self, **given: Any) -> None:
+        given["errback"](self.error, *given["errback_args"])
+
+    def result(self) -> Any:
+        raise self.error
+
+
+def overloaded(monkeypatch: pytest.MonkeyPatch, world: World, *, every: int) -> None:
+    """Cassandra refuses every so many requests."""
+    session = world.job.parts.cql.session
+    send, count = session.execute_async, itertools.count(1)
+
+    def sometimes(*args: Any, **options: Any) -> Any:
+        return Overloaded() if next(count) % every == 0 else send(*args, **options)
+
+    monkeypatch.setattr(session, "execute_async", sometimes)
+
+
+def test_an_overloaded_cassandra_is_asked_again_after_a_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batches = world.batches(20, created_by=old)
+    world.transfer(old, new)
+    run = world.run().pull()
+    with monkeypatch.context() as patch:
+        overloaded(patch, world, every=5)
+        summary = run.finish()
+    assert summary.events == {"completed": 1}
+    assert {world.owners(b) for b in batches} == {(new, ())}
+
+
+def test_a_cassandra_that_stays_overloaded_is_an_outage_and_no_bug(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    world.transfer(old, new)
+    run = world.run().pull()
+    with monkeypatch.context() as patch:
+        overloaded(patch, world, every=1)
+        run.lookup()
+    assert [type(e) for e in run.errors] == [Unavailable]
+    assert "Cassandra" in str(run.errors[0])
+    assert "Too many in flight" in str(run.errors[0])
+    assert run.settle().events == {"failed": 1}
     assert world.whole_run(patient=False).events == {"completed": 1}
     assert world.owners(batch) == (new, ())

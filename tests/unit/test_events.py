@@ -65,6 +65,19 @@ def test_a_folded_id_is_folded_already(user: str) -> None:
     assert folded(folded(user)) == folded(user) == folded(user.swapcase())
 
 
+@pytest.mark.parametrize(
+    ("user", "compared"),
+    [
+        pytest.param("User-A", "user-a", id="plain letters"),
+        pytest.param("İd", "id", id="one letter stays one"),
+        pytest.param("ΟΔΟΣ", "οδοσ", id="a sigma is the same at the end of a word"),
+        pytest.param("STRAẞE", "straße", id="a capital sharp s"),
+    ],
+)
+def test_case_is_ignored_letter_by_letter_as_the_index_does_it(user: str, compared: str) -> None:
+    assert folded(user) == compared
+
+
 def test_the_producers_own_event_is_read() -> None:
     message = raw(
         {
