@@ -10,7 +10,7 @@ event's own hop, beside the change of the row as a whole.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid1
@@ -97,10 +97,23 @@ class Changes:
 
     def read(self, buckets: Mapping[str, int]) -> tuple[list[Planned], list[Image]]:
         """Plan rows and images of the events in `buckets` (mid -> number of buckets)."""
+        return self._read(_partitions(buckets))
+
+    def read_by_bucket(
+        self, mids: Collection[str], buckets: int
+    ) -> Iterator[tuple[list[Planned], list[Image]]]:
+        """The same for events that all have that many buckets, one bucket after the other.
+
+        A batch is in the same bucket of each, so whatever belongs together comes together.
+        """
+        for bucket in range(max(buckets, 1)):
+            yield self._read(some_keys(sorted(mids), bucket))
+
+    def _read(self, partitions: Sequence[tuple[Any, ...]]) -> tuple[list[Planned], list[Image]]:
         cql = f"SELECT * FROM {self._table} WHERE mid IN ? AND bucket = ?"
         planned: list[Planned] = []
         parts: dict[tuple[BatchId, UUID], list[tuple[Place, Any]]] = defaultdict(list)
-        for rows in self._cql.select_each(cql, _partitions(buckets)):
+        for rows in self._cql.select_each(cql, partitions):
             for r in rows:
                 at, batch = Place(r.mid, r.bucket), BatchId(r.courseid, r.batchid)
                 if r.claim_token:

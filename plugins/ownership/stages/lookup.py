@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from ownership.batches import Owners, WindowExceeded
-from ownership.changes import Place, PlanRow, buckets_for, place
+from ownership.changes import PlanRow, buckets_for, place
 from ownership.chunks import chunks
 from ownership.contracts import Phase, Slice, Work, packed
 from ownership.effects import undoing
@@ -256,8 +256,7 @@ def _plan(working: Working) -> Plan:
     parts = working.parts
     if working.sources:
         parts.index.refresh()
-    hits = _discover(parts, working)
-    named: dict[BatchId, frozenset[str]] = {batch: users & working.sources for users, batch in hits}
+    named = _discover(parts, working)
     old_plan, old_images = parts.changes.read(working.buckets)
     old = {(p.place.mid, p.id) for p in old_plan}
     given = parts.ledger.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS)
@@ -266,25 +265,39 @@ def _plan(working: Working) -> Plan:
     reports = {
         h.mid: PlanReport(h.transfer) for h in working.held if _looked_at(parts, working.events[h.mid])
     }
+    buckets = _buckets(working, named, len(ids) - len(named))
+    users = {h.mid: working.sources for h in working.held}
 
-    found: list[PlanRow] = []
+    batches = {i for _, i in old}
+    planning: set[str] = set()
     for some in chunks(ids, ROWS_AT_ONCE):
         rows = parts.rows.read(some)
+        found: list[PlanRow] = []
         for batch in some:
             found += _plan_row(working, batch, rows.get(batch), named.get(batch, frozenset()), reports)
+        fresh = [
+            r._replace(planned=r.planned._replace(place=place(mid, r.planned.id, buckets[mid])))
+            for r in found
+            if ((mid := r.planned.place.mid), r.planned.id) not in old or working.events[mid].options.dry_run
+        ]
+        parts.changes.plan(fresh, users)
+        planning |= {r.planned.place.mid for r in fresh}
+        batches |= {r.planned.id for r in found}
+    _note(working, buckets, planning)
+    return Plan(len(batches), reports, {at.mid for image in old_images for at, _ in image.hops})
 
-    # The number of partitions is known only now that the number of rows is.
-    sizes = Counter(r.planned.place.mid for r in found)
-    buckets = {mid: e.buckets or buckets_for(sizes[mid]) for mid, e in working.events.items()}
-    fresh = [
-        r._replace(planned=r.planned._replace(place=place(mid, r.planned.id, buckets[mid])))
-        for r in found
-        if ((mid := r.planned.place.mid), r.planned.id) not in old or working.events[mid].options.dry_run
-    ]
-    parts.changes.plan(fresh, {h.mid: working.sources for h in working.held})
-    _note(working, buckets, {r.planned.place for r in fresh})
-    batches = len({i for _, i in old} | {r.planned.id for r in found})
-    return Plan(batches, reports, {at.mid for image in old_images for at, _ in image.hops})
+
+def _buckets(working: Working, named: Mapping[BatchId, frozenset[str]], others: int) -> dict[str, int]:
+    """By mid, the number of partitions of its plan: what it has, or enough for all batches of its phase.
+
+    It must be known before the first row is written. `others`: batches that no document names.
+    """
+    sizes = Counter(id(p) for batch, users in named.items() for p in working.phases_of(batch, users))
+    found = {mid: e.buckets or 1 for mid, e in working.events.items()}
+    for p in working.phases:
+        most = max(sizes[id(p)] + others, 1)
+        found |= {h.mid: working.events[h.mid].buckets or buckets_for(most) for h in p.held}
+    return found
 
 
 def _looked_at(parts: Parts, event: EventRow) -> bool:
@@ -317,18 +330,26 @@ def _plan_row(
     return found
 
 
-def _discover(parts: Parts, working: Working) -> list[Owners]:
+def _discover(parts: Parts, working: Working) -> dict[BatchId, frozenset[str]]:
+    """The live batches whose documents name sources, with the sources (folded) that each names."""
     if not working.sources:
-        return []
+        return {}
+    hits: Iterable[Owners]
     try:
-        return parts.search.live_batches(working.sources)
+        hits = parts.search.live_batches(working.sources)
     except WindowExceeded:
-        return list(parts.index.live_batches(working.sources))
+        hits = parts.index.live_batches(working.sources)
+    # Few different sets of users, and many batches: each set is kept once.
+    once: dict[frozenset[str], frozenset[str]] = {}
+    named = ((batch, users & working.sources) for users, batch in hits)
+    return {batch: once.setdefault(users, users) for batch, users in named}
 
 
-def _note(working: Working, buckets: dict[str, int], places: set[Place]) -> None:
-    """Record for every event where its phase's plan is, and that it is planned."""
-    planning = {at.mid for at in places}
+def _note(working: Working, buckets: dict[str, int], planning: AbstractSet[str]) -> None:
+    """Record for every event where its phase's plan is, and that it is planned.
+
+    `planning`: mids that have got plan rows now.
+    """
     now = datetime.now(UTC)
     notes = []
     for p in working.phases:

@@ -18,7 +18,7 @@ from ownership.options import Request
 from ownership.parts import Parts, now_ms
 from ownership.stages.operate import Ordered, carry_out
 from ownership.stages.second_proof import second_proof
-from ownership.stages.working import tally
+from ownership.stages.working import tallies
 from ownership.topic import Span, Topic
 
 log = structlog.get_logger(__name__)
@@ -247,7 +247,8 @@ def _help(parts: Parts, rows: Sequence[OpenRow]) -> bool:
     # What became of every batch was written before `done`: the counts are drawn from it.
     events = parts.ledger.read([h.mid for h in done])
     planned, images = parts.changes.read({mid: e.buckets for mid, e in events.items()})
-    parts.ledger.complete([(h, tally(planned, images, h.mid)) for h in done])
+    counts = tallies(planned, images)
+    parts.ledger.complete([(h, counts.get(h.mid, {})) for h in done])
     parts.open_list.remove(done)
     return True
 

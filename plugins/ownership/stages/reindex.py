@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.search_index import Document
 from ownership.stages.update import ROWS_PER_WAVE, judge, move
-from ownership.stages.working import Working, batches_of, tally
+from ownership.stages.working import Working, batches_of, tallies
 
 log = structlog.get_logger(__name__)
 
@@ -173,15 +174,18 @@ def _commit(
     parts, phases = working.parts, list(phases)
     if not phases:
         return 0, {}
-    mids = {m for p in phases for h in p.held for m in (h.mid, *working.events[h.mid].plan_of)}
-    planned, images = parts.changes.read({m: n for m, n in working.buckets.items() if m in mids})
-    images = judge(parts, images)
     now = datetime.now(UTC)
-    settled = [
-        (p, working.became(p, rows.get(p.id), images_of)) for p, images_of in _with_images(planned, images)
-    ]
-    parts.changes.settle_plan(settled, proven_at=now)
-    final = [p._replace(outcome=outcome) for p, outcome in settled]
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for planned, found in working.audited(phases):
+        images = judge(parts, found)
+        settled = [
+            (p, working.became(p, rows.get(p.id), images_of))
+            for p, images_of in _with_images(planned, images)
+        ]
+        parts.changes.settle_plan(settled, proven_at=now)
+        final = (p._replace(outcome=outcome) for p, outcome in settled)
+        for mid, of in tallies(final, images).items():
+            counts[mid].update(of)
 
     committed: list[Held] = []
     for group in _groups(phases):
@@ -192,7 +196,6 @@ def _commit(
             # One phase of the group was taken over: the others commit by themselves.
             for p in group:
                 committed += p.held if parts.open_list.mark_done(p.held) else []
-    counts = {h.mid: tally(final, images, h.mid) for h in committed}
     parts.ledger.complete([(h, counts[h.mid]) for h in committed])
     parts.open_list.remove(committed)
     for h in committed:
@@ -204,7 +207,7 @@ def _commit(
             run_id=working.run_id,
             **counts[h.mid],
         )
-    return len(committed), batches_of(counts.values())
+    return len(committed), batches_of(counts[h.mid] for h in committed)
 
 
 def _groups(phases: Iterable[Phase]) -> list[list[Phase]]:

@@ -29,9 +29,11 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     if not work.phases:
         return work
     working = Working(parts, work)
-    planned, images = parts.changes.read(working.buckets)
-    judge(parts, images)
-    ids = sorted({p.id for p in planned})
+    found: set[BatchId] = set()
+    for planned, images in working.audited(working.phases):
+        judge(parts, images)
+        found |= {p.id for p in planned}
+    ids = sorted(found)
     moved = 0
     for wave in chunks(ids, ROWS_PER_WAVE):
         moved += move(working, wave)

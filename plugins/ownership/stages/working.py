@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -85,6 +85,7 @@ class Working:
                 for batch in e.ids:
                     self._of_batch[batch].append(p)
         self.sources = frozenset(self._of_user)
+        self._of_event = {h.mid: p for p in self.phases for h in p.held}
         self._tokens = {h.mid: h.token for p in self.phases for h in p.held}
 
     def fence(self) -> None:
@@ -120,6 +121,30 @@ class Working:
         found = {mid: e.buckets for mid, e in self.events.items()}
         others = {m for e in self.events.values() for m in e.plan_of} - set(found)
         return found | {m: e.buckets for m, e in self.parts.ledger.read(others).items()}
+
+    def audited(self, phases: Sequence[Phase]) -> Iterator[tuple[list[Planned], list[Image]]]:
+        """Plan rows and images of phases, in parts of which each has everything about its batches.
+
+        A bucket at a time where the events that share batches have the same number of them: a phase of
+        100,000 batches is never in memory as a whole.
+        """
+        buckets = self.buckets
+        concerned = [
+            {m for h in p.held for m in (h.mid, *self.events[h.mid].plan_of) if m in buckets} for p in phases
+        ]
+        apart = sum(map(len, concerned)) == len(set[str]().union(*concerned))
+        together: dict[str, int] = {}
+        by_number: dict[int, set[str]] = defaultdict(set)
+        for mids in concerned:
+            numbers = {max(buckets[m], 1) for m in mids}
+            if apart and len(numbers) == 1:
+                by_number[numbers.pop()] |= mids
+            else:
+                together |= {m: buckets[m] for m in mids}
+        if together:
+            yield self.parts.changes.read(together)
+        for number, mids in by_number.items():
+            yield from self.parts.changes.read_by_bucket(mids, number)
 
     def effect_of(self, phase: Phase) -> Effect:
         """What a phase does."""
@@ -184,8 +209,7 @@ class Working:
     def became(self, planned: Planned, row: Row | None, images: Iterable[Image]) -> str:
         """What became of a planned batch, by the images of its row and the row as it is."""
         mid = planned.place.mid
-        phase = next((p for p in self.phases if any(h.mid == mid for h in p.held)), self.phases[0])
-        does = self._effects[id(phase)]
+        does = self._effects[id(self._of_event.get(mid, self.phases[0]))]
         told = [{at.mid for at, _ in i.hops} for i in images if i.outcome == APPLIED]
         # A composed move may be told as another event's of the phase; an undo is only ever its own.
         if any(mid in mids or not isinstance(does, Undoing) for mids in told):
@@ -254,18 +278,20 @@ def batches_of(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def tally(planned: Sequence[Planned], images: Sequence[Image], mid: str) -> dict[str, int]:
-    """Batches by outcome for one event: its own hops, and its plan rows that did not move.
+def tallies(planned: Iterable[Planned], images: Iterable[Image]) -> dict[str, dict[str, int]]:
+    """By mid, batches by outcome: an event's own hops, and its plan rows that did not move.
 
     A batch that a chain moves is `moved` by each of its events; `ROWS` counts it for the last one only.
     """
-    counts: dict[str, int] = defaultdict(int)
-    applied_images = [i for i in images if i.outcome == APPLIED]
-    if moved := {i.id for i in applied_images if any(at.mid == mid for at, _ in i.hops)}:
-        counts[MOVED] = len(moved)
-    if rows := sum(i.hops[-1][0].mid == mid for i in applied_images):
-        counts[ROWS] = rows
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    moved: set[tuple[str, BatchId]] = set()
+    for image in images:
+        if image.outcome == APPLIED:
+            moved |= {(at.mid, image.id) for at, _ in image.hops}
+            counts[image.hops[-1][0].mid][ROWS] += 1
+    for mid, _ in moved:
+        counts[mid][MOVED] += 1
     for p in planned:
-        if p.place.mid == mid and p.outcome and p.outcome != MOVED:
-            counts[p.outcome] += 1
-    return dict(counts)
+        if p.outcome and p.outcome != MOVED:
+            counts[p.place.mid][p.outcome] += 1
+    return {mid: dict(of) for mid, of in counts.items()}
