@@ -148,11 +148,12 @@ def _edit_document(platform: Platform, world: World, batch: Batch, edit: Edit) -
 
 def _fields(world: World, edit: Edit) -> tuple[dict[str, Any], dict[str, Any]]:
     """Columns of the row and fields of the document that an edit sets."""
-    return {
+    of: dict[Edit, tuple[dict[str, Any], dict[str, Any]]] = {
         Edit.NAME: ({"name": world.tag}, {"name": world.tag}),
         Edit.OWNER: ({"createdby": world.outsider}, {"createdBy": world.outsider}),
         Edit.COMPLETE: ({"status": 2}, {"status": 2}),
-    }[edit]
+    }
+    return of[edit]
 
 
 def _again(action: Callable[[], T]) -> T:
