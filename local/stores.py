@@ -42,8 +42,8 @@ def both_stores(platform: Platform, batches: Iterable[Batch]) -> Stores:
         for course in sorted({batch.course_id for batch in batches})
         for row in platform.rows(course)
     }
-    found = platform.search.mget(index=BATCH_INDEX, ids=ids)
-    documents = {hit["_id"]: hit["_source"] for hit in found["docs"] if hit.get("found")}
+    found = platform.search.mget(index=BATCH_INDEX, ids=ids)["docs"] if ids else []
+    documents = {hit["_id"]: hit["_source"] for hit in found if hit.get("found")}
     return Stores({batch: rows.get(batch) for batch in ids}, {batch: documents.get(batch) for batch in ids})
 
 
