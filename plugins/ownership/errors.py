@@ -7,7 +7,8 @@
     │   └── SettingsError    a setting, connection, table, index or topic is wrong or missing
     ├── Transient            the same call may succeed later
     │   ├── Unavailable      a store, broker or service did not answer as it should
-    │   └── Incomplete       the proof still finds something after its last round
+    │   ├── Incomplete       the proof still finds something after its last round
+    │   └── Stopped          the task was told to end; its events are free for any run
     ├── Poison               a message that cannot be read as a transfer
     └── TakenOver            another run holds the event now; this one ends quietly
 """
@@ -41,6 +42,13 @@ class Unavailable(Transient):
 
 class Incomplete(Transient):
     """The proof failed after its last round: batches still name the old user."""
+
+
+class Stopped(Transient):
+    """The task was told to end, by SIGTERM: its run was cleared or ended by hand, or its worker shuts down."""
+
+    def __init__(self) -> None:
+        super().__init__("the task was told to end (SIGTERM); its events are free for the next run")
 
 
 class Poison(OwnershipError):

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from ownership.contracts import Pulled
-    from ownership.stages.pull import Order
+    from ownership.parts import Parts
+    from ownership.stages.pull import Intake, Order
 
 PULLED = "pulled"
 """XCom key of the counts, beside the slices that are mapped over."""
@@ -31,28 +32,43 @@ class PullTransferEvents(BaseSensorOperator):
     """
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One pull, in passes while events are too young."""
+        """One pull; what it claimed is free again if the task is told to end meanwhile."""
         from ownership import metrics
         from ownership.hooks import load_settings, opened_intake, opened_parts
-        from ownership.stages.pull import pull
+        from ownership.interruption import Interrupted, interruptible
+        from ownership.stages.pull import let_go
 
         settings = load_settings()
         order = self._order(context)
-        pulled = None
-        with opened_parts(settings) as parts, opened_intake(parts, by_hand=order.by_hand) as intake:
-            for _ in range(MOST_PASSES):
-                claimed = pulled.claimed if pulled else 0
-                pulled, young_until_ms = pull(parts, intake, order, pulled)
-                # One more pass for the tail of a burst; more only for a run that has nothing yet.
-                if not young_until_ms or (claimed and pulled.claimed):
-                    break
-                time.sleep(min(max(young_until_ms / 1000 - time.time(), 0), settings.grace_ms / 1000) + 0.01)
-        assert pulled is not None  # noqa: S101  # at least one pass
+        with interruptible(), opened_parts(settings) as parts:
+            try:
+                with opened_intake(parts, by_hand=order.by_hand) as intake:
+                    pulled = self._passes(parts, intake, order)
+            except Interrupted:
+                let_go(parts, order.run_id)
+                raise
         metrics.pulled(pulled.received, pulled.rejected, pulled.known, pulled.follow_ups)
         self._tell(context, pulled)
         if not pulled.slices:
             raise DownstreamTasksSkipped(tasks=self._everything_after(context))
         return PokeReturnValue(is_done=True, xcom_value=[s.model_dump(mode="json") for s in pulled.slices])
+
+    def _passes(self, parts: Parts, intake: Intake, order: Order) -> Pulled:
+        """Passes until nothing is only too young."""
+        from ownership.stages.pull import pull
+
+        pulled = None
+        for _ in range(MOST_PASSES):
+            claimed = pulled.claimed if pulled else 0
+            pulled, young_until_ms = pull(parts, intake, order, pulled)
+            # One more pass for the tail of a burst; more only for a run that has nothing yet.
+            if not young_until_ms or (claimed and pulled.claimed):
+                break
+            time.sleep(
+                min(max(young_until_ms / 1000 - time.time(), 0), parts.settings.grace_ms / 1000) + 0.01
+            )
+        assert pulled is not None  # noqa: S101  # at least one pass
+        return pulled
 
     def _everything_after(self, context: Context) -> list[str | tuple[str, int]]:
         """What to skip. In a run that was cleared, the mapped instances of before are there still."""

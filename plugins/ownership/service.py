@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 import stamina
 
 from ownership.errors import SettingsError, Unavailable
+from ownership.pools import pooled
 
 MAX_BYTES = 32 * 1024 * 1024
 """An answer larger than this is refused: 1,000 batches have less than 1 MiB."""
@@ -32,17 +34,33 @@ class Answer(NamedTuple):
     body: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a service is, and how the job shows who it is. No text of it has a secret."""
+
+    url: str
+    login: tuple[str, str] | None = field(default=None, repr=False)
+    """Name and password, sent as HTTP Basic."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every call."""
+    tls: ssl.SSLContext | None = None
+    """Whom an https server must prove to be, and the job's own certificate; None: the public authorities."""
+    advice: str = ""
+    """Where to look when the service is not reached or refuses the job."""
+
+
 class Service:
-    """A JSON service at `base_url`. Use as a context manager."""
+    """A JSON service at an endpoint. Use as a context manager."""
 
-    def __init__(self, name: str, base_url: Callable[[], str], *, tries: int = 3) -> None:
-        """`name` is used in messages; `tries` counts calls, a second or two apart.
+    def __init__(self, name: str, endpoint: Callable[[], str | Endpoint], *, tries: int = 3) -> None:
+        """`name` is used in messages; `tries` counts calls, a second or two apart. A URL alone is an endpoint.
 
-        `base_url` is asked at the first call: two of three stages call no service, and a client
+        `endpoint` is asked at the first call: two of three stages call no service, and a client
         costs them a look at the Connection and a TLS context.
         """
         self.name = name
-        self._base_url = base_url
+        self._endpoint = endpoint
+        self._advice = ""
         self._tries = tries
         self._opening = threading.Lock()
         self._opened: httpx.Client | None = None
@@ -54,22 +72,29 @@ class Service:
         """
         with self._opening:
             if self._opened is None:
-                self._opened = self._open(self._base_url())
+                found = self._endpoint()
+                self._opened = self._open(found if isinstance(found, Endpoint) else Endpoint(found))
             return self._opened
 
-    def _open(self, base_url: str) -> httpx.Client:
+    def _open(self, endpoint: Endpoint) -> httpx.Client:
+        self._advice = endpoint.advice and f"; {endpoint.advice}"
+        url = endpoint.url
+        if holds_login(url):
+            raise SettingsError(f"The URL of {self.name} holds a login: put it into the fields of its Connection.")
         try:
             return httpx.Client(
-                base_url=base_url,
+                base_url=url,
+                auth=endpoint.login,
+                headers=dict(endpoint.headers),
                 timeout=httpx.Timeout(10.0, connect=3.0),
                 limits=httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT),
                 follow_redirects=False,
                 trust_env=False,
                 # A context for TLS takes 30 ms to make, also where there is nothing to verify.
-                verify=not base_url.startswith("http:"),
+                verify=endpoint.tls or not url.startswith("http:"),
             )
         except (httpx.InvalidURL, ValueError) as e:
-            raise SettingsError(f"The URL of {self.name}, {base_url!r}, is no URL: {e}") from None
+            raise SettingsError(f"The URL of {self.name}, {url!r}, is no URL: {e}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +106,9 @@ class Service:
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """One request, tried again while the service is unavailable.
 
-        :raises Unavailable: no answer in time, a 5xx or 429, or an answer that is no JSON object.
+        :raises Unavailable: no answer in time, a 5xx or 429, a refusal (401, 403), or an answer that is no
+            JSON object. A refusal is tried again later like an outage: a gateway's word about the job is no
+            word about a user.
         """
         for attempt in stamina.retry_context(
             on=Unavailable, attempts=self._tries, wait_initial=0.3, wait_max=3.0, timeout=45.0
@@ -102,7 +129,9 @@ class Service:
                     if time.monotonic() > deadline:
                         raise Unavailable(self.name, f"did not finish its answer within {CALL_SECONDS:.0f} s")
         except httpx.HTTPError as e:
-            raise Unavailable(self.name, f"{type(e).__name__}: {e}") from None
+            raise Unavailable(self.name, f"{type(e).__name__}: {e}{self._advice}") from None
+        if response.status_code in (401, 403):
+            raise Unavailable(self.name, f"refuses access (HTTP {response.status_code}){self._advice}")
         if response.status_code >= 500 or response.status_code == 429:
             raise Unavailable(self.name, f"HTTP {response.status_code}")
         try:
@@ -112,6 +141,11 @@ class Service:
         if not isinstance(value, dict):
             raise Unavailable(self.name, f"HTTP {response.status_code} with a JSON body that is no object")
         return Answer(response.status_code, value)
+
+
+def holds_login(url: str) -> bool:
+    """Whether a URL holds a user, or what else may stand before an ``@``: it would be sent, and be in every message."""
+    return "@" in url.partition("://")[2].partition("/")[0]
 
 
 def at(value: Any, *path: str) -> Any:
@@ -132,5 +166,5 @@ def concurrently(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B |
         except Unavailable as e:
             return e
 
-    with ThreadPoolExecutor(CONCURRENT) as pool:
+    with pooled(CONCURRENT) as pool:
         yield from pool.map(guarded, items)

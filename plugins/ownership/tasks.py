@@ -15,6 +15,7 @@ from ownership.conf import Approve, Decline
 from ownership.contracts import Slice, Summary, Work
 from ownership.errors import OwnershipError, Permanent, TakenOver, Transient
 from ownership.hooks import opened_parts
+from ownership.interruption import Interrupted, interruptible
 from ownership.open_list import Held
 from ownership.parts import Parts
 from ownership.retries import delay_seconds, seed_of
@@ -143,15 +144,22 @@ def _held(work: Work) -> list[Held]:
 
 
 def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[Held]) -> dict[str, Any]:
-    """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry."""
+    """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry.
+
+    :raises Stopped: if the task is told to end; any run may go on with its events at once.
+    """
     if not held:
         return given.step((), events={}).model_dump(mode="json")
     context = get_current_context()
     ti = context["ti"]
     bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
-    with opened_parts() as parts:
+    with interruptible(), opened_parts() as parts:
         try:
             done = stage(parts)
+        except Interrupted:
+            bound.warning("stage interrupted", try_number=ti.try_number)
+            parts.open_list.release(held, next_try_ms=0)
+            raise
         except TakenOver as e:
             bound.warning("taken over", why=str(e))
             return given.step((), events={"taken_over": len(held)}).model_dump(mode="json")

@@ -239,6 +239,13 @@ def claim(
     return taken, choice
 
 
+def let_go(parts: Parts, run_id: str) -> None:
+    """Release whatever the run holds: anybody may claim it at once."""
+    _, rows = parts.open_list.read()
+    mine = [Held(r.transfer, r.token) for r in rows if r.holder == run_id and not r.done]
+    parts.open_list.release(mine, next_try_ms=0)
+
+
 def _help(parts: Parts, rows: Sequence[OpenRow]) -> bool:
     """Finish what a holder committed with `done` before it died. True if there was any."""
     done = [Held(r.transfer, r.token) for r in rows if r.done]

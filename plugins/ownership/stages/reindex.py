@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from ownership.errors import Incomplete
 from ownership.open_list import Held
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
+from ownership.pools import pooled
 from ownership.search_index import Document
 from ownership.stages.update import ROWS_PER_WAVE, judge, move
 from ownership.stages.working import Working, batches_of, tallies
@@ -105,7 +105,7 @@ def sync(
     found: dict[BatchId, Row | None] = {}
     doubtful: set[BatchId] = set()
     before = frozenset(created)
-    with ThreadPoolExecutor(WAVES_AT_ONCE) as pool:
+    with pooled(WAVES_AT_ONCE) as pool:
         waves = chunks(ids, DOCUMENTS_PER_WAVE)
         for done in pool.map(lambda wave: _sync_wave(working, wave, before), waves):
             found |= done.rows
