@@ -1,6 +1,6 @@
-"""`make chaos`: rounds on a stack of its own until the minutes are over; a table, results as JSON.
+"""`make chaos`: rounds, or a load, on a stack of its own; a table, results as JSON.
 
-The exit code is 1 when a round found a violation; its seed plays the round again.
+The exit code is 1 when there was a violation; its seed plays the round again.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ import random
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from chaos.faults import BY_NAME
+from chaos.between import Relay, SearchRelay
+from chaos.faults import BY_NAME, Scene
+from chaos.load import Minute, play_load, told
 from chaos.rounds import Round, play
+from local.airflow import connections
 from local.paths import TEST_STACKS
 from local.stack import Stack
 from local.world import Platform
@@ -42,38 +49,97 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     terminal = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     directory = TEST_STACKS / f"chaos-{os.getpid()}"
-    stack = Stack(directory, airflow=False, settings=SETTINGS)
-    rounds: list[Round] = []
     terminal.print("Starting a stack for the fault suite")
-    with stack:
-        stack.airflow_env |= AIRFLOW
-        stack.start_airflow()
-        a = stack.addresses
-        with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka) as platform:
-            begun = time.monotonic()
-            seed = options.seed
-            while not rounds or (time.monotonic() - begun < options.minutes * 60):
-                done = play(stack, platform, seed, BY_NAME.get(options.fault or ""))
-                rounds.append(done)
-                terminal.print(_line(done))
-                for violation in done.violations:
-                    terminal.print(f"  [red]{violation}[/]")
-                _write(options.seed, rounds, time.monotonic() - begun)
-                seed += 1
-    if not any(r.violations for r in rounds):
+    with _scene(directory, relayed=not options.load) as (scene, platform):
+        play_all = _load if options.load else _rounds
+        wrong = play_all(scene, platform, options, terminal)
+    if not wrong:
         shutil.rmtree(directory, ignore_errors=True)
+    return 1 if wrong else 0
+
+
+@contextmanager
+def _scene(directory: Path, *, relayed: bool) -> Iterator[tuple[Scene, Platform]]:
+    """A stack with Airflow; what the job hears from two of its servers comes through relays, if wanted."""
+    with ExitStack() as stack:
+        servers = stack.enter_context(Stack(directory, airflow=False, settings=SETTINGS))
+        a = servers.addresses
+        scene = Scene(servers)
+        if relayed:
+            cassandra, search = Relay(a.cassandra), SearchRelay(a.elasticsearch)
+            stack.callback(cassandra.close)
+            stack.callback(search.close)
+            scene = Scene(servers, cassandra, search)
+            servers.airflow_env |= connections(
+                kafka=a.kafka,
+                cassandra=cassandra.address,
+                elasticsearch=search.address,
+                lms=a.lms,
+                userorg=a.userorg,
+            )
+        servers.airflow_env |= AIRFLOW
+        servers.start_airflow()
+        yield (
+            scene,
+            stack.enter_context(
+                Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka)
+            ),
+        )
+
+
+def _rounds(scene: Scene, platform: Platform, options: argparse.Namespace, terminal: Console) -> bool:
+    """Rounds until the minutes are over. True if there was a violation."""
+    rounds: list[Round] = []
+    begun = time.monotonic()
+    while not rounds or (time.monotonic() - begun < options.minutes * 60):
+        done = play(scene, platform, options.seed + len(rounds), BY_NAME.get(options.fault or ""))
+        rounds.append(done)
+        terminal.print(_line(done))
+        for violation in done.violations:
+            terminal.print(f"  [red]{escape(violation)}[/]")
+        _write(
+            f"seed-{options.seed}",
+            {
+                "first_seed": options.seed,
+                "minutes": round((time.monotonic() - begun) / 60, 1),
+                "violations": sum(len(r.violations) for r in rounds),
+                "rounds": [asdict(r) for r in rounds],
+            },
+        )
     terminal.print(_table(rounds))
     wrong = [r.seed for r in rounds if r.violations]
     if wrong:
         terminal.print(f"[red]Violations with the seeds {wrong}[/]: make chaos SEED={wrong[0]} MINUTES=0")
-    return 1 if wrong else 0
+    return bool(wrong)
+
+
+def _load(scene: Scene, platform: Platform, options: argparse.Namespace, terminal: Console) -> bool:
+    """One load. True if there was a violation."""
+    done = play_load(scene, platform, options.seed, options.load, lambda m: terminal.print(_minute(m)))
+    for violation in done.violations[:50]:
+        terminal.print(f"  [red]{escape(violation)}[/]")
+    terminal.print(
+        f"{done.messages} messages, {done.events} events, {done.batches} batches, {len(done.faults)} faults: "
+        f"{done.states}; sent in {done.sent_s:g} s, all final {done.final_s:g} s later; "
+        f"{len(done.violations)} violations; MB in the first and the last third: {told(done)}"
+    )
+    _write(f"load-{options.seed}", {**asdict(done), "memory_mb": told(done)})
+    return bool(done.violations)
+
+
+def _minute(m: Minute) -> str:
+    memory = ", ".join(f"{name} {mb:.0f}" for name, mb in m.memory_mb.items())
+    return f"minute {m.minute}: {m.fault or 'no fault'}; {m.sent} messages sent, {m.final} of {m.known} events final; MB {memory}"
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the first round")
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=10, help="of rounds")
     parser.add_argument("--fault", choices=sorted(BY_NAME), help="this one in every round")
+    parser.add_argument(
+        "--load", type=int, metavar="MESSAGES", help="a stream instead of rounds: 10 minutes, 10 faults"
+    )
     return parser.parse_args(arguments)
 
 
@@ -114,16 +180,10 @@ def _table(rounds: list[Round]) -> Table:
     return made
 
 
-def _write(seed: int, rounds: list[Round], seconds: float) -> None:
+def _write(name: str, told: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    told = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "first_seed": seed,
-        "minutes": round(seconds / 60, 1),
-        "violations": sum(len(r.violations) for r in rounds),
-        "rounds": [asdict(r) for r in rounds],
-    }
-    (RESULTS / f"seed-{seed}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    told = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **told}
+    (RESULTS / f"{name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

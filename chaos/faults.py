@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -14,6 +15,8 @@ import httpx
 import psutil
 from elasticsearch import Elasticsearch
 
+from chaos.between import Relay, SearchRelay
+from chaos.person import Person
 from local.airflow import COMPONENTS
 from local.schema import BATCH_INDEX, connect_elasticsearch
 from local.stack import Stack
@@ -32,8 +35,19 @@ SERVICE_MODES = ("503", "slow", "drop", "garbage", "half")
 LONGEST_HOLD_S = 45.0
 """Beyond every time-out of the job's clients: 10 s for Cassandra and Kafka, 30 s for Elasticsearch."""
 
-Hold = Callable[[], None]
-"""Lets the fault last; what is under way meanwhile meets it."""
+
+@dataclass(frozen=True)
+class Scene:
+    """What faults strike: a stack, and the relays before two of its servers where there are any."""
+
+    stack: Stack
+    cassandra: Relay | None = None
+    elasticsearch: SearchRelay | None = None
+
+    @property
+    def relayed(self) -> bool:
+        """True if answers can be lost and spoilt."""
+        return self.cassandra is not None and self.elasticsearch is not None
 
 
 @dataclass(frozen=True)
@@ -43,34 +57,70 @@ class Fault:
     name: str
     seconds: tuple[float, float]
     """How long it lasts, from and to."""
-    during: Callable[[Stack, Random], Any]
+    during: Callable[[Scene, Random], Any]
     """A context manager: broken inside, whole again outside."""
+    by_relay: bool = False
+    """It needs the relays."""
 
-    def strike(self, stack: Stack, rng: Random) -> float:
+    def strike(self, scene: Scene, rng: Random) -> float:
         """Break it, hold, mend it. Returns the seconds that it was broken."""
         begun = time.monotonic()
-        with self.during(stack, rng):
+        with self.during(scene, rng):
             time.sleep(rng.uniform(*self.seconds))
         return time.monotonic() - begun
 
 
 @contextmanager
-def _nothing(_: Stack, __: Random) -> Iterator[None]:
+def _nothing(_: Scene, __: Random) -> Iterator[None]:
+    yield
+
+
+def _tasks_get(number: signal.Signals) -> Callable[[Scene, Random], Any]:
+    @contextmanager
+    def during(scene: Scene, _: Random) -> Iterator[None]:
+        for process in task_processes(scene.stack):
+            with suppress(psutil.Error):
+                process.send_signal(number)
+        yield
+
+    return during
+
+
+@contextmanager
+def _runs_cleared(scene: Scene, _: Random) -> Iterator[None]:
+    with Person.at(scene.stack) as person:
+        person.clears_runs()
     yield
 
 
 @contextmanager
-def _tasks_killed(stack: Stack, _: Random) -> Iterator[None]:
-    for process in task_processes(stack):
-        with suppress(psutil.Error):
-            process.send_signal(signal.SIGKILL)
+def _runs_ended(scene: Scene, _: Random) -> Iterator[None]:
+    with Person.at(scene.stack) as person:
+        person.ends_runs()
     yield
 
 
 @contextmanager
-def _tasks_frozen(stack: Stack, _: Random) -> Iterator[None]:
+def _cassandra_answers_lost(scene: Scene, _: Random) -> Iterator[None]:
+    """Statements apply, and their answers never arrive: beyond the client's 10 s each is in doubt."""
+    if scene.cassandra is None:
+        raise ValueError("this fault needs the relays")
+    with scene.cassandra.answers_lost():
+        yield
+
+
+@contextmanager
+def _bulk_items_rejected(scene: Scene, rng: Random) -> Iterator[None]:
+    if scene.elasticsearch is None:
+        raise ValueError("this fault needs the relays")
+    with scene.elasticsearch.items_rejected(rng):
+        yield
+
+
+@contextmanager
+def _tasks_frozen(scene: Scene, _: Random) -> Iterator[None]:
     """Past the life of their claim: others take over, and the old holders wake up beside them."""
-    frozen = list(task_processes(stack))
+    frozen = list(task_processes(scene.stack))
     for process in frozen:
         with suppress(psutil.Error):
             process.suspend()
@@ -94,38 +144,38 @@ def task_processes(stack: Stack) -> Iterator[psutil.Process]:
                     yield process
 
 
-def _killed(*names: str) -> Callable[[Stack, Random], Any]:
+def _killed(*names: str) -> Callable[[Scene, Random], Any]:
     @contextmanager
-    def during(stack: Stack, _: Random) -> Iterator[None]:
+    def during(scene: Scene, _: Random) -> Iterator[None]:
         for name in names:
-            stack.servers[name].kill()
+            scene.stack.servers[name].kill()
         try:
             yield
         finally:
             for name in names:
-                stack.servers[name].start()
+                scene.stack.servers[name].start()
             for name in names:
-                stack.servers[name].wait_ready()
+                scene.stack.servers[name].wait_ready()
 
     return during
 
 
-def _stopped(name: str) -> Callable[[Stack, Random], Any]:
+def _stopped(name: str) -> Callable[[Scene, Random], Any]:
     @contextmanager
-    def during(stack: Stack, _: Random) -> Iterator[None]:
-        stack.servers[name].stop()
+    def during(scene: Scene, _: Random) -> Iterator[None]:
+        scene.stack.servers[name].stop()
         try:
             yield
         finally:
-            stack.servers[name].restart()
+            scene.stack.servers[name].restart()
 
     return during
 
 
-def _frozen(name: str) -> Callable[[Stack, Random], Any]:
+def _frozen(name: str) -> Callable[[Scene, Random], Any]:
     @contextmanager
-    def during(stack: Stack, _: Random) -> Iterator[None]:
-        server = stack.servers[name]
+    def during(scene: Scene, _: Random) -> Iterator[None]:
+        server = scene.stack.servers[name]
         server.freeze()
         try:
             yield
@@ -135,10 +185,10 @@ def _frozen(name: str) -> Callable[[Stack, Random], Any]:
     return during
 
 
-def _service(name: str, mode: str) -> Callable[[Stack, Random], Any]:
+def _service(name: str, mode: str) -> Callable[[Scene, Random], Any]:
     @contextmanager
-    def during(stack: Stack, rng: Random) -> Iterator[None]:
-        url = f"{getattr(stack.addresses, name)}/_faults"
+    def during(scene: Scene, rng: Random) -> Iterator[None]:
+        url = f"{getattr(scene.stack.addresses, name)}/_faults"
         httpx.put(url, json={"mode": mode, "seconds": rng.uniform(2, 25)}, timeout=10).raise_for_status()
         try:
             yield
@@ -149,9 +199,9 @@ def _service(name: str, mode: str) -> Callable[[Stack, Random], Any]:
 
 
 @contextmanager
-def _index_full(stack: Stack, _: Random) -> Iterator[None]:
+def _index_full(scene: Scene, _: Random) -> Iterator[None]:
     """What Elasticsearch does by itself when a disk is nearly full: it refuses writes and takes deletions."""
-    client: Elasticsearch = connect_elasticsearch(stack.addresses.elasticsearch)
+    client: Elasticsearch = connect_elasticsearch(scene.stack.addresses.elasticsearch)
     setting = "index.blocks.read_only_allow_delete"
     client.indices.put_settings(index=BATCH_INDEX, settings={setting: True})
     try:
@@ -163,8 +213,11 @@ def _index_full(stack: Stack, _: Random) -> Iterator[None]:
 
 FAULTS: Sequence[Fault] = (
     Fault("nothing", (0, 0), _nothing),
-    Fault("task processes killed", (0, 0), _tasks_killed),
+    Fault("task processes killed", (0, 0), _tasks_get(signal.SIGKILL)),
+    Fault("task processes terminated", (0, 0), _tasks_get(signal.SIGTERM)),
     Fault("task processes frozen", (20, LONGEST_HOLD_S), _tasks_frozen),
+    Fault("running runs cleared", (0, 0), _runs_cleared),
+    Fault("running runs marked as failed", (0, 0), _runs_ended),
     Fault("scheduler killed", (0, 10), _killed("scheduler")),
     Fault("triggerer killed", (0, 10), _killed("triggerer")),
     Fault("API server killed", (0, 10), _killed("api-server")),
@@ -179,5 +232,17 @@ FAULTS: Sequence[Fault] = (
         for mode in SERVICE_MODES
     ),
     Fault("index read-only", (5, 20), _index_full),
+    Fault("cassandra's answers lost", (11, 25), _cassandra_answers_lost, by_relay=True),
+    Fault("elasticsearch rejects bulk items", (5, 20), _bulk_items_rejected, by_relay=True),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}
+"""Every fault by its name."""
+MOMENTS = (*STAGES, "at random")
+"""When a fault strikes: as soon as a stage runs, or some seconds after the first message."""
+
+
+def drawn(seed: int) -> tuple[Fault, str]:
+    """Fault and moment of a seed. As many seeds in a row as there are pairs have each of them once."""
+    pairs = list(product(FAULTS, MOMENTS))
+    Random("every fault at every moment").shuffle(pairs)
+    return pairs[seed % len(pairs)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.worlds import Edit, World, event_of
@@ -21,8 +22,25 @@ class Expected:
 
 def expected(world: World) -> dict[str, Expected]:
     """By batch id."""
-    moves = [(m.from_user, m.to_user) for m in _transfers(world)]
-    return {b.batch_id: _expected(b, moves, world) for b in world.batches}
+    batches = {b.batch_id: b for b in world.batches}
+    seen = {b.batch_id: [Owners(b.created_by, tuple(b.mentors or ()))] for b in world.batches}
+    of_user: dict[str, set[str]] = defaultdict(set)
+    for batch in world.batches:
+        if batch.status in LIVE:
+            for user in _named(seen[batch.batch_id][-1]):
+                of_user[user].add(batch.batch_id)
+    for move in _transfers(world):
+        for batch_id in of_user.pop(move.from_user.lower(), set()):
+            now = _moved(seen[batch_id][-1], move.from_user, move.to_user)
+            seen[batch_id].append(now)
+            for user in _named(now):
+                of_user[user].add(batch_id)
+    return {i: _expected(b, seen[i], world) for i, b in batches.items()}
+
+
+def _named(owners: Owners) -> set[str]:
+    """Everybody whom a batch names, in lower case."""
+    return {u.lower() for u in (owners.created_by, *owners.mentors) if u}
 
 
 def states(world: World) -> dict[str, str]:
@@ -37,17 +55,12 @@ def _transfers(world: World) -> list[Message]:
     return sorted(valid.values(), key=lambda m: event_of(m)["ets"])
 
 
-def _expected(batch: Batch, moves: Iterable[tuple[str, str]], world: World) -> Expected:
+def _expected(batch: Batch, seen: Sequence[Owners], world: World) -> Expected:
+    """What may be there in the end; `seen`: what was there at first and after each transfer."""
     edit = world.edits.get(batch.batch_id)
     if edit is Edit.DELETE:
         return Expected((), gone=True)
-    now = Owners(batch.created_by, tuple(batch.mentors or ()))
-    if batch.status not in LIVE:
-        return Expected((now,))
-    seen = [now]
-    for old, new in moves:
-        now = _moved(now, old, new)
-        seen.append(now)
+    now = seen[-1]
     if edit is Edit.COMPLETE:
         return Expected(tuple(seen))
     if edit is Edit.OWNER:

@@ -16,6 +16,9 @@ from local.world import Batch, User, transfer_event
 ORGANISATION = "org-chaos"
 OTHER = "org-chaos-other"
 LONGEST_CHAIN = 10
+BAD = 0.05
+TWICE = 0.1
+"""Shares of a load's messages."""
 
 
 class Edit(StrEnum):
@@ -66,6 +69,54 @@ def random_world(seed: int, *, events: int | None = None) -> World:
         list(_groups(rng, messages)),
         {b.batch_id: rng.choice(list(Edit)) for b in edited},
     )
+
+
+def load_world(seed: int, count: int) -> World:
+    """`count` messages: chains of up to 10 transfers, mixed as they come in; 5 % bad, 10 % sent twice.
+
+    Every message but those is a group of its own: the times of the events are set when they are sent.
+    """
+    rng = Random(seed)
+    tag = f"l{seed}-{rng.randrange(16**6):06x}"
+    people: list[User] = []
+    batches: list[Batch] = []
+    chains: list[list[Message]] = []
+    transfers = round(count * (1 - BAD - TWICE))
+    while sum(map(len, chains)) < transfers:
+        chain = [User(f"User-{len(people) + n}-{tag}", ORGANISATION) for n in range(rng.randint(2, 11))]
+        people += chain
+        batches += _held(rng, tag, chain, len(batches))
+        chains.append([_transfer("a transfer", COMPLETED, old, new) for old, new in pairwise(chain)])
+    sent = _mixed(rng, chains)[:transfers]
+    for n in range(round(count * BAD)):
+        bad = (
+            Message("not an event", REJECTED, rng.choice(_NO_EVENTS))
+            if n % 5
+            else _transfer("to nobody", SKIPPED, rng.choice(people), User(f"nobody-{n}-{tag}", ORGANISATION))
+        )
+        sent.insert(rng.randrange(len(sent) + 1), bad)
+    for _ in range(round(count * TWICE)):
+        at = rng.randrange(len(sent))
+        sent.insert(rng.randint(at + 1, len(sent)), sent[at])
+    return World(tag, people, batches, [[m] for m in sent], {})
+
+
+def _held(rng: Random, tag: str, chain: Sequence[User], first: int) -> Iterator[Batch]:
+    """One to three batches of each of the chain's people, with the others as mentors here and there."""
+    course = f"do_{tag}_{first}"
+    for user in chain:
+        for _ in range(rng.randint(1, 3)):
+            mentors = [u.user_id for u in rng.sample(chain, k=min(rng.randint(0, 2), len(chain)))]
+            yield Batch(course, f"b{first}-{tag}", created_by=user.user_id, mentors=mentors or None)
+            first += 1
+
+
+def _mixed(rng: Random, chains: Sequence[Sequence[Message]]) -> list[Message]:
+    """The messages of all chains, those of each in their order."""
+    turns = [n for n, chain in enumerate(chains) for _ in chain]
+    rng.shuffle(turns)
+    todo = [iter(chain) for chain in chains]
+    return [next(todo[n]) for n in turns]
 
 
 def _batches(rng: Random, tag: str, people: Sequence[User]) -> Iterator[Batch]:

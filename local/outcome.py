@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cassandra.concurrent import execute_concurrent
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
@@ -19,6 +20,8 @@ from local.world import Batch, Offset, Platform
 
 UNSEEN: Final = "on the topic"
 """State of a message that no run has read yet."""
+AT_ONCE = 50
+"""Events in one read."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ def _events(platform: Platform, mids: Collection[str]) -> dict[str, EventRow]:
         f"SELECT mid, state, reason, run_id, counts, completed_at FROM {KEYSPACE}.transfer_event WHERE mid IN ?"
     )
     events = dict.fromkeys(mids, EventRow())
-    for row in platform.session.execute(statement, (list(mids),)):
+    asked = list(events)
+    some = [(statement, (asked[start : start + AT_ONCE],)) for start in range(0, len(asked), AT_ONCE)]
+    answers = execute_concurrent(platform.session, some, concurrency=8)
+    for row in (row for answer in answers for row in answer.result_or_exc):
         completed = row["completed_at"]
         events[row["mid"]] = EventRow(
             row["state"] or "",

@@ -10,6 +10,9 @@ from local.schema import BATCH_INDEX
 from local.story import Owners
 from local.world import Batch, Platform
 
+AT_ONCE = 1000
+"""Documents in one request."""
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -42,8 +45,12 @@ def both_stores(platform: Platform, batches: Iterable[Batch]) -> Stores:
         for course in sorted({batch.course_id for batch in batches})
         for row in platform.rows(course)
     }
-    found = platform.search.mget(index=BATCH_INDEX, ids=ids)["docs"] if ids else []
-    documents = {hit["_id"]: hit["_source"] for hit in found if hit.get("found")}
+    documents = {
+        hit["_id"]: hit["_source"]
+        for start in range(0, len(ids), AT_ONCE)
+        for hit in platform.search.mget(index=BATCH_INDEX, ids=ids[start : start + AT_ONCE])["docs"]
+        if hit.get("found")
+    }
     return Stores({batch: rows.get(batch) for batch in ids}, {batch: documents.get(batch) for batch in ids})
 
 

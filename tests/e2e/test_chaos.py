@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow_world import Story
 
-from chaos.faults import BY_NAME
+from chaos.faults import BY_NAME, Scene
 from chaos.rounds import play
 from local.stack import Stack
 
@@ -22,7 +22,7 @@ from local.stack import Stack
 def test_a_round_with_a_fault_ends_as_a_plain_replay_of_its_events(
     airflow_stack: Stack, story: Story, seed: int, fault: str
 ):
-    done = play(airflow_stack, story.platform, seed, BY_NAME[fault])
+    done = play(Scene(airflow_stack), story.platform, seed, BY_NAME[fault])
 
     assert done.events
     assert done.violations == []

@@ -30,6 +30,14 @@ class Request(NamedTuple):
 Answering = Callable[[Request, BaseHTTPRequestHandler], "tuple[int, Any] | None"]
 
 
+def _decoded(content: bytes) -> Any:
+    """JSON as what it says, anything else as it is."""
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return content
+
+
 class Server:
     """Answers with what `answer` says: status and JSON (or bytes); None if it wrote the answer itself."""
 
@@ -41,10 +49,11 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms
 
             def _any(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                request = Request(self.command, self.path, json.loads(content) if content else None)
+                request = Request(self.command, self.path, _decoded(content))
                 outer.requests.append(request)
                 told = outer.answer(request, self)
                 if told is None:

@@ -1,0 +1,231 @@
+"""Many events in a steady stream, a fault a minute, and in the end the same questions as after a round."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from random import Random
+from statistics import median
+from typing import Any
+
+import psutil
+
+from chaos import oracle
+from chaos.faults import BY_NAME, Scene, task_processes
+from chaos.patience import again
+from chaos.verdict import Places, violations
+from chaos.worlds import World, load_world
+from local.airflow import COMPONENTS
+from local.outcome import standing
+from local.story import REJECTED
+from local.world import Platform
+
+FAULTS = (
+    "task processes killed",
+    "elasticsearch killed",
+    "userorg answers 503",
+    "scheduler killed",
+    "cassandra frozen",
+    "kafka killed",
+    "running runs cleared",
+    "index read-only",
+    "Airflow killed",
+    "cassandra killed",
+)
+"""One a minute, in this order."""
+EVERY_S = 60.0
+FINAL_WITHIN_S = 1200.0
+SAMPLE_EVERY_S = 1.0
+LOOK_EVERY_S = 5.0
+MB = 1 << 20
+
+
+@dataclass
+class Minute:
+    """One minute of the load."""
+
+    minute: int
+    fault: str = ""
+    sent: int = 0
+    final: int = 0
+    """Events that were final at its end."""
+    known: int = 0
+    """Events that had been sent by then."""
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    """Most resident memory of each of Airflow's processes, and of a task's process."""
+
+
+@dataclass
+class Load:
+    """What a load did and found."""
+
+    seed: int
+    messages: int
+    events: int
+    batches: int
+    states: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    sent_s: float = 0.0
+    final_s: float = 0.0
+    """From the last message until every event was final."""
+    minutes: list[Minute] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+
+def play_load(
+    scene: Scene, platform: Platform, seed: int, count: int, tell: Callable[[Minute], None]
+) -> Load:
+    """Send `count` messages in as many minutes as there are faults; tell after each minute."""
+    world = load_world(seed, count)
+    wanted = oracle.states(world)
+    done = Load(seed, len(world.messages), len(wanted), len(world.batches))
+    platform.add_users(world.users)
+    platform.add_batches(world.batches)
+    progress = Progress(platform, set(wanted))
+    failed: list[BaseException] = []
+    places: Places = []
+    begun = time.monotonic()
+    sending = threading.Thread(target=_send, args=(platform, world, progress, places, failed))
+    striking = threading.Thread(target=_strike, args=(scene, seed, done, failed))
+    with sampled(scene) as memory:
+        for thread in (sending, striking):
+            thread.start()
+        while (sending.is_alive() or striking.is_alive() or progress.open) and not failed:
+            minute = Minute(len(done.minutes) + 1)
+            while time.monotonic() - begun < minute.minute * EVERY_S and (
+                sending.is_alive() or striking.is_alive() or progress.open
+            ):
+                time.sleep(LOOK_EVERY_S)
+                progress.look()
+            _close(minute, done, progress, memory)
+            tell(minute)
+            if time.monotonic() - begun > len(FAULTS) * EVERY_S + FINAL_WITHIN_S:
+                break
+        sending.join()
+        striking.join()
+    if failed:
+        raise failed[0]
+    done.sent_s = round(progress.sent_at - begun, 1)
+    done.final_s = round(max(progress.final_at - progress.sent_at, 0), 1)
+    done.states = dict(Counter(e.state for e in standing(platform, list(wanted), []).events.values()))
+    done.violations += violations(scene.stack, platform, world, places)
+    return done
+
+
+class Progress:
+    """Which of the sent events are final."""
+
+    def __init__(self, platform: Platform, events: set[str]) -> None:
+        self._platform = platform
+        self._events = len(events)
+        self.open: set[str] = set(events)
+        self.sent: set[str] = set()
+        self.messages = 0
+        self.sent_at = self.final_at = 0.0
+
+    def look(self) -> None:
+        """Ask the ledger about those that were sent and not final."""
+        asked = list(self.open & self.sent)
+        with suppress(Exception):  # what is broken is asked again at the next look
+            found = standing(self._platform, asked, []).events
+            self.open -= {mid for mid, e in found.items() if e.final}
+        if not self.open and not self.final_at:
+            self.final_at = time.monotonic()
+
+    @property
+    def final(self) -> int:
+        """Events that are final."""
+        return self._events - len(self.open)
+
+
+def _send(
+    platform: Platform, world: World, progress: Progress, places: Places, failed: list[BaseException]
+) -> None:
+    """A steady stream: as many messages every second, each event with its time."""
+    begun, count = time.monotonic(), len(world.messages)
+    seconds = EVERY_S * len(FAULTS)
+    stamped: set[str] = set()
+    try:
+        while progress.messages < count:
+            due = min(count, int((time.monotonic() - begun) / seconds * count) + 1)
+            some = world.messages[progress.messages : due]
+            for n, m in enumerate(some):
+                if isinstance(m.value, dict) and m.value["mid"] not in stamped:
+                    stamped.add(m.value["mid"])
+                    m.value["ets"] = int(time.time() * 1000) - len(some) + n
+            there = again(lambda some=some: platform.emit_all(m.value for m in some))  # type: ignore[misc]
+            new = [
+                ("" if m.expected == REJECTED else m.mid(place), place)
+                for m, place in zip(some, there, strict=True)
+            ]
+            places += new
+            progress.sent |= {mid for mid, _ in new if mid}
+            progress.messages = due
+            time.sleep(0.5)
+        progress.sent_at = time.monotonic()
+    except BaseException as error:  # noqa: BLE001  # it is raised by the thread that waits for this one
+        failed.append(error)
+
+
+def _strike(scene: Scene, seed: int, done: Load, failed: list[BaseException]) -> None:
+    rng = Random(f"load {seed}")
+    begun = time.monotonic()
+    try:
+        for n, name in enumerate(FAULTS):
+            time.sleep(max(0.0, begun + (n + 0.5) * EVERY_S - time.monotonic()))
+            done.faults.append(name)
+            BY_NAME[name].strike(scene, rng)
+    except BaseException as error:  # noqa: BLE001  # it is raised by the thread that waits for this one
+        failed.append(error)
+
+
+def _close(minute: Minute, done: Load, progress: Progress, memory: dict[str, list[float]]) -> None:
+    struck = len(done.minutes)
+    minute.fault = FAULTS[struck] if struck < len(FAULTS) else ""
+    minute.sent, minute.known, minute.final = progress.messages, len(progress.sent), progress.final
+    minute.memory_mb = {name: round(max(seen)) for name, seen in sorted(memory.items()) if seen}
+    for seen in memory.values():
+        seen.clear()
+    done.minutes.append(minute)
+
+
+@contextmanager
+def sampled(scene: Scene) -> Iterator[dict[str, list[float]]]:
+    """Resident memory (MB) of Airflow's processes and of the largest task process, once a second, by name."""
+    found: dict[str, list[float]] = defaultdict(list)
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(SAMPLE_EVERY_S):
+            for name in COMPONENTS:
+                with suppress(psutil.Error):
+                    pid = scene.stack.servers[name].pid
+                    found[name].append(psutil.Process(pid).memory_info().rss / MB)
+            with suppress(psutil.Error):
+                sizes = [p.memory_info().rss / MB for p in task_processes(scene.stack)]
+                found["task"] += [max(sizes)] if sizes else []
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def growth(minutes: Sequence[Minute], name: str) -> tuple[float, float]:
+    """Median of a process's most memory (MB) in the first and in the last third of the minutes that have any."""
+    seen = [m.memory_mb[name] for m in minutes if name in m.memory_mb]
+    third = max(1, len(seen) // 3)
+    return (median(seen[:third]), median(seen[-third:])) if seen else (0.0, 0.0)
+
+
+def told(load: Load) -> dict[str, Any]:
+    """Growth of every process, for the results."""
+    names = sorted({name for m in load.minutes for name in m.memory_mb})
+    return {name: growth(load.minutes, name) for name in names}

@@ -1,0 +1,58 @@
+"""What a person does to running runs in Airflow's UI, through its REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+from urllib.parse import quote
+
+import httpx
+
+from local.airflow import DAG_ID, token
+from local.stack import Stack
+
+ALL_RUNS = f"/dags/{DAG_ID}/dagRuns/~/taskInstances"
+
+
+class Person:
+    """Somebody who is logged in."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    @classmethod
+    @contextmanager
+    def at(cls, stack: Stack) -> Iterator[Self]:
+        """Log in."""
+        a = stack.addresses
+        headers = {"Authorization": f"Bearer {token(a.airflow, a.airflow_user, a.airflow_password)}"}
+        with httpx.Client(base_url=f"{a.airflow}/api/v2", headers=headers, timeout=30) as http:
+            yield cls(http)
+
+    def sees_running(self, stage: str) -> bool:
+        """True if a task of the stage runs in any run."""
+        found = self._http.get(ALL_RUNS, params={"state": "running"}).json()["task_instances"]
+        return any(t["task_id"].endswith(stage) for t in found)
+
+    def clears_runs(self) -> int:
+        """Clear every run that is under way. Returns how many."""
+        runs = self._running()
+        for run in runs:
+            self._http.post(f"{_at(run)}/clear", json={"dry_run": False}).raise_for_status()
+        return len(runs)
+
+    def ends_runs(self) -> int:
+        """Mark every run that is under way as failed: none of its tasks is tried again. Returns how many."""
+        runs = self._running()
+        for run in runs:
+            self._http.patch(_at(run), json={"state": "failed"}).raise_for_status()
+        return len(runs)
+
+    def _running(self) -> list[str]:
+        found = self._http.get(f"/dags/{DAG_ID}/dagRuns", params={"state": "running"}).json()
+        return [run["dag_run_id"] for run in found["dag_runs"]]
+
+
+def _at(run_id: str) -> str:
+    return f"/dags/{DAG_ID}/dagRuns/{quote(run_id, safe='')}"
