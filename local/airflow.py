@@ -23,7 +23,10 @@ from local.paths import REPOSITORY
 from local.ports import HOST
 from local.processes import NotReadyError, Server, await_condition, child_environment
 
-USER = "admin"
+USER, OPERATOR, VIEWER = "admin", "operator", "viewer"
+"""Who can log in, all with the stack's one password."""
+_ROLES = {USER: "admin", OPERATOR: "user", VIEWER: "viewer"}
+"""Roles of Airflow's simple auth manager: a user may start runs, a viewer only looks."""
 DAG_ID = "user_ownership_transfer"
 UNDO_DAG_ID = "ownership_undo"
 DAG_IDS = (DAG_ID, UNDO_DAG_ID, "ownership_approval")
@@ -115,7 +118,7 @@ def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": secret.fernet_key,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{r}" for u, r in _ROLES.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.sqlalchemy_url(socket_folder, _DATABASE),
         "AIRFLOW__API__HOST": HOST,
@@ -147,7 +150,7 @@ def migrate(layout: Layout, environment: Mapping[str, str], socket_folder: str) 
     """
     home = layout.data("airflow")
     secret = Secrets.of(home)
-    _passwords_file(layout).write_text(json.dumps({USER: secret.password}) + "\n")
+    _passwords_file(layout).write_text(json.dumps(dict.fromkeys(_ROLES, secret.password)) + "\n")
     _passwords_file(layout).chmod(0o600)
     fresh = postgres.create_database(socket_folder, _DATABASE)
     stamp = home / _MIGRATED

@@ -1,11 +1,14 @@
 """Plugin entry: the only module below plugins/ that Airflow's plugin manager loads.
 
-It preloads what every task imports, so that forked workers inherit it.
+It preloads what every task imports, so that forked workers inherit it, and registers the page.
 """
 
 import contextlib
+from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
+
+from ownership.page.entry import EXTERNAL_VIEW, FASTAPI_APP, TransferLink
 
 with contextlib.suppress(ImportError):  # the API server has no need of the stages
     import ownership.flow
@@ -13,6 +16,9 @@ with contextlib.suppress(ImportError):  # the API server has no need of the stag
 
 
 class OwnershipPlugin(AirflowPlugin):
-    """Names the plugin in `airflow plugins`."""
+    """The page "Ownership transfers", its place in the navigation, and the link of each task instance."""
 
     name = "ownership"
+    fastapi_apps: ClassVar[list[Any]] = [FASTAPI_APP]
+    external_views: ClassVar[list[Any]] = [EXTERNAL_VIEW]
+    global_operator_extra_links: ClassVar[list[Any]] = [TransferLink()]

@@ -82,10 +82,11 @@ class Conditional(NamedTuple):
 
 
 class Cql:
-    """A session with prepared statements kept by their text."""
+    """A session with prepared statements kept by their text; a statement is tried `tries` times at most."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, tries: int = TRIES) -> None:
         self.session = session
+        self._tries = tries
         profile = session.get_execution_profile(EXEC_PROFILE_DEFAULT)
         self._serial = profile.serial_consistency_level or ConsistencyLevel.LOCAL_SERIAL
         self._prepared: dict[str, PreparedStatement] = {}
@@ -153,10 +154,10 @@ class Cql:
         return batch
 
     def _concurrently(self, statements: list[Any]) -> list[Any]:
-        """Results in order; statements that met an outage are repeated, `TRIES` times in all."""
+        """Results in order; statements that met an outage are repeated, `tries` times in all."""
         results: list[Any] = [None] * len(statements)
         todo = list(range(len(statements)))
-        for attempt in range(TRIES):
+        for attempt in range(self._tries):
             if attempt:
                 time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             outcomes = execute_concurrent(
@@ -179,7 +180,7 @@ class Cql:
         raise Unavailable(PART, _short(failed[0][1]))
 
     def _guard(self, action: Callable[[], T]) -> T:
-        for attempt in range(TRIES):
+        for attempt in range(self._tries):
             if attempt:
                 time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             try:

@@ -45,6 +45,8 @@ def test_no_package_name_is_used_both_in_dags_and_plugins() -> None:
 @pytest.mark.parametrize("edge", [False, True], ids=["the domain", "the edge"])
 def test_airflow_is_imported_only_at_the_edge(edge: bool) -> None:
     at_the_edge = {
+        "access",
+        "entry",
         "approvals",
         "create_ledger",
         "flow",

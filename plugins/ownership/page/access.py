@@ -1,0 +1,117 @@
+"""Who may see and do what: Airflow's own checks, and a form's token.
+
+Airflow does not authenticate the apps of plugins, so every route here asks for it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.auth.tokens import get_signing_key
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from fastapi import Depends, HTTPException, Request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import select
+
+from ownership.page.actions import ACTIONS, TRANSFER_DAG, UNDO_DAG, Action, Order
+from ownership.page.views import RunLink, run_href
+
+FORM_LIVES_S = 4 * 3600
+"""How long a form that was opened can be sent, in seconds."""
+
+User = Annotated[BaseUser, GetUserDep.__metadata__[0]]
+"""The signed-in user; nobody is answered with 401."""
+MayRead = Depends(requires_access_dag("GET", param_dag_id=TRANSFER_DAG))
+"""Read access to the main DAG, without which the page answers 403."""
+
+
+def may_start(user: BaseUser) -> frozenset[str]:
+    """The DAGs that the user may trigger."""
+    manager = get_auth_manager()
+    return frozenset(
+        dag_id
+        for dag_id in (TRANSFER_DAG, UNDO_DAG)
+        if manager.is_authorized_dag(
+            method="POST",
+            access_entity=DagAccessEntity.RUN,
+            details=DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id)),
+            user=user,
+        )
+    )
+
+
+def check_start(action: Action, request: Request, user: BaseUser) -> None:
+    """Refuse with 403 who may not trigger the action's DAG."""
+    requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=action.dag_id)(request, user)
+
+
+class Form(NamedTuple):
+    """What a form says when it comes back, and in which state it was shown."""
+
+    order: Order
+    state: str
+
+
+def form_token(user: BaseUser, action: Action, mid: str, digest: str | None, state: str) -> str:
+    """What only this page can have put into a form: for this user, action and event.
+
+    The run's id is in it, so that a form that is sent twice starts one run.
+    """
+    run_id = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
+    return str(_signer().dumps([str(user.get_id()), action.name, mid, digest, state, run_id]))
+
+
+def form_of(token: str, user: BaseUser) -> Form:
+    """Read a token.
+
+    Answers 403 for one that is not ours, not this user's, or too old.
+    """
+    try:
+        owner, name, mid, digest, state, run_id = _signer().loads(token, max_age=FORM_LIVES_S)
+    except (BadSignature, ValueError, TypeError):
+        raise HTTPException(403, "This form is too old, or was not made here. Open it again.") from None
+    if owner != str(user.get_id()):
+        raise HTTPException(403, "This form was opened by somebody else. Open it again.")
+    return Form(Order(ACTIONS[name], mid, digest, run_id), state)
+
+
+def _signer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(get_signing_key("api", "secret_key"), salt="ownership-transfers-page")
+
+
+# -- what Airflow itself knows -------------------------------------------------------------------------------
+
+
+def runs_of(run_ids: Iterable[str | None]) -> dict[str, RunLink]:
+    """The runs that Airflow still has, by id."""
+    wanted = sorted({r for r in run_ids if r})
+    if not wanted:
+        return {}
+    columns: Any = (DagRun.run_id, DagRun.dag_id, DagRun.state)
+    with create_session() as session:
+        rows = session.execute(
+            select(*columns).where(DagRun.run_id.in_(wanted), DagRun.dag_id.in_((TRANSFER_DAG, UNDO_DAG)))
+        ).all()
+    # The same id in both DAGs can only be somebody's own choice; then the main one is shown.
+    rows = sorted(rows, key=lambda r: r.dag_id == TRANSFER_DAG)
+    return {
+        r.run_id: RunLink(
+            r.run_id, r.dag_id, str(getattr(r.state, "value", r.state)), run_href(r.dag_id, r.run_id)
+        )
+        for r in rows
+    }
+
+
+def is_paused(dag_id: str) -> bool:
+    """True if runs of the DAG would wait."""
+    with create_session() as session:
+        return bool(session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id)))

@@ -1,0 +1,136 @@
+"""What the buttons start: which DAG, with which conf, and what will happen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ownership.plan import MOVED
+from ownership.states import ABANDONED, AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
+
+TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
+MOST_REASON = 500
+
+
+class Action(NamedTuple):
+    """Something that can be asked of an event."""
+
+    name: str
+    label: str
+    dag_id: str
+    title: str
+    """The question of its confirmation."""
+    what: str
+    """What will happen, in sentences."""
+    reason: str = ""
+    """Whether a reason is asked for: empty, `optional` or `required`."""
+    grave: bool = False
+    """True if batches change owner by it, or an event ends."""
+
+
+REHEARSE_UNDO = Action(
+    "rehearse_undo",
+    "Dry-run undo",
+    UNDO_DAG,
+    "See what an undo would do?",
+    "A dry run plans the undo and changes nothing. It shows which batches would go back, and which would not "
+    "because somebody has changed them since. Its plan can be applied afterwards, exactly as it was shown.",
+)
+UNDO = Action(
+    "undo",
+    "Undo…",
+    UNDO_DAG,
+    "Take this transfer back?",
+    "Each batch gets back the owners that it had before, in Cassandra and in the search index, where it still has "
+    "those that this transfer gave it. A batch that somebody has changed since stays as it is, and is reported. "
+    "The undo is a transfer of its own and can be undone itself.",
+    reason="optional",
+    grave=True,
+)
+REDRIVE = Action(
+    "redrive",
+    "Try again",
+    TRANSFER_DAG,
+    "Try this transfer again?",
+    "A failed transfer is tried at once, unless an earlier open one of its users is in the way. A skipped one is "
+    "queued as a new transfer with the same content.",
+    grave=True,
+)
+APPROVE = Action(
+    "approve",
+    "Approve…",
+    TRANSFER_DAG,
+    "Approve this plan?",
+    "The transfer goes on with exactly the plan below. If rows have changed since, it waits again with a new one.",
+    grave=True,
+)
+DECLINE = Action(
+    "decline",
+    "Decline…",
+    TRANSFER_DAG,
+    "Decline this transfer?",
+    "The transfer ends as declined, with your name and reason; nothing has changed and nothing will. What waited "
+    "behind it goes on.",
+    reason="required",
+    grave=True,
+)
+EXECUTE = Action(
+    "execute",
+    "Apply this plan…",
+    TRANSFER_DAG,
+    "Apply this plan?",
+    "Exactly the batches of this dry run change, as it shows them. If rows have changed since, nothing is done.",
+    reason="optional",
+    grave=True,
+)
+ACTIONS: Mapping[str, Action] = {a.name: a for a in (REHEARSE_UNDO, UNDO, REDRIVE, APPROVE, DECLINE, EXECUTE)}
+
+
+class Order(NamedTuple):
+    """An action on an event, as it was confirmed."""
+
+    action: Action
+    mid: str
+    digest: str | None
+    run_id: str
+
+    def conf(self, reason: str = "") -> dict[str, Any]:
+        """The conf of the run. Who asks for it is whoever starts the run."""
+        why = {"reason": reason} if reason else {}
+        match self.action.name:
+            case "rehearse_undo":
+                return {"mids": [self.mid], "dry_run": True, **why}
+            case "undo":
+                return {"mids": [self.mid], "dry_run": False, **why}
+            case "redrive":
+                return {"redrive": {"mids": [self.mid]}}
+            case "approve":
+                return {"approve": {"mid": self.mid, "digest": self.digest}}
+            case "decline":
+                return {"decline": {"mid": self.mid, **why}}
+            case _:
+                return {"execute_plan": self.mid, "digest": self.digest, **why}
+
+    def shows(self, state: str = "") -> str:
+        """Mid of the event by which the outcome is seen: a new one, or the same."""
+        if self.action in (REHEARSE_UNDO, UNDO):
+            return f"undo:{self.run_id}:0"
+        if self.action is EXECUTE:
+            return f"execute:{self.run_id}"
+        if self.action is REDRIVE and state == SKIPPED:
+            return f"redrive:{self.run_id}:0"
+        return self.mid
+
+
+def offered(state: str, counts: Mapping[str, int], digest: str | None) -> list[Action]:
+    """What can be asked of an event in `state`."""
+    if state in (COMPLETED, ABANDONED):
+        # An abandoned event has no counts; what it moved until then is in its images.
+        return [REHEARSE_UNDO, UNDO] if counts.get(MOVED) or state == ABANDONED else []
+    if state in (FAILED, SKIPPED):
+        return [REDRIVE]
+    if state == AWAITING_APPROVAL and digest:
+        return [APPROVE, DECLINE]
+    if state == REHEARSED and digest:
+        return [EXECUTE]
+    return []

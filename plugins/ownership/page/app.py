@@ -1,0 +1,386 @@
+"""The page's routes. Each takes Airflow's own user; reading needs the DAG, acting the right to trigger it."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import structlog
+from fastapi import FastAPI, Form, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from ownership.errors import OwnershipError, SettingsError
+from ownership.page import views
+from ownership.page.access import (
+    MayRead,
+    User,
+    check_start,
+    form_of,
+    form_token,
+    is_paused,
+    may_start,
+    runs_of,
+)
+from ownership.page.actions import (
+    ACTIONS,
+    EXECUTE,
+    MOST_REASON,
+    REHEARSE_UNDO,
+    UNDO,
+    Action,
+    offered,
+)
+from ownership.page.entry import AIRFLOW
+from ownership.page.reads import OPEN_EVENTS, Cursor, Reads, Wanted
+from ownership.page.store import Store
+from ownership.parts import now_ms
+from ownership.states import AWAITING_APPROVAL, FINAL_STATES, OPEN_STATES, REJECTED
+
+log = structlog.get_logger(__name__)
+
+HERE = Path(__file__).parent
+HEADERS = {
+    # Nothing from elsewhere, nothing inline; Airflow itself shows the page in a frame.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "SAMEORIGIN",
+    "referrer-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+ENDED = ("success", "failed")
+"""States in which nothing will happen in a run any more."""
+PREVIEW = 10
+"""Batches that a confirmation shows."""
+MID = Annotated[str, Query(min_length=1, max_length=320)]
+TEXT = Annotated[str, Query(max_length=320)]
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+templates = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_STATIC = {f.name: f.read_bytes() for f in sorted((HERE / "static").iterdir()) if f.is_file()}
+_VERSION = hashlib.sha256(b"".join(_STATIC.values())).hexdigest()[:10]
+templates.globals |= {
+    "version": _VERSION,
+    "short": views.short,
+    "number": views.number,
+    "words": views.WORDS,
+    "detail_href": views.detail_href,
+}
+
+store = Store()
+app = FastAPI(title="Ownership transfers", docs_url=None, redoc_url=None, openapi_url=None)
+
+
+class Secured:
+    """The app with its headers on every answer, those of refusals and errors too."""
+
+    def __init__(self, inner: FastAPI) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def secured(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message["headers"]}
+                more = {**HEADERS, "cache-control": "no-store"}
+                message["headers"] = [
+                    *message["headers"],
+                    *((n.encode(), v.encode()) for n, v in more.items() if n.encode() not in given),
+                ]
+            await send(message)
+
+        await self._inner(scope, receive, secured)
+
+
+page = Secured(app)
+
+
+def _html(name: str, code: int = 200, **values: Any) -> HTMLResponse:
+    return HTMLResponse(templates.get_template(name).render(**values), status_code=code)
+
+
+# -- the list ---------------------------------------------------------------------------------------------------
+
+
+@app.get("/", dependencies=[MayRead])
+def listing(
+    user: User,
+    who: Annotated[str, Query(alias="user", max_length=256)] = "",
+    state: TEXT = "",
+    run: TEXT = "",
+    since: TEXT = "",
+    before: TEXT = "",
+    after: Annotated[str, Query(max_length=2000)] = "",
+    mid: TEXT = "",
+    one: TEXT = "",
+) -> Response:
+    """Transfers, newest first; a run's only transfer at once where the link of a task asks for it."""
+    if mid.strip():
+        return RedirectResponse(views.detail_href(mid.strip()), status_code=303)
+    wanted = Wanted(
+        user=who.strip(),
+        state=state if state in (*OPEN_STATES, *FINAL_STATES, OPEN_EVENTS) else "",
+        run_id=run.strip(),
+        since_ms=views.at_ms(since),
+        before_ms=views.at_ms(before),
+        cursor=Cursor.of(after),
+    )
+    now = now_ms()
+    with store.reads() as reads:
+        listed = reads.page(wanted, now_ms=now)
+        open_now = reads.open_now()
+    if one and len(listed.rows) == 1 and not listed.cursor:
+        return RedirectResponse(views.detail_href(listed.rows[0].mid), status_code=303)
+    runs = runs_of(r.run_id for r in listed.rows)
+    return _html(
+        "list.html",
+        view=views.list_view(wanted, listed, runs, now_ms=now),
+        wanted=wanted,
+        since=since if wanted.since_ms is not None else "",
+        before=before if wanted.before_ms is not None else "",
+        states=(OPEN_EVENTS, *OPEN_STATES, *FINAL_STATES),
+        open_now=open_now,
+        open_href=views.list_href(Wanted(state=OPEN_EVENTS)),
+        waiting_href=views.list_href(Wanted(state=AWAITING_APPROVAL)),
+        user=user.get_name(),
+    )
+
+
+# -- one transfer -----------------------------------------------------------------------------------------------
+
+
+def _detail(reads: Reads, event: Any, user: User) -> views.Detail:
+    now = now_ms()
+    final, rejected = event.state in FINAL_STATES, event.state == REJECTED
+    transfer = views.transfer_of(event)
+    queued = None if final or transfer is None else reads.queued(transfer.key)
+    blocker = None
+    if queued and transfer and not (queued.holder and queued.until_ms > now):
+        blocker = reads.waits_for(transfer)
+    followed = [] if rejected or transfer is None else reads.followed_by(event)
+    return views.detail(
+        event,
+        now_ms=now,
+        runs=runs_of([event.run_id, *(f.run_id for f in followed)]),
+        queued=queued,
+        blocker=blocker,
+        progress=None if final or not event.buckets else reads.progress(event),
+        lane=[] if rejected or transfer is None else reads.lane(event),
+        followed=followed,
+        may=may_start(user),
+    )
+
+
+@app.get("/transfer", dependencies=[MayRead])
+def transfer(
+    user: User,
+    mid: MID,
+    bucket: Annotated[int, Query(ge=0, le=100_000)] = 0,
+    course: TEXT = "",
+    batch: TEXT = "",
+    started: TEXT = "",
+    dag: TEXT = "",
+    part: TEXT = "",
+) -> Response:
+    """One transfer; `part=live` answers with only what moves while it is carried out."""
+    run = runs_of([started]).get(started) if started else None
+    with store.reads() as reads:
+        event = reads.event(mid)
+        if event is None:
+            return _not_there(mid, started, run, part)
+        seen = _detail(reads, event, user)
+        if part == "live":
+            return _html("live.html", view=seen, run=run)
+        changed = reads.changes(event, (bucket, course, batch) if bucket or course else None)
+    older = None
+    if changed.cursor:
+        b, c, i = changed.cursor
+        older = views.detail_href(mid, bucket=str(b), course=c, batch=i) + "#changes"
+    return _html(
+        "transfer.html",
+        view=seen,
+        changes=views.change_lines(changed),
+        older=older,
+        first=views.detail_href(mid) + "#changes" if bucket or course else None,
+        started=started,
+        run=run,
+        dag=dag,
+        user=user.get_name(),
+    )
+
+
+def _not_there(mid: str, started: str, run: views.RunLink | None, part: str) -> Response:
+    """An event that the ledger does not have: not yet, if a run is on its way."""
+    coming = run is not None and run.state not in ENDED
+    if part == "live":
+        return _html("live.html", 200 if coming else 404, view=None, run=run)
+    return _html("absent.html", 200 if coming else 404, mid=mid, started=started, run=run, coming=coming)
+
+
+# -- actions ----------------------------------------------------------------------------------------------------
+
+
+@app.get("/confirm", dependencies=[MayRead])
+def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
+    """Say what will happen, before it does."""
+    wanted = _action(action)
+    check_start(wanted, request, user)
+    with store.reads() as reads:
+        event = reads.event(mid)
+        if event is None:
+            raise HTTPException(404, "The ledger has no such event.")
+        counts = dict(event.counts or {})
+        if wanted not in offered(event.state, counts, event.digest):
+            raise HTTPException(
+                409,
+                f"This event is {views.WORDS[event.state]} now: {wanted.label.rstrip('…').lower()} does not apply.",
+            )
+        seen = _detail(reads, event, user)
+        changed = (
+            reads.changes(event, None, most=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
+        )
+        rehearsal = _rehearsal(reads, seen) if wanted is UNDO else None
+    return _html(
+        "confirm.html",
+        action=wanted,
+        view=seen,
+        changes=views.change_lines(changed) if changed else [],
+        more=bool(changed and changed.cursor),
+        rehearsal=rehearsal,
+        token=form_token(user, wanted, mid, event.digest, event.state),
+        most_reason=MOST_REASON,
+        paused=is_paused(wanted.dag_id),
+        user=user.get_name(),
+    )
+
+
+def _rehearsal(reads: Reads, seen: views.Detail) -> views.Detail | None:
+    """The newest dry run of the event's undo, whose plan tells what the undo would do."""
+    for line in reversed(seen.followed):
+        if line.state == "rehearsed" and "undo" in line.kind and (event := reads.event(line.mid)):
+            return views.detail(event, now_ms=now_ms(), runs={})
+    return None
+
+
+@app.post("/act", dependencies=[MayRead])
+async def act(
+    request: Request,
+    user: User,
+    token: Annotated[str, Form(max_length=4000)] = "",
+    reason: Annotated[str, Form(max_length=4 * MOST_REASON)] = "",
+) -> Response:
+    """Start the run that was confirmed, in the name of the signed-in user."""
+    form = form_of(token, user)
+    order = form.order
+    await run_in_threadpool(check_start, order.action, request, user)
+    reason = reason.strip()
+    if len(reason) > MOST_REASON or (order.action.reason == "required" and not reason):
+        raise HTTPException(400, f"A reason of at most {MOST_REASON} characters is needed.")
+    answer = await _trigger(request, order.action.dag_id, order.run_id, order.conf(reason))
+    if answer.status_code not in (200, 409):  # 409: the same form was sent before, and its run is there
+        log.warning("page action refused", action=order.action.name, mid=order.mid, status=answer.status_code)
+        raise HTTPException(
+            answer.status_code if answer.status_code < 500 else 502,
+            f"Airflow refused the run: {_why(answer)}",
+        )
+    log.info("page action", action=order.action.name, mid=order.mid, by=user.get_name(), run_id=order.run_id)
+    shows = order.shows(form.state)
+    return RedirectResponse(
+        views.detail_href(shows, started=order.run_id, dag=order.action.dag_id), status_code=303
+    )
+
+
+async def _trigger(request: Request, dag_id: str, run_id: str, conf: dict[str, Any]) -> httpx.Response:
+    """Airflow's own public API, in this process, with what the user came with: it checks, validates and logs."""
+    passed = ("cookie", "authorization", "referer", "user-agent", "x-forwarded-for")
+    headers = {name: value for name, value in request.headers.items() if name in passed}
+    transport = httpx.ASGITransport(app=request.scope[AIRFLOW], raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url=str(request.base_url.replace(path="/"))
+    ) as api:
+        return await api.post(
+            f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns",
+            json={"dag_run_id": run_id, "logical_date": None, "conf": conf},
+            headers=headers,
+        )
+
+
+def _why(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {answer.status_code}"
+
+
+def _action(name: str) -> Action:
+    action = ACTIONS.get(name)
+    if action is None:
+        raise HTTPException(404, "There is no such action.")
+    return action
+
+
+# -- files, and what goes wrong ---------------------------------------------------------------------------------
+
+
+@app.get("/static/{name}")
+def static(user: User, name: str) -> Response:  # noqa: ARG001  # even these are for users only
+    """The style sheet, the script, the icons."""
+    if name not in _STATIC:
+        raise HTTPException(404, "There is no such file.")
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Response(_STATIC[name], media_type=kind, headers={"cache-control": "private, max-age=3600"})
+
+
+_TITLES = {
+    401: "You are not signed in",
+    403: "You may not do this",
+    404: "There is nothing here",
+    409: "It is too late for that",
+}
+
+
+@app.exception_handler(StarletteHTTPException)
+def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """A refusal, as a page."""
+    assert isinstance(error, StarletteHTTPException)  # noqa: S101  # registered for these
+    status = error.status_code
+    told = {
+        401: "Sign in to Airflow, then open this page again.",
+        403: error.detail if "form" in str(error.detail) else "Your role in Airflow does not allow it.",
+    }.get(status, str(error.detail))
+    return _html(
+        "error.html", status, status=status, title=_TITLES.get(status, "That did not work"), told=told
+    )
+
+
+@app.exception_handler(RequestValidationError)
+def wrong(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """An address that is no address of ours."""
+    told = "Something in the address is too long or no number."
+    return _html("error.html", 422, status=422, title="That did not work", told=told)
+
+
+@app.exception_handler(OwnershipError)
+def unreachable(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """The ledger is out of reach, or not set up."""
+    log.warning("page cannot read the ledger", why=str(error))
+    title = "The page is not set up" if isinstance(error, SettingsError) else "The ledger is unreachable"
+    return _html("error.html", 503, status=503, title=title, told=str(error)[:600])
