@@ -130,8 +130,7 @@ def test_a_run_is_cleared_again_and_again_while_it_runs(airflow: Airflow, story:
     run_id = airflow.trigger(
         {
             "events": [
-                {"from_user": a, "to_user": b, "organisation_id": ORGANISATION}
-                for a, b in pairwise(users)
+                {"from_user": a, "to_user": b, "organisation_id": ORGANISATION} for a, b in pairwise(users)
             ]
         }
     )
