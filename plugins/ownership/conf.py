@@ -21,7 +21,16 @@ from pydantic import (
 )
 
 from ownership.errors import Poison, SettingsError
-from ownership.events import Identifier, LedgerId, TransferEvent, event_from, explain, manual_event
+from ownership.events import (
+    MAX_EVENT_BYTES,
+    Identifier,
+    LedgerId,
+    TransferEvent,
+    event_from,
+    explain,
+    listed,
+    manual_event,
+)
 from ownership.options import MOST_COURSES, Digest, LiveStatus, Options, Request, Role
 from ownership.plan import LIVE_STATUSES, ROLES
 
@@ -319,13 +328,20 @@ def _event(envelope: Mapping[str, Any]) -> TransferEvent:
 
 
 def _payload(envelope: Mapping[str, Any]) -> bytes:
-    return json.dumps(envelope, sort_keys=True).encode()
+    """The event as the ledger keeps it, no larger than one from the topic.
+
+    :raises Poison: if it is.
+    """
+    payload = json.dumps(envelope, sort_keys=True).encode()
+    if len(payload) > MAX_EVENT_BYTES:
+        raise Poison(f"the event has {len(payload)} bytes, at most {MAX_EVENT_BYTES} are taken")
+    return payload
 
 
 def _known(conf: Mapping[str, Any], known: Sequence[str]) -> None:
-    unknown = sorted(set(conf) - set(known))
+    unknown = set(conf) - set(known)
     if unknown:
-        raise ConfError(f"Unknown conf {', '.join(map(repr, unknown))}; known are {', '.join(known)}.")
+        raise ConfError(f"Unknown conf {listed(unknown)}; known are {', '.join(known)}.")
 
 
 def _alone(conf: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
@@ -343,7 +359,8 @@ def _read(kind: type[G], values: Any, where: str = "") -> G:
             str(x["loc"][-1]) for x in e.errors() if x["type"] == "extra_forbidden" and kind is _Transfer
         ]
         if missing or unknown:
-            words = [f"{f} is missing" for f in missing] + [f"{f!r} is unknown" for f in unknown]
+            words = [f"{f} is missing" for f in missing]
+            words += [f"{listed(unknown)} {'are' if len(unknown) > 1 else 'is'} unknown"] if unknown else []
             raise ConfError(f"{where}{', '.join(words)}; give {', '.join(WHO)}.") from None
         raise ConfError(f"{where}{explain(e)}.") from None
     except RecursionError:

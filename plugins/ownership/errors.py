@@ -15,9 +15,26 @@
 
 from __future__ import annotations
 
+MOST_WORDS = 2000
+"""Most characters of an error's text."""
+
+
+def one_line(words: object, most: int = MOST_WORDS) -> str:
+    """`words` as one printable line of at most `most` characters.
+
+    Whatever a store, a service or a conf said ends in logs, the ledger and XCom, of which some refuse control
+    characters or lone surrogates.
+    """
+    text = str(words)
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in cut)
+
 
 class OwnershipError(Exception):
-    """Root of the tree."""
+    """Root of the tree. Its text is one line."""
+
+    def __init__(self, words: object = "") -> None:
+        super().__init__(one_line(words))
 
 
 class Permanent(OwnershipError):

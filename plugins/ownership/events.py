@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ownership.errors import Poison
+from ownership.errors import Poison, one_line
 
 MAX_EVENT_BYTES = 256 * 1024
 """A real event has about 2 KiB; anything above this is rejected unread."""
@@ -21,6 +22,10 @@ MAX_CLOCK_DRIFT_MS = 5 * 60 * 1000
 
 MOST_FOLLOW_UPS = 4
 """Follow-ups in a row of one event."""
+
+_FIELDS_NAMED = 10
+"""Most fields that one error names: each is one to mend, and there is a next time."""
+_LONGEST_NAME = 60
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -179,10 +184,20 @@ def _words(value: Any) -> str | None:
 
 
 def explain(error: ValidationError) -> str:
-    """One line that names each bad field and what is wrong with it (values are not repeated)."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors(include_url=False)
-    )
+    """One line that names each bad field, the first few, and what is wrong with it (values are not repeated)."""
+    found = error.errors(include_url=False, include_input=False)
+    told = [
+        f"{'.'.join(one_line(part, _LONGEST_NAME) for part in e['loc']) or 'message'}: {e['msg']}"
+        for e in found[:_FIELDS_NAMED]
+    ]
+    return "; ".join(told) + (f"; and {n} more" if (n := len(found) - _FIELDS_NAMED) > 0 else "")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names that somebody else gave, quoted: the first few, each cut."""
+    some = sorted(names)
+    told = ", ".join(repr(name[:_LONGEST_NAME]) for name in some[:_FIELDS_NAMED])
+    return told + (f" and {n} more" if (n := len(some) - _FIELDS_NAMED) > 0 else "")
 
 
 def parse_event(message: bytes | None) -> TransferEvent:

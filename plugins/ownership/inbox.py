@@ -262,7 +262,8 @@ def _rejection(
 ) -> Arrival:
     """Ledger row of a message that is no event; its mid says where the message lies."""
     # By hand there is no place in a topic: the time of its run, its number in it and its mid tell it apart.
-    by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{message_mid}"
+    # The longest mids are cut, so that this one can be given in a conf like any other.
+    by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{(message_mid or '')[:280]}"
     where = f"{message.topic}:{message.partition}:{message.offset}" if message.topic else by_hand
     origin = Origin(source, message.topic, message.partition, message.offset, message.kafka_ms)
     return Arrival(

@@ -6,28 +6,40 @@ the row. A missing document is created from the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
-from elastic_transport import TransportError
+import structlog
+from elastic_transport import SerializationError, TransportError
 from elasticsearch import (
     ApiError,
     AuthenticationException,
     AuthorizationException,
+    ConflictError,
     Elasticsearch,
     NotFoundError,
 )
 
-from ownership.batches import Owners, owners
+from ownership.batches import Owners, owners, stored
 from ownership.chunks import chunks
 from ownership.errors import SettingsError, Unavailable
 from ownership.events import folded
 from ownership.plan import LIVE_STATUSES, BatchId
 
+log = structlog.get_logger(__name__)
+
 PART = "Elasticsearch"
 DOCS_PER_CALL = 1000
 USERS_PER_SEARCH = 500
+TRIES = 4
+"""Tries of what an overloaded index pushes back; waits of 0.5, 1, 2 s (± half) between them."""
+OVERLOADED = (429, 502, 503, 504)
+"""Statuses, of a call or of an item, that end by themselves when less is asked."""
+_TOLD = 300
+"""Most characters of the index's own words in an error: a proxy answers with a page."""
 
 T = TypeVar("T")
 
@@ -70,7 +82,8 @@ class SearchIndex:
     """Documents of one index."""
 
     def __init__(self, client: Elasticsearch, index: str) -> None:
-        self._es = client
+        # The client would ask an overloaded index again at once; here it gets a pause first.
+        self._es = client.options(retry_on_status=())
         self._index = index
 
     def check(self) -> None:
@@ -79,7 +92,7 @@ class SearchIndex:
         :raises SettingsError: saying what is missing and what to set.
         """
         try:
-            mappings = _call(lambda: self._es.indices.get_mapping(index=self._index))
+            mappings = _call(lambda: self._es.indices.get_mapping(index=self._index), NotFoundError)
         except Unavailable as e:
             raise Unavailable(
                 PART, f"{e}; is the host of Connection 'elasticsearch_default' right?"
@@ -89,14 +102,15 @@ class SearchIndex:
                 f"Elasticsearch has no index '{self._index}': set 'es.course_batch.index', "
                 "or point Connection 'elasticsearch_default' to the platform's cluster."
             ) from None
-        for name, body in mappings.items():
-            properties = body["mappings"].get("properties", {})
-            for field in ("createdBy", "mentors"):
-                if "raw" not in properties.get(field, {}).get("fields", {}):
-                    raise SettingsError(
-                        f"Index '{name}' has no sub-field '{field}.raw', so nothing can be proven by it: "
-                        "set 'es.course_batch.index' to the platform's course batches."
-                    )
+        with _in_contract("mapping"):
+            for name, body in mappings.items():
+                properties = body["mappings"].get("properties", {})
+                for field in ("createdBy", "mentors"):
+                    if "raw" not in properties.get(field, {}).get("fields", {}):
+                        raise SettingsError(
+                            f"Index '{name}' has no sub-field '{field}.raw', so nothing can be proven by it: "
+                            "set 'es.course_batch.index' to the platform's course batches."
+                        )
 
     def get(self, batch_ids: Collection[str]) -> dict[str, Document]:
         """The documents that exist, by batch id, with their sequence numbers."""
@@ -107,11 +121,13 @@ class SearchIndex:
                     index=self._index, ids=list(some), source_includes=["createdBy", "mentors"]
                 )
             )
-            for doc in answer["docs"]:
-                if "error" in doc:
-                    raise Unavailable(PART, doc["error"].get("reason", "mget failed"))
-                if doc.get("found"):
-                    found[doc["_id"]] = _document(doc)
+            with _in_contract("mget"):
+                for _, doc in zip(some, answer["docs"], strict=True):  # each that was asked for is answered
+                    if "error" in doc:
+                        raise Unavailable(PART, f"mget: {_reason(doc['error'])}")
+                    if doc.get("found"):
+                        document = _document(doc)
+                        found[document.batch_id] = document
         return found
 
     def write(
@@ -134,13 +150,29 @@ class SearchIndex:
         ]
         lines += [({"create": {"_id": row["batchid"]}}, document_of(row)) for row in creates]
         for some in chunks(lines, DOCS_PER_CALL):
-            operations = [part for line in some for part in line]
+            self._bulk(list(some))
+
+    def _bulk(self, lines: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """One bulk; what an overloaded index pushes back is sent again, and nothing else."""
+        why = ""
+        for attempt in range(TRIES):
+            if attempt:
+                _pause(attempt, why)
+            operations = [part for line in lines for part in line]
             answer = _call(lambda ops=operations: self._es.bulk(index=self._index, operations=ops))  # type: ignore[misc]
-            for item in answer["items"]:
-                (result,) = item.values()
-                if result["status"] >= 300 and result["status"] not in (404, 409):
-                    error = result.get("error", {})
-                    raise Unavailable(PART, f"{error.get('type')}: {error.get('reason')}")
+            with _in_contract("bulk"):
+                results = [_item(item) for item in answer["items"]]
+                again = []
+                for line, (status, reason) in zip(lines, results, strict=True):
+                    if status in OVERLOADED:
+                        again.append(line)
+                        why = reason
+                    elif status >= 300 and status not in (404, 409):
+                        raise Unavailable(PART, reason)
+            if not again:
+                return
+            lines = again
+        raise Unavailable(PART, f"{why}, for {len(lines)} documents after {TRIES} tries")
 
     def delete_created(self, batch_id: str) -> None:
         """Take a document back that was created for a row that has gone meanwhile."""
@@ -151,9 +183,11 @@ class SearchIndex:
             _call(
                 lambda: self._es.delete(
                     index=self._index, id=batch_id, if_seq_no=doc.seq_no, if_primary_term=doc.primary_term
-                )
+                ),
+                NotFoundError,
+                ConflictError,
             )
-        except (NotFoundError, ConflictSeen):
+        except (NotFoundError, ConflictError):  # gone already, or changed since: not ours any more
             return
 
     def refresh(self) -> None:
@@ -162,8 +196,9 @@ class SearchIndex:
         :raises Unavailable: also if a shard did not refresh: the proof must not miss its documents.
         """
         answer = _call(lambda: self._es.indices.refresh(index=self._index))
-        if answer["_shards"]["failed"]:
-            raise Unavailable(PART, f"{answer['_shards']['failed']} shards did not refresh")
+        with _in_contract("refresh"):
+            if failed := _number(answer["_shards"]["failed"]):
+                raise Unavailable(PART, f"{failed} shards did not refresh")
 
     def live_batches(self, user_ids: Collection[str]) -> Iterator[Owners]:
         """Every live batch whose document names one of `user_ids`, whatever their number.
@@ -201,13 +236,19 @@ class SearchIndex:
                 allow_partial_search_results=False,
             )
         )
-        _whole(first)
-        if first["hits"]["total"]["value"] <= DOCS_PER_CALL:
-            yield from map(_hit, first["hits"]["hits"])
+        with _in_contract("search"):
+            shown = _shown(first)
+            total = _number(first["hits"]["total"]["value"])
+            if total <= DOCS_PER_CALL and len(shown) != total:
+                raise Unavailable(PART, f"counts {total} batches but shows {len(shown)}")
+        if total <= DOCS_PER_CALL:
+            yield from shown
             return
-        pit = _call(lambda: self._es.open_point_in_time(index=self._index, keep_alive="2m"))["id"]
+        with _in_contract("point in time"):
+            pit = _text(_call(lambda: self._es.open_point_in_time(index=self._index, keep_alive="2m"))["id"])
         try:
             after: list[Any] | None = None
+            seen = 0
             while True:
                 page = _call(
                     lambda pit=pit, after=after: self._es.search(  # type: ignore[misc]
@@ -217,16 +258,24 @@ class SearchIndex:
                         source_includes=fields,
                         sort=[{"_shard_doc": "asc"}],
                         search_after=after,
-                        track_total_hits=False,
+                        track_total_hits=after is None,
                         allow_partial_search_results=False,
                     )
                 )
-                _whole(page)
-                hits = page["hits"]["hits"]
-                yield from map(_hit, hits)
-                if len(hits) < DOCS_PER_CALL:
+                with _in_contract("search"):
+                    shown = _shown(page)
+                    seen += len(shown)
+                    if after is None:
+                        total = _number(page["hits"]["total"]["value"])
+                    last = len(shown) < DOCS_PER_CALL
+                    # Neither an end too early nor a page that comes again and again is believed.
+                    if seen > total or (last and seen != total):
+                        raise Unavailable(PART, f"counts {total} batches but shows {seen}")
+                    if not last:
+                        pit, after = page.get("pit_id", pit), page["hits"]["hits"][-1]["sort"]
+                yield from shown
+                if last:
                     return
-                pit, after = page.get("pit_id", pit), hits[-1]["sort"]
         finally:
             with suppress(ApiError, TransportError):  # it ends by itself after its keep-alive
                 self._es.close_point_in_time(id=pit)
@@ -238,47 +287,127 @@ def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**doc, "id": row["batchid"], "identifier": row["batchid"]}
 
 
-class ConflictSeen(Exception):
-    """A sequence number that was read is no longer the document's."""
+def _call(action: Callable[[], T], *wanted: type[ApiError]) -> T:
+    """What the index answers; an overloaded one is asked again, a few times, ever later.
+
+    `wanted`: errors that tell the caller something, and are raised as they are.
+
+    :raises Unavailable: for any other error.
+    :raises SettingsError: if the index refuses access.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            return action()
+        except wanted:
+            raise
+        except (AuthenticationException, AuthorizationException) as e:
+            if "cluster_block_exception" in str(
+                e.message
+            ):  # read-only, by an operator or a full disk: it ends
+                raise Unavailable(PART, _said(e)) from None
+            raise SettingsError(
+                f"Elasticsearch refuses access: {_said(e)}. Check login and grants of Connection "
+                "'elasticsearch_default'."
+            ) from None
+        except ApiError as e:
+            why = f"HTTP {e.meta.status} {_said(e)}"
+            if e.meta.status not in OVERLOADED:
+                raise Unavailable(PART, why) from None
+        except SerializationError:  # its text is the whole answer
+            raise Unavailable(PART, "answers with something that is no JSON") from None
+        except TransportError as e:
+            raise Unavailable(PART, f"{type(e).__name__}: {_cut(e)}") from None
+        except RecursionError:
+            raise Unavailable(PART, "answers with JSON that is nested too deeply") from None
+        if attempt < TRIES:
+            _pause(attempt, why)
+    raise Unavailable(PART, f"{why}, after {TRIES} tries")
 
 
-def _call(action: Callable[[], T]) -> T:
+def _pause(attempt: int, why: str) -> None:
+    """Leave an overloaded index alone for a while. `attempt` counts from 1."""
+    seconds = 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+    log.warning("Elasticsearch pushes back", why=why, attempt=attempt, again_in=round(seconds, 1))
+    time.sleep(seconds)
+
+
+@contextmanager
+def _in_contract(what: str) -> Iterator[None]:
+    """An answer without the parts that it should have is an outage: a proxy's, or of another product.
+
+    :raises Unavailable: naming `what` was answered.
+    """
     try:
-        return action()
-    except NotFoundError:
-        raise
-    except (AuthenticationException, AuthorizationException) as e:
-        if "cluster_block_exception" in str(e.message):  # read-only, by an operator or a full disk: it ends
-            raise Unavailable(PART, e.message) from None
-        raise SettingsError(
-            f"Elasticsearch refuses access: {e.message}. Check login and grants of Connection "
-            "'elasticsearch_default'."
-        ) from None
-    except ApiError as e:
-        if e.meta.status == 409:
-            raise ConflictSeen from None
-        raise Unavailable(PART, f"HTTP {e.meta.status} {e.message}") from None
-    except TransportError as e:
-        raise Unavailable(PART, f"{type(e).__name__}: {str(e)[:200]}") from None
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as e:
+        raise Unavailable(PART, f"a {what} answer out of contract ({type(e).__name__})") from None
 
 
-def _whole(answer: Any) -> None:
-    """A search that timed out or lost a shard shows a part only, and proves nothing."""
-    if answer.get("timed_out") or answer["_shards"]["failed"]:
+def _number(value: Any) -> int:
+    """:raises TypeError: if it is no whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("no whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    """:raises TypeError: if it is no text that the other store can hold."""
+    if not isinstance(value, str) or not stored(value):
+        raise TypeError("no text")
+    return value
+
+
+def _said(error: ApiError) -> str:
+    """The index's own word for an error. Of anything else that answers in its place, no text is repeated."""
+    body = error.body
+    return _cut(error.message) if isinstance(body, Mapping) and "error" in body else "without a reason"
+
+
+def _cut(words: object) -> str:
+    """The first words of a reason, without the piece of the document that some end with."""
+    return str(words).split(" Preview of field's value", 1)[0][:_TOLD]
+
+
+def _reason(error: Any) -> str:
+    """What an item's error says: its kind, and the index's own words, cut."""
+    if not isinstance(error, Mapping):
+        return "no reason given"
+    return f"{_cut(error.get('type'))}: {_cut(error.get('reason'))}"
+
+
+def _item(item: Any) -> tuple[int, str]:
+    """Status of one item of a bulk, and why it failed."""
+    (result,) = item.values()
+    return _number(result["status"]), _reason(result.get("error"))
+
+
+def _shown(answer: Any) -> list[Owners]:
+    """The hits of a search.
+
+    :raises Unavailable: if it timed out or lost a shard: then it shows a part only, and proves nothing.
+    """
+    if answer.get("timed_out") or _number(answer["_shards"]["failed"]):
         raise Unavailable(PART, "answered a search from a part of its shards only")
+    return [_hit(hit) for hit in answer["hits"]["hits"]]
 
 
 def _document(doc: Mapping[str, Any]) -> Document:
     source = doc.get("_source") or {}
     mentors = source.get("mentors") or []
     mentors = mentors if isinstance(mentors, list) else [mentors]
-    return Document(doc["_id"], source.get("createdBy"), tuple(mentors), doc["_seq_no"], doc["_primary_term"])
+    return Document(
+        _text(doc["_id"]),
+        source.get("createdBy"),
+        tuple(mentors),
+        _number(doc["_seq_no"]),
+        _number(doc["_primary_term"]),
+    )
 
 
 def _hit(hit: Mapping[str, Any]) -> Owners:
     source = hit.get("_source") or {}
     course = source.get("courseId")
-    return owners(source), BatchId(course if isinstance(course, str) else "", hit["_id"])
+    return owners(source), BatchId(course if stored(course) else "", _text(hit["_id"]))
 
 
 def _plain(value: Any) -> Any:

@@ -7,20 +7,61 @@ environment: ``AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER``). Hosts and secrets are in 
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from ownership.errors import SettingsError
-from ownership.events import explain
+from ownership.events import explain, listed
 
 VARIABLE = "user_ownership_transfer"
 
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+
+
+def _topic(name: str) -> str:
+    if name in (".", ".."):
+        raise ValueError("is no name that Kafka takes")
+    return name
+
+
+def _url(text: str) -> str:
+    """A URL that can be connected to: a host, and a port if there is one."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(
+            "has letters that a URL has not: write the host in punycode, the path percent-encoded"
+        )
+    try:
+        address = urlsplit(text)
+        port, host = address.port, address.hostname or ""
+    except ValueError:  # a port that is no number, half an IPv6 address
+        raise ValueError("has a host or port that is none") from None
+    if "@" in address.netloc:
+        raise ValueError("has a login in it: that belongs into the Connection")
+    if not (":" in host or (len(host) <= 253 and _HOST.fullmatch(host))) or port == 0:
+        raise ValueError("has a host or port that is none")
+    return text
+
+
 CqlName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_]{0,47}$")]
-TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$"), AfterValidator(_topic)]
 IndexName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,254}$")]
 ApiPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")]
-BaseUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")]
+BaseUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", max_length=2000),
+    AfterValidator(_url),
+]
 
 
 class Settings(BaseModel):
@@ -182,10 +223,10 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             raise SettingsError(f"Variable '{VARIABLE}' is not a JSON object. {where}")
         known = {f.alias or name for name, f in cls.model_fields.items()}
-        unknown = sorted(set(values) - known)
+        unknown = set(values) - known
         if unknown:
             raise SettingsError(
-                f"Unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))} in Variable "
+                f"Unknown setting{'s' if len(unknown) > 1 else ''} {listed(unknown)} in Variable "
                 f"'{VARIABLE}'; known are {', '.join(sorted(known))}."
             )
         try:

@@ -52,7 +52,12 @@ class Users:
             return Unknown(user_id)
         identifier = at(answer.body, "result", "response", "identifier")
         organisation = at(answer.body, "result", "response", "rootOrgId")
-        if answer.status != 200 or not isinstance(identifier, str) or not isinstance(organisation, str):
+        if (
+            answer.status != 200
+            or not isinstance(identifier, str)
+            or not isinstance(organisation, str)
+            or not organisation
+        ):
             raise Unavailable(self._service.name, f"HTTP {answer.status} that names no user and organisation")
         if not same_id(identifier, user_id):
             raise Unavailable(self._service.name, "answers with another user than the one asked for")
@@ -73,8 +78,7 @@ def _says_unknown(answer: Answer) -> bool:
     """
     if answer.status not in (400, 404):
         return False
-    code = str(at(answer.body, "responseCode") or "")
-    words = {
-        str(at(answer.body, "params", name) or "").upper().replace("_", "") for name in ("err", "status")
-    }
-    return (answer.status == 404 and code == "RESOURCE_NOT_FOUND") or any("USERNOTFOUND" in w for w in words)
+    if answer.status == 404 and at(answer.body, "responseCode") == "RESOURCE_NOT_FOUND":
+        return True
+    words = (at(answer.body, "params", name) for name in ("err", "status"))
+    return any("USERNOTFOUND" in w.upper().replace("_", "") for w in words if isinstance(w, str))

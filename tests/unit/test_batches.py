@@ -122,11 +122,20 @@ def test_a_count_that_reaches_the_window_may_hide_more(
         pytest.param(200, shown(2, None), id="a count without a list"),
         pytest.param(200, shown(None, []), id="no count"),
         pytest.param(200, shown("2", [document(1)]), id="a count in quotes"),
+        pytest.param(200, shown(True, [document(1)]), id="a count that is true"),
+        pytest.param(200, shown(-1, []), id="a count below zero"),
+        pytest.param(200, shown(float("nan"), []), id="a count that is no number"),
         pytest.param(200, shown(1, {"0": document(1)}), id="batches that are no list"),
         pytest.param(200, shown(1, ["b1"]), id="a batch that is no object"),
         pytest.param(200, shown(1, [{"courseId": "c1"}]), id="a batch without an id"),
         pytest.param(200, shown(1, [{"batchId": "", "courseId": "c"}]), id="an empty batch id"),
         pytest.param(200, shown(1, [{"batchId": 1, "courseId": "c"}]), id="a batch id that is a number"),
+        pytest.param(
+            200, shown(1, [{"batchId": "\ud800", "courseId": "c"}]), id="a batch id that is no text"
+        ),
+        pytest.param(
+            200, shown(1, [{"batchId": "b" * 70_000, "courseId": "c"}]), id="a batch id that no key holds"
+        ),
         pytest.param(200, {}, id="nothing"),
         pytest.param(400, shown(0, []), id="a client error"),
         pytest.param(503, shown(0, []), id="503"),
@@ -148,6 +157,17 @@ def test_a_page_that_stops_short_is_an_outage(server: Server, search: BatchSearc
         search.live_batches(["A"])
 
 
+def test_pages_that_show_batches_twice_miss_others_and_the_index_is_asked(
+    server: Server, search: BatchSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of the same date have no order of their own: two copies of a shard may list them differently."""
+    monkeypatch.setattr(module, "PAGE", 3)
+    pages = {0: [document(1), document(2), document(3)], 3: [document(3), document(1), document(4)]}
+    server.answer = lambda request, _: (200, shown(6, pages[request.body["request"]["offset"]]))
+    with pytest.raises(WindowExceeded):
+        search.live_batches(["A"])
+
+
 @pytest.mark.parametrize(
     "course",
     [
@@ -155,6 +175,9 @@ def test_a_page_that_stops_short_is_an_outage(server: Server, search: BatchSearc
         pytest.param({"courseId": None}, id="null"),
         pytest.param({"courseId": ""}, id="empty"),
         pytest.param({"courseId": 7}, id="a number"),
+        pytest.param({"courseId": "\ud800"}, id="half a surrogate"),
+        pytest.param({"courseId": "c" * 70_000}, id="longer than any key"),
+        pytest.param({"courseId": "\u00e9" * 32_768}, id="longer than any key in bytes"),
     ],
 )
 def test_a_batch_without_a_course_is_shown_as_one_that_can_have_no_row(

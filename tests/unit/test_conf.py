@@ -113,6 +113,27 @@ def test_an_event_nested_too_deeply_is_refused() -> None:
         events_of({"events": [{**WHOLE, "more": deep}]})
 
 
+def test_an_event_larger_than_one_on_the_topic_is_refused() -> None:
+    with pytest.raises(ConfError, match=r"events\[0\]: the event has \d+ bytes, at most 262144 are taken"):
+        events_of({"events": [{**WHOLE, "more": "x" * 300_000}]})
+
+
+def test_what_is_unknown_or_wrong_is_told_cut_and_on_one_line() -> None:
+    strange = {"x" * 9000: 1, "a\x1b[31m\n": 1, **{f"name{n}": 1 for n in range(50)}}
+    for read, conf in (
+        (events_of, strange),
+        (events_of, {"events": [{**THREE, **strange}]}),
+        (orders, {"approve": strange}),
+        (orders, {"redrive": {"mids": [1] * 1000}}),
+        (undo_order, {"mids": ["\n"] * 1000}),
+    ):
+        with pytest.raises(ConfError) as caught:
+            read(conf)
+        assert "more" in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 2000
+
+
 def test_as_many_events_as_allowed_are_taken() -> None:
     assert len(events_of({"events": [THREE] * MOST_EVENTS})) == MOST_EVENTS
 

@@ -45,3 +45,17 @@ def test_an_outage_says_which_part_and_why(reason: object) -> None:
     error = Unavailable("Cassandra", reason)
     assert error.part == "Cassandra"
     assert str(error) == f"Cassandra unavailable: {reason}"
+
+
+@pytest.mark.parametrize("kind", [OwnershipError, ConfError, Poison])
+def test_an_error_is_one_line_that_every_store_takes_whatever_was_said(kind: type[OwnershipError]) -> None:
+    said = str(kind("a\nb\x00c\ud800d\x1b[31m\u202e" + "x" * 10_000))
+    assert said.startswith("a b\ufffdc\ufffdd\ufffd[31m\ufffdx")
+    assert said.isprintable()
+    assert len(said) == errors.MOST_WORDS
+    said.encode("utf-8")
+
+
+def test_an_outage_is_one_line_too() -> None:
+    assert str(Unavailable("LMS", ValueError("a\r\nb"))) == "LMS unavailable: a  b"
+    assert str(OwnershipError()) == ""

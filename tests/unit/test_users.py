@@ -87,6 +87,10 @@ def test_a_user_is_unknown_on_the_services_own_word(
         pytest.param(200, known(organisation=["O"]), id="organisations in a list"),
         pytest.param(200, known(identifier=None), id="no identifier"),
         pytest.param(200, known("B"), id="another user"),
+        pytest.param(200, known(organisation=""), id="an organisation without a name"),
+        pytest.param(400, refusal(err={"code": "USER_NOT_FOUND"}), id="an error that is an object"),  # type: ignore[arg-type]
+        pytest.param(400, refusal(status=["USER_NOT_FOUND"]), id="a status that is a list"),  # type: ignore[arg-type]
+        pytest.param(404, {"responseCode": ["RESOURCE_NOT_FOUND"]}, id="codes in a list"),
     ],
 )
 def test_everything_else_is_an_outage_and_no_absence(

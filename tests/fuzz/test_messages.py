@@ -1,0 +1,122 @@
+"""Any message is an event that can be stored and handed on, or rejected with a reason that names what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import note
+from pydantic import TypeAdapter
+
+from ownership import inbox as inbox_module
+from ownership.contracts import Slice, packed
+from ownership.events import (
+    MAX_EVENT_BYTES,
+    LedgerId,
+    TransferEvent,
+    follow_up,
+    parse_event,
+    readable_mid,
+    same_payload,
+)
+from ownership.inbox import STORED_BYTES, Accepted
+from ownership.lanes import label, lanes
+from ownership.open_list import Held
+from ownership.topic import Message
+from tests.fuzz.effort import Random, count, fuzzed
+from tests.fuzz.near_valid import PEOPLE, message, pick
+from tests.fuzz.stored import Binding, Broker, inbox
+
+FIELDS = (
+    "eid", "ets", "mid", "edata", "edata.action", "edata.organisationId", "edata.fromUserProfile",
+    "edata.fromUserProfile.userId", "edata.toUserProfile", "edata.toUserProfile.userId",
+)  # fmt: skip
+NOT_READ = (
+    "the message is empty", "the message has ", "not UTF-8: ", "not JSON: ", "the JSON is nested too deeply",
+    "the message is a JSON ",
+)  # fmt: skip
+LEDGER_ID = TypeAdapter(LedgerId)
+
+
+def kind_of(reason: str) -> str:
+    """What a rejection says, without what differs from message to message."""
+    for start in NOT_READ:
+        if reason.startswith(start):
+            return f"rejected: {start.rstrip(': ')}"
+    return f"rejected: {re.split('; |: ', reason)[0]}"
+
+
+def check_reason(reason: str) -> None:
+    """It names what is wrong, on one line of bounded length, and repeats no value of the message."""
+    assert reason.isprintable(), reason
+    assert len(reason) <= 1500
+    assert not any(told in reason for told in PEOPLE.values())
+    if not reason.startswith(NOT_READ):
+        assert {part.split(": ")[0] for part in reason.split("; ")} <= set(FIELDS), reason
+
+
+def accepted(value: bytes, partition: int, offset: int) -> tuple[Accepted, Binding, Broker]:
+    """What the inbox does with one message."""
+    cql, broker = Binding(), Broker()
+    now = int(time.time() * 1000)
+    return inbox(cql, broker).accept([Message("in", partition, offset, now, value)]), cql, broker
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_log() -> Iterator[None]:
+    """A hundred thousand warnings are of no use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inbox_module.log, "warning", lambda *_, **__: None, raising=False)
+        yield
+
+
+@fuzzed()
+def test_a_message_is_stored_as_an_event_or_rejected_with_its_reason_and_a_dead_letter(
+    random: Random,
+) -> None:
+    value = message(random)
+    note(repr(value))
+    partition, offset = pick(random, (0, 1, 2**31 - 1)), pick(random, (0, 7, 2**63 - 1))
+
+    done, cql, broker = accepted(value, partition, offset)
+
+    assert len(done.received) + len(done.rejected) == 1
+    assert done.known == []
+    (row,) = cql.of("transfer_event")
+    assert len(cql.of("transfer_event_by_hour")) == 1
+    if done.rejected:
+        ((mid, reason),) = done.rejected
+        check_reason(reason)
+        count("messages", kind_of(reason))
+        assert LEDGER_ID.validate_python(mid) == row["mid"] == f"rejected:in:{partition}:{offset}"
+        assert (row["state"], row["reason"], row["payload"]) == ("rejected", reason, value[:STORED_BYTES])
+        ((letter, headers),) = broker.letters
+        assert letter == value
+        assert dict(headers)["error_message"].decode() == reason[:1000]
+        assert cql.of("transfer_open") == []
+        assert json.loads(row["next_conf"])["redrive"]["dead_letters"]["from_offset"] == 0
+        readable_mid(value)
+        return
+    count("messages", "accepted")
+    event = parse_event(value)
+    (transfer,) = done.received
+    assert (transfer.mid, transfer.from_user, transfer.to_user) == (event.mid, event.from_user, event.to_user)
+    assert (row["state"], row["payload"], row["ets"]) == ("received", value, event.ets)
+    assert broker.letters == []
+    assert len(cql.of("transfer_open")) == 1
+    assert len(cql.of("transfer_event_by_user")) == len(transfer.users)
+    assert same_payload(value, value)
+    # As it crosses to the next task: JSON that PostgreSQL takes, and the same again behind it.
+    (lane,) = lanes([transfer])
+    work = Slice(label=label(lane), run_id="r", events=packed([Held(transfer, 1)]))
+    crossing = json.dumps(work.model_dump(mode="json"), allow_nan=False)
+    assert "\\u0000" not in crossing
+    crossing.encode("utf-8")
+    assert Slice.model_validate(json.loads(crossing)) == work
+    # Its follow-ups' mids are names of the ledger, too, and its payload can be read again from there.
+    assert LEDGER_ID.validate_python(follow_up(event.mid))
+    assert isinstance(event, TransferEvent)
+    assert len(value) <= MAX_EVENT_BYTES

@@ -1,0 +1,298 @@
+"""What the index may answer: its documents, a push-back that ends, or anything that is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ownership.errors import SettingsError, Unavailable
+from ownership.plan import BatchId
+from ownership.search_index import DOCS_PER_CALL, TRIES, Document, SearchIndex
+from tests.unit.fake_index import Answer, Asked, Node, answers, fake_index, refused, told
+
+OWNERS = {"createdBy": "A", "mentors": ["m"]}
+SHARDS = {"total": 5, "successful": 5, "failed": 0}
+
+
+@pytest.fixture
+def fake() -> Iterator[tuple[SearchIndex, type[Node]]]:
+    with fake_index() as made:
+        yield made
+
+
+@pytest.fixture
+def index(fake: tuple[SearchIndex, type[Node]]) -> SearchIndex:
+    return fake[0]
+
+
+@pytest.fixture
+def node(fake: tuple[SearchIndex, type[Node]]) -> type[Node]:
+    return fake[1]
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited between tries; no time passes."""
+    waited: list[float] = []
+    monkeypatch.setattr("ownership.search_index.time.sleep", waited.append)
+    return waited
+
+
+def documents(n: int) -> list[tuple[Document, str, tuple[str, ...]]]:
+    return [(Document(f"b{i}", "A", (), i, 1), "B", ("m",)) for i in range(n)]
+
+
+def bulk_of(statuses: dict[str, list[int]]) -> Callable[[Asked], Answer]:
+    """Answers bulks: the statuses of each document, one a try; 200 where there is none left."""
+
+    def answer(asked: Asked) -> Answer:
+        items = []
+        for line in asked.lines[::2]:
+            ((_, action),) = line.items()
+            left = statuses.get(action["_id"], [])
+            status = left.pop(0) if left else 200
+            error = {"error": {"type": "es_rejected_execution_exception", "reason": "queue is full"}}
+            items.append(
+                {"update": {"_id": action["_id"], "status": status, **(error if status > 299 else {})}}
+            )
+        return told({"took": 1, "errors": True, "items": items})
+
+    return answer
+
+
+def sent(node: type[Node]) -> list[list[str]]:
+    """Ids in each bulk that was sent."""
+    return [[next(iter(line.values()))["_id"] for line in a.lines[::2]] for a in node.asked]
+
+
+def hit(n: int) -> dict[str, Any]:
+    return {"_id": f"b{n}", "_source": {"courseId": f"c{n}", **OWNERS}, "sort": [n]}
+
+
+def page(hits: list[Any], total: Any) -> Answer:
+    return told({"_shards": SHARDS, "timed_out": False, "hits": {"total": {"value": total}, "hits": hits}})
+
+
+# --- an index that pushes back
+
+
+def test_only_the_documents_that_an_overloaded_index_pushes_back_are_sent_again(
+    index: SearchIndex, node: type[Node], waits: list[float]
+) -> None:
+    node.answer = staticmethod(bulk_of({"b1": [429], "b3": [429, 503]}))
+
+    index.write(documents(5), [])
+
+    assert sent(node) == [["b0", "b1", "b2", "b3", "b4"], ["b1", "b3"], ["b3"]]
+    assert len(waits) == 2
+    assert 0.25 <= waits[0] <= 0.75
+    assert 0.5 <= waits[1] <= 1.5
+
+
+def test_an_index_that_keeps_pushing_back_is_unavailable_after_a_few_tries(
+    index: SearchIndex, node: type[Node], waits: list[float]
+) -> None:
+    node.answer = staticmethod(bulk_of({"b1": [429] * 99}))
+
+    with pytest.raises(Unavailable, match=r"es_rejected_execution_exception: queue is full, for 1 documents"):
+        index.write(documents(3), [])
+
+    assert len(node.asked) == TRIES
+    assert len(waits) == TRIES - 1
+    assert sum(waits) < 6
+
+
+def test_a_document_that_is_refused_for_good_is_not_sent_again(
+    index: SearchIndex, node: type[Node], waits: list[float]
+) -> None:
+    node.answer = staticmethod(bulk_of({"b0": [429], "b1": [400]}))
+    with pytest.raises(Unavailable):
+        index.write(documents(2), [])
+    assert len(node.asked) == 1
+    assert waits == []
+
+
+def test_a_conflict_and_a_missing_document_are_left_to_the_next_read(
+    index: SearchIndex, node: type[Node], waits: list[float]
+) -> None:
+    node.answer = staticmethod(bulk_of({"b0": [409], "b1": [404]}))
+    index.write(documents(3), [])
+    assert len(node.asked) == 1
+    assert waits == []
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_call_that_is_pushed_back_is_made_again_after_a_pause(
+    index: SearchIndex, node: type[Node], waits: list[float], status: int
+) -> None:
+    answers(node, refused(status), refused(status), told({"docs": [{"_id": "b1", "found": False}]}))
+    assert index.get(["b1"]) == {}
+    assert len(node.asked) == 3
+    assert len(waits) == 2
+
+
+def test_a_call_that_is_pushed_back_again_and_again_is_unavailable(
+    index: SearchIndex, node: type[Node], waits: list[float]
+) -> None:
+    answers(node, refused(429))
+    with pytest.raises(Unavailable, match=f"HTTP 429 es_rejected_execution_exception, after {TRIES} tries"):
+        list(index.live_batches(["A"]))
+    assert len(node.asked) == TRIES
+    assert len(waits) == TRIES - 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 500])
+def test_any_other_error_is_not_waited_for(
+    index: SearchIndex, node: type[Node], waits: list[float], status: int
+) -> None:
+    answers(node, refused(status, "some_exception"))
+    with pytest.raises(Unavailable, match=f"HTTP {status} some_exception"):
+        index.get(["b1"])
+    assert waits == []
+
+
+# --- errors that had no name
+
+
+def calls() -> dict[str, Callable[[SearchIndex], Any]]:
+    return {
+        "get": lambda i: i.get(["b1"]),
+        "search": lambda i: list(i.live_batches(["A"])),
+        "bulk": lambda i: i.write(documents(1), []),
+        "refresh": lambda i: i.refresh(),
+        "delete": lambda i: i.delete_created("b1"),
+        "check": lambda i: i.check(),
+    }
+
+
+@pytest.mark.parametrize("name", calls())
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(told([]), id="a list"),
+        pytest.param(told(None), id="null"),
+        pytest.param(told(7), id="a number"),
+        pytest.param(told("text"), id="text in JSON"),
+        pytest.param(told({"docs": {}, "items": {}, "_shards": [], "hits": []}), id="other types"),
+        pytest.param(told({"docs": [1], "items": [1], "_shards": 1, "hits": 1, "x": 1}), id="numbers"),
+        pytest.param(told({"docs": [{"found": True}], "items": [{}], "x": {}}), id="half of it"),
+        pytest.param(Answer(200, b'{"docs": ' + b"[" * 5000), id="cut off, nested too deeply"),
+        pytest.param(Answer(200, b"<html>busy</html>", "text/html"), id="a page"),
+        pytest.param(Answer(200, b"{", "application/json"), id="no JSON"),
+        pytest.param(Answer(200, b"{}", "image/png"), id="a picture"),
+    ],
+)
+def test_an_answer_out_of_contract_is_an_outage(
+    index: SearchIndex, node: type[Node], name: str, answer: Answer
+) -> None:
+    answers(node, answer)
+    with pytest.raises(Unavailable, match=r"^Elasticsearch unavailable: "):
+        calls()[name](index)
+
+
+@pytest.mark.parametrize("name", [n for n in calls() if n != "check"])
+def test_an_index_that_is_deleted_meanwhile_is_an_outage(
+    index: SearchIndex, node: type[Node], name: str
+) -> None:
+    answers(node, refused(404, "index_not_found_exception"))
+    with pytest.raises(Unavailable, match="HTTP 404 index_not_found_exception"):
+        calls()[name](index)
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_a_document_that_is_gone_or_was_written_since_is_not_deleted(
+    index: SearchIndex, node: type[Node], status: int
+) -> None:
+    there = {"docs": [{"_id": "b1", "found": True, "_seq_no": 1, "_primary_term": 1, "_source": OWNERS}]}
+    answers(node, told(there), refused(status, "x"))
+    index.delete_created("b1")
+    assert [a.method for a in node.asked] == ["POST", "DELETE"]
+
+
+def test_no_page_of_a_proxy_and_no_piece_of_a_document_is_repeated_in_an_error(
+    index: SearchIndex, node: type[Node]
+) -> None:
+    answers(node, Answer(502, b"<html>" + b"Jane Doe " * 10_000, "text/html"))
+    with pytest.raises(Unavailable) as caught:
+        index.get(["b1"])
+    assert "Jane" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+    reason = "failed to parse field [name] of type [date]. Preview of field's value: 'Jane Doe'"
+    failed = {"type": "document_parsing_exception", "reason": reason}
+    answers(node, told({"items": [{"update": {"_id": "b0", "status": 400, "error": failed}}]}))
+    with pytest.raises(Unavailable, match=r"failed to parse field \[name\]") as caught:
+        index.write(documents(1), [])
+    assert "Jane" not in str(caught.value)
+
+
+def test_refused_access_says_what_to_check(index: SearchIndex, node: type[Node]) -> None:
+    answers(node, refused(403, "security_exception"))
+    with pytest.raises(SettingsError, match=r"refuses access: security_exception\. Check login and grants"):
+        index.get(["b1"])
+
+
+# --- counts that lie
+
+
+@pytest.mark.parametrize(("shown", "total"), [(0, 2), (1, 2), (3, 2)])
+def test_a_search_that_does_not_show_what_it_counts_proves_nothing(
+    index: SearchIndex, node: type[Node], shown: int, total: int
+) -> None:
+    answers(node, page([hit(n) for n in range(shown)], total))
+    with pytest.raises(Unavailable, match=f"counts {total} batches but shows {shown}"):
+        list(index.live_batches(["A"]))
+
+
+def paged(node: type[Node], pages: list[list[Any]], total: int) -> None:
+    """A search of more than a page: the look, the point in time, its pages."""
+    answers(
+        node,
+        page([hit(n) for n in range(DOCS_PER_CALL)], total),
+        told({"id": "p"}),
+        *(page(some, total) for some in pages),
+    )
+
+
+def test_all_pages_of_a_large_search_are_shown(index: SearchIndex, node: type[Node]) -> None:
+    everything = [hit(n) for n in range(2 * DOCS_PER_CALL + 5)]
+    paged(
+        node, [everything[:DOCS_PER_CALL], everything[DOCS_PER_CALL:-5], everything[-5:], []], len(everything)
+    )
+    assert {b.batch_id for _, b in index.live_batches(["A"])} == {h["_id"] for h in everything}
+
+
+def test_a_large_search_that_ends_too_early_proves_nothing(index: SearchIndex, node: type[Node]) -> None:
+    everything = [hit(n) for n in range(2 * DOCS_PER_CALL)]
+    paged(node, [everything[:DOCS_PER_CALL], everything[-5:]], len(everything))
+    with pytest.raises(Unavailable, match="counts 2000 batches but shows 1005"):
+        list(index.live_batches(["A"]))
+
+
+def test_a_page_that_comes_again_and_again_ends(index: SearchIndex, node: type[Node]) -> None:
+    paged(node, [[hit(n) for n in range(DOCS_PER_CALL)]], 1500)
+    with pytest.raises(Unavailable, match="counts 1500 batches but shows 2000"):
+        list(index.live_batches(["A"]))
+
+
+# --- what a document may hold
+
+
+@pytest.mark.parametrize(
+    "course", ["\ud800", "c" * 70_000, 7, None, ["c"]], ids=["surrogate", "long", "7", "null", "list"]
+)
+def test_a_course_that_no_row_can_have_is_none(index: SearchIndex, node: type[Node], course: Any) -> None:
+    answers(node, page([{"_id": "b1", "_source": {**OWNERS, "courseId": course}}], 1))
+    assert list(index.live_batches(["A"])) == [(frozenset(("a", "m")), BatchId("", "b1"))]
+
+
+def test_owners_of_any_type_differ_from_the_rows_and_break_nothing(
+    index: SearchIndex, node: type[Node]
+) -> None:
+    odd = {"createdBy": ["A"], "mentors": {"a": 1}}
+    doc = {"_id": "b1", "found": True, "_seq_no": 1, "_primary_term": 1, "_source": odd}
+    answers(node, told({"docs": [doc]}))
+    found: Any = index.get(["b1"])["b1"].owners
+    assert found == (["A"], ({"a": 1},))
