@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -16,9 +19,12 @@ _OPTIONS_REQUEST = bytes.fromhex("040000000500000000")  # CQL v4, stream 0, OPTI
 _SUPPORTED = 0x06
 
 
-def server(layout: Layout) -> Server:
+def server(
+    layout: Layout, more: Mapping[str, object] | None = None, tls: ssl.SSLContext | None = None
+) -> Server:
     """Cassandra with its data below `layout`; downloads its jars when they are missing.
 
+    `more` are further settings of `cassandra.yaml`; where they ask clients for TLS, `tls` looks whether it answers.
     After `kill` the writes of its last 0.1 s may be missing: so far apart are the marks in its commit log.
     """
     name = "cassandra"
@@ -28,9 +34,10 @@ def server(layout: Layout) -> Server:
 
     def prepare() -> None:
         template = Template((_HERE / "cassandra.yaml").read_text())
-        configuration.write_text(
-            template.substitute(port=port, storage_port=storage_port, directory=directory)
-        )
+        text = template.substitute(port=port, storage_port=storage_port, directory=directory)
+        text += "".join(f"{key}: {json.dumps(value)}\n" for key, value in (more or {}).items())
+        configuration.touch(mode=0o600)  # it may hold passwords
+        configuration.write_text(text)
 
     command = (
         str(java.runtime_17()),
@@ -41,6 +48,7 @@ def server(layout: Layout) -> Server:
         f"-Dcassandra.storagedir={directory}",
         f"-Dlogback.configurationFile={_HERE / 'logback.xml'}",
         f"-Djava.io.tmpdir={directory}",  # native libraries are unpacked there and deleted at the end
+        "-Dcassandra.superuser_setup_delay_ms=0",  # where logins are asked for: no other node can have made the first
         "-cp",
         java.class_path(_HERE),
         "org.apache.cassandra.service.CassandraDaemon",
@@ -52,19 +60,20 @@ def server(layout: Layout) -> Server:
         log_file=layout.log(name),
         pid_file=layout.pid(name),
         address=f"{HOST}:{port}",
-        answers=lambda: _answers(port),
+        answers=lambda: _answers(port, tls),
         prepare=prepare,
         ports=(port, storage_port),
     )
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, tls: ssl.SSLContext | None) -> bool:
     """Whether the native protocol answers; the port opens last of all."""
     try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
-            connection.settimeout(2)
-            connection.sendall(_OPTIONS_REQUEST)
-            answer = connection.recv(9)
+        with socket.create_connection((HOST, port), timeout=1) as plain:
+            plain.settimeout(2)
+            with tls.wrap_socket(plain) if tls else plain as connection:
+                connection.sendall(_OPTIONS_REQUEST)
+                answer = connection.recv(9)
     except OSError:
         return False
     return len(answer) >= 5 and answer[4] == _SUPPORTED

@@ -7,6 +7,7 @@ import hashlib
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -18,8 +19,11 @@ from local.processes import Server
 _HERE = Path(__file__).parent
 
 
-def server(layout: Layout) -> Server:
-    """Kafka with its data below `layout`; downloads its jars when they are missing."""
+def server(layout: Layout, more: Mapping[str, object] | None = None) -> Server:
+    """Kafka with its data below `layout`; downloads its jars when they are missing.
+
+    `more` are further properties of the broker; one that is in `server.properties` already is replaced.
+    """
     name = "kafka"
     directory = layout.data(name)
     port, controller_port = layout.port(name), layout.port("kafka-controller")
@@ -29,9 +33,11 @@ def server(layout: Layout) -> Server:
 
     def prepare() -> None:
         template = Template((_HERE / "server.properties").read_text())
-        properties.write_text(
-            template.substitute(port=port, controller_port=controller_port, log_dir=directory / "data")
-        )
+        text = template.substitute(port=port, controller_port=controller_port, log_dir=directory / "data")
+        # Of a property that stands there twice the last counts.
+        text += "".join(f"\n{key}={value}" for key, value in (more or {}).items())
+        properties.touch(mode=0o600)  # it may hold passwords
+        properties.write_text(text)
         if not (directory / "data" / "meta.properties").exists():
             cluster = ("-t", cluster_id(directory), "-c", str(properties))
             format_storage = ("kafka.tools.StorageTool", "format", *cluster)

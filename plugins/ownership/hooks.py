@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -11,25 +13,27 @@ from urllib.parse import urlsplit
 from airflow.providers.apache.cassandra.hooks.cassandra import CassandraHook as ProviderCassandraHook
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 from airflow.providers.elasticsearch.hooks.elasticsearch import ElasticsearchPythonHook
-from airflow.sdk import BaseHook, Connection, Variable
+from airflow.sdk import BaseHook, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError
-from cassandra import ConsistencyLevel, DriverException
+from cassandra import AuthenticationFailed, ConsistencyLevel, DriverException
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenAwarePolicy
 from confluent_kafka import Consumer, KafkaException, Producer
 from elasticsearch import Elasticsearch
 
+from ownership import connections
+from ownership.connections import Options, endpoint, refuse_login, scheme_of
 from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.errors import SettingsError, Unavailable
 from ownership.inbox import Inbox, NoRejects
 from ownership.parts import Parts
 from ownership.schema import check as check_tables
-from ownership.service import Service
+from ownership.service import Endpoint, Service
 from ownership.settings import VARIABLE, Settings
 from ownership.stages.pull import Intake
-from ownership.topic import DeadLetters, Topic
+from ownership.topic import DeadLetters, Heard, Topic
 
 KAFKA = "kafka_default"
 CASSANDRA = "cassandra_default"
@@ -39,6 +43,9 @@ USERORG = "userorg_default"
 SLOTS_PER_SLICE = 4
 """Slots of the executor for each slice of a run: with more slices their processes are in each other's way
 (measured on 2 cores with 8 slots, docs/performance.md), and other runs and DAGs need slots, too."""
+
+connection = connections.connection
+"""An Airflow Connection, as others of the edge read it."""
 
 T = TypeVar("T")
 
@@ -56,39 +63,27 @@ def load_settings() -> Settings:
     return settings if settings.parallelism else settings.model_copy(update={"parallelism": share})
 
 
-def connection(conn_id: str) -> Connection:
-    """An Airflow Connection.
-
-    :raises SettingsError: if there is none.
-    """
-    try:
-        return BaseHook.get_connection(conn_id)
-    except Exception as e:  # noqa: BLE001  # the SDK and the server raise different classes for "not found"
-        if "not found" in str(e).lower() or "isn't defined" in str(e).lower():
-            raise SettingsError(
-                f"Connection '{conn_id}' is missing: add it under Admin → Connections, "
-                f"or set AIRFLOW_CONN_{conn_id.upper()}."
-            ) from None
-        raise SettingsError(f"Connection '{conn_id}' cannot be read: {e}") from None
-
-
 class CassandraHook(ProviderCassandraHook):
     """The provider's hook, with consistency, time-out and token awareness from the extra.
 
     Extra: ``consistency_level`` (LOCAL_QUORUM), ``serial_consistency_level`` (LOCAL_SERIAL),
-    ``request_timeout`` (seconds, 10), ``local_dc``, ``protocol_version`` (4, which 3.11 to 5 speak), and the
-    provider's ``load_balancing_policy`` and ``ssl_options``.
+    ``request_timeout`` (seconds, 10), ``local_dc``, ``protocol_version`` (4, which 3.11 to 5 speak), the
+    provider's ``load_balancing_policy``, and ``ssl_options``: an object of ``ca_certs``, ``certfile``,
+    ``keyfile`` (paths) and ``check_hostname``. The context is made here: the driver's own is verified or not
+    depending on the protocol's number.
     """
 
     def __init__(self, cassandra_conn_id: str = CASSANDRA) -> None:
         # Not the provider's constructor: it makes its cluster without an execution profile.
         BaseHook.__init__(self)
         conn = connection(cassandra_conn_id)
-        extra = conn.extra_dejson
+        given = Options.of(cassandra_conn_id, conn)
+        extra = given.values
         if not conn.host:
             raise SettingsError(
                 f"Connection '{cassandra_conn_id}' has no host: set it under Admin → Connections."
             )
+        self._conn_id = cassandra_conn_id
         if "load_balancing_policy" in extra:
             policy = self.get_lb_policy(
                 extra["load_balancing_policy"], extra.get("load_balancing_policy_args", {})
@@ -107,8 +102,8 @@ class CassandraHook(ProviderCassandraHook):
         self.cluster = Cluster(
             contact_points=[h.strip() for h in conn.host.split(",")],
             port=conn.port or 9042,
-            auth_provider=PlainTextAuthProvider(conn.login, conn.password) if conn.login else None,
-            ssl_options=extra.get("ssl_options"),
+            auth_provider=PlainTextAuthProvider(conn.login, conn.password or "") if conn.login else None,
+            ssl_context=_cassandra_tls(given.inside("ssl_options")),
             protocol_version=int(extra.get("protocol_version", 4)),
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=5,
@@ -119,14 +114,33 @@ class CassandraHook(ProviderCassandraHook):
     def get_conn(self) -> Session:
         """A session. Keyspaces are always named, so the connection's schema is not used.
 
+        :raises SettingsError: if the login is refused.
         :raises Unavailable: if no node answers.
         """
         try:
             return self.cluster.connect()
         except (NoHostAvailable, DriverException, OSError) as e:
-            raise Unavailable(
-                "Cassandra", f"{str(e)[:300]}; is the host of Connection '{CASSANDRA}' right?"
-            ) from None
+            causes = list(e.errors.values()) if isinstance(e, NoHostAvailable) else [e]
+            if any(isinstance(cause, AuthenticationFailed) for cause in causes):
+                raise SettingsError(
+                    f"Cassandra refuses the login: set login and password of Connection '{self._conn_id}'."
+                ) from None
+            advice = f"is the host of Connection '{self._conn_id}' right? Are its ssl_options?"
+            raise Unavailable("Cassandra", f"{str(e)[:300]}; {advice}") from None
+
+
+def _cassandra_tls(options: Options | None) -> ssl.SSLContext | None:
+    """TLS by ``ssl_options``, also by an empty one; none without it."""
+    if options is None:
+        return None
+    options.only("ca_certs", "certfile", "keyfile", "check_hostname")
+    return options.context(
+        ca=options.file("ca_certs"),
+        certificate=options.file("certfile"),
+        key=options.file("keyfile"),
+        # Nodes are called by the addresses that they announce, which are seldom in their certificates.
+        check_hostname=options.flag("check_hostname", default=False),
+    )
 
 
 def _level(extra: dict[str, Any], name: str, default: str) -> int:
@@ -152,7 +166,7 @@ class KafkaHook(KafkaBaseHook):
 
         :raises SettingsError: if it commits offsets by itself, or names no broker.
         """
-        extra = connection(self.kafka_config_id).extra_dejson
+        extra = Options.of(self.kafka_config_id, connection(self.kafka_config_id)).values
         for lossy in ("enable.auto.commit", "enable.auto.offset.store"):
             if str(extra.get(lossy, "false")).lower() in ("true", "1"):
                 raise SettingsError(
@@ -168,7 +182,9 @@ class KafkaHook(KafkaBaseHook):
 
     def topic(self) -> Topic:
         """The input topic, read for the consumer group of the settings."""
+        heard: Heard = deque(maxlen=16)
         config = {
+            "error_cb": heard.append,
             **self.config(),
             "group.id": self._settings.group_id,
             "enable.auto.commit": False,
@@ -177,19 +193,21 @@ class KafkaHook(KafkaBaseHook):
             "allow.auto.create.topics": False,
             "enable.partition.eof": False,
         }
-        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic)
+        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic, heard)
 
     def dead_letters(self) -> DeadLetters:
         """The dead-letter topic, acknowledged by all in-sync replicas."""
         shared = {k: v for k, v in self.config().items() if k not in _CONSUMER_ONLY}
+        heard: Heard = deque(maxlen=16)
         config = {
+            "error_cb": heard.append,
             **shared,
             "acks": "all",
             "enable.idempotence": True,
             "message.max.bytes": 10_000_000,
             "message.timeout.ms": 10_000,
         }
-        return DeadLetters(_client(lambda: Producer(config)), self._settings.failed_topic)
+        return DeadLetters(_client(lambda: Producer(config)), self._settings.failed_topic, heard)
 
 
 _CONSUMER_ONLY = frozenset(
@@ -215,45 +233,67 @@ def _client(make: Callable[[], T]) -> T:
         ) from None
 
 
-def base_url(conn_id: str, override: str | None = None) -> str:
-    """URL of an HTTP service: a setting's, or its Connection's."""
-    if override:
-        return override
-    conn = connection(conn_id)
-    host = conn.host or ""
-    if not host:
-        raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
-    url = host if "://" in host else f"{conn.schema or 'http'}://{host}"
-    try:
-        has_port = urlsplit(url).port is not None
-    except ValueError as e:
-        raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
-    return url if has_port or not conn.port else f"{url}:{conn.port}"
+def lms_endpoint(settings: Settings) -> Endpoint:
+    """The LMS, from its Connection unless a setting has its URL."""
+    return endpoint(LMS, "service.lms.basePath", settings.lms_base_path)
+
+
+def userorg_endpoint(settings: Settings) -> Endpoint:
+    """User-Org, from its Connection unless a setting has its URL."""
+    return endpoint(USERORG, "service.userorg.basePath", settings.userorg_base_path)
+
+
+ELASTICSEARCH_TLS = ("ca_certs", "verify_certs", "client_cert", "client_key", "ssl_assert_fingerprint")
+ELASTICSEARCH_OPTIONS = (*ELASTICSEARCH_TLS, "api_key", "request_timeout")
 
 
 def elasticsearch_client() -> Elasticsearch:
     """A client from the Connection, through the provider's hook.
 
     It speaks the dialect of ``[elasticsearch] es_compat_with``. Time-out 30 s; a call is tried three times.
+
+    :raises SettingsError: naming the field that is wrong.
     """
     conn = connection(ELASTICSEARCH)
     if not conn.host:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' has no host: set it under Admin → Connections.")
-    scheme = conn.schema if conn.schema in ("http", "https") else "http"
+    options = Options.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
+    scheme = scheme_of(ELASTICSEARCH, conn)
     hosts = [
         h if "://" in h else f"{scheme}://{h}:{conn.port or 9200}"
         for h in conn.host.replace(" ", "").split(",")
     ]
+    for host in hosts:
+        refuse_login(ELASTICSEARCH, host)
     arguments: dict[str, Any] = {"request_timeout": 30, "max_retries": 2, "retry_on_timeout": True}
+    arguments |= {k: options.values[k] for k in ("request_timeout", "api_key") if k in options.values}
     if conn.login:
+        if "api_key" in arguments:
+            raise SettingsError(f"Connection '{ELASTICSEARCH}' has a login and an api_key: remove one.")
         arguments["basic_auth"] = (conn.login, conn.password or "")
-    known = ("ca_certs", "verify_certs", "client_cert", "client_key", "ssl_assert_fingerprint", "api_key")
-    arguments |= {k: v for k, v in conn.extra_dejson.items() if k in (*known, "request_timeout")}
+    arguments |= _elasticsearch_tls(hosts, options)
     try:
         client: Elasticsearch = ElasticsearchPythonHook(hosts=hosts, es_conn_args=arguments).get_conn
     except (ValueError, TypeError) as e:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' is refused by the client: {e}") from None
     return client
+
+
+def _elasticsearch_tls(hosts: list[str], options: Options) -> dict[str, Any]:
+    """TLS as arguments of the client, whose files are tried here: its own errors name no field."""
+    given = [name for name in ELASTICSEARCH_TLS if options.values.get(name) not in (None, "")]
+    if not given:
+        return {}
+    if not all(host.lower().startswith("https:") for host in hosts):
+        raise options.without_tls(*given)
+    verify = options.flag("verify_certs", default=True)
+    files = {name: options.file(name) for name in ("ca_certs", "client_cert", "client_key")}
+    ca, certificate, key = files.values()
+    context = options.context(ca=ca, certificate=certificate, key=key, verify=verify)
+    if fingerprint := options.values.get("ssl_assert_fingerprint"):
+        # Beside a fingerprint the client forgets the job's own certificate, unless it comes in this way.
+        return {"ssl_context": context, "ssl_assert_fingerprint": fingerprint}
+    return {"verify_certs": verify} | {name: file.path for name, file in files.items() if file}
 
 
 @contextmanager
@@ -275,10 +315,8 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
     """
     settings = settings or load_settings()
     with ExitStack() as stack:
-        lms = stack.enter_context(Service("LMS", lambda: base_url(LMS, settings.lms_base_path)))
-        userorg = stack.enter_context(
-            Service("User-Org", lambda: base_url(USERORG, settings.userorg_base_path))
-        )
+        lms = stack.enter_context(Service("LMS", lambda: lms_endpoint(settings)))
+        userorg = stack.enter_context(Service("User-Org", lambda: userorg_endpoint(settings)))
         client = elasticsearch_client()
         stack.callback(client.close)
         cql = stack.enter_context(opened_cql())
@@ -297,8 +335,8 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     settings = parts.settings
     check_tables(parts.cql, settings)
     parts.index.check()
-    _reachable(LMS, base_url(LMS, settings.lms_base_path))
-    _reachable(USERORG, base_url(USERORG, settings.userorg_base_path))
+    _reachable(LMS, lms_endpoint(settings))
+    _reachable(USERORG, userorg_endpoint(settings))
     retention_ms = settings.retention_days * 24 * 3600 * 1000
     with ExitStack() as stack:
         try:
@@ -323,13 +361,15 @@ def _opened_kafka(stack: ExitStack, settings: Settings) -> tuple[Topic, Topic, D
     return topic, letters, kafka.dead_letters()
 
 
-def _reachable(conn_id: str, url: str) -> None:
-    """A look at the service's port: a wrong host is found before anything is consumed."""
-    address = urlsplit(url)
-    port = address.port or (443 if address.scheme == "https" else 80)
+def _reachable(conn_id: str, endpoint: Endpoint) -> None:
+    """A look at the service's port, and at its certificate: what is wrong is found before anything is consumed."""
+    address = urlsplit(endpoint.url)
+    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
     try:
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
+        with socket.create_connection((host, port), timeout=5) as plain:
+            if endpoint.tls:
+                endpoint.tls.wrap_socket(plain, server_hostname=host).close()
     except OSError as e:
-        raise Unavailable(
-            f"{address.hostname}:{port}", f"{e}; is the host of Connection '{conn_id}' right?"
-        ) from None
+        right = f"is the host of Connection '{conn_id}' right?"
+        advice = endpoint.advice if isinstance(e, ssl.SSLError) else right
+        raise Unavailable(f"{host}:{port}", f"{e}; {advice}") from None

@@ -80,7 +80,9 @@ class Service:
         self._advice = endpoint.advice and f"; {endpoint.advice}"
         url = endpoint.url
         if holds_login(url):
-            raise SettingsError(f"The URL of {self.name} holds a login: put it into the fields of its Connection.")
+            raise SettingsError(
+                f"The URL of {self.name} holds a login: put it into the fields of its Connection."
+            )
         try:
             return httpx.Client(
                 base_url=url,

@@ -8,7 +8,8 @@ partitions too: nothing can tell that it still runs.)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import stamina
@@ -33,9 +34,18 @@ _UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaEr
 _DENIED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
 )
+_UNREACHED = (KafkaError._SSL, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+_SAYS_NOTHING = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._FATAL,
+)
+"""The client has tried for as long as it may. Why it failed, it has said elsewhere."""
 
 
 _ELECTING = (
@@ -43,6 +53,10 @@ _ELECTING = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
+
+
+Heard = deque[KafkaError]
+"""What a client said of its connections by itself; give it a bound."""
 
 
 class Message(NamedTuple):
@@ -76,17 +90,29 @@ class Span(NamedTuple):
 class Topic:
     """The messages of the input topic, and where the consumer group stands."""
 
-    def __init__(self, consumer: Consumer, name: str) -> None:
+    def __init__(self, consumer: Consumer, name: str, heard: Heard | None = None) -> None:
+        """`heard` is what the consumer's ``error_cb`` fills."""
         self._consumer = consumer
+        self._heard = deque() if heard is None else heard
         self.name = name
 
     def beside(self, name: str) -> Topic:
         """Another topic over the same client, for the same consumer group; closed with this one."""
-        return Topic(self._consumer, name)
+        return Topic(self._consumer, name, self._heard)
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+
+    def _errors(self) -> _KafkaErrors:
+        return _KafkaErrors(self.name, self._listen)
+
+    def _listen(self) -> list[KafkaError]:
+        if not self._consumer.assignment():  # else it might be a message that is given
+            message = self._consumer.poll(0)
+            if message is not None and (error := message.error()):
+                self._heard.append(error)
+        return _drained(self._heard)
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
@@ -94,7 +120,7 @@ class Topic:
         :raises SettingsError: if there is no such topic.
         :raises Unavailable: if the broker does not answer.
         """
-        with _KafkaErrors(self.name):
+        with self._errors():
             metadata = self._consumer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
             if metadata is None:
                 raise _no_topic(self.name)
@@ -109,7 +135,7 @@ class Topic:
         at the oldest message: the ledger knows what was done before. What was deleted between the
         group's offset and the oldest message is counted.
         """
-        with _KafkaErrors(self.name):
+        with self._errors():
             partitions = self.partitions()
             wanted = [TopicPartition(self.name, p) for p in partitions]
             committed = {t.partition: t.offset for t in self._committed(wanted) if not t.error}
@@ -128,7 +154,7 @@ class Topic:
 
         :raises SettingsError: if there is no such topic or partition.
         """
-        with _KafkaErrors(self.name):
+        with self._errors():
             low, high = self._consumer.get_watermark_offsets(
                 TopicPartition(self.name, partition), timeout=SECONDS
             )
@@ -149,7 +175,7 @@ class Topic:
         Producers' timestamps are not in order, so an interval's end cannot be found by time: whoever
         wants one reads on and looks at each message.
         """
-        with _KafkaErrors(self.name):
+        with self._errors():
             partitions = self.partitions()
             first = self._consumer.offsets_for_times(
                 [TopicPartition(self.name, p, start_ms) for p in partitions], timeout=SECONDS
@@ -172,7 +198,7 @@ class Topic:
                 yield from self._read_span(span)
 
     def _read_span(self, span: Span) -> Iterator[Message]:
-        with _KafkaErrors(self.name):
+        with self._errors():
             self._consumer.assign([TopicPartition(self.name, span.partition, span.start)])
             try:
                 position, last = span.start, time.monotonic()
@@ -211,7 +237,7 @@ class Topic:
         offsets = [TopicPartition(self.name, s.partition, s.end) for s in spans]
         if not offsets:
             return
-        with _KafkaErrors(self.name):
+        with self._errors():
             try:
                 done = self._consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as e:
@@ -229,9 +255,21 @@ class Topic:
 class DeadLetters:
     """Copies of rejected messages, on the dead-letter topic."""
 
-    def __init__(self, producer: Producer, name: str) -> None:
+    def __init__(self, producer: Producer, name: str, heard: Heard | None = None) -> None:
+        """`heard` is what the producer's ``error_cb`` fills."""
         self._producer = producer
+        self._heard = deque() if heard is None else heard
         self.name = name
+
+    def _errors(self) -> _KafkaErrors:
+        return _KafkaErrors(self.name, self._listen)
+
+    def _listen(self) -> list[KafkaError]:
+        try:
+            self._producer.poll(0)
+        except KafkaException as e:  # what ends an idempotent producer for good is thrown, once
+            self._heard.append(e.args[0])
+        return _drained(self._heard)
 
     def send(self, message: Message, *, error_class: str, reason: str) -> Place:
         """Produce a copy of `message` and wait until all in-sync replicas have it.
@@ -252,7 +290,7 @@ class DeadLetters:
             headers["truncated"] = str(len(message.value))
             done = self._produce(message.value[: 64 * 1024], headers)
         if isinstance(done, KafkaError):
-            with _KafkaErrors(self.name):
+            with self._errors():
                 raise KafkaException(done)
         return done
 
@@ -261,7 +299,7 @@ class DeadLetters:
         encoded: list[tuple[str, str | bytes | None]] = [
             (k, v.encode("utf-8", "replace")) for k, v in headers.items()
         ]
-        with _KafkaErrors(self.name):
+        with self._errors():
             try:
                 self._producer.produce(
                     self.name,
@@ -273,9 +311,10 @@ class DeadLetters:
                 )
             except KafkaException as e:  # librdkafka refuses what is above its own limit at once
                 return e.args[0]  # type: ignore[no-any-return]
-        deadline = time.monotonic() + SECONDS
-        while not outcome and time.monotonic() < deadline:
-            self._producer.flush(0.5)
+            deadline = time.monotonic() + SECONDS
+            while not outcome and time.monotonic() < deadline:
+                # Not `flush`: it goes on to the next callback with an exception of the last one.
+                self._producer.poll(0.5)
         if not outcome:
             raise Unavailable(PART, f"dead letter for '{self.name}' not acknowledged within {SECONDS:.0f} s")
         return outcome[0]
@@ -284,8 +323,9 @@ class DeadLetters:
 class _KafkaErrors:
     """Translates the client's exceptions into the job's."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, listen: Callable[[], list[KafkaError]]) -> None:
         self._topic = topic
+        self._listen = listen
 
     def __enter__(self) -> None:
         return None
@@ -294,6 +334,12 @@ class _KafkaErrors:
         if not isinstance(error, KafkaException):
             return
         cause = error.args[0]
+        if isinstance(cause, KafkaError) and cause.code() in _SAYS_NOTHING:
+            said = self._listen()
+            for codes in (_DENIED, _UNREACHED):
+                cause = next((e for e in said if e.code() in codes), cause)
+                if cause.code() in codes:
+                    break
         if isinstance(cause, KafkaError) and cause.code() in _UNKNOWN:
             raise _no_topic(self._topic) from None
         if isinstance(cause, KafkaError) and cause.code() in _DENIED:
@@ -301,14 +347,20 @@ class _KafkaErrors:
                 f"Kafka refuses access to '{self._topic}': {cause.str()}. Check credentials and ACLs of "
                 "Connection 'kafka_default'."
             ) from None
-        if isinstance(cause, KafkaError) and cause.code() in (
-            KafkaError._TRANSPORT,
-            KafkaError._ALL_BROKERS_DOWN,
-        ):
+        if isinstance(cause, KafkaError) and cause.code() in _UNREACHED:
             raise Unavailable(
-                PART, f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right?"
+                PART,
+                f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right? "
+                "Are its security.protocol and ssl.*?",
             ) from None
         raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
+
+
+def _drained(heard: Heard) -> list[KafkaError]:
+    """What was heard, once: of an old error that has passed nobody should hear again."""
+    said = list(heard)
+    heard.clear()
+    return said
 
 
 def _between_coordinators(error: Exception) -> bool:

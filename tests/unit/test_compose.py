@@ -608,8 +608,8 @@ def test_the_jobs_own_code_reads_the_platforms_connections(monkeypatch: pytest.M
     environment = resolved(load(PLATFORM)["services"]["airflow-worker"]["environment"], **GIVEN)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert hooks.base_url(hooks.LMS) == GIVEN["LMS"]
-    assert hooks.base_url(hooks.USERORG) == GIVEN["USERORG"]
+    assert hooks.lms_endpoint(Settings.parse(None)).url == GIVEN["LMS"]
+    assert hooks.userorg_endpoint(Settings.parse(None)).url == GIVEN["USERORG"]
     kafka = hooks.connection(hooks.KAFKA).extra_dejson
     assert kafka["bootstrap.servers"] == GIVEN["KAFKA"]
     cassandra = hooks.connection(hooks.CASSANDRA)
