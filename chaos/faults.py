@@ -21,8 +21,9 @@ from local.airflow import COMPONENTS
 from local.schema import BATCH_INDEX, connect_elasticsearch
 from local.stack import Stack
 
-TASK = "task runner"
-"""In the title of a process that runs a task's code."""
+WORKER = "airflow worker -- "
+EXECUTOR = WORKER + "LocalExecutor"
+"""Titles of the processes that run tasks' code, and of those that watch over them (Airflow 3.3.2)."""
 STAGES = (
     "pull_transfer_events",
     "lookup_users",
@@ -133,14 +134,15 @@ def _tasks_frozen(scene: Scene, _: Random) -> Iterator[None]:
 
 
 def task_processes(stack: Stack) -> Iterator[psutil.Process]:
-    """The processes in which tasks run now."""
+    """The processes in which tasks' code runs now."""
     scheduler = stack.servers["scheduler"].pid
     if scheduler is None:
         return
     with suppress(psutil.Error):
         for process in psutil.Process(scheduler).children(recursive=True):
             with suppress(psutil.Error):
-                if TASK in " ".join(process.cmdline()):
+                title = " ".join(process.cmdline())
+                if title.startswith(WORKER) and not title.startswith(EXECUTOR):
                     yield process
 
 

@@ -7,6 +7,7 @@ holder whose claim was taken over can no longer write.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -137,6 +138,14 @@ def _busy(row: OpenRow, run_id: str, now_ms: int, *, patient: bool) -> str:
     return ""
 
 
+def at_work(rows: Iterable[OpenRow], *, now_ms: int, lives_ms: int) -> set[str]:
+    """Runs that hold events and work on them. Pure.
+
+    A claim that outlives a claim's life (`lives_ms`) is kept for a retry that is not due yet.
+    """
+    return {r.holder for r in rows if r.holder and not r.done and now_ms < r.until_ms <= now_ms + lives_ms}
+
+
 class OpenList:
     """The rows of `transfer_open`."""
 
@@ -197,8 +206,8 @@ class OpenList:
                 return
         raise Unavailable("open list", "others keep changing it")
 
-    def claim(self, rows: Sequence[OpenRow], version: int, *, run_id: str, until_ms: int) -> list[Held]:
-        """Take `rows` as they were read at `version`, in order.
+    def claim(self, rows: Sequence[OpenRow], version: int, *, run_id: str, lives_ms: int) -> list[Held]:
+        """Take `rows` as they were read at `version`, in order, each for `lives_ms` from its taking.
 
         Returns what was taken: all of it, or the first part if somebody else came between
         (then read and choose again).
@@ -210,6 +219,7 @@ class OpenList:
                 f"UPDATE {self._table} SET claim_token = ?, holder = ?, until_ms = ? "
                 f"WHERE {_KEY} IF claim_token = ?"
             )
+            until_ms = int(time.time() * 1000) + lives_ms
             answer = self._bump(
                 version, [(update, (token, run_id, until_ms, *_bound(r.key), r.token)) for r in some]
             )

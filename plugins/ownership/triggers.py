@@ -18,6 +18,12 @@ RETRY_SECONDS = 15.0
 """Pause after an error; the triggerer would restart us once a second."""
 QUEUE_EVERY = 1.0
 """Seconds between two looks at the open list."""
+LOOK_SHARE = 10
+"""A look at a long list may take this part of the time: then looks are farther apart."""
+MOST_AT_WORK = 4
+"""Runs that hold events and are not waiting for a retry. Each has a quarter of the executor's slots
+(`hooks.SLOTS_PER_SLICE`): a further one would wait for slots until its claims have expired, and take over
+from others what they wait for slots with. What is left is more work for the next."""
 GAUGE_EVERY = 15.0
 
 
@@ -33,6 +39,16 @@ class Seen(NamedTuple):
     open_events: int
     queue_look: int
     """Number of the look at the queue that `claimable` is from: not every look is a new one."""
+    at_work: int = 0
+    """Runs that hold events and do not wait for a retry."""
+
+
+class Queue(NamedTuple):
+    """What a look at the open list found; see `Seen`."""
+
+    claimable: frozenset[tuple[str, int]]
+    open_events: int
+    at_work: int
 
 
 class Announcer:
@@ -52,7 +68,8 @@ class Announcer:
 
         A backlog is announced once until the run that it started has committed: what arrives
         meanwhile is read by that run. An event in the queue counts once it was claimable in two
-        looks at the queue: in one, its own run may be just about to claim it.
+        looks at the queue: in one, its own run may be just about to claim it. Others are announced when
+        somebody has taken those that were. While enough runs are at work nothing is.
         """
         if seen.queue_look != self._queue_look:
             self._steady = seen.claimable & self._before
@@ -60,9 +77,9 @@ class Announcer:
         steady = self._steady
         pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
         new_messages = seen.backlog > 0 and pulled
-        new_in_queue = bool(steady - self._queue)
+        new_in_queue = bool(steady) and not steady & self._queue
         again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
-        if not (new_messages or new_in_queue or again):
+        if seen.at_work >= MOST_AT_WORK or not (new_messages or new_in_queue or again):
             return False
         if seen.backlog > 0:
             self._high = seen.high
@@ -113,9 +130,9 @@ class _Watch:
         self._topic = KafkaHook(settings).topic()
         stack.callback(self._topic.close)
         self._open = OpenList(stack.enter_context(opened_cql()), settings.ledger_keyspace)
-        self._queue: tuple[frozenset[tuple[str, int]], int] = (frozenset(), 0)
+        self._queue = Queue(frozenset(), 0, 0)
         self._queue_look = 0
-        self._queue_at = self._gauge_at = float("-inf")
+        self._next_look = self._gauge_at = float("-inf")
 
     def look(self) -> Seen:
         """Committed offsets against watermarks, and the queue."""
@@ -123,25 +140,28 @@ class _Watch:
 
         spans = self._topic.backlog()
         now = time.monotonic()
-        if now - self._queue_at >= QUEUE_EVERY:
-            self._queue, self._queue_at = self._claimable(), now
+        if now >= self._next_look:
+            self._queue = self._look_at_queue()
             self._queue_look += 1
-        claimable, open_events = self._queue
+            ended = time.monotonic()
+            self._next_look = max(now + QUEUE_EVERY, ended + LOOK_SHARE * (ended - now))
+        queue = self._queue
         backlog = sum(s.end - s.start for s in spans)
         if now - self._gauge_at >= GAUGE_EVERY:
-            metrics.backlog(backlog, open_events)
+            metrics.backlog(backlog, queue.open_events)
             self._gauge_at = now
         return Seen(
             backlog,
             tuple(s.start for s in spans),
             tuple(s.end for s in spans),
-            claimable,
-            open_events,
+            queue.claimable,
+            queue.open_events,
             self._queue_look,
+            queue.at_work,
         )
 
-    def _claimable(self) -> tuple[frozenset[tuple[str, int]], int]:
-        from ownership.open_list import choose
+    def _look_at_queue(self) -> Queue:
+        from ownership.open_list import at_work, choose
         from ownership.parts import now_ms
 
         _, rows = self._open.read(serial=False)
@@ -152,4 +172,8 @@ class _Watch:
         )  # fmt: skip
         # A row that is done waits only for somebody to finish its bookkeeping.
         done = [r for r in rows if r.done and r.until_ms < now]
-        return frozenset((r.transfer.mid, r.token) for r in (*choice.take, *done)), len(rows)
+        return Queue(
+            frozenset((r.transfer.mid, r.token) for r in (*choice.take, *done)),
+            len(rows),
+            len(at_work(rows, now_ms=now, lives_ms=self._settings.claim_seconds * 1000)),
+        )

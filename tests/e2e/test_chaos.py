@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from airflow_world import Story
+from airflow_world import ORGANISATION, Airflow, Story, until
 
-from chaos.faults import BY_NAME, Scene
+from chaos.faults import BY_NAME, Scene, task_processes
 from chaos.rounds import play
 from local.stack import Stack
 
@@ -26,3 +26,23 @@ def test_a_round_with_a_fault_ends_as_a_plain_replay_of_its_events(
 
     assert done.events
     assert done.violations == []
+
+
+def test_the_faults_find_the_processes_of_running_tasks(airflow: Airflow, airflow_stack: Stack, story: Story):
+    user = story.user("old")
+    slow = {"mode": "slow", "seconds": 4, "user": user, "times": 1}
+    faults = f"{airflow_stack.addresses.userorg}/_faults"
+    airflow.http.put(faults, json=slow).raise_for_status()
+    run_id = airflow.trigger(
+        {"from_user": user, "to_user": story.user("new"), "organisation_id": ORGANISATION}
+    )
+    until("User-Org is asked", lambda: airflow.http.get(faults).json() == [])
+
+    (process,) = task_processes(airflow_stack)
+
+    process.kill()
+    until(
+        "the task is tried again",
+        lambda: (t := airflow.tasks(run_id)["transfer.lookup_users", 0]) and t["try_number"] > 1,
+    )
+    story.completed(f"manual:{run_id}:0")

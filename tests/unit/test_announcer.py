@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ownership import triggers
-from ownership.triggers import Announcer, BacklogTrigger, Seen
+from ownership.triggers import MOST_AT_WORK, Announcer, BacklogTrigger, Seen
 
 RESIGNAL = 30.0
 NOTHING: frozenset[tuple[str, int]] = frozenset()
@@ -22,13 +22,14 @@ class Watching:
         self.queue = NOTHING
 
     def look(
-        self, committed: int = 0, high: int = 0, *claimable: str, token: int = 1, cached: bool = False, after: float = 0.5
+        self, committed: int = 0, high: int = 0, *claimable: str, token: int = 1, cached: bool = False,
+        after: float = 0.5, at_work: int = 0,
     ) -> bool:  # fmt: skip
         self.now += after
         if not cached:
             self.looks += 1
             self.queue = frozenset((mid, token) for mid in claimable)
-        seen = Seen(high - committed, (committed,), (high,), self.queue, len(self.queue), self.looks)
+        seen = Seen(high - committed, (committed,), (high,), self.queue, len(self.queue), self.looks, at_work)
         return self.announcer.worth_a_signal(seen, self.now)
 
 
@@ -97,11 +98,26 @@ def test_an_event_that_was_claimed_and_released_is_announced_again(watching: Wat
     assert watching.look(0, 0, "m1", token=2)
 
 
-def test_another_event_in_the_queue_is_announced_beside_the_first(watching: Watching) -> None:
+def test_another_event_in_the_queue_is_left_to_the_run_that_was_just_announced(watching: Watching) -> None:
     watching.look(0, 0, "m1")
     assert watching.look(0, 0, "m1")
     assert not watching.look(0, 0, "m1", "m2")
-    assert watching.look(0, 0, "m1", "m2")
+    assert not watching.look(0, 0, "m1", "m2")
+
+
+def test_another_event_in_the_queue_is_announced_if_that_run_left_it(watching: Watching) -> None:
+    watching.look(0, 0, "m1")
+    assert watching.look(0, 0, "m1")
+    assert not watching.look(0, 0, "m1", "m2")
+    assert watching.look(0, 0, "m2")
+
+
+def test_while_as_many_runs_are_at_work_as_have_room_nothing_is_announced(watching: Watching) -> None:
+    assert watching.look(0, 10, at_work=MOST_AT_WORK - 1)
+    assert not watching.look(10, 20, at_work=MOST_AT_WORK)
+    assert not watching.look(10, 20, "m1", at_work=MOST_AT_WORK, after=2 * RESIGNAL)
+    assert not watching.look(10, 20, "m1", at_work=MOST_AT_WORK + 9, after=2 * RESIGNAL)
+    assert watching.look(10, 20, "m1", at_work=MOST_AT_WORK - 1)
 
 
 def test_a_queue_that_stands_still_is_announced_again(watching: Watching) -> None:

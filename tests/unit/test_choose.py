@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.open_list import ORPHAN_MS, Choice, OpenRow, choose
+from ownership.open_list import ORPHAN_MS, Choice, OpenRow, at_work, choose
 from tests.unit.replay import folded_event, in_any_case, transfer, users
 
 NOW = 1_000_000
@@ -295,3 +295,15 @@ def test_what_the_run_holds_is_not_left_while_it_takes_it_or_took_it_before() ->
     choice = chosen(one, other, mine=[one.key])
     assert taken(choice) == ["m02"]
     assert choice.left == []
+
+
+def test_a_run_is_at_work_while_its_claim_lives_and_is_not_kept_for_a_retry() -> None:
+    rows = [
+        queued(1, "ab", holder="lives", until_ms=NOW + 1),
+        queued(2, "cd", holder="lives", until_ms=NOW + 120_000),
+        queued(3, "ef", holder="dead", until_ms=NOW),
+        queued(4, "gh", holder="waits for its retry", until_ms=NOW + 120_001),
+        queued(5, "ij", holder="has done it", until_ms=NOW + 1, done=True),
+        queued(6, "kl"),
+    ]
+    assert at_work(rows, now_ms=NOW, lives_ms=120_000) == {"lives"}

@@ -222,7 +222,7 @@ def _taken(
             return "is just being completed"
         if unless and (why := unless(event, row)):
             return why
-        taken = parts.open_list.claim([row], version, run_id=run_id, until_ms=now_ms() + 60_000)
+        taken = parts.open_list.claim([row], version, run_id=run_id, lives_ms=60_000)
         if taken and act(taken[0]):
             return rows
     raise Unavailable("open list", f"others keep changing it; nothing was done about event {mid}")

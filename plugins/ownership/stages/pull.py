@@ -229,8 +229,8 @@ def claim(
                 continue
         if not choice.take:
             return taken, choice
-        until_ms = now_ms() + settings.claim_seconds * 1000
-        got = parts.open_list.claim(choice.take, version, run_id=run_id, until_ms=until_ms)
+        lives_ms = settings.claim_seconds * 1000
+        got = parts.open_list.claim(choice.take, version, run_id=run_id, lives_ms=lives_ms)
         taken += got
         if len(got) == len(choice.take):
             return taken, choice
