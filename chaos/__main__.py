@@ -12,7 +12,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from chaos.faults import BY_NAME, Scene
 from chaos.load import Minute, play_load, told
 from chaos.rounds import Round, play
 from local.airflow import connections
+from local.cassandra import DURABLE
 from local.paths import TEST_STACKS
 from local.stack import Stack
 from local.world import Platform
@@ -37,6 +38,8 @@ from local.world import Platform
 RESULTS = Path(__file__).resolve().parent / "results"
 SETTINGS = {"env": "dev", "claim.seconds": 15, "watcher.resignal.seconds": 5}
 """Shorter lives than in production, so that a minute holds more of them."""
+LOAD_SETTINGS = {**SETTINGS, "claim.seconds": 30}
+"""With every slot in use a stage waits longer for its process."""
 AIRFLOW = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
@@ -50,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     terminal = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     directory = TEST_STACKS / f"chaos-{os.getpid()}"
     terminal.print("Starting a stack for the fault suite")
-    with _scene(directory, relayed=not options.load) as (scene, platform):
+    settings = LOAD_SETTINGS if options.load else SETTINGS
+    with _scene(directory, settings, relayed=not options.load) as (scene, platform):
         play_all = _load if options.load else _rounds
         wrong = play_all(scene, platform, options, terminal)
     if not wrong:
@@ -59,10 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def _scene(directory: Path, *, relayed: bool) -> Iterator[tuple[Scene, Platform]]:
+def _scene(
+    directory: Path, settings: Mapping[str, Any], *, relayed: bool
+) -> Iterator[tuple[Scene, Platform]]:
     """A stack with Airflow; what the job hears from two of its servers comes through relays, if wanted."""
     with ExitStack() as stack:
-        servers = stack.enter_context(Stack(directory, airflow=False, settings=SETTINGS))
+        servers = stack.enter_context(
+            Stack(directory, airflow=False, settings=settings, cassandra_settings=DURABLE)
+        )
         a = servers.addresses
         scene = Scene(servers)
         if relayed:

@@ -1,4 +1,4 @@
-"""What the platform itself does while something is broken: its producers and the LMS try again."""
+"""What the platform and its people do while something is broken: producers, the LMS and operators try again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from cassandra import DriverException
 from cassandra.cluster import NoHostAvailable
 from elastic_transport import TransportError
 from elasticsearch import ApiError
+from httpx import HTTPError
 
 AGAIN_WITHIN_S = 180.0
-_BROKEN = (RuntimeError, DriverException, NoHostAvailable, TransportError, ApiError, OSError)
+_BROKEN = (RuntimeError, DriverException, NoHostAvailable, TransportError, ApiError, OSError, HTTPError)
 
 T = TypeVar("T")
 

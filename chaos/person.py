@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
+from chaos.patience import again
 from local.airflow import DAG_ID, token
 from local.stack import Stack
 
@@ -37,16 +38,16 @@ class Person:
 
     def clears_runs(self) -> int:
         """Clear every run that is under way. Returns how many."""
-        runs = self._running()
-        for run in runs:
-            self._http.post(f"{_at(run)}/clear", json={"dry_run": False}).raise_for_status()
-        return len(runs)
+        return again(lambda: self._each("POST", "/clear", {"dry_run": False}))
 
     def ends_runs(self) -> int:
         """Mark every run that is under way as failed: none of its tasks is tried again. Returns how many."""
+        return again(lambda: self._each("PATCH", "", {"state": "failed"}))
+
+    def _each(self, method: str, path: str, body: dict[str, Any]) -> int:
         runs = self._running()
         for run in runs:
-            self._http.patch(_at(run), json={"state": "failed"}).raise_for_status()
+            self._http.request(method, f"{_at(run)}{path}", json=body).raise_for_status()
         return len(runs)
 
     def _running(self) -> list[str]:

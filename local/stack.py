@@ -79,7 +79,8 @@ class Stack:
     """Kafka, Cassandra, Elasticsearch, both stand-ins and, if wanted, Airflow on PostgreSQL.
 
     Everything lies below `directory`; ports are free ones. What `given` names (see GIVEN) is used instead of
-    started. `settings` becomes the Airflow Variable that the job reads. As a context manager it starts and stops.
+    started. `settings` becomes the Airflow Variable that the job reads, `cassandra_settings` are further ones of
+    `cassandra.yaml`. As a context manager it starts and stops.
 
     `servers` holds what was started: kafka, cassandra, elasticsearch, lms, userorg, postgres, and Airflow's
     api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
@@ -94,12 +95,14 @@ class Stack:
         elasticsearch_version: int = elasticsearch.DEFAULT_VERSION,
         given: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        cassandra_settings: Mapping[str, object] | None = None,
     ) -> None:
         self.layout = Layout.of(directory)
         self.with_airflow = airflow
         self.elasticsearch_version = elasticsearch_version
         self.given = {name: value for name, value in (given or {}).items() if value}
         self.settings = dict(DEFAULT_SETTINGS if settings is None else settings)
+        self._cassandra_settings = cassandra_settings
         self.servers: dict[str, Server] = {}
         self.addresses = Addresses()
         self.airflow_env: dict[str, str] = {}
@@ -183,7 +186,7 @@ class Stack:
         """
         stores = [
             pool.submit(self._part, "KAFKA", "kafka", kafka.server),
-            pool.submit(self._part, "CASSANDRA", "cassandra", cassandra.server),
+            pool.submit(self._part, "CASSANDRA", "cassandra", self._cassandra),
             pool.submit(self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch),
         ]
         others = [
@@ -233,6 +236,9 @@ class Stack:
             self._progress(name, "given", 0.0)
             return
         self._timed(name, lambda: self._run(name, make(self.layout)))
+
+    def _cassandra(self, layout: Layout) -> Server:
+        return cassandra.server(layout, self._cassandra_settings)
 
     def _elasticsearch(self, layout: Layout) -> Server:
         return elasticsearch.server(layout, self.elasticsearch_version)

@@ -17,6 +17,10 @@ from local.processes import Server
 _HERE = Path(__file__).parent
 _OPTIONS_REQUEST = bytes.fromhex("040000000500000000")  # CQL v4, stream 0, OPTIONS, no body
 _SUPPORTED = 0x06
+QUICK: Mapping[str, object] = {"commitlog_sync": "periodic", "commitlog_sync_period": "10000ms"}
+"""A write is answered before it is on disk, as by default."""
+DURABLE: Mapping[str, object] = {"commitlog_sync": "batch", "commitlog_sync_period": None}
+"""A write that was answered survives `kill`, as it survives the death of one of three replicas."""
 
 
 def server(
@@ -25,7 +29,8 @@ def server(
     """Cassandra with its data below `layout`; downloads its jars when they are missing.
 
     `more` are further settings of `cassandra.yaml`; where they ask clients for TLS, `tls` looks whether it answers.
-    After `kill` the writes of its last 0.1 s may be missing: so far apart are the marks in its commit log.
+    After `kill` the writes of its last 0.1 s may be missing, so far apart are the marks in its commit log; not so
+    with `DURABLE` among the settings.
     """
     name = "cassandra"
     directory = layout.data(name)
@@ -35,7 +40,10 @@ def server(
     def prepare() -> None:
         template = Template((_HERE / "cassandra.yaml").read_text())
         text = template.substitute(port=port, storage_port=storage_port, directory=directory)
-        text += "".join(f"{key}: {json.dumps(value)}\n" for key, value in (more or {}).items())
+        settings = {**QUICK, **(more or {})}
+        text += "".join(
+            f"{key}: {json.dumps(value)}\n" for key, value in settings.items() if value is not None
+        )
         configuration.touch(mode=0o600)  # it may hold passwords
         configuration.write_text(text)
 
