@@ -30,6 +30,7 @@ from ownership.events import (
     explain,
     listed,
     manual_event,
+    too_deep,
 )
 from ownership.options import MOST_COURSES, Digest, LiveStatus, Options, Request, Role
 from ownership.plan import LIVE_STATUSES, ROLES
@@ -49,6 +50,12 @@ Reason = Annotated[
 ]
 Moment = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
 """A point in time; without an offset it is UTC."""
+
+
+def _shallow(patch: dict[str, Any]) -> dict[str, Any]:
+    if too_deep(patch):
+        raise ValueError("is nested too deeply")
+    return patch
 
 
 class ConfError(SettingsError):
@@ -140,7 +147,7 @@ class DeadLetters(_Given):
     partition: Annotated[int, Field(strict=True, ge=0)] = 0
     from_offset: Annotated[int, Field(strict=True, ge=0)]
     to_offset: Annotated[int, Field(strict=True, ge=0)]
-    mend: dict[str, Any] = {}
+    mend: Annotated[dict[str, Any], AfterValidator(_shallow)] = {}
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:

@@ -20,6 +20,10 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_CLOCK_DRIFT_MS = 5 * 60 * 1000
 """An `ets` further than this from the broker's timestamp does not decide the order."""
 
+MOST_LEVELS = 100
+"""Objects and lists in one another that an event may have; a real one has five. Python's own bound depends on who
+calls: what one task reads, another could not."""
+
 MOST_FOLLOW_UPS = 4
 """Follow-ups in a row of one event."""
 
@@ -227,12 +231,29 @@ def event_from(value: Any) -> TransferEvent:
     """
     if not isinstance(value, dict):
         raise Poison(f"the message is a JSON {type(value).__name__}, not an object")
+    if too_deep(value):
+        raise Poison("the JSON is nested too deeply")
     try:
         return TransferEvent.model_validate(value)
     except ValidationError as e:
         raise Poison(explain(e)) from None
     except RecursionError:
         raise Poison("the JSON is nested too deeply") from None
+
+
+def too_deep(value: Any) -> bool:
+    """True for a JSON value with more than `MOST_LEVELS` objects and lists in one another."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def readable_mid(message: bytes) -> str | None:

@@ -113,6 +113,14 @@ def test_an_event_nested_too_deeply_is_refused() -> None:
         events_of({"events": [{**WHOLE, "more": deep}]})
 
 
+def test_a_mend_nested_too_deeply_is_refused() -> None:
+    mend: Any = {}
+    for _ in range(120):
+        mend = {"a": mend}
+    with pytest.raises(ConfError, match=r"redrive: dead_letters\.mend: Value error, is nested too deeply"):
+        orders({"redrive": {"dead_letters": {"from_offset": 1, "to_offset": 1, "mend": mend}}})
+
+
 def test_an_event_larger_than_one_on_the_topic_is_refused() -> None:
     with pytest.raises(ConfError, match=r"events\[0\]: the event has \d+ bytes, at most 262144 are taken"):
         events_of({"events": [{**WHOLE, "more": "x" * 300_000}]})

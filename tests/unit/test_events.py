@@ -11,6 +11,7 @@ from ownership.errors import Poison
 from ownership.events import (
     MAX_CLOCK_DRIFT_MS,
     MAX_EVENT_BYTES,
+    MOST_LEVELS,
     OrderKey,
     Transfer,
     folded,
@@ -154,6 +155,24 @@ def test_a_message_that_is_no_transfer_is_poison_with_its_reason(message: bytes 
         parse_event(message)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def nested(levels: int) -> bytes:
+    """A good event with objects in one another, so many with the event itself."""
+    # The event, edata and the asset are three of them.
+    inner = b'{"a":' * (levels - 3) + b"1" + b"}" * (levels - 3)
+    return raw(event()).replace(b'"assetInformation": {}', b'"assetInformation": {"a":' + inner + b"}")
+
+
+def from_deep_within(calls: int, message: bytes) -> str:
+    return from_deep_within(calls - 1, message) if calls else parse_event(message).mid
+
+
+@pytest.mark.parametrize("calls", [0, 400])
+def test_whether_an_event_is_nested_too_deeply_does_not_depend_on_who_reads_it(calls: int) -> None:
+    assert from_deep_within(calls, nested(MOST_LEVELS)) == "LP.1.a"
+    with pytest.raises(Poison, match="the JSON is nested too deeply"):
+        from_deep_within(calls, nested(MOST_LEVELS + 1))
 
 
 def test_every_bad_field_is_named_and_no_value_is_repeated() -> None:

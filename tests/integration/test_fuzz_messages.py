@@ -1,0 +1,83 @@
+"""Some hundred messages that are almost events, through a real topic, a real pull and a real ledger."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+from transfer_world import World
+
+from local.world import Offset
+from ownership.errors import Poison
+from ownership.events import TransferEvent, parse_event
+from tests.fuzz.near_valid import PEOPLE, message
+
+MESSAGES = 400
+SEED = 2026
+
+
+def judged(value: bytes) -> TransferEvent | str:
+    """The event that a message is, or why it is none."""
+    try:
+        return parse_event(value)
+    except Poison as e:
+        return str(e)
+
+
+def test_each_of_some_hundred_near_valid_messages_is_one_row_of_the_ledger_and_the_bad_ones_dead_letters(
+    own_world: World,
+) -> None:
+    world = own_world
+    random = Random(SEED)
+    users = world.users("a", "b", "c", "d")
+    values = [message(random, users) for _ in range(MESSAGES)]
+    expected = [judged(v) for v in values]
+    good = {e.mid for e in expected if isinstance(e, TransferEvent)}
+    # The number of good ones is one of mids: the same one twice with two payloads would be rejected.
+    assert len(good) == sum(isinstance(e, TransferEvent) for e in expected)
+    assert 100 < len(good) < MESSAGES - 100
+
+    offsets = world.platform.emit_all(list(values))
+    run = world.run().pull()
+
+    there = world.job.parts.ledger.read(good)
+    assert {m: r.reason for m, r in there.items() if r.state == "rejected"} == {}
+    assert good - set(there) == set()
+    assert (run.pulled.received, run.pulled.known) == (len(good), 0)
+    assert run.pulled.rejected == MESSAGES - len(good)
+    assert world.event_rows() == MESSAGES
+    letters = {(int(h["partition"]), int(h["offset"])): (h, value) for h, value in world.dead_letters()}
+    assert len(letters) == MESSAGES - len(good)
+    mids = [
+        e.mid if isinstance(e, TransferEvent) else name(at) for e, at in zip(expected, offsets, strict=True)
+    ]
+    rows = world.job.parts.ledger.read(mids)
+    for value, found, at, mid in zip(values, expected, offsets, mids, strict=True):
+        row = rows[mid]
+        assert row.payload == value
+        if isinstance(found, TransferEvent):
+            assert row.transfer is not None
+            assert (row.transfer.from_user, row.transfer.to_user) == (found.from_user, found.to_user)
+            continue
+        assert (row.state, row.reason) == ("rejected", found)
+        assert not any(told in found for told in PEOPLE.values())
+        headers, copy = letters[at.partition, at.offset]
+        assert copy == value
+        assert headers["error_message"] == found[:1000]
+    # All of it is committed, and read again it is known.
+    assert [s.start for s in world.job.topic.backlog()] == [s.end for s in world.job.topic.backlog()]
+    json.dumps([s.model_dump(mode="json") for s in run.pulled.slices], allow_nan=False)
+    world.rewind()
+    again = world.run().pull().pulled
+    assert (again.received, again.rejected) == (0, 0)
+    assert world.event_rows() == MESSAGES
+    # And every accepted one ends: these users are of another organisation, the odd ones are unknown.
+    run.finish()
+    world.job.drain()
+    assert set(world.job.states(sorted(good))) == {"skipped"}
+    assert world.job.open_mids() == []
+
+
+def name(at: Offset) -> str:
+    """The mid of a rejected message."""
+    return f"rejected:{at.topic}:{at.partition}:{at.offset}"
