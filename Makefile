@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test browser bench chaos lint lock clean
+.PHONY: help venv demo up down test browser bench chaos fuzz lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,9 @@ bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 mi
 
 chaos: $(STAMP) ## random worlds and faults in real processes, against a replay in plain Python; SEED=7 MINUTES=10
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+fuzz: $(STAMP) ## near-valid messages, confs, settings and answers, new ones each time, and what came of them; MESSAGES=100000
+	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy and the compose file's schema
 	$(BIN)/ruff check

@@ -365,7 +365,7 @@ def _said(error: ApiError) -> str:
 
 def _cut(words: object) -> str:
     """The first words of a reason, without the piece of the document that some end with."""
-    return str(words).split(" Preview of field's value", 1)[0][:_TOLD]
+    return str(words).split("Preview of field's value", 1)[0].strip()[:_TOLD]
 
 
 def _reason(error: Any) -> str:

@@ -73,7 +73,7 @@ def test_a_user_is_known_unknown_or_the_service_is_out(
     else:
         assert isinstance(found, Unknown)
         assert status in (400, 404)
-        assert b"FOUND" in body.upper()
+        assert "FOUND" in json.dumps(json.loads(body)).upper()
 
 
 @fuzzed(0.1)
@@ -155,7 +155,7 @@ def bulk(random: Random, ids: Sequence[str]) -> dict[str, Any]:
         "mapper_parsing_exception",
     )
     statuses = (200,) * 12 + (201, 404, 409, 429, 429, 400, 403, 503, 500)
-    reason = f"failed to parse field [name]. Preview of field's value: '{PEOPLE['email']}'"
+    reason = "failed to parse field [name]"
     items: list[Any] = []
     for i in ids:
         status = pick(random, statuses)

@@ -67,7 +67,8 @@ def check_orders(found: Orders) -> None:
     for order in found:
         if order is None:
             continue
-        order.model_dump_json().encode("utf-8")
+        # What a mend gives is checked as the event that it makes.
+        order.model_dump_json(exclude={"dead_letters": {"mend"}}).encode("utf-8")
         for at in (getattr(order, "since", None), getattr(order, "until", None)):
             assert at is None or -(2**63) < int(at.timestamp() * 1000) < 2**63
 

@@ -101,6 +101,17 @@ def test_everything_else_is_an_outage_and_no_absence(
         users.read("A")
 
 
+@pytest.mark.xfail(reason="service.py repeats what httpx says, and that quotes the answer", strict=True)
+def test_an_answer_that_is_no_http_is_not_repeated_in_the_error(server: Server, users: Users) -> None:
+    def answer(_: Any, handler: Any) -> None:
+        handler.wfile.write(b'{"firstName": "Jane", "phone": "+99-1234"}\r\n\r\n')
+
+    server.answer = answer
+    with pytest.raises(Unavailable) as caught:
+        users.read("A")
+    assert "Jane" not in str(caught.value)
+
+
 @pytest.mark.parametrize("user_id", ["a/b", "a?b", "a#b", "%2e%2e", "../x", "a b", "é中", "a;b&c=d", "..."])
 def test_an_id_is_one_segment_of_the_path(server: Server, users: Users, user_id: str) -> None:
     answers(server, 200, known(user_id))
