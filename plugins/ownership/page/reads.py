@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ownership.chunks import chunks
 from ownership.cql import Cql, some_keys
 from ownership.events import MAX_CLOCK_DRIFT_MS, OrderKey, Transfer, folded, with_follow_ups
 from ownership.ledger import HOUR_MS
@@ -26,7 +27,9 @@ from ownership.states import OPEN_STATES
 PER_PAGE = 50
 """Transfers, and batches, on one page."""
 MOST_LOOKED = 1000
-"""Events that one page looks at: for its counts by state, and to find those of a wanted state."""
+"""Events that one page looks at for its counts by state."""
+MOST_SOUGHT = 5000
+"""Events that one page looks at to find those of a wanted state."""
 MOST_HOURS = 24 * 31
 """Hours that one page walks back through."""
 HOURS_AT_ONCE = 24
@@ -203,7 +206,7 @@ class Reads:
             min(len(rows), MOST_OPEN), sum(r.awaits is not None for r in rows), len(rows) > MOST_OPEN
         )
 
-    def _keys(self, wanted: Wanted, walk: _Walk) -> Iterator[list[Found]]:
+    def _keys(self, wanted: Wanted, walk: _Walk) -> Iterator[Sequence[Found]]:
         if wanted.run_id:
             return self._of_run(wanted)
         if wanted.user:
@@ -212,7 +215,7 @@ class Reads:
             return self._of_open_list(wanted)
         return self._of_hours(wanted, walk)
 
-    def _of_hours(self, wanted: Wanted, walk: _Walk) -> Iterator[list[Found]]:
+    def _of_hours(self, wanted: Wanted, walk: _Walk) -> Iterator[Sequence[Found]]:
         """Hours backwards, some at once where they are empty."""
         # A message may be a little ahead of this clock.
         newest = walk.now_ms // HOUR_MS + 1
@@ -254,34 +257,34 @@ class Reads:
         )
         return self._cql.select_each(cql, [(h, *(key or ())) for h in hours])
 
-    def _of_user(self, wanted: Wanted) -> Iterator[list[Found]]:
+    def _of_user(self, wanted: Wanted) -> Iterator[Sequence[Found]]:
         low = wanted.since_ms if wanted.since_ms is not None else 0
         high = wanted.before_ms if wanted.before_ms is not None else 2**62
         key = wanted.cursor.key if wanted.cursor else None
         upper = f"({_KEY}) < (?, ?, ?, ?)" if key else "t < ?"
         cql = (
             f"SELECT {_KEY} FROM {self._by_user} WHERE user_id = ? AND {upper} AND {'(t)' if key else 't'} >= "
-            f"{'(?)' if key else '?'} {_DESCENDING} LIMIT {MOST_LOOKED + 1}"
+            f"{'(?)' if key else '?'} {_DESCENDING} LIMIT {_limit(wanted)}"
         )
         values = (folded(wanted.user), *(key or (high,)), low)
-        yield [Found(_key(r), 0, r.t) for r in self._cql.select(cql, values)]
+        yield from chunks([Found(_key(r), 0, r.t) for r in self._cql.select(cql, values)], MOST_LOOKED)
 
-    def _of_open_list(self, wanted: Wanted) -> Iterator[list[Found]]:
+    def _of_open_list(self, wanted: Wanted) -> Iterator[Sequence[Found]]:
         key = wanted.cursor.key if wanted.cursor else None
         before = f" AND ({_KEY}) < (?, ?, ?, ?)" if key else ""
-        cql = f"SELECT {_KEY} FROM {self._open} WHERE queue = ?{before} {_DESCENDING} LIMIT {MOST_LOOKED + 1}"
+        cql = f"SELECT {_KEY} FROM {self._open} WHERE queue = ?{before} {_DESCENDING} LIMIT {_limit(wanted)}"
         rows = self._cql.select(cql, (QUEUE, *(key or ())))
-        yield [Found(_key(r), 0, r.t) for r in rows if r.mid is not None]
+        yield from chunks([Found(_key(r), 0, r.t) for r in rows if r.mid is not None], MOST_LOOKED)
 
-    def _of_run(self, wanted: Wanted) -> Iterator[list[Found]]:
+    def _of_run(self, wanted: Wanted) -> Iterator[Sequence[Found]]:
         """What a run holds or has planned: by mid, because that is how its table is kept."""
         after = wanted.cursor.mid if wanted.cursor else ""
-        cql = f"SELECT mid FROM {self._by_run} WHERE run_id = ? AND mid > ? LIMIT {MOST_LOOKED + 1}"
+        cql = f"SELECT mid FROM {self._by_run} WHERE run_id = ? AND mid > ? LIMIT {_limit(wanted)}"
         mids = {r.mid for r in self._cql.select(cql, (wanted.run_id, after))}
-        if not after:
-            held = f"SELECT mid, holder FROM {self._open} WHERE queue = ? LIMIT {MOST_OPEN}"
-            mids |= {r.mid for r in self._cql.select(held, (QUEUE,)) if r.holder == wanted.run_id}
-        yield [Found(OrderKey(0, 0, 0, mid), 0, 0) for mid in sorted(mids)]
+        held = f"SELECT mid, holder FROM {self._open} WHERE queue = ? LIMIT {MOST_OPEN}"
+        rows = [r for r in self._cql.select(held, (QUEUE,)) if r.mid is not None]
+        mids |= {r.mid for r in rows if r.holder == wanted.run_id and r.mid > after}
+        yield from chunks([Found(OrderKey(0, 0, 0, mid), 0, 0) for mid in sorted(mids)], MOST_LOOKED)
 
     # -- one event -----------------------------------------------------------------------------------------
 
@@ -443,6 +446,8 @@ class _Walk:
         """The walk is by hours, down to `since_ms`."""
         self._by_hour = True
         self.to_ms = before_ms if before_ms is not None else self.now_ms
+        if cursor := self._wanted.cursor:
+            self.to_ms = cursor.t if cursor.t is not None else (cursor.hour + 1) * HOUR_MS
         self._since_ms = since_ms
 
     def passed(self, hour: int) -> None:
@@ -459,7 +464,7 @@ class _Walk:
         if self._cut or not self._in_time(found):
             return
         full = len(self.shown) >= PER_PAGE
-        if self.looked >= MOST_LOOKED:
+        if self.looked >= (MOST_SOUGHT if w.states and not full else MOST_LOOKED):
             # Go on after the last that is shown, or, where too few were found, after the last looked at.
             self._cut = True
             last = self.shown[-1] if full else self._last
@@ -489,6 +494,10 @@ class _Walk:
             return True
         after = w.since_ms is None or found.at_ms >= w.since_ms
         return after and (w.before_ms is None or found.at_ms < w.before_ms)
+
+
+def _limit(wanted: Wanted) -> int:
+    return (MOST_SOUGHT if wanted.states else MOST_LOOKED) + 1
 
 
 def _key(r: Any) -> OrderKey:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from cassandra.cluster import EXEC_PROFILE_DEFAULT
 
+from ownership.connections import connection
 from ownership.cql import Cql
 from ownership.errors import OwnershipError, Unavailable
-from ownership.hooks import CASSANDRA, CassandraHook, connection, load_settings
+from ownership.hooks import CASSANDRA, CassandraHook, load_settings
 from ownership.page.reads import Reads
 from ownership.settings import Settings
 

@@ -1,0 +1,361 @@
+"""What the page shows, from rows as the ledger has them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ownership.changes import APPLIED as IMAGE_APPLIED
+from ownership.changes import REFUSED
+from ownership.conf import manual_events, orders, undo_order
+from ownership.events import OrderKey, Transfer
+from ownership.open_list import OpenRow
+from ownership.options import Options
+from ownership.page import payload, views
+from ownership.page.actions import (
+    ACTIONS,
+    APPROVE,
+    DECLINE,
+    EXECUTE,
+    REDRIVE,
+    REHEARSE_UNDO,
+    UNDO,
+    Order,
+    offered,
+)
+from ownership.page.reads import BatchChange, Changed, Cursor, Listed, Progress, Wanted
+from ownership.page.views import RunLink
+from ownership.plan import BatchId
+from ownership.states import FINAL_STATES, OPEN_STATES
+
+AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+AT_MS = int(AT.timestamp() * 1000)
+NOW_MS = AT_MS + 60_000
+DIGEST = "0f" * 10
+RUN = RunLink("manual__1", "user_ownership_transfer", "success", "../dags/x")
+
+
+def row(state: str = "completed", **more: Any) -> SimpleNamespace:
+    """A row of `transfer_event`."""
+    columns: dict[str, Any] = dict.fromkeys(
+        (
+            "reason", "organisation_id", "requested_by", "request_reason", "run_id", "counts", "options", "late",
+            "received_at", "planned_at", "applied_at", "completed_at", "ended_at", "reproved_at", "approved_by",
+            "digest", "report", "next_conf", "buckets", "plan_of", "attempts", "topic",
+        )
+    )  # fmt: skip
+    columns |= {
+        "mid": "LP.1.a", "state": state, "source": "kafka", "from_user": "user-old", "to_user": "user-new",
+        "t": AT_MS, "kafka_ms": AT_MS, "kafka_partition": 0, "kafka_offset": 7, "payload": b"{}",
+    }  # fmt: skip
+    return SimpleNamespace(**{**columns, **more})
+
+
+def seen(r: SimpleNamespace, **more: Any) -> views.Detail:
+    return views.detail(r, **{"now_ms": NOW_MS, "runs": {}, **more})
+
+
+def fact(view: views.Detail, name: str) -> str:
+    return next(f.value for f in view.facts if f.name == name)
+
+
+# -- times, numbers, addresses
+
+
+@pytest.mark.parametrize(
+    ("ms", "told"),
+    [(0, "0.0 s"), (2840, "2.8 s"), (11_000, "11 s"), (300_000, "5 min"), (3 * 3_600_000, "3 h"),
+     (72 * 3_600_000, "3 days"), (-5, "0.0 s")],
+)  # fmt: skip
+def test_a_time_span_is_told_in_the_unit_that_fits(ms: int, told: str):
+    assert views.duration(ms) == told
+
+
+def test_a_moment_is_utc_whatever_the_driver_gives():
+    assert views.moment(AT.replace(tzinfo=None)) == views.moment(AT) == views.moment(AT_MS)
+    assert views.moment(AT_MS) == ("2026-11-23T08:00:00.000+00:00", "2026-11-23 08:00:00")
+    assert views.moment(2**62) == ("", "?")
+    assert views.moment(None) is None
+
+
+def test_a_long_id_keeps_both_ends():
+    assert views.short("a54a0001-0000-4000-8000-000000042314") == "a54a0001-00…0000042314"
+    assert views.short("short") == "short"
+
+
+def test_an_address_carries_any_id():
+    hostile = 'a/b?c=d&e#f%"<script>'
+    assert views.detail_href(hostile).startswith("transfer?mid=a%2Fb%3Fc%3Dd%26e%23f%25%22%3Cscript%3E")
+    assert "/" not in views.run_href("dag", hostile).removeprefix("../dags/dag/runs/")
+
+
+@pytest.mark.parametrize("text", ["", "x", "W10", "bm90IGpzb24", "!!!!", "W251bGxd" * 400])
+def test_what_is_no_cursor_begins_at_the_newest(text: str):
+    assert Cursor.of(text) is None
+
+
+def test_a_cursor_comes_back_as_it_was():
+    cursor = Cursor.after(OrderKey(AT_MS, 1, 9, 'mid "ü"'), hour=5)
+    assert Cursor.of(cursor.text()) == cursor
+    assert cursor.key == (AT_MS, 1, 9, 'mid "ü"')
+
+
+# -- the list
+
+
+def listed(*rows: Any, cursor: Cursor | None = None, looked: int = 0) -> Listed:
+    states = Counter(r.state for r in rows)
+    return Listed(list(rows), states, looked or len(rows), AT_MS, NOW_MS, cursor)
+
+
+def test_a_line_of_the_list_has_who_what_how_many_and_how_fast():
+    r = row(counts={"moved": 1234, "changed_elsewhere": 2, "gone": 1}, completed_at=AT + timedelta(seconds=3),
+            run_id="manual__1", requested_by="admin-1")  # fmt: skip
+    line = views.line(r, {"manual__1": RUN}, now_ms=NOW_MS)
+    assert (line.from_user, line.to_user, line.requested_by) == ("user-old", "user-new", "admin-1")
+    assert (line.moved, line.conflicts, line.lag, line.run, line.kind) == ("1,234", "3", "3.0 s", RUN, "")
+
+
+def test_an_open_transfer_has_no_outcome_yet_and_its_lag_grows():
+    line = views.line(row("failed", reason="LMS unavailable"), {}, now_ms=NOW_MS)
+    assert (line.moved, line.conflicts, line.lag, line.note) == ("", "", "60 s", "LMS unavailable")
+
+
+def test_a_rejected_message_is_listed_by_its_place():
+    r = row("rejected", mid="rejected:t:0:4", from_user=None, to_user=None, reason="not JSON")
+    line = views.line(r, {}, now_ms=NOW_MS)
+    assert (line.kind, line.from_user, line.lag, line.note) == ("message", "", "", "not JSON")
+
+
+@pytest.mark.parametrize(
+    ("mid", "options", "kind"),
+    [
+        ("m", Options(), ""),
+        ("m", Options(dry_run=True), "dry run"),
+        ("undo:r:0", Options(dry_run=True, undo_of="m"), "dry run, undo"),
+        ("execute:r", Options(plan_of="m", digest=DIGEST), "plan applied"),
+        ("m+", Options(), "follow-up"),
+        ("m", Options(roles=("created",)), "restricted"),
+    ],
+)
+def test_an_event_s_kind_is_told_in_a_word_or_two(mid: str, options: Options, kind: str):
+    assert views.kind_of(mid, options) == kind
+
+
+def test_the_list_says_what_it_looked_through_and_counts_it_by_state():
+    view = views.list_view(Wanted(), listed(row(), row("failed"), looked=2), {}, now_ms=NOW_MS)
+    assert (
+        view.span == "Looked through 2 transfers and messages from 2026-11-23 08:00 to 2026-11-23 08:01 UTC."
+    )
+    assert [(c.label, c.total, c.chosen) for c in view.chips] == [
+        ("all", "2", True),
+        ("failed", "1", False),
+        ("completed", "1", False),
+    ]
+    assert (view.older, view.newer, view.empty) == (None, None, "") or view.lines
+
+
+def test_filters_stay_when_the_page_is_turned():
+    wanted = Wanted(user="user-old", state="failed", since_ms=AT_MS)
+    view = views.list_view(wanted, listed(row("failed"), cursor=Cursor(hour=3)), {}, now_ms=NOW_MS)
+    assert view.older
+    assert "user=user-old&state=failed&since=2026-11-23T08%3A00&after=" in view.older
+
+
+def test_an_empty_page_that_may_go_on_says_so():
+    view = views.list_view(Wanted(state="skipped"), listed(cursor=Cursor(hour=3)), {}, now_ms=NOW_MS)
+    assert (view.older_label, view.empty) == (
+        "Look further back",
+        "Nothing of that sort here; there may be some further back.",
+    )
+    assert "as soon as an event arrives" in views.list_view(Wanted(), listed(), {}, now_ms=NOW_MS).empty
+
+
+# -- one transfer
+
+
+@pytest.mark.parametrize("state", [*OPEN_STATES, *FINAL_STATES])
+def test_every_state_has_its_word_a_sentence_and_a_timeline(state: str):
+    view = seen(row(state, received_at=AT, ended_at=AT if state in FINAL_STATES else None))
+    assert state in views.WORDS
+    assert len(view.sentence) > 10
+    assert len(view.steps) > 1
+    assert view.final == (state in FINAL_STATES)
+    assert (view.bar is None) == (state in FINAL_STATES or state == "awaiting_approval")
+
+
+def test_a_completed_transfer_answers_the_operator_s_questions():
+    r = row(
+        counts={"moved": 45, "changed_elsewhere": 1}, received_at=AT, planned_at=AT, applied_at=AT,
+        completed_at=AT + timedelta(seconds=2), requested_by="admin-1", request_reason="moves on", run_id="manual__1",
+        payload=json.dumps({"edata": {"actionBy": {"userId": "admin-1", "userName": "Asha"},
+                                      "fromUserProfile": {"userId": "user-old", "userName": "Old"}}}).encode(),
+    )  # fmt: skip
+    view = seen(r, runs={"manual__1": RUN}, may={"ownership_undo"})
+    assert view.sentence == "Finished: 45 batches moved; 1 left alone, and proven in both stores."
+    assert (fact(view, "Requested by"), fact(view, "Reason")) == ("admin-1 (Asha)", "moves on")
+    assert [s.label for s in view.steps] == ["announced", "received", "planned", "applied", "completed"]
+    assert {s.status for s in view.steps} == {"done"}
+    assert view.from_name == "Old"
+    assert [a.name for a in view.actions] == ["rehearse_undo", "undo"]
+
+
+def test_who_may_not_start_the_dag_is_offered_nothing():
+    assert seen(row(counts={"moved": 1})).actions == []
+
+
+def test_a_failed_transfer_says_when_it_is_tried_again():
+    queued = OpenRow(Transfer(OrderKey(AT_MS, 0, 7, "LP.1.a"), "user-old", "user-new"), AT_MS,
+                     next_try_ms=NOW_MS + 30_000)  # fmt: skip
+    view = seen(row("failed", reason="LMS unavailable"), queued=queued)
+    assert view.sentence == "A try failed. Tried again in 30 s, or at once by the button."
+    failed = next(s for s in view.steps if s.label == "failed")
+    assert failed.note == "LMS unavailable (next try 2026-11-23 08:01:30 UTC)"
+
+
+def test_an_event_that_waits_names_what_it_waits_for():
+    assert "Waits for LP.0.x" in seen(row("received"), blocker="LP.0.x").sentence
+
+
+def test_the_bar_moves_with_rows_and_proofs():
+    percents = [
+        seen(row(state, buckets=1), progress=Progress(100, moved, proven, sampled=False)).bar
+        for state, moved, proven in (
+            ("received", 0, 0), ("planned", 0, 0), ("planned", 50, 0), ("applied", 100, 0), ("applied", 100, 100),
+        )
+    ]  # fmt: skip
+    assert [b.percent for b in percents if b] == [3, 10, 40, 70, 95]
+    assert percents[2]
+    assert percents[2].text == "50 of 100 rows moved, 0 proven in both stores"
+
+
+def test_a_sampled_bar_says_that_it_is_about():
+    bar = seen(row("planned", buckets=20), progress=Progress(5000, 2500, 0, sampled=True)).bar
+    assert bar
+    assert bar.text == "about 50% of its rows moved, 0% proven in the search index"
+
+
+def test_a_second_proof_stands_in_the_timeline():
+    assert seen(row(completed_at=AT, reproved_at=AT)).steps[-1].label == "proven a second time"
+
+
+def test_a_lane_of_one_is_no_lane_and_a_chain_shows_every_hop():
+    first, second = row(), row(mid="LP.2.b", from_user="user-new", to_user="user-last")
+    assert seen(first, lane=[first]).lane == []
+    hops = seen(second, lane=[first, second]).lane
+    assert [(h.from_user, h.to_user, h.this) for h in hops] == [
+        ("user-old", "user-new", False),
+        ("user-new", "user-last", True),
+    ]
+
+
+def test_an_undo_that_took_it_back_is_seen_and_a_dry_run_of_one_is_not():
+    rehearsed = row("rehearsed", mid="undo:r:0", options=Options(undo_of="LP.1.a", dry_run=True).text())
+    assert seen(row(), followed=[rehearsed]).undone is None
+    undone = row(mid="undo:s:0", options=Options(undo_of="LP.1.a").text())
+    assert seen(row(), followed=[rehearsed, undone]).undone == "completed"
+
+
+# -- its changes
+
+
+def change(**more: Any) -> SimpleNamespace:
+    """A row of `transfer_change`."""
+    columns = dict.fromkeys(("role", "outcome", "row_at", "document_at", "hop", "hops"))
+    columns |= dict.fromkeys(("before_createdby", "before_mentors", "after_createdby", "after_mentors"), None)
+    return SimpleNamespace(**{**columns, **more})
+
+
+def test_a_change_is_told_by_its_image_and_proven_by_its_plan():
+    plan = change(outcome="moved", document_at=AT, before_createdby="stale")
+    refused = change(outcome=REFUSED, before_createdby="old", after_createdby="new")
+    image = change(outcome=IMAGE_APPLIED, row_at=AT, role="created", before_createdby="old", after_createdby="new",
+                   before_mentors=["m"], after_mentors=["m"], hop=0, hops=2)  # fmt: skip
+    (line,) = views.change_lines(Changed([BatchChange(BatchId("c", "b"), plan, [refused, image])], None))
+    assert (line.before, line.after) == (("created by old", "mentor m"), ("created by new", "mentor m"))
+    assert (line.outcome, line.note) == ("moved", "hop 1 of 2, 1 other try")
+    assert line.row_at == line.document_at == views.moment(AT)
+
+
+def test_a_batch_that_was_left_alone_shows_its_owners_and_why():
+    plan = change(outcome="changed_elsewhere", before_createdby="somebody")
+    (line,) = views.change_lines(Changed([BatchChange(BatchId("c", "b"), plan, [])], None))
+    assert (line.before, line.outcome, line.row_at) == (("created by somebody",), "changed_elsewhere", None)
+
+
+# -- what of the event is shown
+
+
+def test_of_an_event_ids_and_names_are_shown_and_nothing_that_the_contract_does_not_know():
+    event = {
+        "mid": "m", "secret": "s3cret",
+        "edata": {
+            "fromUserProfile": {"userId": "u", "userName": "Uma", "email": "uma@example.org", "roles": ["X"]},
+            "toUserProfile": "a phone number", "assetInformation": {"name": "N", "owner": {"phone": "1"}},
+            "more": {"email": "x@example.org"},
+        },
+    }  # fmt: skip
+    told = payload.shown(json.dumps(event).encode())
+    assert told
+    for word in ("uma@example.org", "x@example.org", "s3cret", "a phone number", "phone"):
+        assert word not in told
+    assert json.loads(told)["edata"]["fromUserProfile"] == {
+        "userId": "u", "userName": "Uma", "email": payload.HIDDEN, "roles": ["X"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"7", b"[" * 100_000, b'{"edata": 7}', b"null"])
+def test_a_payload_of_any_kind_is_read_without_harm(body: bytes):
+    shown = payload.shown(body)
+    assert shown is None or payload.HIDDEN in shown
+    assert payload.names(body) == {}
+
+
+# -- what the buttons start
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=lambda a: a.name)
+def test_a_button_s_conf_is_one_that_the_dag_takes(action: Any):
+    conf = Order(action, "LP.1.a", DIGEST, "manual__x").conf("why" if action.reason else "")
+    if action.dag_id == "ownership_undo":
+        assert undo_order(conf).undo
+    else:
+        assert manual_events(conf, run_id="r", at_ms=1) == []
+        assert any(orders(conf))
+
+
+def test_only_the_undo_button_undoes_for_real():
+    assert Order(REHEARSE_UNDO, "m", None, "r").conf()["dry_run"] is True
+    assert Order(UNDO, "m", None, "r").conf()["dry_run"] is False
+
+
+def test_the_outcome_of_an_action_is_seen_at_the_event_that_it_makes():
+    shows = {a.name: Order(a, "m", DIGEST, "r").shows("skipped") for a in ACTIONS.values()}
+    assert shows == {
+        "rehearse_undo": "undo:r:0", "undo": "undo:r:0", "execute": "execute:r", "redrive": "redrive:r:0",
+        "approve": "m", "decline": "m",
+    }  # fmt: skip
+    assert Order(REDRIVE, "m", None, "r").shows("failed") == "m"
+
+
+@pytest.mark.parametrize(
+    ("state", "counts", "digest", "names"),
+    [
+        ("completed", {"moved": 1}, None, [REHEARSE_UNDO, UNDO]),
+        ("completed", {"already": 1}, None, []),
+        ("abandoned", {}, None, [REHEARSE_UNDO, UNDO]),
+        ("failed", {}, None, [REDRIVE]),
+        ("skipped", {}, None, [REDRIVE]),
+        ("awaiting_approval", {}, DIGEST, [APPROVE, DECLINE]),
+        ("rehearsed", {"moved": 1}, DIGEST, [EXECUTE]),
+        ("received", {}, None, []),
+        ("rejected", {}, None, []),
+    ],
+)
+def test_what_is_offered_follows_from_the_state(state: str, counts: Any, digest: Any, names: Any):
+    assert offered(state, counts, digest) == names
