@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test browser bench chaos fuzz lint lock clean
+.PHONY: help venv demo up down test browser bench chaos fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,9 @@ lint: $(STAMP) ## ruff, mypy and the compose file's schema
 	$(BIN)/ruff format --check
 	$(BIN)/mypy plugins/ownership
 	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/platform.yml; fi
+
+audit: $(STAMP) ## known vulnerabilities of the pinned packages; .ci/audit.toml has those that are judged
+	@$(BIN)/python -m local.audit
 
 venv: $(STAMP) ## the Python environment, in .venv
 
