@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 from typing import Any, Self
@@ -27,10 +28,15 @@ def connection(conn_id: str) -> Connection:
     try:
         return BaseHook.get_connection(conn_id)
     except Exception as e:  # noqa: BLE001  # the SDK and the server raise different classes for "not found"
-        if "not found" in str(e).lower() or "isn't defined" in str(e).lower():
+        variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+        missing = "not found" in str(e).lower() or "isn't defined" in str(e).lower()
+        if missing and os.environ.get(variable):  # Airflow says of what it cannot parse that it is not there
             raise SettingsError(
-                f"Connection '{conn_id}' is missing: add it under Admin → Connections, "
-                f"or set AIRFLOW_CONN_{conn_id.upper()}."
+                f"Connection '{conn_id}' cannot be read: {variable} must be one whole JSON object, or a URI."
+            ) from None
+        if missing:
+            raise SettingsError(
+                f"Connection '{conn_id}' is missing: add it under Admin → Connections, or set {variable}."
             ) from None
         # Of what cannot be parsed, an error may show all, with the password; the API server's own words do not.
         words = (

@@ -12,7 +12,7 @@ import pytest
 
 from ownership import service as module
 from ownership.errors import SettingsError, Unavailable
-from ownership.service import Answer, Service, at, concurrently
+from ownership.service import Answer, Endpoint, Service, at, concurrently
 from tests.unit.conftest import Request, Server
 
 GOOD = {"result": {"response": {"ok": True}}}
@@ -204,3 +204,38 @@ def test_any_other_error_of_an_item_is_not_swallowed() -> None:
 )
 def test_a_path_into_an_answer_never_fails(value: Any, path: tuple[str, ...], found: Any) -> None:
     assert at(value, *path) == found
+
+
+def test_login_and_headers_go_with_every_call(server: Server) -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    def answer(_: Request, handler: BaseHTTPRequestHandler) -> tuple[int, Any]:
+        seen.append((handler.headers["Authorization"], handler.headers["X-Channel"]))
+        return 200, GOOD
+
+    server.answer = answer
+    known = Endpoint(server.url, login=("name", "ü"), headers={"X-Channel": "c"})
+    with Service("LMS", lambda: known) as opened:
+        opened.call("GET", "/x")
+        opened.call("POST", "/x", {})
+    assert seen == [("Basic bmFtZTrDvA==", "c")] * 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_login_is_an_outage_that_says_where_to_look(server: Server, status: int) -> None:
+    server.answer = lambda _request, _handler: (status, GOOD)
+    refused = Endpoint(server.url, login=("name", "s3cret"), advice="look here")
+    with (
+        Service("LMS", lambda: refused, tries=1) as opened,
+        pytest.raises(Unavailable, match=rf"^LMS unavailable: refuses access \(HTTP {status}\); look here$"),
+    ):
+        opened.call("GET", "/x")
+
+
+def test_a_url_that_holds_a_login_is_refused_and_not_shown() -> None:
+    with (
+        Service("LMS", lambda: "http://name:s3cret@h") as opened,
+        pytest.raises(SettingsError, match="URL of LMS holds a login") as caught,
+    ):
+        opened.call("GET", "/x")
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,198 @@
+"""What is wrong in a Connection is named with its field, and its secrets are in no message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownership import hooks
+from ownership.connections import endpoint
+from ownership.errors import SettingsError
+from ownership.service import Endpoint, Service
+from ownership.settings import Settings
+
+SECRET = "s3cret-Pa55word"  # noqa: S105  # looked for in every message
+SETTING = "service.lms.basePath"
+
+HTTP = {"conn_type": "http", "host": "lms.example", "login": "ownership", "password": SECRET}
+ELASTICSEARCH = {**HTTP, "conn_type": "elasticsearch"}
+CASSANDRA = {**HTTP, "conn_type": "cassandra", "host": "127.0.0.1"}
+
+
+def kafka(**extra: Any) -> dict[str, Any]:
+    return {
+        "conn_type": "kafka",
+        "extra": {"bootstrap.servers": "127.0.0.1:1", "sasl.password": SECRET, **extra},
+    }
+
+
+def set_to(monkeypatch: pytest.MonkeyPatch, conn_id: str, connection: object) -> None:
+    text = connection if isinstance(connection, str) else json.dumps(connection)
+    monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", text)
+
+
+def open_one(conn_id: str) -> None:
+    """As the job would."""
+    if conn_id == hooks.LMS:
+        Service("LMS", lambda: endpoint(hooks.LMS, SETTING))._client()
+    elif conn_id == hooks.ELASTICSEARCH:
+        hooks.elasticsearch_client()
+    elif conn_id == hooks.CASSANDRA:
+        hooks.CassandraHook().shutdown_cluster()
+    else:
+        hooks.KafkaHook(Settings.parse(None)).topic().close()
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "connection", "sentence"),
+    [
+        pytest.param(
+            hooks.LMS, f"http://a://b://ownership:{SECRET}@lms.example", "cannot be read", id="no connection at all"
+        ),
+        pytest.param(hooks.LMS, f'{{"password": "{SECRET}", ', "cannot be read", id="half a JSON"),
+        pytest.param(hooks.LMS, {**HTTP, "extra": f'"{SECRET}"'}, "no JSON object", id="an extra that is a text"),
+        pytest.param(hooks.LMS, {**HTTP, "extra": f'{{"a": "{SECRET}'}, "no JSON object", id="half an extra"),
+        pytest.param(hooks.LMS, {**HTTP, "extra": {"verfy": True}}, "'verfy'.*known are verify", id="a misspelt option"),
+        pytest.param(
+            hooks.LMS, {**HTTP, "host": f"https://x:{SECRET}@lms.example"}, "login in its host", id="a login in a URL"
+        ),
+        pytest.param(
+            hooks.LMS, {**HTTP, "host": f"x:{SECRET}@lms.example"}, "login in its host", id="a login in a host"
+        ),
+        pytest.param(hooks.LMS, {**HTTP, "schema": "ftp"}, "schema 'ftp'", id="another schema"),
+        pytest.param(hooks.LMS, {**HTTP, "extra": {"verify": "/ca.pem"}}, "set schema https", id="TLS without TLS"),
+        pytest.param(
+            hooks.LMS, {**HTTP, "schema": "https", "extra": {"verify": "/nowhere/ca.pem"}},
+            "'verify' names '/nowhere/ca.pem'.*No such file", id="no such authority",
+        ),
+        pytest.param(
+            hooks.LMS, {**HTTP, "schema": "https", "extra": {"cert": ["/nowhere/a.pem", "/nowhere/a.key"]}},
+            "'cert' names '/nowhere/a.pem'", id="no such certificate",
+        ),
+        pytest.param(
+            hooks.LMS, {**HTTP, "schema": "https", "extra": {"cert": ["", "/nowhere/a.key"]}},
+            "without a certificate", id="a key alone",
+        ),
+        pytest.param(
+            hooks.LMS, {**HTTP, "extra": {"headers": {"Authorization": f"Bearer {SECRET}"}}}, "remove one",
+            id="two ways to log in",
+        ),
+        pytest.param(
+            hooks.LMS, {**HTTP, "extra": {"headers": {"X-Key": f"{SECRET}\r\nX-Other: 1"}}}, "X-Key",
+            id="a line's end in a header",
+        ),
+        pytest.param(
+            hooks.LMS, {**HTTP, "extra": {"headers": {"X Key": SECRET}}}, "'headers' must be", id="no header's name"
+        ),
+        pytest.param(hooks.LMS, {**HTTP, "extra": {"headers": [SECRET]}}, "an object", id="headers in a list"),
+        pytest.param(
+            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "host": f"https://x:{SECRET}@es.example:9200"},
+            "login in its host", id="Elasticsearch: a login in a URL",
+        ),
+        pytest.param(
+            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"api_key": SECRET}}, "a login and an api_key",
+            id="Elasticsearch: two ways to log in",
+        ),
+        pytest.param(
+            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"ca_certs": "/ca.pem"}}, "set schema https",
+            id="Elasticsearch: TLS without TLS",
+        ),
+        pytest.param(
+            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "schema": "https", "extra": {"ca_certs": "/nowhere.pem"}},
+            "'ca_certs' names '/nowhere.pem'", id="Elasticsearch: no such authority",
+        ),
+        pytest.param(
+            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "schema": "https", "extra": {"verify_certs": "perhaps"}},
+            "'verify_certs' must be true or false", id="Elasticsearch: neither true nor false",
+        ),
+        pytest.param(
+            hooks.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"cert_reqs": 0, "ssl_version": 2}}},
+            "'cert_reqs', 'ssl_version'", id="Cassandra: what verified nothing",
+        ),
+        pytest.param(
+            hooks.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": True}}, "'ssl_options' must be an object",
+            id="Cassandra: no object",
+        ),
+        pytest.param(
+            hooks.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"keyfile": "/a.key"}}}, "without a certificate",
+            id="Cassandra: a key alone",
+        ),
+        pytest.param(hooks.KAFKA, kafka(**{"sasl.pasword": SECRET}), "sasl.pasword", id="Kafka: a misspelt option"),
+        pytest.param(
+            hooks.KAFKA, kafka(**{"ssl.ca.location": "/nowhere.pem", "security.protocol": "SSL"}), "ssl.ca.location",
+            id="Kafka: no such authority",
+        ),
+        pytest.param(
+            hooks.KAFKA, kafka(**{"sasl.jaas.config": f'PlainLoginModule required password="{SECRET}";'}), "JAAS",
+            id="Kafka: Java's way",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_no_secret_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: Any, caplog: Any, conn_id: str, connection: object, sentence: str
+) -> None:
+    set_to(monkeypatch, conn_id, connection)
+
+    with pytest.raises(SettingsError, match=sentence) as caught:
+        open_one(conn_id)
+
+    assert conn_id in str(caught.value)
+    printed = capfd.readouterr()
+    assert SECRET not in f"{caught.value!r} {caught.value} {caplog.text} {printed.out} {printed.err}"
+
+
+def test_a_file_that_is_no_certificate_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    set_to(monkeypatch, hooks.LMS, {**HTTP, "schema": "https", "extra": {"verify": str(file)}})
+
+    with pytest.raises(SettingsError, match=r"'verify' names '.*ca\.pem', which cannot be used"):
+        endpoint(hooks.LMS, SETTING)
+
+
+def test_a_url_of_the_settings_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to(monkeypatch, hooks.LMS, {**HTTP, "extra": {"headers": {"X-Key": "1"}}})
+
+    found = endpoint(hooks.LMS, SETTING, "https://elsewhere.example")
+
+    assert (found.url, found.login, dict(found.headers)) == ("https://elsewhere.example", None, {})
+    assert f"setting '{SETTING}'" in found.advice
+
+
+def test_a_url_of_the_settings_may_hold_no_login() -> None:
+    with pytest.raises(SettingsError, match=f"'{SETTING}' holds a login") as caught:
+        endpoint(hooks.LMS, SETTING, f"https://x:{SECRET}@elsewhere.example")
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("connection", "url"),
+    [
+        pytest.param({"host": "h"}, "http://h", id="a host"),
+        pytest.param({"host": "h", "port": 81, "schema": "HTTPS"}, "https://h:81", id="host, port, schema"),
+        pytest.param({"host": "https://h:82", "port": 81}, "https://h:82", id="a URL with a port"),
+        pytest.param({"host": "https://h", "port": 81}, "https://h:81", id="a URL and a port"),
+    ],
+)
+def test_a_connection_s_fields_make_a_url(
+    monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], url: str
+) -> None:
+    set_to(monkeypatch, hooks.LMS, {"conn_type": "http", **connection})
+    assert endpoint(hooks.LMS, SETTING).url == url
+
+
+def test_a_server_is_verified_unless_the_connection_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for extra, verified in (({}, True), ({"verify": True}, True), ({"verify": "False"}, False)):
+        set_to(monkeypatch, hooks.LMS, {**HTTP, "schema": "https", "extra": extra})
+        context = endpoint(hooks.LMS, SETTING).tls
+        assert context
+        assert (context.check_hostname, bool(context.verify_mode)) == (verified, verified)
+
+
+def test_no_text_of_an_endpoint_or_its_service_has_a_secret() -> None:
+    found = Endpoint("https://h", login=("x", SECRET), headers={"Authorization": SECRET})
+    service = Service("LMS", lambda: found)
+    assert SECRET not in f"{found} {found!r} {service!r} {vars(service)} {service._client()!r}"
