@@ -108,7 +108,7 @@ class SearchIndex:
                 for field in ("createdBy", "mentors"):
                     if "raw" not in properties.get(field, {}).get("fields", {}):
                         raise SettingsError(
-                            f"Index '{name}' has no sub-field '{field}.raw', so nothing can be proven by it: "
+                            f"Index '{_cut(name)}' has no sub-field '{field}.raw', so nothing can be proven by it: "
                             "set 'es.course_batch.index' to the platform's course batches."
                         )
 

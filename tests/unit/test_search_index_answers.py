@@ -234,6 +234,13 @@ def test_refused_access_says_what_to_check(index: SearchIndex, node: type[Node])
         index.get(["b1"])
 
 
+def test_an_index_of_any_name_is_told_cut(index: SearchIndex, node: type[Node]) -> None:
+    answers(node, told({"x" * 9000: {"mappings": {}}}))
+    with pytest.raises(SettingsError, match="has no sub-field 'createdBy.raw'") as caught:
+        index.check()
+    assert len(str(caught.value)) < 600
+
+
 # --- counts that lie
 
 
