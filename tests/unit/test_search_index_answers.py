@@ -236,7 +236,7 @@ def test_refused_access_says_what_to_check(index: SearchIndex, node: type[Node])
 
 def test_an_index_of_any_name_is_told_cut(index: SearchIndex, node: type[Node]) -> None:
     answers(node, told({"x" * 9000: {"mappings": {}}}))
-    with pytest.raises(SettingsError, match="has no sub-field 'createdBy.raw'") as caught:
+    with pytest.raises(SettingsError, match=r"has no sub-field 'createdBy.raw'") as caught:
         index.check()
     assert len(str(caught.value)) < 600
 
