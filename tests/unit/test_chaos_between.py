@@ -8,10 +8,10 @@ from random import Random
 
 import httpx
 import pytest
-from conftest import Request, Server
 
 from chaos.between import Relay, SearchRelay
 from chaos.faults import FAULTS, MOMENTS, drawn
+from tests.unit.conftest import Request, Server
 
 
 def test_a_relay_hands_requests_and_answers_on(server: Server) -> None:
