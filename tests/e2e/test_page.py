@@ -1,0 +1,408 @@
+"""The page over HTTP on a real Airflow: who may what, what it shows, what its buttons start."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, until
+
+from local.airflow import OPERATOR, USER, VIEWER, token
+from local.schema import BATCH_INDEX
+
+PAGE = "/ownership-transfers"
+HOSTILE = "\"><script>alert('x')</script>&amp;%2F?#"
+Login = Callable[[str], httpx.Client]
+
+
+@pytest.fixture(scope="session")
+def login(airflow: Airflow) -> Iterator[Login]:
+    """A client of the page, logged in as one of the stack's users."""
+    a = airflow.stack.addresses
+    with ExitStack() as stack:
+        clients: dict[str, httpx.Client] = {}
+
+        def of(user: str) -> httpx.Client:
+            if user not in clients:
+                # As the browser has it: a cookie.
+                cookies = {"_token": token(a.airflow, user, a.airflow_password)}
+                made = httpx.Client(base_url=f"{a.airflow}{PAGE}", cookies=cookies, timeout=60)
+                clients[user] = stack.enter_context(made)
+            return clients[user]
+
+        yield of
+
+
+@pytest.fixture
+def page(login: Login) -> httpx.Client:
+    """The page for somebody who may act, and is no administrator."""
+    return login(OPERATOR)
+
+
+def form(old: str, new: str, **more: Any) -> dict[str, Any]:
+    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
+
+
+def seen(page: httpx.Client, address: str, **params: str) -> str:
+    answer = page.get(address, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def confirmed(page: httpx.Client, action: str, mid: str) -> str:
+    """The token of an action's confirmation."""
+    found = re.search(r'name="token" value="([^"]+)"', seen(page, "/confirm", action=action, mid=mid))
+    assert found
+    return html.unescape(found[1])
+
+
+def acted(page: httpx.Client, action: str, mid: str, reason: str = "") -> tuple[str, str]:
+    """Confirm and send an action: the mid by which its outcome is seen, and the run."""
+    answer = page.post("/act", data={"token": confirmed(page, action, mid), "reason": reason})
+    assert answer.status_code == 303, answer.text
+    told = httpx.URL(answer.headers["location"]).params
+    return told["mid"], told["started"]
+
+
+def a_transfer(airflow: Airflow, story: Story, count: int = 3) -> tuple[str, str, str, list[Any], str]:
+    """A completed one: its mid, both users, its batches, its run."""
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, count)
+    run_id, _ = airflow.done(form(old, new, reason="moves on", requested_by="an-admin"))
+    return f"manual:{run_id}:0", old, new, batches, run_id
+
+
+def acted_or_done(page: httpx.Client, mid: str) -> None:
+    """Hurry a failed transfer, unless its stage has tried again by itself."""
+    if page.get("/confirm", params={"action": "redrive", "mid": mid}).status_code == 200:
+        acted(page, "redrive", mid)
+
+
+@contextmanager
+def read_only_index(airflow: Airflow) -> Iterator[None]:
+    """Documents cannot be written meanwhile."""
+    url = f"{airflow.stack.addresses.elasticsearch}/{BATCH_INDEX}/_settings"
+    httpx.put(url, json={"index.blocks.write": True}).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx.put(url, json={"index.blocks.write": None}).raise_for_status()
+
+
+# -- who may what
+
+
+@pytest.mark.parametrize(
+    "address", ["/", "/transfer?mid=m", "/confirm?mid=m&action=undo", "/static/page.css"]
+)
+def test_nobody_sees_anything_without_signing_in(airflow: Airflow, address: str):
+    url = f"{airflow.stack.addresses.airflow}{PAGE}{address}"
+    for headers in ({}, {"Cookie": "_token=forged"}, {"Authorization": "Bearer forged"}):
+        answer = httpx.get(url, headers=headers)
+        assert answer.status_code in ((401,) if not headers else (401, 403))
+        assert "<table" not in answer.text
+    assert httpx.post(f"{airflow.stack.addresses.airflow}{PAGE}/act").status_code == 401
+
+
+def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(airflow: Airflow, story: Story, login: Login):
+    mid, old, *_ = a_transfer(airflow, story)
+    viewer, operator = login(VIEWER), login(OPERATOR)
+    told = seen(viewer, "/transfer", mid=mid)
+    assert old in told
+    assert "confirm?action" not in told
+    assert viewer.get("/confirm", params={"action": "undo", "mid": mid}).status_code == 403
+    # Not even with somebody else's form.
+    stolen = confirmed(operator, "undo", mid)
+    assert viewer.post("/act", data={"token": stolen}).status_code == 403
+    assert story.state(mid) == "completed"
+    assert airflow.of(UNDO).runs(limit=100) == [
+        r for r in airflow.of(UNDO).runs(limit=100) if mid not in str(r["conf"])
+    ]
+
+
+def test_a_form_is_refused_that_this_page_did_not_make_for_this_user(
+    airflow: Airflow, story: Story, login: Login
+):
+    mid, *_ = a_transfer(airflow, story)
+    page = login(OPERATOR)
+    made = confirmed(page, "undo", mid)
+    for token_ in ("", "forged", made[:-3] + "xyz", "A" * 5000):
+        assert page.post("/act", data={"token": token_}).status_code in (403, 422)
+    assert page.post("/act", data={"action": "undo", "mid": mid}).status_code == 403
+    answer = login(USER).post("/act", data={"token": made})
+    assert answer.status_code == 403
+    assert "opened by somebody else" in answer.text
+    assert page.get("/act", params={"token": made}).status_code == 405
+
+
+def test_every_answer_has_a_content_security_policy_and_nothing_inline(page: httpx.Client, airflow: Airflow):
+    answers = [
+        page.get("/"),
+        page.get("/transfer", params={"mid": "no such"}),
+        page.get("/static/page.js"),
+        page.get("/no/such/page"),
+        httpx.get(f"{airflow.stack.addresses.airflow}{PAGE}/"),
+    ]
+    assert [a.status_code for a in answers] == [200, 404, 200, 404, 401]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        for part in (
+            "default-src 'none'",
+            "frame-ancestors 'self'",
+            "form-action 'self'",
+            "script-src 'self'",
+        ):
+            assert part in policy
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        if answer.headers["content-type"].startswith("text/html"):
+            assert not re.search(r"<script(?! src)|<style| style=| on\w+=", answer.text)
+
+
+def test_hostile_ids_are_shown_as_text(airflow: Airflow, story: Story, page: httpx.Client):
+    old, new = f"{HOSTILE}-{story.name}", story.user("new")
+    run_id = airflow.trigger(form(old, new, reason=HOSTILE, requested_by=HOSTILE))
+    airflow.ended(run_id)
+    mid = f"manual:{run_id}:0"
+    for told in (
+        seen(page, "/transfer", mid=mid),
+        seen(page, "/", user=old),
+        seen(page, "/", run=run_id),
+        page.get("/transfer", params={"mid": HOSTILE, "started": HOSTILE, "dag": HOSTILE}).text,
+        page.get("/", params={"user": HOSTILE, "run": HOSTILE, "since": HOSTILE, "after": HOSTILE}).text,
+        page.get("/confirm", params={"action": HOSTILE, "mid": HOSTILE}).text,
+    ):
+        assert "<script>alert" not in told
+        assert "alert(" not in re.sub(r"&#39;|&#34;|&lt;|&gt;", "", told) or "&lt;script&gt;" in told
+    assert html.escape("<script>") in seen(page, "/", user=old)
+
+
+# -- what it shows
+
+
+def test_a_transfer_is_found_by_user_run_and_event_with_everything_about_it(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    mid, old, new, batches, run_id = a_transfer(airflow, story)
+    for filters in ({"user": old}, {"user": new.upper()}, {"run": run_id}):
+        told = seen(page, "/", **filters)
+        assert told.count('class="row"') == 1
+        assert old in told
+    told = seen(page, "/", user=old, state="failed")
+    assert "has no transfer from or to this user that fits" in told
+    assert page.get("/", params={"mid": mid}).headers["location"].startswith("transfer?mid=")
+    # A task's link leads to the run's only transfer at once.
+    assert page.get("/", params={"run": run_id, "one": "1"}).status_code == 303
+
+    told = html.unescape(seen(page, "/transfer", mid=mid))
+    for words in ("3 batches moved", "an-admin", "moves on", ORGANISATION, run_id, f'{{"mids": ["{mid}"]'):
+        assert words in told
+    for batch in batches:
+        assert batch.course_id in told
+        assert batch.batch_id in told
+    assert f"created by {old}" in told
+    assert f"created by {new}" in told
+
+
+def test_every_hop_of_a_chain_that_was_planned_as_one_is_shown(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    a, b, c = (story.user(letter) for letter in ("a", "b", "c"))
+    story.batches(a, 2)
+    run_id, _ = airflow.done({"events": [form(a, b), form(b, c)]})
+    for n in range(2):
+        told = seen(page, "/transfer", mid=f"manual:{run_id}:{n}")
+        lane = re.search(r'(?s)<ol class="lane">(.*?)</ol>', told)
+        assert lane
+        assert lane[1].count("<li") == 2
+        assert f"hop {n + 1} of 2" in told
+        # Also where the plan stands under the chain's first event.
+        changes = re.search(r'(?s)<table class="changes">.*?</table>', told)
+        assert changes
+        assert changes[0].count("<time") == 4
+    assert f"created by {b}" in seen(page, "/transfer", mid=f"manual:{run_id}:1")
+
+
+def test_a_rejected_message_is_listed_with_its_reason_and_not_with_what_it_carries(
+    story: Story, page: httpx.Client
+):
+    place = story.platform.emit(b'\xff{"email": "private"}')
+    mid = f"rejected:{story.platform.input_topic}:{place.partition}:{place.offset}"
+    until("it is rejected", lambda: story.state(mid) == "rejected")
+    assert mid in seen(page, "/", state="rejected")
+    told = html.unescape(seen(page, "/transfer", mid=mid))
+    assert "not UTF-8" in told
+    assert "redrive" in told
+    assert "private" not in told
+
+
+def test_a_task_instance_of_ours_has_a_link_to_its_transfers_and_others_have_none(
+    airflow: Airflow, story: Story
+):
+    *_, run_id = a_transfer(airflow, story, 1)
+    url = airflow._url(run_id)
+    for task, index in (("settle", -1), ("transfer.update_course_batches", 0)):
+        answer = airflow.http.get(f"{url}/taskInstances/{task}/links", params={"map_index": index})
+        link = answer.json()["extra_links"]["Ownership transfers"]
+        assert link.startswith("/plugin/ownership-transfers/ownership-transfers/?run=manual__")
+
+
+def test_a_transfer_under_way_shows_a_bar_that_moves(airflow: Airflow, story: Story, page: httpx.Client):
+    old, new = story.user("old"), story.user("new")
+    story.batches(old, 4)
+    with airflow.userorg_fails(old), read_only_index(airflow):
+        run_id = airflow.trigger(form(old, new))
+        mid = f"manual:{run_id}:0"
+
+        def bar() -> int:
+            answer = page.get("/transfer", params={"mid": mid, "part": "live"})
+            found = re.search(r'<progress max="100" value="(\d+)"', answer.text)
+            assert not found or "data-poll" in answer.text
+            return int(found[1]) if found else 0
+
+        assert until("there is a bar", bar) == 3
+        assert old in seen(page, "/", state="open")
+        until("User-Org has failed it", lambda: story.state(mid) == "failed")
+        assert old in seen(page, "/", state="failed")
+        airflow.http.delete(f"{airflow.stack.addresses.userorg}/_faults")
+        until("its rows are moved", lambda: bar() == 70, seconds=120)
+        told = seen(page, "/transfer", mid=mid, part="live")
+        assert "4 of 4 rows moved, 0 proven in both stores" in told
+    acted_or_done(page, mid)
+    story.completed(mid)
+    told = seen(page, "/transfer", mid=mid, part="live")
+    assert "<progress" not in told
+    assert "data-poll" not in told
+
+
+# -- what its buttons start
+
+
+def test_an_undo_is_rehearsed_its_plan_is_shown_and_it_is_taken_back_in_the_user_s_name(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    mid, old, new, batches, _ = a_transfer(airflow, story)
+    undo = airflow.of(UNDO)
+
+    rehearsed, run_id = acted(page, "rehearse_undo", mid)
+
+    assert rehearsed == f"undo:{run_id}:0"
+    until(
+        "there is a page meanwhile",
+        lambda: page.get("/transfer", params={"mid": rehearsed, "started": run_id}),
+    )
+    assert undo.ended(run_id) == "success"
+    run = undo.run(run_id)
+    assert (run["triggering_user_name"], run["conf"]["dry_run"]) == (OPERATOR, True)
+    told = seen(page, "/transfer", mid=rehearsed)
+    assert "3 batches would change" in told
+    assert "confirm?action=execute" in told
+    assert story.owners(batches) == {(new, new)}
+    told = seen(page, "/confirm", action="undo", mid=mid)
+    assert "What its newest dry run found" in told
+    assert all(b.batch_id in told for b in batches)
+
+    undone, run_id = acted(page, "undo", mid, "wrong person")
+
+    assert undo.ended(run_id) == "success"
+    assert story.owners(batches) == {(old, old)}
+    row = story.event(undone)
+    assert (row["requested_by"], row["request_reason"]) == (OPERATOR, "wrong person")
+    told = seen(page, "/transfer", mid=mid)
+    assert "an undo is completed" in told
+    assert "What followed" in told
+
+
+def test_a_form_that_is_sent_twice_starts_one_run(airflow: Airflow, story: Story, page: httpx.Client):
+    mid, *_ = a_transfer(airflow, story, 1)
+    token_ = confirmed(page, "rehearse_undo", mid)
+    answers = [page.post("/act", data={"token": token_}) for _ in range(2)]
+    assert [a.status_code for a in answers] == [303, 303]
+    assert len({a.headers["location"] for a in answers}) == 1
+    assert len([r for r in airflow.of(UNDO).runs() if mid in str(r["conf"])]) == 1
+
+
+def test_a_plan_is_applied_and_a_skipped_transfer_tried_again(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    old, new, late = story.user("old"), story.user("new"), f"late-{story.name}"
+    batches = story.batches(old, 2)
+    run_id, _ = airflow.done(form(old, new, dry_run=True))
+    applied, run_id = acted(page, "execute", f"manual:{run_id}:0", "as it was shown")
+    assert airflow.ended(run_id) == "success"
+    assert story.state(applied) == "completed"
+    assert story.owners(batches) == {(new, new)}
+
+    run_id = airflow.trigger(form(new, late))
+    airflow.ended(run_id)
+    mid = f"manual:{run_id}:0"
+    assert story.state(mid) == "skipped"
+    story.platform.add_user(late, ORGANISATION)
+    again, run_id = acted(page, "redrive", mid)
+    assert airflow.ended(run_id) == "success"
+    assert story.state(again) == "completed"
+    assert story.owners(batches) == {(late, late)}
+
+
+def test_a_large_transfer_is_approved_and_another_declined(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    with airflow.settings(approval_batches=2):
+        waiting = []
+        for name in ("one", "two"):
+            old, new = story.user(f"{name}-old"), story.user(f"{name}-new")
+            batches = story.batches(old, 3, name)
+            run_id, _ = airflow.done(form(old, new))
+            waiting.append((f"manual:{run_id}:0", old, new, batches))
+        (mid, _, new, batches), (other, kept, _, theirs) = waiting
+        assert "await approval" in seen(page, "/")
+        assert "3" in seen(page, "/confirm", action="approve", mid=mid)
+
+        acted(page, "approve", mid)
+
+        story.completed(mid)
+        assert story.event(mid)["approved_by"] == OPERATOR
+        assert story.owners(batches) == {(new, new)}
+        # A refusal needs a reason.
+        assert page.post("/act", data={"token": confirmed(page, "decline", other)}).status_code == 400
+        acted(page, "decline", other, "they stay")
+        until("it is declined", lambda: story.state(other) == "declined")
+        assert story.event(other)["reason"] == f"declined by {OPERATOR}: they stay"
+        assert story.owners(theirs) == {(kept, kept)}
+        answer = page.get("/confirm", params={"action": "approve", "mid": other})
+        assert answer.status_code == 409
+        assert "declined now" in answer.text
+
+
+# -- last, because it takes Cassandra away
+
+
+def test_without_cassandra_the_page_says_so_soon_and_comes_back_by_itself(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    mid, *_ = a_transfer(airflow, story, 1)
+    with airflow.down("cassandra"):
+        answer = page.get("/")
+        assert answer.status_code == 503
+        assert "The ledger is unreachable" in answer.text
+        # Airflow itself does not mind.
+        assert airflow.http.get(f"/dags/{DAG}").status_code == 200
+    until("the page is back", lambda: page.get("/transfer", params={"mid": mid}).status_code == 200)
+
+
+def test_airflow_starts_without_cassandra_and_the_page_finds_it_later(
+    airflow: Airflow, story: Story, page: httpx.Client, login: Login
+):
+    server = airflow.stack.servers["api-server"]
+    with airflow.down("cassandra"):
+        server.restart()
+        assert airflow.http.get(f"/dags/{DAG}").status_code == 200
+        answer = page.get("/")
+        assert answer.status_code == 503
+        assert "Cassandra" in answer.text
+    until("the page is there", lambda: page.get("/").status_code == 200)
