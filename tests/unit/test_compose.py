@@ -84,6 +84,7 @@ ANOTHER_VALUE = {
     "AIRFLOW__API__BASE_URL": "an address",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "an address",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": "a path",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "locally somebody of each role, to see what the page lets them do",
 }
 KAFKA_ADDRESSES = {
     "process.roles",

@@ -102,7 +102,6 @@ def test_everything_else_is_an_outage_and_no_absence(
         users.read("A")
 
 
-@pytest.mark.xfail(reason="service.py repeats what httpx says, and that quotes the answer", strict=True)
 def test_an_answer_that_is_no_http_is_not_repeated_in_the_error(server: Server, users: Users) -> None:
     def answer(_: Any, handler: Any) -> None:
         handler.wfile.write(b'{"firstName": "Jane", "phone": "+99-1234"}\r\n\r\n')
