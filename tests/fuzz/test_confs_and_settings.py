@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ownership.conf import KNOWN, Orders, Undo, manual_events, orders, undo_order
 from ownership.contracts import Slice, packed
 from ownership.errors import SettingsError
-from ownership.events import LedgerId, parse_event
+from ownership.events import LedgerId, TransferEvent, parse_event
 from ownership.open_list import Held
 from ownership.options import Options, Request
 from ownership.settings import Settings
@@ -44,6 +44,10 @@ def judged(what: str, read: Callable[[], Any]) -> Any:
 def kind_of(said: str) -> str:
     """The error without what differs from one to the next."""
     return " ".join(re.sub(r"\[\d+\]|'.*'|\b\d+\b", "…", re.split(r"; |, |\.\s", said)[0]).split()[:5])[:60]
+
+
+def as_text(event: TransferEvent) -> str:
+    return json.dumps(event.model_dump(), sort_keys=True)
 
 
 def check_requests(requests: list[Request]) -> None:
