@@ -88,6 +88,19 @@ def test_a_long_id_keeps_both_ends():
     assert views.short("short") == "short"
 
 
+@pytest.mark.parametrize(
+    ("run_id", "told"),
+    [
+        ("manual__2026-11-26T08:40:09.004545+00:00", "manual 11-26 08:40:09"),
+        ("asset_triggered__2026-11-26T08:40:03.352253+00:00_t9fEbjfQ", "asset 11-26 08:40:03"),
+        ("scheduled__2026-11-26T08:00:00+00:00", "scheduled 11-26 08:00:00"),
+        ("my own run of a long name", "my own run … long name"),
+    ],
+)
+def test_a_run_is_named_by_its_kind_and_time(run_id: str, told: str):
+    assert views.run_label(run_id) == told
+
+
 def test_an_address_carries_any_id():
     hostile = 'a/b?c=d&e#f%"<script>'
     assert views.detail_href(hostile).startswith("transfer?mid=a%2Fb%3Fc%3Dd%26e%23f%25%22%3Cscript%3E")

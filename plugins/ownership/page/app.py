@@ -80,6 +80,7 @@ templates.globals |= {
     "version": _VERSION,
     "short": views.short,
     "number": views.number,
+    "run_label": views.run_label,
     "words": views.WORDS,
     "detail_href": views.detail_href,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ from ownership.states import (
 )
 
 CONFLICTS = (CHANGED_ELSEWHERE, GONE)
+_RUN_ID = re.compile(
+    r"(manual|scheduled|asset_triggered|backfill|operator_triggered)__\d{4}-(\d\d-\d\d)T(\d\d:\d\d:\d\d)"
+)
 _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 
 WORDS: Mapping[str, str] = {
@@ -243,6 +247,14 @@ def short(text: str, most: int = 22) -> str:
         return text
     head = most // 2
     return f"{text[:head]}…{text[-(most - head - 1) :]}"
+
+
+def run_label(run_id: str) -> str:
+    """A run's kind and time, where its id says them as Airflow writes them."""
+    found = _RUN_ID.match(run_id)
+    if not found:
+        return short(run_id)
+    return f"{found[1].replace('_triggered', '').replace('_', ' ')} {found[2]} {found[3]}"
 
 
 # -- addresses (all relative to the page's own, so that Airflow may be served below any path) -------------------
@@ -459,7 +471,9 @@ def _sentence(
         RECEIVED: waits or "In the queue; a run takes it within seconds.",
         PLANNED: "Planned; its rows are being moved.",
         APPLIED: "Its rows are moved; the search index follows and is proven.",
-        COMPLETED: f"Finished: {moved} moved{but}, and proven in both stores.",
+        COMPLETED: f"Finished: {moved} moved{but}, and proven in both stores."
+        if counts.get(MOVED) or conflicts
+        else "Finished: there was nothing to move, which is proven in both stores.",
         FAILED: f"A try failed.{again}",
         AWAITING_APPROVAL: "Planned, and waiting until somebody approves it.",
         SKIPPED: "Nothing was done: the transfer is not valid.",
@@ -589,7 +603,7 @@ def _steps(r: Any, queued: OpenRow | None, now_ms: int) -> list[Step]:
 
 
 def _tiles(state: str, counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    if state not in (COMPLETED, REHEARSED):
+    if state not in (COMPLETED, REHEARSED) or not any(counts.values()):
         return []
     first = "would move" if state == REHEARSED else "moved"
     names = {

@@ -1,0 +1,186 @@
+"""The page as a person meets it: in a browser, inside Airflow's own frame, by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow_world import ORGANISATION, UNDO, Airflow, Story
+from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+
+from local.screenshots import ARGUMENTS, CHROMIUM, log_in
+
+# As in test_form_in_a_browser.py: everything but looks and handling is tested over HTTP, in test_page.py.
+pytestmark = pytest.mark.skipif(
+    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make browser` installs it (as root)"
+)
+WAIT_MS = 30_000
+NAME = "Ownership transfers"
+# Airflow's own frame is told about by the browser; it is not ours to change.
+KNOWN = "allow-scripts and allow-same-origin"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, airflow: Airflow) -> Iterator[Page]:
+    """Logged in; nothing may have complained in the console when the test is over."""
+    page = browser.new_page(viewport={"width": 1500, "height": 1000}, color_scheme="light", locale="en-GB")
+    page.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda m: (
+            complaints.append(m.text) if m.type in ("error", "warning") and KNOWN not in m.text else None
+        ),
+    )
+    log_in(page, airflow.stack.addresses)
+    complaints.clear()  # those of the login are Airflow's own
+    try:
+        yield page
+        assert complaints == []
+    finally:
+        page.close()
+
+
+def framed(page: Page) -> FrameLocator:
+    """Inside Airflow's frame."""
+    return page.frame_locator(f"iframe[title='{NAME}']")
+
+
+def opened(page: Page) -> FrameLocator:
+    """The page, by Airflow's own navigation."""
+    page.get_by_role("link", name=NAME).first.click()
+    frame = framed(page)
+    expect(frame.get_by_role("heading", name=NAME)).to_be_visible()
+    return frame
+
+
+@pytest.fixture
+def transfer(airflow: Airflow, story: Story) -> tuple[str, str, str, list[Any], str]:
+    """A completed one: its mid, both users, its batches, its run."""
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 3)
+    run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    return f"manual:{run_id}:0", old, new, batches, run_id
+
+
+def test_a_transfer_is_found_by_its_user_rehearsed_undone_and_followed_to_its_end(
+    airflow: Airflow, story: Story, page: Page, transfer: Any
+):
+    _, old, new, batches, _ = transfer
+    frame = opened(page)
+    frame.get_by_label("User").fill(old)
+    frame.get_by_role("button", name="Filter").click()
+    rows = frame.locator("table.transfers tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("completed")
+    rows.first.get_by_role("link", name=old).click()
+    expect(frame.get_by_text("Finished: 3 batches moved, and proven in both stores.")).to_be_visible()
+    expect(frame.locator("table.changes tbody tr")).to_have_count(3)
+
+    frame.get_by_role("link", name="Dry-run undo").click()
+    expect(frame.get_by_role("heading", name="See what an undo would do?")).to_be_visible()
+    frame.get_by_role("button", name="Start the dry run").click()
+    # It follows by itself until the plan is there.
+    expect(frame.get_by_text("A dry run: 3 batches would change. Nothing has changed.")).to_be_visible()
+    assert story.owners(batches) == {(new, new)}
+
+    frame.get_by_role("link", name=transfer[0]).first.click()
+    frame.get_by_role("link", name="Undo…").click()
+    expect(frame.get_by_text("What its newest dry run found")).to_be_visible()
+    expect(frame.get_by_role("row", name=batches[0].batch_id)).to_be_visible()
+    frame.get_by_label("Reason").fill("wrong person")
+    frame.get_by_role("button", name="Undo it").click()
+    expect(frame.get_by_text("Finished: 3 batches moved, and proven in both stores.")).to_be_visible()
+    expect(frame.get_by_role("definition").filter(has_text="wrong person")).to_be_visible()
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_everything_can_be_done_by_keyboard(airflow: Airflow, story: Story, page: Page, transfer: Any):
+    _, old, _, batches, _ = transfer
+    address = f"{airflow.stack.addresses.airflow}/ownership-transfers/"
+    page.goto(address)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    tab_to(page, "input[name=user]")
+    page.keyboard.type(old)
+    page.keyboard.press("Enter")
+    expect(page.locator("table.transfers tbody tr")).to_have_count(1)
+    tab_to(page, "a.row")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Undo…")).to_be_visible()
+    tab_to(page, "a.danger")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Undo it")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Finished: 3 batches moved")).to_be_visible()
+    assert story.owners(batches) == {(old, old)}
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until an element has the focus, which must be seen."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => document.activeElement?.matches(s)", selector):
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+            return
+    pytest.fail(f"{selector} cannot be reached by Tab")
+
+
+def test_a_run_and_its_task_lead_to_each_other_across_the_frame(airflow: Airflow, page: Page, transfer: Any):
+    _, old, _, _, run_id = transfer
+    frame = opened(page)
+    frame.get_by_label("User").fill(old)
+    frame.get_by_role("button", name="Filter").click()
+    frame.locator("a.run").first.click()
+    page.wait_for_url(lambda url: "/dags/user_ownership_transfer/runs/" in url)
+    details = f"/dags/user_ownership_transfer/runs/{run_id}/tasks/settle/details"
+    page.goto(f"{airflow.stack.addresses.airflow}{details}")
+    page.locator("a[href*='one=1']").click()
+    expect(framed(page).get_by_text("Finished: 3 batches moved")).to_be_visible()
+    # The address of what is shown is one that can be sent to somebody.
+    page.wait_for_url(lambda url: "plugin/ownership-transfers" in url and "transfer?mid=" in url)
+    page.reload()
+    expect(framed(page).get_by_text("Finished: 3 batches moved")).to_be_visible()
+
+
+def test_the_page_is_dark_where_airflow_is_and_follows_when_it_changes(page: Page):
+    frame = opened(page)
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    inside = next(f for f in page.frames if f.parent_frame)
+    light = inside.evaluate(background)
+    page.emulate_media(color_scheme="dark")
+    assert inside.evaluate(background) != light
+    # What was chosen in Airflow's menu wins over the system.
+    page.evaluate(
+        "localStorage.setItem('theme', 'light');"
+        "document.querySelector('iframe').contentWindow.dispatchEvent(new StorageEvent('storage'))"
+    )
+    assert inside.evaluate(background) == light
+    expect(frame.get_by_role("heading", name=NAME)).to_be_visible()
+
+
+def test_a_user_without_transfers_and_a_run_without_any_have_a_page_that_says_so(
+    airflow: Airflow, page: Page
+):
+    frame = opened(page)
+    frame.get_by_label("User").fill("nobody-at-all")
+    frame.get_by_role("button", name="Filter").click()
+    expect(frame.get_by_text("The ledger has no transfer from or to this user that fits.")).to_be_visible()
+    frame.get_by_role("link", name="Clear").click()
+    expect(frame.locator("table.transfers")).to_be_visible()
+    assert airflow.of(UNDO)
