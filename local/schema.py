@@ -157,12 +157,12 @@ def _create_table(session: Session) -> None:
     )
 
 
-def create_batch_index(client: Elasticsearch, name: str) -> None:
+def create_batch_index(client: Elasticsearch, name: str, *, shards: int = 1) -> None:
     """An index of course batches, unless it is there."""
-    _create_index(client, name, _BATCH_TEXTS)
+    _create_index(client, name, _BATCH_TEXTS, shards)
 
 
-def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...]) -> None:
+def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...], shards: int = 1) -> None:
     if client.indices.exists(index=name):
         return
     # The platform's `.raw` is a text field with the keyword tokenizer and a lower-casing filter. That
@@ -171,7 +171,7 @@ def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...]) -> N
     client.indices.create(
         index=name,
         settings={
-            "number_of_shards": 1,  # production has 5; here they would only cost memory and start-up time
+            "number_of_shards": shards,  # production has 5; here they would only cost memory and start-up time
             "number_of_replicas": 0,
             "analysis": {"normalizer": {"lower": {"type": "custom", "filter": ["lowercase"]}}},
         },

@@ -129,6 +129,14 @@ class Changes:
         found = self._cql.select_each(cql, _partitions(buckets))
         return {BatchId(r.courseid, r.batchid) for rows in found for r in rows if not r.claim_token}
 
+    def has_planned(self, mid: str, batch: BatchId, buckets: int) -> bool:
+        """True if an event has a plan row for the batch."""
+        cql = (
+            f"SELECT mid FROM {self._table} WHERE mid = ? AND bucket = ? AND courseid = ? AND batchid = ? "
+            "AND claim_token = 0 LIMIT 1"
+        )
+        return bool(self._cql.select(cql, (*place(mid, batch, buckets), *batch)))
+
     def read_plan(self, mid: str, buckets: int) -> Iterator[PlanRow]:
         """The plan rows of one event, with owners before and after as they were planned; by partition."""
         cql = f"SELECT * FROM {self._table} WHERE mid = ? AND bucket = ?"

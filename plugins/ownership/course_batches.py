@@ -9,6 +9,7 @@ from typing import Any
 from ownership.chunks import chunks
 from ownership.cql import Cql, Statement
 from ownership.plan import BatchId, Row
+from ownership.ring import TokenRange
 
 IDS_PER_READ = 100
 """Batches in one read."""
@@ -34,6 +35,21 @@ class CourseBatches:
         """The rows that exist, with all columns: a document is made from them."""
         rows = self._select("*", ids)
         return {BatchId(r.courseid, r.batchid): dict(r._asdict()) for r in rows}
+
+    def pages(self, tokens: TokenRange, *, rows: int) -> Iterator[list[Row]]:
+        """The rows whose course is in a range of the ring, at most `rows` at a time, as they are now."""
+        first = ">=" if tokens.first else ">"
+        cql = (
+            f"SELECT courseid, batchid, createdby, mentors, status FROM {self._table} "
+            f"WHERE token(courseid) {first} ? AND token(courseid) <= ?"
+        )
+        for page in self._cql.pages(cql, (tokens.after, tokens.upto), rows=rows):
+            yield [_row(r) for r in page]
+
+    def creators_written_ms(self, ids: Collection[BatchId]) -> dict[BatchId, int]:
+        """When the creator of each row was written (epoch ms), of the rows that have one."""
+        found = self._select("courseid, batchid, writetime(createdby) AS written", ids)
+        return {BatchId(r.courseid, r.batchid): r.written // 1000 for r in found if r.written is not None}
 
     def swap(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
         """Change each (before, after) where the row still is `before`, owners and status.

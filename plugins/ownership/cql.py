@@ -10,7 +10,7 @@ import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from cassandra import (
@@ -108,6 +108,19 @@ class Cql:
         if serial:
             statement.consistency_level = self._serial
         return self._guard(lambda: list(self.session.execute(statement)))
+
+    def pages(self, cql: str, values: Sequence[Any], *, rows: int) -> Iterator[list[Any]]:
+        """Rows of one query, `rows` at a time at most; a page that meets an outage is asked for again."""
+        statement = self.bind(cql, values)
+        statement.fetch_size = rows
+        state: bytes | None = None
+        while True:
+            page = self._guard(lambda at=state: self.session.execute(statement, paging_state=at))  # type: ignore[misc]
+            if found := list(page.current_rows):
+                yield found
+            state = page.paging_state
+            if state is None:
+                return
 
     def select_each(self, cql: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
         """One query with many values, concurrently: its rows, in the order of `values`."""

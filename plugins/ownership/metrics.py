@@ -48,6 +48,25 @@ def lag(milliseconds: float) -> None:
     stats.timing(f"{PREFIX}.event-to-proven", milliseconds)
 
 
+def reconciled(rows: int, documents: int, found: Mapping[str, int]) -> None:
+    """What a reconciliation read, and the batches that it found, by kind."""
+    _count("reconcile-rows-count", rows)
+    _count("reconcile-documents-count", documents)
+    _count("stale-owner-count", found.get("stale_owner", 0))
+    _count("stale-mentors-count", found.get("stale_mentors", 0))
+    _count("missing-document-count", found.get("missing_document", 0))
+    _count("orphan-document-count", found.get("orphan_document", 0))
+    _count("unproven-batch-count", found.get("unproven", 0))
+    _count("unmoved-batch-count", found.get("unmoved", 0))
+
+
+def reconciliation_ended(left: int, in_flight: int, repaired: int) -> None:
+    """How it ended: what differs still is a gauge, so that it can be watched between two runs."""
+    _count("repaired-document-count", repaired)
+    _count("in-flight-difference-count", in_flight)
+    stats.gauge(f"{PREFIX}.reconcile-differences-left", left)
+
+
 def _count(name: str, value: int) -> None:
     if value:
         stats.incr(f"{PREFIX}.{name}", value)

@@ -8,6 +8,7 @@
 | `transfer_event_by_user` | mids by user, in event order |
 | `transfer_event_by_run` | mids by the run that planned them |
 | `transfer_change` | plan and before-images, append-only |
+| `transfer_reconcile` | the parts of each reconciliation that are done, and the reports |
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ BY_HOUR = "transfer_event_by_hour"
 BY_USER = "transfer_event_by_user"
 BY_RUN = "transfer_event_by_run"
 CHANGE = "transfer_change"
+RECONCILE = "transfer_reconcile"
 
 QUEUE = "open"
 """Key of the only partition of `transfer_open`."""
@@ -143,6 +145,18 @@ _TABLES: dict[str, tuple[dict[str, str], str]] = {
             "document_at": "timestamp",
         },
         "(mid, bucket), courseid, batchid, claim_token, image",
+    ),
+    RECONCILE: (
+        {
+            "run_id": "text",
+            "part": "text",
+            "counts": "map<text, bigint>",
+            "samples": "text",
+            "report": "text",
+            "started_at": "timestamp",
+            "ended_at": "timestamp",
+        },
+        "run_id, part",
     ),
 }
 """Columns with their types, and the primary key."""

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 PART = "Elasticsearch"
 DOCS_PER_CALL = 1000
+DOCS_PER_GLANCE = 5000
+"""Below the 10,000 hits that an index shows at once unless it is told otherwise."""
 USERS_PER_SEARCH = 500
 TRIES = 4
 """Tries of what an overloaded index pushes back; waits of 0.5, 1, 2 s (± half) between them."""
@@ -71,11 +73,17 @@ class Document(NamedTuple):
     mentors: tuple[str, ...]
     seq_no: int
     primary_term: int
+    course_id: str | None = None
+    """None where the document names none."""
 
     @property
     def owners(self) -> tuple[str | None, tuple[str, ...]]:
         """The two fields that a transfer may change."""
         return self.created_by, self.mentors
+
+
+Glance = tuple[Any, Any, tuple[Any, ...]]
+"""Course, creator and mentors of a document, as they stand there."""
 
 
 class SearchIndex:
@@ -118,7 +126,9 @@ class SearchIndex:
         for some in chunks(sorted(batch_ids), DOCS_PER_CALL):
             answer = _call(
                 lambda some=some: self._es.mget(  # type: ignore[misc]
-                    index=self._index, ids=list(some), source_includes=["createdBy", "mentors"]
+                    index=self._index,
+                    ids=list(some),
+                    source_includes=["courseId", "createdBy", "mentors"],
                 )
             )
             with _in_contract("mget"):
@@ -128,6 +138,36 @@ class SearchIndex:
                     if doc.get("found"):
                         document = _document(doc)
                         found[document.batch_id] = document
+        return found
+
+    def glance(self, batch_ids: Collection[str]) -> dict[str, Glance]:
+        """The documents that a search shows, by batch id, as of the last refresh: a third of the work of `get`.
+
+        :raises Unavailable: also on a partial answer.
+        """
+        found: dict[str, Glance] = {}
+        for some in chunks(list(batch_ids), DOCS_PER_GLANCE):
+            answer = _call(
+                lambda some=some: self._es.search(  # type: ignore[misc]
+                    index=self._index,
+                    query={"ids": {"values": list(some)}},
+                    size=len(some),
+                    source_includes=["courseId", "createdBy", "mentors"],
+                    sort=["_doc"],
+                    track_total_hits=False,
+                    allow_partial_search_results=False,
+                )
+            )
+            with _in_contract("search"):
+                _whole(answer)
+                for hit in answer["hits"]["hits"]:
+                    source = hit.get("_source") or {}
+                    mentors = source.get("mentors") or ()
+                    found[_text(hit["_id"])] = (
+                        source.get("courseId"),
+                        source.get("createdBy"),
+                        tuple(mentors) if isinstance(mentors, list) else (mentors,) if mentors else (),
+                    )
         return found
 
     def write(
@@ -244,11 +284,37 @@ class SearchIndex:
         if total <= DOCS_PER_CALL:
             yield from shown
             return
+        for page in self._walk(query, fields):
+            yield from page
+
+    def shards(self) -> int:
+        """Number of shards: as many parts has a look at every document."""
+        answer = _call(lambda: self._es.search_shards(index=self._index))
+        with _in_contract("shards"):
+            return 1 + max(_number(copy["shard"]) for copies in answer["shards"] for copy in copies)
+
+    def documents(self, shard: int) -> Iterator[list[BatchId]]:
+        """Every document of a shard, whatever it says, in pages. A document stays in its shard.
+
+        One that names no course has an empty one.
+
+        :raises Unavailable: also on a partial answer.
+        """
+        for page in self._walk({"match_all": {}}, ["courseId"], f"_shards:{shard}"):
+            yield [batch for _, batch in page]
+
+    def _walk(
+        self, query: dict[str, Any], fields: list[str], preference: str | None = None
+    ) -> Iterator[list[Owners]]:
+        """All hits as they are at one point in time, in pages; `preference` may name the shards."""
         with _in_contract("point in time"):
-            pit = _text(_call(lambda: self._es.open_point_in_time(index=self._index, keep_alive="2m"))["id"])
+            opened = _call(
+                lambda: self._es.open_point_in_time(index=self._index, keep_alive="2m", preference=preference)
+            )
+            pit = _text(opened["id"])
         try:
             after: list[Any] | None = None
-            seen = 0
+            seen = total = 0
             while True:
                 page = _call(
                     lambda pit=pit, after=after: self._es.search(  # type: ignore[misc]
@@ -273,7 +339,7 @@ class SearchIndex:
                         raise Unavailable(PART, f"counts {total} batches but shows {seen}")
                     if not last:
                         pit, after = page.get("pit_id", pit), page["hits"]["hits"][-1]["sort"]
-                yield from shown
+                yield shown
                 if last:
                     return
         finally:
@@ -386,21 +452,28 @@ def _shown(answer: Any) -> list[Owners]:
 
     :raises Unavailable: if it timed out or lost a shard: then it shows a part only, and proves nothing.
     """
+    _whole(answer)
+    return [_hit(hit) for hit in answer["hits"]["hits"]]
+
+
+def _whole(answer: Any) -> None:
+    """:raises Unavailable: if a search timed out or lost a shard."""
     if answer.get("timed_out") or _number(answer["_shards"]["failed"]):
         raise Unavailable(PART, "answered a search from a part of its shards only")
-    return [_hit(hit) for hit in answer["hits"]["hits"]]
 
 
 def _document(doc: Mapping[str, Any]) -> Document:
     source = doc.get("_source") or {}
     mentors = source.get("mentors") or []
     mentors = mentors if isinstance(mentors, list) else [mentors]
+    course = source.get("courseId")
     return Document(
         _text(doc["_id"]),
         source.get("createdBy"),
         tuple(mentors),
         _number(doc["_seq_no"]),
         _number(doc["_primary_term"]),
+        course if isinstance(course, str) else None,
     )
 
 

@@ -185,6 +185,34 @@ class Settings(BaseModel):
         alias="notify.webhook.connection",
         description="An HTTP Connection whose URL gets the same as JSON.",
     )
+    reconcile_rows_per_second: int = Field(
+        2000,
+        ge=0,
+        le=1_000_000,
+        alias="reconcile.rows_per_second",
+        description="Most rows, and documents, that a reconciliation reads a second in all; 0 is no limit.",
+    )
+    reconcile_ranges: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        alias="reconcile.ranges",
+        description="Ranges of the token ring; a reconciliation goes on at the first that is not done.",
+    )
+    reconcile_days: int = Field(
+        8,
+        ge=0,
+        le=400,
+        alias="reconcile.days",
+        description="How far back a reconciliation looks at the ledger's transfers.",
+    )
+    reconcile_alert: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        alias="reconcile.alert.differences",
+        description="A reconciliation is red if it leaves more differences than this.",
+    )
     retention_days: int = Field(
         400,
         ge=1,

@@ -163,7 +163,7 @@ def test_an_untouched_form_asks_for_nothing(bag: dict[str, Any]) -> None:
 
 
 def test_every_field_of_a_form_stands_in_a_section_under_a_title(bag: dict[str, Any]) -> None:
-    for dag_id in ("user_ownership_transfer", "ownership_undo"):
+    for dag_id in ("user_ownership_transfer", "ownership_undo", "ownership_reconcile"):
         for name, param in bag["dags"][dag_id]["params"].items():
             assert param["section"], name
             assert param["title"], name
@@ -188,6 +188,44 @@ def test_the_example_in_the_manual_is_a_valid_conf(dag: dict[str, Any]) -> None:
 def test_the_manual_names_every_stage_that_can_be_red(dag: dict[str, Any]) -> None:
     for word in ("pull", "lookup", "update", "reindex", "settle"):
         assert f"{word} red" in dag["doc_md"] or f"`{word}`" in dag["doc_md"]
+
+
+def test_the_form_of_the_reconciliation_is_what_its_conf_knows_and_repairs_nothing_untouched(
+    bag: dict[str, Any],
+) -> None:
+    from ownership.reconcile.run import Order
+
+    params = bag["dags"]["ownership_reconcile"]["params"]
+    assert set(params) == set(Order.model_fields)
+    untouched = {name: p["value"] for name, p in params.items() if p["value"] is not None}
+    assert Order.of(untouched) == Order()
+    for name, p in params.items():
+        if "integer" in p["type"]:
+            for edge in (p["minimum"], p["maximum"]):
+                assert getattr(Order.of({name: edge}), name) == edge
+
+
+def test_a_reconciliation_looks_both_ways_and_reports_whatever_became_of_it(bag: dict[str, Any]) -> None:
+    told = bag["dags"]["ownership_reconcile"]
+    assert {t: v["downstream"] for t, v in told["tasks"].items()} == {
+        "plan_ranges": ["looks.orphans", "looks.reconcile_range", "unproven"],
+        "looks.reconcile_range": ["looks.orphans"],
+        "looks.orphans": ["report"],
+        "unproven": ["report"],
+        "report": ["verdict"],
+        "verdict": [],
+    }
+    assert told["leaves"] == ["verdict"]
+    assert told["schedule"] == "CronTriggerTimetable"
+    assert told["max_active_runs"] == 1
+    rules = {n: t["trigger_rule"] for n, t in told["tasks"].items()}
+    assert rules.pop("report") == "all_done"
+    assert set(rules.values()) == {"all_success"}
+    assert {n for n, t in told["tasks"].items() if not t["retries"]} == {"verdict"}
+    for name in told["tasks"]:
+        assert f"{name.removeprefix('looks.')} " in f"{told['doc_md']} report ".replace("*", " ").replace(
+            "`", " "
+        )
 
 
 def test_time_or_messages_start_it(dag: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ownership import changes, ledger, metrics, plan, schema
 from ownership.conf import manual_events, orders, undo_order
+from ownership.reconcile.run import Order
 from ownership.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +168,9 @@ def test_files_and_tests_that_the_architecture_names_exist() -> None:
 
 def checked(dag: str, conf: dict[str, Any]) -> None:
     """As the DAG's first task would read it."""
+    if dag == "ownership_reconcile":
+        assert Order.of(conf)
+        return
     if dag == "ownership_undo":
         assert undo_order(conf).undo
         return
@@ -178,11 +182,12 @@ def test_the_confs_of_the_manuals_are_valid() -> None:
     found = 0
     for file in sorted((ROOT / "dags").glob("*.py")):
         manual = ast.get_docstring(ast.parse(file.read_text())) or ""
-        dag = "ownership_undo" if file.stem == "ownership_undo" else "user_ownership_transfer"
+        own = file.stem in ("ownership_undo", "ownership_reconcile")
+        dag = file.stem if own else "user_ownership_transfer"
         for line in re.findall(r"(?m)^ {4}(\{.*\})$", manual):
             checked(dag, json.loads(line.replace('"0f2d…"', f'"{"0" * 20}"').replace('["…"]', '["m"]')))
             found += 1
-    assert found >= 6
+    assert found >= 8
 
 
 def test_every_command_of_the_pages_that_triggers_a_run_has_a_valid_conf() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ownership import metrics
+from ownership.reconcile.compare import KINDS
 
 
 class Stats:
@@ -58,10 +59,29 @@ def test_reads_of_users_are_counted(got: list[Any]) -> None:
     assert got == [("count", "ownership.api-read-success-count", 2)]
 
 
+def test_a_reconciliation_counts_what_it_read_and_found_by_kind(got: list[Any]) -> None:
+    metrics.reconciled(100, 90, dict(zip(KINDS, range(1, 7), strict=True)))
+    metrics.reconciliation_ended(left=0, in_flight=2, repaired=3)
+    assert got == [
+        ("count", "ownership.reconcile-rows-count", 100),
+        ("count", "ownership.reconcile-documents-count", 90),
+        ("count", "ownership.stale-owner-count", 1),
+        ("count", "ownership.stale-mentors-count", 2),
+        ("count", "ownership.missing-document-count", 3),
+        ("count", "ownership.orphan-document-count", 4),
+        ("count", "ownership.unproven-batch-count", 5),
+        ("count", "ownership.unmoved-batch-count", 6),
+        ("count", "ownership.repaired-document-count", 3),
+        ("count", "ownership.in-flight-difference-count", 2),
+        ("gauge", "ownership.reconcile-differences-left", 0),
+    ]
+
+
 def test_nothing_is_not_counted(got: list[Any]) -> None:
     metrics.pulled(0, 0, 0, 0)
     metrics.settled({}, {})
     metrics.users_read(0)
+    metrics.reconciled(0, 0, {})
     assert got == []
 
 

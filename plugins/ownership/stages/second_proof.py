@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_BACK_MS = 6 * HOUR_MS
 """Events that completed after their own window's run are caught by one of the next windows."""
 EVENTS_AT_ONCE = 200
-_ROUNDS = 3
+ROUNDS_OF_SYNC = 3
 
 
 def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
@@ -53,7 +53,7 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
                 "batch %s of course %s: a write of token %s is %s; compare row and audit trail",
                 image.id.batch_id, image.id.course_id, image.token, image.outcome,
             )  # fmt: skip
-    _sync(parts, {p.id for p in planned})
+    follow_rows(parts, {p.id for p in planned})
     parts.index.refresh()
     # An undo leaves the batches that its users had besides, and the plan of a dry run says which were its.
     searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]
@@ -61,16 +61,16 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
     hits = list(parts.index.live_batches(users))
     follow_ups = 0
     if hits:
-        _sync(parts, {batch for _, batch in hits})
+        follow_rows(parts, {batch for _, batch in hits})
         follow_ups = _follow_up(parts, inbox, searched, {batch for _, batch in hits})
     parts.ledger.reproved([e.mid for e in events])
     return follow_ups
 
 
-def _sync(parts: Parts, ids: Collection[BatchId]) -> None:
+def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
     """Documents follow rows, as they are now. A missing document is created from its row."""
     for some in chunks(sorted(ids), 1000):
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS_OF_SYNC):
             documents = parts.index.get({i.batch_id for i in some})
             rows = parts.rows.read(some)
             updates = [

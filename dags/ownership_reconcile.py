@@ -1,0 +1,136 @@
+"""### Reconciliation of rows and index.
+
+Reads every row of `course_batch` and every document of the search index, and reports where they disagree. Nothing is
+written unless `repair` is ticked; then documents follow their rows, never the other way round.
+
+**When it runs.** Every Sunday at 02:17 UTC, and by hand, for example after the index was restored:
+
+    {"repair": true}
+    {"repair": true, "rows_per_second": 500}
+
+**What it finds**
+
+| kind | means | `repair` |
+| --- | --- | --- |
+| `stale_owner` | the document names another creator than the row | writes the row's |
+| `stale_mentors` | the document names other mentors than the row | writes the row's |
+| `missing_document` | the row has no document: no search, and no transfer, finds the batch | creates it from the row |
+| `orphan_document` | the document has no row | leaves it: it is the LMS's to remove |
+| `unproven` | a transfer of the last `days` moved the row, and nobody proved it | leaves it |
+| `unmoved` | a live row that names a creator who gave everything away, written before that transfer completed | leaves it |
+
+A difference is believed only when it is still there a moment later, and when no open transfer explains it: such are
+counted as `in_flight`, and are not repaired.
+
+**Result.** The log of `report`, and its XCom `return_value`: counts, samples, and the trend of the last runs. The run
+is red when more than `reconcile.alert.differences` batches are left.
+
+**Red run?** *verdict red* says what is left: look at the samples in the log of `report`, then run it again with
+`repair`. *reconcile_range* or *orphans up for retry*: Cassandra or Elasticsearch is out of reach; their log says
+which. *plan_ranges red*: a setting, a connection or the conf. A task that is tried again, or a run that is cleared,
+goes on with the parts that are not done; a whole new look is a new run. Details: `docs/operations.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, task, task_group
+
+from ownership.flow import OPEN, TELL
+from ownership.retries import RETRIES, TransferRetries
+
+LABEL = "{{ (task.op_kwargs.get('share') or {}).get('label', ti.map_index) }}"
+RETRIED: dict[str, Any] = {"retries": RETRIES, "retry_policy": TransferRetries()}
+LOOK: dict[str, Any] = {**RETRIED, "map_index_template": LABEL, "execution_timeout": timedelta(hours=24)}
+BOUNDS = {"section": "Bounds"}
+
+with DAG(
+    dag_id="ownership_reconcile",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable("17 2 * * 0", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,  # the limit on rows a second is a run's
+    tags=["ownership", "operators"],
+    default_args={"owner": "platform"},
+    params={
+        "repair": Param(
+            default=False, type="boolean", title="Repair", **OPEN,
+            description="Write the row's owners into documents that differ, and create those that are missing.",
+        ),
+        "rows_per_second": Param(
+            None, type=["null", "integer"], minimum=0, maximum=1_000_000, title="Rows a second", **BOUNDS,
+            description="Most rows, and documents, read a second in all; 0 is no limit. Empty: the setting.",
+        ),
+        "ranges": Param(
+            None, type=["null", "integer"], minimum=1, maximum=4096, title="Ranges", **BOUNDS,
+            description="Ranges of the token ring, each done or not done. Empty: the setting.",
+        ),
+        "days": Param(
+            None, type=["null", "integer"], minimum=0, maximum=400, title="Days", **BOUNDS,
+            description="How far back transfers are looked at. Empty: the setting.",
+        ),
+    },
+) as dag:  # fmt: skip
+
+    @task(retries=2, retry_policy=TransferRetries())
+    def plan_ranges() -> list[dict[str, Any]]:
+        """Ranges of the ring and shards of the index, dealt out to slices."""
+        from ownership.reconcile import tasks
+
+        return tasks.plan()
+
+    @task(**LOOK)
+    def reconcile_range(share: dict[str, Any]) -> dict[str, int]:
+        """Rows against documents, and the repair."""
+        from ownership.reconcile import tasks
+
+        return tasks.rows(share)
+
+    @task(**LOOK)
+    def orphans(share: dict[str, Any], rows: dict[str, int]) -> dict[str, int]:  # noqa: ARG001  # after them
+        """Documents against rows."""
+        from ownership.reconcile import tasks
+
+        return tasks.documents(share)
+
+    @task_group
+    def looks(share: dict[str, Any]) -> Any:
+        """One slice: its ranges, then its shards of the index."""
+        return orphans(share=share, rows=reconcile_range(share=share))
+
+    @task(**RETRIED, execution_timeout=timedelta(hours=6))
+    def unproven() -> dict[str, int]:
+        """Moves of the last days that nobody proved."""
+        from ownership.reconcile import tasks
+
+        return tasks.ledger()
+
+    # all_done: also of a run whose looks failed there is a report.
+    @task(
+        trigger_rule="all_done",
+        retries=5,
+        retry_policy=TransferRetries(),
+        on_success_callback=TELL,
+        on_failure_callback=TELL,
+    )
+    def report() -> dict[str, Any]:
+        """Counts, samples and the trend."""
+        from ownership.reconcile import tasks
+
+        return tasks.report()
+
+    # Only a leaf decides a run's state, and the report must be written in any case: so this fails in its place.
+    @task(retries=0)
+    def verdict(told: dict[str, Any]) -> None:
+        """Red when more is left than `reconcile.alert.differences`, or when parts did not end."""
+        from ownership.reconcile import tasks
+
+        tasks.verdict(told)
+
+    planned, told = plan_ranges(), report()
+    looks.expand(share=planned) >> told
+    planned >> unproven() >> told
+    verdict(told)

@@ -1,0 +1,1 @@
+"""Reconciliation: every row of `course_batch` against its document, and the other way round."""

@@ -1,0 +1,79 @@
+"""When a row and its document differ, and when a transfer that is under way explains it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from ownership.events import folded
+from ownership.ledger import EventRow
+from ownership.plan import CREATED as CREATES
+from ownership.plan import MENTORED, Row
+from ownership.search_index import Document, Glance
+
+STALE_OWNER: Final = "stale_owner"
+STALE_MENTORS: Final = "stale_mentors"
+MISSING: Final = "missing_document"
+ORPHAN: Final = "orphan_document"
+UNPROVEN: Final = "unproven"
+UNMOVED: Final = "unmoved"
+KINDS: Final = (STALE_OWNER, STALE_MENTORS, MISSING, ORPHAN, UNPROVEN, UNMOVED)
+"""What a batch can be found as; a document may be stale in both ways."""
+WORDS: Final = {
+    STALE_OWNER: "stale owner",
+    STALE_MENTORS: "stale mentors",
+    MISSING: "missing document",
+    ORPHAN: "orphan document",
+    UNPROVEN: "moved, not proven",
+    UNMOVED: "left by a completed transfer",
+}
+"""The kinds as people read them."""
+
+
+def differences(row: Row, document: Document | None) -> tuple[str, ...]:
+    """How a document differs from its row, in the fields that a transfer may change.
+
+    A document under the batch's id that is another course's is not the row's: then it has none. One that names
+    no course is taken for the row's; the look from the index reports it.
+    """
+    if document is None or anothers(row, document):
+        return (MISSING,)
+    creator = (STALE_OWNER,) if document.created_by != row.created_by else ()
+    mentors = (STALE_MENTORS,) if document.mentors != row.mentors else ()
+    return (*creator, *mentors)
+
+
+def anothers(row: Row, document: Document) -> bool:
+    """True if the document under the batch's id belongs to a batch of another course."""
+    return document.course_id is not None and document.course_id != row.id.course_id
+
+
+def alike(row: Row, seen: Glance | None) -> bool:
+    """True if a document that was seen in passing is as the row wants it; else both are read again."""
+    return seen == (row.id.course_id, row.created_by, row.mentors)
+
+
+def found_by(event: EventRow, row: Row, document: Document | None) -> bool:
+    """True if the proof of an open event will come across the batch: its search finds the document.
+
+    Undos and plans that are applied exactly search for nothing: they keep to their plan.
+    """
+    if document is None or event.transfer is None or event.final:
+        return False
+    options = event.options
+    if options.dry_run or options.undo_of or options.plan_of or not options.scope.covers(row):
+        return False
+    source, roles = event.transfer.source, options.scope.roles
+    return (CREATES in roles and _is(document.created_by, source)) or (
+        MENTORED in roles and any(_is(m, source) for m in document.mentors)
+    )
+
+
+def concerned(users: Collection[str], row: Row, document: Document | None) -> bool:
+    """True if the row or the document names one of `users` (folded)."""
+    named = [*row.named, *((document.created_by, *document.mentors) if document else ())]
+    return any(folded(u) in users for u in named if isinstance(u, str))
+
+
+def _is(value: object, user: str) -> bool:
+    return isinstance(value, str) and folded(value) == user

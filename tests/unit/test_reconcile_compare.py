@@ -1,0 +1,103 @@
+"""When a row and its document differ, and which open event explains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ownership.events import OrderKey, Transfer
+from ownership.ledger import EventRow
+from ownership.options import Options
+from ownership.plan import BatchId, Row
+from ownership.reconcile.compare import (
+    MISSING,
+    STALE_MENTORS,
+    STALE_OWNER,
+    alike,
+    concerned,
+    differences,
+    found_by,
+)
+from ownership.search_index import Document
+
+users = st.one_of(st.none(), st.sampled_from(["a", "A", "b", "İ"]))
+mentors = st.lists(st.sampled_from(["a", "A", "b", "m"]), max_size=3).map(tuple)
+
+
+def row(creator: str | None = "a", mentors: tuple[str, ...] = (), status: int = 1) -> Row:
+    return Row(BatchId("c", "b"), creator, mentors, status)
+
+
+def document(creator: Any = "a", mentors: tuple[Any, ...] = (), course: str | None = "c") -> Document:
+    return Document("b", creator, mentors, 1, 1, course)
+
+
+def event(state: str = "received", **options: Any) -> EventRow:
+    empty: dict[str, Any] = dict.fromkeys(EventRow._fields)
+    transfer = Transfer(OrderKey(1, 0, 0, "m"), "A", "B")
+    return EventRow(
+        **{**empty, "mid": "m", "state": state, "transfer": transfer, "options": Options(**options)}
+    )
+
+
+@given(users, mentors, users, mentors)
+def test_owners_are_compared_letter_by_letter_and_each_field_by_itself(
+    creator: str | None, listed: tuple[str, ...], seen: str | None, shown: tuple[str, ...]
+) -> None:
+    found = differences(row(creator, listed), document(seen, shown))
+    assert (STALE_OWNER in found) == (creator != seen)
+    assert (STALE_MENTORS in found) == (listed != shown)
+    assert MISSING not in found
+
+
+@given(users, mentors, users, mentors, st.sampled_from(["c", "d", None]))
+def test_what_looks_alike_in_passing_has_no_difference(
+    creator: str | None, listed: tuple[str, ...], seen: str | None, shown: tuple[str, ...], course: str | None
+) -> None:
+    if alike(row(creator, listed), (course, seen, shown)):
+        assert differences(row(creator, listed), document(seen, shown, course)) == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        pytest.param(None, (MISSING,), id="no document"),
+        pytest.param(document(course="d"), (MISSING,), id="another course's"),
+        pytest.param(document(course=None), (), id="of no course"),
+        pytest.param(document(7), (STALE_OWNER,), id="a creator that is a number"),
+        pytest.param(document("z", ("a",)), (STALE_OWNER, STALE_MENTORS), id="both"),
+    ],
+)
+def test_a_document_of_any_kind_has_a_name(seen: Document | None, found: tuple[str, ...]) -> None:
+    assert differences(row(), seen) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "seen", "found"),
+    [
+        pytest.param(event(), document("A"), True, id="its search finds the creator"),
+        pytest.param(event(), document("z", ("x", "a")), True, id="and a mentor, whatever the case"),
+        pytest.param(event(), document("b"), False, id="not the new user's"),
+        pytest.param(event(), None, False, id="nor what has no document"),
+        pytest.param(event("completed"), document("a"), False, id="a final event finds nothing any more"),
+        pytest.param(event(dry_run=True), document("a"), False, id="a dry run mends nothing"),
+        pytest.param(event(undo_of="x"), document("a"), False, id="an undo keeps to its plan"),
+        pytest.param(event(course_ids=("d",)), document("a"), False, id="another course is asked for"),
+        pytest.param(event(roles=("mentored",)), document("a"), False, id="another role"),
+        pytest.param(event(statuses=(0,)), document("a"), False, id="another status"),
+        pytest.param(event(), document(["a"], ({"a": 1},)), False, id="no user at all"),
+    ],
+)
+def test_an_open_event_explains_what_its_search_will_find(
+    given: EventRow, seen: Document | None, found: bool
+) -> None:
+    assert found_by(given, row("B"), seen) is found
+
+
+def test_an_event_concerns_whoever_row_or_document_name() -> None:
+    assert concerned({"a"}, row("A"), None)
+    assert concerned({"m"}, row(None), document(7, (None, "M")))
+    assert not concerned({"x"}, row("a", ("m",)), document("b"))

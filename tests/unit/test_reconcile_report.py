@@ -1,0 +1,225 @@
+"""Throttle, order, report and trend."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ownership.conf import ConfError
+from ownership.plan import BatchId, Row
+from ownership.reconcile.chart import HEIGHT, WIDTH, described, trend_svg
+from ownership.reconcile.compare import KINDS, STALE_OWNER
+from ownership.reconcile.pace import Pace
+from ownership.reconcile.report import (
+    SAMPLES,
+    SAMPLES_A_PART,
+    PartDone,
+    Point,
+    Report,
+    Tally,
+    failures,
+    report,
+    sample,
+    text,
+)
+from ownership.reconcile.run import Order
+from ownership.search_index import Document
+from ownership.settings import Settings
+
+SVG = "{http://www.w3.org/2000/svg}"
+points = st.builds(
+    Point,
+    run_id=st.text(max_size=20),
+    at_ms=st.integers(0, 4_000_000_000_000),
+    left=st.integers(0, 10**9),
+    repaired=st.integers(0, 10**9),
+    in_flight=st.integers(0, 10**9),
+    complete=st.booleans(),
+)
+
+
+class Time:
+    """A clock that goes on only by sleeping, and by what is done."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 3)), min_size=1), st.integers(1, 10_000))
+def test_never_more_rows_a_second_than_the_pace_allows_but_for_the_last_page(
+    pages: list[tuple[int, float]], per_second: int
+) -> None:
+    time = Time()
+    pace = Pace(per_second, clock=time.clock, sleep=time.sleep)
+    before = 0
+    for rows, work in pages:
+        pace.take(rows)
+        assert before <= per_second * time.now + 1e-3
+        before += rows
+        time.now += work
+
+
+def test_a_pace_of_nothing_is_no_limit() -> None:
+    pace = Pace(0, clock=itertools.count().__next__, sleep=pytest.fail)  # type: ignore[arg-type]
+    for _ in range(100):
+        pace.take(10**6)
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"repare": True},
+        {"repair": "yes"},
+        {"rows_per_second": -1},
+        {"ranges": 0},
+        {"ranges": 1.5},
+        {"days": 401},
+    ],
+)
+def test_a_conf_that_is_not_understood_is_refused_with_what_is_known(conf: dict[str, Any]) -> None:
+    with pytest.raises(ConfError, match="known are repair, rows_per_second, ranges, days") as caught:
+        Order.of(conf)
+    assert next(iter(conf)) in str(caught.value)
+
+
+def test_what_a_conf_leaves_out_follows_the_settings() -> None:
+    settings = Settings.model_validate({"reconcile.ranges": 7, "reconcile.days": 0})
+    assert Order.of(None).following(settings) == Order(rows_per_second=2000, ranges=7, days=0)
+    assert Order.of({"rows_per_second": 0, "repair": True}).following(settings).rows_per_second == 0
+
+
+def part(**counts: int) -> PartDone:
+    return PartDone(counts=counts, started_ms=1000, ended_ms=3000)
+
+
+def of(*parts: PartDone, planned: int = 0, threshold: int = 0, repair: bool = False) -> Report:
+    named = {f"range {n}": p for n, p in enumerate(parts)}
+    return report("run", 500, named, planned=planned or len(parts), repair=repair, threshold=threshold)
+
+
+def test_the_parts_of_a_run_add_up() -> None:
+    told = of(
+        part(rows=100, different=3, left=1, repaired=2, stale_owner=3, stale_mentors=1),
+        part(documents=50, different=1, left=1, orphan_document=1, in_flight=4),
+        planned=3,
+    )
+    assert (told.rows, told.documents, told.different, told.left, told.repaired, told.in_flight) == (
+        100, 50, 4, 2, 2, 4,
+    )  # fmt: skip
+    assert told.counts == {"stale_owner": 3, "stale_mentors": 1, "orphan_document": 1}
+    assert told.rows_per_second == 37.5
+    assert (told.done, told.parts, told.complete) == (2, 3, False)
+    assert (told.started_ms, told.ended_ms, told.more_samples) == (500, 3000, 5)
+
+
+@pytest.mark.parametrize(
+    ("told", "red"),
+    [
+        pytest.param(of(part(rows=1)), set(), id="nothing"),
+        pytest.param(of(part(different=2, left=2, stale_owner=2)), {"differences"}, id="more than none"),
+        pytest.param(of(part(different=2, left=2), threshold=2), set(), id="as many as are accepted"),
+        pytest.param(of(part(different=9, repaired=9, stale_owner=9)), set(), id="all repaired"),
+        pytest.param(of(part(in_flight=9)), set(), id="all in flight"),
+        pytest.param(of(part(rows=1), planned=2), {"parts"}, id="not ended"),
+    ],
+)
+def test_a_run_is_red_by_what_is_left_and_by_what_did_not_end(told: Report, red: set[str]) -> None:
+    assert set(failures(told)) == red
+
+
+def test_the_sentence_has_the_counts() -> None:
+    told = of(part(different=3, left=2, repaired=1, stale_owner=2, orphan_document=1, in_flight=1))
+    assert failures(told)["differences"] == (
+        "2 batches differ, more than 0 (reconcile.alert.differences): 2 stale owner, 1 orphan document, "
+        "1 repaired, 1 in flight, not counted"
+    )
+
+
+def test_samples_are_few_of_each_kind_and_the_rest_is_counted() -> None:
+    parts = []
+    for n in range(4):
+        tally = Tally()
+        for i in range(20):
+            row = Row(BatchId(f"c{n}", f"b{i}"), "a", (), 1)
+            tally.found(STALE_OWNER, sample(STALE_OWNER, row, Document(f"b{i}", "z", (), 1, 1, f"c{n}")))
+        tally.counts["different"] = tally.counts["left"] = 20
+        parts.append(tally.done(1, 2))
+    assert [len(p.samples) for p in parts] == [SAMPLES_A_PART] * 4
+    told = of(*parts)
+    assert (len(told.samples), told.more_samples) == (SAMPLES, 80 - SAMPLES)
+    lines = list(text(told, [told.point]))
+    assert "  stale owner: c0 / b0  row a  document z" in lines
+    assert f"  and {80 - SAMPLES} more" in lines
+
+
+@given(st.text(), st.text(), st.one_of(st.text(), st.integers(), st.none()), st.data())
+def test_a_sample_of_anything_is_printable_and_short(
+    course: str, batch: str, creator: Any, data: st.DataObject
+) -> None:
+    row = Row(BatchId(course, batch), "a" * 9000, ("m" * 9000,), 1)
+    document = Document(batch, creator, (creator, batch * 100), 1, 1, course)
+    made = data.draw(st.sampled_from([sample("k", row, document, course), sample("k", None, document)]))
+    for value in made.model_dump().values():
+        assert len(value) <= 200
+        assert value.isprintable()
+    assert type(made).model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_report_survives_its_ledger() -> None:
+    told = of(part(different=1, left=1, stale_owner=1))
+    assert Report.model_validate_json(told.model_dump_json()) == told
+    assert set(told.counts) <= set(KINDS)
+
+
+# --- the chart
+
+
+@given(st.lists(points, max_size=40))
+def test_any_trend_is_a_well_formed_picture_whose_bars_stay_inside(trend: list[Point]) -> None:
+    shown = trend_svg(trend)
+    root = ET.fromstring(shown)  # noqa: S314  # our own
+    for bar in root.iter(f"{SVG}rect"):
+        x, y, width, height = (float(bar.attrib[n]) for n in ("x", "y", "width", "height"))
+        assert x >= 0
+        assert y >= -3  # each part is at least a pixel
+        assert x + width <= WIDTH
+        assert y + height <= HEIGHT + 0.1
+
+
+@given(st.lists(points, max_size=5))
+def test_a_picture_has_nothing_that_a_strict_policy_refuses(trend: list[Point]) -> None:
+    safe = [p.model_copy(update={"run_id": "<script>&\"'"}) for p in trend]
+    root = ET.fromstring(trend_svg(safe))  # noqa: S314  # our own
+    for element in root.iter():
+        assert element.tag.removeprefix(SVG) in {"svg", "title", "desc", "rect", "line", "text", "g"}
+        assert not any(name == "style" or name.startswith("on") or "href" in name for name in element.attrib)
+
+
+def test_the_picture_is_named_and_says_its_numbers_to_whoever_does_not_see_it() -> None:
+    trend = [
+        Point(run_id="r1", at_ms=0, left=3, repaired=0, in_flight=1),
+        Point(run_id="r2", at_ms=86_400_000, left=0, repaired=3, in_flight=0, complete=False),
+    ]
+    root = ET.fromstring(trend_svg(trend, name="x"))  # noqa: S314  # our own
+    assert root.attrib["role"] == "img"
+    named = {e.attrib["id"]: e.text for e in root.iter() if "id" in e.attrib}
+    assert root.attrib["aria-labelledby"].split() == list(named)
+    assert named["x-desc"] == (
+        "1970-01-01: 3 left, 0 repaired, 1 in flight. 1970-01-02: 0 left, 3 repaired, 0 in flight, not ended."
+    )
+    bars = list(root.iter(f"{SVG}g"))
+    assert [len(list(b.iter(f"{SVG}rect"))) for b in bars] == [2, 1]
+    assert described([]) == "No run yet."
+    assert "no run yet" in trend_svg([])
