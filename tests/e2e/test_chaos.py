@@ -41,8 +41,6 @@ def test_the_faults_find_the_processes_of_running_tasks(airflow: Airflow, airflo
     (process,) = task_processes(airflow_stack)
 
     process.kill()
-    until(
-        "Airflow sees that it died",
-        lambda: airflow.tasks(run_id)["transfer.lookup_users", 0]["state"] != "running",
-    )
-    story.completed(f"manual:{run_id}:0")
+    until("it is gone", lambda: not process.is_running())
+    # Airflow may take a minute to see it; another run takes the event over when the claim has expired.
+    story.completed(f"manual:{run_id}:0", seconds=180)
