@@ -132,7 +132,9 @@ class Service:
                         raise Unavailable(self.name, f"did not finish its answer within {CALL_SECONDS:.0f} s")
         except httpx.RemoteProtocolError as e:
             # Its text quotes the answer, and what a service says about a person is no matter of a log.
-            raise Unavailable(self.name, f"{type(e).__name__}: sends no whole HTTP answer{self._advice}") from None
+            raise Unavailable(
+                self.name, f"{type(e).__name__}: sends no whole HTTP answer{self._advice}"
+            ) from None
         except httpx.HTTPError as e:
             raise Unavailable(self.name, f"{type(e).__name__}: {e}{self._advice}") from None
         if response.status_code in (401, 403):
