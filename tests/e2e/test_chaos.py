@@ -41,10 +41,12 @@ def test_the_faults_find_the_processes_of_running_tasks(airflow: Airflow, airflo
     )
     until("User-Org is asked", lambda: airflow.http.get(faults).json() == [])
 
-    (process,) = task_processes(airflow_stack)
+    found = list(task_processes(airflow_stack))
 
-    process.kill()
-    until("it is dead", lambda: dead(process))
+    assert found
+    for process in found:  # another run's may be among them
+        process.kill()
+    until("they are dead", lambda: all(map(dead, found)))
     # Airflow may take a minute to see it; another run takes the event over when the claim has expired.
     story.completed(f"manual:{run_id}:0", seconds=180)
 
