@@ -83,6 +83,10 @@ def print_next_steps(addresses: Addresses, outcome: Outcome, shown_on: Console) 
     ):
         shown_on.print(line, soft_wrap=True)
     shown_on.print(
+        "  all of its transfers, who asked for them, what they changed, and buttons to take them back:"
+    )
+    shown_on.print(f"  {addresses.airflow}/plugin/ownership-transfers", soft_wrap=True)
+    shown_on.print(
         f"  log in as [bold]{addresses.airflow_user}[/], password [bold]{addresses.airflow_password}[/]\n"
     )
     shown_on.print("[bold]Try next[/]: apply the dry run's plan, exactly as it was shown. Open")

@@ -1,24 +1,27 @@
-"""The picture of a run's grid in the README, taken from a running demo: `python -m local.screenshots`.
+"""The pictures of the README and the docs, taken from a running demo: `python -m local.screenshots`.
 
 It needs Debian's `chromium` (`apt-get install chromium`) and a `make demo` in another terminal; `--addresses`
-names another stack's file of addresses. It shows the run with the most mapped instances.
+names another stack's file of addresses. The grid is that of the run with the most mapped instances; of the page
+"Ownership transfers" there are the list, light and dark, the transfer that moved most, and the confirmation of its
+undo.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from local.paths import DEMO, REPOSITORY
 from local.runs import opened_api, run_url
 from local.stack import Addresses
 
-PICTURE: Final = REPOSITORY / "docs" / "images" / "run-grid.png"
+PICTURES: Final = REPOSITORY / "docs" / "images"
 CHROMIUM: Final = "/usr/bin/chromium"
 ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -45,23 +48,64 @@ def _instances(api: httpx.Client, run_id: str) -> int:
     )
 
 
-def take(addresses: Addresses, picture: Path, *, chromium: str = CHROMIUM) -> None:
-    """Log in, open the run, save what a person sees."""
+def take(addresses: Addresses, folder: Path, *, chromium: str = CHROMIUM) -> list[Path]:
+    """Log in, open the run and the page of transfers, save what a person sees."""
     with opened_api(addresses) as api:
         run_id = best_run(api)
-    picture.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: list[Path] = []
+
+    def save(page: Page, name: str) -> None:
+        taken.append(folder / f"{name}.png")
+        page.screenshot(path=taken[-1])
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
         try:
-            page = browser.new_page(
-                viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light", locale="en-GB"
-            )
-            log_in(page, addresses)
+            page = _opened(browser, addresses)
             page.goto(f"{run_url(addresses, run_id)}/tasks/{MAPPED_TASK}/mapped")
             _unfold(page)
-            page.screenshot(path=picture)
+            save(page, "run-grid")
+            _transfers(page)
+            save(page, "transfers")
+            page.emulate_media(color_scheme="dark")
+            _settled(page)
+            save(page, "transfers-dark")
+            page.emulate_media(color_scheme="light")
+            frame = page.frame_locator("iframe")
+            frame.locator("tr", has_not=frame.locator(".kind"), has_text=re.compile(r"\b45\b")).locator(
+                "a.row"
+            ).first.click()
+            frame.get_by_role("heading", name="Timeline").wait_for()
+            _settled(page)
+            save(page, "transfer")
+            frame.get_by_role("link", name="Undo…").click()
+            frame.get_by_role("heading", name="What will happen").wait_for()
+            _settled(page)
+            save(page, "undo")
         finally:
             browser.close()
+    return taken
+
+
+def _opened(browser: Browser, addresses: Addresses) -> Page:
+    page = browser.new_page(
+        viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light", locale="en-GB"
+    )
+    log_in(page, addresses)
+    return page
+
+
+def _transfers(page: Page) -> None:
+    """Open the page of transfers by Airflow's navigation."""
+    page.get_by_role("link", name="Ownership transfers").first.click()
+    page.frame_locator("iframe").locator("table.transfers").wait_for()
+    _settled(page)
+
+
+def _settled(page: Page) -> None:
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)  # for transitions of colours; there is nothing else to wait for
 
 
 def log_in(page: Page, addresses: Addresses) -> None:
@@ -83,21 +127,22 @@ def _unfold(page: Page) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Take the picture; 1 when there is nothing to take it of."""
+    """Take the pictures; 1 when there is nothing to take them of."""
     parser = argparse.ArgumentParser(prog="python -m local.screenshots", description=__doc__)
     parser.add_argument("--addresses", type=Path, default=DEMO / "addresses.env")
-    parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--folder", type=Path, default=PICTURES)
     parser.add_argument("--chromium", default=CHROMIUM)
     options: Any = parser.parse_args(arguments)
     if not options.addresses.exists():
         print(f"There is no {options.addresses}; start `make demo` in another terminal.")
         return 1
     try:
-        take(Addresses.read(options.addresses), options.picture, chromium=options.chromium)
+        taken = take(Addresses.read(options.addresses), options.folder, chromium=options.chromium)
     except RuntimeError as error:
         print(error)
         return 1
-    print(f"{options.picture}: {options.picture.stat().st_size // 1024} KiB")
+    for picture in taken:
+        print(f"{picture}: {picture.stat().st_size // 1024} KiB")
     return 0
 
 

@@ -314,7 +314,7 @@ def test_an_undo_is_rehearsed_its_plan_is_shown_and_it_is_taken_back_in_the_user
     row = story.event(undone)
     assert (row["requested_by"], row["request_reason"]) == (OPERATOR, "wrong person")
     told = seen(page, "/transfer", mid=mid)
-    assert "an undo is completed" in told
+    assert "already taken back" in told
     assert "What followed" in told
 
 

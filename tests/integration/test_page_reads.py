@@ -86,7 +86,7 @@ def filled(world_of_many: World) -> Filled:
         ),
     ):
         statement = session.prepare(f"INSERT INTO {keyspace}.{cql}")
-        execute_concurrent_with_args(session, statement, rows, concurrency=48)
+        execute_concurrent_with_args(session, statement, rows, concurrency=24)
     return Filled(Reads(parts.cql, keyspace, retention_days=400), now, mids, of_busy, rare)
 
 
