@@ -241,9 +241,7 @@ def test_a_rejected_message_is_listed_with_its_reason_and_not_with_what_it_carri
     assert "private" not in told
 
 
-def test_a_task_instance_of_ours_has_a_link_to_its_transfers_and_others_have_none(
-    airflow: Airflow, story: Story
-):
+def test_a_task_instance_has_a_link_to_the_transfers_of_its_run(airflow: Airflow, story: Story):
     *_, run_id = a_transfer(airflow, story, 1)
     url = airflow._url(run_id)
     for task, index in (("settle", -1), ("transfer.update_course_batches", 0)):
