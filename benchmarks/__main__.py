@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich.console import Console
 
-from benchmarks import FOLDER, idle, machine, report
+from benchmarks import FOLDER, idle, machine, reconcile, report
 from benchmarks.workloads import WORKLOADS, Measured, opened
 from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack
@@ -28,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, print, write; the exit code is 0 also with misses: they are a result."""
     options = _options(arguments)
     terminal = report.console()
+    if options.reconcile:
+        return _reconcile(options, terminal)
     chosen = [
         w for w in WORKLOADS if (w.name in options.only if options.only else options.large or not w.large)
     ]
@@ -79,6 +82,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if complete else 1
 
 
+def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
+    """The reconciliation, on stores of its own, without Airflow."""
+    directory = TEST_STACKS / f"bench-{os.getpid()}"
+    file = options.output or RESULTS / f"reconcile-{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
+    circumstances = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"), "load_1m_before": round(os.getloadavg()[0], 2)
+    }  # fmt: skip
+    with Stack(directory, airflow=False, settings={"env": "dev"}) as stack:
+        told = reconcile.measure(stack, options.reconcile, terminal.print)
+    shutil.rmtree(directory, ignore_errors=True)
+    terminal.print(reconcile.summary(told))
+    circumstances["load_1m_after"] = round(os.getloadavg()[0], 2)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = {"machine": machine.describe(), "circumstances": circumstances, "reconcile": told}
+    file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    terminal.print(f"written to {_short(file)}")
+    return 0
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     names = [w.name for w in WORKLOADS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -90,6 +112,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="NAME=JSON", help="a setting of the job"
+    )
+    parser.add_argument(
+        "--reconcile", type=int, default=0, metavar="ROWS", help="only the reconciliation, of that many rows"
     )
     parser.add_argument("--output", type=Path, help="file of the results")
     return parser.parse_args(arguments)

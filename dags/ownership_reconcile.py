@@ -26,8 +26,8 @@ counted as `in_flight`, and are not repaired.
 is red when more than `reconcile.alert.differences` batches are left.
 
 **Red run?** *verdict red* says what is left: look at the samples in the log of `report`, then run it again with
-`repair`. *reconcile_range* or *orphans up for retry*: Cassandra or Elasticsearch is out of reach; their log says
-which. *plan_ranges red*: a setting, a connection or the conf. A task that is tried again, or a run that is cleared,
+`repair`. *reconcile_range* or *unproven up for retry*: Cassandra or Elasticsearch is out of reach; their log
+says which. *plan_ranges red*: a setting, a connection or the conf. A task that is tried again, or a run that is cleared,
 goes on with the parts that are not done; a whole new look is a new run. Details: `docs/operations.md`.
 """
 
@@ -36,7 +36,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task, task_group
+from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
 from ownership.flow import OPEN, TELL
 from ownership.retries import RETRIES, TransferRetries
@@ -77,29 +77,17 @@ with DAG(
 
     @task(retries=2, retry_policy=TransferRetries())
     def plan_ranges() -> list[dict[str, Any]]:
-        """Ranges of the ring and shards of the index, dealt out to slices."""
+        """Ranges of the token ring, dealt out to slices."""
         from ownership.reconcile import tasks
 
         return tasks.plan()
 
     @task(**LOOK)
     def reconcile_range(share: dict[str, Any]) -> dict[str, int]:
-        """Rows against documents, and the repair."""
+        """The ranges of one slice: rows against documents, documents against rows, and the repair."""
         from ownership.reconcile import tasks
 
-        return tasks.rows(share)
-
-    @task(**LOOK)
-    def orphans(share: dict[str, Any], rows: dict[str, int]) -> dict[str, int]:  # noqa: ARG001  # after them
-        """Documents against rows."""
-        from ownership.reconcile import tasks
-
-        return tasks.documents(share)
-
-    @task_group
-    def looks(share: dict[str, Any]) -> Any:
-        """One slice: its ranges, then its shards of the index."""
-        return orphans(share=share, rows=reconcile_range(share=share))
+        return tasks.ranges(share)
 
     @task(**RETRIED, execution_timeout=timedelta(hours=6))
     def unproven() -> dict[str, int]:
@@ -131,6 +119,6 @@ with DAG(
         tasks.verdict(told)
 
     planned, told = plan_ranges(), report()
-    looks.expand(share=planned) >> told
+    reconcile_range.expand(share=planned) >> told
     planned >> unproven() >> told
     verdict(told)

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(*sources: Iterator[T]) -> Iterator[T]:
+    """All items of some sources as they come; while its caller works on one, the next of each is fetched."""
+    with pooled(len(sources)) as pool:
+        coming = {pool.submit(next, source, None): source for source in sources}
+        while coming:
+            for done in wait(coming, return_when=FIRST_COMPLETED).done:
+                source, item = coming.pop(done), done.result()
+                if item is not None:
+                    coming[pool.submit(next, source, None)] = source
+                    yield item
 
 
 @contextmanager

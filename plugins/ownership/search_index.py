@@ -28,13 +28,16 @@ from ownership.chunks import chunks
 from ownership.errors import SettingsError, Unavailable
 from ownership.events import folded
 from ownership.plan import LIVE_STATUSES, BatchId
+from ownership.pools import ahead
 
 log = structlog.get_logger(__name__)
 
 PART = "Elasticsearch"
 DOCS_PER_CALL = 1000
-DOCS_PER_GLANCE = 5000
-"""Below the 10,000 hits that an index shows at once unless it is told otherwise."""
+DOCS_PER_PAGE = 5000
+"""Of a walk through the whole index: below the 10,000 hits that it shows at once unless it is told otherwise."""
+WALKS_AT_ONCE = 2
+"""Parts of one point in time: the index reads one while the other's page is taken apart."""
 USERS_PER_SEARCH = 500
 TRIES = 4
 """Tries of what an overloaded index pushes back; waits of 0.5, 1, 2 s (± half) between them."""
@@ -82,8 +85,20 @@ class Document(NamedTuple):
         return self.created_by, self.mentors
 
 
-Glance = tuple[Any, Any, tuple[Any, ...]]
-"""Course, creator and mentors of a document, as they stand there."""
+class _PointInTime(NamedTuple):
+    """What names it, and how long it is kept after each page."""
+
+    id: str
+    keep_alive: str
+
+
+class Seen(NamedTuple):
+    """A document as a search shows it in passing: its id, and what stands in it, whatever that is."""
+
+    batch_id: str
+    course_id: Any
+    created_by: Any
+    mentors: Any
 
 
 class SearchIndex:
@@ -138,36 +153,6 @@ class SearchIndex:
                     if doc.get("found"):
                         document = _document(doc)
                         found[document.batch_id] = document
-        return found
-
-    def glance(self, batch_ids: Collection[str]) -> dict[str, Glance]:
-        """The documents that a search shows, by batch id, as of the last refresh: a third of the work of `get`.
-
-        :raises Unavailable: also on a partial answer.
-        """
-        found: dict[str, Glance] = {}
-        for some in chunks(list(batch_ids), DOCS_PER_GLANCE):
-            answer = _call(
-                lambda some=some: self._es.search(  # type: ignore[misc]
-                    index=self._index,
-                    query={"ids": {"values": list(some)}},
-                    size=len(some),
-                    source_includes=["courseId", "createdBy", "mentors"],
-                    sort=["_doc"],
-                    track_total_hits=False,
-                    allow_partial_search_results=False,
-                )
-            )
-            with _in_contract("search"):
-                _whole(answer)
-                for hit in answer["hits"]["hits"]:
-                    source = hit.get("_source") or {}
-                    mentors = source.get("mentors") or ()
-                    found[_text(hit["_id"])] = (
-                        source.get("courseId"),
-                        source.get("createdBy"),
-                        tuple(mentors) if isinstance(mentors, list) else (mentors,) if mentors else (),
-                    )
         return found
 
     def write(
@@ -284,67 +269,84 @@ class SearchIndex:
         if total <= DOCS_PER_CALL:
             yield from shown
             return
-        for page in self._walk(query, fields):
-            yield from page
+        with self._point_in_time("2m") as pit:
+            for hits in self._pages(pit, query, fields, DOCS_PER_CALL):
+                with _in_contract("search"):
+                    found = [_hit(hit) for hit in hits]
+                yield from found
 
-    def shards(self) -> int:
-        """Number of shards: as many parts has a look at every document."""
-        answer = _call(lambda: self._es.search_shards(index=self._index))
-        with _in_contract("shards"):
-            return 1 + max(_number(copy["shard"]) for copies in answer["shards"] for copy in copies)
+    def count(self) -> int:
+        """Number of documents, as a search shows them."""
+        answer = _call(lambda: self._es.count(index=self._index))
+        with _in_contract("count"):
+            return _number(answer["count"])
 
-    def documents(self, shard: int) -> Iterator[list[BatchId]]:
-        """Every document of a shard, whatever it says, in pages. A document stays in its shard.
+    def documents(self) -> Iterator[list[Seen]]:
+        """Every document as it is at one point in time, in pages, in the index's own order.
 
-        One that names no course has an empty one.
+        That order is what makes it quick: a document that is asked for by its id costs three times as much.
 
         :raises Unavailable: also on a partial answer.
         """
-        for page in self._walk({"match_all": {}}, ["courseId"], f"_shards:{shard}"):
-            yield [batch for _, batch in page]
-
-    def _walk(
-        self, query: dict[str, Any], fields: list[str], preference: str | None = None
-    ) -> Iterator[list[Owners]]:
-        """All hits as they are at one point in time, in pages; `preference` may name the shards."""
-        with _in_contract("point in time"):
-            opened = _call(
-                lambda: self._es.open_point_in_time(index=self._index, keep_alive="2m", preference=preference)
+        with self._point_in_time("5m") as pit:
+            walks = (
+                self._pages(pit, {"match_all": {}}, ["courseId", "createdBy", "mentors"], DOCS_PER_PAGE, n)
+                for n in range(WALKS_AT_ONCE)
             )
+            for hits in ahead(*walks):
+                with _in_contract("search"):
+                    page = [_seen(hit) for hit in hits]
+                yield page
+
+    @contextmanager
+    def _point_in_time(self, keep_alive: str) -> Iterator[_PointInTime]:
+        """The index as it is now; it is kept for `keep_alive` after each page."""
+        with _in_contract("point in time"):
+            opened = _call(lambda: self._es.open_point_in_time(index=self._index, keep_alive=keep_alive))
             pit = _text(opened["id"])
         try:
-            after: list[Any] | None = None
-            seen = total = 0
-            while True:
-                page = _call(
-                    lambda pit=pit, after=after: self._es.search(  # type: ignore[misc]
-                        pit={"id": pit, "keep_alive": "2m"},
-                        query=query,
-                        size=DOCS_PER_CALL,
-                        source_includes=fields,
-                        sort=[{"_shard_doc": "asc"}],
-                        search_after=after,
-                        track_total_hits=after is None,
-                        allow_partial_search_results=False,
-                    )
-                )
-                with _in_contract("search"):
-                    shown = _shown(page)
-                    seen += len(shown)
-                    if after is None:
-                        total = _number(page["hits"]["total"]["value"])
-                    last = len(shown) < DOCS_PER_CALL
-                    # Neither an end too early nor a page that comes again and again is believed.
-                    if seen > total or (last and seen != total):
-                        raise Unavailable(PART, f"counts {total} batches but shows {seen}")
-                    if not last:
-                        pit, after = page.get("pit_id", pit), page["hits"]["hits"][-1]["sort"]
-                yield shown
-                if last:
-                    return
+            yield _PointInTime(pit, keep_alive)
         finally:
             with suppress(ApiError, TransportError):  # it ends by itself after its keep-alive
                 self._es.close_point_in_time(id=pit)
+
+    def _pages(
+        self, pit: _PointInTime, query: dict[str, Any], fields: list[str], size: int, part: int | None = None
+    ) -> Iterator[list[Any]]:
+        """All hits, or those of one of `WALKS_AT_ONCE` parts, in pages of `size`."""
+        cut = None if part is None else {"id": part, "max": WALKS_AT_ONCE}
+        name = pit.id
+        after: list[Any] | None = None
+        seen = total = 0
+        while True:
+            page = _call(
+                lambda name=name, after=after: self._es.search(  # type: ignore[misc]
+                    pit={"id": name, "keep_alive": pit.keep_alive},
+                    query=query,
+                    size=size,
+                    source_includes=fields,
+                    sort=[{"_shard_doc": "asc"}],
+                    search_after=after,
+                    track_total_hits=after is None,
+                    allow_partial_search_results=False,
+                    slice=cut,
+                )
+            )
+            with _in_contract("search"):
+                _whole(page)
+                shown = list(page["hits"]["hits"])
+                seen += len(shown)
+                if after is None:
+                    total = _number(page["hits"]["total"]["value"])
+                last = len(shown) < size
+                # Neither an end too early nor a page that comes again and again is believed.
+                if seen > total or (last and seen != total):
+                    raise Unavailable(PART, f"counts {total} batches but shows {seen}")
+                if not last:
+                    name, after = page.get("pit_id", name), shown[-1]["sort"]
+            yield shown
+            if last:
+                return
 
 
 def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -481,6 +483,11 @@ def _hit(hit: Mapping[str, Any]) -> Owners:
     source = hit.get("_source") or {}
     course = source.get("courseId")
     return owners(source), BatchId(course if stored(course) else "", _text(hit["_id"]))
+
+
+def _seen(hit: Mapping[str, Any]) -> Seen:
+    source = hit.get("_source") or {}
+    return Seen(_text(hit["_id"]), source.get("courseId"), source.get("createdBy"), source.get("mentors"))
 
 
 def _plain(value: Any) -> Any:

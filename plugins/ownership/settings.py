@@ -199,6 +199,13 @@ class Settings(BaseModel):
         alias="reconcile.ranges",
         description="Ranges of the token ring; a reconciliation goes on at the first that is not done.",
     )
+    reconcile_slices: int = Field(
+        2,
+        ge=1,
+        le=64,
+        alias="reconcile.slices",
+        description="Mapped instances of a reconciliation; each reads the whole index once.",
+    )
     reconcile_days: int = Field(
         8,
         ge=0,

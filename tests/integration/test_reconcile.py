@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,18 +16,19 @@ from transfer_world import World, opened_world
 
 from local.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
 from local.world import Batch
+from ownership import search_index
 from ownership.changes import IN_DOUBT, LATE
-from ownership.conf import ConfError
+from ownership.course_batches import RawRow
 from ownership.errors import Unavailable
 from ownership.parts import Parts, now_ms
-from ownership.plan import BatchId, Row
+from ownership.plan import BatchId
 from ownership.reconcile import run as reconciling
 from ownership.reconcile import scan
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.report import Report
 from ownership.reconcile.run import Order, Share
 from ownership.reconcile.store import last_reports
-from ownership.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, token_range
+from ownership.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, range_of, token, token_range
 from ownership.search_index import SearchIndex
 
 RANGES = 8
@@ -34,7 +36,7 @@ RANGES = 8
 
 @pytest.fixture(scope="module")
 def module_world(stack: Any) -> Iterator[World]:
-    with opened_world(stack.addresses) as world:
+    with opened_world(stack.addresses, **{"reconcile.slices": 1}) as world:
         yield world
 
 
@@ -44,9 +46,8 @@ def world(module_world: World) -> Iterator[World]:
     w = module_world
     w.made, w.hidden = [], set()
     w.platform.session.execute(f"TRUNCATE {KEYSPACE}.{TABLE}", timeout=60)
-    w.platform.search.delete_by_query(
-        index=BATCH_INDEX, query={"match_all": {}}, refresh=True, conflicts="proceed"
-    )
+    w.platform.refresh()  # or a document that was just written would be left, as a conflict
+    w.platform.search.delete_by_query(index=BATCH_INDEX, query={"match_all": {}}, refresh=True)
     yield w
     assert w.job.open_mids() == []
 
@@ -72,8 +73,7 @@ def reconcile(job: Job, *, run_id: str = "", **conf: Any) -> Report:
     """A whole run."""
     run_id, shares = planned(job, run_id=run_id, **conf)
     for share in shares:
-        reconciling.look_at_rows(job.parts, share, patience_s=0)
-        reconciling.look_at_documents(job.parts, share, patience_s=0)
+        reconciling.look_at_ranges(job.parts, share, patience_s=0)
     reconciling.look_at_ledger(job.parts, run_id, Order.of(conf))
     return reported(job, run_id, **conf)
 
@@ -174,15 +174,14 @@ def test_a_row_that_is_edited_between_the_two_looks_is_no_difference(
 ) -> None:
     batch = world.batch(created_by="a")
     world.edit(batch, createdby="b")
-    first = scan.Scan._rows_unlike
+    first = scan.Scan._unlike
 
-    def then_the_lms_writes_the_document(self: scan.Scan, rows: list[Row]) -> list[BatchId]:
-        found = first(self, rows)
-        if found:
-            world.platform.put_document(batch.batch_id, createdBy="b")
+    def then_the_lms_writes_the_document(row: RawRow, documents: Any) -> bool:
+        found = first(row, documents)
+        world.platform.put_document(batch.batch_id, createdBy="b")
         return found
 
-    monkeypatch.setattr(scan.Scan, "_rows_unlike", then_the_lms_writes_the_document)
+    monkeypatch.setattr(scan.Scan, "_unlike", staticmethod(then_the_lms_writes_the_document))
     assert reconcile(job, repair=True).different == 0
 
 
@@ -322,27 +321,26 @@ def test_a_run_that_crashed_goes_on_with_the_ranges_that_are_not_done(
 ) -> None:
     batches = world.batches(60, created_by="a")
     world.platform.put_document(batches[0].batch_id, createdBy="z")
-    whole = type(job.parts.rows).pages
+    whole = scan.Scan.compare
     read: list[int] = []
 
-    def until_the_fourth(self: Any, tokens: TokenRange, *, rows: int) -> Any:
+    def until_the_fourth(self: scan.Scan, tokens: TokenRange, documents: Any) -> Any:
         if len(read) == 3:
             raise Unavailable("Cassandra", "gone")
-        read.append(tokens.number)
-        return whole(self, tokens, rows=rows)
+        return the_rest(self, tokens, documents)
 
-    monkeypatch.setattr(type(job.parts.rows), "pages", until_the_fourth)
+    def the_rest(self: scan.Scan, tokens: TokenRange, documents: Any) -> Any:
+        read.append(tokens.number)
+        return whole(self, tokens, documents)
+
+    monkeypatch.setattr(scan.Scan, "compare", until_the_fourth)
     run_id, (share,) = planned(job)
     with pytest.raises(Unavailable):
-        reconciling.look_at_rows(job.parts, share, patience_s=0)
+        reconciling.look_at_ranges(job.parts, share, patience_s=0)
     unfinished = reported(job, run_id)
     assert (unfinished.done, unfinished.complete) == (3, False)
 
-    def the_rest(self: Any, tokens: TokenRange, *, rows: int) -> Any:
-        read.append(tokens.number)
-        return whole(self, tokens, rows=rows)
-
-    monkeypatch.setattr(type(job.parts.rows), "pages", the_rest)
+    monkeypatch.setattr(scan.Scan, "compare", the_rest)
     told = reconcile(job, run_id=run_id)
     assert read == list(range(RANGES))
     assert (told.rows, told.documents, told.different, told.complete) == (60, 60, 1, True)
@@ -371,25 +369,28 @@ def test_rows_and_documents_are_paid_for_by_time(
     slept: list[float] = []
     pace = Pace(100, clock=lambda: 0.0, sleep=slept.append)
     looking = scan.Scan(job.parts, pace)
-    looking.rows(token_range(0, 1))
-    assert slept == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    looking.documents(0)
-    assert len(slept) == 5
+    with looking.read_index(1, [0]) as index:
+        documents = index.take(0)
+    assert slept == []
+    looking.compare(token_range(0, 1), documents)
+    assert slept[0] == pytest.approx(0.5)  # for the documents
+    assert all(0 < later - earlier < 0.101 for earlier, later in pairwise(slept))
+    assert slept[-1] < 1
+    assert len(slept) >= 5
 
 
 def test_the_limit_is_shared_by_the_slices(world: World, job: Job) -> None:
-    parts = replace(job.parts, settings=job.settings.model_copy(update={"parallelism": 3}))
-    shares = reconciling.plan(parts, f"r-{uuid.uuid4().hex}", Order.of({"ranges": 8, "rows_per_second": 90}))
-    assert [s.per_second for s in shares] == [30.0] * 3
+    parts = replace(job.parts, settings=job.settings.model_copy(update={"reconcile_slices": 3}))
+    shares = reconciling.plan(parts, f"r-{uuid.uuid4().hex}", Order.of({"ranges": 8, "rows_per_second": 300}))
+    assert [s.per_second for s in shares] == [100.0] * 3
     assert sorted(n for s in shares for n in s.ranges) == list(range(8))
-    assert [s.shards for s in shares] == [(0,), (), ()]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_a_page_of_any_size_shows_every_row_once(world: World, job: Job, size: int) -> None:
     made = {BatchId(b.course_id, b.batch_id) for b in world.batches(9, created_by="a")}
     pages = [list(job.parts.rows.pages(token_range(n, 3), rows=size)) for n in range(3)]
-    rows = [r.id for some in pages for page in some for r in page]
+    rows = [BatchId(r.courseid, r.batchid) for some in pages for page in some for r in page]
     assert len(rows) == len(made) == len(set(rows))
     assert set(rows) == made
     assert all(0 < len(page) <= size for some in pages for page in some)
@@ -412,25 +413,42 @@ def test_ranges_end_exactly_at_a_token(world: World, job: Job) -> None:
     assert shows(MIN_TOKEN, MAX_TOKEN, 0)
 
 
-def test_the_shards_of_the_index_hold_every_document_once(world: World, job: Job) -> None:
+def test_a_walk_through_an_index_of_several_shards_shows_every_document_once_page_by_page(
+    world: World, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, name = world.platform.search, f"shards-{uuid.uuid4().hex[:8]}"
     create_batch_index(client, name, shards=3)
-    made = {f"b{n}" for n in range(40)}
+    made = [f"b{n}" for n in range(40)]
+    monkeypatch.setattr(search_index, "DOCS_PER_PAGE", 7)
     try:
         for batch in made:
             client.index(index=name, id=batch, document={"batchId": batch, "courseId": "c"})
         client.indices.refresh(index=name)
-        index = SearchIndex(client, name)
-        assert index.shards() == 3
-        found = [[i.batch_id for page in index.documents(n) for i in page] for n in range(3)]
-        assert all(found)
-        assert sorted(i for some in found for i in some) == sorted(made)
-        parts = replace(job.parts, index=index)
-        _, (share,) = planned(job)
-        with pytest.raises(ConfError, match="has 3 shards by now"):
-            reconciling.look_at_documents(parts, share)
+        pages = list(SearchIndex(client, name).documents())
     finally:
         client.indices.delete(index=name)
+    assert max(len(p) for p in pages) == 7
+    assert len(pages) >= 6
+    assert sorted(d.batch_id for p in pages for d in p) == sorted(made)
+
+
+def test_the_job_finds_a_course_in_the_range_where_cassandra_has_it(world: World, job: Job) -> None:
+    batches = [Batch(course, "b", created_by="a") for course in ("do_1", "é☃", "x" * 300, "a\nb")]
+    world.platform.add_batches(batches, documents=False)
+    for row in job.parts.cql.select(f"SELECT courseid, token(courseid) AS t FROM {KEYSPACE}.{TABLE}"):
+        assert token(row.courseid) == row.t
+        of = 1000
+        (found,) = [n for n in range(of) if token_range(n, of).holds(row.t)]
+        assert range_of(row.courseid, of) == found
+
+
+def test_a_large_index_is_cut_into_more_ranges(
+    world: World, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "DOCUMENTS_A_RANGE", 4)
+    world.batches(41, created_by="a")
+    told = reconcile(job, ranges=2)
+    assert (told.parts, told.rows, told.documents, told.left) == (11 + 1, 41, 41, 0)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from ownership.pools import pooled
+from ownership.pools import ahead, pooled
 
 
 def test_everything_is_done_at_the_end() -> None:
@@ -36,3 +37,28 @@ def test_an_exception_waits_for_nothing_and_lets_nothing_more_begin() -> None:
     for f in futures[:2]:
         f.result(timeout=20)
     assert sorted(done) == [0, 1]
+
+
+def test_the_next_item_is_fetched_while_one_is_worked_on() -> None:
+    fetched = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        fetched.set()
+        yield 2
+
+    coming = ahead(items())
+    assert next(coming) == 1
+    assert fetched.wait(10)
+    assert list(coming) == [2]
+
+
+def test_what_fails_ahead_fails_where_it_is_wanted() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    coming = ahead(items())
+    assert next(coming) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(coming)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownership.batches import stored
 from ownership.events import OrderKey, Transfer
 from ownership.ledger import EventRow
 from ownership.options import Options
@@ -16,12 +17,14 @@ from ownership.reconcile.compare import (
     MISSING,
     STALE_MENTORS,
     STALE_OWNER,
-    alike,
     concerned,
     differences,
     found_by,
+    mark,
 )
-from ownership.search_index import Document
+from ownership.reconcile.spill import Spill
+from ownership.ring import range_of
+from ownership.search_index import Document, Seen
 
 users = st.one_of(st.none(), st.sampled_from(["a", "A", "b", "İ"]))
 mentors = st.lists(st.sampled_from(["a", "A", "b", "m"]), max_size=3).map(tuple)
@@ -53,12 +56,39 @@ def test_owners_are_compared_letter_by_letter_and_each_field_by_itself(
     assert MISSING not in found
 
 
-@given(users, mentors, users, mentors, st.sampled_from(["c", "d", None]))
-def test_what_looks_alike_in_passing_has_no_difference(
-    creator: str | None, listed: tuple[str, ...], seen: str | None, shown: tuple[str, ...], course: str | None
+@given(users, mentors, users, mentors)
+def test_owners_have_the_same_mark_only_if_they_are_the_same(
+    creator: str | None, listed: tuple[str, ...], seen: str | None, shown: tuple[str, ...]
 ) -> None:
-    if alike(row(creator, listed), (course, seen, shown)):
-        assert differences(row(creator, listed), document(seen, shown, course)) == ()
+    same = (creator, listed) == (seen, shown)
+    assert (mark(creator, listed) == mark(seen, list(shown))) == same
+
+
+def test_no_mentors_have_one_mark_however_they_are_written() -> None:
+    assert len({mark("a", none) for none in (None, [], (), "")}) == 1
+    assert mark("a", "m") == mark("a", ["m"])
+    assert mark({"a": 1}, None) == mark("a", [{}]) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=5), st.one_of(st.text(max_size=5), st.integers(), st.none())), max_size=60
+    )
+)
+def test_a_spill_gives_back_what_was_put_there_once_whatever_it_is(made: list[tuple[str, Any]]) -> None:
+    documents = [Seen(f"{n} {batch}", course, "a", None) for n, (batch, course) in enumerate(made)]
+    with pytest.MonkeyPatch.context() as patch, Spill(4, [0, 1, 2, 3]) as spill, Spill(4, [2]) as one:
+        patch.setattr("ownership.reconcile.spill.IN_MEMORY", 7)
+        for n in range(0, len(documents), 5):
+            spill.add(documents[n : n + 5])
+            one.add(documents[n : n + 5])
+        parts = [spill.take(n) for n in range(4)]
+        assert one.take(2) == parts[2]
+        assert one.take(1) == {}
+        assert not any(spill.take(n) for n in range(4))
+    found = {batch: course for part in parts for batch, (course, _) in part.items()}
+    assert found == {d.batch_id: d.course_id if stored(d.course_id) else "" for d in documents}
+    assert all(range_of(course, 4) == n for n, part in enumerate(parts) for course, _ in part.values())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from ownership.events import folded
 from ownership.ledger import EventRow
 from ownership.plan import CREATED as CREATES
 from ownership.plan import MENTORED, Row
-from ownership.search_index import Document, Glance
+from ownership.search_index import Document
 
 STALE_OWNER: Final = "stale_owner"
 STALE_MENTORS: Final = "stale_mentors"
@@ -48,9 +48,16 @@ def anothers(row: Row, document: Document) -> bool:
     return document.course_id is not None and document.course_id != row.id.course_id
 
 
-def alike(row: Row, seen: Glance | None) -> bool:
-    """True if a document that was seen in passing is as the row wants it; else both are read again."""
-    return seen == (row.id.course_id, row.created_by, row.mentors)
+def mark(created_by: object, mentors: object) -> int:
+    """A number for owners: equal ones have the same, others another. It holds within one process.
+
+    Null, absent and empty mentors are the same, as in a row; a single one may stand without a list.
+    """
+    listed = () if not mentors else mentors if isinstance(mentors, list | tuple) else (mentors,)
+    try:
+        return hash((created_by, *listed))
+    except TypeError:  # an object stands where a name should
+        return 0
 
 
 def found_by(event: EventRow, row: Row, document: Document | None) -> bool:

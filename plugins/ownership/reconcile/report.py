@@ -75,7 +75,7 @@ class Report(_Contract):
     ended_ms: int
     repair: bool
     parts: int
-    """Parts that there are: ranges of the ring, shards of the index, and the look at the ledger."""
+    """Parts that there are: ranges of the ring, and the look at the ledger."""
     done: int
     """Parts that ended."""
     rows: int = 0

@@ -1,6 +1,6 @@
-"""The two looks: every row of a range of the ring against the index, every document of a shard of it against the rows.
+"""Every row of a range of the ring against its document, and every document that belongs there against its row.
 
-A first look is quick and believes nothing: rows page by page, their documents as a search shows them. What does not
+A first look is quick and believes nothing: the index as it was read before, the rows page by page. What does not
 look alike is read again a moment later, the document first and then the row, as everywhere in the job: transfers
 and the LMS write meanwhile. Only what differs then, and no transfer under way explains, is a difference.
 """
@@ -8,39 +8,37 @@ and the LMS write meanwhile. Only what differs then, and no transfer under way e
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ownership.batches import stored
 from ownership.chunks import chunks
+from ownership.course_batches import RawRow
 from ownership.events import folded
 from ownership.ledger import EventRow
 from ownership.parts import Parts
-from ownership.plan import BatchId, Row
-from ownership.pools import pooled
+from ownership.plan import LIVE_STATUSES, BatchId, Row
+from ownership.pools import ahead
 from ownership.reconcile.compare import (
     MISSING,
     ORPHAN,
     UNMOVED,
-    alike,
     anothers,
     concerned,
     differences,
     found_by,
+    mark,
 )
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.proofs import Gave
 from ownership.reconcile.report import DIFFERENT, DOCUMENTS, IN_FLIGHT, LEFT, REPAIRED, ROWS, Tally, sample
+from ownership.reconcile.spill import Spill
 from ownership.ring import TokenRange
 from ownership.search_index import Document
 from ownership.stages.second_proof import follow_rows
 
-ROWS_A_PAGE = 2000
-WAVES_AT_ONCE = 3
-"""Pages whose documents are read at once, while the next page is."""
+ROWS_A_PAGE = 5000
 MOST_SUSPECTS = 2000
 """Batches that wait for their second look at most."""
 PATIENCE_S = 1.0
@@ -60,57 +58,57 @@ class Scan:
     patience_s: float = PATIENCE_S
     sleep: Callable[[float], object] = time.sleep
 
-    def rows(self, tokens: TokenRange) -> Tally:
-        """Every row of a range against its document."""
-        tally, waiting = Tally(), _Waiting()
-        with pooled(WAVES_AT_ONCE) as pool:
-            looks: deque[Future[list[BatchId]]] = deque()
-            for page in self.parts.rows.pages(tokens, rows=ROWS_A_PAGE):
+    def read_index(self, of: int, wanted: Collection[int]) -> Spill:
+        """The documents of the `wanted` ranges, of `of`, as they are now. The caller closes it."""
+        spill = Spill(of, wanted)
+        try:
+            for page in self.parts.index.documents():
                 self.pace.take(len(page))
-                tally.counts[ROWS] += len(page)
-                looks.append(pool.submit(self._rows_unlike, page))
-                if len(looks) > WAVES_AT_ONCE:
-                    waiting.add(looks.popleft().result())
-                if len(waiting.ids) >= MOST_SUSPECTS:
-                    self._settle(waiting, tally, self._rows_again)
-            for look in looks:
-                waiting.add(look.result())
-        self._settle(waiting, tally, self._rows_again)
-        return tally
+                spill.add(page)
+        except BaseException:
+            spill.close()
+            raise
+        return spill
 
-    def documents(self, shard: int) -> Tally:
-        """Every document of a shard of the index against its row."""
-        tally, waiting = Tally(), _Waiting()
-        with pooled(WAVES_AT_ONCE) as pool:
-            looks: deque[Future[list[BatchId]]] = deque()
-            for page in self.parts.index.documents(shard):
-                self.pace.take(len(page))
-                tally.counts[DOCUMENTS] += len(page)
-                looks.append(pool.submit(self._without_row, page))
-                if len(looks) > WAVES_AT_ONCE:
-                    waiting.add(looks.popleft().result())
-                if len(waiting.ids) >= MOST_SUSPECTS:
-                    self._settle(waiting, tally, self._documents_again)
-            for look in looks:
-                waiting.add(look.result())
+    def compare(self, tokens: TokenRange, documents: dict[str, tuple[str, int]]) -> Tally:
+        """Compare the rows of a range with the `documents` that belong there, which are used up."""
+        tally = Tally()
+        tally.counts[DOCUMENTS] = len(documents)
+        waiting = _Waiting()
+        halves = (self.parts.rows.pages(half, rows=ROWS_A_PAGE) for half in tokens.halves)
+        for page in ahead(*halves):
+            self.pace.take(len(page))
+            tally.counts[ROWS] += len(page)
+            waiting.add(
+                [
+                    BatchId(row.courseid, row.batchid)
+                    for row in page
+                    if self._unlike(row, documents) or self._gave(row.createdby, row.status)
+                ]
+            )
+            if len(waiting.ids) >= MOST_SUSPECTS:
+                self._settle(waiting, tally, self._rows_again)
+        self._settle(waiting, tally, self._rows_again)
+        waiting.add([BatchId(course, batch) for batch, (course, _) in documents.items()])
         self._settle(waiting, tally, self._documents_again)
         return tally
 
     # --- first looks
 
-    def _rows_unlike(self, rows: Sequence[Row]) -> list[BatchId]:
-        seen = self.parts.index.glance([r.id.batch_id for r in rows])
-        return [r.id for r in rows if not alike(r, seen.get(r.id.batch_id)) or self._gave(r)]
+    @staticmethod
+    def _unlike(row: RawRow, documents: dict[str, tuple[str, int]]) -> bool:
+        """True if the row has no document, or one that does not look like it; the document is used up."""
+        seen = documents.get(row.batchid)
+        if seen is None or seen[0] != row.courseid:
+            return True
+        del documents[row.batchid]
+        return seen[1] != mark(row.createdby, row.mentors)
 
-    def _gave(self, row: Row) -> Gave | None:
-        """The transfer that should have moved the row, by who created it and by nothing else."""
-        if not self.gave or not row.live or row.created_by is None:
+    def _gave(self, creator: str | None, status: int | None) -> Gave | None:
+        """The transfer that should have moved a row, by who created it and by nothing else."""
+        if not self.gave or creator is None or status not in LIVE_STATUSES:
             return None
-        return self.gave.get(folded(row.created_by))
-
-    def _without_row(self, ids: Sequence[BatchId]) -> list[BatchId]:
-        rows = self.parts.rows.read(ids)
-        return [i for i in ids if i not in rows]
+        return self.gave.get(folded(creator))
 
     # --- second looks
 
@@ -121,7 +119,7 @@ class Scan:
             return
         if (wait := waiting.since + self.patience_s - time.monotonic()) > 0:
             self.sleep(wait)
-        for some in chunks(waiting.ids, 1000):
+        for some in chunks(waiting.ids, MOST_SUSPECTS):
             again(some, tally)
         waiting.ids = []
 
@@ -130,11 +128,14 @@ class Scan:
         open_mids = self._open()
         found = self._read(ids)
         left = [f for f in found if f.kinds]
-        written = self.parts.rows.creators_written_ms([f.row.id for f in found if self._gave(f.row)])
+        written = self.parts.rows.creators_written_ms(
+            [f.row.id for f in found if self._gave(f.row.created_by, f.row.status)]
+        )
         overlooked = {
             f.row.id
             for f in found
-            if (gave := self._gave(f.row)) and written.get(f.row.id, gave.completed_ms) < gave.completed_ms
+            if (gave := self._gave(f.row.created_by, f.row.status))
+            and written.get(f.row.id, gave.completed_ms) < gave.completed_ms
         }
         left += [f for f in found if f.row.id in overlooked and not f.kinds]
         if not left:
@@ -154,7 +155,7 @@ class Scan:
                 note = "repaired" if f.row.id in mended.right else _note(f)
                 tally.found(kind, sample(kind, f.row, f.document, note))
             if f.row.id in overlooked:
-                gave = self._gave(f.row)
+                gave = self._gave(f.row.created_by, f.row.status)
                 note = f"written before {gave.mid} was completed" if gave else ""
                 tally.found(UNMOVED, sample(UNMOVED, f.row, f.document, note))
             if f.row.id in mended.right:

@@ -34,14 +34,9 @@ def plan() -> list[dict[str, Any]]:
     return [s.model_dump(mode="json") for s in shares]
 
 
-def rows(share: Mapping[str, Any]) -> dict[str, int]:
-    """Every row of a share's ranges against its document."""
-    return _look(lambda parts: run.look_at_rows(parts, Share.model_validate(share)))
-
-
-def documents(share: Mapping[str, Any]) -> dict[str, int]:
-    """Every document of a share's shards against its row."""
-    return _look(lambda parts: run.look_at_documents(parts, Share.model_validate(share)))
+def ranges(share: Mapping[str, Any]) -> dict[str, int]:
+    """Every row of a share's ranges against its document, and the other way round."""
+    return _look(lambda parts: run.look_at_ranges(parts, Share.model_validate(share)))
 
 
 def ledger() -> dict[str, int]:

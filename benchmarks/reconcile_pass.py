@@ -1,0 +1,105 @@
+"""One pass of the reconciliation's benchmark, in a process of its own: only so is the peak of its memory its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.policies import RoundRobinPolicy
+
+from benchmarks.reconcile import Side
+from local.schema import KEYSPACE, TABLE, connect_elasticsearch
+from ownership.cql import SOCKET_OPTIONS, Cql
+from ownership.parts import Parts
+from ownership.reconcile.run import Order, look_at_ledger, look_at_ranges, plan, put_together
+from ownership.ring import TokenRange, token_range
+from ownership.service import Endpoint, Service
+from ownership.settings import Settings
+
+RANGES = 64
+PAGE = 5000
+"""The driver's own size of a page, for the bare scan."""
+
+
+@contextmanager
+def _session(address: str) -> Iterator[Any]:
+    host, _, port = address.rpartition(":")
+    profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=30)
+    cluster = Cluster(
+        [host], port=int(port), protocol_version=4,
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile}, sockopts=SOCKET_OPTIONS,
+    )  # fmt: skip
+    try:
+        yield cluster.connect()
+    finally:
+        cluster.shutdown()
+
+
+def _bare(cassandra: str, _: str, *, at_once: bool = False) -> Side:
+    """The same columns of the same ranges, and nothing done with a row."""
+    with _session(cassandra) as session, ThreadPoolExecutor(2) as pool:
+        select = session.prepare(
+            f"SELECT courseid, batchid, createdby, mentors, status FROM {KEYSPACE}.{TABLE} "  # noqa: S608
+            "WHERE token(courseid) >= ? AND token(courseid) <= ?"
+        )
+        select.fetch_size = PAGE
+
+        def count(part: TokenRange) -> int:
+            # All ranges but the first begin behind the end of the one before.
+            return sum(1 for _ in session.execute(select, (part.after + (not part.first), part.upto)))
+
+        begun, cpu, rows = time.monotonic(), time.process_time(), 0
+        for n in range(RANGES):
+            part = token_range(n, RANGES)
+            rows += sum(pool.map(count, part.halves)) if at_once else count(part)
+        return _side(begun, cpu, rows)
+
+
+def _ours(cassandra: str, elasticsearch: str) -> Side:
+    """A run of one slice without a limit, as its task has it: both ways, with what it writes into the ledger."""
+    settings = Settings.model_validate({"reconcile.slices": 1, "reconcile.rows_per_second": 0})
+    nobody = Service("nobody", lambda: Endpoint("http://127.0.0.1:9"))
+    with _session(cassandra) as session, closing(connect_elasticsearch(elasticsearch)) as client:
+        parts = Parts.over(settings, Cql(session), client, lms=nobody, userorg=nobody)
+        run_id, order = f"bench-{uuid4().hex}", Order()
+        (share,) = plan(parts, run_id, order)
+        begun, cpu = time.monotonic(), time.process_time()
+        look_at_ranges(parts, share)
+        side = _side(begun, cpu, 0)
+        look_at_ledger(parts, run_id, order)
+        found = put_together(parts, run_id, order)
+    if found is None or not found[0].complete:
+        raise RuntimeError("the reconciliation did not end")
+    told = found[0]
+    return replace(side, rows=told.rows, documents=told.documents, differences=told.different)
+
+
+def _side(begun: float, cpu: float, rows: int) -> Side:
+    seconds, used = time.monotonic() - begun, time.process_time() - cpu
+    return Side(rows, round(seconds, 3), _peak_mb(), round(used, 2))
+
+
+def _peak_mb() -> float:
+    """Peak memory of this process alone; `getrusage` begins with that of whoever started it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+PASSES = {"bare": _bare, "at_once": partial(_bare, at_once=True), "ours": _ours}
+
+if __name__ == "__main__":
+    which, *addresses = sys.argv[1:]
+    print(json.dumps(asdict(PASSES[which](*addresses))))
