@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
-
 from benchmarks import floors
 from benchmarks.machine import Meter
-from local.airflow import DAG_ID, token
+from local.airflow import DAG_ID, api
 from local.schema import BATCH_INDEX
 from local.stack import Stack
 from local.world import Batch, Platform, User
@@ -94,10 +92,7 @@ class Bench:
         self.platform = platform
         self.floor_folder = floor_folder
         known = stack.addresses
-        bearer = token(known.airflow, known.airflow_user, known.airflow_password)
-        self.http = httpx.Client(
-            base_url=f"{known.airflow}/api/v2", headers={"Authorization": f"Bearer {bearer}"}, timeout=30
-        )
+        self.http = api(known.airflow, known.airflow_password)
 
     def warm_up(self) -> None:
         """Some events and bare writes: first uses, and servers that have just started, are not what is measured."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from chaos.patience import again
-from local.airflow import DAG_ID, token
+from local.airflow import DAG_ID, api
 from local.stack import Stack
 
 ALL_RUNS = f"/dags/{DAG_ID}/dagRuns/~/taskInstances"
@@ -27,8 +27,7 @@ class Person:
     def at(cls, stack: Stack) -> Iterator[Self]:
         """Log in."""
         a = stack.addresses
-        headers = {"Authorization": f"Bearer {token(a.airflow, a.airflow_user, a.airflow_password)}"}
-        with httpx.Client(base_url=f"{a.airflow}/api/v2", headers=headers, timeout=30) as http:
+        with api(a.airflow, a.airflow_password) as http:
             yield cls(http)
 
     def sees_running(self, stage: str) -> bool:

@@ -196,7 +196,7 @@ def store(url: str, password: str, environment: Mapping[str, str]) -> None:
     The stack's own addresses replace what an earlier start stored; a Variable that is there stays.
     Raises httpx.HTTPError.
     """
-    with _api(url, password) as client:
+    with api(url, password) as client:
         for name, value in environment.items():
             if name.startswith(_CONNECTION):
                 wanted = json.loads(value)
@@ -275,7 +275,8 @@ def token(url: str, user: str, password: str) -> str:
     return str(answer.json()["access_token"])
 
 
-def _api(url: str, password: str) -> httpx.Client:
+def api(url: str, password: str) -> httpx.Client:
+    """Airflow's REST API for the administrator, to be closed by the caller. Raises httpx.HTTPError."""
     headers = {"Authorization": f"Bearer {token(url, USER, password)}"}
     return httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=30)
 
@@ -286,7 +287,7 @@ def await_dags(url: str, password: str, dag_ids: Sequence[str] = DAG_IDS, *, tim
     Raises NotReadyError with the import error, when there is one, or after `timeout_s` seconds.
     """
     missing = list(dag_ids)
-    with _api(url, password) as client:
+    with api(url, password) as client:
 
         def active(dag_id: str) -> bool:
             answer = client.get(f"/dags/{dag_id}")

@@ -158,7 +158,7 @@ class OpenList:
         rows = self._cql.select(f"SELECT * FROM {self._table} WHERE queue = ?", (QUEUE,), serial=serial)
         version = next((r.version for r in rows), None) or 0
         # A partition without rows still answers with its static column.
-        return version, [_open_row(r) for r in rows if r.mid is not None]
+        return version, [open_row(r) for r in rows if r.mid is not None]
 
     def add(self, rows: Sequence[OpenRow]) -> None:
         """Put rows into the queue; those that are there already stay as they are.
@@ -285,7 +285,7 @@ class OpenList:
         for some in self._cql.select_each(
             cql, [(QUEUE, list(k)) for k in chunks(list(keys), ROWS_PER_BATCH)]
         ):
-            found |= {row.key: row for row in map(_open_row, some)}
+            found |= {row.key: row for row in map(open_row, some)}
         return found
 
     def _while_mine(self, events: Sequence[Held], cql: str, values: tuple[object, ...]) -> None:
@@ -313,7 +313,8 @@ def _bound(key: OrderKey) -> tuple[object, ...]:
     return (QUEUE, *key)
 
 
-def _open_row(r: Any) -> OpenRow:
+def open_row(r: Any) -> OpenRow:
+    """A row of the table, as it was read."""
     key = OrderKey(r.t, r.kafka_partition, r.kafka_offset, r.mid)
     return OpenRow(
         Transfer(key, r.from_user, r.to_user),

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -19,7 +20,7 @@ from ownership.pools import pooled
 MAX_BYTES = 32 * 1024 * 1024
 """An answer larger than this is refused: 1,000 batches have less than 1 MiB."""
 CALL_SECONDS = 20.0
-"""Bound on the body of an answer, however slowly its bytes drip."""
+"""Bound on a whole call, however slowly the bytes of its answer drip."""
 CONCURRENT = 16
 """Calls under way at once to one service."""
 
@@ -64,6 +65,7 @@ class Service:
         self._tries = tries
         self._opening = threading.Lock()
         self._opened: httpx.Client | None = None
+        self._calls = ThreadPoolExecutor(CONCURRENT)
 
     def _client(self) -> httpx.Client:
         """The client, opened at the first call.
@@ -102,6 +104,8 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # A call that was given up may still run: its thread ends with the client's connections.
+        self._calls.shutdown(wait=False, cancel_futures=True)
         if self._opened is not None:
             self._opened.close()
 
@@ -120,16 +124,15 @@ class Service:
         raise AssertionError("unreachable: stamina returns or raises")
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
-        deadline = time.monotonic() + CALL_SECONDS
+        # The client's own time-outs are for the next bytes, also while an answer's headers come.
+        exchange = self._calls.submit(self._exchange, method, path, body)
         try:
-            with self._client().stream(method, path, json=body) as response:
-                content = bytearray()
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    if len(content) > MAX_BYTES:
-                        raise Unavailable(self.name, f"answers with more than {MAX_BYTES} bytes")
-                    if time.monotonic() > deadline:
-                        raise Unavailable(self.name, f"did not finish its answer within {CALL_SECONDS:.0f} s")
+            status, content = exchange.result(timeout=CALL_SECONDS)
+        except TimeoutError:
+            exchange.cancel()
+            raise Unavailable(
+                self.name, f"did not finish its answer within {CALL_SECONDS:.0f} s{self._advice}"
+            ) from None
         except httpx.RemoteProtocolError as e:
             # Its text quotes the answer, and what a service says about a person is no matter of a log.
             raise Unavailable(
@@ -137,17 +140,30 @@ class Service:
             ) from None
         except httpx.HTTPError as e:
             raise Unavailable(self.name, f"{type(e).__name__}: {e}{self._advice}") from None
-        if response.status_code in (401, 403):
-            raise Unavailable(self.name, f"refuses access (HTTP {response.status_code}){self._advice}")
-        if response.status_code >= 500 or response.status_code == 429:
-            raise Unavailable(self.name, f"HTTP {response.status_code}")
+        if status in (401, 403):
+            raise Unavailable(self.name, f"refuses access (HTTP {status}){self._advice}")
+        if status >= 500 or status == 429:
+            raise Unavailable(self.name, f"HTTP {status}")
         try:
-            value = json.loads(bytes(content))
+            value = json.loads(content)
         except (ValueError, RecursionError):
-            raise Unavailable(self.name, f"HTTP {response.status_code} without a JSON body") from None
+            raise Unavailable(self.name, f"HTTP {status} without a JSON body") from None
         if not isinstance(value, dict):
-            raise Unavailable(self.name, f"HTTP {response.status_code} with a JSON body that is no object")
-        return Answer(response.status_code, value)
+            raise Unavailable(self.name, f"HTTP {status} with a JSON body that is no object")
+        return Answer(status, value)
+
+    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        """Status and body of an answer."""
+        deadline = time.monotonic() + CALL_SECONDS
+        with self._client().stream(method, path, json=body) as response:
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_BYTES:
+                    raise Unavailable(self.name, f"answers with more than {MAX_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            return response.status_code, bytes(content)
 
 
 def holds_login(url: str) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from local.airflow import token
+from local.airflow import api
 from local.stack import Stack
 from local.world import Batch, Platform
 
@@ -48,8 +48,7 @@ class Airflow:
     def opened(cls, stack: Stack) -> Iterator[Self]:
         """Logged in, for the main DAG."""
         a = stack.addresses
-        headers = {"Authorization": f"Bearer {token(a.airflow, a.airflow_user, a.airflow_password)}"}
-        with httpx.Client(base_url=f"{a.airflow}/api/v2", headers=headers, timeout=30) as http:
+        with api(a.airflow, a.airflow_password) as http:
             yield cls(stack, http)
 
     def of(self, dag: str) -> Airflow:

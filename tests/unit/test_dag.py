@@ -222,9 +222,7 @@ def test_a_reconciliation_looks_both_ways_and_reports_whatever_became_of_it(bag:
     assert set(rules.values()) == {"all_success"}
     assert {n for n, t in told["tasks"].items() if not t["retries"]} == {"verdict"}
     for name in told["tasks"]:
-        assert f"{name} " in f"{told['doc_md']} report ".replace("*", " ").replace(
-            "`", " "
-        )
+        assert f"{name} " in f"{told['doc_md']} report ".replace("*", " ").replace("`", " ")
 
 
 def test_time_or_messages_start_it(dag: dict[str, Any]) -> None:

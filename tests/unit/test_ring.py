@@ -66,6 +66,14 @@ def test_the_number_is_right_at_every_edge(of: int, at: int) -> None:
 def test_what_a_range_has_is_in_one_of_its_halves(of: int, data: st.DataObject) -> None:
     whole = token_range(data.draw(st.integers(0, of - 1)), of)
     lower, upper = whole.halves
-    edges = (whole.after, whole.after + 1, lower.upto - 1, lower.upto, lower.upto + 1, whole.upto, whole.upto + 1)
+    edges = (
+        whole.after,
+        whole.after + 1,
+        lower.upto - 1,
+        lower.upto,
+        lower.upto + 1,
+        whole.upto,
+        whole.upto + 1,
+    )
     at = data.draw(st.one_of(st.sampled_from(edges), st.integers(whole.after, whole.upto)))
     assert lower.holds(at) + upper.holds(at) == whole.holds(at)

@@ -112,9 +112,6 @@ def test_an_answer_that_is_no_http_is_not_repeated_in_the_error(server: Server, 
     assert "Jane" not in str(caught.value)
 
 
-@pytest.mark.xfail(
-    reason="service.py bounds the time of an answer's body, not that of its headers", strict=True
-)
 def test_headers_that_only_drip_are_given_up(
     server: Server, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from ownership.chunks import chunks
 from ownership.cql import Cql, some_keys
 from ownership.events import MAX_CLOCK_DRIFT_MS, OrderKey, Transfer, folded, with_follow_ups
 from ownership.ledger import HOUR_MS
-from ownership.open_list import OpenRow
+from ownership.open_list import OpenRow, open_row
 from ownership.options import Options
 from ownership.plan import BatchId
 from ownership.schema import BY_HOUR, BY_RUN, BY_USER, CHANGE, EVENT, OPEN, QUEUE
@@ -299,7 +299,7 @@ class Reads:
             "AND mid = ?"
         )
         rows = [r for r in self._cql.select(cql, (QUEUE, *key)) if r.mid is not None]
-        return _open_row(rows[0]) if rows else None
+        return open_row(rows[0]) if rows else None
 
     def waits_for(self, transfer: Transfer) -> str | None:
         """Mid of the nearest earlier open event that shares a user with `transfer`."""
@@ -502,19 +502,6 @@ def _limit(wanted: Wanted) -> int:
 
 def _key(r: Any) -> OrderKey:
     return OrderKey(r.t or 0, r.kafka_partition or 0, r.kafka_offset or 0, r.mid)
-
-
-def _open_row(r: Any) -> OpenRow:
-    return OpenRow(
-        Transfer(_key(r), r.from_user or "", r.to_user or ""),
-        r.accepted_ms or 0,
-        r.claim_token or 0,
-        r.holder,
-        r.until_ms or 0,
-        r.next_try_ms or 0,
-        bool(r.done),
-        r.awaits,
-    )
 
 
 def _by_batch(rows: Sequence[Any]) -> list[BatchChange]:
