@@ -185,6 +185,8 @@ class KafkaHook(KafkaBaseHook):
         heard: Heard = deque(maxlen=16)
         config = {
             "error_cb": heard.append,
+            # Nobody joins the group: it only bounds how long a commit waits for a coordinator.
+            "session.timeout.ms": 10_000,
             **self.config(),
             "group.id": self._settings.group_id,
             "enable.auto.commit": False,
@@ -369,6 +371,8 @@ def _reachable(conn_id: str, endpoint: Endpoint) -> None:
         with socket.create_connection((host, port), timeout=5) as plain:
             if endpoint.tls:
                 endpoint.tls.wrap_socket(plain, server_hostname=host).close()
+    except UnicodeError as e:  # a label that is empty, or too long for the name server's protocol
+        raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
     except OSError as e:
         right = f"is the host of Connection '{conn_id}' right?"
         advice = endpoint.advice if isinstance(e, ssl.SSLError) else right

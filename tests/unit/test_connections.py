@@ -196,3 +196,22 @@ def test_no_text_of_an_endpoint_or_its_service_has_a_secret() -> None:
     found = Endpoint("https://h", login=("x", SECRET), headers={"Authorization": SECRET})
     service = Service("LMS", lambda: found)
     assert SECRET not in f"{found} {found!r} {service!r} {vars(service)} {service._client()!r}"
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".example", "lms..example"], ids=["too long a label", "no label"]
+)
+def test_a_host_that_cannot_be_looked_up_is_named(host: str) -> None:
+    with pytest.raises(SettingsError, match="Connection 'lms_default' has a host that is no address"):
+        hooks._reachable(hooks.LMS, Endpoint(f"http://{host}"))
+
+
+def test_a_commit_waits_ten_seconds_for_a_coordinator_unless_the_connection_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(hooks, "Consumer", asked.append)
+    for given in ({}, {"session.timeout.ms": 6_000}):
+        set_to(monkeypatch, hooks.KAFKA, kafka(**given))
+        hooks.KafkaHook(Settings()).topic()
+    assert [c["session.timeout.ms"] for c in asked] == [10_000, 6_000]

@@ -423,7 +423,7 @@ def _again(
         if said:
             envelope["edata"] = {**envelope["edata"], **said}
         return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode(), options)
-    except (ValueError, Poison) as e:  # it was read once: only a damaged ledger gets here
+    except (ValueError, RecursionError, Poison) as e:  # it was read once: only a damaged ledger gets here
         raise Unavailable("ledger", f"the payload of event {row.mid} cannot be read: {e}") from None
 
 
