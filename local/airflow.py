@@ -29,7 +29,7 @@ _ROLES = {USER: "admin", OPERATOR: "user", VIEWER: "viewer"}
 """Roles of Airflow's simple auth manager: a user may start runs, a viewer only looks."""
 DAG_ID = "user_ownership_transfer"
 UNDO_DAG_ID = "ownership_undo"
-DAG_IDS = (DAG_ID, UNDO_DAG_ID, "ownership_approval", "ownership_reconcile")
+DAG_IDS = (DAG_ID, UNDO_DAG_ID, "ownership_approval", "ownership_reconcile", "ownership_health")
 """Every DAG of the job."""
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _DATABASE = "airflow"

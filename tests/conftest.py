@@ -6,6 +6,7 @@ for the second version) is used instead of started.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from local import elasticsearch
 from local.layout import Layout
-from local.paths import TEST_STACKS
+from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack, claim, given_from_environment
 
 
@@ -57,7 +58,18 @@ def stack(stack_directory: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def airflow_stack(stack: Stack) -> Stack:
-    """The same stack with Airflow running on it."""
+    """The same stack with Airflow running on it; it has the example DAGs of the docs, too."""
+    examples = {"path": str(REPOSITORY / "docs/examples")}
+    stack.airflow_env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
+        [
+            {
+                "name": name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": kwargs,
+            }
+            for name, kwargs in (("dags-folder", {}), ("examples", examples))
+        ]
+    )
     stack.start_airflow()
     return stack
 

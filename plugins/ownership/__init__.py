@@ -2,5 +2,5 @@
 
 Data flows one way: message -> event -> lane -> plan -> rows -> documents -> outcome.
 Nothing here imports Airflow except the edge: ``hooks``, ``sensors``, ``triggers``,
-``retries``, ``tasks`` and ``metrics``.
+``retries``, ``assets``, ``tasks`` and ``metrics``.
 """

@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import AssetAlias, task, task_group
 
 from ownership.approvals import ALIAS
+from ownership.assets import FINISHED, INDEX, TABLE
 from ownership.notifications import RunNotifier
 from ownership.retries import RETRIES, TransferRetries
 from ownership.sensors import PULLED, PullTransferEvents
@@ -70,7 +71,8 @@ def transfer(work: dict[str, Any]) -> Any:
     trigger_rule="all_done",
     retries=5,
     retry_policy=TransferRetries(),
-    outlets=[AssetAlias(ALIAS)],
+    outlets=[AssetAlias(ALIAS), AssetAlias(FINISHED)],
+    inlets=[TABLE, INDEX],  # so that Airflow shows them, also where nobody's DAG is scheduled on them
     on_success_callback=TELL,
     on_failure_callback=TELL,
 )

@@ -325,6 +325,17 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
         yield Parts.over(settings, cql, client, lms=lms, userorg=userorg)
 
 
+def checks(parts: Parts) -> tuple[Callable[[], None], ...]:
+    """A look at each part but Kafka: tables, index, both services. Each raises what is wrong with it."""
+    settings = parts.settings
+    return (
+        lambda: check_tables(parts.cql, settings),
+        parts.index.check,
+        lambda: _reachable(LMS, lms_endpoint(settings)),
+        lambda: _reachable(USERORG, userorg_endpoint(settings)),
+    )
+
+
 @contextmanager
 def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     """Topic, inbox and dead letters, checked: nothing is read unless every part is in place.
@@ -335,10 +346,8 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     :raises Unavailable: if a part cannot be reached.
     """
     settings = parts.settings
-    check_tables(parts.cql, settings)
-    parts.index.check()
-    _reachable(LMS, lms_endpoint(settings))
-    _reachable(USERORG, userorg_endpoint(settings))
+    for check in checks(parts):
+        check()
     retention_ms = settings.retention_days * 24 * 3600 * 1000
     with ExitStack() as stack:
         try:

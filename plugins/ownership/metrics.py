@@ -6,8 +6,12 @@ Names carry everything: plain StatsD drops tags. All begin with ``ownership.``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from airflow.sdk.observability import stats
+
+if TYPE_CHECKING:
+    from ownership.health.queue import QueueFacts
 
 PREFIX = "ownership"
 
@@ -37,10 +41,28 @@ def users_read(count: int) -> None:
     _count("api-read-success-count", count)
 
 
-def backlog(messages: int, open_events: int) -> None:
-    """What the watcher sees: uncommitted messages, and events that are not final."""
+def backlog(messages: int, oldest_seconds: float, dead_letters: int | None) -> None:
+    """What the watcher sees in the topics: uncommitted messages, the age of the oldest, dead letters."""
     stats.gauge(f"{PREFIX}.backlog-messages", messages)
-    stats.gauge(f"{PREFIX}.open-events", open_events)
+    stats.gauge(f"{PREFIX}.backlog-age-seconds", oldest_seconds)
+    if dead_letters is not None:
+        stats.gauge(f"{PREFIX}.dead-letters", dead_letters)
+
+
+def queue(facts: QueueFacts, now_ms: int) -> None:
+    """What the watcher sees in the open list."""
+    age = 0 if facts.oldest_ms is None else max(now_ms - facts.oldest_ms, 0)
+    stats.gauge(f"{PREFIX}.open-events", facts.open)
+    stats.gauge(f"{PREFIX}.oldest-open-event-seconds", round(age / 1000, 1))
+    stats.gauge(f"{PREFIX}.overdue-events", len(facts.overdue))
+    stats.gauge(f"{PREFIX}.blocked-events", facts.blocked)
+    stats.gauge(f"{PREFIX}.claims-held", facts.held)
+    stats.gauge(f"{PREFIX}.awaiting-approval-events", facts.awaiting)
+
+
+def problems(count: int) -> None:
+    """What the last look at everything found wrong."""
+    stats.gauge(f"{PREFIX}.health-problems", count)
 
 
 def lag(milliseconds: float) -> None:

@@ -299,6 +299,22 @@ class RunNotifier(BaseNotifier):
             log.warning("notification not sent", why=_why(e))
 
 
+NEWS = "news"
+"""XCom key: true if a task found something that nobody was told of yet."""
+
+
+class NewsNotifier(RunNotifier):
+    """Sends the message of a task that failed only if it found something new."""
+
+    def notify(self, context: Context) -> None:
+        """Send it, unless the same was told before."""
+        ti = context["ti"]
+        if ti.xcom_pull(task_ids=ti.task_id, key=NEWS) is False:
+            log.info("nothing new to tell")
+            return
+        super().notify(context)
+
+
 def _summary(context: Context) -> Summary:
     """How the run ended, from the task's own XCom; or how the task failed."""
     from ownership.contracts import Summary

@@ -160,6 +160,13 @@ class Settings(BaseModel):
         alias="watcher.resignal.seconds",
         description="The watcher repeats its signal this often while work stands still.",
     )
+    deadline_minutes: int = Field(
+        30,
+        ge=1,
+        le=7 * 24 * 60,
+        alias="deadline.minutes",
+        description="An event that is not proven by then is overdue: it is told, and counted for an alert.",
+    )
     approval_batches: int = Field(
         0,
         ge=0,

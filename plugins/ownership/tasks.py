@@ -9,13 +9,14 @@ import structlog
 from airflow.sdk import AssetAlias, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from ownership import metrics, plan_report
+from ownership import assets, metrics, plan_report
 from ownership.approvals import ALIAS, APPROVE, DECLINE, WANTED
 from ownership.conf import Approve, Decline
 from ownership.contracts import Slice, Summary, Work
 from ownership.errors import OwnershipError, Permanent, TakenOver, Transient
 from ownership.hooks import opened_parts
 from ownership.interruption import Interrupted, interruptible
+from ownership.ledger import EventRow
 from ownership.open_list import Held
 from ownership.parts import Parts
 from ownership.retries import delay_seconds, seed_of
@@ -74,11 +75,10 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
     with opened_parts() as parts:
         given = [Slice.model_validate(s) for s in slices]
         pulled = pulled or {}
-        summary, lags = settling.settle(
-            parts, given, dict(pulled.get("waits", {})), dict(pulled.get("told", {}))
-        )
+        settled = settling.settle(parts, given, dict(pulled.get("waits", {})), dict(pulled.get("told", {})))
+    summary = settled.summary
     metrics.settled(summary.events, summary.batches)
-    for milliseconds in lags:
+    for milliseconds in settled.lags:
         metrics.lag(milliseconds)
     told = summary.model_dump(mode="json")
     log.info("run settled", run_id=ti.run_id, **summary.model_dump(mode="json", exclude={"plans"}))
@@ -87,6 +87,7 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
             log.info(line)
     if summary.events.get(AWAITING_APPROVAL):
         _ask_for_approval(summary)
+    _tell_finished(ti.run_id, settled.finished)
     if summary.failures:
         return told
     ti.xcom_push(key="return_value", value=told)
@@ -141,6 +142,14 @@ def _ask_for_approval(summary: Summary) -> None:
 
 def _held(work: Work) -> list[Held]:
     return [h for p in work.phases for h in p.held]
+
+
+def _tell_finished(run_id: str, finished: Sequence[EventRow]) -> None:
+    """Update the assets of table and index, for whoever schedules a DAG on them."""
+    events = get_current_context()["outlet_events"][AssetAlias(assets.FINISHED)]
+    for extra in assets.extras(run_id, finished):
+        for asset in (assets.TABLE, assets.INDEX):
+            events.add(asset, extra=extra)
 
 
 def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[Held]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
 from typing import Any, NamedTuple
 
 import stamina
@@ -149,6 +151,14 @@ class Topic:
                 spans.append(Span(p, start if low <= start <= high else low, high, deleted))
             return spans
 
+    def oldest_ms(self, spans: Sequence[Span]) -> int | None:
+        """The earliest of the broker's timestamps (epoch ms) of each span's first message; None if all are empty."""
+        times = []
+        for span in spans:
+            with closing(self.read([span])) as messages:
+                times += [m.kafka_ms for m in islice(messages, 1)]
+        return min(times, default=None)
+
     def bounds(self, partition: int) -> tuple[int, int]:
         """The oldest offset that the topic still has, and the one after the newest.
 
@@ -188,7 +198,7 @@ class Topic:
                 spans.append(Span(t.partition, max(low, t.offset) if t.offset >= 0 else high, high))
             return spans
 
-    def read(self, spans: Sequence[Span]) -> Iterator[Message]:
+    def read(self, spans: Sequence[Span]) -> Generator[Message]:
         """The messages of `spans`, partition by partition, each in offset order.
 
         :raises Unavailable: if the broker stops answering below a span's end.
@@ -197,7 +207,7 @@ class Topic:
             if span.start < span.end:
                 yield from self._read_span(span)
 
-    def _read_span(self, span: Span) -> Iterator[Message]:
+    def _read_span(self, span: Span) -> Generator[Message]:
         with self._errors():
             self._consumer.assign([TopicPartition(self.name, span.partition, span.start)])
             try:

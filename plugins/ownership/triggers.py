@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from ownership.open_list import OpenRow
+    from ownership.topic import Span
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +40,6 @@ class Seen(NamedTuple):
     high: tuple[int, ...]
     claimable: frozenset[tuple[str, int]]
     """Mid and claim token of every event in the queue that a run could claim."""
-    open_events: int
     queue_look: int
     """Number of the look at the queue that `claimable` is from: not every look is a new one."""
     at_work: int = 0
@@ -47,7 +50,6 @@ class Queue(NamedTuple):
     """What a look at the open list found; see `Seen`."""
 
     claimable: frozenset[tuple[str, int]]
-    open_events: int
     at_work: int
 
 
@@ -129,15 +131,15 @@ class _Watch:
         self.resignal_seconds = float(settings.resignal_seconds)
         self._topic = KafkaHook(settings).topic()
         stack.callback(self._topic.close)
+        self._letters = self._topic.beside(settings.failed_topic)
         self._open = OpenList(stack.enter_context(opened_cql()), settings.ledger_keyspace)
-        self._queue = Queue(frozenset(), 0, 0)
+        self._queue = Queue(frozenset(), 0)
+        self._rows: list[OpenRow] = []
         self._queue_look = 0
         self._next_look = self._gauge_at = float("-inf")
 
     def look(self) -> Seen:
         """Committed offsets against watermarks, and the queue."""
-        from ownership import metrics
-
         spans = self._topic.backlog()
         now = time.monotonic()
         if now >= self._next_look:
@@ -148,23 +150,40 @@ class _Watch:
         queue = self._queue
         backlog = sum(s.end - s.start for s in spans)
         if now - self._gauge_at >= GAUGE_EVERY:
-            metrics.backlog(backlog, queue.open_events)
+            self._measure(spans, backlog)
             self._gauge_at = now
         return Seen(
             backlog,
             tuple(s.start for s in spans),
             tuple(s.end for s in spans),
             queue.claimable,
-            queue.open_events,
             self._queue_look,
             queue.at_work,
         )
+
+    def _measure(self, spans: Sequence[Span], backlog: int) -> None:
+        """Send the gauges."""
+        from ownership import metrics
+        from ownership.errors import OwnershipError
+        from ownership.health.queue import queue_facts
+        from ownership.parts import now_ms
+
+        since_ms = self._topic.oldest_ms(spans) if backlog else None
+        try:
+            letters = sum(s.end - s.start for s in self._letters.since(0))
+        except OwnershipError:  # whoever pulls says what is wrong with that topic; the watcher must go on
+            letters = None
+        now = now_ms()
+        metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, letters)
+        deadline_ms = self._settings.deadline_minutes * 60_000
+        metrics.queue(queue_facts(self._rows, now_ms=now, deadline_ms=deadline_ms), now)
 
     def _look_at_queue(self) -> Queue:
         from ownership.open_list import at_work, choose
         from ownership.parts import now_ms
 
         _, rows = self._open.read(serial=False)
+        self._rows = rows
         now = now_ms()
         choice = choose(
             rows, run_id="", now_ms=now, judged_ms=now, grace_ms=self._settings.grace_ms,
@@ -174,6 +193,5 @@ class _Watch:
         done = [r for r in rows if r.done and r.until_ms < now]
         return Queue(
             frozenset((r.transfer.mid, r.token) for r in (*choice.take, *done)),
-            len(rows),
             len(at_work(rows, now_ms=now, lives_ms=self._settings.claim_seconds * 1000)),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow_world import ORGANISATION, UNDO, Airflow, Story
@@ -184,3 +185,25 @@ def test_a_user_without_transfers_and_a_run_without_any_have_a_page_that_says_so
     frame.get_by_role("link", name="Clear").click()
     expect(frame.locator("table.transfers")).to_be_visible()
     assert airflow.of(UNDO)
+
+
+def test_the_last_reconciliations_are_shown_as_a_chart_and_a_table(
+    airflow: Airflow, story: Story, page: Page, transfer: Any
+):
+    stale, *_ = story.batches(story.user("owner"), 2, prefix="stale")
+    story.platform.put_document(stale.batch_id, createdBy="somebody-else")
+    reconcile = airflow.of("ownership_reconcile")
+    run_id = reconcile.trigger({"rows_per_second": 0, "ranges": 4, "days": 0})
+    assert reconcile.ended(run_id) == "failed"
+
+    frame = opened(page)
+    frame.get_by_role("link", name="between rows and index").click()
+
+    expect(frame.get_by_role("heading", name="Rows and index", exact=True)).to_be_visible()
+    expect(frame.get_by_role("img", name="Differences between rows and index, by run")).to_be_visible()
+    newest = frame.locator("table.compared tbody tr").first
+    expect(newest).to_contain_text("differ")
+    expect(newest).to_contain_text("stale owner")
+    expect(frame.locator(".samples")).to_contain_text(stale.batch_id)
+    newest.locator("a.run").click()
+    page.wait_for_url(lambda url: f"/dags/ownership_reconcile/runs/{quote(run_id, safe='')}" in url)

@@ -51,6 +51,11 @@ def test_a_stale_document_makes_a_run_red_and_a_repair_makes_the_next_ones_green
     ]  # fmt: skip
     assert (story.platform.document(stale.batch_id) or {})["createdBy"] == "somebody-else"
 
+    health = reconcile.of("ownership_health")
+    look = health.trigger()
+    assert health.ended(look) == "failed"
+    assert f"The last reconciliation, {red}, left 2 differences" in health.log(look, "check")
+
     _, state, told = run(reconcile, repair=True)
     assert (state, told["repaired"], told["left"]) == ("success", 2, 0)
     assert story.owners([stale, missing]) == {(owner, owner)}
@@ -58,6 +63,7 @@ def test_a_stale_document_makes_a_run_red_and_a_repair_makes_the_next_ones_green
     _, state, told = run(reconcile)
     assert (state, told["different"]) == ("success", 0)
     assert [(p["left"], p["repaired"]) for p in told["trend"][-3:]] == [(2, 0), (0, 2), (0, 0)]
+    assert health.ended(health.trigger()) == "success"
 
 
 def test_what_is_accepted_does_not_make_a_run_red(airflow: Airflow, reconcile: Airflow, story: Story):

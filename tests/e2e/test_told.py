@@ -201,3 +201,26 @@ def test_a_run_whose_first_task_fails_is_told_too(airflow: Airflow, received: Re
     assert airflow.ended(run_id) == "failed"
     _, post = told(received, run_id)
     assert post["failures"] == {"pull_transfer_events": "did not end: its log says why"}
+
+
+def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_again(
+    airflow: Airflow, received: Received
+):
+    health = airflow.of("ownership_health")
+
+    def looked() -> str:
+        run_id = health.trigger()
+        assert health.ended(run_id) == "failed"
+        assert "no.such.topic" in health.log(run_id, "check")
+        return run_id
+
+    def of_the_problem() -> list[dict[str, Any]]:
+        return [p for p in received.posts if "no.such.topic" in str(p["failures"])]
+
+    with airflow.settings(kafka_failed_topic="no.such.topic"):
+        looked()
+        until("it is told", of_the_problem, seconds=30)
+        again = looked()
+    assert "nothing new to tell" in health.log(again, "check")
+    assert [p["dag_id"] for p in of_the_problem()] == ["ownership_health"]
+    assert [m for m in received.mails if "no.such.topic" in str(m.get_body())]

@@ -6,12 +6,15 @@ with rows and documents in agreement. `own_world` is for a test that counts or b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from harness import Job
 from transfer_world import Faults, World, opened_faults, opened_world
+
+from local.stack import Stack
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,12 @@ def lms(stack: Any) -> Iterator[Faults]:
 def userorg(stack: Any) -> Iterator[Faults]:
     with opened_faults(stack.addresses.userorg) as faults:
         yield faults
+
+
+@pytest.fixture
+def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The stack's connections in this process; a test changes what it wants wrong."""
+    for name, value in stack.airflow_env.items():
+        if name.startswith("AIRFLOW"):
+            monkeypatch.setenv(name, value)
+    return {n: json.loads(v) for n, v in stack.airflow_env.items() if n.startswith("AIRFLOW_CONN_")}

@@ -11,19 +11,9 @@ from typing import Any
 import pytest
 
 from local.ports import HOST, is_free
-from local.stack import Stack
 from ownership.errors import OwnershipError, SettingsError, Unavailable
 
 VARIABLE = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"
-
-
-@pytest.fixture
-def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The stack's connections in this process; a test changes what it wants wrong."""
-    for name, value in stack.airflow_env.items():
-        if name.startswith("AIRFLOW"):
-            monkeypatch.setenv(name, value)
-    return {n: json.loads(v) for n, v in stack.airflow_env.items() if n.startswith("AIRFLOW_CONN_")}
 
 
 def opened() -> None:

@@ -29,7 +29,7 @@ class Watching:
         if not cached:
             self.looks += 1
             self.queue = frozenset((mid, token) for mid in claimable)
-        seen = Seen(high - committed, (committed,), (high,), self.queue, len(self.queue), self.looks, at_work)
+        seen = Seen(high - committed, (committed,), (high,), self.queue, self.looks, at_work)
         return self.announcer.worth_a_signal(seen, self.now)
 
 
@@ -136,9 +136,9 @@ def test_a_signal_for_the_backlog_does_not_announce_the_queue_twice(watching: Wa
 
 def test_every_partition_must_be_read_before_new_messages_count(watching: Watching) -> None:
     announcer = watching.announcer
-    assert announcer.worth_a_signal(Seen(20, (0, 0), (10, 10), NOTHING, 0, 1), 1.0)
-    assert not announcer.worth_a_signal(Seen(11, (10, 0), (11, 10), NOTHING, 0, 1), 2.0)
-    assert announcer.worth_a_signal(Seen(1, (10, 10), (11, 10), NOTHING, 0, 1), 3.0)
+    assert announcer.worth_a_signal(Seen(20, (0, 0), (10, 10), NOTHING, 1), 1.0)
+    assert not announcer.worth_a_signal(Seen(11, (10, 0), (11, 10), NOTHING, 1), 2.0)
+    assert announcer.worth_a_signal(Seen(1, (10, 10), (11, 10), NOTHING, 1), 3.0)
 
 
 class FakeWatch:
@@ -158,7 +158,7 @@ class FakeWatch:
         type(self).tries += 1
         if self.tries == 1:
             raise OSError("no broker")
-        return Seen(7, (0,), (7,), NOTHING, 0, 1)
+        return Seen(7, (0,), (7,), NOTHING, 1)
 
 
 def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from ownership import metrics
+from ownership.health.queue import QueueFacts
+from ownership.open_list import OpenRow
 from ownership.reconcile.compare import KINDS
+from tests.unit.replay import transfer
 
 
 class Stats:
@@ -86,8 +89,42 @@ def test_nothing_is_not_counted(got: list[Any]) -> None:
 
 
 def test_an_empty_backlog_is_told_too(got: list[Any]) -> None:
-    metrics.backlog(0, 0)
-    assert got == [("gauge", "ownership.backlog-messages", 0), ("gauge", "ownership.open-events", 0)]
+    metrics.backlog(0, 0, 0)
+    assert got == [
+        ("gauge", "ownership.backlog-messages", 0),
+        ("gauge", "ownership.backlog-age-seconds", 0),
+        ("gauge", "ownership.dead-letters", 0),
+    ]
+
+
+def test_dead_letters_that_cannot_be_counted_are_not_told_as_none(got: list[Any]) -> None:
+    metrics.backlog(1, 2.5, None)
+    assert [name for _, name, _ in got] == ["ownership.backlog-messages", "ownership.backlog-age-seconds"]
+
+
+def test_the_open_list_is_told_in_numbers(got: list[Any]) -> None:
+    late = OpenRow(transfer(0, "a", "b"), 1000)
+    metrics.queue(QueueFacts(open=9, held=3, blocked=4, awaiting=2, oldest_ms=1000, overdue=(late,)), 3500)
+    metrics.queue(QueueFacts(), 3500)
+    assert got == [
+        ("gauge", "ownership.open-events", 9),
+        ("gauge", "ownership.oldest-open-event-seconds", 2.5),
+        ("gauge", "ownership.overdue-events", 1),
+        ("gauge", "ownership.blocked-events", 4),
+        ("gauge", "ownership.claims-held", 3),
+        ("gauge", "ownership.awaiting-approval-events", 2),
+        ("gauge", "ownership.open-events", 0),
+        ("gauge", "ownership.oldest-open-event-seconds", 0),
+        ("gauge", "ownership.overdue-events", 0),
+        ("gauge", "ownership.blocked-events", 0),
+        ("gauge", "ownership.claims-held", 0),
+        ("gauge", "ownership.awaiting-approval-events", 0),
+    ]
+
+
+def test_what_is_wrong_is_counted(got: list[Any]) -> None:
+    metrics.problems(2)
+    assert got == [("gauge", "ownership.health-problems", 2)]
 
 
 def test_the_time_to_the_proof_is_in_milliseconds(got: list[Any]) -> None:

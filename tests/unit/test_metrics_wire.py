@@ -17,7 +17,7 @@ stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=Fa
 from ownership import metrics
 metrics.pulled(3, 0, 0, 0)
 metrics.settled({"completed": 2}, {"moved": 140})
-metrics.backlog(7, 0)
+metrics.backlog(7, 0, None)
 metrics.lag(12.5)
 """
 
@@ -45,6 +45,6 @@ def test_the_names_arrive_at_statsd_as_they_are(tmp_path: Path) -> None:
         "airflow.ownership.success-message-count:2|c",
         "airflow.ownership.db-update-success-count:140|c",
         "airflow.ownership.backlog-messages:7|g",
-        "airflow.ownership.open-events:0|g",
+        "airflow.ownership.backlog-age-seconds:0|g",
         "airflow.ownership.event-to-proven:12.500000|ms",
     }

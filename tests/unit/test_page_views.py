@@ -31,6 +31,7 @@ from ownership.page.actions import (
 from ownership.page.reads import BatchChange, Changed, Cursor, Listed, Progress, Wanted
 from ownership.page.views import RunLink
 from ownership.plan import BatchId
+from ownership.reconcile.report import Report, Sample
 from ownership.states import FINAL_STATES, OPEN_STATES
 
 AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -372,3 +373,61 @@ def test_the_outcome_of_an_action_is_seen_at_the_event_that_it_makes():
 )
 def test_what_is_offered_follows_from_the_state(state: str, counts: Any, digest: Any, names: Any):
     assert offered(state, counts, digest) == names
+
+
+# -- reconciliations
+
+
+def report(n: int, **more: Any) -> Report:
+    return Report(
+        run_id=f"scheduled__{n}",
+        started_ms=AT_MS + n,
+        ended_ms=AT_MS + n,
+        repair=False,
+        parts=4,
+        done=4,
+        **more,
+    )
+
+
+def test_without_a_reconciliation_the_page_says_so_and_draws_nothing_but_that():
+    view = views.reconciled([], {})
+    assert (view.sentence, view.lines, view.samples) == ("Rows and index were never compared.", [], [])
+    assert "no run yet" in view.chart
+
+
+def test_the_newest_reconciliation_is_said_in_a_sentence():
+    said = [
+        views.reconciled_in_short(r)
+        for r in (
+            report(1),
+            report(1, left=1),
+            report(1, left=2000),
+            report(1).model_copy(update={"done": 3}),
+        )
+    ]
+    assert said == [
+        "Rows and index agreed on 2026-11-23.",
+        "1 difference between rows and index on 2026-11-23.",
+        "2,000 differences between rows and index on 2026-11-23.",
+        "The comparison of rows and index on 2026-11-23 did not end.",
+    ]
+
+
+def test_reconciliations_are_lines_newest_first_with_the_trend_oldest_first_and_samples_of_the_newest():
+    sample = Sample(kind="stale_owner", course_id="c", batch_id="<b>", row="new", document="old")
+    run = RunLink("scheduled__2", "ownership_reconcile", "failed", "../dags/x")
+    newest = report(2, left=3, counts={"stale_owner": 3}, samples=(sample,), more_samples=2, rows=1000)
+    accepted = report(1, left=1, threshold=1, counts={"orphan_document": 1})
+
+    view = views.reconciled([newest, accepted], {run.run_id: run})
+
+    assert [(c.run_id, c.run, c.verdict, c.left, c.rows) for c in view.lines] == [
+        ("scheduled__2", run, "differ", "3", "1,000"), ("scheduled__1", None, "agree", "1", "0"),
+    ]  # fmt: skip
+    assert [c.kinds for c in view.lines] == ["3 stale owner", "1 orphan document"]
+    assert [(s.kind, s.batch_id, s.row, s.document) for s in view.samples] == [
+        ("stale owner", "<b>", "new", "old")
+    ]
+    assert view.more == "2"
+    assert view.chart.index("scheduled__1") < view.chart.index("scheduled__2")

@@ -48,6 +48,7 @@ def test_airflow_is_imported_only_at_the_edge(edge: bool) -> None:
         "access",
         "entry",
         "approvals",
+        "assets",
         "connections",
         "create_ledger",
         "flow",

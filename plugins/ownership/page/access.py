@@ -6,7 +6,7 @@ Airflow does not authenticate the apps of plugins, so every route here asks for 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -91,7 +91,9 @@ def _signer() -> URLSafeTimedSerializer:
 # -- what Airflow itself knows -------------------------------------------------------------------------------
 
 
-def runs_of(run_ids: Iterable[str | None]) -> dict[str, RunLink]:
+def runs_of(
+    run_ids: Iterable[str | None], dag_ids: Collection[str] = (TRANSFER_DAG, UNDO_DAG)
+) -> dict[str, RunLink]:
     """The runs that Airflow still has, by id."""
     wanted = sorted({r for r in run_ids if r})
     if not wanted:
@@ -99,7 +101,7 @@ def runs_of(run_ids: Iterable[str | None]) -> dict[str, RunLink]:
     columns: Any = (DagRun.run_id, DagRun.dag_id, DagRun.state)
     with create_session() as session:
         rows = session.execute(
-            select(*columns).where(DagRun.run_id.in_(wanted), DagRun.dag_id.in_((TRANSFER_DAG, UNDO_DAG)))
+            select(*columns).where(DagRun.run_id.in_(wanted), DagRun.dag_id.in_(dag_ids))
         ).all()
     # The same id in both DAGs can only be somebody's own choice; then the main one is shown.
     rows = sorted(rows, key=lambda r: r.dag_id == TRANSFER_DAG)

@@ -9,6 +9,7 @@ from ownership.plan import MOVED
 from ownership.states import ABANDONED, AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
+RECONCILE_DAG = "ownership_reconcile"
 MOST_REASON = 500
 
 

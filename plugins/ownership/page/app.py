@@ -34,6 +34,7 @@ from ownership.page.actions import (
     ACTIONS,
     EXECUTE,
     MOST_REASON,
+    RECONCILE_DAG,
     REHEARSE_UNDO,
     UNDO,
     Action,
@@ -43,6 +44,7 @@ from ownership.page.entry import AIRFLOW
 from ownership.page.reads import OPEN_EVENTS, Cursor, Reads, Wanted
 from ownership.page.store import Store
 from ownership.parts import now_ms
+from ownership.reconcile.chart import MOST as TREND
 from ownership.states import AWAITING_APPROVAL, FINAL_STATES, OPEN_STATES, REJECTED
 
 log = structlog.get_logger(__name__)
@@ -148,6 +150,7 @@ def listing(
     with store.reads() as reads:
         listed = reads.page(wanted, now_ms=now)
         open_now = reads.open_now()
+        compared = reads.reconciliations(1)
     if one and len(listed.rows) == 1 and not listed.cursor:
         return RedirectResponse(views.detail_href(listed.rows[0].mid), status_code=303)
     runs = runs_of(r.run_id for r in listed.rows)
@@ -159,10 +162,21 @@ def listing(
         before=before if wanted.before_ms is not None else "",
         states=(OPEN_EVENTS, *OPEN_STATES, *FINAL_STATES),
         open_now=open_now,
+        compared=views.reconciled_in_short(compared[0] if compared else None),
         open_href=views.list_href(Wanted(state=OPEN_EVENTS)),
         waiting_href=views.list_href(Wanted(state=AWAITING_APPROVAL)),
         user=user.get_name(),
     )
+
+
+@app.get("/reconciliations", dependencies=[MayRead])
+def reconciliations(user: User) -> Response:  # noqa: ARG001  # for users only
+    """What the last reconciliations found, as a chart and as a table."""
+    with store.reads() as reads:
+        reports = reads.reconciliations(TREND)
+    runs = runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
+    view = views.reconciled(reports, runs)
+    return _html("reconciliations.html", view=view)
 
 
 # -- one transfer -----------------------------------------------------------------------------------------------

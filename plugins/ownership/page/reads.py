@@ -16,11 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ownership.chunks import chunks
 from ownership.cql import Cql, some_keys
+from ownership.errors import SettingsError
 from ownership.events import MAX_CLOCK_DRIFT_MS, OrderKey, Transfer, folded, with_follow_ups
 from ownership.ledger import HOUR_MS
 from ownership.open_list import OpenRow, open_row
 from ownership.options import Options
 from ownership.plan import BatchId
+from ownership.reconcile.report import Report
+from ownership.reconcile.store import Reconciliations
 from ownership.schema import BY_HOUR, BY_RUN, BY_USER, CHANGE, EVENT, OPEN, QUEUE
 from ownership.states import OPEN_STATES
 
@@ -181,6 +184,14 @@ class Reads:
         self._by_run = f"{keyspace}.{BY_RUN}"
         self._change = f"{keyspace}.{CHANGE}"
         self._open = f"{keyspace}.{OPEN}"
+        self._reconciliations = Reconciliations(cql, keyspace)
+
+    def reconciliations(self, most: int) -> list[Report]:
+        """The reports of the last runs, the newest first; none if the ledger is older than reconciliations are."""
+        try:
+            return self._reconciliations.last(most)
+        except SettingsError:
+            return []
 
     # -- the list ------------------------------------------------------------------------------------------
 

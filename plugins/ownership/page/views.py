@@ -18,6 +18,9 @@ from ownership.page import payload
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG, Action, offered
 from ownership.page.reads import OPEN_EVENTS, BatchChange, Changed, Listed, Progress, Wanted
 from ownership.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE
+from ownership.reconcile.chart import trend_svg
+from ownership.reconcile.compare import WORDS as KIND_WORDS
+from ownership.reconcile.report import Report
 from ownership.states import (
     ABANDONED,
     APPLIED,
@@ -682,3 +685,83 @@ def _owners(r: Any, name: str) -> tuple[str, ...]:
     creator, mentors = getattr(r, f"{name}_createdby"), getattr(r, f"{name}_mentors") or ()
     told = (f"created by {creator}",) if creator is not None else ()
     return (*told, *(f"mentor {m}" for m in mentors))
+
+
+# -- reconciliations --------------------------------------------------------------------------------------------
+
+
+class Compared(NamedTuple):
+    """One reconciliation."""
+
+    when: Moment | None
+    run_id: str
+    run: RunLink | None
+    repair: bool
+    verdict: str
+    """`agree`, `differ` (more are left than may be) or `unfinished`."""
+    rows: str
+    documents: str
+    left: str
+    repaired: str
+    in_flight: str
+    kinds: str
+
+
+class Difference(NamedTuple):
+    """A batch of the newest report, as an example."""
+
+    kind: str
+    course_id: str
+    batch_id: str
+    row: str
+    document: str
+    note: str
+
+
+class Reconciled(NamedTuple):
+    """The last reconciliations."""
+
+    sentence: str
+    chart: str
+    """An SVG, in which every text is escaped."""
+    lines: list[Compared]
+    samples: list[Difference]
+    more: str
+    """How many of the newest report's batches have no sample; empty if all have."""
+
+
+def reconciled(reports: Sequence[Report], runs: Mapping[str, RunLink]) -> Reconciled:
+    """The reports of the last runs, the newest first."""
+    newest = reports[0] if reports else None
+    return Reconciled(
+        sentence=reconciled_in_short(newest),
+        chart=trend_svg([r.point for r in reversed(reports)]),
+        lines=[_compared(r, runs) for r in reports],
+        samples=[
+            Difference(KIND_WORDS.get(s.kind, s.kind), s.course_id, s.batch_id, s.row, s.document, s.note)
+            for s in (newest.samples if newest else ())
+        ],
+        more=number(newest.more_samples) if newest and newest.more_samples else "",
+    )
+
+
+def reconciled_in_short(report: Report | None) -> str:
+    """The newest report as a sentence."""
+    if report is None:
+        return "Rows and index were never compared."
+    at = moment(report.ended_ms)
+    when = f" on {at.text[:10]}" if at else ""
+    if not report.complete:
+        return f"The comparison of rows and index{when} did not end."
+    if report.left:
+        return f"{counted(report.left, 'difference')} between rows and index{when}."
+    return f"Rows and index agreed{when}."
+
+
+def _compared(r: Report, runs: Mapping[str, RunLink]) -> Compared:
+    verdict = "unfinished" if not r.complete else "differ" if r.left > r.threshold else "agree"
+    return Compared(
+        moment(r.started_ms), r.run_id, runs.get(r.run_id), r.repair, verdict, number(r.rows), number(r.documents),
+        number(r.left), number(r.repaired), number(r.in_flight),
+        ", ".join(f"{number(n)} {KIND_WORDS.get(k, k)}" for k, n in r.counts.items()),
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from itertools import islice
+from typing import NamedTuple
 
 from ownership.contracts import PlanTold, Slice, Summary
 from ownership.ledger import EventRow
@@ -28,6 +29,23 @@ WAITING = "waiting"
 _DIED = "its stage ended without a result: see the task's log"
 
 
+class Settled(NamedTuple):
+    """How a run ended."""
+
+    summary: Summary
+    finished: list[EventRow]
+    """The events that it completed, in their order."""
+
+    @property
+    def lags(self) -> list[float]:
+        """For each of them, the time (ms) from its message to its proof."""
+        return [
+            r.completed_at.replace(tzinfo=UTC).timestamp() * 1000 - r.kafka_ms
+            for r in self.finished
+            if r.completed_at
+        ]
+
+
 def next_try_ms(attempts: int) -> int:
     """Delay (ms) before a failed event is tried again by another run: doubling, with jitter."""
     delay = min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** min(max(attempts - 1, 0), 10))
@@ -36,13 +54,12 @@ def next_try_ms(attempts: int) -> int:
 
 def settle(
     parts: Parts, slices: Sequence[Slice], waits: dict[str, str], told: dict[str, str] | None = None
-) -> tuple[Summary, list[float]]:
+) -> Settled:
     """Release the events that this run still holds; count how its events ended.
 
     An event that is open without a recorded reason was in a stage that died: it failed. One that
     only waits for an earlier event of its lane may be claimed at once. `told` is what became of the
-    run's orders. Returns the summary and, for each completed event, the time (ms) from its message to
-    its proof.
+    run's orders.
     """
     held = [h for s in slices for h in s.held]
     mine = set(parts.open_list.held(held))
@@ -65,7 +82,7 @@ def settle(
         # To apply a plan is asked of this very run; that nobody approved one is nobody's failure.
         where = failures if rows[h.mid].options.plan_of else told
         where[h.mid] = rows[h.mid].reason or DECLINED
-    completed = [rows[h.mid] for h in of[COMPLETED]]
+    completed = [rows[h.mid] for h in sorted(of[COMPLETED], key=lambda h: h.transfer.key)]
     summary = Summary(
         events=dict(Counter(became.values())),
         batches=batches_of(r.counts for r in completed),
@@ -73,12 +90,7 @@ def settle(
         waits=waits,
         told=told,
     )
-    lags = [
-        r.completed_at.replace(tzinfo=UTC).timestamp() * 1000 - r.kafka_ms
-        for r in completed
-        if r.completed_at
-    ]
-    return _with_details(parts, summary, rows), lags
+    return Settled(_with_details(parts, summary, rows), completed)
 
 
 def _became(row: EventRow, mine: bool) -> str:  # noqa: FBT001  # of this run still

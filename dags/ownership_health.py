@@ -1,0 +1,50 @@
+"""### Health of ownership transfers.
+
+Says in a sentence what is wrong, before somebody has to ask. Nothing is changed.
+
+**When it runs.** Every ten minutes, and by hand at any time, without conf.
+
+**What it finds**
+
+| kind | means |
+| --- | --- |
+| `part` | Kafka, Cassandra, Elasticsearch, LMS or User-Org does not answer, or is not set up |
+| `lost` | the topic deleted messages before a run accepted them |
+| `overdue` | an event is not proven `deadline.minutes` after it was accepted; the sentence has its reason and what it blocks |
+| `backlog` | messages have waited for longer than that, and no run has pulled them |
+| `differences` | the last reconciliation left more than `reconcile.alert.differences` |
+
+What waits for an approval is not overdue.
+
+**Red run?** *check red*: its log, and the run's error, have the sentences. Whoever is to be told (`notify.*`) is told
+once of each problem, when it appears. The next run is green when it is gone. The same look from a shell:
+`python -m ownership.health`. Details: `docs/operations.md`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, task
+
+from ownership.notifications import NewsNotifier
+
+with DAG(
+    dag_id="ownership_health",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable("*/10 * * * *", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["ownership", "operators"],
+    default_args={"owner": "platform"},
+) as dag:
+    # Not tried again: the next run is, and a part that does not answer is what it is to tell.
+    @task(retries=0, execution_timeout=timedelta(minutes=8), on_failure_callback=NewsNotifier())
+    def check() -> str:
+        """Every part, the backlog, the open list, the last reconciliation."""
+        from ownership.health import tasks
+
+        return tasks.check()
+
+    check()

@@ -1,0 +1,1 @@
+"""Health: what is open, since when, and what is wrong, in sentences."""

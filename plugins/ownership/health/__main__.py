@@ -1,0 +1,33 @@
+"""What is wrong, in a sentence: ``python -m ownership.health`` in Airflow's environment.
+
+Exit code 0: all is well. 1: something is wrong, and printed, one line for each.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ownership.errors import OwnershipError
+from ownership.health.judge import problems, sentence
+from ownership.health.look import look
+from ownership.hooks import load_settings
+
+
+def main() -> int:
+    """Look, and say what is wrong. Returns the exit code."""
+    try:
+        settings = load_settings()
+    except OwnershipError as e:
+        print(e)
+        return 1
+    seen = look(settings)
+    found = problems(seen, deadline_minutes=settings.deadline_minutes)
+    for problem in found:
+        print(problem.sentence)
+    if not found:
+        print(sentence(seen, found))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

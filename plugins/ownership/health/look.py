@@ -1,0 +1,69 @@
+"""One look at everything that the job needs and has open. The edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from ownership.errors import OwnershipError
+from ownership.health.judge import Seen
+from ownership.health.queue import QueueFacts, queue_facts
+from ownership.hooks import KafkaHook, checks, opened_parts
+from ownership.parts import Parts, now_ms
+from ownership.reconcile.store import last_reports
+from ownership.settings import Settings
+
+REASONS = 20
+"""Overdue events whose reason is read."""
+
+
+def look(settings: Settings) -> Seen:
+    """Ask every part; one that does not answer is named, and the others are asked all the same."""
+    told: list[str] = []
+    found: dict[str, Any] = {}
+    with ExitStack() as stack:
+        with _named(told):
+            found |= _backlog(stack, settings)
+        with _named(told):
+            parts = stack.enter_context(opened_parts(settings))
+            for check in checks(parts):
+                with _named(told):
+                    check()
+            with _named(told):
+                found |= _ledger(parts)
+    return Seen(now_ms(), tuple(dict.fromkeys(told)), **found)
+
+
+def _backlog(stack: ExitStack, settings: Settings) -> dict[str, Any]:
+    topic = KafkaHook(settings).topic()
+    stack.callback(topic.close)
+    topic.beside(settings.failed_topic).partitions()
+    spans = topic.backlog()
+    return {
+        "backlog": sum(s.end - s.start for s in spans),
+        "backlog_since_ms": topic.oldest_ms(spans),
+        "deleted": sum(s.deleted for s in spans),
+    }
+
+
+def _ledger(parts: Parts) -> dict[str, Any]:
+    _, rows = parts.open_list.read(serial=False)
+    queue = queue_facts(rows, now_ms=now_ms(), deadline_ms=parts.settings.deadline_minutes * 60_000)
+    reports = last_reports(parts.cql, parts.settings, 1)
+    return {"queue": queue, "reasons": _reasons(parts, queue), "report": reports[0] if reports else None}
+
+
+def _reasons(parts: Parts, queue: QueueFacts) -> dict[str, str]:
+    late = sorted(queue.overdue, key=lambda r: r.accepted_ms)[:REASONS]
+    events = parts.ledger.read([r.transfer.mid for r in late])
+    return {m: f"{e.state}: {e.reason}" if e.reason else e.state for m, e in events.items()}
+
+
+@contextmanager
+def _named(told: list[str]) -> Iterator[None]:
+    """What goes wrong is told, not raised."""
+    try:
+        yield
+    except OwnershipError as e:
+        told.append(str(e))

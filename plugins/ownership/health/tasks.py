@@ -1,0 +1,65 @@
+"""The task of `ownership_health`, as Airflow runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException
+
+from ownership import metrics
+from ownership.health.judge import Problem, problems, sentence
+from ownership.health.look import look
+from ownership.hooks import load_settings
+from ownership.interruption import interruptible
+from ownership.notifications import NEWS
+
+log = structlog.get_logger(__name__)
+
+KNOWN = "known"
+"""XCom key of the problems that a run found, so that the next one tells only of others."""
+
+
+def check() -> str:
+    """Look at everything; returns a sentence if all is well.
+
+    Somebody is told of a problem when it appears, not at each run that still finds it.
+
+    :raises AirflowFailException: saying what is wrong.
+    """
+    ti = get_current_context()["ti"]
+    settings = load_settings()
+    with interruptible():
+        seen = look(settings)
+    found = problems(seen, deadline_minutes=settings.deadline_minutes)
+    metrics.problems(len(found))
+    told = sentence(seen, found)
+    now = {p.kind: sorted(p.subjects) for p in _merged(found)}
+    ti.xcom_push(key=NEWS, value=is_news(_before(ti), now))
+    ti.xcom_push(key=KNOWN, value=now)
+    for problem in found:
+        log.warning(problem.sentence, kind=problem.kind)
+    if found:
+        raise AirflowFailException(told)
+    log.info(told)
+    return told
+
+
+def is_news(before: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
+    """True if there is a problem, or something that it is about, that was not there before. Pure."""
+    return any(kind not in before or set(about) - set(before[kind]) for kind, about in now.items())
+
+
+def _merged(found: list[Problem]) -> list[Problem]:
+    by_kind: dict[str, Problem] = {}
+    for p in found:
+        same = by_kind.get(p.kind)
+        by_kind[p.kind] = p._replace(subjects=p.subjects | same.subjects) if same else p
+    return list(by_kind.values())
+
+
+def _before(ti: Any) -> dict[str, list[str]]:
+    """What the run before this one found; nothing if there was none."""
+    value = ti.xcom_pull(task_ids=ti.task_id, key=KNOWN, include_prior_dates=True)
+    return value if isinstance(value, dict) else {}

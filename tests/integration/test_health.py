@@ -1,0 +1,123 @@
+"""One look at real parts: what is open, since when, and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from transfer_world import World
+
+from local.ports import HOST, is_free
+from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
+from ownership.health.look import look
+from ownership.parts import now_ms
+from ownership.topic import Span
+
+
+@pytest.fixture
+def seen(environment: dict[str, Any], own_world: World) -> Any:
+    """A look at the world's own topic and ledger, for which every open event is late."""
+    return lambda: look(own_world.job.settings.model_copy(update={"deadline_minutes": 0}))
+
+
+def told(found: Seen, deadline_minutes: int = 30) -> dict[str, str]:
+    return {p.kind: p.sentence for p in problems(found, deadline_minutes=deadline_minutes)}
+
+
+def test_a_platform_with_nothing_to_do_is_healthy(seen: Any):
+    found = seen()
+    assert (found.unreachable, told(found)) == ((), {})
+    assert sentence(found, []) == "Healthy: nothing is open."
+
+
+def test_messages_that_no_run_has_pulled_are_counted_with_the_age_of_the_oldest(seen: Any, own_world: World):
+    old, new = own_world.users("old", "new")
+    before = now_ms()
+    for _ in range(3):
+        own_world.transfer(old, new)
+
+    found = seen()
+
+    assert (found.backlog, found.queue.open) == (3, 0)
+    assert before - 1000 <= found.backlog_since_ms <= now_ms()
+    assert told(found) == {}
+    assert BACKLOG in told(found, deadline_minutes=0)
+    own_world.whole_run()
+    assert (seen().backlog, seen().backlog_since_ms) == (0, None)
+
+
+def test_an_event_that_fails_is_overdue_with_its_reason_and_what_it_blocks(
+    seen: Any, own_world: World, userorg: Any
+):
+    old, new, third = own_world.users("old", "new", "third")
+    own_world.batch(created_by=old)
+    first = own_world.transfer(old, new)
+    own_world.transfer(new, third)
+    own_world.transfer(third, "nobody-knows-this-user")
+    userorg.set("503")
+    own_world.run().pull().finish()
+
+    found = seen()
+
+    assert (found.queue.open, found.queue.held) == (3, 0)
+    said = told(found, deadline_minutes=0)
+    assert set(said) == {OVERDUE}
+    assert f"the oldest, {first} ({old} to {new}), is open for" in said[OVERDUE]
+    assert "failed: User-Org" in said[OVERDUE]
+    assert "2 others wait for it" in said[OVERDUE]
+    userorg.clear()
+    own_world.whole_run()
+
+
+@pytest.mark.parametrize("name", ["kafka", "cassandra", "elasticsearch", "lms", "userorg"])
+def test_a_part_that_does_not_answer_is_named_and_the_others_are_asked_all_the_same(
+    seen: Any, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+):
+    key = f"AIRFLOW_CONN_{name.upper()}_DEFAULT"
+    wrong = environment[key]
+    port = next(p for p in range(10_000, 30_000) if is_free(p))
+    if name == "kafka":
+        wrong["extra"]["bootstrap.servers"] = f"{HOST}:{port}"
+    else:
+        wrong |= {"host": HOST, "port": port}
+    monkeypatch.setenv(key, json.dumps(wrong))
+
+    found = seen()
+
+    assert len(found.unreachable) == 1
+    assert f"Connection '{name}_default' right" in told(found)[PART]
+    assert (found.backlog is None) is (name == "kafka")
+    assert (found.queue is None) is (name == "cassandra")
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_one(
+    environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from ownership.health.__main__ import main
+
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": "nowhere"}')
+    assert main() == 1
+    assert "topic 'nowhere.user.ownership.transfer.failed'" in capsys.readouterr().out.splitlines()[0].lower()
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": 5')
+    assert main() == 1
+    assert "is not JSON" in capsys.readouterr().out
+
+
+def test_the_oldest_message_of_all_partitions_is_found_and_reading_it_moves_nothing(own_world: World):
+    old, new = own_world.users("old", "new")
+    topic = own_world.job.topic
+    own_world.transfer(old, new)
+    before = topic.backlog()
+    between = now_ms()
+    time.sleep(0.01)  # the broker's clock has moved on: what is awaited is time itself
+    own_world.transfer(old, new)
+
+    oldest = topic.oldest_ms(topic.backlog())
+
+    assert oldest is not None
+    assert oldest <= between
+    assert [s.start for s in topic.backlog()] == [s.start for s in before]
+    assert topic.oldest_ms([Span(s.partition, s.end, s.end) for s in topic.backlog()]) is None
+    own_world.whole_run()

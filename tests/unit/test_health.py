@@ -1,0 +1,147 @@
+"""What the open list shows, what is wrong with what was seen, and how it is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ownership.health import judge
+from ownership.health.judge import Seen, lasted, problems, sentence
+from ownership.health.queue import QueueFacts, queue_facts
+from ownership.health.tasks import is_news
+from ownership.open_list import OpenRow
+from ownership.reconcile.report import Report
+from tests.unit.replay import transfer
+
+NOW = 10_000_000
+DEADLINE = 60_000
+
+
+def queued(n: int, pair: str, age_ms: int = 1000, **fields: Any) -> OpenRow:
+    return OpenRow(transfer(n, *pair), NOW - age_ms, **fields)
+
+
+def facts(*rows: OpenRow) -> QueueFacts:
+    return queue_facts(rows, now_ms=NOW, deadline_ms=DEADLINE)
+
+
+HELD: dict[str, Any] = {"holder": "run", "until_ms": NOW + 1}
+AWAITS: dict[str, Any] = {"awaits": "approval", "next_try_ms": NOW + 1}
+
+
+def test_an_empty_queue_has_nothing() -> None:
+    assert facts() == QueueFacts()
+
+
+def test_events_that_wait_for_an_earlier_one_are_blocked_by_the_first_of_their_chain() -> None:
+    found = facts(queued(0, "ab"), queued(1, "bc"), queued(2, "cd"), queued(3, "xy"))
+    assert (found.open, found.blocked, dict(found.blocks)) == (4, 2, {"m00": 2})
+
+
+def test_the_users_of_an_event_are_compared_without_case() -> None:
+    assert facts(queued(0, "ab"), queued(1, "Bc")).blocked == 1
+
+
+def test_the_order_is_that_of_the_queue_not_of_the_rows() -> None:
+    assert dict(facts(queued(1, "bc"), queued(0, "ab")).blocks) == {"m00": 1}
+
+
+def test_what_a_run_holds_is_not_blocked_even_behind_another() -> None:
+    found = facts(queued(0, "ab", **HELD), queued(1, "bc", **HELD))
+    assert (found.held, found.blocked) == (2, 0)
+
+
+def test_a_claim_that_has_expired_holds_nothing() -> None:
+    assert facts(queued(0, "ab", holder="run", until_ms=NOW)).held == 0
+
+
+def test_an_event_is_overdue_after_its_deadline_and_not_before() -> None:
+    found = facts(queued(0, "ab", DEADLINE), queued(1, "cd", DEADLINE + 1))
+    assert [r.transfer.mid for r in found.overdue] == ["m01"]
+    assert found.oldest_ms == NOW - DEADLINE - 1
+
+
+def test_what_waits_for_an_approval_is_not_overdue_nor_what_waits_for_that() -> None:
+    found = facts(queued(0, "ab", 2 * DEADLINE, **AWAITS), queued(1, "bc", 2 * DEADLINE))
+    assert (found.awaiting, found.blocked, found.overdue, found.oldest_ms) == (1, 1, (), None)
+
+
+def test_an_approval_that_was_not_given_in_time_makes_it_overdue() -> None:
+    found = facts(queued(0, "ab", 2 * DEADLINE, awaits="approval", next_try_ms=NOW))
+    assert (found.awaiting, len(found.overdue)) == (0, 1)
+
+
+# -- sentences --------------------------------------------------------------------------------------------------
+
+
+def told(**seen: Any) -> list[str]:
+    return [p.sentence for p in problems(Seen(NOW, **seen), deadline_minutes=1)]
+
+
+def test_nothing_wrong_is_said_in_a_sentence_with_what_is_under_way() -> None:
+    def said(**given: Any) -> str:
+        return sentence(Seen(NOW, **given), [])
+
+    assert said(backlog=0, queue=facts()) == "Healthy: nothing is open."
+    assert said(backlog=2, queue=facts(queued(0, "ab", 4000, **HELD), queued(1, "bc"))) == (
+        "Healthy: 2 open, 1 held by runs, 1 blocked, 2 messages not pulled yet, the oldest for 4 s."
+    )
+
+
+def test_an_overdue_event_is_named_with_its_users_its_reason_and_what_it_blocks() -> None:
+    queue = facts(queued(0, "ab", 5 * DEADLINE), queued(1, "bc", 2 * DEADLINE))
+    assert told(queue=queue, reasons={"m00": "failed: User-Org unavailable: HTTP 503"}) == [
+        "2 events are not proven 1 min after they were accepted; the oldest, m00 (a to b), is open for 5 min and "
+        "failed: User-Org unavailable: HTTP 503; 1 other waits for it."
+    ]
+    assert told(queue=facts(queued(0, "ab", 2 * DEADLINE))) == [
+        "1 event is not proven 1 min after it was accepted; the oldest, m00 (a to b), is open for 2 min."
+    ]
+
+
+def test_messages_that_nobody_pulls_are_told_after_the_deadline() -> None:
+    assert told(backlog=1, backlog_since_ms=NOW - DEADLINE) == []
+    (said,) = told(backlog=1, backlog_since_ms=NOW - 3 * DEADLINE)
+    assert said.startswith(
+        "1 message not pulled yet, the oldest for 3 min: is the DAG user_ownership_transfer unpaused"
+    )
+
+
+def test_messages_that_the_topic_deleted_are_told() -> None:
+    (said,) = told(backlog=0, deleted=7)
+    assert said.startswith("7 messages were deleted from the topic before a run accepted them")
+
+
+@pytest.mark.parametrize(("left", "wrong"), [(0, False), (3, True)])
+def test_differences_of_the_last_reconciliation_are_told_above_the_threshold(left: int, wrong: bool) -> None:
+    report = Report(
+        run_id="scheduled__1", started_ms=0, ended_ms=1, repair=False, parts=1, done=1, left=left,
+        counts={"stale_owner": left} if left else {},
+    )  # fmt: skip
+    said = told(report=report)
+    assert bool(said) is wrong
+    assert all("scheduled__1, left 3 differences (3 stale owner)" in s for s in said)
+
+
+def test_what_does_not_answer_comes_first_and_the_rest_all_the_same() -> None:
+    seen = Seen(
+        NOW, unreachable=("User-Org:9002 unavailable: refused",), queue=facts(queued(0, "ab", 2 * DEADLINE))
+    )
+    found = problems(seen, deadline_minutes=1)
+    assert [p.kind for p in found] == [judge.PART, judge.OVERDUE]
+    assert sentence(seen, found).startswith("User-Org:9002 unavailable: refused. 1 event is not proven")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(-5, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")]
+)  # fmt: skip
+def test_spans_of_time_are_said_in_their_unit(seconds: int, words: str) -> None:
+    assert lasted(seconds * 1000) == words
+
+
+def test_news_is_a_problem_or_a_subject_that_was_not_there_before() -> None:
+    assert not is_news({}, {})
+    assert is_news({}, {"part": ["Kafka"]})
+    assert not is_news({"part": ["Kafka"], "overdue": ["m1", "m2"]}, {"overdue": ["m1"]})
+    assert is_news({"overdue": ["m1"]}, {"overdue": ["m1", "m3"]})
