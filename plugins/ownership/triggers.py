@@ -28,6 +28,9 @@ MOST_AT_WORK = 4
 """Runs that hold events and are not waiting for a retry. Each has a quarter of the executor's slots
 (`hooks.SLOTS_PER_SLICE`): a further one would wait for slots until its claims have expired, and take over
 from others what they wait for slots with. What is left is more work for the next."""
+MOST_BETWEEN_LOOKS = 15.0
+"""But not farther than this, in seconds: a look that took long because Cassandra did not answer says nothing
+about the list."""
 GAUGE_EVERY = 15.0
 
 
@@ -89,6 +92,12 @@ class Announcer:
         return True
 
 
+def next_look(began: float, ended: float) -> float:
+    """When to look at the open list again after a look that began and ended then, all in seconds. Pure."""
+    pause = min(LOOK_SHARE * (ended - began), MOST_BETWEEN_LOOKS)
+    return max(began + QUEUE_EVERY, ended + pause)
+
+
 class BacklogTrigger(BaseEventTrigger):
     """Fires when the topic has uncommitted messages, or the queue an event that can be claimed.
 
@@ -145,8 +154,7 @@ class _Watch:
         if now >= self._next_look:
             self._queue = self._look_at_queue()
             self._queue_look += 1
-            ended = time.monotonic()
-            self._next_look = max(now + QUEUE_EVERY, ended + LOOK_SHARE * (ended - now))
+            self._next_look = next_look(now, time.monotonic())
         queue = self._queue
         backlog = sum(s.end - s.start for s in spans)
         if now - self._gauge_at >= GAUGE_EVERY:

@@ -181,3 +181,15 @@ def test_the_trigger_is_told_nothing_so_that_every_process_makes_the_same_one() 
     path, arguments = BacklogTrigger().serialize()  # type: ignore[no-untyped-call]
     assert path == f"{BacklogTrigger.__module__}.{BacklogTrigger.__qualname__}"
     assert arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("took", "pause"),
+    [
+        pytest.param(0.0, 1.0, id="an empty list"),
+        pytest.param(0.8, 8.0, id="a long list"),
+        pytest.param(40.0, 15.0, id="an outage: events that wait must not wait for ten times as long"),
+    ],
+)
+def test_looks_at_the_queue_are_apart_for_their_cost_and_never_for_long(took: float, pause: float) -> None:
+    assert triggers.next_look(100.0, 100.0 + took) == pytest.approx(100.0 + took + pause)
