@@ -1,4 +1,4 @@
-"""The watcher: says when there is work. It never consumes and never commits."""
+"""The watcher: says when there is work, and measures it. It never commits."""
 
 from __future__ import annotations
 
