@@ -237,12 +237,12 @@ class Ledger:
         return [r.mid for r in self._cql.select(cql, (user, start_ms, end_ms))]
 
     def note_run(self, run_id: str, mids: Collection[str]) -> None:
-        """List `mids` under the run that plans them."""
+        """List `mids` under the run that plans or skips them."""
         cql = f"INSERT INTO {self._by_run} (run_id, mid) VALUES (?, ?)"
         self._cql.write((run_id, (cql, (run_id, mid))) for mid in mids)
 
     def of_run(self, run_id: str) -> list[str]:
-        """Mids of the events that a run planned; another run may have completed them."""
+        """Mids of the events that a run planned or skipped; another run may have completed them."""
         return [
             r.mid for r in self._cql.select(f"SELECT mid FROM {self._by_run} WHERE run_id = ?", (run_id,))
         ]

@@ -6,7 +6,7 @@
 | `transfer_event` | an event: payload, Kafka coordinates, verdict, state, counts, times |
 | `transfer_event_by_hour` | mids by the hour of their message |
 | `transfer_event_by_user` | mids by user, in event order |
-| `transfer_event_by_run` | mids by the run that planned them |
+| `transfer_event_by_run` | mids by the run that planned or skipped them |
 | `transfer_change` | plan and before-images, append-only |
 | `transfer_reconcile` | the parts of each reconciliation that are done, and the reports |
 """

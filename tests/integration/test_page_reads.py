@@ -20,6 +20,9 @@ from ownership.events import OrderKey
 from ownership.ledger import HOUR_MS
 from ownership.page.reads import MOST_HOURS, MOST_LOOKED, PER_PAGE, Cursor, Listed, Reads, Wanted
 from ownership.parts import now_ms
+from ownership.reconcile.report import Report
+from ownership.reconcile.store import Reconciliations
+from ownership.schema import RECONCILE
 
 COUNT = int(os.environ.get("PAGE_TRANSFERS", "3000"))
 BURST = 1500
@@ -269,3 +272,24 @@ def test_an_event_that_waits_is_told_what_for(world: World):
     assert [r.mid for r in held.rows] == [first]
     run.finish()
     world.whole_run()
+
+
+def test_a_run_shows_what_it_skipped_too(world: World):
+    old, new = world.users("old", "new")
+    moved, skipped = world.transfer(old, new), world.transfer(new, "nobody-knows-this-user")
+    run = world.run().pull()
+    run.finish()
+    reads = Reads(world.job.parts.cql, world.job.settings.ledger_keyspace, retention_days=400)
+    listed = reads.page(Wanted(run_id=run.run_id), now_ms=now_ms())
+    assert {r.mid: r.state for r in listed.rows} == {moved: "completed", skipped: "skipped"}
+
+
+def test_a_ledger_from_before_reconciliations_has_none_and_its_page_no_error(own_world: World):
+    parts = own_world.job.parts
+    reads = Reads(parts.cql, parts.settings.ledger_keyspace, retention_days=400)
+    Reconciliations(parts.cql, parts.settings.ledger_keyspace).tell(
+        Report(run_id="manual__1", started_ms=1, ended_ms=2, repair=False, parts=1, done=1)
+    )
+    assert [r.run_id for r in reads.reconciliations(5)] == ["manual__1"]
+    parts.cql.session.execute(f"DROP TABLE {parts.settings.ledger_keyspace}.{RECONCILE}", timeout=60)
+    assert reads.reconciliations(5) == []

@@ -63,6 +63,7 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     open_ = [h for h in claim.events if h.mid in rows and not rows[h.mid].final]
     expired = _decline_expired(parts, open_, rows)
     judged = _judge(parts, claim, [h for h in open_ if h not in expired], rows, work.run_id)
+    parts.ledger.note_run(work.run_id, [h.mid for h, _ in judged.skipped])
     parts.ledger.skip([(h, why) for h, why in judged.skipped])
     parts.open_list.remove([h for h, _ in judged.skipped])
     for h, why in judged.skipped:
