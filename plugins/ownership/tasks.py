@@ -22,6 +22,7 @@ from ownership.parts import Parts
 from ownership.retries import delay_seconds, seed_of
 from ownership.stages import operate
 from ownership.stages import settle as settling
+from ownership.stages.finished import extras
 from ownership.stages.lookup import lookup_users
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.update import update_course_batches
@@ -147,7 +148,7 @@ def _held(work: Work) -> list[Held]:
 def _tell_finished(run_id: str, finished: Sequence[EventRow]) -> None:
     """Update the assets of table and index, for whoever schedules a DAG on them."""
     events = get_current_context()["outlet_events"][AssetAlias(assets.FINISHED)]
-    for extra in assets.extras(run_id, finished):
+    for extra in extras(run_id, finished):
         for asset in (assets.TABLE, assets.INDEX):
             events.add(asset, extra=extra)
 

@@ -15,7 +15,7 @@ from local.screenshots import ARGUMENTS, CHROMIUM, log_in
 # (.ci/run), and everything but the looks of the pages is tested through the REST API, in test_form.py and
 # test_approval.py, without one.
 pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make browser` installs it (as root)"
+    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make tools` installs it (as root)"
 )
 WAIT_MS = 30_000
 

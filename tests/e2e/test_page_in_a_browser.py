@@ -15,7 +15,7 @@ from local.screenshots import ARGUMENTS, CHROMIUM, log_in
 
 # As in test_form_in_a_browser.py: everything but looks and handling is tested over HTTP, in test_page.py.
 pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make browser` installs it (as root)"
+    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make tools` installs it (as root)"
 )
 WAIT_MS = 30_000
 NAME = "Ownership transfers"

@@ -208,8 +208,11 @@ def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_a
 ):
     health = airflow.of("ownership_health")
 
-    def looked() -> str:
-        run_id = health.trigger()
+    def looked(minute: int) -> str:
+        """A run of a date, as the schedule's have one."""
+        body = {"logical_date": f"2026-01-02T03:{minute:02}:00Z", "conf": {}}
+        answer = airflow.http.post("/dags/ownership_health/dagRuns", json=body)
+        run_id = str(answer.raise_for_status().json()["dag_run_id"])
         assert health.ended(run_id) == "failed"
         assert "no.such.topic" in health.log(run_id, "check")
         return run_id
@@ -218,9 +221,9 @@ def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_a
         return [p for p in received.posts if "no.such.topic" in str(p["failures"])]
 
     with airflow.settings(kafka_failed_topic="no.such.topic"):
-        looked()
+        looked(10)
         until("it is told", of_the_problem, seconds=30)
-        again = looked()
+        again = looked(20)
     assert "nothing new to tell" in health.log(again, "check")
     assert [p["dag_id"] for p in of_the_problem()] == ["ownership_health"]
     assert [m for m in received.mails if "no.such.topic" in str(m.get_body())]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from transfer_world import World
 
 from local.ports import HOST, is_free
+from ownership import metrics
 from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
 from ownership.health.look import look
 from ownership.parts import now_ms
 from ownership.topic import Span
+from ownership.triggers import _Watch
 
 
 @pytest.fixture
@@ -120,4 +123,35 @@ def test_the_oldest_message_of_all_partitions_is_found_and_reading_it_moves_noth
     assert oldest <= between
     assert [s.start for s in topic.backlog()] == [s.start for s in before]
     assert topic.oldest_ms([Span(s.partition, s.end, s.end) for s in topic.backlog()]) is None
+    own_world.whole_run()
+
+
+def test_the_watcher_measures_topics_and_open_list(
+    environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch
+):
+    given = own_world.job.settings
+    settings = {"env": given.env, "ledger.keyspace": given.ledger_keyspace}
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps(settings))
+    gauges: dict[str, float] = {}
+    monkeypatch.setattr(metrics.stats, "gauge", lambda name, value: gauges.update({name: value}))
+    a, b, c, d = own_world.users("a", "b", "c", "d")
+    own_world.platform.emit(b"{no event")
+    own_world.transfer(a, b)
+    own_world.transfer(b, c)
+    run = own_world.run().pull()
+    own_world.transfer(c, d)
+    own_world.run().pull()
+    own_world.transfer(d, a)
+
+    with ExitStack() as stack:
+        _Watch(stack).look()
+
+    told = {name.removeprefix("ownership."): value for name, value in gauges.items()}
+    assert 0 <= told.pop("backlog-age-seconds") < 60
+    assert 0 < told.pop("oldest-open-event-seconds") < 60
+    assert told == {
+        "backlog-messages": 1, "dead-letters": 1, "open-events": 3, "overdue-events": 0, "blocked-events": 1,
+        "claims-held": 2, "awaiting-approval-events": 0,
+    }  # fmt: skip
+    run.finish()
     own_world.whole_run()

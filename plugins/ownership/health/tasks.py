@@ -60,6 +60,6 @@ def _merged(found: list[Problem]) -> list[Problem]:
 
 
 def _before(ti: Any) -> dict[str, list[str]]:
-    """What the run before this one found; nothing if there was none."""
+    """What the run before this one found; nothing if there was none, or this one is by hand and has no date."""
     value = ti.xcom_pull(task_ids=ti.task_id, key=KNOWN, include_prior_dates=True)
     return value if isinstance(value, dict) else {}
