@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test browser bench chaos fuzz audit lint lock clean
+.PHONY: help venv demo up down test tools bench chaos fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,11 +26,9 @@ down: ## end what `make up` started
 test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests/unit -k lanes" for some
 	@$(BIN)/python -m pytest $(ARGS)
 
-# Bounded, and never a reason to fail: without it the tests in a browser say why they are skipped.
-browser: ## Debian's Chromium, in which `make test` looks at pages; installed if it is missing and this is root
-	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-	  timeout 300 sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium' >/dev/null; } || \
-	  echo "There is no /usr/bin/chromium, and it cannot be installed here: as root, apt-get install chromium."
+# Each step is bounded in time, and never a reason to fail: tests that need what is missing say why they are skipped.
+tools: $(STAMP) ## programs that some tests use, brought if missing: Chromium (as root), promtool, StatsD and OpenTelemetry receivers
+	@$(BIN)/python -m local.tools
 
 bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
 	@$(BIN)/python -m benchmarks $(ARGS)

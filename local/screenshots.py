@@ -17,12 +17,13 @@ from typing import Any, Final
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from local import tools
 from local.paths import DEMO, REPOSITORY
 from local.runs import opened_api, run_url
 from local.stack import Addresses
 
 PICTURES: Final = REPOSITORY / "docs" / "images"
-CHROMIUM: Final = "/usr/bin/chromium"
+CHROMIUM: Final = str(tools.CHROMIUM)
 ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from deploy.docker import seed
-from local import airflow, standins
+from local import airflow, standins, tools
 from local.layout import Layout
 from local.paths import REPOSITORY
 from local.sample import sample_world
@@ -49,6 +49,7 @@ AIRFLOW_SERVICES = {
     "airflow-worker",
 }
 STORES = {"kafka", "cassandra", "elasticsearch"}
+OBSERVABILITY = {"statsd-exporter", "prometheus", "grafana"}
 SECRETS = {
     "AIRFLOW_FERNET_KEY",
     "AIRFLOW_SECRET_KEY",
@@ -393,6 +394,8 @@ def test_every_command_names_something_that_the_image_has(services: dict[str, An
                 files += 1
             case None | ["redis-server", *_]:
                 pass
+            case [*options] if name in OBSERVABILITY:  # of the image's own program
+                assert all(option.startswith("--") for option in options), name
             case ["api-server"] | ["scheduler"] | ["dag-processor"] | ["triggerer"] | ["celery", "worker"]:
                 assert name in AIRFLOW_SERVICES
             case other:
@@ -558,22 +561,94 @@ def test_nothing_that_runs_tasks_starts_before_the_tables_are_there(services: di
     assert {"cassandra", "sample-world"} <= set(services["create-ledger"]["depends_on"])
 
 
-def test_only_stand_ins_and_sample_world_are_in_the_demo_profile(services: dict[str, Any]) -> None:
-    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
-    assert profiles == {"lms": ["demo"], "userorg": ["demo"], "sample-world": ["demo"]}
+def test_only_stand_ins_sample_world_and_observability_are_in_a_profile(services: dict[str, Any]) -> None:
+    profiles = {
+        name: tuple(service["profiles"]) for name, service in services.items() if "profiles" in service
+    }
+    assert profiles == {
+        **dict.fromkeys(("lms", "userorg", "sample-world"), ("demo",)),
+        **dict.fromkeys(OBSERVABILITY, ("observability",)),
+    }
+
+
+def mounts(services: dict[str, Any]) -> list[str]:
+    return [mount for service in services.values() for mount in service.get("volumes", [])]
 
 
 def test_named_volumes_are_declared_and_used(compose: dict[str, Any], services: dict[str, Any]) -> None:
-    used = {mount.partition(":")[0] for service in services.values() for mount in service.get("volumes", [])}
+    used = {mount.partition(":")[0] for mount in mounts(services) if not mount.startswith("./")}
     assert used == set(compose["volumes"])
     assert all(name in {mount.split("-")[0] for mount in used} for name in ("postgres", "redis", *STORES))
 
 
 def test_ports_are_published_on_this_machine_only_and_can_be_chosen(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == 6
+    assert len(ports) == 8
     for port in ports:
         assert re.fullmatch(r"127\.0\.0\.1:\$\{\w+_PUBLISHED_PORT:-\d+\}:\d+", port), port
+
+
+# --- observability ----------------------------------------------------------------------------------------
+
+
+def options(service: dict[str, Any]) -> dict[str, str]:
+    found = (option.removeprefix("--").partition("=") for option in service["command"])
+    return {name: value for name, _, value in found}
+
+
+def mounted(service: dict[str, Any]) -> dict[str, Path]:
+    """The repository's files that a service has, by their path there."""
+    found = [m.split(":") for m in service["volumes"] if m.startswith("./")]
+    assert all(mode == "ro" for _, _, mode in found)
+    return {target: REPOSITORY / source for source, target, _ in found}
+
+
+def test_files_of_the_repository_that_are_mounted_exist(services: dict[str, Any]) -> None:
+    files = [file for name in OBSERVABILITY for file in mounted(services[name]).values()]
+    assert len(files) == len([m for m in mounts(services) if m.startswith("./")]) == 6
+    assert [file for file in files if not file.is_file()] == []
+
+
+def test_airflow_s_default_port_of_metrics_is_the_exporter_s(
+    services: dict[str, Any], environment: dict[str, str]
+) -> None:
+    exporter = services["statsd-exporter"]
+    told = options(exporter)
+    assert told["statsd.listen-udp"] == f":{environment['AIRFLOW__METRICS__STATSD_PORT']}"
+    assert told["statsd.mapping-config"] in mounted(exporter)
+    assert exporter["image"].endswith(f":{tools.STATSD_EXPORTER}")  # the one that the tests send to
+
+
+def test_prometheus_finds_its_rules_and_the_exporter(services: dict[str, Any]) -> None:
+    told, files = options(services["prometheus"]), mounted(services["prometheus"])
+    configuration = load(files[told["config.file"]])
+    folder = Path(told["config.file"]).parent
+    assert {str(folder / name) for name in configuration["rule_files"]} | {told["config.file"]} == set(files)
+    assert f"prometheus-data:{told['storage.tsdb.path']}" in services["prometheus"]["volumes"]
+    ((target,),) = (
+        each["targets"] for job in configuration["scrape_configs"] for each in job["static_configs"]
+    )
+    assert target == "statsd-exporter:9102"
+    assert "localhost:9102/" in services["statsd-exporter"]["healthcheck"]["test"][-1]
+
+
+def test_grafana_finds_prometheus_and_the_dashboard(services: dict[str, Any]) -> None:
+    grafana = services["grafana"]
+    files = mounted(grafana)
+    provisioning = "/etc/grafana/provisioning"
+    (source,) = load(files[f"{provisioning}/datasources/ownership.yml"])["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = load(files[f"{provisioning}/dashboards/ownership.yml"])["providers"]
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert str(Path(home).parent) == provider["options"]["path"]
+    dashboard = json.loads(files[home].read_text())
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+
+
+def test_nobody_can_log_in_to_grafana_with_a_password_that_everybody_knows(services: dict[str, Any]) -> None:
+    environment = services["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
 
 # --- a real platform --------------------------------------------------------------------------------------
