@@ -76,9 +76,11 @@ class Relay:
         both = {writer, up[1]}
         self._writers |= both
         try:
-            await asyncio.gather(
-                self._pump(reader, up[1], answers=False), self._pump(up[0], writer, answers=True)
-            )
+            # Only `close` cancels, and Python 3.11 reports a cancelled handler as an error.
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(
+                    self._pump(reader, up[1], answers=False), self._pump(up[0], writer, answers=True)
+                )
         finally:
             for one in both:
                 one.close()
