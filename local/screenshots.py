@@ -23,7 +23,7 @@ from local.runs import opened_api, run_url
 from local.stack import Addresses
 
 PICTURES: Final = REPOSITORY / "docs" / "images"
-CHROMIUM: Final = str(tools.CHROMIUM)
+CHROMIUM: Final = tools.TOOLS["chromium"].path
 ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",

@@ -25,7 +25,6 @@ FOLDER: Final = STATE / "tools"
 WHY: Final = "missing.json"
 """Beside the tools: why those that are missing are, as `make tools` found it the last time."""
 
-CHROMIUM: Final = Path("/usr/bin/chromium")
 STATSD_EXPORTER: Final = "v0.31.0"
 COLLECTOR: Final = "v0.165.0"
 _CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
@@ -45,12 +44,12 @@ class MissingError(Exception):
 
 
 class Tool(NamedTuple):
-    """A program, where it lies below the tools' folder, and how it gets there."""
+    """A program, where it lies (below the tools' folder, unless the path is absolute), and how it gets there."""
 
     name: str
     path: str
     bring: Callable[[Path], None]
-    """Put it into this folder, at `path`.
+    """Put it into this folder, at `path`, or where it has its place.
 
     :raises MissingError: if it cannot.
     """
@@ -95,6 +94,15 @@ def program(name: str, package: str) -> str:
     if found is None:
         raise MissingError(f"there is no {package}")
     return found
+
+
+def install_chromium(folder: Path) -> None:  # noqa: ARG001  # Debian's package has a place of its own
+    """Debian's package, for which one has to be root."""
+    apt = program("apt-get", "apt-get")
+    if os.geteuid():
+        raise MissingError("as root, apt-get install chromium")
+    run(apt, "-qq", "update", seconds=60)
+    run(apt, "-qq", "install", "--yes", "chromium", seconds=300, DEBIAN_FRONTEND="noninteractive")
 
 
 def bring_prometheus(folder: Path) -> None:
@@ -150,6 +158,7 @@ def bring_collector(folder: Path) -> None:
 TOOLS: Final[Mapping[str, Tool]] = {
     tool.name: tool
     for tool in (
+        Tool("chromium", "/usr/bin/chromium", install_chromium),
         Tool("promtool", "prometheus/usr/bin/promtool", bring_prometheus),
         Tool("prometheus", "prometheus/usr/bin/prometheus", bring_prometheus),
         Tool("statsd_exporter", f"statsd_exporter-{STATSD_EXPORTER}/statsd_exporter", bring_statsd_exporter),
@@ -173,20 +182,6 @@ def why_missing(name: str, folder: Path = FOLDER) -> str | None:
     return told.get(name)
 
 
-def install_chromium() -> None:
-    """Debian's package, for which one has to be root.
-
-    :raises MissingError: if it is not there and cannot be installed.
-    """
-    if CHROMIUM.exists():
-        return
-    apt = program("apt-get", "apt-get")
-    if os.geteuid():
-        raise MissingError("as root, apt-get install chromium")
-    run(apt, "-qq", "update", seconds=60)
-    run(apt, "-qq", "install", "--yes", "chromium", seconds=300, DEBIAN_FRONTEND="noninteractive")
-
-
 def brought(tool: Tool, folder: Path) -> Path:
     """Where a tool is, after it was brought if it was missing.
 
@@ -203,7 +198,7 @@ def brought(tool: Tool, folder: Path) -> Path:
     return path
 
 
-def bring(tools: Mapping[str, Tool] = TOOLS, folder: Path = FOLDER) -> dict[str, str]:
+def bring(tools: Mapping[str, Tool], folder: Path) -> dict[str, str]:
     """Bring what is missing, and return why what still is cannot be had."""
     folder.mkdir(parents=True, exist_ok=True)
     missing: dict[str, str] = {}
@@ -219,12 +214,7 @@ def bring(tools: Mapping[str, Tool] = TOOLS, folder: Path = FOLDER) -> dict[str,
 
 def main(folder: Path = FOLDER) -> int:
     """Bring everything; never a reason to fail."""
-    try:
-        install_chromium()
-        print(f"chromium: {CHROMIUM}")
-    except MissingError as e:
-        print(f"chromium cannot be had here, so pages are not looked at in a browser: {e}.")
-    bring(folder=folder)
+    bring(TOOLS, folder)
     return 0
 
 

@@ -155,7 +155,7 @@ class Topic:
         """The earliest of the broker's timestamps (epoch ms) of each span's first message; None if all are empty."""
         times = []
         for span in spans:
-            with closing(self.read([span])) as messages:
+            with closing(self.read([span], at_once=1)) as messages:
                 times += [m.kafka_ms for m in islice(messages, 1)]
         return min(times, default=None)
 
@@ -198,23 +198,23 @@ class Topic:
                 spans.append(Span(t.partition, max(low, t.offset) if t.offset >= 0 else high, high))
             return spans
 
-    def read(self, spans: Sequence[Span]) -> Generator[Message]:
-        """The messages of `spans`, partition by partition, each in offset order.
+    def read(self, spans: Sequence[Span], *, at_once: int = 500) -> Generator[Message]:
+        """The messages of `spans`, partition by partition, each in offset order; the client waits for `at_once`.
 
         :raises Unavailable: if the broker stops answering below a span's end.
         """
         for span in spans:
             if span.start < span.end:
-                yield from self._read_span(span)
+                yield from self._read_span(span, at_once)
 
-    def _read_span(self, span: Span) -> Generator[Message]:
+    def _read_span(self, span: Span, at_once: int) -> Generator[Message]:
         with self._errors():
             self._consumer.assign([TopicPartition(self.name, span.partition, span.start)])
             try:
                 position, last = span.start, time.monotonic()
                 while position < span.end:
                     # It waits for as many as it is asked for, so it is asked for no more than there are.
-                    for m in self._consumer.consume(min(500, span.end - position), timeout=0.5):
+                    for m in self._consumer.consume(min(at_once, span.end - position), timeout=0.5):
                         if error := m.error():
                             raise KafkaException(error)
                         last = time.monotonic()

@@ -54,6 +54,7 @@ class Queue(NamedTuple):
 
     claimable: frozenset[tuple[str, int]]
     at_work: int
+    rows: Sequence[OpenRow] = ()
 
 
 class Announcer:
@@ -120,6 +121,9 @@ class BacklogTrigger(BaseEventTrigger):
                         if announcer.worth_a_signal(seen, time.monotonic()):
                             log.info("work to do", backlog=seen.backlog, claimable=len(seen.claimable))
                             yield TriggerEvent({"backlog": seen.backlog, "claimable": len(seen.claimable)})
+                        await asyncio.to_thread(
+                            watch.measure
+                        )  # after the signal: it may have to read a message
                         await asyncio.sleep(POLL_SECONDS)
                 except Exception as e:  # noqa: BLE001  # whatever it is, the watcher must come back
                     log.warning(
@@ -143,9 +147,9 @@ class _Watch:
         self._letters = self._topic.beside(settings.failed_topic)
         self._open = OpenList(stack.enter_context(opened_cql()), settings.ledger_keyspace)
         self._queue = Queue(frozenset(), 0)
-        self._rows: list[OpenRow] = []
+        self._spans: Sequence[Span] = ()
         self._queue_look = 0
-        self._next_look = self._gauge_at = float("-inf")
+        self._next_look = self._measured_at = float("-inf")
 
     def look(self) -> Seen:
         """Committed offsets against watermarks, and the queue."""
@@ -155,13 +159,9 @@ class _Watch:
             self._queue = self._look_at_queue()
             self._queue_look += 1
             self._next_look = next_look(now, time.monotonic())
-        queue = self._queue
-        backlog = sum(s.end - s.start for s in spans)
-        if now - self._gauge_at >= GAUGE_EVERY:
-            self._measure(spans, backlog)
-            self._gauge_at = now
+        self._spans, queue = spans, self._queue
         return Seen(
-            backlog,
+            sum(s.end - s.start for s in spans),
             tuple(s.start for s in spans),
             tuple(s.end for s in spans),
             queue.claimable,
@@ -169,14 +169,18 @@ class _Watch:
             queue.at_work,
         )
 
-    def _measure(self, spans: Sequence[Span], backlog: int) -> None:
-        """Send the gauges."""
+    def measure(self) -> None:
+        """Send the gauges of the last look, if the last ones are old enough."""
         from ownership import metrics
         from ownership.errors import OwnershipError
         from ownership.health.queue import queue_facts
         from ownership.parts import now_ms
 
-        since_ms = self._topic.oldest_ms(spans) if backlog else None
+        if time.monotonic() - self._measured_at < GAUGE_EVERY:
+            return
+        self._measured_at = time.monotonic()
+        backlog = sum(s.end - s.start for s in self._spans)
+        since_ms = self._topic.oldest_ms(self._spans)
         try:
             letters = sum(s.end - s.start for s in self._letters.since(0))
         except OwnershipError:  # whoever pulls says what is wrong with that topic; the watcher must go on
@@ -184,14 +188,13 @@ class _Watch:
         now = now_ms()
         metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, letters)
         deadline_ms = self._settings.deadline_minutes * 60_000
-        metrics.queue(queue_facts(self._rows, now_ms=now, deadline_ms=deadline_ms), now)
+        metrics.queue(queue_facts(self._queue.rows, now_ms=now, deadline_ms=deadline_ms), now)
 
     def _look_at_queue(self) -> Queue:
         from ownership.open_list import at_work, choose
         from ownership.parts import now_ms
 
         _, rows = self._open.read(serial=False)
-        self._rows = rows
         now = now_ms()
         choice = choose(
             rows, run_id="", now_ms=now, judged_ms=now, grace_ms=self._settings.grace_ms,
@@ -202,4 +205,5 @@ class _Watch:
         return Queue(
             frozenset((r.transfer.mid, r.token) for r in (*choice.take, *done)),
             len(at_work(rows, now_ms=now, lives_ms=self._settings.claim_seconds * 1000)),
+            rows,
         )

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, question, until
 from playwright.sync_api import Page, expect, sync_playwright
 
-from local.screenshots import ARGUMENTS, CHROMIUM, log_in
+from local.screenshots import ARGUMENTS, log_in
+from tests.needs import needed
 
-# Only where there is no browser, which is no Python package and needs root to be installed. CI installs it first
-# (.ci/run), and everything but the looks of the pages is tested through the REST API, in test_form.py and
-# test_approval.py, without one.
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make tools` installs it (as root)"
-)
 WAIT_MS = 30_000
 
 
@@ -24,7 +18,7 @@ WAIT_MS = 30_000
 def page(airflow: Airflow) -> Iterator[Page]:
     """A browser that is logged in."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=needed("chromium"), args=list(ARGUMENTS))
         try:
             page = browser.new_page(viewport={"width": 1400, "height": 1600}, locale="en-GB")
             page.set_default_timeout(WAIT_MS)

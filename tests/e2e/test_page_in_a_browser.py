@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,12 +10,9 @@ import pytest
 from airflow_world import ORGANISATION, UNDO, Airflow, Story
 from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
 
-from local.screenshots import ARGUMENTS, CHROMIUM, log_in
+from local.screenshots import ARGUMENTS, log_in
+from tests.needs import needed
 
-# As in test_form_in_a_browser.py: everything but looks and handling is tested over HTTP, in test_page.py.
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}; `make tools` installs it (as root)"
-)
 WAIT_MS = 30_000
 NAME = "Ownership transfers"
 # Airflow's own frame is told about by the browser; it is not ours to change.
@@ -27,7 +23,7 @@ KNOWN = "allow-scripts and allow-same-origin"
 def browser() -> Iterator[Browser]:
     """A browser."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=needed("chromium"), args=list(ARGUMENTS))
         try:
             yield browser
         finally:

@@ -7,13 +7,14 @@ with rows and documents in agreement. `own_world` is for a test that counts or b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import Job
 from transfer_world import Faults, World, opened_faults, opened_world
 
+from local.ports import HOST, is_free
 from local.stack import Stack
 
 
@@ -63,3 +64,20 @@ def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
         if name.startswith("AIRFLOW"):
             monkeypatch.setenv(name, value)
     return {n: json.loads(v) for n, v in stack.airflow_env.items() if n.startswith("AIRFLOW_CONN_")}
+
+
+@pytest.fixture
+def nowhere(environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets a connection of this process lead to a port at which nobody answers."""
+
+    def lead(name: str) -> None:
+        key = f"AIRFLOW_CONN_{name.upper()}_DEFAULT"
+        wrong = environment[key]
+        port = next(p for p in range(10_000, 30_000) if is_free(p))
+        if name == "kafka":
+            wrong["extra"]["bootstrap.servers"] = f"{HOST}:{port}"
+        else:
+            wrong |= {"host": HOST, "port": port}
+        monkeypatch.setenv(key, json.dumps(wrong))
+
+    return lead

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from local import tools
 from local.layout import Layout
 from local.paths import REPOSITORY
 from local.ports import HOST
 from local.processes import Server, child_environment
+from tests.needs import needed
 
 FOLDER = REPOSITORY / "deploy" / "observability"
 
@@ -90,19 +90,6 @@ TIMERS = {  # sum and count
 }
 
 
-def tool(name: str) -> str:
-    """The path of a program; the test is skipped where `make tools` cannot bring it, and fails where nobody asked."""
-    found = tools.found(name)
-    if found is not None:
-        return str(found)
-    why = tools.why_missing(name)
-    if why is None and os.environ.get("CI"):
-        pytest.fail(f"there is no {name}: run `make tools` first, which brings it or says why it cannot")
-    pytest.skip(
-        f"there is no {name}; `make tools` brings it" + (f" where it can, and here: {why}" if why else "")
-    )
-
-
 def sent(*, home: Path, script: str = SENDS, **settings: str) -> None:
     """Run a script in a fresh Airflow process that is configured as an operator would."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "OTEL_"))}
@@ -170,7 +157,7 @@ def starts(layout: Layout) -> Iterator[Starts]:
         def start(name: str, *arguments: str, health: str, **environment: str) -> Server:
             server = Server(
                 name=name,
-                command=(tool(name), *arguments),
+                command=(needed(name), *arguments),
                 directory=layout.data(name),
                 log_file=layout.log(name),
                 pid_file=layout.pid(name),

@@ -14,6 +14,7 @@ import pytest
 from local.layout import Layout
 from local.ports import HOST
 from local.processes import await_condition
+from tests.needs import needed
 from tests.observability.conftest import (
     COUNTERS,
     FOLDER,
@@ -25,7 +26,6 @@ from tests.observability.conftest import (
     metrics_of,
     part,
     sent,
-    tool,
 )
 from tests.observability.observability_queries import queries
 
@@ -198,7 +198,7 @@ assert "ownership_open_events 129" in text, text
 
 
 def promtool(*arguments: str | Path, folder: Path = FOLDER) -> subprocess.CompletedProcess[str]:
-    command = (tool("promtool"), *map(str, arguments))
+    command = (needed("promtool"), *map(str, arguments))
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -160,6 +160,8 @@ class FakeWatch:
             raise OSError("no broker")
         return Seen(7, (0,), (7,), NOTHING, 1)
 
+    def measure(self) -> None: ...
+
 
 def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "_Watch", FakeWatch)

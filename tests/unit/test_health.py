@@ -133,6 +133,11 @@ def test_what_does_not_answer_comes_first_and_the_rest_all_the_same() -> None:
     assert sentence(seen, found).startswith("User-Org:9002 unavailable: refused. 1 event is not proven")
 
 
+def test_two_services_on_one_host_are_two_problems() -> None:
+    seen = Seen(NOW, unreachable=("h:9001 unavailable: refused", "h:9002 unavailable: refused"))
+    assert [set(p.subjects) for p in problems(seen, deadline_minutes=1)] == [{"h:9001"}, {"h:9002"}]
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(-5, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")]
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from local import tools
 from local.processes import await_condition
 from local.tools import MissingError, Tool
-from tests.observability import conftest as observability
+from tests.needs import needed
 
 
 def program(folder: Path) -> None:
@@ -58,10 +58,12 @@ def test_a_tool_that_is_there_is_not_brought_again(tmp_path: Path) -> None:
 
 def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.shutil, "which", lambda *_, **__: None)
-    monkeypatch.setattr(tools, "CHROMIUM", tmp_path / "chromium")
+    chromium = tools.TOOLS["chromium"]._replace(path=str(tmp_path / "chromium"))
+    monkeypatch.setattr(tools, "TOOLS", {**tools.TOOLS, "chromium": chromium})
     assert tools.main(tmp_path / "tools") == 0
     told = json.loads((tmp_path / "tools" / tools.WHY).read_text())
     assert told == {
+        "chromium": "there is no apt-get",
         "promtool": "there is no apt-get",
         "prometheus": "there is no apt-get",
         "statsd_exporter": "there is no Go",
@@ -119,4 +121,4 @@ def test_a_test_without_its_tool_is_skipped_but_not_in_a_ci_that_could_have_it(
     monkeypatch.setattr(tools, "why_missing", lambda _: why)
     monkeypatch.setitem(os.environ, "CI", ci)
     with pytest.raises(outcome, match=r"`make tools`"):
-        observability.tool("otelcol")
+        needed("otelcol")

@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 def problems(seen: Seen, *, deadline_minutes: int) -> list[Problem]:
     """What is wrong, the worst first; nothing if all is well."""
     return [
-        *(Problem(PART, frozenset({said.split(":")[0]}), said) for said in seen.unreachable),
+        *(Problem(PART, frozenset({said.partition(" unavailable:")[0]}), said) for said in seen.unreachable),
         *_lost(seen),
         *_overdue(seen, deadline_minutes),
         *_backlog(seen, deadline_minutes),

@@ -9,7 +9,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from ownership import metrics
-from ownership.health.judge import Problem, problems, sentence
+from ownership.health.judge import problems, sentence
 from ownership.health.look import look
 from ownership.hooks import load_settings
 from ownership.interruption import interruptible
@@ -35,7 +35,9 @@ def check() -> str:
     found = problems(seen, deadline_minutes=settings.deadline_minutes)
     metrics.problems(len(found))
     told = sentence(seen, found)
-    now = {p.kind: sorted(p.subjects) for p in _merged(found)}
+    now: dict[str, list[str]] = {}
+    for p in found:
+        now[p.kind] = sorted({*now.get(p.kind, ()), *p.subjects})
     ti.xcom_push(key=NEWS, value=is_news(_before(ti), now))
     ti.xcom_push(key=KNOWN, value=now)
     for problem in found:
@@ -49,14 +51,6 @@ def check() -> str:
 def is_news(before: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
     """True if there is a problem, or something that it is about, that was not there before. Pure."""
     return any(kind not in before or set(about) - set(before[kind]) for kind, about in now.items())
-
-
-def _merged(found: list[Problem]) -> list[Problem]:
-    by_kind: dict[str, Problem] = {}
-    for p in found:
-        same = by_kind.get(p.kind)
-        by_kind[p.kind] = p._replace(subjects=p.subjects | same.subjects) if same else p
-    return list(by_kind.values())
 
 
 def _before(ti: Any) -> dict[str, list[str]]:
