@@ -16,9 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import stamina
+
 from local.paths import STATE
 
 LOCK_FILE = "jgo.lock.toml"
+TRIES = 4
+"""Of a download; each has a time-out of 60 s."""
 _REQUIREMENTS_21 = Path(__file__).parent / "elasticsearch9" / "requirements-java21.txt"
 
 
@@ -132,7 +136,10 @@ def _download(jar: Jar, target: Path) -> None:
         context = MavenContext(repo_cache=Path(temporary), timeout=60)
         component = context.project(jar.group, jar.artifact).at_version(jar.version)
         try:
-            got = Path(component.artifact(jar.classifier, "jar").resolve())
+            # Of hundreds of small downloads one may meet a network that is away for a moment.
+            for attempt in stamina.retry_context(on=OSError, attempts=TRIES, wait_initial=1.0, timeout=None):
+                with attempt:
+                    got = Path(component.artifact(jar.classifier, "jar").resolve())
         except Exception as error:
             raise RuntimeError(
                 f"{jar.path.name} could not be downloaded from Maven's repository: {error}"
