@@ -27,7 +27,7 @@ test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 # Each step is bounded in time, and never a reason to fail: tests that need what is missing say why they are skipped.
-tools: $(STAMP) ## programs that some tests use, brought if missing: Chromium (as root), promtool, StatsD and OpenTelemetry receivers
+tools: $(STAMP) ## programs that some tests use, brought if missing: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer
 	@$(BIN)/python -m local.tools
 
 bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"

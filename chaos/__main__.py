@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chaos.between import Relay, SearchRelay
+from chaos.database import Database
 from chaos.faults import BY_NAME, Scene
 from chaos.load import Minute, play_load, told
 from chaos.rounds import Round, play
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _scene(
     directory: Path, settings: Mapping[str, Any], *, relayed: bool
 ) -> Iterator[tuple[Scene, Platform]]:
-    """A stack with Airflow; what the job hears from two of its servers comes through relays, if wanted."""
+    """A stack with Airflow; what the job hears from three of its servers comes through relays, if wanted."""
     with ExitStack() as stack:
         servers = stack.enter_context(
             Stack(directory, airflow=False, settings=settings, cassandra_settings=DURABLE)
@@ -77,14 +78,19 @@ def _scene(
             cassandra, search = Relay(a.cassandra), SearchRelay(a.elasticsearch)
             stack.callback(cassandra.close)
             stack.callback(search.close)
-            scene = Scene(servers, cassandra, search)
+            database = Database(servers)
+            stack.callback(database.close)
+            scene = Scene(servers, cassandra, search, database)
+            servers.addresses = replace(a, ledger=database.ledger)
             servers.airflow_env |= connections(
                 kafka=a.kafka,
                 cassandra=cassandra.address,
                 elasticsearch=search.address,
+                ledger=database.jobs_ledger,
                 lms=a.lms,
                 userorg=a.userorg,
             )
+            servers.airflow_env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database.airflows
         servers.airflow_env |= AIRFLOW
         servers.start_airflow()
         yield (

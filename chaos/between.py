@@ -1,12 +1,17 @@
-"""What stands between the job and two of its servers, to lose and to spoil answers: a TCP relay and an HTTP relay."""
+"""What stands between the job and three of its servers, to lose and to spoil answers.
+
+A TCP relay, one that knows enough of PostgreSQL's protocol to cut commits, and an HTTP relay.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from enum import StrEnum
 from random import Random
 from typing import Any
 
@@ -28,8 +33,7 @@ class Relay:
     """
 
     def __init__(self, server: str) -> None:
-        host, _, port = server.rpartition(":")
-        self._server = (host, int(port))
+        self._server = _host_and_port(server)
         self._losing = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -48,6 +52,11 @@ class Relay:
         finally:
             self._losing = False
             self._loop.call_soon_threadsafe(self._close_all)
+
+    def point_to(self, server: str) -> None:
+        """Close every connection; new ones go to the server at this `host:port`."""
+        self._server = _host_and_port(server)
+        self._loop.call_soon_threadsafe(self._close_all)
 
     def close(self) -> None:
         """End the listener and every connection."""
@@ -78,23 +87,137 @@ class Relay:
         try:
             # Only `close` cancels, and Python 3.11 reports a cancelled handler as an error.
             with suppress(asyncio.CancelledError):
-                await asyncio.gather(
-                    self._pump(reader, up[1], answers=False), self._pump(up[0], writer, answers=True)
-                )
+                await asyncio.gather(self._requests(reader, up[1], writer), self._answers(up[0], writer))
         finally:
             for one in both:
                 one.close()
             self._writers -= both
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
+    async def _requests(
+        self,
+        reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,  # noqa: ARG002  # for relays that close it
     ) -> None:
         with suppress(OSError):
             while piece := await reader.read(PIECE):
-                if not (answers and self._losing):
-                    writer.write(piece)
-                    await writer.drain()
-        writer.close()
+                server.write(piece)
+                await server.drain()
+        server.close()
+
+    async def _answers(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(PIECE):
+                if not self._losing:
+                    client.write(piece)
+                    await client.drain()
+        client.close()
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+class Cut(StrEnum):
+    """When a connection is cut, seen from its commit. The client cannot tell one from another."""
+
+    BEFORE = "before the commit arrives"
+    MEANWHILE = "while the commit is carried out"
+    AFTER = "after the commit, before its answer"
+
+
+class CommitRelay(Relay):
+    """Hands bytes on to PostgreSQL or pgbouncer; connections can be cut in the middle of a commit."""
+
+    def __init__(self, server: str) -> None:
+        self._rng: Random | None = None
+        self._share = 0.0
+        self._unanswered: set[asyncio.StreamWriter] = set()
+        self.cuts = Counter[Cut]()
+        """Connections that were cut, by when."""
+        super().__init__(server)
+
+    @contextmanager
+    def commits_cut(self, rng: Random, share: float) -> Iterator[None]:
+        """Cut this share of the commits meanwhile; each at a random one of the moments of `Cut`."""
+        self._share, self._rng = share, rng
+        try:
+            yield
+        finally:
+            self._rng = None
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        sent = Statements()
+        with suppress(OSError):
+            while piece := await reader.read(PIECE):
+                cut = self._drawn() if sent.commits(piece) else None
+                if cut is Cut.AFTER:
+                    self._unanswered.add(client)
+                if cut is not Cut.BEFORE:
+                    server.write(piece)
+                    await server.drain()
+                if cut in (Cut.BEFORE, Cut.MEANWHILE):
+                    client.close()
+                    break
+        server.close()
+
+    async def _answers(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(PIECE):
+                if client in self._unanswered:
+                    break
+                client.write(piece)
+                await client.drain()
+        self._unanswered.discard(client)
+        client.close()
+
+    def _drawn(self) -> Cut | None:
+        rng = self._rng
+        if rng is None or rng.random() >= self._share:
+            return None
+        cut = rng.choice(list(Cut))
+        self.cuts[cut] += 1
+        return cut
+
+
+class Statements:
+    """What one client sends by PostgreSQL's protocol 3 without TLS, however it is cut into pieces."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._started = False
+
+    def commits(self, piece: bytes) -> bool:
+        """True if a COMMIT ends in this piece."""
+        self._rest += piece
+        found = False
+        while (message := self._next()) is not None:
+            found = found or _is_commit(message)
+        return found
+
+    def _next(self) -> bytes | None:
+        """The next whole message after the start-up: its type, four bytes of length, and its body."""
+        kind = 1 if self._started else 0
+        length = kind + int.from_bytes(self._rest[kind : kind + 4])
+        if len(self._rest) < max(kind + 4, length):
+            return None
+        message = bytes(self._rest[:length])
+        del self._rest[:length]
+        if self._started:
+            return message
+        # Requests for TLS may come first, and have no version 3.
+        self._started = int.from_bytes(message[4:6]) == 3
+        return b""
+
+
+def _is_commit(message: bytes) -> bool:
+    """True for a query, simple or to be parsed, that is COMMIT."""
+    body = message[5:].split(b"\0")
+    statement = {b"Q": body[:1], b"P": body[1:2]}.get(message[:1], [])
+    return b"".join(statement).strip(b" ;\n").upper() == b"COMMIT"
 
 
 class SearchRelay:

@@ -16,8 +16,12 @@ import psutil
 from elasticsearch import Elasticsearch
 
 from chaos.between import Relay, SearchRelay
+from chaos.database import Database
 from chaos.person import Person
 from local.airflow import COMPONENTS
+from local.pgbouncer import NAME as PGBOUNCER
+from local.postgres import NAME as POSTGRES
+from local.processes import await_condition
 from local.schema import BATCH_INDEX, connect_elasticsearch
 from local.stack import Stack
 
@@ -34,21 +38,20 @@ STAGES = (
 STORES = ("kafka", "cassandra", "elasticsearch")
 SERVICE_MODES = ("503", "slow", "drop", "garbage", "half")
 LONGEST_HOLD_S = 45.0
-"""Beyond every time-out of the job's clients: 10 s for Cassandra and Kafka, 30 s for Elasticsearch."""
+"""Beyond every time-out of the job's clients: 10 s for Cassandra and Kafka, 25 s for PostgreSQL, 30 s for Elasticsearch."""
+COMMITS_CUT = 0.3
+"""Share of the ledger's commits that are cut while that fault lasts."""
+HEALTHY_WITHIN_S = 240.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What faults strike: a stack, and the relays before two of its servers where there are any."""
+    """What faults strike: a stack, and the relays before three of its servers where there are any."""
 
     stack: Stack
     cassandra: Relay | None = None
     elasticsearch: SearchRelay | None = None
-
-    @property
-    def relayed(self) -> bool:
-        """True if answers can be lost and spoilt."""
-        return self.cassandra is not None and self.elasticsearch is not None
+    database: Database | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Fault:
     """A context manager: broken inside, whole again outside."""
     by_relay: bool = False
     """It needs the relays."""
+    prepare: Callable[[Scene], None] = lambda _: None
+    """What takes a while and breaks nothing; it may be done long before the strike."""
 
     def strike(self, scene: Scene, rng: Random) -> float:
         """Break it, hold, mend it. Returns the seconds that it was broken."""
@@ -115,6 +120,75 @@ def _bulk_items_rejected(scene: Scene, rng: Random) -> Iterator[None]:
     if scene.elasticsearch is None:
         raise ValueError("this fault needs the relays")
     with scene.elasticsearch.items_rejected(rng):
+        yield
+
+
+@contextmanager
+def _commits_cut(scene: Scene, rng: Random) -> Iterator[None]:
+    """The job loses connections in the middle of a commit: it cannot know whether the commit was carried out."""
+    with _database(scene).commits.commits_cut(rng, COMMITS_CUT):
+        yield
+
+
+def _add_standby(scene: Scene) -> None:
+    _database(scene).add_standby()
+
+
+@contextmanager
+def _failed_over(scene: Scene, _: Random) -> Iterator[None]:
+    """The primary dies. Nobody serves until the standby, which has every acknowledged commit, is promoted."""
+    database = _database(scene)
+    database.add_standby()
+    scene.stack.servers[POSTGRES].kill()
+    try:
+        yield
+    finally:
+        database.fail_over()
+        supervise(scene.stack)
+
+
+def _database(scene: Scene) -> Database:
+    if scene.database is None:
+        raise ValueError("this fault needs the relays")
+    return scene.database
+
+
+def _supervised(during: Callable[[Scene, Random], Any]) -> Callable[[Scene, Random], Any]:
+    """The same, and in the end whatever of Airflow has given up is started again."""
+
+    @contextmanager
+    def wrapped(scene: Scene, rng: Random) -> Iterator[None]:
+        try:
+            with during(scene, rng):
+                yield
+        finally:
+            supervise(scene.stack)
+
+    return wrapped
+
+
+def supervise(stack: Stack) -> None:
+    """Return when all of Airflow is healthy; what has ended of it is started meanwhile."""
+
+    def healthy() -> bool:
+        revive(stack)
+        return all(stack.servers[name].answers() for name in COMPONENTS)
+
+    await_condition(healthy, timeout_s=HEALTHY_WITHIN_S, what="a healthy Airflow", poll_s=0.5)
+
+
+def revive(stack: Stack) -> None:
+    """Start what has ended of Airflow, as a supervisor does: without its database a process of it may give up."""
+    for server in (stack.servers[name] for name in COMPONENTS):
+        if not server.running:
+            server.stop()  # what it left behind
+            server.start()
+
+
+@contextmanager
+def _bouncer_killed(scene: Scene, rng: Random) -> Iterator[None]:
+    """Does nothing where there is no pgbouncer: a seed means the same fault on every machine."""
+    with (_killed(PGBOUNCER) if PGBOUNCER in scene.stack.servers else _nothing)(scene, rng):
         yield
 
 
@@ -236,6 +310,11 @@ FAULTS: Sequence[Fault] = (
     Fault("index read-only", (5, 20), _index_full),
     Fault("cassandra's answers lost", (11, 25), _cassandra_answers_lost, by_relay=True),
     Fault("elasticsearch rejects bulk items", (5, 20), _bulk_items_rejected, by_relay=True),
+    Fault("postgres killed", (0, 20), _supervised(_killed(POSTGRES))),
+    Fault("postgres frozen", (12, LONGEST_HOLD_S), _supervised(_frozen(POSTGRES))),
+    Fault("postgres failed over", (0, 10), _failed_over, by_relay=True, prepare=_add_standby),
+    Fault("ledger's commits cut", (5, 20), _commits_cut, by_relay=True),
+    Fault("pgbouncer killed", (0, 10), _bouncer_killed, by_relay=True),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}
 """Every fault by its name."""

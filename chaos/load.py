@@ -20,7 +20,7 @@ from chaos.patience import again
 from chaos.verdict import Places, violations
 from chaos.worlds import World, load_world
 from local.airflow import COMPONENTS
-from local.outcome import standing
+from local.outcome import events_of
 from local.story import REJECTED
 from local.world import Platform
 
@@ -85,7 +85,8 @@ def play_load(
     done = Load(seed, len(world.messages), len(wanted), len(world.batches))
     platform.add_users(world.users)
     platform.add_batches(world.batches)
-    progress = Progress(platform, set(wanted))
+    ledger = scene.stack.addresses.ledger
+    progress = Progress(ledger, set(wanted))
     failed: list[BaseException] = []
     places: Places = []
     begun = time.monotonic()
@@ -111,7 +112,7 @@ def play_load(
         raise failed[0]
     done.sent_s = round(progress.sent_at - begun, 1)
     done.final_s = round(max(progress.final_at - progress.sent_at, 0), 1)
-    done.states = dict(Counter(e.state for e in standing(platform, list(wanted), []).events.values()))
+    done.states = dict(Counter(e.state for e in events_of(ledger, wanted).values()))
     done.violations += violations(scene.stack, platform, world, places)
     return done
 
@@ -119,8 +120,8 @@ def play_load(
 class Progress:
     """Which of the sent events are final."""
 
-    def __init__(self, platform: Platform, events: set[str]) -> None:
-        self._platform = platform
+    def __init__(self, ledger: str, events: set[str]) -> None:
+        self._ledger = ledger
         self._events = len(events)
         self.open: set[str] = set(events)
         self.sent: set[str] = set()
@@ -131,7 +132,7 @@ class Progress:
         """Ask the ledger about those that were sent and not final."""
         asked = list(self.open & self.sent)
         with suppress(Exception):  # what is broken is asked again at the next look
-            found = standing(self._platform, asked, []).events
+            found = events_of(self._ledger, asked)
             self.open -= {mid for mid, e in found.items() if e.final}
         if not self.open and not self.final_at:
             self.final_at = time.monotonic()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psycopg
 from cassandra import DriverException
 from cassandra.cluster import NoHostAvailable
 from elastic_transport import TransportError
@@ -13,7 +14,16 @@ from elasticsearch import ApiError
 from httpx import HTTPError
 
 AGAIN_WITHIN_S = 180.0
-_BROKEN = (RuntimeError, DriverException, NoHostAvailable, TransportError, ApiError, OSError, HTTPError)
+_BROKEN = (
+    RuntimeError,
+    DriverException,
+    NoHostAvailable,
+    TransportError,
+    ApiError,
+    OSError,
+    HTTPError,
+    psycopg.Error,
+)
 
 T = TypeVar("T")
 

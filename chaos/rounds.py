@@ -9,13 +9,14 @@ from random import Random
 from typing import Any
 
 from chaos import oracle
-from chaos.faults import MOMENTS, STAGES, Fault, Scene, drawn
+from chaos.faults import MOMENTS, STAGES, Fault, Scene, drawn, revive
 from chaos.patience import again
 from chaos.person import Person
 from chaos.verdict import Places, violations
 from chaos.worlds import Edit, World, random_world
-from local.outcome import standing
+from local.outcome import events_of
 from local.processes import NotReadyError, await_condition
+from local.stack import Stack
 from local.story import REJECTED
 from local.world import Batch, Platform
 
@@ -53,6 +54,7 @@ def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None
     done = Round(seed, its_fault.name, when, messages=len(world.messages), batches=len(world.batches))
     platform.add_users(world.users)
     platform.add_batches(world.batches)
+    its_fault.prepare(scene)
 
     failed: list[BaseException] = []
     striking = threading.Thread(target=_strike, args=(scene, its_fault, when, rng, done, failed))
@@ -63,7 +65,7 @@ def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None
     if failed:
         raise failed[0]
     begun = time.monotonic()
-    _await_final(platform, world, done)
+    _await_final(scene.stack, world, done)
     done.settled_s = round(time.monotonic() - begun, 1)
     done.violations += violations(scene.stack, platform, world, places)
     return done
@@ -141,15 +143,17 @@ def _fields(world: World, edit: Edit) -> tuple[dict[str, Any], dict[str, Any]]:
     return of[edit]
 
 
-def _await_final(platform: Platform, world: World, done: Round) -> None:
+def _await_final(stack: Stack, world: World, done: Round) -> None:
+    ledger = stack.addresses.ledger
     wanted = oracle.states(world)
     done.events = len(wanted)
 
     def final() -> bool:
-        return again(lambda: standing(platform, list(wanted), []).final)
+        revive(stack)  # Airflow may give up some seconds after its database was away
+        return all(event.final for event in again(lambda: events_of(ledger, wanted)).values())
 
     try:
         await_condition(final, timeout_s=SETTLED_WITHIN_S, what="every event to be final", poll_s=0.5)
     except NotReadyError:
-        open_ = {m: e for m, e in standing(platform, list(wanted), []).events.items() if not e.final}
+        open_ = {m: e for m, e in events_of(ledger, wanted).items() if not e.final}
         done.violations += [f"{mid} is still {e.state}: {e.reason}" for mid, e in open_.items()]

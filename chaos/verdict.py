@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psycopg
+
 from chaos import oracle
 from chaos.worlds import Edit, World
-from local.outcome import dead_letters, standing
+from local.outcome import dead_letters, events_of
 from local.processes import NotReadyError, await_condition
-from local.schema import KEYSPACE, failed_topic
+from local.schema import failed_topic
 from local.stack import Stack
 from local.stores import both_stores
 from local.story import REJECTED
@@ -22,7 +24,7 @@ def violations(stack: Stack, platform: Platform, world: World, places: Places) -
     """Everything that is not as the oracle has it, a sentence each."""
     wanted = oracle.states(world)
     rejected = [f"rejected:{p.topic}:{p.partition}:{p.offset}" for mid, p in places if not mid]
-    events = standing(platform, [*wanted, *rejected], []).events
+    events = events_of(stack.addresses.ledger, [*wanted, *rejected])
     found = [
         f"{mid} is {events[mid].state or 'unknown'}, not {state}: {events[mid].reason}"
         for mid, state in {**wanted, **dict.fromkeys(rejected, REJECTED)}.items()
@@ -35,7 +37,7 @@ def violations(stack: Stack, platform: Platform, world: World, places: Places) -
         names = (row and row["name"], document and document.get("name"))
         if names != (world.tag, world.tag):
             found.append(f"batch {batch} was renamed by the LMS and is named {names} again")
-    found += _left_open(platform, set(wanted))
+    found += _left_open(stack.addresses.ledger, list(wanted))
     found += _without_letter(stack, platform, [place for mid, place in places if not mid])
     return found + _uncommitted(stack, platform, places)
 
@@ -46,18 +48,18 @@ def _without_letter(stack: Stack, platform: Platform, rejected: Sequence[Offset]
     return [f"{place} has no dead letter" for place in {*rejected} - {x.source for x in letters}]
 
 
-def _left_open(platform: Platform, mids: set[str]) -> list[str]:
+def _left_open(ledger: str, mids: Sequence[str]) -> list[str]:
     """Rows of the queue whose events are final; settle of a run that still goes may yet remove them."""
+    question = "SELECT mid FROM queue JOIN event ON event.id = queue.event_id WHERE mid = ANY(%s)"
+    with psycopg.connect(ledger, autocommit=True, prepare_threshold=None) as connection:
 
-    def there() -> set[str]:
-        return {
-            r["mid"] for r in platform.session.execute(f"SELECT mid FROM {KEYSPACE}.transfer_open")
-        } & mids
+        def there() -> list[str]:
+            return [mid for (mid,) in connection.execute(question, (list(mids),))]
 
-    try:
-        await_condition(lambda: not there(), timeout_s=60, what="an empty queue", poll_s=0.5)
-    except NotReadyError:
-        return [f"{mid} is final and still in the queue" for mid in there()]
+        try:
+            await_condition(lambda: not there(), timeout_s=60, what="an empty queue", poll_s=0.5)
+        except NotReadyError:
+            return [f"{mid} is final and still in the queue" for mid in there()]
     return []
 
 

@@ -181,7 +181,7 @@ class _Acts:
         self.shown_on.print(f"[bold]{sent_line(messages)}[/] on {platform.input_topic}")
 
         def look() -> Standing:
-            return standing(platform, sent, world.batches)
+            return standing(platform, self.addresses.ledger, sent, world.batches)
 
         end = Progress(self.shown_on, owners, _seeded(world, look())).follow(look, timeout_s=timeout_s)
         if not end.final:

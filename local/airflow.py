@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
@@ -31,8 +31,9 @@ DAG_ID = "user_ownership_transfer"
 UNDO_DAG_ID = "ownership_undo"
 DAG_IDS = (DAG_ID, UNDO_DAG_ID, "ownership_approval", "ownership_reconcile", "ownership_health")
 """Every DAG of the job."""
+DATABASE = "airflow"
+"""The metadata database."""
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-_DATABASE = "airflow"
 _MIGRATED = "migrated"
 _CONNECTION = "AIRFLOW_CONN_"
 _VARIABLE = "AIRFLOW_VAR_"
@@ -64,14 +65,17 @@ class Secrets:
         return cls(**json.loads(file.read_text()))
 
 
-def connections(*, kafka: str, cassandra: str, elasticsearch: str, lms: str, userorg: str) -> dict[str, str]:
-    """The job's five Airflow Connections, as environment variables."""
+def connections(
+    *, kafka: str, cassandra: str, elasticsearch: str, ledger: str, lms: str, userorg: str
+) -> dict[str, str]:
+    """The job's six Airflow Connections, as environment variables."""
     cassandra_host, _, cassandra_port = cassandra.rpartition(":")
     extra = {"bootstrap.servers": kafka, "enable.auto.commit": "false"}
     made: dict[str, dict[str, Any]] = {
         "kafka_default": {"conn_type": "kafka", "extra": extra},
         "cassandra_default": {"conn_type": "cassandra", "host": cassandra_host, "port": int(cassandra_port)},
         "elasticsearch_default": _http("elasticsearch", elasticsearch),
+        "ownership_ledger": _postgres(ledger),
         "lms_default": _http("http", lms),
         "userorg_default": _http("http", userorg),
     }
@@ -84,6 +88,24 @@ def _http(conn_type: str, url: str) -> dict[str, Any]:
         raise ValueError(f"{url!r} is no HTTP address; give it as http://host:port.")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return {"conn_type": conn_type, "host": parts.hostname, "port": port, "schema": parts.scheme}
+
+
+def _postgres(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.scheme != "postgresql" or parts.hostname is None:
+        raise ValueError(
+            "The ledger's address is no URL; give it as postgresql://login:password@host:port/database."
+        )
+    made = {
+        "conn_type": "postgres",
+        "host": parts.hostname,
+        "port": parts.port or 5432,
+        "schema": unquote(parts.path.removeprefix("/")),
+        "login": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+    }
+    extra = dict(parse_qsl(parts.query))
+    return {**made, "extra": extra} if extra else made
 
 
 def base_environment(
@@ -120,7 +142,7 @@ def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{r}" for u, r in _ROLES.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.sqlalchemy_url(socket_folder, _DATABASE),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.sqlalchemy_url(socket_folder, DATABASE),
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(layout.port("airflow")),
         "AIRFLOW__API__BASE_URL": url,
@@ -152,7 +174,7 @@ def migrate(layout: Layout, environment: Mapping[str, str], socket_folder: str) 
     secret = Secrets.of(home)
     _passwords_file(layout).write_text(json.dumps(dict.fromkeys(_ROLES, secret.password)) + "\n")
     _passwords_file(layout).chmod(0o600)
-    fresh = postgres.create_database(socket_folder, _DATABASE)
+    fresh = postgres.create_database(socket_folder, DATABASE)
     stamp = home / _MIGRATED
     packages = (REPOSITORY / "requirements.txt").read_text()
     if not fresh and stamp.exists() and stamp.read_text() == packages:

@@ -6,22 +6,25 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from cassandra.concurrent import execute_concurrent
+import psycopg
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from local.schema import KEYSPACE
 from local.stores import both_stores
 from local.story import FINAL, Message, Owners
 from local.world import Batch, Offset, Platform
 
 UNSEEN: Final = "on the topic"
 """State of a message that no run has read yet."""
-AT_ONCE = 50
-"""Events in one read."""
+CONNECT_SECONDS = 10
+_EVENTS = """
+SELECT mid, state, reason, run_id, counts, completed_at FROM event WHERE mid = ANY(%(mids)s)
+UNION ALL
+SELECT mid, 'rejected', reason, NULL, NULL, NULL FROM rejected_message WHERE mid = ANY(%(mids)s)
+"""
 
 
 @dataclass(frozen=True)
@@ -110,30 +113,21 @@ class Standing:
         return all(event.final for event in self.events.values())
 
 
-def standing(platform: Platform, mids: Collection[str], batches: Iterable[Batch]) -> Standing:
-    """Events, rows and documents as they are now."""
+def standing(platform: Platform, ledger: str, mids: Collection[str], batches: Iterable[Batch]) -> Standing:
+    """Events, rows and documents as they are now; `ledger` is the ledger's URL."""
     stores = both_stores(platform, batches)
-    return Standing(_events(platform, mids), stores.row_owners, stores.document_owners)
+    return Standing(events_of(ledger, mids), stores.row_owners, stores.document_owners)
 
 
-def _events(platform: Platform, mids: Collection[str]) -> dict[str, EventRow]:
-    statement = platform.session.prepare(
-        f"SELECT mid, state, reason, run_id, counts, completed_at FROM {KEYSPACE}.transfer_event WHERE mid IN ?"
-    )
-    events = dict.fromkeys(mids, EventRow())
-    asked = list(events)
-    some = [(statement, (asked[start : start + AT_ONCE],)) for start in range(0, len(asked), AT_ONCE)]
-    answers = execute_concurrent(platform.session, some, concurrency=8)
-    for row in (row for answer in answers for row in answer.result_or_exc):
-        completed = row["completed_at"]
-        events[row["mid"]] = EventRow(
-            row["state"] or "",
-            row["reason"] or "",
-            row["run_id"] or "",
-            dict(row["counts"] or {}),
-            completed.replace(tzinfo=UTC) if completed else None,
-        )
-    return events
+def events_of(ledger: str, mids: Collection[str]) -> dict[str, EventRow]:
+    """What the ledger knows of these events and rejected messages. Raises psycopg.Error."""
+    found = dict.fromkeys(mids, EventRow())
+    with psycopg.connect(ledger, connect_timeout=CONNECT_SECONDS, prepare_threshold=None) as connection:
+        for mid, state, reason, run_id, counts, completed_at in connection.execute(
+            _EVENTS, {"mids": list(found)}
+        ):
+            found[mid] = EventRow(state, reason or "", run_id or "", counts or {}, completed_at)
+    return found
 
 
 def dead_letters(kafka: str, topic: str, places: Collection[Offset]) -> list[DeadLetter]:

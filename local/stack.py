@@ -25,9 +25,16 @@ from local.processes import NotReadyError, ProcessRecord, Server, child_environm
 Progress = Callable[[str, str, float], None]
 """Called with a part's name, one of "starting", "ready", "given", "stopped", and the seconds that it took."""
 
-GIVEN = ("KAFKA", "CASSANDRA", "ELASTICSEARCH", "LMS", "USERORG")
+GIVEN = ("KAFKA", "CASSANDRA", "ELASTICSEARCH", "LEDGER", "LMS", "USERORG")
 """The addresses that may be given in the environment; their parts are not started then."""
 
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432}
+_SCHEMES = {"KAFKA": ("",), "CASSANDRA": ("",), "LEDGER": ("postgresql",)}
+_FORMS = {
+    "KAFKA": "host:port",
+    "CASSANDRA": "host:port",
+    "LEDGER": "postgresql://login:password@host:port/database",
+}
 DEFAULT_SETTINGS: Mapping[str, Any] = {"env": "dev"}
 _OWNER = "owner.json"
 
@@ -39,6 +46,7 @@ class Addresses:
     kafka: str = ""  # host:port
     cassandra: str = ""  # host:port
     elasticsearch: str = ""  # URL, as the others below
+    ledger: str = ""  # with login and password
     lms: str = ""
     userorg: str = ""
     airflow: str = ""
@@ -50,7 +58,7 @@ class Addresses:
         return {name.upper(): value for name, value in asdict(self).items() if value}
 
     def write(self, file: Path) -> None:
-        """Write them to `file` as NAME=value lines, readable by the owner only (a password is among them)."""
+        """Write them to `file` as NAME=value lines, readable by the owner only (passwords are among them)."""
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
@@ -76,13 +84,13 @@ def _silent(part: str, state: str, seconds: float) -> None:
 
 
 class Stack:
-    """Kafka, Cassandra, Elasticsearch, both stand-ins and, if wanted, Airflow on PostgreSQL.
+    """Kafka, Cassandra, Elasticsearch, PostgreSQL, both stand-ins and, if wanted, Airflow.
 
     Everything lies below `directory`; ports are free ones. What `given` names (see GIVEN) is used instead of
     started. `settings` becomes the Airflow Variable that the job reads, `cassandra_settings` are further ones of
     `cassandra.yaml`. As a context manager it starts and stops.
 
-    `servers` holds what was started: kafka, cassandra, elasticsearch, lms, userorg, postgres, and Airflow's
+    `servers` holds what was started: kafka, cassandra, elasticsearch, postgres, lms, userorg, and Airflow's
     api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
     `airflow …` command, or the job's own code, finds this stack.
     """
@@ -149,7 +157,7 @@ class Stack:
             return
         self.with_airflow = True
         with self._pool() as pool:
-            self._start_airflow_core(pool)
+            self._start_airflow_core(pool, pool.submit(self._start_postgres))
             self._start_airflow_rest(pool)
 
     def stop(self) -> None:
@@ -181,10 +189,12 @@ class Stack:
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Everything at once, since ports are known beforehand; only these steps have to wait for another.
 
-        The platform needs the stores, Airflow its database; and a DAG, once parsed, is watched: then its topics
-        and tables should be there.
+        The platform needs the stores, the ledger and Airflow their databases; and a DAG, once parsed, is watched:
+        then its topics and tables should be there.
         """
+        database = pool.submit(self._start_postgres)
         stores = [
+            database,
             pool.submit(self._part, "KAFKA", "kafka", kafka.server),
             pool.submit(self._part, "CASSANDRA", "cassandra", self._cassandra),
             pool.submit(self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch),
@@ -194,7 +204,7 @@ class Stack:
             pool.submit(self._part, "USERORG", "userorg", lambda _: self._service("userorg")),
         ]
         if self.with_airflow:
-            others.append(pool.submit(self._start_airflow_core, pool))
+            others.append(pool.submit(self._start_airflow_core, pool, database))
         _all_of(*stores, then=others)
         others.append(pool.submit(self._timed, "platform", self._create_platform))
         _all_of(*others)
@@ -210,6 +220,7 @@ class Stack:
             kafka=given.get("KAFKA") or f"{HOST}:{layout.port('kafka')}",
             cassandra=given.get("CASSANDRA") or f"{HOST}:{layout.port('cassandra')}",
             elasticsearch=given.get("ELASTICSEARCH") or layout.url(search),
+            ledger=given.get("LEDGER") or postgres.url_of_ledger(layout),
             lms=given.get("LMS") or layout.url("lms"),
             userorg=given.get("USERORG") or layout.url("userorg"),
         )
@@ -220,6 +231,7 @@ class Stack:
                 kafka=known.kafka,
                 cassandra=known.cassandra,
                 elasticsearch=known.elasticsearch,
+                ledger=known.ledger,
                 lms=known.lms,
                 userorg=known.userorg,
             ),
@@ -269,7 +281,7 @@ class Stack:
         server.wait_ready()
 
     def _create_platform(self) -> None:
-        """What the platform has without the job (keyspace, index, topics), then the job's own tables."""
+        """What the platform has without the job (keyspace, index, topics), then the ledger's tables."""
         from local import world
 
         known = self.addresses
@@ -280,7 +292,7 @@ class Stack:
             env=str(self.settings.get("env", DEFAULT_SETTINGS["env"])),
         )
         done = subprocess.run(
-            (sys.executable, "-m", "ownership.create_ledger"),
+            (sys.executable, "-m", "ownership.ledger", "upgrade"),
             env=self.airflow_env,
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
@@ -294,11 +306,27 @@ class Stack:
                 f"The ledger's tables could not be created: {(done.stderr or done.stdout).strip()}"
             )
 
-    def _start_airflow_core(self, pool: ThreadPoolExecutor) -> None:
-        database = postgres.server(self.layout)
-        self._timed("postgres", lambda: self._run("postgres", database))
-        self.airflow_env |= airflow.process_environment(self.layout, database.address)
-        self._timed("migration", lambda: airflow.migrate(self.layout, self.airflow_env, database.address))
+    def _start_postgres(self) -> None:
+        """The server, with the ledger's database; with neither, if a ledger was given and Airflow is not wanted."""
+        if "LEDGER" in self.given:
+            self._progress("ledger", "given", 0.0)
+        if "postgres" in self.servers or ("LEDGER" in self.given and not self.with_airflow):
+            return
+        self._timed("postgres", self._run_postgres)
+
+    def _run_postgres(self) -> None:
+        server = postgres.server(self.layout)
+        self._run("postgres", server)
+        if "LEDGER" not in self.given:
+            postgres.create_ledger_database(server.address, postgres.ledger_password(self.layout))
+
+    def _start_airflow_core(self, pool: ThreadPoolExecutor, database: Future[None]) -> None:
+        _all_of(database)
+        sockets = self.servers["postgres"].address
+        needed = airflow.process_environment(self.layout, sockets)
+        # What is set already stays: another address of the database, say.
+        self.airflow_env |= {name: value for name, value in needed.items() if name not in self.airflow_env}
+        self._timed("migration", lambda: airflow.migrate(self.layout, self.airflow_env, sockets))
         _all_of(*(pool.submit(self._component, name) for name in ("api-server", "scheduler")))
 
     def _start_airflow_rest(self, pool: ThreadPoolExecutor) -> None:
@@ -341,15 +369,16 @@ def _check_given(variable: str, address: str) -> None:
     """
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
-        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         host, port = None, None
-    plain = variable in {"KAFKA", "CASSANDRA"}
-    if not host or not port or plain == bool(parts.scheme):
-        form = "host:port" if plain else "http://host:port"
-        raise ValueError(f"{variable}={address} cannot be used; give it as {form}.")
+    schemes = _SCHEMES.get(variable, ("http", "https"))
+    shown = f"{variable}={address}" if "@" not in address else variable  # no password on a terminal
+    if not host or not port or parts.scheme not in schemes:
+        form = _FORMS.get(variable, "http://host:port")
+        raise ValueError(f"{shown} cannot be used; give it as {form}.")
     if variable not in {"LMS", "USERORG"} and not accepts(port, host, timeout_s=5):
-        raise NotReadyError(f"Nothing answers at {variable}={address}; start it, or unset {variable}.")
+        raise NotReadyError(f"Nothing answers at {shown}; start it, or unset {variable}.")
 
 
 def _is_healthy(url: str) -> bool:

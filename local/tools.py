@@ -1,14 +1,16 @@
 """The programs that some tests look through or send to, brought once: `make tools`.
 
 Debian's Chromium shows pages; `promtool` and `prometheus` read the rules of `deploy/observability`; `statsd_exporter`
-and an OpenTelemetry collector take what Airflow sends. All but Chromium lie in `.local/tools` and need no root. What
-cannot be had here is told in a sentence and fails nothing: its tests are skipped, and say the same.
+and an OpenTelemetry collector take what Airflow sends; `pgbouncer` stands between the job and its ledger. All but
+Chromium lie in `.local/tools` and need no root. What cannot be had here is told in a sentence and fails nothing: its
+tests are skipped, and say the same.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +41,13 @@ COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
 """What `deploy/observability/collector.yml` needs of a collector."""
 
 
+_WITH_ITS_LIBRARIES = """\
+#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu*) exec "$here"/usr/sbin/pgbouncer "$@"
+"""
+
+
 class MissingError(Exception):
     """A tool cannot be had here; the text says why."""
 
@@ -55,8 +64,8 @@ class Tool(NamedTuple):
     """
 
 
-def run(*command: str, seconds: float, folder: Path | None = None, **environment: str) -> None:
-    """Run a command and all that it starts, for so long at most.
+def run(*command: str, seconds: float, folder: Path | None = None, **environment: str) -> str:
+    """Run a command and all that it starts, for so long at most. Returns what it says.
 
     :raises MissingError: with its last line, if it fails or takes longer.
     """
@@ -83,6 +92,7 @@ def run(*command: str, seconds: float, folder: Path | None = None, **environment
     if child.returncode:
         last = (told.strip() or "it says nothing").splitlines()[-1]
         raise MissingError(f"`{' '.join(command[:3])}` failed: {last}")
+    return told
 
 
 def program(name: str, package: str) -> str:
@@ -107,15 +117,36 @@ def install_chromium(folder: Path) -> None:  # noqa: ARG001  # Debian's package 
 
 def bring_prometheus(folder: Path) -> None:
     """Debian's package, unpacked and not installed."""
+    unpack(folder / "prometheus", "prometheus")
+
+
+def bring_pgbouncer(folder: Path) -> None:
+    """Debian's package with the libraries that few machines have, and a script that starts it with them."""
+    target = folder / "pgbouncer"
+    told = run(program("apt-cache", "apt-cache"), "depends", "pgbouncer", seconds=60)
+    libraries = re.findall(r"Depends: (lib(?:c-ares|event)\S*)", told)
+    unpack(target, "pgbouncer", *libraries)
+    script = target / "pgbouncer"
+    script.write_text(_WITH_ITS_LIBRARIES)
+    script.chmod(0o755)
+    try:
+        run(str(script), "--version", seconds=20)
+    except MissingError:
+        script.unlink()  # so that the next `make tools` tries again
+        raise
+
+
+def unpack(target: Path, *packages: str) -> None:
+    """Unpack Debian's packages into a folder, without installing them."""
     apt, dpkg = program("apt-get", "apt-get"), program("dpkg-deb", "dpkg-deb")
     with tempfile.TemporaryDirectory() as scratch:
         # Root has its lists of packages; anybody else takes them as they are.
         if os.geteuid() == 0:
             with suppress(MissingError):
                 run(apt, "-qq", "update", seconds=60)
-        run(apt, "-qq", "download", "prometheus", seconds=60, folder=Path(scratch))
-        (package,) = Path(scratch).glob("prometheus_*.deb")
-        run(dpkg, "-x", str(package), str(folder / "prometheus"), seconds=60)
+        run(apt, "-qq", "download", *packages, seconds=60, folder=Path(scratch))
+        for package in Path(scratch).glob("*.deb"):
+            run(dpkg, "-x", str(package), str(target), seconds=60)
 
 
 def bring_statsd_exporter(folder: Path) -> None:
@@ -162,6 +193,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
         Tool("promtool", "prometheus/usr/bin/promtool", bring_prometheus),
         Tool("prometheus", "prometheus/usr/bin/prometheus", bring_prometheus),
         Tool("statsd_exporter", f"statsd_exporter-{STATSD_EXPORTER}/statsd_exporter", bring_statsd_exporter),
+        Tool("pgbouncer", "pgbouncer/pgbouncer", bring_pgbouncer),
         Tool("otelcol", f"otelcol-{COLLECTOR}/otelcol", bring_collector),
     )
 }

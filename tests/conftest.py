@@ -1,7 +1,7 @@
 """What the tests share: one set of real servers for a session, Airflow on top of it when a test asks for it.
 
-A part whose address is set in the environment (KAFKA, CASSANDRA, ELASTICSEARCH, LMS, USERORG, and ELASTICSEARCH9
-for the second version) is used instead of started.
+A part whose address is set in the environment (KAFKA, CASSANDRA, ELASTICSEARCH, LEDGER, LMS, USERORG, and
+ELASTICSEARCH9 for the second version) is used instead of started.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def spare_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stack(stack_directory: Path) -> Iterator[Stack]:
-    """Kafka, Cassandra, Elasticsearch and both stand-ins, with the platform's and the job's tables and topics."""
+    """Kafka, the stores, PostgreSQL and both stand-ins, with the platform's and the job's tables and topics."""
     started = Stack(
         stack_directory,
         airflow=False,

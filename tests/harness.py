@@ -14,22 +14,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import psycopg
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import RoundRobinPolicy
 from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from local.schema import connect_elasticsearch
+from ownership.clock import now_ms
 from ownership.conf import manual_events, orders, undo_order
 from ownership.contracts import Pulled, Slice, Summary, Work
 from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.errors import OwnershipError, TakenOver
 from ownership.events import event_from
 from ownership.inbox import Inbox
-from ownership.ledger import EventRow
+from ownership.ledger.database import Database
+from ownership.ledger.events import EventRow
+from ownership.ledger.upgrade import upgrade
 from ownership.options import Request
-from ownership.parts import Parts, now_ms
-from ownership.schema import create
+from ownership.parts import Parts
 from ownership.service import Service
 from ownership.settings import Settings
 from ownership.stages.lookup import lookup_users
@@ -167,21 +172,47 @@ class Job:
 
     def event(self, mid: str) -> EventRow:
         """The ledger's row of an event."""
-        return self.parts.ledger.read([mid])[mid]
+        return self.parts.events.read([mid])[mid]
 
     def states(self, mids: Sequence[str]) -> list[str]:
         """States of events, in order."""
-        rows = self.parts.ledger.read(mids)
+        rows = self.parts.events.read(mids)
         return [rows[m].state for m in mids]
 
     def open_mids(self) -> list[str]:
         """What stands in the queue, in order."""
-        return [r.transfer.mid for r in self.parts.open_list.read()[1]]
+        return [e.mid for e in self.parts.queue.read()]
+
+
+@contextmanager
+def opened_ledger(address: str, name: str) -> Iterator[Database]:
+    """A ledger of one's own on the server of `address` (a URL): a database, dropped at the end."""
+    given = conninfo_to_dict(address)
+    # As the local server's administrator, who needs no password.
+    administrator = {"host": given["host"], "port": given["port"], "user": "postgres", "dbname": "postgres"}
+    with psycopg.connect(**administrator, autocommit=True) as server:
+        server.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {}").format(*map(sql.Identifier, (name, given["user"])))
+        )
+        server.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(sql.Identifier(name)))
+        database = Database.at({**given, "dbname": name})
+        try:
+            upgrade(database)
+            yield database
+        finally:
+            database.close()
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def ledger_name(env: str) -> str:
+    """The database of a job's own ledger."""
+    return f"ledger_{env.replace('-', '_')}"
 
 
 @contextmanager
 def opened_job(
     *,
+    ledger: str,
     kafka: str,
     cassandra: str,
     elasticsearch: str,
@@ -191,9 +222,7 @@ def opened_job(
     **settings: Any,
 ) -> Iterator[Job]:
     """The job on these servers; `env` gives it a topic, a group and a ledger of its own."""
-    given = Settings.model_validate(
-        {"env": env, "ledger.keyspace": f"ledger_{env.replace('-', '_')}", "grace.ms": 300, **settings}
-    )
+    given = Settings.model_validate({"env": env, "grace.ms": 300, **settings})
     host, port = cassandra.split(":")
     with ExitStack() as stack:
         profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=10)
@@ -206,19 +235,15 @@ def opened_job(
         )
         session = cluster.connect()
         stack.callback(cluster.shutdown)
-        session.execute(
-            f"CREATE KEYSPACE IF NOT EXISTS {given.ledger_keyspace} WITH replication = "
-            "{'class': 'SimpleStrategy', 'replication_factor': 1}"
-        )
         cql = Cql(session)
-        create(cql, given)
+        database = stack.enter_context(opened_ledger(ledger, ledger_name(env)))
         client = connect_elasticsearch(elasticsearch)
         stack.callback(client.close)
         services = [
             stack.enter_context(Service(name, partial(str, url)))
             for name, url in (("LMS", lms), ("User-Org", userorg))
         ]
-        parts = Parts.over(given, cql, client, lms=services[0], userorg=services[1])
+        parts = Parts.over(given, database, cql, client, lms=services[0], userorg=services[1])
         consumer = {
             "bootstrap.servers": kafka,
             "group.id": given.group_id,
@@ -230,6 +255,6 @@ def opened_job(
         letters = topic.beside(given.failed_topic)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
         inbox = Inbox(
-            parts.ledger, parts.open_list, dead, retention_ms=given.retention_days * 24 * 3600 * 1000
+            parts.events, parts.arrivals, dead, retention_ms=given.retention_days * 24 * 3600 * 1000
         )
         yield Job(given, parts, topic, inbox, client, letters)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Airflow's database and its one user, before anything of Airflow starts. May be repeated.
+# Airflow's database and its one user, and the ledger, before anything of Airflow starts. May be repeated.
 set -euo pipefail
 
 airflow db migrate
@@ -17,3 +17,6 @@ made = file.with_suffix(".new")
 made.write_text(json.dumps({user: os.environ["ADMIN_PASSWORD"]}) + "\n")
 made.replace(file)
 PYTHON
+
+python -m deploy.docker.ledger_database
+python -m ownership.ledger upgrade

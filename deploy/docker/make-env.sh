@@ -26,7 +26,7 @@ while IFS= read -r line; do
   case $line in
     AIRFLOW_FERNET_KEY=) printf '%s%s\n' "$line" "$(fernet_key)" ;;
     AIRFLOW_JWT_SECRET=) printf '%s%s\n' "$line" "$(secret 64)" ;;
-    AIRFLOW_SECRET_KEY= | POSTGRES_PASSWORD= | REDIS_PASSWORD=) printf '%s%s\n' "$line" "$(secret 32)" ;;
+    AIRFLOW_SECRET_KEY= | LEDGER_PASSWORD= | POSTGRES_PASSWORD= | REDIS_PASSWORD=) printf '%s%s\n' "$line" "$(secret 32)" ;;
     AIRFLOW_ADMIN_PASSWORD=) printf '%s%s\n' "$line" "$(secret 12)" ;;
     *) printf '%s\n' "$line" ;;
   esac

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from ownership.events import OrderKey, Transfer
-from ownership.open_list import Held
+from ownership.queue import ClaimedEvent
 
 
 class _Contract(BaseModel):
@@ -22,14 +22,16 @@ HeldTuple = tuple[int, int, int, str, str, str, int]
 """t, partition, offset, mid, from user, to user, claim token."""
 
 
-def packed(events: Iterable[Held]) -> tuple[HeldTuple, ...]:
-    """Held events as plain tuples."""
-    return tuple((*h.transfer.key, h.transfer.from_user, h.transfer.to_user, h.token) for h in events)
+def packed(events: Iterable[ClaimedEvent]) -> tuple[HeldTuple, ...]:
+    """ClaimedEvent events as plain tuples."""
+    return tuple((*h.transfer.key, h.transfer.from_user, h.transfer.to_user, h.fencing_token) for h in events)
 
 
-def unpacked(events: Sequence[HeldTuple]) -> list[Held]:
-    """Held events from plain tuples."""
-    return [Held(Transfer(OrderKey(t, p, o, mid), f, to), token) for t, p, o, mid, f, to, token in events]
+def unpacked(events: Sequence[HeldTuple]) -> list[ClaimedEvent]:
+    """ClaimedEvent events from plain tuples."""
+    return [
+        ClaimedEvent(Transfer(OrderKey(t, p, o, mid), f, to), token) for t, p, o, mid, f, to, token in events
+    ]
 
 
 class Slice(_Contract):
@@ -40,7 +42,7 @@ class Slice(_Contract):
     events: tuple[HeldTuple, ...]
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[ClaimedEvent]:
         """The slice's events."""
         return unpacked(self.events)
 
@@ -55,7 +57,7 @@ class Phase(_Contract):
     """Mids of transfers that come later and completed before."""
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[ClaimedEvent]:
         """The phase's events, in order."""
         return unpacked(self.events)
 

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from ownership.chunks import chunks
 from ownership.cql import Cql, Statement
+from ownership.errors import SettingsError
 from ownership.plan import BatchId, Row
 from ownership.ring import TokenRange
+from ownership.settings import Settings
 
 IDS_PER_READ = 100
 """Batches in one read."""
@@ -118,3 +120,29 @@ def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
 
 def _row(r: Any) -> Row:
     return Row(BatchId(r.courseid, r.batchid), r.createdby, tuple(r.mentors or ()), r.status)
+
+
+def check_table(cql: Cql, settings: Settings) -> None:
+    """Verify that the platform's table is there.
+
+    :raises SettingsError: saying which is missing and what to set.
+    """
+    keyspaces = cql.session.cluster.metadata.keyspaces
+    platform = keyspaces.get(settings.keyspace)
+    if platform is None:
+        raise SettingsError(
+            f"Cassandra has no keyspace '{settings.keyspace}': set 'lms-cassandra.keyspace', "
+            "or point Connection 'cassandra_default' to the platform's cluster."
+        )
+    table = platform.tables.get(settings.course_batch_table)
+    if table is None:
+        raise SettingsError(
+            f"Keyspace '{settings.keyspace}' has no table '{settings.course_batch_table}': "
+            "set 'lms-cassandra.course_batch.table'."
+        )
+    missing = {"courseid", "batchid", "createdby", "mentors", "status"} - set(table.columns)
+    if missing:
+        raise SettingsError(
+            f"Table '{settings.keyspace}.{settings.course_batch_table}' has no column "
+            f"{', '.join(sorted(missing))}: it is no course_batch table; set 'lms-cassandra.course_batch.table'."
+        )

@@ -1,4 +1,4 @@
-"""Cassandra, as the ledger and the row store use it: prepared, concurrent, bounded, retried.
+"""Cassandra, as the row store uses it: prepared, concurrent, bounded, retried.
 
 Statements are written with ``?`` and bound values; only validated names (`settings.CqlName`)
 are ever put into their text.
@@ -9,12 +9,10 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from cassandra import (
-    ConsistencyLevel,
     DriverException,
     InvalidRequest,
     OperationTimedOut,
@@ -27,22 +25,17 @@ from cassandra import (
 from cassandra import (
     Unavailable as TooFewReplicas,
 )
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable, Session
+from cassandra.cluster import NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionException
 from cassandra.protocol import RequestExecutionException, ServerError
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
-from ownership.chunks import chunks
 from ownership.errors import SettingsError, Unavailable
 
 PART = "Cassandra"
 CONCURRENT = 64
 """Statements under way at once from one process."""
-KEYS_PER_READ = 25
-"""Partitions in one read: a statement costs the client more than a small partition costs the server."""
-WRITES_PER_BATCH = 100
-"""Plain writes of one partition in one batch."""
 SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 """For the driver, which leaves the system's default: a request of several segments then waits 40 ms for the
 server's delayed acknowledgement (measured: 100 keys in one statement 54 ms, with this 4 ms)."""
@@ -68,11 +61,6 @@ _OUTAGES = (
 )
 
 
-def some_keys(keys: Iterable[Any], *values: Any) -> list[tuple[Any, ...]]:
-    """Values of a query that asks for ``key IN ?`` first: a few partitions at a time, then `values`."""
-    return [(list(some), *values) for some in chunks(list(keys), KEYS_PER_READ)]
-
-
 class Conditional(NamedTuple):
     """Answer of a compare-and-set."""
 
@@ -87,8 +75,6 @@ class Cql:
     def __init__(self, session: Session, *, tries: int = TRIES) -> None:
         self.session = session
         self._tries = tries
-        profile = session.get_execution_profile(EXEC_PROFILE_DEFAULT)
-        self._serial = profile.serial_consistency_level or ConsistencyLevel.LOCAL_SERIAL
         self._prepared: dict[str, PreparedStatement] = {}
 
     def bind(self, cql: str, values: Sequence[Any] = ()) -> BoundStatement:
@@ -98,16 +84,6 @@ class Cql:
             statement = self._guard(lambda: self.session.prepare(cql))
             self._prepared[cql] = statement
         return statement.bind(values)
-
-    def select(self, cql: str, values: Sequence[Any] = (), *, serial: bool = False) -> list[Any]:
-        """Rows of one query, as named tuples, all pages.
-
-        `serial` reads through Paxos: it sees every compare-and-set that was ever acknowledged.
-        """
-        statement = self.bind(cql, values)
-        if serial:
-            statement.consistency_level = self._serial
-        return self._guard(lambda: list(self.session.execute(statement)))
 
     def pages(self, cql: str, values: Sequence[Any], *, rows: int) -> Iterator[list[Any]]:
         """Rows of one query, `rows` at a time at most; a page that meets an outage is asked for again."""
@@ -126,36 +102,12 @@ class Cql:
         """One query with many values, concurrently: its rows, in the order of `values`."""
         return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
 
-    def write(self, statements: Iterable[tuple[Hashable, Statement]]) -> None:
-        """Plain writes that may be repeated, each with what names its table and partition.
-
-        Those of one partition go together, in unlogged batches; the batches concurrently.
-        """
-        of_partition: dict[Hashable, list[Statement]] = defaultdict(list)
-        for partition, statement in statements:
-            of_partition[partition].append(statement)
-        self._concurrently(
-            [self._batch(b) for some in of_partition.values() for b in chunks(some, WRITES_PER_BATCH)]
-        )
-
-    def conditional(self, cql: str, values: Sequence[Any]) -> Conditional:
-        """One compare-and-set.
-
-        A time-out leaves it in doubt, and the *same* compare-and-set is repeated: callers must
-        take "not applied, but the row is as I wanted it" for done.
-        """
-        return self.conditionals([(cql, values)])[0]
-
-    def conditionals(self, statements: Iterable[Statement]) -> list[Conditional]:
-        """Many compare-and-sets on different partitions, concurrently."""
-        return [_answer(r) for r in self._concurrently([self.bind(*s) for s in statements])]
-
-    def conditional_batch(self, statements: Sequence[Statement]) -> Conditional:
-        """One conditional batch on one partition: applied as a whole or not at all."""
-        return self.conditional_batches([statements])[0]
-
     def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[Conditional]:
-        """Many conditional batches on different partitions, concurrently."""
+        """Many conditional batches on different partitions, concurrently: each applied as a whole or not at all.
+
+        A time-out leaves a batch in doubt, and the *same* batch is repeated: callers must take "not applied, but
+        the row is as I wanted it" for done.
+        """
         return [_answer(r) for r in self._concurrently([self._batch(b) for b in batches])]
 
     def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
@@ -217,8 +169,7 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, (InvalidRequest, Unauthorized)):
         return SettingsError(
             f"Cassandra refuses a statement: {_short(error)}. Check keyspace, table and grants "
-            "(settings lms-cassandra.keyspace, lms-cassandra.course_batch.table, ledger.keyspace) "
-            "and create the ledger with `python -m ownership.create_ledger`."
+            "(settings lms-cassandra.keyspace, lms-cassandra.course_batch.table)."
         )
     return error
 

@@ -25,11 +25,14 @@ from elasticsearch import Elasticsearch
 
 from ownership import connections
 from ownership.connections import Options, endpoint, refuse_login, scheme_of
+from ownership.course_batches import check_table
 from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.errors import SettingsError, Unavailable
 from ownership.inbox import Inbox, NoRejects
+from ownership.ledger.check import check as check_ledger
+from ownership.ledger.database import CONNECTION as LEDGER
+from ownership.ledger.database import Database
 from ownership.parts import Parts
-from ownership.schema import check as check_tables
 from ownership.service import Endpoint, Service
 from ownership.settings import VARIABLE, Settings
 from ownership.stages.pull import Intake
@@ -308,6 +311,64 @@ def opened_cql() -> Iterator[Cql]:
         hook.shutdown_cluster()
 
 
+LEDGER_OPTIONS = (
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslcrl",
+    "target_session_attrs",
+    "connect_timeout",
+    "channel_binding",
+    "gssencmode",
+    "krbsrvname",
+)
+"""Extra of the ledger's Connection: options of libpq, by its own names."""
+
+
+def ledger_parameters() -> dict[str, Any]:
+    """Libpq's parameters of the ledger's database, from its Connection.
+
+    A host may be several, separated by commas; with ``"target_session_attrs": "read-write"`` the one that takes
+    writes is found after a failover.
+
+    :raises SettingsError: naming the field that is missing or wrong.
+    """
+    conn = connection(LEDGER)
+    if conn.conn_type not in ("postgres", "postgresql"):
+        raise SettingsError(f"Connection '{LEDGER}' has type {conn.conn_type!r}: its type must be postgres.")
+    for field, value in (("host", conn.host), ("schema (the database)", conn.schema), ("login", conn.login)):
+        if not value:
+            raise SettingsError(f"Connection '{LEDGER}' has no {field}: set it under Admin → Connections.")
+    options = Options.of(LEDGER, conn).only(*LEDGER_OPTIONS)
+    # Tried here: libpq's own error names no field.
+    ca = None if options.values.get("sslrootcert") == "system" else options.file("sslrootcert")
+    options.context(ca=ca, certificate=options.file("sslcert"), key=options.file("sslkey"))
+    given = {n: str(v) for n, v in options.values.items() if v not in (None, "")}
+    parameters = {
+        "host": conn.host,
+        "port": str(conn.port or 5432),
+        "dbname": conn.schema,
+        "user": conn.login,
+        "password": conn.password,
+        **given,
+    }
+    return {n: v for n, v in parameters.items() if v is not None}
+
+
+@contextmanager
+def opened_database(*, connections: int = 2) -> Iterator[Database]:
+    """The ledger's database, closed at the end. It connects when it is first used.
+
+    :raises SettingsError: if the Connection is missing or wrong.
+    """
+    database = Database.at(ledger_parameters(), connections=connections)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
 @contextmanager
 def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
     """All parts of the stages, opened from the Connections and closed at the end.
@@ -321,15 +382,17 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
         userorg = stack.enter_context(Service("User-Org", lambda: userorg_endpoint(settings)))
         client = elasticsearch_client()
         stack.callback(client.close)
+        database = stack.enter_context(opened_database())
         cql = stack.enter_context(opened_cql())
-        yield Parts.over(settings, cql, client, lms=lms, userorg=userorg)
+        yield Parts.over(settings, database, cql, client, lms=lms, userorg=userorg)
 
 
 def checks(parts: Parts) -> tuple[Callable[[], None], ...]:
-    """A look at each part but Kafka: tables, index, both services. Each raises what is wrong with it."""
+    """A look at each part but Kafka: ledger, table, index, both services. Each raises what is wrong with it."""
     settings = parts.settings
     return (
-        lambda: check_tables(parts.cql, settings),
+        lambda: check_ledger(parts.database),
+        lambda: check_table(parts.cql, settings),
         parts.index.check,
         lambda: _reachable(LMS, lms_endpoint(settings)),
         lambda: _reachable(USERORG, userorg_endpoint(settings)),
@@ -355,10 +418,10 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
         except (SettingsError, Unavailable) as e:
             if not by_hand:
                 raise
-            inbox = Inbox(parts.ledger, parts.open_list, NoRejects(), retention_ms=retention_ms)
+            inbox = Inbox(parts.events, parts.arrivals, NoRejects(), retention_ms=retention_ms)
             yield Intake(None, inbox, missing=str(e))
             return
-        inbox = Inbox(parts.ledger, parts.open_list, rejects, retention_ms=retention_ms)
+        inbox = Inbox(parts.events, parts.arrivals, rejects, retention_ms=retention_ms)
         yield Intake(topic, inbox, letters)
 
 

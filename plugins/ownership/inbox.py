@@ -1,18 +1,18 @@
-"""Accept: every message gets its durable rows in the ledger before its offset is committed.
+"""Accept: every message gets its durable row in the ledger before its offset is committed.
 
-Order of the writes (each may be repeated after a crash): dead-letter copy, open row, listings,
-event row last; then the offsets.
+First the dead-letter copies, which may be repeated after a crash. Then one transaction: events, rejected messages and
+the next offset of the partition.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
+from ownership.clock import now_ms
 from ownership.errors import Poison, Unavailable
 from ownership.events import (
     OrderKey,
@@ -24,9 +24,9 @@ from ownership.events import (
     readable_mid,
     same_payload,
 )
-from ownership.ledger import Arrival, EventRow, Ledger, Origin
+from ownership.ledger.arrivals import Arrival, Arrivals, Consumed, Origin, message_digest
+from ownership.ledger.events import EventRow, Events, RejectedMessage
 from ownership.next_steps import put_back
-from ownership.open_list import ORPHAN_MS, Held, OpenList, OpenRow
 from ownership.options import PLAIN, Options, Request
 from ownership.topic import Message, Place
 
@@ -36,6 +36,8 @@ MESSAGES_AT_ONCE = 500
 """Messages whose rows are written together."""
 BYTES_AT_ONCE = 4 * 1024 * 1024
 """Bytes of values after which they are written although they are fewer messages."""
+HOLD_MS = 30_000
+"""Lease of the events that a run brings."""
 STORED_BYTES = 2 * 1024 * 1024
 """Most bytes of a rejected message that the ledger keeps; its dead letter has the rest."""
 
@@ -76,26 +78,34 @@ class Accepted:
 class Inbox:
     """Takes messages and manual events into the ledger."""
 
-    def __init__(self, ledger: Ledger, open_list: OpenList, rejects: Rejects, *, retention_ms: int) -> None:
+    def __init__(self, events: Events, arrivals: Arrivals, rejects: Rejects, *, retention_ms: int) -> None:
         """`retention_ms`: a message older than this is refused, because its old rows are gone."""
-        self._ledger = ledger
-        self._open = open_list
+        self._events = events
+        self._arrivals = arrivals
         self._rejects = rejects
         self._retention_ms = retention_ms
 
+    def consumed(self, topic: str) -> dict[int, Consumed]:
+        """By partition, how far the ledger has the topic."""
+        return self._arrivals.consumed(topic)
+
+    def restart(self, topic: str, starts: Mapping[int, int]) -> None:
+        """Begin anew at these offsets, by partition: the topic was created again."""
+        self._arrivals.restart(topic, starts)
+
     def accept(self, messages: Iterable[Message]) -> Accepted:
-        """Write the rows of all messages. Everything before the return is durable."""
+        """Store messages, partition by partition in offset order. Everything before the return is durable."""
         total = Accepted()
-        some: list[Message] = []
+        part: list[Message] = []
         size = 0
         for message in messages:
-            some.append(message)
+            part.append(message)
             size += len(message.value)
-            if len(some) == MESSAGES_AT_ONCE or size > BYTES_AT_ONCE:
-                total += self._accept_some(some)
-                some, size = [], 0
-        if some:
-            total += self._accept_some(some)
+            if len(part) == MESSAGES_AT_ONCE or size > BYTES_AT_ONCE:
+                total += self._accept_part(part)
+                part, size = [], 0
+        if part:
+            total += self._accept_part(part)
         return total
 
     def accept_manual(self, requests: Sequence[Request], *, run_id: str, at_ms: int) -> Accepted:
@@ -111,30 +121,23 @@ class Inbox:
 
     def follow_up(self, after: EventRow) -> list[Transfer]:
         """Queue an event like `after` right behind it: batches that still name its old user."""
-        if after.transfer is None:
-            return []
         key = after.transfer.key
         mid = follow_up(after.mid)
-        transfer = after.transfer._replace(key=OrderKey(key.t, key.partition, key.offset, mid))
-        origin = Origin("follow-up", "", key.partition, key.offset, after.kafka_ms)
         arrival = Arrival(
-            mid,
-            origin,
-            after.payload,
-            transfer,
-            after.organisation_id,
+            after.transfer._replace(key=key._replace(mid=mid)),
+            Origin("follow-up", "", key.partition, key.offset, after.kafka_ms),
+            self._events.bodies([after.mid])[after.mid],
+            after.organisation_id or "",
             options=after.options,
             requested_by=after.requested_by,
             request_reason=after.request_reason,
+            valid=True,
         )
-        received = self._store([arrival], []).received
-        # Decided already: its users may have left since, and their batches must follow all the same.
-        self._ledger.decide_all([(Held(t, 0), True, None) for t in received], run_id="")
-        return received
+        return self._store([arrival], []).received
 
-    def _accept_some(self, messages: Sequence[Message]) -> Accepted:
+    def _accept_part(self, messages: Sequence[Message]) -> Accepted:
         arrivals: list[Arrival] = []
-        rejected: list[tuple[Message, Arrival]] = []
+        rejected: list[tuple[Message, RejectedMessage]] = []
         for message in messages:
             try:
                 event = parse_event(message.value)
@@ -145,91 +148,78 @@ class Inbox:
                 continue
             origin = Origin("kafka", message.topic, message.partition, message.offset, message.kafka_ms)
             arrivals.append(_arrival(event, message.value, origin, t=order_time(event.ets, message.kafka_ms)))
-        return self._store(arrivals, rejected)
+        return self._store(arrivals, rejected, _consumed(messages))
 
     def _refuse_old(self, message: Message) -> None:
-        if time.time() * 1000 - message.kafka_ms > self._retention_ms:
+        if now_ms() - message.kafka_ms > self._retention_ms:
             raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
 
     def _store(
         self,
         arrivals: Sequence[Arrival],
-        rejected: Sequence[tuple[Message, Arrival]],
+        rejected: Sequence[tuple[Message, RejectedMessage]],
+        consumed: Sequence[Consumed] = (),
         *,
         holder: str | None = None,
     ) -> Accepted:
-        """Open rows, listings, event rows of what is new; a rejection for what contradicts the ledger."""
-        known = self._ledger.read({a.mid for a in arrivals})
-        fresh: dict[str, Arrival] = {}
+        """Store what is new; a rejection for what contradicts the ledger.
+
+        Of messages that another run stores meanwhile a second look finds the rows.
+        """
+        received: list[Transfer] = []
         again: list[str] = []
         clashes: list[Arrival] = []
-        for a in arrivals:
-            other = known.get(a.mid) or fresh.get(a.mid)
-            if other is None:
-                fresh[a.mid] = a
-            elif same_payload(other.payload, a.payload):
-                again.append(a.mid)
-            else:
-                clashes.append(a)
-
-        new = list(fresh.values())
-        self._queue(new, [known[m] for m in again if m in known], holder)
-        self._ledger.index(new)
-        there = self._ledger.insert(new)
-        received: list[Transfer] = []
-        for a in new:
-            row = there.get(a.mid)
-            if a.transfer is None or row is None or row.transfer == a.transfer:
-                received += [a.transfer] if a.transfer else []
-                continue
-            # Another run accepted the same mid from another offset: our open row is a stray.
-            self._open.remove([Held(a.transfer, 0)])
-            if same_payload(row.payload, a.payload):
-                again.append(a.mid)
-            else:
-                clashes.append(a)
-        return Accepted(received, again, self._reject([*rejected, *map(_clash, clashes)]))
-
-    def _reject(self, rejected: Sequence[tuple[Message, Arrival]]) -> list[tuple[str, str]]:
-        """Dead-letter copies, then the rows, of those that the ledger does not know."""
-        known = self._ledger.read({r.mid for _, r in rejected})
-        new: list[Arrival] = []
-        for message, rejection in rejected:
-            if rejection.mid in known:
-                continue
-            reason = rejection.rejected_because or ""
-            conf = None
-            if message.topic:
-                conf = put_back(*self._rejects.send(message, error_class=Poison.__name__, reason=reason))
-            new.append(rejection._replace(next_conf=conf))
-            log.warning("message rejected", mid=rejection.mid, why=reason, partition=message.partition)
-        self._ledger.index(new)
-        self._ledger.insert(new)
-        return [(r.mid, r.rejected_because or "") for r in new]
-
-    def _queue(self, fresh: Sequence[Arrival], again: Sequence[EventRow], holder: str | None) -> None:
-        """Open rows of new events, and of redelivered ones that are not final: mends a crash."""
-        now = int(time.time() * 1000)
-
-        def accepted_ms(kafka_ms: int) -> int:
-            # A producer's clock in the future must not keep an event young for ever, and an old message
-            # whose event row is only about to be written is no orphan: it holds later events back.
-            return min(max(kafka_ms, now - ORPHAN_MS // 2), now)
-
-        rows = [
-            OpenRow(
-                a.transfer,
-                accepted_ms=accepted_ms(a.origin.kafka_ms),
-                holder=holder,
-                # Long enough for the run to claim what it brought, before the watcher's run does.
-                until_ms=now + 30_000 if holder else 0,
+        refused: list[RejectedMessage] = []
+        todo = list(arrivals)
+        while True:
+            known = self._events.bodies({a.mid for a in todo})
+            fresh: dict[str, Arrival] = {}
+            for a in todo:
+                body = known.get(a.mid) or (fresh[a.mid].payload if a.mid in fresh else None)
+                if body is None:
+                    fresh[a.mid] = a
+                elif same_payload(body, a.payload):
+                    again.append(a.mid)
+                else:
+                    clashes.append(a)
+            new = self._new_rejections([*rejected, *map(_clash, clashes)])
+            refused += new
+            # Long enough for the run to claim what it brought, before the watcher's run does.
+            inserted = self._arrivals.store(
+                list(fresh.values()), new, consumed, holder=holder, lease_ms=HOLD_MS
             )
-            for a in fresh
-            if a.transfer
-        ]
-        rows += [OpenRow(e.transfer, accepted_ms(e.kafka_ms)) for e in again if e.transfer and not e.final]
-        if rows:
-            self._open.add(rows)
+            received += [a.transfer for a in fresh.values() if a.mid in inserted]
+            todo = [a for a in fresh.values() if a.mid not in inserted]
+            if not todo:
+                return Accepted(received, again, [(r.mid, r.reason) for r in refused])
+
+    def _new_rejections(self, rejected: Sequence[tuple[Message, RejectedMessage]]) -> list[RejectedMessage]:
+        """Those that the ledger does not know, with their dead-letter copies produced."""
+        other_life = {r.mid: _of_another_life(r) for _, r in rejected}
+        known = self._events.rejected({*other_life, *other_life.values()})
+        new: dict[str, RejectedMessage] = {}
+        for message, r in rejected:
+            before = known.get(r.mid)
+            if before is not None and (before.kafka_ms, before.body) != (r.kafka_ms, r.body):
+                # The topic was created again: what lay at this place was another message.
+                r = r._replace(mid=other_life[r.mid])  # noqa: PLW2901
+            if r.mid in known or r.mid in new:
+                continue
+            if message.topic:
+                place = self._rejects.send(message, error_class=Poison.__name__, reason=r.reason)
+                r = r._replace(next_conf=put_back(*place))  # noqa: PLW2901
+            new[r.mid] = r
+            log.warning("message rejected", mid=r.mid, why=r.reason, partition=message.partition)
+        return list(new.values())
+
+
+def _consumed(messages: Sequence[Message]) -> list[Consumed]:
+    """How far these messages bring their partitions."""
+    last = {m.partition: m for m in messages}
+    return [
+        Consumed(m.topic, m.partition, m.offset + 1, m.offset, message_digest(m.kafka_ms, m.value))
+        for m in last.values()
+    ]
 
 
 def _arrival(
@@ -237,10 +227,9 @@ def _arrival(
 ) -> Arrival:
     key = OrderKey(t, origin.partition, origin.offset, event.mid)
     return Arrival(
-        event.mid,
+        Transfer(key, event.from_user, event.to_user),
         origin,
         payload,
-        Transfer(key, event.from_user, event.to_user),
         event.organisation_id,
         event.ets,
         options=options,
@@ -249,7 +238,7 @@ def _arrival(
     )
 
 
-def _clash(a: Arrival) -> tuple[Message, Arrival]:
+def _clash(a: Arrival) -> tuple[Message, RejectedMessage]:
     """The rejection of an event whose mid the ledger knows with another payload."""
     o = a.origin
     message = Message(o.topic, o.partition, o.offset, o.kafka_ms, a.payload)
@@ -259,18 +248,26 @@ def _clash(a: Arrival) -> tuple[Message, Arrival]:
 
 def _rejection(
     message: Message, reason: str, *, source: str = "kafka", message_mid: str | None = None
-) -> Arrival:
+) -> RejectedMessage:
     """Ledger row of a message that is no event; its mid says where the message lies."""
     # By hand there is no place in a topic: the time of its run, its number in it and its mid tell it apart.
     # The longest mids are cut, so that this one can be given in a conf like any other.
     by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{(message_mid or '')[:280]}"
     where = f"{message.topic}:{message.partition}:{message.offset}" if message.topic else by_hand
-    origin = Origin(source, message.topic, message.partition, message.offset, message.kafka_ms)
-    return Arrival(
+    return RejectedMessage(
         f"rejected:{where}",
-        origin,
+        source,
+        message.topic,
+        message.partition,
+        message.offset,
+        message.kafka_ms,
+        message_mid,
         message.value[:STORED_BYTES],
+        reason[:2000],
         None,
-        rejected_because=reason[:2000],
-        message_mid=message_mid,
     )
+
+
+def _of_another_life(r: RejectedMessage) -> str:
+    """The mid of a rejected message whose place an earlier topic of the same name had given to another."""
+    return f"{r.mid}:{message_digest(r.kafka_ms, r.body)[:12]}"

@@ -6,7 +6,7 @@ beside the event's payload.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -57,14 +57,14 @@ class Options(BaseModel):
         """The options of the event that applies the plan of dry run `mid`."""
         return self.model_copy(update={"dry_run": False, "plan_of": mid, "digest": digest})
 
-    def text(self) -> str | None:
+    def to_json(self) -> dict[str, Any] | None:
         """As the ledger keeps it; None for an event from the topic."""
-        return None if self.whole else self.model_dump_json(exclude_defaults=True)
+        return None if self.whole else self.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
-    def of(cls, text: str | None) -> Self:
+    def of(cls, value: dict[str, Any] | None) -> Self:
         """From the ledger."""
-        return cls.model_validate_json(text) if text else cls()
+        return cls.model_validate(value) if value else cls()
 
 
 PLAIN = Options()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Self
 
 from elasticsearch import Elasticsearch
 
 from ownership.batches import BatchSearch
-from ownership.changes import Changes
 from ownership.course_batches import CourseBatches
 from ownership.cql import Cql
-from ownership.ledger import Ledger
-from ownership.open_list import OpenList
+from ownership.ledger.arrivals import Arrivals
+from ownership.ledger.changes import Changes
+from ownership.ledger.database import Database
+from ownership.ledger.events import Events
+from ownership.ledger.queue import Queue
+from ownership.ledger.reports import Reconciliations
 from ownership.search_index import SearchIndex
 from ownership.service import Service
 from ownership.settings import Settings
@@ -28,9 +30,12 @@ class Parts:
     """
 
     settings: Settings
-    ledger: Ledger
-    open_list: OpenList
+    database: Database
+    arrivals: Arrivals
+    events: Events
+    queue: Queue
     changes: Changes
+    reconciliations: Reconciliations
     rows: CourseBatches
     index: SearchIndex
     users: Users
@@ -39,14 +44,24 @@ class Parts:
 
     @classmethod
     def over(
-        cls, settings: Settings, cql: Cql, client: Elasticsearch, *, lms: Service, userorg: Service
+        cls,
+        settings: Settings,
+        database: Database,
+        cql: Cql,
+        client: Elasticsearch,
+        *,
+        lms: Service,
+        userorg: Service,
     ) -> Self:
         """The parts over opened clients, which stay the caller's to close."""
         return cls(
             settings=settings,
-            ledger=Ledger(cql, settings.ledger_keyspace),
-            open_list=OpenList(cql, settings.ledger_keyspace),
-            changes=Changes(cql, settings.ledger_keyspace),
+            database=database,
+            arrivals=Arrivals(database),
+            events=Events(database),
+            queue=Queue(database),
+            changes=Changes(database),
+            reconciliations=Reconciliations(database),
             rows=CourseBatches(
                 cql, settings.keyspace, settings.course_batch_table, batch_size=settings.batch_write_size
             ),
@@ -55,8 +70,3 @@ class Parts:
             search=BatchSearch(lms, settings.batch_search_api),
             cql=cql,
         )
-
-
-def now_ms() -> int:
-    """This worker's clock, epoch ms."""
-    return int(time.time() * 1000)

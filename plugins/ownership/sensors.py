@@ -36,7 +36,6 @@ class PullTransferEvents(BaseSensorOperator):
         from ownership import metrics
         from ownership.hooks import load_settings, opened_intake, opened_parts
         from ownership.interruption import Interrupted, interruptible
-        from ownership.stages.pull import let_go
 
         settings = load_settings()
         order = self._order(context)
@@ -45,7 +44,7 @@ class PullTransferEvents(BaseSensorOperator):
                 with opened_intake(parts, by_hand=order.by_hand) as intake:
                     pulled = self._passes(parts, intake, order)
             except Interrupted:
-                let_go(parts, order.run_id)
+                parts.queue.release_all(order.run_id)
                 raise
         metrics.pulled(pulled.received, pulled.rejected, pulled.known, pulled.follow_ups)
         self._tell(context, pulled)

@@ -91,11 +91,6 @@ class Settings(BaseModel):
     course_batch_table: CqlName = Field(
         "course_batch", alias="lms-cassandra.course_batch.table", description="Table of course batches."
     )
-    ledger_keyspace: CqlName = Field(
-        "",
-        alias="ledger.keyspace",
-        description="Keyspace of the ledger's tables; by default the platform's own.",
-    )
     course_batch_index: IndexName = Field(
         "course-batch",
         alias="es.course_batch.index",
@@ -232,7 +227,7 @@ class Settings(BaseModel):
         ge=1,
         le=3650,
         alias="ledger.retention.days",
-        description="Life of audit rows, and how far back a transfer can be undone.",
+        description="Life of the ledger's rows, by whole months, and how far back a transfer can be undone.",
     )
 
     @model_validator(mode="before")
@@ -242,12 +237,10 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             return values
         env = values.get("env", "dev")
-        keyspace = values.get("lms-cassandra.keyspace", "sunbird_courses")
         return {
             "kafka.input.topic": f"{env}.user.ownership.transfer",
             "kafka.failed.topic": f"{env}.user.ownership.transfer.failed",
             "kafka.groupId": f"{env}-user-ownership-transfer-group",
-            "ledger.keyspace": keyspace,
             **values,
         }
 

@@ -16,9 +16,9 @@ from ownership.contracts import Slice, Summary, Work
 from ownership.errors import OwnershipError, Permanent, TakenOver, Transient
 from ownership.hooks import opened_parts
 from ownership.interruption import Interrupted, interruptible
-from ownership.ledger import EventRow
-from ownership.open_list import Held
+from ownership.ledger.events import EventRow
 from ownership.parts import Parts
+from ownership.queue import ClaimedEvent
 from ownership.retries import delay_seconds, seed_of
 from ownership.stages import operate
 from ownership.stages import settle as settling
@@ -141,7 +141,7 @@ def _ask_for_approval(summary: Summary) -> None:
     get_current_context()["outlet_events"][AssetAlias(ALIAS)].add(WANTED, extra={"mids": waiting})
 
 
-def _held(work: Work) -> list[Held]:
+def _held(work: Work) -> list[ClaimedEvent]:
     return [h for p in work.phases for h in p.held]
 
 
@@ -153,7 +153,9 @@ def _tell_finished(run_id: str, finished: Sequence[EventRow]) -> None:
             events.add(asset, extra=extra)
 
 
-def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[Held]) -> dict[str, Any]:
+def _run(
+    name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[ClaimedEvent]
+) -> dict[str, Any]:
     """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry.
 
     :raises Stopped: if the task is told to end; any run may go on with its events at once.
@@ -168,7 +170,7 @@ def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[
             done = stage(parts)
         except Interrupted:
             bound.warning("stage interrupted", try_number=ti.try_number)
-            parts.open_list.release(held, next_try_ms=0)
+            parts.queue.release(held, next_try_ms=0)
             raise
         except TakenOver as e:
             bound.warning("taken over", why=str(e))
@@ -187,12 +189,12 @@ def _run(name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[
     return done.model_dump(mode="json")
 
 
-def _leave(parts: Parts, held: Sequence[Held], run_id: str, why: str, seconds: float) -> None:
+def _leave(parts: Parts, held: Sequence[ClaimedEvent], run_id: str, why: str, seconds: float) -> None:
     """Note the failure in the ledger, and make the claim outlive the delay of the retry."""
     try:
-        rows = parts.ledger.read([h.mid for h in held])
+        rows = parts.events.read([h.mid for h in held])
         open_ = [h for h in held if h.mid in rows and not rows[h.mid].final]
-        parts.ledger.fail([(h, why, rows[h.mid].attempts) for h in open_])
+        parts.events.fail([(h, why, rows[h.mid].attempts) for h in open_])
         for h in open_[:EVENTS_LOGGED]:
             log.warning(
                 "transfer failed",

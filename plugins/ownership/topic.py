@@ -86,7 +86,11 @@ class Span(NamedTuple):
     start: int
     end: int
     deleted: int = 0
-    """Messages before `start` that the topic deleted before the consumer group had committed them."""
+    """Messages before `start` that the topic deleted before the ledger had them."""
+    ignored: int | None = None
+    """The consumer group's offset, where it is ahead of the ledger: it is not followed."""
+    created_again: bool = False
+    """True if the ledger had read further than the topic goes: it is another topic of the same name."""
 
 
 class Topic:
@@ -130,12 +134,11 @@ class Topic:
                 raise KafkaException(metadata.error)
             return sorted(metadata.partitions)
 
-    def backlog(self) -> list[Span]:
-        """What the consumer group has not committed, per partition, up to the watermarks now.
+    def backlog(self, consumed: Mapping[int, int]) -> list[Span]:
+        """What the ledger has not read, per partition, up to the watermarks now.
 
-        Where the group has no offset, or one that the topic no longer has, the backlog begins
-        at the oldest message: the ledger knows what was done before. What was deleted between the
-        group's offset and the oldest message is counted.
+        `consumed` is the ledger's next offset of each partition that it has read. `position` says where a partition
+        begins.
         """
         with self._errors():
             partitions = self.partitions()
@@ -146,10 +149,23 @@ class Topic:
                 low, high = self._consumer.get_watermark_offsets(
                     TopicPartition(self.name, p), timeout=SECONDS
                 )
-                start = committed.get(p, -1)
-                deleted = low - start if 0 <= start < low else 0
-                spans.append(Span(p, start if low <= start <= high else low, high, deleted))
+                spans.append(position(p, low, high, committed.get(p, -1), consumed.get(p)))
             return spans
+
+    def message_at(self, partition: int, offset: int) -> Message | None:
+        """The message at an offset; None if there is none, or none comes within two seconds."""
+        at = TopicPartition(self.name, partition, offset)
+        with self._errors():
+            low, high = self._consumer.get_watermark_offsets(at, timeout=SECONDS)
+            if not low <= offset < high:
+                return None
+            self._consumer.assign([at])
+            try:
+                found = self._consumer.consume(1, timeout=2.0)
+            finally:
+                self._consumer.unassign()
+            message = _message(found[0]) if found and not found[0].error() else None
+            return message if message and message.offset == offset else None
 
     def oldest_ms(self, spans: Sequence[Span]) -> int | None:
         """The earliest of the broker's timestamps (epoch ms) of each span's first message; None if all are empty."""
@@ -262,6 +278,25 @@ class Topic:
                     raise KafkaException(t.error)
 
 
+def position(partition: int, low: int, high: int, committed: int, consumed: int | None) -> Span:
+    """Where reading a partition goes on. Pure.
+
+    `low` and `high` are its watermarks, `committed` is the consumer group's offset (negative: none), `consumed` the
+    ledger's next one. The ledger's counts. A group that an operator set back is followed, and so is one that has no
+    offset, or one beyond the end: what is read again is known. One that was set forward is not.
+    """
+    if consumed is None:
+        start = committed if low <= committed <= high else low
+        return Span(partition, start, high, max(low - committed, 0) if committed >= 0 else 0)
+    if consumed > high:
+        return Span(partition, low, high, created_again=True)
+    deleted = max(low - consumed, 0)
+    if committed > high or committed < 0:
+        return Span(partition, low, high, deleted)
+    start = max(min(committed, consumed), low)
+    return Span(partition, start, high, deleted, ignored=committed if committed > consumed else None)
+
+
 class DeadLetters:
     """Copies of rejected messages, on the dead-letter topic."""
 
@@ -367,7 +402,7 @@ class _KafkaErrors:
 
 
 def _drained(heard: Heard) -> list[KafkaError]:
-    """What was heard, once: of an old error that has passed nobody should hear again."""
+    """Drain the client's buffered errors, so that an old one is not reported twice."""
     said = list(heard)
     heard.clear()
     return said

@@ -12,7 +12,7 @@ import structlog
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 if TYPE_CHECKING:
-    from ownership.open_list import OpenRow
+    from ownership.queue import QueuedEvent
     from ownership.topic import Span
 
 log = structlog.get_logger(__name__)
@@ -21,16 +21,16 @@ POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
 """Pause after an error; the triggerer would restart us once a second."""
 QUEUE_EVERY = 1.0
-"""Seconds between two looks at the open list."""
+"""Seconds between two looks at the queue."""
 LOOK_SHARE = 10
-"""A look at a long list may take this part of the time: then looks are farther apart."""
+"""A look at a long queue may take this part of the time: then looks are farther apart."""
 MOST_AT_WORK = 4
 """Runs that hold events and are not waiting for a retry. Each has a quarter of the executor's slots
 (`hooks.SLOTS_PER_SLICE`): a further one would wait for slots until its claims have expired, and take over
 from others what they wait for slots with. What is left is more work for the next."""
 MOST_BETWEEN_LOOKS = 15.0
-"""But not farther than this, in seconds: a look that took long because Cassandra did not answer says nothing
-about the list."""
+"""But not farther than this, in seconds: a look that took long because PostgreSQL did not answer says nothing
+about the queue."""
 GAUGE_EVERY = 15.0
 
 
@@ -38,23 +38,23 @@ class Seen(NamedTuple):
     """What one look found."""
 
     backlog: int
-    """Uncommitted messages."""
+    """Messages that the ledger has not read."""
     committed: tuple[int, ...]
     high: tuple[int, ...]
     claimable: frozenset[tuple[str, int]]
-    """Mid and claim token of every event in the queue that a run could claim."""
+    """Mid and fencing token of every event in the queue that a run could claim."""
     queue_look: int
     """Number of the look at the queue that `claimable` is from: not every look is a new one."""
     at_work: int = 0
     """Runs that hold events and do not wait for a retry."""
 
 
-class Queue(NamedTuple):
-    """What a look at the open list found; see `Seen`."""
+class QueueLook(NamedTuple):
+    """What a look at the queue found; see `Seen`."""
 
     claimable: frozenset[tuple[str, int]]
     at_work: int
-    rows: Sequence[OpenRow] = ()
+    queued: Sequence[QueuedEvent] = ()
 
 
 class Announcer:
@@ -94,7 +94,7 @@ class Announcer:
 
 
 def next_look(began: float, ended: float) -> float:
-    """When to look at the open list again after a look that began and ended then, all in seconds. Pure."""
+    """When to look at the queue again after a look that began and ended then, all in seconds. Pure."""
     pause = min(LOOK_SHARE * (ended - began), MOST_BETWEEN_LOOKS)
     return max(began + QUEUE_EVERY, ended + pause)
 
@@ -136,8 +136,9 @@ class _Watch:
     """Open clients of the watcher."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from ownership.hooks import KafkaHook, load_settings, opened_cql
-        from ownership.open_list import OpenList
+        from ownership.hooks import KafkaHook, load_settings, opened_database
+        from ownership.ledger.arrivals import Arrivals
+        from ownership.ledger.queue import Queue
 
         settings = load_settings()
         self._settings = settings
@@ -145,36 +146,38 @@ class _Watch:
         self._topic = KafkaHook(settings).topic()
         stack.callback(self._topic.close)
         self._letters = self._topic.beside(settings.failed_topic)
-        self._open = OpenList(stack.enter_context(opened_cql()), settings.ledger_keyspace)
-        self._queue = Queue(frozenset(), 0)
+        database = stack.enter_context(opened_database(connections=1))
+        self._arrivals, self._queue = Arrivals(database), Queue(database)
+        self._looked = QueueLook(frozenset(), 0)
+        self._consumed: dict[int, int] = {}
         self._spans: Sequence[Span] = ()
         self._queue_look = 0
         self._next_look = self._measured_at = float("-inf")
 
     def look(self) -> Seen:
-        """Committed offsets against watermarks, and the queue."""
-        spans = self._topic.backlog()
+        """The ledger's offsets against watermarks, and the queue."""
         now = time.monotonic()
         if now >= self._next_look:
-            self._queue = self._look_at_queue()
+            self._consumed = {p: c.next_offset for p, c in self._arrivals.consumed(self._topic.name).items()}
+            self._looked = self._look_at_queue()
             self._queue_look += 1
             self._next_look = next_look(now, time.monotonic())
-        self._spans, queue = spans, self._queue
+        self._spans, looked = self._topic.backlog(self._consumed), self._looked
         return Seen(
-            sum(s.end - s.start for s in spans),
-            tuple(s.start for s in spans),
-            tuple(s.end for s in spans),
-            queue.claimable,
+            sum(s.end - s.start for s in self._spans),
+            tuple(s.start for s in self._spans),
+            tuple(s.end for s in self._spans),
+            looked.claimable,
             self._queue_look,
-            queue.at_work,
+            looked.at_work,
         )
 
     def measure(self) -> None:
         """Send the gauges of the last look, if the last ones are old enough."""
         from ownership import metrics
+        from ownership.clock import now_ms
         from ownership.errors import OwnershipError
         from ownership.health.queue import queue_facts
-        from ownership.parts import now_ms
 
         if time.monotonic() - self._measured_at < GAUGE_EVERY:
             return
@@ -183,27 +186,25 @@ class _Watch:
         since_ms = self._topic.oldest_ms(self._spans)
         try:
             letters = sum(s.end - s.start for s in self._letters.since(0))
-        except OwnershipError:  # whoever pulls says what is wrong with that topic; the watcher must go on
+        except OwnershipError:  # a pull says what is wrong with that topic; the watcher must go on
             letters = None
         now = now_ms()
         metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, letters)
         deadline_ms = self._settings.deadline_minutes * 60_000
-        metrics.queue(queue_facts(self._queue.rows, now_ms=now, deadline_ms=deadline_ms), now)
+        metrics.queue(queue_facts(self._looked.queued, now_ms=now, deadline_ms=deadline_ms), now)
 
-    def _look_at_queue(self) -> Queue:
-        from ownership.open_list import at_work, choose
-        from ownership.parts import now_ms
+    def _look_at_queue(self) -> QueueLook:
+        from ownership.clock import now_ms
+        from ownership.queue import at_work, choose
 
-        _, rows = self._open.read(serial=False)
+        queued = self._queue.read()
         now = now_ms()
         choice = choose(
-            rows, run_id="", now_ms=now, judged_ms=now, grace_ms=self._settings.grace_ms,
-            most=self._settings.max_events,
+            queued, run_id="", now_ms=now, judged_ms=now, grace_ms=self._settings.grace_ms,
+            limit=self._settings.max_events,
         )  # fmt: skip
-        # A row that is done waits only for somebody to finish its bookkeeping.
-        done = [r for r in rows if r.done and r.until_ms < now]
-        return Queue(
-            frozenset((r.transfer.mid, r.token) for r in (*choice.take, *done)),
-            len(at_work(rows, now_ms=now, lives_ms=self._settings.claim_seconds * 1000)),
-            rows,
+        return QueueLook(
+            frozenset((e.mid, e.fencing_token) for e in choice.take),
+            len(at_work(queued, now_ms=now, lease_ms=self._settings.claim_seconds * 1000)),
+            queued,
         )

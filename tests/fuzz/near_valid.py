@@ -308,7 +308,7 @@ def _object(random: Random, made: dict[str, Any]) -> dict[str, Any]:
 
 SETTINGS: dict[str, Any] = {
     "env": "prod", "kafka.input.topic": "in", "kafka.failed.topic": "out", "kafka.groupId": "group",
-    "lms-cassandra.keyspace": "lms", "lms-cassandra.course_batch.table": "course_batch", "ledger.keyspace": "ledger",
+    "lms-cassandra.keyspace": "lms", "lms-cassandra.course_batch.table": "course_batch",
     "es.course_batch.index": "course-batch", "threshold.batch.write.size": 10,
     "service.lms.basePath": "http://lms:9000/base", "service.userorg.basePath": "https://userorg",
     "user_read_api": "/private/user/v1/read/", "batch_search_api": "/v1/course/batch/search",

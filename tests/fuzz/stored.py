@@ -1,70 +1,112 @@
-"""The inbox over a ledger that binds every value as Cassandra's driver does, and keeps nothing."""
+"""The inbox over a ledger that binds every value as PostgreSQL's driver does, and keeps nothing.
+
+Types, keys and columns are those of `ledger.schema`; what PostgreSQL would refuse raises.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
-from cassandra.cqltypes import lookup_casstype
+from psycopg.adapt import PyFormat, Transformer
+from sqlalchemy import BigInteger, Column, Insert, Integer, LargeBinary, Select, SmallInteger, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from ownership.cql import Conditional, Statement
 from ownership.inbox import Inbox
-from ownership.ledger import Ledger
-from ownership.open_list import OpenList
-from ownership.schema import _TABLES
+from ownership.ledger.arrivals import Arrivals
+from ownership.ledger.events import Events
 from ownership.topic import DeadLetters
 
-_INSERT = re.compile(r"INSERT INTO \w+\.(\w+) \(([^)]*)\)")
-_KINDS = {
-    "text": "UTF8Type", "bigint": "LongType", "int": "Int32Type", "blob": "BytesType", "boolean": "BooleanType",
-    "timestamp": "DateType",
-}  # fmt: skip
-MOST_BYTES_OF_A_KEY = 65_535
+T = TypeVar("T")
+
+MAX_INDEX_BYTES = 2704
+"""PostgreSQL refuses an entry of a B-tree that has more."""
+_ENTRY_BYTES = 8
+"""An entry's own head."""
+_VALUE_BYTES = 8
+"""The head of a value, and what its alignment takes."""
+_BITS = {SmallInteger: 16, Integer: 32, BigInteger: 64}
+_DIALECT = PGDialect_psycopg()
+_DUMPERS = Transformer()
 
 
 class Binding:
-    """Takes every statement of `Cql`; what Cassandra could not store raises."""
+    """Takes what the ledger executes; what PostgreSQL could not store raises."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, dict[str, Any]]] = []
+        self.months_upto = 10**9
+        self._ids = count(1)
 
-    def write(self, statements: Iterable[tuple[Hashable, Statement]]) -> None:
-        for _, statement in statements:
-            self._bound(statement)
+    def run(self, work: Callable[[Any], T]) -> T:
+        """As `Database.run`."""
+        return work(self)
 
-    def conditionals(self, statements: Iterable[Statement]) -> list[Conditional]:
-        return [self._bound(s) for s in statements]
-
-    def conditional_batch(self, statements: Sequence[Statement]) -> Conditional:
-        answers = [self._bound(s) for s in statements]
-        return answers[0]
-
-    def select(self, _cql: str, _values: Sequence[Any] = (), *, serial: bool = False) -> list[Any]:  # noqa: ARG002
-        return []
-
-    def select_each(self, _cql: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
-        return [[] for _ in values]
-
-    def _bound(self, statement: Statement) -> Conditional:
-        cql, values = statement
-        if found := _INSERT.match(cql):
-            columns, key = _TABLES[found[1]]
-            names = found[2].split(", ")
-            assert len(names) == len(values)
-            for name, value in zip(names, values, strict=True):
-                if value is not None:
-                    kind = columns[name].removesuffix(" static")
-                    raw = lookup_casstype(_KINDS[kind]).to_binary(value, 4)
-                    assert name not in key or len(raw) <= MOST_BYTES_OF_A_KEY, name
-                else:
-                    assert name not in key, name
-            self.rows.append((found[1], dict(zip(names, values, strict=True))))
-        return Conditional(applied=True, rows=[])
+    def execute(self, statement: Any, values: Any = ()) -> Any:
+        """As SQLAlchemy's connection: nothing is found, everything is inserted."""
+        if isinstance(statement, Select):
+            return []
+        assert isinstance(statement, Insert)
+        table = statement.table
+        assert isinstance(table, Table)
+        rows = [values] if isinstance(values, Mapping) else list(values)
+        for row in rows:
+            check_row(table, row)
+            self.rows.append((table.name, dict(row)))
+        return SimpleNamespace(all=lambda: [SimpleNamespace(id=next(self._ids), **row) for row in rows])
 
     def of(self, table: str) -> list[dict[str, Any]]:
         """Rows that were inserted into a table, by column."""
         return [row for name, row in self.rows if name == table]
+
+
+def check_row(table: Table, row: Mapping[str, Any]) -> None:
+    """Raise if PostgreSQL would refuse the row."""
+    assert set(row) <= set(table.c.keys())
+    for column in table.c:
+        if row.get(column.name) is not None:
+            _check_value(column, row[column.name])
+        else:
+            assert column.nullable or column.server_default is not None, column.name
+    unique = [[column] for column in table.c if column.unique]
+    for columns in [list(table.primary_key), *unique, *(list(i.columns) for i in table.indexes)]:
+        entry = _ENTRY_BYTES + sum(_VALUE_BYTES + _size(row.get(c.name)) for c in columns)
+        assert entry <= MAX_INDEX_BYTES, [c.name for c in columns]
+
+
+def _check_value(column: Column[Any], value: Any) -> None:
+    process = column.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    bound = process(value) if process else value
+    raw = bytes(_DUMPERS.get_dumper(bound, PyFormat.AUTO).dump(bound) or b"")
+    if isinstance(column.type, JSONB):
+        _check_json(raw)
+    elif isinstance(column.type, Text):
+        assert isinstance(value, str), column.name
+    elif isinstance(column.type, LargeBinary):
+        assert isinstance(value, bytes), column.name
+    elif bits := _BITS.get(type(column.type)):
+        assert isinstance(value, int), column.name
+        assert -(2 ** (bits - 1)) <= value < 2 ** (bits - 1), column.name
+
+
+def _check_json(raw: bytes) -> None:
+    """`jsonb` keeps texts as they are, so it takes neither NUL nor half a surrogate pair; nor NaN."""
+    value = json.loads(raw, parse_constant=_refuse)
+    text = json.dumps(value, ensure_ascii=False)
+    text.encode("utf-8")
+    assert "\\u0000" not in text
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(constant)
+
+
+def _size(value: Any) -> int:
+    return len(value.encode("utf-8")) if isinstance(value, str) else 8
 
 
 class Broker:
@@ -90,11 +132,11 @@ class Broker:
         return len(self.letters) - 1
 
 
-def inbox(cql: Binding, broker: Broker) -> Inbox:
-    """The real inbox, ledger, open list and dead letters over these."""
+def inbox(database: Binding, broker: Broker) -> Inbox:
+    """The real inbox, ledger and dead letters over these."""
     return Inbox(
-        Ledger(cql, "k"),  # type: ignore[arg-type]
-        OpenList(cql, "k"),  # type: ignore[arg-type]
+        Events(database),  # type: ignore[arg-type]
+        Arrivals(database),  # type: ignore[arg-type]
         DeadLetters(broker, "failed"),  # type: ignore[arg-type]
         retention_ms=400 * 24 * 3_600_000,
     )

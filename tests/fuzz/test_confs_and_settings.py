@@ -16,8 +16,8 @@ from ownership.conf import KNOWN, Orders, Undo, manual_events, orders, undo_orde
 from ownership.contracts import Slice, packed
 from ownership.errors import SettingsError
 from ownership.events import LedgerId, TransferEvent, parse_event
-from ownership.open_list import Held
 from ownership.options import Options, Request
+from ownership.queue import ClaimedEvent
 from ownership.settings import Settings
 from tests.fuzz.effort import Random, count, fuzzed
 from tests.fuzz.near_valid import conf, settings_text, undo
@@ -52,16 +52,19 @@ def as_text(event: TransferEvent) -> str:
 
 def check_requests(requests: list[Request]) -> None:
     """They can be stored and read again, options included, and cross to the next task."""
-    cql = Binding()
-    done = inbox(cql, Broker()).accept_manual(requests, run_id="manual__1", at_ms=AT)
+    ledger = Binding()
+    done = inbox(ledger, Broker()).accept_manual(requests, run_id="manual__1", at_ms=AT)
     assert len(done.received) == len(requests)
-    rows = cql.of("transfer_event")
-    for r, row in zip(requests, rows, strict=True):
+    bodies = {p["event_id"]: p["body"] for p in ledger.of("payload")}
+    assert [q["holder"] for q in ledger.of("queue")] == ["manual__1"] * len(requests)
+    rows = {row["mid"]: (row, bodies[n]) for n, row in enumerate(ledger.of("event"), 1)}
+    for r in requests:
+        row, body = rows[r.event.mid]
         # As text: a NaN in what is for people equals nothing.
-        assert as_text(parse_event(row["payload"])) == as_text(r.event)
+        assert as_text(parse_event(body)) == as_text(r.event)
         assert Options.of(row["options"]) == r.options
         assert LEDGER_ID.validate_python(row["mid"])
-    work = Slice(label="l", run_id="r", events=packed([Held(t, 1) for t in done.received]))
+    work = Slice(label="l", run_id="r", events=packed([ClaimedEvent(t, 1) for t in done.received]))
     crossing = json.dumps(work.model_dump(mode="json"), allow_nan=False)
     assert "\\u0000" not in crossing
     assert Slice.model_validate(json.loads(crossing)) == work

@@ -12,16 +12,17 @@ import pytest
 from transfer_world import World
 
 from ownership import metrics
+from ownership.clock import now_ms
 from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
 from ownership.health.look import look
-from ownership.parts import now_ms
 from ownership.topic import Span
 from ownership.triggers import _Watch
 
 
 @pytest.fixture
-def seen(environment: dict[str, Any], own_world: World) -> Any:
+def seen(environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A look at the world's own topic and ledger, for which every open event is late."""
+    own_world.lead_to_ledger(environment, monkeypatch)
     return lambda: look(own_world.job.settings.model_copy(update={"deadline_minutes": 0}))
 
 
@@ -105,17 +106,17 @@ def test_the_oldest_message_of_all_partitions_is_found_and_reading_it_moves_noth
     old, new = own_world.users("old", "new")
     topic = own_world.job.topic
     own_world.transfer(old, new)
-    before = topic.backlog()
+    before = topic.backlog({})
     between = now_ms()
     time.sleep(0.01)  # the broker's clock has moved on: what is awaited is time itself
     own_world.transfer(old, new)
 
-    oldest = topic.oldest_ms(topic.backlog())
+    oldest = topic.oldest_ms(topic.backlog({}))
 
     assert oldest is not None
     assert oldest <= between
-    assert [s.start for s in topic.backlog()] == [s.start for s in before]
-    assert topic.oldest_ms([Span(s.partition, s.end, s.end) for s in topic.backlog()]) is None
+    assert [s.start for s in topic.backlog({})] == [s.start for s in before]
+    assert topic.oldest_ms([Span(s.partition, s.end, s.end) for s in topic.backlog({})]) is None
     own_world.whole_run()
 
 
@@ -123,8 +124,8 @@ def test_the_watcher_measures_topics_and_open_list(
     environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch
 ):
     given = own_world.job.settings
-    settings = {"env": given.env, "ledger.keyspace": given.ledger_keyspace}
-    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps(settings))
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"env": given.env}))
+    own_world.lead_to_ledger(environment, monkeypatch)
     sent: list[tuple[str, float]] = []
     monkeypatch.setattr(metrics.stats, "gauge", lambda name, value: sent.append((name, value)))
     a, b, c, d = own_world.users("a", "b", "c", "d")

@@ -24,6 +24,7 @@ from cassandra.cluster import Cluster, NoHostAvailable, Session
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AclOperation
 from harness import Job
+from ownership.schema import _TABLES
 from secured_servers import (
     PASSWORD,
     SECURITY,
@@ -49,7 +50,6 @@ from local.world import Platform, create_platform
 from ownership import create_ledger, topic
 from ownership.errors import OwnershipError, SettingsError, Unavailable
 from ownership.hooks import load_settings, opened_intake, opened_parts
-from ownership.schema import _TABLES
 
 ENV = "dev"  # the page's own
 

@@ -7,11 +7,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 
-from local import elasticsearch
+from local import elasticsearch, postgres
 from local import stack as stack_module
 from local.java import Jar
 from local.layout import Layout
@@ -115,13 +117,22 @@ def test_only_native_code_of_this_machine_is_downloaded(classifier: str, wanted:
 def test_addresses_survive_their_file(tmp_path: Path):
     file = tmp_path / "addresses.env"
     known = Addresses(
-        "127.0.0.1:1", "127.0.0.1:2", "http://h:3", "http://h:4", "http://h:5", "http://h:6", "admin", "x"
+        "127.0.0.1:1",
+        "127.0.0.1:2",
+        "http://h:3",
+        "postgresql://o:p@h:4/o",
+        "http://h:5",
+        "http://h:6",
+        "http://h:7",
+        "admin",
+        "x",
     )
     known.write(file)
     assert Addresses.read(file) == known
     assert file.stat().st_mode & 0o077 == 0
     assert [line.partition("=")[0] for line in file.read_text().splitlines()] == [
-        "KAFKA", "CASSANDRA", "ELASTICSEARCH", "LMS", "USERORG", "AIRFLOW", "AIRFLOW_USER", "AIRFLOW_PASSWORD",
+        "KAFKA", "CASSANDRA", "ELASTICSEARCH", "LEDGER", "LMS", "USERORG",
+        "AIRFLOW", "AIRFLOW_USER", "AIRFLOW_PASSWORD",
     ]  # fmt: skip
 
 
@@ -130,6 +141,7 @@ def test_addresses_survive_their_file(tmp_path: Path):
     [
         pytest.param({"KAFKA": "127.0.0.1:1"}, "Nothing answers at KAFKA=", id="nobody listens"),
         pytest.param({"KAFKA": "localhost"}, "give it as host:port", id="no port"),
+        pytest.param({"LEDGER": "127.0.0.1:1"}, "give it as postgresql://", id="no URL"),
         pytest.param({"REDIS": "localhost:6379"}, "REDIS is no part of the stack", id="unknown part"),
     ],
 )
@@ -148,6 +160,7 @@ def test_a_given_part_is_not_started(stack: Stack, spare_directory: Path):
         "KAFKA": known.kafka,
         "CASSANDRA": known.cassandra,
         "ELASTICSEARCH": known.elasticsearch,
+        "LEDGER": known.ledger,
         "LMS": known.lms,
     }
     with Stack(spare_directory, airflow=False, given=given) as second:
@@ -176,6 +189,43 @@ def test_a_frozen_server_does_not_answer_until_it_is_thawed(search: Server):
         httpx.get(f"{search.address}/_cluster/health", timeout=1)
     search.thaw()
     assert httpx.get(f"{search.address}/_cluster/health", timeout=30).status_code == 200
+
+
+@pytest.mark.servers
+def test_no_acknowledged_commit_is_lost_when_a_synchronous_standby_takes_over(spare_directory: Path):
+    layout = Layout.of(spare_directory)
+    primary = postgres.server(layout)
+    standby = postgres.standby(layout, layout.port("postgres"), "postgres-standby")
+    try:
+        primary.start()
+        primary.wait_ready()
+        postgres.create_ledger_database(primary.address, postgres.ledger_password(layout))
+        standby.start()
+        standby.wait_ready()
+        postgres.replicate_synchronously(primary)
+        with psycopg.connect(postgres.url_of_ledger(layout), autocommit=True) as ledger:
+            ledger.execute("CREATE TABLE kept (n int)")
+            for n in range(100):
+                ledger.execute("INSERT INTO kept VALUES (%s)", (n,))
+        primary.kill()
+        postgres.promote(standby)
+        promoted = postgres.url_of_ledger(layout, f"127.0.0.1:{layout.port('postgres-standby')}")
+        with psycopg.connect(promoted) as ledger:
+            assert ledger.execute("SELECT count(*) FROM kept").fetchone() == (100,)
+            ledger.execute("INSERT INTO kept VALUES (100)")  # waits for no standby
+    finally:
+        primary.stop()
+        standby.stop()
+
+
+@pytest.mark.servers
+def test_the_ledger_s_role_needs_its_password_and_its_commits_are_durable(stack: Stack):
+    with psycopg.connect(stack.addresses.ledger) as ledger:
+        assert ledger.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    password = urlsplit(stack.addresses.ledger).password
+    assert password
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(stack.addresses.ledger.replace(password, "wrong"))
 
 
 @pytest.mark.servers

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from transfer_world import World, opened_world
 
+from ownership.clock import now_ms
 from ownership.conf import Approve, ConfError
-from ownership.open_list import Held, OpenList
-from ownership.parts import now_ms
 from ownership.stages.operate import approve, questions
 
 LIMIT = 3
-
-
-class _NoUnpark(OpenList):
-    """The queue of a run that dies before it lets an event go on."""
-
-    def unpark(self, event: Held) -> None:
-        raise KeyboardInterrupt(event.mid)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def _waiting(world: World, batches: int = LIMIT + 1) -> tuple[str, str, str, lis
 def test_a_large_transfer_waits_after_planning_and_holds_nothing(world: World) -> None:
     a, _, mid, batches, digest = _waiting(world)
 
-    event, row = world.read(mid), world.open_row(mid)
+    event, row = world.read(mid), world.queued(mid)
     assert (event.state, event.digest) == ("awaiting_approval", digest)
     assert event.reason == f"{LIMIT + 1} batches are more than approval.batches = {LIMIT}"
     assert event.next_conf == f'{{"approve": {{"mid": "{mid}", "digest": "{digest}"}}}}'
@@ -97,11 +88,8 @@ def test_a_refusal_ends_it_with_who_and_why_and_frees_what_it_blocked(world: Wor
 def test_what_nobody_approves_in_time_is_declined(world: World) -> None:
     a, _, mid, batches, _ = _waiting(world)
     past = now_ms() - 1
-    cql = world.job.parts.cql
-    keyspace = world.job.settings.ledger_keyspace
-    cql.conditional(
-        f"UPDATE {keyspace}.transfer_event SET awaits_until_ms = ? WHERE mid = ? IF EXISTS", (past, mid)
-    )
+    passed = "UPDATE event SET awaits_until = to_timestamp(:ms / 1000.0) WHERE mid = :mid RETURNING id"
+    assert len(world.rows(passed, ms=past, mid=mid)) == 1
     world.make_due(mid)
 
     summary = world.whole_run()
@@ -217,15 +205,13 @@ def test_a_dry_run_needs_no_approval_and_an_executed_plan_does(world: World) -> 
     assert world.creators(batches) == [b] * 4
 
 
-def test_a_run_that_died_between_ledger_and_queue_while_approving_is_repeated(world: World) -> None:
+def test_an_approval_whose_answer_is_lost_can_be_given_again(world: World) -> None:
     _, b, mid, batches, digest = _waiting(world)
     parts = world.job.parts
-    stopped = replace(parts, open_list=_NoUnpark(parts.cql, world.job.settings.ledger_keyspace))
+    order = Approve(mid=mid, digest=digest)
+    assert approve(parts, order, run_id="dies", by="tester") == "was approved by tester"
 
-    with pytest.raises(KeyboardInterrupt):
-        approve(stopped, Approve(mid=mid, digest=digest), run_id="dies", by="tester")
-    world.expire(mid)
-    assert world.run().pull(patient=False).pulled.waits[mid] == "awaits approval"
+    assert approve(parts, order, run_id="again", by="tester") == "is received and awaits no approval"
 
-    assert world.whole_run(approve={"mid": mid, "digest": digest}).events == {"completed": 1}
+    assert world.whole_run().events == {"completed": 1}
     assert world.creators(batches) == [b] * 4

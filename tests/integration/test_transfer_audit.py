@@ -6,16 +6,16 @@ import pytest
 from transfer_world import World
 
 from ownership.plan import BatchId
-from ownership.schema import CHANGE
 
 
 def columns(world: World, mid: str, names: str) -> list[tuple[object, ...]]:
     """Columns of an event's images, as they lie in the table."""
-    rows = world.job.parts.cql.select(
-        f"SELECT claim_token, {names} FROM {world.job.settings.ledger_keyspace}.{CHANGE} WHERE mid = ? AND bucket = 0",
-        (mid,),
-    )
-    return [tuple(r)[1:] for r in rows if r.claim_token]
+    return [
+        tuple(r)
+        for r in world.rows(
+            f"SELECT {names} FROM change JOIN event ON id = event_id WHERE mid = :mid", mid=mid
+        )
+    ]
 
 
 def test_a_plain_transfer_leaves_one_image_a_batch(world: World) -> None:
@@ -41,14 +41,14 @@ def test_a_plain_transfer_leaves_one_image_a_batch(world: World) -> None:
         ),
         BatchId(both.course_id, both.batch_id): ((old, (old,)), (new, (new,)), 0, "applied"),
     }
-    assert {i.token for i in images} == {world.read(mid).token}
-    roles = dict(columns(world, mid, "batchid, role"))
+    assert {i.fencing_token for i in images} == {world.read(mid).fencing_token}
+    roles = dict(columns(world, mid, "batch_id, role"))
     assert roles == {
         created.batch_id: "created",
         mentored.batch_id: "mentored",
         both.batch_id: "created+mentored",
     }
-    assert all(at is not None for (at,) in columns(world, mid, "row_at"))
+    assert all(at is not None for (at,) in columns(world, mid, "change.applied_at"))
 
 
 def test_a_composed_transfer_is_told_hop_by_hop_and_as_a_whole(world: World) -> None:
@@ -64,14 +64,14 @@ def test_a_composed_transfer_is_told_hop_by_hop_and_as_a_whole(world: World) -> 
         of_a.batch_id: [((b, (b, "x")), (c, (c, "x")))],
         of_b.batch_id: [((b, ()), (c, ()))],
     }
-    both = world.job.parts.changes.read({m: world.read(m).buckets for m in (first, second)})[1]
+    both = world.job.parts.changes.read([first, second])[1]
     whole = {i.id.batch_id: (i.before.owners, i.after.owners, len(i.hops)) for i in both}
     assert whole == {
         of_a.batch_id: ((a, (b, "x", a)), (c, (c, "x")), 2),
         of_b.batch_id: ((b, ()), (c, ()), 1),
     }
     (image,) = (i for i in both if i.id.batch_id == of_a.batch_id)
-    assert [at.mid for at, _ in image.hops] == [first, second]
+    assert [hop.mid for hop in image.hops] == [first, second]
 
 
 def test_the_trail_of_one_event_of_a_chain_shows_the_whole_change_beside_its_hop(world: World) -> None:
@@ -80,11 +80,11 @@ def test_the_trail_of_one_event_of_a_chain_shows_the_whole_change_beside_its_hop
     first, second = world.transfer(a, b), world.transfer(b, c)
     world.whole_run()
     for mid, hop in ((first, (a, b)), (second, (b, c))):
-        assert columns(
-            world,
-            mid,
-            "before_createdby, after_createdby, row_before_createdby, row_after_createdby, hops, outcome",
-        ) == [(*hop, a, c, 2, "applied")]
+        assert columns(world, mid, "before_created_by, after_created_by, hops, change.outcome") == [
+            (*hop, 2, "applied")
+        ]
+        ((image,),) = [world.changes(mid)[1]]
+        assert (image.before.created_by, image.after.created_by) == (a, c)
 
 
 def test_the_trail_followed_back_leads_to_where_each_batch_began(world: World) -> None:
@@ -115,17 +115,11 @@ def test_what_an_event_did_is_found_by_its_users(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     first, second = world.transfer(a, b), world.transfer(b.upper(), c)
     world.whole_run()
-    ledger = world.job.settings.ledger_keyspace
-    found = {
-        user: [
-            (r.mid, r.from_user, r.to_user)
-            for r in world.job.parts.cql.select(
-                f"SELECT * FROM {ledger}.transfer_event_by_user WHERE user_id = ?",
-                (user,),
-            )
-        ]
-        for user in (a, b, b.upper(), c)
-    }
+    query = (
+        "SELECT mid, from_user, to_user FROM event WHERE source_user = :user OR target_user = :user ORDER BY order_ms, "
+        "kafka_partition, kafka_offset"
+    )
+    found = {user: [tuple(r) for r in world.rows(query, user=user)] for user in (a, b, b.upper(), c)}
     # The key is in lower case, the rest as the event spells it.
     by_b = [(first, a, b), (second, b.upper(), c)]
     assert found == {a: by_b[:1], b: by_b, b.upper(): [], c: by_b[1:]}

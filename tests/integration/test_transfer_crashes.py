@@ -9,10 +9,10 @@ import pytest
 from harness import Run
 from transfer_world import World
 
+from ownership.clock import now_ms
 from ownership.errors import Unavailable
-from ownership.ledger import Arrival, EventRow
-from ownership.open_list import Held
-from ownership.parts import now_ms
+from ownership.ledger import arrivals
+from ownership.queue import ClaimedEvent
 from ownership.stages.pull import accept, claim
 
 
@@ -65,8 +65,8 @@ def test_a_claim_that_is_silent_for_its_seconds_is_taken_over(world: World) -> N
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     world.run().pull()
-    row = world.open_row(mid)
-    assert row.until_ms - row.accepted_ms == pytest.approx(120_000, abs=10_000)
+    row = world.queued(mid)
+    assert row.lease_expires_ms - row.accepted_ms == pytest.approx(120_000, abs=10_000)
     world.expire(mid)
     world.whole_run()
     assert world.owners(batch) == (new, ())
@@ -77,14 +77,14 @@ def test_a_stage_renews_a_claim_only_when_a_third_of_its_life_is_over(world: Wor
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull()
-    first = world.open_row(mid).until_ms
+    first = world.queued(mid).lease_expires_ms
 
     run.lookup()
-    assert world.open_row(mid).until_ms == first
+    assert world.queued(mid).lease_expires_ms == first
 
     world.expire(mid)  # nobody has taken it over yet: the token still is the run's
     run.update()
-    assert world.open_row(mid).until_ms > first
+    assert world.queued(mid).lease_expires_ms > first
 
     run.reindex().settle()
     assert world.owners(batch) == (new, ())
@@ -158,7 +158,7 @@ def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_on
     mid = world.transfer(old, new)
     run = world.run().pull().lookup().update()
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.open_list, "mark_done", boom)
+        patch.setattr(world.job.parts.events, "complete", boom)
         run.reindex()
     assert world.owners(batch) == (new, ())
     assert world.state(mid) == "applied"
@@ -167,63 +167,43 @@ def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_on
     assert world.read(mid).counts["moved"] == 1
 
 
-def test_events_that_a_dead_run_marked_done_are_completed_by_the_next_pull(
+def test_a_commit_whose_answer_is_lost_is_found_when_it_is_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = world.users("a", "b", "c")
     batches = [world.batch(created_by=u) for u in (a, b)]
     mids = [world.transfer(a, b), world.transfer(b, c)]
     run = world.run().pull().lookup().update()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.ledger, "complete", boom)
-        run.reindex()
-    assert world.job.states(mids) == ["applied", "applied"]
-    assert world.job.open_mids() == mids
+    complete = world.job.parts.events.complete
 
-    assert world.run().pull().pulled.claimed == 0
+    def twice(phases: list[list[tuple[ClaimedEvent, dict[str, int]]]]) -> list[ClaimedEvent]:
+        first = complete(phases)
+        assert complete(phases) == first
+        return first
 
+    monkeypatch.setattr(world.job.parts.events, "complete", twice)
+    assert run.reindex().settle().events == {"completed": 2}
     assert world.job.states(mids) == ["completed", "completed"]
     assert [world.read(m).counts["moved"] for m in mids] == [1, 2]
     assert world.job.open_mids() == []
     assert world.creators(batches) == [c, c]
 
 
-def test_a_pull_in_the_middle_of_a_commit_takes_nothing_from_what_the_event_tells(
+def test_a_run_that_died_just_after_its_commit_leaves_nothing_to_do(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = world.users("a", "b")
-    world.batches(3, created_by=a)
+    batches = world.batches(3, created_by=a)
     mid = world.transfer(a, b)
     run = world.run().pull().lookup().update()
-    complete = world.job.parts.ledger.complete
-
-    def helped_first(*args: object) -> None:
-        patch.undo()
-        assert world.run().pull().pulled.claimed == 0
-        complete(*args)  # type: ignore[arg-type]
-
+    complete = world.job.parts.events.complete
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.ledger, "complete", helped_first)
-        assert run.reindex().settle().events == {"completed": 1}
+        patch.setattr(world.job.parts.events, "complete", lambda phases: (complete(phases), boom()))
+        assert len(run.reindex().errors) == 1
+    assert (world.state(mid), world.job.open_mids()) == ("completed", [])
+    assert world.run().pull().pulled.claimed == 0
     assert world.read(mid).counts["moved"] == 3
-
-
-def test_a_row_of_the_queue_whose_event_is_final_is_removed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a, b, c = world.users("a", "b", "c")
-    batch = world.batch(created_by=a)
-    done = world.transfer(a, b)
-    run = world.run().pull().lookup().update()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.open_list, "remove", boom)
-        run.reindex()
-    assert world.job.open_mids() == [done]
-    assert world.state(done) == "completed"
-    behind = world.transfer(b, c)
-    world.whole_run()
-    assert world.job.states([done, behind]) == ["completed", "completed"]
-    assert world.owners(batch) == (c, ())
+    assert world.creators(batches) == [b] * 3
 
 
 # --- the fence
@@ -301,18 +281,20 @@ def test_a_claim_lost_between_image_and_write_ends_without_the_write(
 # --- accept
 
 
-def test_open_row_without_event_row_is_mended_by_the_redelivery(
+def test_a_run_that_dies_while_it_accepts_leaves_nothing_and_the_messages_are_read_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = world.users("a", "b", "c")
     batch = world.batch(created_by=a)
     mids = [world.transfer(a, b), world.transfer(b, c)]
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.ledger, "insert", boom)
+    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    with monkeypatch.context() as patch:  # after the events and their places in the queue, before the offsets
+        patch.setattr(arrivals, "_advance", boom)
         with pytest.raises(Unavailable):
             world.run().pull()
-    assert world.job.open_mids() == mids
-    assert world.job.parts.ledger.read(mids) == {}
+    assert world.job.open_mids() == []
+    assert world.job.parts.events.read(mids) == {}
+    assert world.job.inbox.consumed(world.platform.input_topic) == consumed
 
     run = world.run().pull()
     assert (run.pulled.received, run.pulled.claimed) == (2, 2)
@@ -343,62 +325,23 @@ def test_event_rows_without_a_commit_are_known_when_they_come_again(
     assert run.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
     assert len(world.dead_letters()) == dead + 1
-    assert sum(s.end - s.start for s in world.job.topic.backlog()) == 0
+    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    backlog = world.job.topic.backlog({p: c.next_offset for p, c in consumed.items()})
+    assert sum(s.end - s.start for s in backlog) == 0
 
 
 def test_a_dead_letter_without_its_row_is_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     at = world.platform.emit(b"not json either")
     dead = len(world.dead_letters())
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.ledger, "insert", lambda arrivals: boom() if arrivals else {})
+        patch.setattr(world.job.parts.arrivals, "store", boom)
         with pytest.raises(Unavailable):
             world.run().pull()
     assert world.run().pull().pulled.rejected == 1
-    assert world.state(f"rejected:{at.topic}:{at.partition}:{at.offset}") == "rejected"
+    mid = f"rejected:{at.topic}:{at.partition}:{at.offset}"
+    assert world.job.parts.events.rejected([mid])[mid].body == b"not json either"
     copies = [value for _, value in world.dead_letters()[dead:]]
     assert copies == [b"not json either"] * 2
-
-
-def test_an_event_that_is_not_final_gets_its_lost_open_row_back_when_it_comes_again(world: World) -> None:
-    a, b = world.users("a", "b")
-    batch = world.batch(created_by=a)
-    event = world.event(a, b)
-    world.platform.emit(event)
-    run = world.run().pull()
-    world.job.parts.open_list.remove([h for s in run.pulled.slices for h in s.held])
-    assert world.job.open_mids() == []
-    world.platform.emit(event)
-    again = world.run().pull()
-    assert (again.pulled.known, again.pulled.claimed) == (1, 1)
-    assert again.finish().events == {"completed": 1}
-    assert world.owners(batch) == (b, ())
-
-
-def test_an_old_message_that_is_just_being_accepted_holds_later_ones_of_its_users_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the open rows of two messages and the event row of the first, another run claims."""
-    a, b, c = world.users("a", "b", "c")
-    batch = world.batch(created_by=a)
-    events = [world.event(a, b), world.event(b, c)]
-    for event in events:
-        event["ets"] -= 20 * 60_000
-        world.platform.emit(event, partition=0, timestamp=event["ets"])
-    insert = world.job.parts.ledger.insert
-    claimed: list[Held] = []
-
-    def claimed_between(arrivals: list[Arrival]) -> dict[str, EventRow]:
-        patch.undo()
-        there = insert(arrivals[1:])
-        claimed.extend(claim(world.job.parts, run_id="other", judged_ms=now_ms(), patient=True)[0])
-        return there | insert(arrivals[:1])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.ledger, "insert", claimed_between)
-        run = world.run().pull()
-    assert claimed == []
-    assert run.finish().events == {"completed": 2}
-    assert world.owners(batch) == (c, ())
 
 
 # --- claims

@@ -92,10 +92,13 @@ def broker(own_world: World) -> Iterator[Broker]:
 
 def everything(world: World) -> dict[str, Any]:
     """What a second move would change: the ledger, and each row and document with the time of its last write."""
-    ledger, cql = world.job.settings.ledger_keyspace, world.job.parts.cql
     return {
-        "events": cql.select(f"SELECT * FROM {ledger}.transfer_event"),
-        "changes": cql.select(f"SELECT * FROM {ledger}.transfer_change"),
+        "events": world.rows("SELECT * FROM event ORDER BY id"),
+        "rejected": world.rows("SELECT * FROM rejected_message ORDER BY mid"),
+        "changes": [
+            *world.rows("SELECT * FROM plan ORDER BY event_id, course_id, batch_id"),
+            *world.rows("SELECT * FROM change ORDER BY event_id, course_id, batch_id, image"),
+        ],
         "batches": world.platform.as_written(world.made),
         "dead letters": world.dead_letters(),
     }
@@ -345,7 +348,7 @@ def test_messages_deleted_before_they_were_accepted_are_told_and_the_run_goes_on
     summary = run.finish()
     assert (summary.events, summary.failed, summary.waits) == ({"completed": 1}, 0, {})
     assert broker.committed() == broker.highs()
-    assert world.job.parts.ledger.read([gone["mid"]]) == {}
+    assert world.job.parts.events.read([gone["mid"]]) == {}
     assert world.dead_letters() == []
     assert world.creators(batches) == [a, d]
 

@@ -10,7 +10,7 @@ from transfer_world import ORGANISATION, Faults, World
 
 from ownership.conf import ConfError
 from ownership.errors import Unavailable
-from ownership.ledger import EventRow
+from ownership.ledger.events import RejectedMessage
 
 
 def test_an_abandoned_event_is_final_and_frees_what_it_blocked(world: World, userorg: Faults) -> None:
@@ -160,7 +160,7 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
     world.platform.emit(b"not JSON")
     accepted = world.run().pull()
     assert accepted.pulled.rejected == 2
-    rejected = {str(row.payload): row for row in _rejected_rows(world)}
+    rejected = {str(row.body): row for row in _rejected_rows(world)}
     confs = [json.loads(row.next_conf or "")["redrive"]["dead_letters"] for row in rejected.values()]
     letters = {"partition": 0, "from_offset": min(c["from_offset"] for c in confs)}
     letters["to_offset"] = letters["from_offset"] + 1
@@ -178,7 +178,7 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
     assert world.creators(batches) == [c, c]
     assert sum("is tried as redrive:" in told for told in run.pulled.told.values()) == 1
     # What was rejected stays for the record.
-    assert {row.state for row in _rejected_rows(world)} == {"rejected"}
+    assert {str(row.body): row for row in _rejected_rows(world)} == rejected
 
 
 def test_offsets_that_the_dead_letter_topic_does_not_have_are_refused(world: World) -> None:
@@ -186,11 +186,9 @@ def test_offsets_that_the_dead_letter_topic_does_not_have_are_refused(world: Wor
         world.run().pull(redrive={"dead_letters": {"from_offset": 900, "to_offset": 901}})
 
 
-def _rejected_rows(world: World) -> list[EventRow]:
-    found = world.job.parts.cql.select(
-        f"SELECT mid, state FROM {world.job.settings.ledger_keyspace}.transfer_event"
-    )
-    return list(world.job.parts.ledger.read([r.mid for r in found if r.state == "rejected"]).values())
+def _rejected_rows(world: World) -> list[RejectedMessage]:
+    mids = [r.mid for r in world.rows("SELECT mid FROM rejected_message")]
+    return list(world.job.parts.events.rejected(mids).values())
 
 
 def test_a_run_by_hand_does_without_kafka_and_any_other_does_not(
@@ -224,4 +222,4 @@ def test_a_rejected_event_that_is_redriven_by_its_mid_is_told_how_it_is_put_back
 
     told = world.run().pull(redrive={"mids": [mid]}).pulled.told
 
-    assert told == {mid: f"is rejected: put its dead letter back, mended: {world.read(mid).next_conf}"}
+    assert told == {mid: f"is rejected: put its dead letter back, mended: {world.rejected(mid).next_conf}"}

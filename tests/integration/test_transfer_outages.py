@@ -14,8 +14,8 @@ from elasticsearch import Elasticsearch
 from transfer_world import Faults, World
 
 from local.schema import BATCH_INDEX
+from ownership.clock import now_ms
 from ownership.errors import Unavailable
-from ownership.parts import now_ms
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_a_failed_event_is_left_alone_until_its_time_and_then_taken_by_any_run(
     waiting = world.run().pull()
     assert waiting.pulled.claimed == 0
     assert waiting.pulled.waits[mid].startswith("failed and is tried again in ")
-    due = world.open_row(mid).next_try_ms
+    due = world.queued(mid).next_try_ms
     world.make_due(mid)
     assert world.whole_run().events == {"completed": 1}
     assert world.owners(batch) == (new, ())
@@ -175,7 +175,7 @@ def test_each_failure_doubles_the_delay_and_counts_an_attempt(world: World, user
         failed_run(world, mid)
         after = now_ms()
         assert world.read(mid).attempts == n
-        due = world.open_row(mid).next_try_ms
+        due = world.queued(mid).next_try_ms
         delays.append(((due - after) / 1000, (due - before) / 1000))
     for n, (least, most) in enumerate(delays):
         assert least <= 10 * 2**n * 1.25

@@ -117,7 +117,7 @@ def test_a_dry_run_tells_its_plan_and_leaves_both_stores_as_they_were(world: Wor
     assert event.next_conf == plan.next_conf
     assert f"digest {plan.digest}" in text(plan)
     # The plan is in the ledger, batch by batch, before and after.
-    rows = list(world.job.parts.changes.read_plan(mid, event.buckets))
+    rows = list(world.job.parts.changes.read_plan(mid))
     assert {r.hop.after.created_by for r in rows if r.hop and r.hop.before.created_by == a} == {b}
     assert len(rows) == 11
 

@@ -13,8 +13,8 @@ import pytest
 from harness import Job, Run, opened_job
 from transfer_world import World
 
-from ownership.changes import LATE
-from ownership.parts import now_ms
+from ownership.clock import now_ms
+from ownership.ledger.changes import LATE
 from ownership.plan import Row
 from ownership.stages.pull import Window
 

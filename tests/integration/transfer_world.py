@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import pytest
 from confluent_kafka import Consumer, TopicPartition
-from harness import Job, Run, opened_job
+from harness import Job, Run, ledger_name, opened_job
+from sqlalchemy import text
 
 from local.schema import failed_topic
 from local.world import Batch, Platform, User, create_platform
-from ownership.changes import APPLIED, Image, Planned
+from ownership.clock import now_ms
 from ownership.contracts import Summary
-from ownership.ledger import EventRow
-from ownership.open_list import OpenRow
-from ownership.parts import now_ms
-from ownership.schema import OPEN, QUEUE
+from ownership.ledger.changes import APPLIED, Image, Planned
+from ownership.ledger.events import EventRow, RejectedMessage
+from ownership.queue import QueuedEvent
 from ownership.stages.pull import Window
 from ownership.topic import Span
 
@@ -146,27 +148,47 @@ class World:
         """An event's row."""
         return self.job.event(mid)
 
-    def open_row(self, mid: str) -> OpenRow:
-        """An event's row in the queue."""
-        return next(r for r in self.job.parts.open_list.read()[1] if r.transfer.mid == mid)
+    def rejected(self, mid: str) -> RejectedMessage:
+        """A rejected message."""
+        return self.job.parts.events.rejected([mid])[mid]
+
+    def queued(self, mid: str) -> QueuedEvent:
+        """An event in the queue."""
+        return next(e for e in self.job.parts.queue.read() if e.mid == mid)
 
     def expire(self, *mids: str) -> None:
         """Let the claims on events end now, as if their run had been silent for long."""
-        self._set_open("until_ms", mids)
+        self._set_queued("lease_expires_at", mids)
 
     def make_due(self, *mids: str) -> None:
         """Let the delay before the next try of events be over."""
-        self._set_open("next_try_ms", mids)
+        self._set_queued("next_try_at", mids)
 
-    def _set_open(self, column: str, mids: Sequence[str]) -> None:
+    def _set_queued(self, column: str, mids: Sequence[str]) -> None:
         for mid in mids:
-            key = self.open_row(mid).key
-            answer = self.job.parts.cql.conditional(
-                f"UPDATE {self.job.settings.ledger_keyspace}.{OPEN} SET {column} = 1 WHERE queue = ? AND t = ? "
-                "AND kafka_partition = ? AND kafka_offset = ? AND mid = ? IF EXISTS",
-                (QUEUE, *key),
+            past = (
+                f"UPDATE queue SET {column} = to_timestamp(1) FROM event WHERE event_id = id AND mid = :mid"
             )
-            assert answer.applied
+            assert len(self.rows(f"{past} RETURNING id", mid=mid)) == 1
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """Rows that a statement answers in the ledger."""
+        return self.job.parts.database.run(lambda c: list(c.execute(text(statement), values)))
+
+    def lead_to_ledger(self, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the Connection of this process lead to the world's own ledger."""
+        own = environment["AIRFLOW_CONN_OWNERSHIP_LEDGER"] | {"schema": ledger_name(self.env)}
+        monkeypatch.setenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", json.dumps(own))
+
+    def execute(self, statement: str, **values: Any) -> None:
+        """Run a statement in the ledger."""
+        self.job.parts.database.run(lambda c: c.execute(text(statement), values))
+
+    def lose(self, mid: str) -> None:
+        """The ledger forgets an event."""
+        for table in ("payload", "event_run", "queue", "plan", "change"):
+            self.execute(f"DELETE FROM {table} USING event WHERE event_id = id AND mid = :mid", mid=mid)
+        self.execute("DELETE FROM event WHERE mid = :mid", mid=mid)
 
     def rewind(self) -> None:
         """Set the consumer group back to the beginning of the topic."""
@@ -181,7 +203,7 @@ class World:
 
     def changes(self, mid: str) -> tuple[list[Planned], list[Image]]:
         """Plan and images of an event."""
-        return self.job.parts.changes.read({mid: self.read(mid).buckets})
+        return self.job.parts.changes.read([mid])
 
     def outcomes(self, mid: str) -> dict[str, str | None]:
         """What became of an event's planned batches, by batch id."""
@@ -192,22 +214,22 @@ class World:
         found: dict[str, list[tuple[Owners, Owners]]] = {}
         for image in self.changes(mid)[1]:
             assert image.outcome == APPLIED, image
-            for at, hop in image.hops:
-                if at.mid == mid:
+            for hop in image.hops:
+                if hop.mid == mid:
                     found.setdefault(image.id.batch_id, []).append((hop.before.owners, hop.after.owners))
         return found
 
     def change_rows(self) -> int:
         """Number of rows of the audit trail."""
-        return self._count("transfer_change")
+        return self._count("plan") + self._count("change")
 
     def event_rows(self) -> int:
         """Number of events and rejected messages in the ledger."""
-        return self._count("transfer_event")
+        return self._count("event") + self._count("rejected_message")
 
     def _count(self, table: str) -> int:
-        rows = self.job.parts.cql.select(f"SELECT count(*) FROM {self.job.settings.ledger_keyspace}.{table}")
-        return int(rows[0].count)
+        (row,) = self.rows(f"SELECT count(*) FROM {table}")
+        return int(row[0])
 
     def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:
         """Headers and value of every message on the dead-letter topic."""
@@ -269,9 +291,6 @@ def opened_world(addresses: Any, **settings: Any) -> Iterator[World]:
     create_platform(**servers, env=env)
     with (
         Platform(**servers, env=env) as platform,
-        opened_job(**servers, **services, env=env, **settings) as job,
+        opened_job(**servers, **services, ledger=addresses.ledger, env=env, **settings) as job,
     ):
-        try:
-            yield World(platform, job, addresses.kafka)
-        finally:
-            job.parts.cql.session.execute(f"DROP KEYSPACE {job.settings.ledger_keyspace}", timeout=60)
+        yield World(platform, job, addresses.kafka)

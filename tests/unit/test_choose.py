@@ -6,23 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.open_list import ORPHAN_MS, Choice, OpenRow, at_work, choose
+from ownership.queue import Choice, QueuedEvent, at_work, choose
 from tests.unit.replay import folded_event, in_any_case, transfer, users
 
 NOW = 1_000_000
 GRACE = 1000
 OLD = NOW - 60_000
-DEAD = NOW - ORPHAN_MS - 1
-"""When whoever accepted an event that has no row by now is surely dead."""
 ME = "run-me"
+HELD: dict[str, Any] = {"holder": "run-x", "lease_expires_ms": NOW + 1}
 
 
-def queued(n: int, pair: str, **fields: Any) -> OpenRow:
-    return OpenRow(transfer(n, *pair), **{"accepted_ms": OLD, **fields})
+def queued(n: int, pair: str, **fields: Any) -> QueuedEvent:
+    return QueuedEvent(transfer(n, *pair), **{"accepted_ms": OLD, **fields})
 
 
-def chosen(*rows: OpenRow, **arguments: Any) -> Choice:
-    given_: dict[str, Any] = {"run_id": ME, "now_ms": NOW, "judged_ms": NOW, "grace_ms": GRACE, "most": 100}
+def chosen(*rows: QueuedEvent, **arguments: Any) -> Choice:
+    given_: dict[str, Any] = {"run_id": ME, "now_ms": NOW, "judged_ms": NOW, "grace_ms": GRACE, "limit": 100}
     return choose(rows, **given_ | arguments)
 
 
@@ -32,19 +31,16 @@ def taken(choice: Choice) -> list[str]:
 
 held: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({}),
-    st.fixed_dictionaries({"holder": st.sampled_from([ME, "run-other"]), "until_ms": st.sampled_from([NOW - 1, NOW + 9])}),
+    st.fixed_dictionaries({"holder": st.sampled_from([ME, "run-other"]), "lease_expires_ms": st.sampled_from([NOW - 1, NOW + 9])}),
 )  # fmt: skip
 fields = st.builds(
     lambda one, other: one | other,
     held,
     st.fixed_dictionaries(
         {
-            "accepted_ms": st.sampled_from(
-                [OLD, OLD, OLD, NOW - GRACE, NOW - GRACE + 1, NOW + 5, DEAD, DEAD + 1]
-            ),
+            "accepted_ms": st.sampled_from([OLD, OLD, OLD, NOW - GRACE, NOW - GRACE + 1, NOW + 5]),
             "next_try_ms": st.sampled_from([0, 0, 0, NOW, NOW + 1]),
             "awaits": st.sampled_from([None, None, "approval"]),
-            "done": st.sampled_from([False] * 7 + [True]),
         }
     ),
 )
@@ -53,63 +49,62 @@ queues = st.lists(st.tuples(in_any_case(users), in_any_case(users), fields), max
 )
 
 
-@given(
-    queues,
-    st.integers(0, 9),
-    st.booleans(),
-    st.sets(st.integers(0, 8), max_size=2),
-    st.none() | st.sets(st.integers(0, 8)),
-)
+@given(queues, st.integers(0, 9), st.booleans(), st.none() | st.sets(st.integers(0, 8)))
 def test_a_claim_takes_what_it_may_and_nothing_else(
-    queue: list[OpenRow], most: int, patient: bool, missing: set[int], wanted: set[int] | None
+    queue: list[QueuedEvent], limit: int, patient: bool, wanted: set[int] | None
 ) -> None:
-    orphans = {r.transfer.mid for n, r in enumerate(queue) if n in missing}
     only = None if wanted is None else {f"m{n:02}" for n in wanted}
-    choice = chosen(*reversed(queue), most=most, patient=patient, orphans=orphans, only=only)
+    choice = chosen(*reversed(queue), limit=limit, patient=patient, only=only)
     assert choice.take == sorted(choice.take)
-    assert len(choice.take) <= most
+    assert len(choice.take) <= limit
     assert {*taken(choice), *choice.waits} == {r.transfer.mid for r in queue}
     assert not set(taken(choice)) & set(choice.waits)
     left_behind: set[str] = set()
-    left, dead = [], set()
-    room = most
+    left = []
+    room = limit
     for row in queue:
-        others = bool(row.holder == "run-other" and row.until_ms > NOW)
+        others = bool(row.holder == "run-other" and row.lease_expires_ms > NOW)
         parked = bool(row.awaits and row.next_try_ms > NOW)
         waiting = patient and row.next_try_ms > NOW and row.holder != ME
         young = NOW - row.accepted_ms < GRACE
         mid = row.transfer.mid
-        busy = row.done or others or parked or waiting
-        old_orphan = not busy and mid in orphans and NOW - row.accepted_ms > ORPHAN_MS
+        busy = others or parked or waiting
         own = only is None or mid in only
-        may = not (busy or young or mid in orphans or row.transfer.users & left_behind) and own and room > 0
+        may = not (busy or young or row.transfer.users & left_behind) and own and room > 0
         assert (mid in taken(choice)) is may
         room -= may
-        if old_orphan:
-            dead.add(mid)
-        elif not may:
+        if not may:
             left_behind |= row.transfer.users
             left += [row] if row.holder == ME else []
-    assert [r for r in choice.left if r.transfer.mid not in dead] == left
+    assert choice.left == left
+    assert choice.blockers == {
+        mid: why.removeprefix("waits for ")
+        for mid, why in choice.waits.items()
+        if why.startswith("waits for m")
+    }
 
 
 @given(queues, st.integers(0, 9), st.booleans())
-def test_the_case_of_users_changes_nothing(queue: list[OpenRow], most: int, patient: bool) -> None:
+def test_the_case_of_users_changes_nothing(queue: list[QueuedEvent], limit: int, patient: bool) -> None:
     folded = [r._replace(transfer=folded_event(r.transfer)) for r in queue]
-    choice, expected = (chosen(*q, most=most, patient=patient) for q in (queue, folded))
+    choice, expected = (chosen(*q, limit=limit, patient=patient) for q in (queue, folded))
     assert taken(choice) == taken(expected)
     assert choice.waits == expected.waits
     assert choice.young_until_ms == expected.young_until_ms
 
 
 def test_an_open_event_blocks_its_users_in_whatever_case() -> None:
-    choice = chosen(queued(1, "aB", done=True), queued(2, "bC"), queued(3, "cA"), queued(4, "ef"))
+    choice = chosen(queued(1, "aB", **HELD), queued(2, "bC"), queued(3, "cA"), queued(4, "ef"))
     assert taken(choice) == ["m04"]
-    assert choice.waits == {"m01": "is being completed", "m02": "waits for m01", "m03": "waits for m01"}
+    assert choice.waits == {
+        "m01": "is held by run run-x",
+        "m02": "waits for m01",
+        "m03": "waits for m01",
+    }
 
 
 @given(queues)
-def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[OpenRow]) -> None:
+def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[QueuedEvent]) -> None:
     choice = chosen(*queue)
     until = [r.accepted_ms + GRACE for r in queue if choice.waits.get(r.transfer.mid) == "is too young"]
     assert choice.young_until_ms == max(until, default=0)
@@ -120,11 +115,10 @@ def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[Ope
     ("first", "reason"),
     [
         pytest.param(
-            {"holder": "run-x", "until_ms": NOW + 1}, "is held by run run-x", id="held by a live run"
+            {"holder": "run-x", "lease_expires_ms": NOW + 1}, "is held by run run-x", id="held by a live run"
         ),
         pytest.param({"next_try_ms": NOW + 5000}, "failed and is tried again in 5 s", id="failed"),
         pytest.param({"accepted_ms": NOW}, "is too young", id="young"),
-        pytest.param({"done": True}, "is being completed", id="done"),
     ],
 )
 def test_an_open_event_blocks_every_later_event_that_shares_a_user(
@@ -148,9 +142,11 @@ def test_age_is_judged_by_the_clock_before_the_watermarks() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param({"holder": "run-dead", "until_ms": NOW, "token": 7}, id="of a dead run"),
-        pytest.param({"holder": ME, "until_ms": NOW + 99, "token": 7}, id="of this run itself"),
-        pytest.param({"holder": None, "until_ms": NOW + 99, "token": 7}, id="released"),
+        pytest.param({"holder": "run-dead", "lease_expires_ms": NOW, "fencing_token": 7}, id="of a dead run"),
+        pytest.param(
+            {"holder": ME, "lease_expires_ms": NOW + 99, "fencing_token": 7}, id="of this run itself"
+        ),
+        pytest.param({"holder": None, "lease_expires_ms": NOW + 99, "fencing_token": 7}, id="released"),
     ],
 )
 def test_a_claim_that_is_nobody_elses_is_taken_over(fields: dict[str, Any]) -> None:
@@ -163,33 +159,24 @@ def test_an_impatient_run_takes_failed_events_before_their_time() -> None:
     assert taken(chosen(failed, patient=False)) == ["m01"]
 
 
-def test_events_beyond_the_most_wait_and_block() -> None:
-    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "DE"), most=1)
+def test_events_beyond_the_limit_wait_and_block() -> None:
+    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "DE"), limit=1)
     assert taken(choice) == ["m01"]
     assert choice.waits["m02"] == "waits for a later run: this one has max_events"
     assert choice.waits["m03"] == "waits for m02"
 
 
 def test_what_this_run_took_before_blocks_nothing() -> None:
-    mine = queued(1, "AB", holder=ME, until_ms=NOW + 99)
+    mine = queued(1, "AB", holder=ME, lease_expires_ms=NOW + 99)
     choice = chosen(mine, queued(2, "BC"), mine=[mine.key])
     assert taken(choice) == ["m02"]
     assert choice.waits == {}
 
 
-def test_an_event_being_accepted_blocks_until_its_accepter_is_surely_dead() -> None:
-    fresh = chosen(queued(1, "AB"), queued(2, "BC"), orphans=["m01"])
-    assert taken(fresh) == []
-    assert fresh.waits == {"m01": "is being accepted", "m02": "waits for m01"}
-    perhaps = chosen(queued(1, "AB", accepted_ms=DEAD + 1), queued(2, "BC"), orphans=["m01"])
-    assert taken(perhaps) == []
-    dead = chosen(queued(1, "AB", accepted_ms=DEAD), queued(2, "BC"), orphans=["m01"])
-    assert taken(dead) == ["m02"]
-    assert dead.waits == {"m01": "has no event row: whoever accepted it died; send it again"}
-
-
 def test_what_is_only_blocked_is_not_waited_for() -> None:
-    choice = chosen(queued(1, "AB", holder="run-x", until_ms=NOW + 1), queued(2, "BC", accepted_ms=NOW))
+    choice = chosen(
+        queued(1, "AB", holder="run-x", lease_expires_ms=NOW + 1), queued(2, "BC", accepted_ms=NOW)
+    )
     assert choice.young_until_ms == 0
 
 
@@ -211,9 +198,9 @@ def test_a_run_of_its_own_events_leaves_the_others_and_waits_behind_those_of_its
 
 
 def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -> None:
-    mine = {"holder": ME, "until_ms": NOW + 30_000}
+    mine = {"holder": ME, "lease_expires_ms": NOW + 30_000}
     choice = chosen(
-        queued(1, "AB", holder="run-other", until_ms=NOW + 9),
+        queued(1, "AB", holder="run-other", lease_expires_ms=NOW + 9),
         queued(2, "BC", **mine),
         queued(3, "DE", **mine),
     )
@@ -222,7 +209,7 @@ def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -
 
 
 def test_the_run_that_parked_an_event_does_not_take_it_either() -> None:
-    parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1, holder=ME, until_ms=NOW + 9)
+    parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1, holder=ME, lease_expires_ms=NOW + 9)
     choice = chosen(parked, patient=False)
     assert taken(choice) == []
     assert choice.waits == {"m01": "awaits approval"}
@@ -230,7 +217,7 @@ def test_the_run_that_parked_an_event_does_not_take_it_either() -> None:
 
 
 def test_events_that_are_left_to_others_take_none_of_the_room() -> None:
-    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "EF"), only=["m03"], most=1)
+    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "EF"), only=["m03"], limit=1)
     assert taken(choice) == ["m03"]
     assert taken(chosen(queued(1, "AB"), only=[])) == []
 
@@ -238,25 +225,17 @@ def test_events_that_are_left_to_others_take_none_of_the_room() -> None:
 @pytest.mark.parametrize(
     ("first", "arguments", "reason"),
     [
-        pytest.param({"done": True}, {}, "is being completed", id="done"),
-        pytest.param({"holder": "run-x", "until_ms": NOW + 1}, {}, "is held by run run-x", id="held"),
+        pytest.param({"holder": "run-x", "lease_expires_ms": NOW + 1}, {}, "is held by run run-x", id="held"),
         pytest.param({"next_try_ms": NOW + 1_600}, {}, "failed and is tried again in 2 s", id="failed"),
         pytest.param(
             {"awaits": "approval", "next_try_ms": NOW + 1}, {"patient": False}, "awaits approval", id="parked"
         ),
-        pytest.param(
-            {"holder": "run-x", "until_ms": NOW + 1, "accepted_ms": DEAD},
-            {"orphans": ["m01"]},
-            "is held by run run-x",
-            id="held by the run that accepts it",
-        ),
-        pytest.param({"accepted_ms": NOW}, {"orphans": ["m01"]}, "is being accepted", id="being accepted"),
     ],
 )
 def test_an_event_waits_for_its_own_reason_first(
     first: dict[str, Any], arguments: dict[str, Any], reason: str
 ) -> None:
-    row, blocker = queued(1, "AB", **first), queued(0, "AX", done=True)
+    row, blocker = queued(1, "AB", **first), queued(0, "AX", **HELD)
     assert chosen(row, **arguments).waits["m01"] == reason
     assert chosen(blocker, row, **arguments).waits["m01"] == reason
     assert chosen(row, **arguments, only=[]).waits["m01"] == reason
@@ -264,34 +243,36 @@ def test_an_event_waits_for_its_own_reason_first(
 
 @pytest.mark.parametrize("pair", ["ac", "ca", "ad", "da", "bc", "cb", "bd", "db"])
 def test_an_event_that_two_others_block_names_the_same_one_every_time(pair: str) -> None:
-    choice = chosen(queued(1, "ab", done=True), queued(2, "cd", done=True), queued(3, pair))
+    choice = chosen(queued(1, "ab", **HELD), queued(2, "cd", **HELD), queued(3, pair))
     assert choice.waits["m03"] == "waits for m01"
 
 
 @pytest.mark.parametrize(
     ("mine", "arguments"),
     [
-        pytest.param({"done": True}, {}, id="done"),
         pytest.param({"awaits": "approval", "next_try_ms": NOW + 1}, {}, id="parked"),
         pytest.param({"accepted_ms": NOW}, {}, id="too young"),
-        pytest.param({}, {"orphans": ["m02"]}, id="being accepted"),
         pytest.param({}, {"only": ["m03"]}, id="not wanted"),
-        pytest.param({}, {"most": 1}, id="no room"),
+        pytest.param({}, {"limit": 1}, id="no room"),
     ],
 )
 def test_whatever_keeps_the_run_from_what_it_holds_it_is_left(
     mine: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
-    held = queued(2, "CD", holder=ME, until_ms=NOW + 9, **mine)
+    held = queued(2, "CD", holder=ME, lease_expires_ms=NOW + 9, **mine)
     choice = chosen(
-        queued(1, "AB"), held, queued(3, "EF"), queued(4, "GH", holder="run-x", until_ms=NOW + 9), **arguments
+        queued(1, "AB"),
+        held,
+        queued(3, "EF"),
+        queued(4, "GH", holder="run-x", lease_expires_ms=NOW + 9),
+        **arguments,
     )
     assert choice.left == [held]
     assert "m02" in choice.waits
 
 
 def test_what_the_run_holds_is_not_left_while_it_takes_it_or_took_it_before() -> None:
-    one, other = (queued(n, "AB", holder=ME, until_ms=NOW + 9) for n in (1, 2))
+    one, other = (queued(n, "AB", holder=ME, lease_expires_ms=NOW + 9) for n in (1, 2))
     choice = chosen(one, other, mine=[one.key])
     assert taken(choice) == ["m02"]
     assert choice.left == []
@@ -299,11 +280,10 @@ def test_what_the_run_holds_is_not_left_while_it_takes_it_or_took_it_before() ->
 
 def test_a_run_is_at_work_while_its_claim_lives_and_is_not_kept_for_a_retry() -> None:
     rows = [
-        queued(1, "ab", holder="lives", until_ms=NOW + 1),
-        queued(2, "cd", holder="lives", until_ms=NOW + 120_000),
-        queued(3, "ef", holder="dead", until_ms=NOW),
-        queued(4, "gh", holder="waits for its retry", until_ms=NOW + 120_001),
-        queued(5, "ij", holder="has done it", until_ms=NOW + 1, done=True),
+        queued(1, "ab", holder="lives", lease_expires_ms=NOW + 1),
+        queued(2, "cd", holder="lives", lease_expires_ms=NOW + 120_000),
+        queued(3, "ef", holder="dead", lease_expires_ms=NOW),
+        queued(4, "gh", holder="waits for its retry", lease_expires_ms=NOW + 120_001),
         queued(6, "kl"),
     ]
-    assert at_work(rows, now_ms=NOW, lives_ms=120_000) == {"lives"}
+    assert at_work(rows, now_ms=NOW, lease_ms=120_000) == {"lives"}

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 import yaml
 
-from deploy.docker import seed
-from local import airflow, standins, tools
+from deploy.docker import ledger_database, seed
+from local import airflow, postgres, standins, tools
 from local.layout import Layout
 from local.paths import REPOSITORY
 from local.sample import sample_world
@@ -41,7 +42,6 @@ IMAGE_HOME = "/opt/airflow"
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\})")
 AIRFLOW_SERVICES = {
     "airflow-init",
-    "create-ledger",
     "airflow-apiserver",
     "airflow-scheduler",
     "airflow-dag-processor",
@@ -55,6 +55,7 @@ SECRETS = {
     "AIRFLOW_SECRET_KEY",
     "AIRFLOW_JWT_SECRET",
     "AIRFLOW_ADMIN_PASSWORD",
+    "LEDGER_PASSWORD",
     "POSTGRES_PASSWORD",
     "REDIS_PASSWORD",
 }
@@ -400,7 +401,7 @@ def test_every_command_names_something_that_the_image_has(services: dict[str, An
                 assert name in AIRFLOW_SERVICES
             case other:
                 pytest.fail(f"{name} runs {other}: teach this test what that is")
-    assert (modules, files) == (4, 1)
+    assert (modules, files) == (3, 1)
 
 
 def test_every_airflow_component_of_the_local_stack_is_a_service(services: dict[str, Any]) -> None:
@@ -464,7 +465,10 @@ def test_the_password_file_is_on_the_volume_that_init_and_api_server_share(
 def test_init_writes_the_password_that_was_given(tmp_path: Path) -> None:
     (tmp_path / "airflow").write_text('#!/bin/sh\necho "$@" >> "$0.called"\n')
     (tmp_path / "airflow").chmod(0o755)
-    (tmp_path / "python").symlink_to(sys.executable)
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\n[ "$1" = -m ] || exec {sys.executable} "$@"\necho "$@" >> "$0.called"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
     file = tmp_path / "auth" / "passwords.json"
     file.parent.mkdir()
     subprocess.run(
@@ -479,8 +483,38 @@ def test_init_writes_the_password_that_was_given(tmp_path: Path) -> None:
         timeout=30,
     )
     assert (tmp_path / "airflow.called").read_text() == "db migrate\n"
+    assert (tmp_path / "python.called").read_text().splitlines() == [
+        "-m deploy.docker.ledger_database",
+        "-m ownership.ledger upgrade",
+    ]
     assert json.loads(file.read_text()) == {"admin": 'with "quotes" and $HOME'}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.servers
+def test_init_makes_the_ledgers_role_and_database_and_may_be_repeated(spare_directory: Path) -> None:
+    layout = Layout.of(spare_directory)
+    server = postgres.server(layout)
+    port = layout.port("postgres")
+    ledger: dict[str, str | int] = {
+        "host": "127.0.0.1",
+        "port": port,
+        "schema": "ownership",
+        "login": "ownership",
+        "password": "a'b",
+    }
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    try:
+        server.start()
+        server.wait_ready()
+        assert ledger_database.make(url, {**ledger, "password": "of yesterday"})
+        assert ledger_database.make(url, ledger)
+        assert not ledger_database.make(url, {**ledger, "host": "postgres.example"})
+        with psycopg.connect(f"postgresql://ownership:a%27b@127.0.0.1:{port}/ownership") as connection:
+            connection.execute("CREATE TABLE mine (n int)")
+            assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    finally:
+        server.stop()
 
 
 def test_the_connections_are_those_of_the_local_stack_with_services_as_hosts(
@@ -490,10 +524,11 @@ def test_the_connections_are_those_of_the_local_stack_with_services_as_hosts(
         "kafka": "kafka:9092",
         "cassandra": "cassandra:9042",
         "elasticsearch": "http://elasticsearch:9200",
+        "ledger": "postgresql://ownership:LEDGER_PASSWORD@postgres:5432/ownership",
         "lms": "http://lms:9001",
         "userorg": "http://userorg:9002",
     }
-    assert set(addresses) <= set(services)
+    assert set(addresses) - {"ledger"} <= set(services)
     expected = airflow.connections(**addresses)
     found = {name: value for name, value in environment.items() if name.startswith("AIRFLOW_CONN_")}
     assert {name: json.loads(value) for name, value in found.items()} == {
@@ -537,7 +572,7 @@ def test_kafka_is_set_up_as_in_the_local_stack(services: dict[str, Any]) -> None
 
 def test_every_service_has_a_health_check_or_runs_once(services: dict[str, Any]) -> None:
     once = one_shots(services)
-    assert once == {"airflow-init", "create-ledger", "sample-world"}
+    assert once == {"airflow-init", "sample-world"}
     for name, service in services.items():
         assert ("healthcheck" in service) != (name in once), name
         assert service["restart"] == ("no" if name in once else "unless-stopped"), name
@@ -556,9 +591,10 @@ def test_dependencies_are_services_waited_for_in_a_way_that_can_come_true(servic
 
 
 def test_nothing_that_runs_tasks_starts_before_the_tables_are_there(services: dict[str, Any]) -> None:
-    for name in AIRFLOW_SERVICES - {"airflow-init", "create-ledger", "airflow-apiserver"}:
-        assert {"airflow-init", "create-ledger", "airflow-apiserver"} <= set(services[name]["depends_on"])
-    assert {"cassandra", "sample-world"} <= set(services["create-ledger"]["depends_on"])
+    for name in AIRFLOW_SERVICES - {"airflow-init", "airflow-apiserver"}:
+        assert {"airflow-init", "airflow-apiserver", "cassandra", "sample-world"} <= set(
+            services[name]["depends_on"]
+        )
 
 
 def test_only_stand_ins_sample_world_and_observability_are_in_a_profile(services: dict[str, Any]) -> None:
@@ -675,7 +711,8 @@ def test_the_platforms_addresses_reach_every_airflow_service_and_no_store_is_sta
     }
     assert all(set(changed[name]["environment"]) == ours for name in AIRFLOW_SERVICES)
     assert {name for name, service in changed.items() if service.get("profiles") == ["stores"]} == STORES
-    assert {name for name, default in variables_of(PLATFORM).items() if default is None} == set(GIVEN)
+    required = {name for name, default in variables_of(PLATFORM).items() if default is None}
+    assert required - SECRETS == set(GIVEN)
 
 
 def test_the_jobs_own_code_reads_the_platforms_connections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -690,6 +727,11 @@ def test_the_jobs_own_code_reads_the_platforms_connections(monkeypatch: pytest.M
     assert kafka["bootstrap.servers"] == GIVEN["KAFKA"]
     cassandra = hooks.connection(hooks.CASSANDRA)
     assert (cassandra.host, cassandra.port, cassandra.login) == ("c-1,c-2", 9042, "")
+    ledger = hooks.connection("ownership_ledger")
+    assert (ledger.host, ledger.port, ledger.schema, ledger.login, ledger.password) == (
+        "postgres", 5432, "ownership", "ownership", "LEDGER_PASSWORD",
+    )  # fmt: skip
+    assert ledger.extra_dejson == {"sslmode": "prefer"}
     client = hooks.elasticsearch_client()
     assert [
         f"{node.config.scheme}://{node.host}:{node.port}" for node in client.transport.node_pool.all()

@@ -200,8 +200,8 @@ def test_the_form_s_fields_hold_for_every_event_and_an_item_may_say_otherwise() 
 
 def test_options_survive_the_ledger() -> None:
     for options in (PLAIN, Options(roles=("created",), statuses=(0,), course_ids=("c",), dry_run=True)):
-        assert Options.of(options.text()) == options
-    assert PLAIN.text() is None
+        assert Options.of(options.to_json()) == options
+    assert PLAIN.to_json() is None
 
 
 MID = {"mid": "m", "digest": "0" * 20}

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ownership.contracts import Phase, Pulled, Slice, Summary, Work, packed, unpacked
-from ownership.open_list import Held
+from ownership.queue import ClaimedEvent
 from tests.unit.replay import transfers
 
-HELD = [Held(t, 41 + n) for n, t in enumerate(transfers("AB", "BC"))]
+HELD = [ClaimedEvent(t, 41 + n) for n, t in enumerate(transfers("AB", "BC"))]
 PHASE = Phase(events=packed(HELD), moves={"a": "C", "b": "C"}, later=("m09",))
 counts = st.dictionaries(st.text(max_size=8), st.integers(0, 9))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ownership.ledger import EventRow
+from ownership.ledger.events import EventRow
 from ownership.options import PLAIN, Options
 from ownership.stages import finished
 from ownership.stages.finished import extras

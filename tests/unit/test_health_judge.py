@@ -1,4 +1,4 @@
-"""What the open list shows, what is wrong with what was seen, and how it is said."""
+"""What the queue shows, what is wrong with what was seen, and how it is said."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ownership.health import judge
 from ownership.health.judge import Seen, lasted, problems, sentence
 from ownership.health.queue import QueueFacts, queue_facts
 from ownership.health.tasks import is_news
-from ownership.open_list import OpenRow
+from ownership.queue import QueuedEvent
 from ownership.reconcile.report import Report
 from tests.unit.replay import transfer
 
@@ -18,15 +18,15 @@ NOW = 10_000_000
 DEADLINE = 60_000
 
 
-def queued(n: int, pair: str, age_ms: int = 1000, **fields: Any) -> OpenRow:
-    return OpenRow(transfer(n, *pair), NOW - age_ms, **fields)
+def queued(n: int, pair: str, age_ms: int = 1000, **fields: Any) -> QueuedEvent:
+    return QueuedEvent(transfer(n, *pair), NOW - age_ms, **fields)
 
 
-def facts(*rows: OpenRow) -> QueueFacts:
+def facts(*rows: QueuedEvent) -> QueueFacts:
     return queue_facts(rows, now_ms=NOW, deadline_ms=DEADLINE)
 
 
-HELD: dict[str, Any] = {"holder": "run", "until_ms": NOW + 1}
+HELD: dict[str, Any] = {"holder": "run", "lease_expires_ms": NOW + 1}
 AWAITS: dict[str, Any] = {"awaits": "approval", "next_try_ms": NOW + 1}
 
 
@@ -53,7 +53,7 @@ def test_what_a_run_holds_is_not_blocked_even_behind_another() -> None:
 
 
 def test_a_claim_that_has_expired_holds_nothing() -> None:
-    assert facts(queued(0, "ab", holder="run", until_ms=NOW)).held == 0
+    assert facts(queued(0, "ab", holder="run", lease_expires_ms=NOW)).held == 0
 
 
 def test_an_event_is_overdue_after_its_deadline_and_not_before() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
-from local.airflow import DAG_IDS, await_dags
+from local.airflow import DAG_IDS, await_dags, connections
 from local.paths import REPOSITORY
 from local.processes import NotReadyError
 from tests.unit.conftest import Request, Server
@@ -35,6 +36,26 @@ class Dags:
 
 def test_the_stack_waits_for_every_dag_that_there_is():
     assert sorted(DAG_IDS) == sorted(file.stem for file in (REPOSITORY / "dags").glob("*.py"))
+
+
+def test_the_ledger_s_address_becomes_a_connection():
+    made = connections(
+        kafka="k:1",
+        cassandra="c:2",
+        elasticsearch="http://e:3",
+        ledger="postgresql://o:p%40ss@h:5433/ledger?sslmode=require",
+        lms="http://l:4",
+        userorg="http://u:5",
+    )
+    assert json.loads(made["AIRFLOW_CONN_OWNERSHIP_LEDGER"]) == {
+        "conn_type": "postgres",
+        "host": "h",
+        "port": 5433,
+        "schema": "ledger",
+        "login": "o",
+        "password": "p@ss",
+        "extra": {"sslmode": "require"},
+    }
 
 
 def test_airflow_is_ready_when_the_last_dag_is_parsed_and_unpaused(server: Server):

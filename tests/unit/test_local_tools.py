@@ -67,6 +67,7 @@ def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pyte
         "promtool": "there is no apt-get",
         "prometheus": "there is no apt-get",
         "statsd_exporter": "there is no Go",
+        "pgbouncer": "there is no apt-cache",
         "otelcol": "there is no Go",
     }
 

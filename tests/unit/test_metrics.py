@@ -6,7 +6,7 @@ import pytest
 
 from ownership import metrics
 from ownership.health.queue import QueueFacts
-from ownership.open_list import OpenRow
+from ownership.queue import QueuedEvent
 from ownership.reconcile.compare import KINDS
 from tests.unit.replay import transfer
 
@@ -103,7 +103,7 @@ def test_dead_letters_that_cannot_be_counted_are_not_told_as_none(got: list[Any]
 
 
 def test_the_open_list_is_told_in_numbers(got: list[Any]) -> None:
-    late = OpenRow(transfer(0, "a", "b"), 1000)
+    late = QueuedEvent(transfer(0, "a", "b"), 1000)
     metrics.queue(QueueFacts(open=9, held=3, blocked=4, awaiting=2, oldest_ms=1000, overdue=(late,)), 3500)
     metrics.queue(QueueFacts(), 3500)
     assert got == [

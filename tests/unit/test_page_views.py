@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
 from ownership.changes import APPLIED as IMAGE_APPLIED
 from ownership.changes import REFUSED
+from ownership.open_list import OpenRow
+from ownership.page.reads import BatchChange, Changed, Cursor, Listed, Progress, Wanted
+
 from ownership.conf import manual_events, orders, undo_order
 from ownership.events import OrderKey, Transfer
-from ownership.open_list import OpenRow
 from ownership.options import Options
 from ownership.page import payload, views
 from ownership.page.actions import (
@@ -28,7 +29,6 @@ from ownership.page.actions import (
     Order,
     offered,
 )
-from ownership.page.reads import BatchChange, Changed, Cursor, Listed, Progress, Wanted
 from ownership.page.views import RunLink
 from ownership.plan import BatchId
 from ownership.reconcile.report import Report, Sample

@@ -50,7 +50,6 @@ def test_airflow_is_imported_only_at_the_edge(edge: bool) -> None:
         "approvals",
         "assets",
         "connections",
-        "create_ledger",
         "flow",
         "hooks",
         "metrics",

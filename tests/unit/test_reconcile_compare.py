@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ownership.batches import stored
 from ownership.events import OrderKey, Transfer
-from ownership.ledger import EventRow
+from ownership.ledger.events import EventRow
 from ownership.options import Options
 from ownership.plan import BatchId, Row
 from ownership.reconcile.compare import (

@@ -27,11 +27,7 @@ def test_nothing_set_means_the_names_and_defaults_that_operators_know(text: str 
     assert s.input_topic == "dev.user.ownership.transfer"
     assert s.failed_topic == "dev.user.ownership.transfer.failed"
     assert s.group_id == "dev-user-ownership-transfer-group"
-    assert (s.keyspace, s.course_batch_table, s.ledger_keyspace) == (
-        "sunbird_courses",
-        "course_batch",
-        "sunbird_courses",
-    )
+    assert (s.keyspace, s.course_batch_table) == ("sunbird_courses", "course_batch")
     assert s.batch_write_size == 10
     assert (s.user_read_api, s.batch_search_api) == ("/private/user/v1/read/", "/v1/course/batch/search")
     assert (s.parallelism, s.max_mapped, s.retention_days) == (0, 16, 400)
@@ -64,9 +60,8 @@ def test_names_follow_from_the_installation() -> None:
 
 
 def test_what_is_set_wins_over_what_follows() -> None:
-    s = parse(**{"env": "prod", "kafka.input.topic": "other", "lms-cassandra.keyspace": "lms"})
-    assert (s.input_topic, s.ledger_keyspace) == ("other", "lms")
-    assert parse(**{"lms-cassandra.keyspace": "lms", "ledger.keyspace": "own"}).ledger_keyspace == "own"
+    s = parse(**{"env": "prod", "kafka.input.topic": "other"})
+    assert (s.input_topic, s.failed_topic) == ("other", "prod.user.ownership.transfer.failed")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +71,7 @@ def test_what_is_set_wins_over_what_follows() -> None:
         pytest.param({"keyspace": "x"}, "'keyspace'", id="a name of the code's own"),
         pytest.param({"b": 1, "a": 2}, "settings 'a', 'b'", id="two"),
         pytest.param({"ENV": "x"}, "'ENV'", id="upper case"),
+        pytest.param({"ledger." + "keyspace": "x"}, "'ledger.", id="a name of the ledger in Cassandra"),
     ],
 )
 def test_an_unknown_setting_is_named_with_those_that_are_known(values: dict[str, Any], named: str) -> None:

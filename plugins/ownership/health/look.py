@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from ownership.clock import now_ms
 from ownership.errors import OwnershipError
 from ownership.health.judge import Seen
 from ownership.health.queue import QueueFacts, queue_facts
 from ownership.hooks import KafkaHook, checks, opened_parts
-from ownership.parts import Parts, now_ms
-from ownership.reconcile.store import last_reports
+from ownership.parts import Parts
 from ownership.settings import Settings
 
 REASONS = 20
@@ -23,8 +23,7 @@ def look(settings: Settings) -> Seen:
     told: list[str] = []
     found: dict[str, Any] = {}
     with ExitStack() as stack:
-        with _named(told):
-            found |= _backlog(stack, settings)
+        consumed: dict[int, int] = {}
         with _named(told):
             parts = stack.enter_context(opened_parts(settings))
             for check in checks(parts):
@@ -32,14 +31,18 @@ def look(settings: Settings) -> Seen:
                     check()
             with _named(told):
                 found |= _ledger(parts)
+                at = parts.arrivals.consumed(settings.input_topic)
+                consumed = {p: c.next_offset for p, c in at.items()}
+        with _named(told):
+            found |= _backlog(stack, settings, consumed)
     return Seen(now_ms(), tuple(dict.fromkeys(told)), **found)
 
 
-def _backlog(stack: ExitStack, settings: Settings) -> dict[str, Any]:
+def _backlog(stack: ExitStack, settings: Settings, consumed: Mapping[int, int]) -> dict[str, Any]:
     topic = KafkaHook(settings).topic()
     stack.callback(topic.close)
     topic.beside(settings.failed_topic).partitions()
-    spans = topic.backlog()
+    spans = topic.backlog(consumed)
     return {
         "backlog": sum(s.end - s.start for s in spans),
         "backlog_since_ms": topic.oldest_ms(spans),
@@ -48,15 +51,16 @@ def _backlog(stack: ExitStack, settings: Settings) -> dict[str, Any]:
 
 
 def _ledger(parts: Parts) -> dict[str, Any]:
-    _, rows = parts.open_list.read(serial=False)
-    queue = queue_facts(rows, now_ms=now_ms(), deadline_ms=parts.settings.deadline_minutes * 60_000)
-    reports = last_reports(parts.cql, parts.settings, 1)
+    queue = queue_facts(
+        parts.queue.read(), now_ms=now_ms(), deadline_ms=parts.settings.deadline_minutes * 60_000
+    )
+    reports = parts.reconciliations.last(1)
     return {"queue": queue, "reasons": _reasons(parts, queue), "report": reports[0] if reports else None}
 
 
 def _reasons(parts: Parts, queue: QueueFacts) -> dict[str, str]:
     late = sorted(queue.overdue, key=lambda r: r.accepted_ms)[:REASONS]
-    events = parts.ledger.read([r.transfer.mid for r in late])
+    events = parts.events.read([r.mid for r in late])
     return {m: f"{e.state}: {e.reason}" if e.reason else e.state for m, e in events.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the open list shows at one moment: held, blocked, waiting for somebody, overdue. Pure."""
+"""What the queue shows at one moment: held, blocked, waiting for somebody, overdue. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ownership.open_list import OpenRow
+from ownership.queue import QueuedEvent
 
 
 class QueueFacts(NamedTuple):
-    """The open list in numbers."""
+    """The queue in numbers."""
 
     open: int = 0
     """Events that are not final."""
@@ -22,29 +22,29 @@ class QueueFacts(NamedTuple):
     """Events that wait for an approval."""
     oldest_ms: int | None = None
     """When the oldest that waits for nobody's approval was accepted, epoch ms; None if there is none."""
-    overdue: tuple[OpenRow, ...] = ()
+    overdue: tuple[QueuedEvent, ...] = ()
     """Events that should have been proven by now, in the queue's order."""
     blocks: Mapping[str, int] = {}
     """By mid of an event that waits for no other, how many wait for it."""
 
 
-def queue_facts(rows: Iterable[OpenRow], *, now_ms: int, deadline_ms: int) -> QueueFacts:
+def queue_facts(queued: Iterable[QueuedEvent], *, now_ms: int, deadline_ms: int) -> QueueFacts:
     """Walk the queue in key order.
 
     An event is overdue `deadline_ms` after it was accepted. One that waits for an approval is not, nor is one that
     waits for such an event: people have a time limit of their own (`approval.timeout.hours`).
     """
-    root_of: dict[str, OpenRow] = {}
+    root_of: dict[str, QueuedEvent] = {}
     held = blocked = awaiting = total = 0
     blocks: Counter[str] = Counter()
-    overdue: list[OpenRow] = []
+    overdue: list[QueuedEvent] = []
     oldest: int | None = None
-    for row in sorted(rows, key=lambda r: r.key):
+    for row in sorted(queued):
         total += 1
         users = row.transfer.users
         root = min((root_of[u] for u in users if u in root_of), key=lambda r: r.key, default=row)
         root_of |= dict.fromkeys(users, root)
-        if row.holder and row.until_ms > now_ms and not row.done:
+        if row.holder and row.lease_expires_ms > now_ms:
             held += 1
         elif root is not row:
             blocked += 1
@@ -57,5 +57,5 @@ def queue_facts(rows: Iterable[OpenRow], *, now_ms: int, deadline_ms: int) -> Qu
     return QueueFacts(total, held, blocked, awaiting, oldest, tuple(overdue), dict(blocks))
 
 
-def _awaits(row: OpenRow, now_ms: int) -> bool:
+def _awaits(row: QueuedEvent, now_ms: int) -> bool:
     return bool(row.awaits) and row.next_try_ms > now_ms

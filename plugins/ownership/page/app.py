@@ -18,7 +18,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from ownership.clock import now_ms
 from ownership.errors import OwnershipError, SettingsError
+from ownership.ledger.events import EventRow, RejectedMessage
+from ownership.ledger.reads import OPEN, STATES, Cursor, Filters, Reads
 from ownership.page import views
 from ownership.page.access import (
     MayRead,
@@ -41,11 +44,10 @@ from ownership.page.actions import (
     offered,
 )
 from ownership.page.entry import AIRFLOW
-from ownership.page.reads import OPEN_EVENTS, Cursor, Reads, Wanted
 from ownership.page.store import Store
-from ownership.parts import now_ms
+from ownership.plan import BatchId
 from ownership.reconcile.chart import MOST as TREND
-from ownership.states import AWAITING_APPROVAL, FINAL_STATES, OPEN_STATES, REJECTED
+from ownership.states import AWAITING_APPROVAL, RECEIVED, REHEARSED
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +65,10 @@ ENDED = ("success", "failed")
 """States in which nothing will happen in a run any more."""
 PREVIEW = 10
 """Batches that a confirmation shows."""
-MID = Annotated[str, Query(min_length=1, max_length=320)]
-TEXT = Annotated[str, Query(max_length=320)]
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL's text has no such character."""
+MID = Annotated[str, Query(min_length=1, max_length=320, pattern=NO_NUL)]
+TEXT = Annotated[str, Query(max_length=320, pattern=NO_NUL)]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -126,9 +130,11 @@ def _html(name: str, code: int = 200, **values: Any) -> HTMLResponse:
 @app.get("/", dependencies=[MayRead])
 def listing(
     user: User,
-    who: Annotated[str, Query(alias="user", max_length=256)] = "",
+    who: Annotated[str, Query(alias="user", max_length=256, pattern=NO_NUL)] = "",
     state: TEXT = "",
     run: TEXT = "",
+    course: TEXT = "",
+    batch: TEXT = "",
     since: TEXT = "",
     before: TEXT = "",
     after: Annotated[str, Query(max_length=2000)] = "",
@@ -138,33 +144,34 @@ def listing(
     """Transfers, newest first; a run's only transfer at once where the link of a task asks for it."""
     if mid.strip():
         return RedirectResponse(views.detail_href(mid.strip()), status_code=303)
-    wanted = Wanted(
+    filters = Filters(
         user=who.strip(),
-        state=state if state in (*OPEN_STATES, *FINAL_STATES, OPEN_EVENTS) else "",
+        state=state if state in (*STATES, OPEN) else "",
         run_id=run.strip(),
+        course_id=course.strip(),
+        batch_id=batch.strip(),
         since_ms=views.at_ms(since),
         before_ms=views.at_ms(before),
-        cursor=Cursor.of(after),
     )
-    now = now_ms()
+    cursor = Cursor.of(after)
     with store.reads() as reads:
-        listed = reads.page(wanted, now_ms=now)
-        open_now = reads.open_now()
+        listed = reads.page(filters, cursor)
+        open_counts = reads.open_counts()
         compared = reads.reconciliations(1)
-    if one and len(listed.rows) == 1 and not listed.cursor:
-        return RedirectResponse(views.detail_href(listed.rows[0].mid), status_code=303)
-    runs = runs_of(r.run_id for r in listed.rows)
+    if one and len(listed.entries) == 1 and not listed.next:
+        return RedirectResponse(views.detail_href(listed.entries[0].mid), status_code=303)
+    runs = runs_of(e.run_id for e in listed.entries)
     return _html(
         "list.html",
-        view=views.list_view(wanted, listed, runs, now_ms=now),
-        wanted=wanted,
-        since=since if wanted.since_ms is not None else "",
-        before=before if wanted.before_ms is not None else "",
-        states=(OPEN_EVENTS, *OPEN_STATES, *FINAL_STATES),
-        open_now=open_now,
+        view=views.list_view(filters, listed, runs, now_ms=now_ms(), first=cursor is None),
+        filters=filters,
+        since=since if filters.since_ms is not None else "",
+        before=before if filters.before_ms is not None else "",
+        states=(OPEN, *STATES),
+        open_counts=open_counts,
         compared=views.reconciled_in_short(compared[0] if compared else None),
-        open_href=views.list_href(Wanted(state=OPEN_EVENTS)),
-        waiting_href=views.list_href(Wanted(state=AWAITING_APPROVAL)),
+        open_href=views.list_href(Filters(state=OPEN)),
+        waiting_href=views.list_href(Filters(state=AWAITING_APPROVAL)),
         user=user.get_name(),
     )
 
@@ -182,23 +189,24 @@ def reconciliations(user: User) -> Response:  # noqa: ARG001  # for users only
 # -- one transfer -----------------------------------------------------------------------------------------------
 
 
-def _detail(reads: Reads, event: Any, user: User) -> views.Detail:
+def _detail(reads: Reads, event: EventRow | RejectedMessage, user: User) -> views.Detail:
+    if isinstance(event, RejectedMessage):
+        return views.rejected(event)
     now = now_ms()
-    final, rejected = event.state in FINAL_STATES, event.state == REJECTED
-    transfer = views.transfer_of(event)
-    queued = None if final or transfer is None else reads.queued(transfer.key)
+    queued = None if event.final else reads.queued(event.mid)
     blocker = None
-    if queued and transfer and not (queued.holder and queued.until_ms > now):
-        blocker = reads.waits_for(transfer)
-    followed = [] if rejected or transfer is None else reads.followed_by(event)
+    if queued and not (queued.holder and queued.lease_expires_ms > now):
+        blocker = reads.waits_for(event.transfer)
+    followed = reads.followed_by(event.mid)
     return views.detail(
         event,
+        reads.body(event.mid),
         now_ms=now,
         runs=runs_of([event.run_id, *(f.run_id for f in followed)]),
         queued=queued,
         blocker=blocker,
-        progress=None if final or not event.buckets else reads.progress(event),
-        lane=[] if rejected or transfer is None else reads.lane(event),
+        progress=None if event.final or event.state == RECEIVED else reads.progress(event),
+        lane=reads.lane(event),
         followed=followed,
         may=may_start(user),
     )
@@ -208,7 +216,6 @@ def _detail(reads: Reads, event: Any, user: User) -> views.Detail:
 def transfer(
     user: User,
     mid: MID,
-    bucket: Annotated[int, Query(ge=0, le=100_000)] = 0,
     course: TEXT = "",
     batch: TEXT = "",
     started: TEXT = "",
@@ -224,17 +231,17 @@ def transfer(
         seen = _detail(reads, event, user)
         if part == "live":
             return _html("live.html", view=seen, run=run)
-        changed = reads.changes(event, (bucket, course, batch) if bucket or course else None)
+        after = BatchId(course, batch) if course else None
+        changed = reads.changes(event, after) if isinstance(event, EventRow) else None
     older = None
-    if changed.cursor:
-        b, c, i = changed.cursor
-        older = views.detail_href(mid, bucket=str(b), course=c, batch=i) + "#changes"
+    if changed and changed.next:
+        older = views.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
     return _html(
         "transfer.html",
         view=seen,
-        changes=views.change_lines(changed),
+        changes=views.change_lines(changed) if changed else [],
         older=older,
-        first=views.detail_href(mid) + "#changes" if bucket or course else None,
+        first=views.detail_href(mid) + "#changes" if after else None,
         started=started,
         run=run,
         dag=dag,
@@ -262,15 +269,14 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
         event = reads.event(mid)
         if event is None:
             raise HTTPException(404, "The ledger has no such event.")
-        counts = dict(event.counts or {})
-        if wanted not in offered(event.state, counts, event.digest):
-            raise HTTPException(
-                409,
-                f"This event is {views.WORDS[event.state]} now: {wanted.label.rstrip('…').lower()} does not apply.",
-            )
+        if isinstance(event, RejectedMessage):
+            raise HTTPException(409, f"A rejected message is no event: {_name(wanted)} does not apply.")
+        if wanted not in offered(event.state, event.counts, event.digest):
+            now = views.WORDS[event.state]
+            raise HTTPException(409, f"This event is {now} now: {_name(wanted)} does not apply.")
         seen = _detail(reads, event, user)
         changed = (
-            reads.changes(event, None, most=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
+            reads.changes(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
         )
         rehearsal = _rehearsal(reads, seen) if wanted is UNDO else None
     return _html(
@@ -278,7 +284,7 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
         action=wanted,
         view=seen,
         changes=views.change_lines(changed) if changed else [],
-        more=bool(changed and changed.cursor),
+        more=bool(changed and changed.next),
         rehearsal=rehearsal,
         token=form_token(user, wanted, mid, event.digest, event.state),
         most_reason=MOST_REASON,
@@ -290,9 +296,15 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
 def _rehearsal(reads: Reads, seen: views.Detail) -> views.Detail | None:
     """The newest dry run of the event's undo, whose plan tells what the undo would do."""
     for line in reversed(seen.followed):
-        if line.state == "rehearsed" and "undo" in line.kind and (event := reads.event(line.mid)):
-            return views.detail(event, now_ms=now_ms(), runs={})
+        if line.state == REHEARSED and "undo" in line.kind:
+            event = reads.event(line.mid)
+            if isinstance(event, EventRow):
+                return views.detail(event, b"", now_ms=now_ms(), runs={})
     return None
+
+
+def _name(action: Action) -> str:
+    return action.label.rstrip("…").lower()
 
 
 @app.post("/act", dependencies=[MayRead])

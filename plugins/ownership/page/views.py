@@ -1,23 +1,38 @@
-"""From the ledger's rows to what the page shows. Pure: no clock, no network."""
+"""From what the ledger has to what the page shows. Pure: no clock, no network."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from ownership.changes import APPLIED as IMAGE_APPLIED
-from ownership.changes import LATE as IMAGE_LATE
+from ownership.clock import from_ms, to_ms
 from ownership.contracts import PlanTold
-from ownership.events import OrderKey, Transfer
-from ownership.open_list import OpenRow
+from ownership.ledger.changes import APPLIED as IMAGE_APPLIED
+from ownership.ledger.changes import LATE as IMAGE_LATE
+from ownership.ledger.events import EventRow, RejectedMessage
+from ownership.ledger.reads import (
+    MAX_COUNTED,
+    MAX_NARROWED,
+    OPEN,
+    STATES,
+    BatchChange,
+    BatchHop,
+    ChangesPage,
+    Filters,
+    ListEntry,
+    ListPage,
+    Owners,
+    PlannedBatch,
+    Progress,
+)
 from ownership.options import Options
 from ownership.page import payload
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG, Action, offered
-from ownership.page.reads import OPEN_EVENTS, BatchChange, Changed, Listed, Progress, Wanted
 from ownership.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE
+from ownership.queue import QueuedEvent
 from ownership.reconcile.chart import trend_svg
 from ownership.reconcile.compare import WORDS as KIND_WORDS
 from ownership.reconcile.report import Report
@@ -28,7 +43,6 @@ from ownership.states import (
     COMPLETED,
     DECLINED,
     FAILED,
-    FINAL_STATES,
     OPEN_STATES,
     PLANNED,
     RECEIVED,
@@ -113,7 +127,6 @@ class ListView(NamedTuple):
     span: str
     newer: str | None
     older: str | None
-    older_label: str
     empty: str
 
 
@@ -203,23 +216,14 @@ class Detail(NamedTuple):
 
 
 def moment(at: datetime | int | None) -> Moment | None:
-    """A datetime (naive is UTC, as the driver gives it) or epoch ms."""
+    """A datetime or epoch ms; a time beyond the calendar is a question mark."""
     if at is None:
         return None
     try:
-        value = datetime.fromtimestamp(at / 1000, UTC) if isinstance(at, int) else _utc(at)
+        value = (from_ms(at) if isinstance(at, int) else at).astimezone(UTC)
     except (OverflowError, OSError, ValueError):
         return Moment("", "?")
     return Moment(value.isoformat(timespec="milliseconds"), f"{value:%Y-%m-%d %H:%M:%S}")
-
-
-def epoch_ms(at: datetime | None) -> int | None:
-    """The same in epoch ms."""
-    return None if at is None else int(_utc(at).timestamp() * 1000)
-
-
-def _utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def duration(milliseconds: int) -> str:
@@ -268,15 +272,17 @@ def detail_href(mid: str, **more: str) -> str:
     return f"transfer?{urlencode({'mid': mid, **more})}"
 
 
-def list_href(wanted: Wanted | None = None, **more: str) -> str:
+def list_href(filters: Filters | None = None, **more: str) -> str:
     """Of the list, with its filters."""
-    w = wanted or Wanted()
+    f = filters or Filters()
     query = {
-        "user": w.user,
-        "state": w.state,
-        "run": w.run_id,
-        "since": _for_field(w.since_ms),
-        "before": _for_field(w.before_ms),
+        "user": f.user,
+        "state": f.state,
+        "run": f.run_id,
+        "course": f.course_id,
+        "batch": f.batch_id,
+        "since": _for_field(f.since_ms),
+        "before": _for_field(f.before_ms),
         **more,
     }
     told = urlencode({k: v for k, v in query.items() if v})
@@ -290,13 +296,13 @@ def run_href(dag_id: str, run_id: str, task_id: str = "") -> str:
 
 
 def _for_field(at_ms: int | None) -> str:
-    return "" if at_ms is None else f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M}"
+    return "" if at_ms is None else f"{from_ms(at_ms):%Y-%m-%dT%H:%M}"
 
 
 def at_ms(text: str) -> int | None:
     """Epoch ms of a form's date and time (UTC); None if it is empty or none."""
     try:
-        return int(_utc(datetime.fromisoformat(text)).timestamp() * 1000) if text else None
+        return to_ms(datetime.fromisoformat(text)) if text else None
     except (ValueError, OverflowError):
         return None
 
@@ -320,81 +326,85 @@ def kind_of(mid: str, options: Options) -> str:
     return ", ".join(k for k in kinds if k)
 
 
-def line(r: Any, runs: Mapping[str, RunLink], *, now_ms: int) -> Line:
-    """An event's row in the list."""
-    counts = dict(r.counts or {})
-    known = r.state in (COMPLETED, REHEARSED)
+def line(entry: ListEntry, runs: Mapping[str, RunLink], *, now_ms: int) -> Line:
+    """An event, or a rejected message, in the list."""
+    counts = entry.counts
+    known = entry.state in (COMPLETED, REHEARSED)
     conflicts = sum(counts.get(c, 0) for c in CONFLICTS)
-    ended = epoch_ms(r.completed_at or r.ended_at)
-    lag = (ended if ended is not None else now_ms) - (r.kafka_ms or r.t or now_ms)
     return Line(
-        mid=r.mid,
-        href=detail_href(r.mid),
-        when=moment(r.kafka_ms or r.t) or Moment("", ""),
-        state=r.state,
-        kind=kind_of(r.mid, Options.of(r.options)),
-        from_user=r.from_user or "",
-        to_user=r.to_user or "",
-        organisation=r.organisation_id or "",
-        requested_by=r.requested_by or "",
+        mid=entry.mid,
+        href=detail_href(entry.mid),
+        when=moment(entry.kafka_ms) or Moment("", ""),
+        state=entry.state,
+        kind=kind_of(entry.mid, entry.options),
+        from_user=entry.from_user or "",
+        to_user=entry.to_user or "",
+        organisation=entry.organisation_id or "",
+        requested_by=entry.requested_by or "",
         moved=number(counts.get(MOVED, 0)) if known else "",
         conflicts=number(conflicts) if known else "",
-        lag="" if r.state in (REJECTED, SKIPPED) else duration(lag),
-        run_id=r.run_id or "",
-        run=runs.get(r.run_id or ""),
-        note=(r.reason or "") if r.state != COMPLETED else "",
+        lag="" if entry.state in (REJECTED, SKIPPED) else _lag(entry.kafka_ms, entry.ended_at, now_ms),
+        run_id=entry.run_id or "",
+        run=runs.get(entry.run_id or ""),
+        note=(entry.reason or "") if entry.state != COMPLETED else "",
     )
 
 
-def list_view(wanted: Wanted, listed: Listed, runs: Mapping[str, RunLink], *, now_ms: int) -> ListView:
-    """The whole list."""
-    older = list_href(wanted, after=listed.cursor.text()) if listed.cursor else None
-    lines = [line(r, runs, now_ms=now_ms) for r in listed.rows]
+def _lag(kafka_ms: int, ended_at: datetime | None, now_ms: int) -> str:
+    """From the message to the end, or until now."""
+    return duration((to_ms(ended_at) if ended_at else now_ms) - kafka_ms)
+
+
+def list_view(
+    filters: Filters, page: ListPage, runs: Mapping[str, RunLink], *, now_ms: int, first: bool = True
+) -> ListView:
+    """The whole list. `first`: it is the first page."""
     return ListView(
-        lines=lines,
-        chips=_chips(wanted, listed),
-        span=_span(wanted, listed),
-        newer=list_href(wanted) if wanted.cursor else None,
-        older=older,
-        older_label="Older" if lines else "Look further back",
-        empty=_empty(wanted, listed),
+        lines=[line(e, runs, now_ms=now_ms) for e in page.entries],
+        chips=_chips(filters, page),
+        span=_span(filters, page),
+        newer=None if first else list_href(filters),
+        older=list_href(filters, after=page.next.text()) if page.next else None,
+        empty=_empty(filters, first=first),
     )
 
 
-def _chips(wanted: Wanted, listed: Listed) -> list[Chip]:
-    states = [s for s in (*OPEN_STATES, *FINAL_STATES) if listed.states.get(s) or s == wanted.state]
-    chips = [
-        Chip("", "all", number(listed.looked), list_href(wanted._replace(state="")), not wanted.state),
-    ]
-    if wanted.state == OPEN_EVENTS:
-        chips.append(Chip(OPEN_EVENTS, "open", number(listed.looked), list_href(wanted), chosen=True))
+def _chips(filters: Filters, page: ListPage) -> list[Chip]:
+    of, total = page.counts.of, page.counts.total
+    states = [s for s in STATES if of.get(s) or s == filters.state]
+    chips = [Chip("", "all", number(total), list_href(filters._replace(state="")), not filters.state)]
+    if filters.state == OPEN:
+        open_ = sum(of.get(s, 0) for s in OPEN_STATES)
+        chips.append(Chip(OPEN, "open", number(open_), list_href(filters), chosen=True))
     return chips + [
-        Chip(s, WORDS[s], number(listed.states[s]), list_href(wanted._replace(state=s)), s == wanted.state)
+        Chip(s, WORDS[s], number(of.get(s, 0)), list_href(filters._replace(state=s)), s == filters.state)
         for s in states
     ]
 
 
-def _span(wanted: Wanted, listed: Listed) -> str:
-    """What was looked through, so that nobody takes a page for everything."""
-    looked = counted(listed.looked, "transfer")
-    if wanted.run_id:
-        return f"Looked at {looked} that this run planned or holds."
-    if listed.from_ms is not None and listed.to_ms is not None:
-        first, last = (_for_field(at).replace("T", " ") for at in (listed.from_ms, listed.to_ms))
-        return f"Looked through {looked} and messages from {first} to {last} UTC."
-    if wanted.user:
-        return f"Looked at the newest {looked} of this user." if listed.cursor else f"{looked} of this user."
-    return f"Looked at {looked} that are open."
+def _span(filters: Filters, page: ListPage) -> str:
+    """What the counts by state are about."""
+    counts = page.counts
+    oldest = moment(counts.oldest_ms)
+    if counts.total < MAX_COUNTED:
+        told = f"{counted(counts.total, 'transfer')} and messages fit, in all states."
+    else:
+        since = f", since {oldest.text[:-3]} UTC" if oldest else ""
+        told = f"The counts are of the newest {number(MAX_COUNTED)} that fit{since}."
+    if page.cut:
+        what = "run" if filters.run_id else "batch" if filters.batch_id else "course"
+        told += f" The list has the {number(MAX_NARROWED)} events of this {what} that arrived last."
+    return told
 
 
-def _empty(wanted: Wanted, listed: Listed) -> str:
-    if wanted.run_id:
+def _empty(filters: Filters, *, first: bool) -> str:
+    if not first:
+        return "Nothing older fits these filters."
+    if filters.run_id and filters == Filters(run_id=filters.run_id):
         return "This run has planned no transfer, and holds none."
-    if listed.cursor:
-        return "Nothing of that sort here; there may be some further back."
-    if wanted.user:
+    if filters.user:
         return "The ledger has no transfer from or to this user that fits."
-    if wanted.state or wanted.since_ms is not None or wanted.before_ms is not None:
+    if filters != Filters():
         return "Nothing fits these filters."
     return "No transfer yet. One appears here as soon as an event arrives on the topic, or a run is started by hand."
 
@@ -402,67 +412,89 @@ def _empty(wanted: Wanted, listed: Listed) -> str:
 # -- one transfer -----------------------------------------------------------------------------------------------
 
 
-def transfer_of(r: Any) -> Transfer | None:
-    """What ordering needs of an event; None for a rejected message."""
-    if r.from_user is None or r.to_user is None:
-        return None
-    key = OrderKey(r.t or 0, r.kafka_partition or 0, r.kafka_offset or 0, r.mid)
-    return Transfer(key, r.from_user, r.to_user)
-
-
 def detail(
-    r: Any,
+    event: EventRow,
+    body: bytes,
     *,
     now_ms: int,
     runs: Mapping[str, RunLink],
-    queued: OpenRow | None = None,
+    queued: QueuedEvent | None = None,
     blocker: str | None = None,
     progress: Progress | None = None,
-    lane: Sequence[Any] = (),
-    followed: Sequence[Any] = (),
+    lane: Sequence[ListEntry] = (),
+    followed: Sequence[ListEntry] = (),
     may: Collection[str] = (),
 ) -> Detail:
     """Everything about one event. `may` are the DAGs that the user may start."""
-    options = Options.of(r.options)
-    counts = dict(r.counts or {})
-    final = r.state in FINAL_STATES
-    names = payload.names(r.payload or b"")
-    followed_lines = [line(f, runs, now_ms=now_ms) for f in followed]
-    undos = [
-        f for f in followed if Options.of(f.options).undo_of == r.mid and not Options.of(f.options).dry_run
-    ]
-    text = payload.shown(r.payload or b"")
+    names = payload.names(body)
+    undos = [f for f in followed if f.options.undo_of == event.mid and not f.options.dry_run]
     return Detail(
-        mid=r.mid,
-        kind=kind_of(r.mid, options) or "transfer",
-        state=r.state,
-        final=final,
-        from_user=r.from_user or "",
-        to_user=r.to_user or "",
+        mid=event.mid,
+        kind=kind_of(event.mid, event.options) or "transfer",
+        state=event.state,
+        final=event.final,
+        from_user=event.transfer.from_user,
+        to_user=event.transfer.to_user,
         from_name=names.get("fromUserProfile", ""),
         to_name=names.get("toUserProfile", ""),
-        sentence=_sentence(r, counts, queued, blocker, now_ms),
-        facts=_facts(r, options, runs, names, now_ms),
-        bar=None if final or r.state == AWAITING_APPROVAL else _bar(r, progress),
-        steps=_steps(r, queued, now_ms),
-        tiles=_tiles(r.state, counts),
-        lane=_lane(r, lane),
-        plan=PlanTold.model_validate_json(r.report) if r.report else None,
-        followed=followed_lines,
+        sentence=_sentence(event, queued, blocker, now_ms),
+        facts=_facts(event, runs, names, now_ms),
+        bar=None if event.final or event.state == AWAITING_APPROVAL else _bar(event, progress),
+        steps=_steps(event, queued, now_ms),
+        tiles=_tiles(event.state, event.counts),
+        lane=_lane(event, lane),
+        plan=PlanTold.model_validate_json(event.report) if event.report else None,
+        followed=[line(f, runs, now_ms=now_ms) for f in followed],
         undone=undos[-1].state if undos else None,
-        event_text=text,
-        event_missing=_missing(r.payload or b""),
-        conf=r.next_conf,
-        conf_dag=UNDO_DAG if r.state == COMPLETED else TRANSFER_DAG,
-        actions=[a for a in offered(r.state, counts, r.digest) if a.dag_id in may],
-        run=runs.get(r.run_id or ""),
+        event_text=payload.shown(body),
+        event_missing=_missing(body),
+        conf=event.next_conf,
+        conf_dag=UNDO_DAG if event.state == COMPLETED else TRANSFER_DAG,
+        actions=[a for a in offered(event.state, event.counts, event.digest) if a.dag_id in may],
+        run=runs.get(event.run_id or ""),
     )
 
 
-def _sentence(
-    r: Any, counts: Mapping[str, int], queued: OpenRow | None, blocker: str | None, now_ms: int
-) -> str:
+def rejected(message: RejectedMessage) -> Detail:
+    """Everything about a rejected message."""
+    announced = moment(message.kafka_ms)
+    return Detail(
+        mid=message.mid,
+        kind=kind_of(message.mid, Options()),
+        state=REJECTED,
+        final=True,
+        from_user="",
+        to_user="",
+        from_name="",
+        to_name="",
+        sentence="This message is no transfer event; a copy is on the dead-letter topic.",
+        facts=[
+            Fact("Announced", f"{announced.text} UTC" if announced else "–"),
+            Fact("Source", _source(message.origin, message.topic, message.partition, message.offset)),
+            Fact("Mid in the message", message.message_mid or "–"),
+        ],
+        bar=None,
+        steps=[
+            Step("announced", announced, "done"),
+            Step(WORDS[REJECTED], moment(message.received_at), "bad", message.reason),
+        ],
+        tiles=[],
+        lane=[],
+        plan=None,
+        followed=[],
+        undone=None,
+        event_text=payload.shown(message.body),
+        event_missing=_missing(message.body),
+        conf=message.next_conf,
+        conf_dag=TRANSFER_DAG,
+        actions=[],
+        run=None,
+    )
+
+
+def _sentence(event: EventRow, queued: QueuedEvent | None, blocker: str | None, now_ms: int) -> str:
     """Is it finished, and what became of it?"""
+    counts = event.counts
     moved = counted(counts.get(MOVED, 0), "batch", "batches")
     conflicts = sum(counts.get(c, 0) for c in CONFLICTS)
     but = f"; {number(conflicts)} left alone" if conflicts else ""
@@ -480,51 +512,52 @@ def _sentence(
         FAILED: f"A try failed.{again}",
         AWAITING_APPROVAL: "Planned, and waiting until somebody approves it.",
         SKIPPED: "Nothing was done: the transfer is not valid.",
-        REJECTED: "This message is no transfer event; a copy is on the dead-letter topic.",
         ABANDONED: "Given up by an operator. What it had moved until then stays moved.",
         REHEARSED: f"A dry run: {moved} would change{but}. Nothing has changed.",
         DECLINED: "Refused. Nothing has changed.",
     }
-    return told.get(r.state, "")
+    return told.get(event.state, "")
 
 
 def _facts(
-    r: Any, options: Options, runs: Mapping[str, RunLink], names: Mapping[str, str], now_ms: int
+    event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str], now_ms: int
 ) -> list[Fact]:
-    said = moment(r.kafka_ms or r.t)
-    ended = epoch_ms(r.completed_at or r.ended_at)
-    lag = duration((ended if ended is not None else now_ms) - (r.kafka_ms or r.t or now_ms))
-    who = r.requested_by or "nobody named"
+    announced = moment(event.kafka_ms)
+    who = event.requested_by or "nobody named"
     name = names.get("actionBy")
     facts = [
         Fact("Requested by", f"{who} ({name})" if name and name != who else who),
-        Fact("Reason", r.request_reason or "none given"),
-        Fact("Organisation", r.organisation_id or "–"),
-        Fact("Announced", f"{said.text} UTC" if said else "–"),
-        Fact("Lag", lag if r.state not in (REJECTED, SKIPPED) else "–"),
+        Fact("Reason", event.request_reason or "none given"),
+        Fact("Organisation", event.organisation_id or "–"),
+        Fact("Announced", f"{announced.text} UTC" if announced else "–"),
+        Fact("Lag", "–" if event.state == SKIPPED else _lag(event.kafka_ms, event.ended_at, now_ms)),
     ]
-    run = runs.get(r.run_id or "")
+    run = runs.get(event.run_id or "")
     if run:
         facts.append(Fact("Run", f"{run.run_id} ({run.state})", run.href, top=True))
         settle = run_href(run.dag_id, run.run_id, "settle")
         facts.append(Fact("Log", "of settle", settle, top=True))
-        facts.append(Fact("In the same run", "all its transfers", list_href(Wanted(run_id=run.run_id))))
-    elif r.run_id:
-        facts.append(Fact("Run", f"{r.run_id} (Airflow has it no more)"))
-    if r.source == "kafka":
-        facts.append(Fact("Source", f"{r.topic}, partition {r.kafka_partition}, offset {r.kafka_offset}"))
-    else:
-        facts.append(Fact("Source", {"manual": "by hand"}.get(r.source, r.source or "–")))
-    if (r.attempts or 0) > 1:
-        facts.append(Fact("Tries", number(r.attempts)))
-    if r.late:
+        facts.append(Fact("In the same run", "all its transfers", list_href(Filters(run_id=run.run_id))))
+    elif event.run_id:
+        facts.append(Fact("Run", f"{event.run_id} (Airflow has it no more)"))
+    key = event.transfer.key
+    facts.append(Fact("Source", _source(event.origin, event.topic, key.partition, key.offset)))
+    if event.attempts > 1:
+        facts.append(Fact("Tries", number(event.attempts)))
+    if event.late:
         facts.append(Fact("Late", "a later transfer of its users had completed before it"))
-    facts += _option_facts(options)
-    if r.approved_by:
-        facts.append(Fact("Approved by", r.approved_by))
-    if r.digest:
-        facts.append(Fact("Digest of its plan", r.digest))
+    facts += _option_facts(event.options)
+    if event.approved_by:
+        facts.append(Fact("Approved by", event.approved_by))
+    if event.digest:
+        facts.append(Fact("Digest of its plan", event.digest))
     return facts
+
+
+def _source(origin: str, topic: str, partition: int, offset: int) -> str:
+    if origin == "kafka":
+        return f"{topic}, partition {partition}, offset {offset}"
+    return {"manual": "by hand"}.get(origin, origin)
 
 
 def _option_facts(options: Options) -> list[Fact]:
@@ -543,65 +576,49 @@ def _option_facts(options: Options) -> list[Fact]:
     return facts
 
 
-def _bar(r: Any, progress: Progress | None) -> Bar:
-    """A bar that moves: received 5, planned up to 70, applied up to 95 of a hundred."""
-    p = progress or Progress(0, 0, 0, sampled=False)
-    about = "about " if p.sampled else ""
-    if r.state == RECEIVED or not p.planned:
-        done = {RECEIVED: 3, PLANNED: 10, APPLIED: 75}.get(r.state, 3)
+def _bar(event: EventRow, progress: Progress | None) -> Bar:
+    """A bar that moves: received 3, planned 10 up to 70, applied up to 95 of a hundred."""
+    p = progress or Progress(0, 0, 0)
+    if event.state == RECEIVED or not p.planned:
+        done = {RECEIVED: 3, PLANNED: 10, APPLIED: 75}.get(event.state, 3)
         words = {RECEIVED: "waiting for a run", PLANNED: "looking for batches", APPLIED: "proving"}
-        return Bar(done, words.get(r.state, "waiting for its next try"))
-    moved, proven = p.moved / p.planned, p.proven / p.planned
-    percent = round(10 + 60 * moved + 25 * proven)
-    if p.sampled:
-        return Bar(percent, f"{about}{moved:.0%} of its rows moved, {proven:.0%} proven in the search index")
+        return Bar(done, words.get(event.state, "waiting for its next try"))
+    percent = round(10 + 60 * p.moved / p.planned + 25 * p.proven / p.planned)
     rows = f"{number(p.moved)} of {counted(p.planned, 'row')} moved"
     return Bar(percent, f"{rows}, {number(p.proven)} proven in both stores")
 
 
-_WAY = (
-    (RECEIVED, "received_at"),
-    (PLANNED, "planned_at"),
-    (APPLIED, "applied_at"),
-    (COMPLETED, "completed_at"),
-)
-
-
-def _steps(r: Any, queued: OpenRow | None, now_ms: int) -> list[Step]:
+def _steps(event: EventRow, queued: QueuedEvent | None, now_ms: int) -> list[Step]:
     """The timeline: what was, what is, what is ahead."""
-    steps: list[Step] = []
-    announced = moment(r.kafka_ms or r.t)
-    steps.append(Step("announced", announced, "done"))
-    times = {state: moment(getattr(r, column)) for state, column in _WAY}
-    ended = moment(r.ended_at)
-    if r.state == COMPLETED:
-        steps += [
-            Step(state, times[state], "done") for state, _ in _WAY if times[state] or state == COMPLETED
-        ]
-        if r.reproved_at:
-            steps.append(Step("proven a second time", moment(r.reproved_at), "done"))
+    state, reason = event.state, event.reason or ""
+    way = (
+        (RECEIVED, moment(event.received_at)),
+        (PLANNED, moment(event.planned_at)),
+        (APPLIED, moment(event.applied_at)),
+    )
+    steps = [Step("announced", moment(event.kafka_ms), "done")]
+    steps += [Step(label, at, "done") for label, at in way if at]
+    if state == COMPLETED:
+        steps.append(Step(COMPLETED, moment(event.completed_at), "done"))
+        if event.reproved_at:
+            steps.append(Step("proven a second time", moment(event.reproved_at), "done"))
         return steps
-    steps += [Step(s, times[s], "done") for s in (RECEIVED, PLANNED, APPLIED) if times[s]]
-    if r.state in FINAL_STATES:
-        status = "bad" if r.state == REJECTED else "done" if r.state == REHEARSED else "stopped"
-        if r.state == REJECTED:
-            steps = steps[:1]
-        return [*steps, Step(WORDS[r.state], ended, status, r.reason or "")]
-    if r.state in (FAILED, AWAITING_APPROVAL):
-        note = r.reason or ""
+    if event.final:
+        status = "done" if state == REHEARSED else "stopped"
+        return [*steps, Step(WORDS[state], moment(event.ended_at), status, reason)]
+    if state in (FAILED, AWAITING_APPROVAL):
         if queued and queued.next_try_ms > now_ms:
-            word = "waits until" if r.state == AWAITING_APPROVAL else "next try"
+            word = "waits until" if state == AWAITING_APPROVAL else "next try"
             at = moment(queued.next_try_ms)
-            note = f"{note} ({word} {at.text if at else '?'} UTC)".strip()
-        steps.append(Step(WORDS[r.state], None, "bad" if r.state == FAILED else "now", note))
+            reason = f"{reason} ({word} {at.text if at else '?'} UTC)".strip()
+        steps.append(Step(WORDS[state], None, "bad" if state == FAILED else "now", reason))
         return [*steps, Step(COMPLETED, None, "ahead")]
-    reached = [s.label for s in steps]
-    if steps[-1].label == r.state:
-        steps[-1] = steps[-1]._replace(status="now", note=r.reason or "")
-    elif r.state in reached:
+    if steps[-1].label == state:
+        steps[-1] = steps[-1]._replace(status="now", note=reason)
+    elif state in [s.label for s in steps]:
         # Planned before, and back in the queue.
-        steps.append(Step(WORDS[r.state], None, "now", r.reason or ""))
-    rest = [PLANNED, APPLIED, COMPLETED][{RECEIVED: 0, PLANNED: 1, APPLIED: 2}.get(r.state, 0) :]
+        steps.append(Step(WORDS[state], None, "now", reason))
+    rest = [PLANNED, APPLIED, COMPLETED][{RECEIVED: 0, PLANNED: 1, APPLIED: 2}.get(state, 0) :]
     return steps + [Step(s, None, "ahead") for s in rest]
 
 
@@ -623,11 +640,11 @@ def _tiles(state: str, counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _lane(r: Any, lane: Sequence[Any]) -> list[Hop]:
+def _lane(event: EventRow, lane: Sequence[ListEntry]) -> list[Hop]:
     if len(lane) < 2:
         return []
     return [
-        Hop(e.mid, detail_href(e.mid), e.from_user or "", e.to_user or "", e.state, e.mid == r.mid)
+        Hop(e.mid, detail_href(e.mid), e.from_user or "", e.to_user or "", e.state, e.mid == event.mid)
         for e in lane
     ]
 
@@ -645,46 +662,43 @@ def _missing(body: bytes) -> str:
 # -- its changes ------------------------------------------------------------------------------------------------
 
 
-def change_lines(changed: Changed) -> list[ChangeLine]:
+def change_lines(page: ChangesPage) -> list[ChangeLine]:
     """The rows of the change table."""
-    return [_change_line(c) for c in changed.batches]
+    return [_change_line(c) for c in page.batches]
 
 
 def _change_line(c: BatchChange) -> ChangeLine:
-    applied = [i for i in c.images if i.outcome in (IMAGE_APPLIED, IMAGE_LATE)]
-    image = applied[-1] if applied else None
-    shown = image or c.plan or (c.images[-1] if c.images else None)
-    before, after = _owners(shown, "before"), _owners(shown, "after")
-    outcome = c.plan.outcome if c.plan is not None else None
-    document_at = c.plan.document_at if c.plan is not None else None
+    """A batch by the hop that was applied, else by its plan, else by the last try."""
+    applied = [h for h in c.hops if h.outcome in (IMAGE_APPLIED, IMAGE_LATE)]
+    hop = applied[-1] if applied else None
+    shown: BatchHop | PlannedBatch | None = hop or c.plan or (c.hops[-1] if c.hops else None)
+    before, after = _owners(shown and shown.before), _owners(shown and shown.after)
     notes = []
-    if image is not None and (image.hops or 1) > 1:
-        notes.append(f"hop {(image.hop or 0) + 1} of {image.hops}")
-    tries = [i for i in c.images if i.outcome not in (IMAGE_APPLIED, IMAGE_LATE)]
-    if tries:
-        notes.append(f"{counted(len(tries), 'other try', 'other tries')}")
-    if image is not None and image.outcome == IMAGE_LATE:
+    if hop and hop.hops > 1:
+        notes.append(f"hop {hop.hop + 1} of {hop.hops}")
+    if tries := len(c.hops) - len(applied):
+        notes.append(f"{counted(tries, 'other try', 'other tries')}")
+    if hop and hop.outcome == IMAGE_LATE:
         notes.append("applied after the claim was lost")
     return ChangeLine(
         c.id.course_id,
         c.id.batch_id,
-        (shown.role or "") if shown is not None else "",
+        (shown.role or "") if shown else "",
         before,
         after if after != before else (),
-        outcome or (MOVED if image is not None else "planned"),
-        moment(image.row_at) if image is not None else None,
-        moment(document_at),
+        (c.plan and c.plan.outcome) or (MOVED if hop else "planned"),
+        moment(hop.applied_at) if hop else None,
+        moment(c.plan.proven_at) if c.plan else None,
         ", ".join(notes),
     )
 
 
-def _owners(r: Any, name: str) -> tuple[str, ...]:
+def _owners(owners: Owners | None) -> tuple[str, ...]:
     """Creator and mentors, a line each."""
-    if r is None:
+    if owners is None:
         return ()
-    creator, mentors = getattr(r, f"{name}_createdby"), getattr(r, f"{name}_mentors") or ()
-    told = (f"created by {creator}",) if creator is not None else ()
-    return (*told, *(f"mentor {m}" for m in mentors))
+    created = (f"created by {owners.created_by}",) if owners.created_by is not None else ()
+    return (*created, *(f"mentor {m}" for m in owners.mentors))
 
 
 # -- reconciliations --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ownership.events import folded
-from ownership.ledger import EventRow
+from ownership.ledger.events import EventRow
 from ownership.plan import CREATED as CREATES
 from ownership.plan import MENTORED, Row
 from ownership.search_index import Document

@@ -1,52 +1,32 @@
 """What the ledger says of the last days: moves that nobody proved, and users who gave everything away.
 
-The ledger lists events by the hour of their message, so the look is as long as the days are many, however old the
-ledger is. An event of an earlier hour is not seen.
+An event whose message is older than that is not seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
-from ownership.changes import APPLIED, IN_DOUBT, LATE, Image
 from ownership.chunks import chunks
-from ownership.cql import some_keys
-from ownership.events import folded
-from ownership.ledger import HOUR_MS
-from ownership.options import Options
-from ownership.parts import Parts, now_ms
+from ownership.clock import now_ms, to_ms
+from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, Image
+from ownership.ledger.events import EventRow
+from ownership.parts import Parts
 from ownership.reconcile.compare import UNMOVED, UNPROVEN
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.report import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
-from ownership.schema import EVENT
-from ownership.states import COMPLETED, OPEN_STATES, REJECTED
+from ownership.states import COMPLETED, FINAL_STATES, OPEN_STATES
 
-HOURS_AT_ONCE = 24
+DAY_MS = 24 * 3_600_000
 EVENTS_AT_ONCE = 50
-ROWS_AT_ONCE = 5000
-"""Audit rows, about, that are in memory at once: one partition, or those of some small events."""
-MOST_SOURCES = 50_000
+MAX_SOURCES = 50_000
 """Old users that are known at once; the newest."""
-UNDER_WAY_MS = HOUR_MS
+UNDER_WAY_MS = 3_600_000
 """As long as this after its message an open event is under way: its stages are tried again for an hour."""
+STATES = (*OPEN_STATES, *FINAL_STATES)
 
 __all__ = ["UNMOVED", "Gave", "sources", "unproven"]
-
-
-class Outline(NamedTuple):
-    """An event without its payload. Times in epoch ms."""
-
-    mid: str
-    state: str
-    source: str
-    options: Options
-    buckets: int
-    planned: int
-    """Batches by its counts; 0 until it has any."""
-    kafka_ms: int
-    completed_ms: int
 
 
 class Gave(NamedTuple):
@@ -59,12 +39,11 @@ class Gave(NamedTuple):
 def sources(parts: Parts, days: int) -> dict[str, Gave]:
     """By old user (folded), their last completed transfer of everything within the days, `MOST_SOURCES` at most."""
     found: dict[str, Gave] = {}
-    for e in outlines(parts, days):
-        if e.state != COMPLETED or not e.options.whole or not e.completed_ms:
-            continue
-        gave = Gave(e.completed_ms, e.mid)
-        if e.source in found or len(found) < MOST_SOURCES:
-            found[e.source] = max(gave, found.get(e.source, gave))
+    for e in reversed(_recent(parts, days, (COMPLETED,))):
+        source = e.transfer.source
+        if e.options.whole and (source in found or len(found) < MAX_SOURCES):
+            gave = Gave(to_ms(e.completed_at) if e.completed_at else 0, e.mid)
+            found[source] = max(gave, found.get(source, gave))
     return found
 
 
@@ -75,24 +54,22 @@ def unproven(parts: Parts, days: int, tally: Tally, pace: Pace) -> None:
     late, or without an outcome, where the row is as they left it, and images in doubt. What an event that is under
     way moved is in flight.
     """
-    for events in _groups(e for e in outlines(parts, days) if e.buckets and e.state != REJECTED):
+    for events in chunks([e for e in _recent(parts, days, STATES) if e.planned_at], EVENTS_AT_ONCE):
         _look(parts, events, tally, pace)
 
 
-def _look(parts: Parts, events: Sequence[Outline], tally: Tally, pace: Pace) -> None:
+def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) -> None:
     of = {e.mid: e for e in events}
     suspects: list[tuple[str, Image]] = []
-    for buckets in {e.buckets for e in events}:
-        mids = [e.mid for e in events if e.buckets == buckets]
-        for _, images in parts.changes.read_by_bucket(mids, buckets):
-            pace.take(len(images))
-            suspects += [(at.mid, i) for i in images for at, _ in i.hops if _doubtful(of.get(at.mid), i)]
+    for _, images in parts.changes.read_in_parts(list(of)):
+        pace.take(len(images))
+        suspects += [(h.mid, i) for i in images for h in i.hops if _doubtful(of.get(h.mid), i)]
     if not suspects:
         return
     under_way = _under_way(parts, events)
     rows = parts.rows.read({i.id for _, i in suspects})
     # An event may have completed meanwhile, and proven what it moved.
-    states = {e.mid: e.state for e in _read(parts, sorted({mid for mid, _ in suspects}))}
+    states = {m: e.state for m, e in parts.events.read({mid for mid, _ in suspects}).items()}
     seen = set()
     for mid, image in suspects:
         row = rows.get(image.id)
@@ -111,7 +88,7 @@ def _look(parts: Parts, events: Sequence[Outline], tally: Tally, pace: Pace) -> 
             tally.counts[LEFT] += 1
 
 
-def _doubtful(event: Outline | None, image: Image) -> bool:
+def _doubtful(event: EventRow | None, image: Image) -> bool:
     if event is None:  # a hop of an event of another group, which looks at it itself
         return False
     if event.state == COMPLETED:
@@ -119,63 +96,15 @@ def _doubtful(event: Outline | None, image: Image) -> bool:
     return image.outcome in (APPLIED, LATE, IN_DOUBT, None)
 
 
-def _under_way(parts: Parts, events: Iterable[Outline]) -> set[str]:
+def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
     """Open events that a run holds, or whose message is young."""
     now = now_ms()
-    held = {r.transfer.mid for r in parts.open_list.read()[1] if r.holder and r.until_ms > now}
+    held = {e.mid for e in parts.queue.read() if e.holder and e.lease_expires_ms > now}
     young = {e.mid for e in events if e.state in OPEN_STATES and e.kafka_ms > now - UNDER_WAY_MS}
     return held | young
 
 
-def outlines(parts: Parts, days: int) -> Iterator[Outline]:
-    """The events of the last days, those of the newest hours first; some more hours may be there."""
-    if days <= 0:
-        return
-    end = now_ms() // HOUR_MS + 1
-    for first in range(end, end - days * 24, -HOURS_AT_ONCE):
-        mids = parts.ledger.of_hours((first - HOURS_AT_ONCE) * HOUR_MS, first * HOUR_MS)
-        for some in chunks(mids, 1000):
-            yield from _read(parts, some)
-
-
-def _read(parts: Parts, mids: Sequence[str]) -> list[Outline]:
-    cql = (
-        "SELECT mid, state, from_user, options, buckets, counts, kafka_ms, completed_at "
-        f"FROM {parts.settings.ledger_keyspace}.{EVENT} WHERE mid IN ?"
-    )
-    wanted = some_keys(m for m in mids if not m.startswith("rejected:"))
-    return [
-        _outline(r) for rows in parts.cql.select_each(cql, wanted) for r in rows if r.from_user is not None
-    ]
-
-
-def _outline(r: Any) -> Outline:
-    return Outline(
-        r.mid,
-        r.state,
-        folded(r.from_user),
-        Options.of(r.options),
-        r.buckets or 0,
-        sum(n for name, n in (r.counts or {}).items() if name != "rows"),
-        r.kafka_ms or 0,
-        _ms(r.completed_at),
-    )
-
-
-def _ms(at: datetime | None) -> int:
-    return int(at.replace(tzinfo=UTC).timestamp() * 1000) if at else 0
-
-
-def _groups(events: Iterable[Outline]) -> Iterator[list[Outline]]:
-    """Events whose audit rows are few enough together. Of one without counts nobody knows: it is alone."""
-    group: list[Outline] = []
-    size = 0
-    for e in events:
-        rows = e.planned or ROWS_AT_ONCE
-        if group and (size + rows > ROWS_AT_ONCE or len(group) == EVENTS_AT_ONCE):
-            yield group
-            group, size = [], 0
-        group.append(e)
-        size += rows
-    if group:
-        yield group
+def _recent(parts: Parts, days: int, states: Collection[str]) -> list[EventRow]:
+    """The events of the last days in one of `states`, in order."""
+    now = now_ms()
+    return parts.events.of_window(now - days * DAY_MS, now + DAY_MS, states) if days > 0 else []

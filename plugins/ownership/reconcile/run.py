@@ -1,6 +1,6 @@
 """A reconciliation, task by task, as plain functions: plan, the looks of slices, the ledger, the report.
 
-A part is done when its row is in `transfer_reconcile`. A task that is tried again, or a run that is cleared, goes on
+A part is done when the ledger has its row. A task that is tried again, or a run that is cleared, goes on
 with the parts that are not.
 """
 
@@ -13,17 +13,18 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ownership.clock import now_ms
 from ownership.conf import ConfError
+from ownership.course_batches import check_table
 from ownership.errors import SettingsError
 from ownership.events import explain
-from ownership.parts import Parts, now_ms
+from ownership.ledger.check import check as check_ledger
+from ownership.parts import Parts
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.proofs import sources, unproven
 from ownership.reconcile.report import TREND, PartDone, Point, Report, Tally, report
 from ownership.reconcile.scan import PATIENCE_S, Scan
-from ownership.reconcile.store import Reconciliations
 from ownership.ring import token_range
-from ownership.schema import check as check_tables
 from ownership.settings import Settings
 
 RANGE, LEDGER = "range", "ledger"
@@ -92,13 +93,14 @@ def plan(parts: Parts, run_id: str, order: Order) -> list[Share]:
 
     :raises SettingsError: if a table or the index is missing, or Cassandra's partitioner is another one.
     """
-    check_tables(parts.cql, parts.settings)
+    check_table(parts.cql, parts.settings)
+    check_ledger(parts.database)
     _check_partitioner(parts)
     parts.index.check()
     order = order.following(parts.settings)
     large = -(-parts.index.count() // DOCUMENTS_A_RANGE)
     wanted = max(order.ranges or 1, min(large, MOST_RANGES))
-    _, stands = Reconciliations(parts.cql, parts.settings.ledger_keyspace).begin(run_id, {RANGE: wanted})
+    _, stands = parts.reconciliations.begin(run_id, {RANGE: wanted})
     of = stands[RANGE]
     slices = min(parts.settings.reconcile_slices, of)
     limit = order.rows_per_second or 0
@@ -178,7 +180,7 @@ class Parting:
     """Parts of a run, each written down when it is done."""
 
     def __init__(self, parts: Parts, run_id: str, wanted: list[tuple[str, int, int]]) -> None:
-        self._store = Reconciliations(parts.cql, parts.settings.ledger_keyspace)
+        self._store = parts.reconciliations
         self._run_id = run_id
         done = self._store.done(run_id)
         self.left: Final = [part for part in wanted if name(*part) not in done]
@@ -200,7 +202,7 @@ def name(sort: str, n: int, of: int) -> str:
 
 def put_together(parts: Parts, run_id: str, order: Order) -> tuple[Report, tuple[Point, ...]] | None:
     """Write the run's report. Returns it with the trend of the last runs, the oldest first; None without a plan."""
-    store = Reconciliations(parts.cql, parts.settings.ledger_keyspace)
+    store = parts.reconciliations
     planned = store.plan(run_id)
     if planned is None:
         return None

@@ -16,7 +16,7 @@ from ownership.batches import stored
 from ownership.chunks import chunks
 from ownership.course_batches import RawRow
 from ownership.events import folded
-from ownership.ledger import EventRow
+from ownership.ledger.events import EventRow
 from ownership.parts import Parts
 from ownership.plan import LIVE_STATUSES, BatchId, Row
 from ownership.pools import ahead
@@ -207,7 +207,7 @@ class Scan:
         return mended
 
     def _open(self) -> set[str]:
-        return {r.transfer.mid for r in self.parts.open_list.read()[1]}
+        return {e.mid for e in self.parts.queue.read()}
 
 
 class _Found(NamedTuple):
@@ -242,7 +242,7 @@ class _Events:
 
     def __init__(self, parts: Parts, mids: Iterable[str]) -> None:
         self._parts = parts
-        self._events = list(parts.ledger.read(sorted(mids)).values())
+        self._events = list(parts.events.read(sorted(mids)).values())
 
     def explain(self, found: _Found) -> str | None:
         """The open event that will bring the batch in line: it has planned it, or will find it."""
@@ -255,9 +255,9 @@ class _Events:
         return None
 
     def _planned(self, event: EventRow, batch: BatchId) -> bool:
-        if event.options.dry_run or not event.buckets:
+        if event.options.dry_run or not event.planned_at:
             return False
-        return self._parts.changes.has_planned(event.mid, batch, event.buckets)
+        return self._parts.changes.has_planned(event.mid, batch)
 
 
 def _note(found: _Found) -> str:

@@ -7,19 +7,18 @@ from typing import NamedTuple
 
 import structlog
 
+from ownership.clock import now_ms
 from ownership.contracts import Phase
-from ownership.ledger import EventRow
+from ownership.ledger.events import EventRow
 from ownership.next_steps import next_conf
-from ownership.open_list import Held
-from ownership.parts import Parts, now_ms
+from ownership.parts import Parts
 from ownership.plan_report import PlanReport, owners_text
+from ownership.queue import ClaimedEvent
 from ownership.stages.working import Working
 from ownership.states import AWAITING_APPROVAL, DECLINED, REHEARSED
 
 log = structlog.get_logger(__name__)
 
-APPROVAL = "approval"
-"""What an event in the queue awaits."""
 DIFFERENCES_TOLD = 3
 HOUR_MS = 3_600_000
 
@@ -64,46 +63,43 @@ def _gate(working: Working, plan: Plan, phase: Phase) -> str | None:
     return None
 
 
-def _rehearsed(parts: Parts, held: Held, report: PlanReport) -> None:
+def _rehearsed(parts: Parts, held: ClaimedEvent, report: PlanReport) -> None:
     _tell(parts, held, report, REHEARSED)
-    parts.ledger.rehearse([(held, dict(report.outcomes))])
-    parts.open_list.remove([held])
+    parts.events.rehearse(held, report.outcomes)
 
 
-def _refused(parts: Parts, held: Held, event: EventRow, report: PlanReport) -> str:
+def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport) -> str:
     why = (
         f"declined: the plan of {event.options.plan_of} no longer holds: {_differences(parts, event, report)}"
     )
-    parts.ledger.decline(held, why)
-    parts.open_list.remove([held])
+    parts.events.decline(held, why)
     log.warning("plan refused", mid=held.mid, why=why)
     return DECLINED
 
 
-def _left_to_approval(parts: Parts, held: Held, event: EventRow, report: PlanReport, limit: int) -> str:
+def _left_to_approval(
+    parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport, limit: int
+) -> str:
     again = "; the plan has changed since it was approved" if event.approved_digest else ""
     until_ms = now_ms() + parts.settings.approval_hours * HOUR_MS
     _tell(parts, held, report, AWAITING_APPROVAL)
     why = f"{report.batches} batches are more than approval.batches = {limit}{again}"
-    parts.ledger.await_approval(held, why, until_ms)
-    parts.open_list.park(held, awaits=APPROVAL, until_ms=until_ms)
+    parts.events.await_approval(held, why, until_ms)
     log.warning("transfer awaits approval", mid=held.mid, why=why, digest=report.digest)
     return AWAITING_APPROVAL
 
 
-def _tell(parts: Parts, held: Held, report: PlanReport, state: str) -> None:
+def _tell(parts: Parts, held: ClaimedEvent, report: PlanReport, state: str) -> None:
     told = report.told().model_copy(
         update={"state": state, "next_conf": next_conf(state, held.mid, report.digest) or ""}
     )
-    parts.ledger.tell_plan(held, report.digest, told.model_dump_json(), state)
+    parts.events.tell_plan(held, report.digest, told.model_dump_json(), state)
 
 
 def _differences(parts: Parts, event: EventRow, report: PlanReport) -> str:
     """What has changed since the dry run, the first few."""
     mid = event.options.plan_of or ""
-    dry_run = parts.ledger.read([mid]).get(mid)
-    rows = parts.changes.read_plan(mid, dry_run.buckets) if dry_run else ()
-    changes = [r.row for r in rows if r.hop and r.row]
+    changes = [r.row for r in parts.changes.read_plan(mid) if r.hop and r.row]
     now = parts.rows.read([before.id for before in changes])
     found = []
     for before in changes:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
 
 from ownership.batches import Owners, WindowExceeded
-from ownership.changes import PlanRow, buckets_for, place
 from ownership.chunks import chunks
+from ownership.clock import from_ms, now_ms
 from ownership.contracts import Phase, Slice, Work, packed
 from ownership.effects import undoing
 from ownership.errors import Transient, Unavailable
 from ownership.events import Transfer
 from ownership.lanes import WHOLE, Kind, fold, lanes, phase, sources
-from ownership.ledger import VALID, EventRow
-from ownership.open_list import Held
-from ownership.parts import Parts, now_ms
+from ownership.ledger.changes import PlanRow
+from ownership.ledger.events import EventRow, Verdict
+from ownership.parts import Parts
 from ownership.plan import MOVED, BatchId, Hop, Row
 from ownership.plan_report import PlanReport
+from ownership.queue import ClaimedEvent
 from ownership.stages.gates import Plan, end_here
 from ownership.stages.working import Claim, Working, taken_hops
-from ownership.states import AWAITING_APPROVAL, PLANNED, RECEIVED
+from ownership.states import AWAITING_APPROVAL
 from ownership.users import Lookup, Unknown, User, same_id
 
 log = structlog.get_logger(__name__)
@@ -42,9 +42,9 @@ WAITS = "waits: "
 class Judged(NamedTuple):
     """Verdicts of a slice's events."""
 
-    valid: list[Held]
-    skipped: list[tuple[Held, str]]
-    outages: list[tuple[Held, str]]
+    valid: list[ClaimedEvent]
+    skipped: list[tuple[ClaimedEvent, str]]
+    outages: list[tuple[ClaimedEvent, str]]
 
 
 def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
@@ -59,13 +59,11 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     claim = Claim(parts, work.held, work.run_id)
     claim.check()
     handed = Work(label=work.label, run_id=work.run_id)
-    rows = parts.ledger.read([h.mid for h in claim.events])
+    rows = parts.events.read([h.mid for h in claim.events])
     open_ = [h for h in claim.events if h.mid in rows and not rows[h.mid].final]
     expired = _decline_expired(parts, open_, rows)
     judged = _judge(parts, claim, [h for h in open_ if h not in expired], rows, work.run_id)
-    parts.ledger.note_run(work.run_id, [h.mid for h, _ in judged.skipped])
-    parts.ledger.skip([(h, why) for h, why in judged.skipped])
-    parts.open_list.remove([h for h, _ in judged.skipped])
+    parts.events.skip(judged.skipped, run_id=work.run_id)
     for h, why in judged.skipped:
         log.info("transfer skipped", why=why, **_words(h), run_id=work.run_id)
     for h, why in judged.outages:
@@ -74,7 +72,7 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
 
     outages = {h.mid: why for h, why in judged.outages}
     phases, waiting, batches, ends = _planned_phases(parts, judged, rows, handed)
-    parts.ledger.note_each([(h, {"state": RECEIVED, "reason": f"{WAITS}{why}"}) for h, why in waiting])
+    parts.events.keep_waiting([(h, f"{WAITS}{why}") for h, why in waiting])
     if outages and not phases and not ends and not last_try:
         raise Transient(next(iter(outages.values())))
     counts = Counter(ends.values())
@@ -87,7 +85,7 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
 
 def _planned_phases(
     parts: Parts, judged: Judged, rows: dict[str, EventRow], handed: Work
-) -> tuple[list[Phase], list[tuple[Held, str]], int, dict[str, str]]:
+) -> tuple[list[Phase], list[tuple[ClaimedEvent, str]], int, dict[str, str]]:
     """The phases with their plans: those that go on, who waits, the number of batches, and how others end.
 
     A transfer above the size for which an approval is wanted is planned once more without the rest of
@@ -110,26 +108,27 @@ def _planned_phases(
     return [p for p in phases if any(p is q for q in working.phases)], waiting, plan.batches, ends
 
 
-def _decline_expired(parts: Parts, events: Sequence[Held], rows: dict[str, EventRow]) -> list[Held]:
+def _decline_expired(
+    parts: Parts, events: Sequence[ClaimedEvent], rows: dict[str, EventRow]
+) -> list[ClaimedEvent]:
     """End those that nobody approved in time."""
     now = now_ms()
     expired = [
         h for h in events if rows[h.mid].state == AWAITING_APPROVAL and rows[h.mid].awaits_until_ms <= now
     ]
     for h in expired:
-        until = datetime.fromtimestamp(rows[h.mid].awaits_until_ms / 1000, UTC)
-        parts.ledger.decline(h, f"declined: nobody approved it until {until:%Y-%m-%d %H:%M} UTC")
+        until = from_ms(rows[h.mid].awaits_until_ms)
+        parts.events.decline(h, f"declined: nobody approved it until {until:%Y-%m-%d %H:%M} UTC")
         log.warning("transfer declined", why="nobody approved it in time", **_words(h))
-    parts.open_list.remove(expired)
     return expired
 
 
-def _words(h: Held) -> dict[str, str]:
+def _words(h: ClaimedEvent) -> dict[str, str]:
     return {"mid": h.mid, "from_user": h.transfer.from_user, "to_user": h.transfer.to_user}
 
 
 def _judge(
-    parts: Parts, claim: Claim, events: Sequence[Held], rows: dict[str, EventRow], run_id: str
+    parts: Parts, claim: Claim, events: Sequence[ClaimedEvent], rows: dict[str, EventRow], run_id: str
 ) -> Judged:
     """A verdict for every event that has none, from User-Org; an outage decides nothing."""
     undecided = [h for h in events if rows[h.mid].verdict is None]
@@ -143,26 +142,25 @@ def _judge(
     ):
         found[user] = answer
         claim.keep()
-    verdicts: list[tuple[Held, bool, str | None]] = [(h, True, None) for h in undos]
-    outages: list[tuple[Held, str]] = []
+    verdicts: list[tuple[ClaimedEvent, Verdict]] = [(h, Verdict(valid=True)) for h in undos]
+    outages: list[tuple[ClaimedEvent, str]] = []
     for h in undecided:
         if h not in different:
-            verdicts.append((h, False, "old and new user are the same"))
+            verdicts.append((h, Verdict(valid=False, reason="old and new user are the same")))
             continue
         answers = [found[u] for u in (h.transfer.from_user, h.transfer.to_user)]
         if why := _invalid(answers, rows[h.mid].organisation_id or ""):
-            verdicts.append((h, False, why))
+            verdicts.append((h, Verdict(valid=False, reason=why)))
         elif outage := next((a for a in answers if isinstance(a, Unavailable)), None):
             outages.append((h, str(outage)))
         else:
-            verdicts.append((h, True, None))
-    stands = parts.ledger.decide_all(verdicts, run_id=run_id)
-    verdict_of = {h.mid: rows[h.mid].verdict for h in events}
-    verdict_of |= {h.mid: v for (h, _, _), v in zip(verdicts, stands, strict=True)}
-    decided = [(h, v) for h in events if (v := verdict_of[h.mid]) is not None]
+            verdicts.append((h, Verdict(valid=True)))
+    before = {h.mid: v for h in events if (v := rows[h.mid].verdict) is not None}
+    stands = before | parts.events.decide(verdicts, run_id=run_id)
+    decided = [(h, v) for h in events if (v := stands.get(h.mid)) is not None]
     return Judged(
-        [h for h, v in decided if v == VALID],
-        [(h, v.removeprefix("invalid: ")) for h, v in decided if v != VALID],
+        [h for h, v in decided if v.valid],
+        [(h, v.reason or "") for h, v in decided if not v.valid],
         outages,
     )
 
@@ -179,7 +177,7 @@ def _invalid(answers: Iterable[Lookup], organisation: str) -> str | None:
 
 def _phases(
     parts: Parts, judged: Judged, rows: dict[str, EventRow], alone: AbstractSet[str]
-) -> tuple[list[Phase], list[tuple[Held, str]]]:
+) -> tuple[list[Phase], list[tuple[ClaimedEvent, str]]]:
     """The phases of the slice's lanes, and the valid events that must wait for a later run.
 
     `alone`: mids that get a phase to themselves.
@@ -224,14 +222,14 @@ def _phases(
 
     everyone = [e for chosen, _ in chosen_lanes for e in chosen]
     users = {u for e in everyone for u in e.users}
-    later = [e for e in parts.ledger.later_completed(everyone, users) if e.transfer]
+    later = parts.events.later_completed(everyone, users)
     phases, late = [], []
     for chosen, moves in chosen_lanes:
-        after = [e for e in later if e.transfer and e.transfer.key > chosen[0].key]
+        after = [e for e in later if e.transfer.key > chosen[0].key]
         # A later transfer that was restricted, or undone, passes nothing on but what it moved itself.
-        folded = fold(chosen, [e.transfer for e in after if e.transfer and e.options.whole])
+        folded = fold(chosen, [e.transfer for e in after if e.options.whole])
         own = sources(moves)
-        gave = [e.mid for e in after if e.transfer and e.transfer.target in own]
+        gave = [e.mid for e in after if e.transfer.target in own]
         phases.append(
             Phase(
                 events=packed(held[e.mid] for e in chosen),
@@ -242,9 +240,9 @@ def _phases(
         late += [
             held[e.mid]
             for e in chosen
-            if any(a.transfer and a.transfer.key > e.key and a.transfer.users & e.users for a in after)
+            if any(a.transfer.key > e.key and a.transfer.users & e.users for a in after)
         ]
-    parts.ledger.note(late, late=True)
+    parts.events.note(late, late=True)
     return phases, waiting
 
 
@@ -258,15 +256,14 @@ def _plan(working: Working) -> Plan:
     if working.sources:
         parts.index.refresh()
     named = _discover(parts, working)
-    old_plan, old_images = parts.changes.read(working.buckets)
-    old = {(p.place.mid, p.id) for p in old_plan}
-    given = parts.ledger.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS)
-    recent = parts.changes.batches({e.mid: e.buckets for e in given if e.mid not in working.events})
+    mids = working.concerned_mids(working.phases)
+    old = parts.changes.planned(mids)
+    given = parts.events.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS) if working.sources else []
+    recent = parts.changes.batches([e.mid for e in given if e.mid not in working.events])
     ids = sorted({*named, *recent, *working.ids})
     reports = {
         h.mid: PlanReport(h.transfer) for h in working.held if _looked_at(parts, working.events[h.mid])
     }
-    buckets = _buckets(working, named, len(ids) - len(named))
     users = {h.mid: working.sources for h in working.held}
 
     batches = {i for _, i in old}
@@ -277,28 +274,15 @@ def _plan(working: Working) -> Plan:
         for batch in some:
             found += _plan_row(working, batch, rows.get(batch), named.get(batch, frozenset()), reports)
         fresh = [
-            r._replace(planned=r.planned._replace(place=place(mid, r.planned.id, buckets[mid])))
+            r
             for r in found
-            if ((mid := r.planned.place.mid), r.planned.id) not in old or working.events[mid].options.dry_run
+            if (r.planned.mid, r.planned.id) not in old or working.events[r.planned.mid].options.dry_run
         ]
         parts.changes.plan(fresh, users)
-        planning |= {r.planned.place.mid for r in fresh}
+        planning |= {r.planned.mid for r in fresh}
         batches |= {r.planned.id for r in found}
-    _note(working, buckets, planning)
-    return Plan(len(batches), reports, {at.mid for image in old_images for at, _ in image.hops})
-
-
-def _buckets(working: Working, named: Mapping[BatchId, frozenset[str]], others: int) -> dict[str, int]:
-    """By mid, the number of partitions of its plan: what it has, or enough for all batches of its phase.
-
-    It must be known before the first row is written. `others`: batches that no document names.
-    """
-    sizes = Counter(id(p) for batch, users in named.items() for p in working.phases_of(batch, users))
-    found = {mid: e.buckets or 1 for mid, e in working.events.items()}
-    for p in working.phases:
-        most = max(sizes[id(p)] + others, 1)
-        found |= {h.mid: working.events[h.mid].buckets or buckets_for(most) for h in p.held}
-    return found
+    _note(working, planning)
+    return Plan(len(batches), reports, parts.changes.started(mids) if reports else frozenset())
 
 
 def _looked_at(parts: Parts, event: EventRow) -> bool:
@@ -321,7 +305,7 @@ def _plan_row(
     hop_of = {hop.mid: hop for hop in steps}
     found = []
     for planned in working.planned(batch, row, named):
-        mid = planned.place.mid
+        mid = planned.mid
         expected = MOVED if mid in hop_of else working.became(planned, row, ())
         if mid in reports and mid not in hop_of:
             reports[mid].conflict(batch, row, expected)
@@ -340,41 +324,24 @@ def _discover(parts: Parts, working: Working) -> dict[BatchId, frozenset[str]]:
         hits = parts.search.live_batches(working.sources)
     except WindowExceeded:
         hits = parts.index.live_batches(working.sources)
-    # Few different sets of users, and many batches: each set is kept once.
+    # Intern the sets: many batches share few.
     once: dict[frozenset[str], frozenset[str]] = {}
     named = ((batch, users & working.sources) for users, batch in hits)
     return {batch: once.setdefault(users, users) for batch, users in named}
 
 
-def _note(working: Working, buckets: dict[str, int], planning: AbstractSet[str]) -> None:
-    """Record for every event where its phase's plan is, and that it is planned.
+def _note(working: Working, planning: AbstractSet[str]) -> None:
+    """Record for every event under which events its phase's plan stands, and that it is planned.
 
     `planning`: mids that have got plan rows now.
     """
-    now = datetime.now(UTC)
-    notes = []
+    planned = []
     for p in working.phases:
         own = {h.mid for h in p.held}
-        plan_of = (planning & own) | {m for mid in own for m in working.events[mid].plan_of}
-        for h in p.held:
-            event = working.events[h.mid]
-            notes.append(
-                (
-                    h,
-                    {
-                        "state": PLANNED,
-                        "reason": None,
-                        "run_id": working.run_id,
-                        "attempts": event.attempts + 1,
-                        "buckets": buckets[h.mid],
-                        "plan_of": plan_of,
-                        "planned_at": now,
-                    },
-                )
-            )
-    working.parts.ledger.note_each(notes)
-    working.parts.ledger.note_run(working.run_id, [h.mid for h, _ in notes])
+        planned_with = frozenset(planning & own).union(*(working.events[mid].planned_with for mid in own))
+        planned += [(h, working.events[h.mid].attempts + 1, planned_with) for h in p.held]
+    working.parts.events.planned(planned, run_id=working.run_id)
 
 
-def _fail(parts: Parts, outages: Sequence[tuple[Held, str]], rows: dict[str, EventRow]) -> None:
-    parts.ledger.fail([(h, why, rows[h.mid].attempts + 1) for h, why in outages])
+def _fail(parts: Parts, outages: Sequence[tuple[ClaimedEvent, str]], rows: dict[str, EventRow]) -> None:
+    parts.events.fail([(h, why, rows[h.mid].attempts + 1) for h, why in outages])

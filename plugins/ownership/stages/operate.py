@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import structlog
 
+from ownership.clock import now_ms, to_ms
 from ownership.conf import (
     MOST_EVENTS,
     Abandon,
@@ -26,18 +27,18 @@ from ownership.conf import (
 from ownership.contracts import PlanTold
 from ownership.errors import Poison, Unavailable
 from ownership.events import event_from, folded, manual_event, with_follow_ups
-from ownership.ledger import EventRow
-from ownership.open_list import Held, OpenRow, choose
+from ownership.ledger.events import EventRow
 from ownership.options import PLAIN, Options, Request
-from ownership.parts import Parts, now_ms
+from ownership.parts import Parts
 from ownership.plan import MOVED
 from ownership.plan_report import escaped, markdown
+from ownership.queue import ClaimedEvent, QueuedEvent, choose
 from ownership.states import AWAITING_APPROVAL, REHEARSED, REJECTED, SKIPPED
 from ownership.topic import Message, Span, Topic
 
 log = structlog.get_logger(__name__)
 
-_ROUNDS = 20
+_TRIES = 20
 MOST_HOURS = 24 * 400
 """Longest time range of an order, in hours: each is a partition to look at."""
 
@@ -91,7 +92,7 @@ def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:
             parts,
             mid,
             run_id,
-            lambda held: parts.ledger.abandon(held, f"abandoned: {order.reason}"),
+            lambda held: parts.events.abandon(held, f"abandoned: {order.reason}"),
             "abandoned",
         )
         log.warning("transfer abandoned", mid=mid, run_id=run_id, why=order.reason, outcome=told[mid])
@@ -105,8 +106,8 @@ def approve(parts: Parts, order: Approve, *, run_id: str, by: str) -> str:
     """
     by = order.by or by
 
-    def awaits(event: EventRow, row: OpenRow) -> str | None:
-        if told := _awaits_none(event, row):
+    def awaits(event: EventRow) -> str | None:
+        if told := _awaits_none(event):
             return told
         if event.digest != order.digest:
             raise ConfError(
@@ -114,14 +115,10 @@ def approve(parts: Parts, order: Approve, *, run_id: str, by: str) -> str:
             )
         return None
 
-    def go_on(held: Held) -> bool:
-        if not parts.ledger.approve(held, order.digest, by):
-            return False
-        parts.open_list.unpark(held)
-        return True
-
-    outcome = _taken(parts, order.mid, run_id, go_on, unless=awaits)
-    told = outcome if isinstance(outcome, str) else f"was approved by {by}"
+    outcome = _taken(
+        parts, order.mid, run_id, lambda held: parts.events.approve(held, order.digest, by), unless=awaits
+    )
+    told = outcome or f"was approved by {by}"
     log.warning("transfer approved", mid=order.mid, run_id=run_id, by=by, outcome=told)
     return told
 
@@ -133,7 +130,7 @@ def decline(parts: Parts, order: Decline, *, run_id: str, by: str) -> str:
         parts,
         order.mid,
         run_id,
-        lambda held: parts.ledger.decline(held, f"declined by {by}: {order.reason}"),
+        lambda held: parts.events.decline(held, f"declined by {by}: {order.reason}"),
         f"declined by {by}",
         unless=_awaits_none,
     )
@@ -143,11 +140,10 @@ def decline(parts: Parts, order: Decline, *, run_id: str, by: str) -> str:
 
 def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
     """What `run_id` asks people: a question for each transfer that awaits an approval nobody asks for yet."""
-    waiting = [r for r in parts.open_list.read()[1] if r.awaits and not r.done]
     now = now_ms()
     found = []
-    for event in parts.ledger.to_be_asked([r.transfer.mid for r in waiting], run_id):
-        if not event.report or not event.transfer:
+    for event in parts.events.to_be_asked(run_id):
+        if not event.report:
             continue
         plan = PlanTold.model_validate_json(event.report)
         users = f"{event.transfer.from_user} → {event.transfer.to_user}"
@@ -167,34 +163,25 @@ def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _awaits_none(event: EventRow, row: OpenRow) -> str | None:
-    # A run that died just after it wrote an approval has left the event in its place.
-    if event.state == AWAITING_APPROVAL or row.awaits:
-        return None
-    return f"is {event.state} and awaits no approval"
+def _awaits_none(event: EventRow) -> str | None:
+    return None if event.state == AWAITING_APPROVAL else f"is {event.state} and awaits no approval"
 
 
 def _ended(
     parts: Parts,
     mid: str,
     run_id: str,
-    end: Callable[[Held], bool],
+    end: Callable[[ClaimedEvent], bool],
     word: str,
     *,
-    unless: Callable[[EventRow, OpenRow], str | None] | None = None,
+    unless: Callable[[EventRow], str | None] | None = None,
 ) -> str:
     """End an open event for good; what is told of it, with the events that it blocked."""
-
-    def ended(held: Held) -> bool:
-        if not end(held):
-            return False
-        parts.open_list.remove([held])
-        return True
-
-    outcome = _taken(parts, mid, run_id, ended, unless=unless)
-    if isinstance(outcome, str):
+    queued = parts.queue.read()
+    outcome = _taken(parts, mid, run_id, end, unless=unless)
+    if outcome:
         return outcome
-    freed = _blocked_by(mid, outcome)
+    freed = _blocked_by(mid, queued)
     return f"was {word}; it blocked {', '.join(freed)}" if freed else f"was {word}"
 
 
@@ -202,40 +189,38 @@ def _taken(
     parts: Parts,
     mid: str,
     run_id: str,
-    act: Callable[[Held], bool],
+    act: Callable[[ClaimedEvent], bool],
     *,
-    unless: Callable[[EventRow, OpenRow], str | None] | None = None,
-) -> str | list[OpenRow]:
-    """Take an open event over and `act` on it. Returns the queue as it was, or why nothing was done.
+    unless: Callable[[EventRow], str | None] | None = None,
+) -> str:
+    """Take an open event over and `act` on it. Returns why nothing was done, empty if something was.
 
-    `act` answers False if the event was lost again. `unless` says why nothing is to be done with it.
+    `act` answers False if the event was lost again: another order, or the end of its own stage, was faster. `unless`
+    says why nothing is to be done with it.
     """
-    for _ in range(_ROUNDS):
-        event = parts.ledger.read([mid]).get(mid)
+    for _ in range(_TRIES):
+        event = parts.events.read([mid]).get(mid)
         if event is None:
-            return "is not in the ledger"
+            rejected = parts.events.rejected([mid])
+            return f"is {REJECTED} already" if rejected else "is not in the ledger"
         if event.final:
             return f"is {event.state} already"
-        version, rows = parts.open_list.read()
-        row = next((r for r in rows if r.transfer.mid == mid), None)
-        if row is None or row.done:
-            return "is just being completed"
-        if unless and (why := unless(event, row)):
+        if unless and (why := unless(event)):
             return why
-        taken = parts.open_list.claim([row], version, run_id=run_id, lives_ms=60_000)
-        if taken and act(taken[0]):
-            return rows
-    raise Unavailable("open list", f"others keep changing it; nothing was done about event {mid}")
+        claimed = parts.events.take_over(mid, run_id=run_id)
+        if claimed and act(claimed):
+            return ""
+    raise Unavailable("queue", f"other runs keep claiming event {mid}; nothing was done about it")
 
 
-def _blocked_by(mid: str, rows: Sequence[OpenRow]) -> list[str]:
+def _blocked_by(mid: str, queued: Sequence[QueuedEvent]) -> list[str]:
     """Mids of the events that wait for `mid` alone or first of all."""
-    standing = [r._replace(done=True) if r.transfer.mid == mid else r for r in rows]
     now = now_ms()
+    standing = [e._replace(holder=mid, lease_expires_ms=now + 1) if e.mid == mid else e for e in queued]
     choice = choose(
-        standing, run_id="", now_ms=now, judged_ms=now, grace_ms=0, most=len(rows), patient=False
+        standing, run_id="", now_ms=now, judged_ms=now, grace_ms=0, limit=len(queued), patient=False
     )  # fmt: skip
-    return sorted(m for m, why in choice.waits.items() if why == f"waits for {mid}")
+    return sorted(m for m, blocker in choice.blockers.items() if blocker == mid)
 
 
 def redriven(
@@ -250,31 +235,32 @@ def redriven(
     mids: Sequence[str] = order.mids
     if order.states:
         start = _ms(order.since)
-        rows = parts.ledger.read(parts.ledger.of_hours(start, _end(start, order.until, at_ms)))
-        mids = [m for m, e in rows.items() if e.state in order.states]
+        found = parts.events.of_window(start, _end(start, order.until, at_ms), order.states, MOST_EVENTS + 1)
+        mids = [e.mid for e in found]
         _bounded(mids, "redrive")
-    rows = parts.ledger.read(mids)
+    rows = parts.events.read(mids)
+    rejected = parts.events.rejected([m for m in mids if m not in rows])
     requests: list[Request] = []
     told: dict[str, str] = {}
     for n, mid in enumerate(mids):
         row = rows.get(mid)
-        if row is None:
-            told[mid] = "is not in the ledger"
-        elif not row.final:
-            told[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
-        elif row.state == REJECTED:
+        if message := rejected.get(mid):
             how = (
-                f"put its dead letter back, mended: {row.next_conf}"
-                if row.next_conf
+                f"put its dead letter back, mended: {message.next_conf}"
+                if message.next_conf
                 else "give it mended in `events`"
             )
             told[mid] = f"is rejected: {how}"
+        elif row is None:
+            told[mid] = "is not in the ledger"
+        elif not row.final:
+            told[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
         elif row.state != SKIPPED:
             told[mid] = f"is {row.state} already; only failed and skipped events can be redriven"
         else:
             new = f"redrive:{run_id}:{n}"
             told[mid] = f"is tried again as {new}"
-            requests.append(_again(row, new, at_ms, row.options, redrive_of=mid))
+            requests.append(_again(parts, row, new, at_ms, row.options, redrive_of=mid))
     return Ordered(requests, told)
 
 
@@ -327,9 +313,14 @@ def executed(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: s
     :raises ConfError: if there is no such plan, or it is not the one that was looked at.
     """
     mid = order.execute_plan
-    row = parts.ledger.read([mid]).get(mid)
+    row = parts.events.read([mid]).get(mid)
     if row is None:
-        raise ConfError(f"execute_plan: event {mid} is not in the ledger.")
+        state = (
+            f"is {REJECTED}, and no dry run with a plan"
+            if parts.events.rejected([mid])
+            else "is not in the ledger"
+        )
+        raise ConfError(f"execute_plan: event {mid} {state}.")
     if row.state != REHEARSED:
         raise ConfError(f"execute_plan: event {mid} is {row.state}, and no dry run with a plan.")
     if row.digest != order.digest:
@@ -337,7 +328,9 @@ def executed(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: s
     new = f"execute:{run_id}"
     options = row.options.to_be_executed(mid, order.digest)
     said = asked(order.reason, order.requested_by or by)
-    return Ordered([_again(row, new, at_ms, options, said=said, plan_of=mid)], {mid: f"is applied as {new}"})
+    return Ordered(
+        [_again(parts, row, new, at_ms, options, said=said, plan_of=mid)], {mid: f"is applied as {new}"}
+    )
 
 
 def undone(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Ordered:
@@ -347,12 +340,11 @@ def undone(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Or
     """
     mids: Collection[str] = order.mids or _chosen(parts, order, at_ms)
     # What a transfer's second proof found belongs to it.
-    rows = parts.ledger.read({one for m in mids for one in with_follow_ups(m)})
+    rows = parts.events.read({one for m in mids for one in with_follow_ups(m)})
     _bounded(rows, "undo")
-    told: dict[str, str] = {m: "is not in the ledger" for m in mids if m not in rows}
-    by_age = sorted(
-        (r for r in rows.values() if r.transfer), key=lambda r: r.transfer.key if r.transfer else ()
-    )
+    rejected = parts.events.rejected([m for m in mids if m not in rows])
+    told = {m: "was no transfer" if m in rejected else "is not in the ledger" for m in mids if m not in rows}
+    by_age = sorted(rows.values(), key=lambda r: r.transfer.key)
     requests: list[Request] = []
     for row in reversed(by_age):
         if not row.final:
@@ -364,38 +356,31 @@ def undone(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Or
         new = f"undo:{run_id}:{len(requests)}"
         told[row.mid] = f"is {'rehearsed' if order.dry_run else 'taken back'} as {new}"
         requests.append(_undo(row, new, at_ms, order, by))
-    told |= {m: "was no transfer" for m, r in rows.items() if r.transfer is None}
     return Ordered(requests, told)
 
 
 def _chosen(parts: Parts, order: Undo, at_ms: int) -> list[str]:
     """The transfers that the order describes: not those that were undos themselves."""
     if order.run_id:
-        rows = parts.ledger.read(parts.ledger.of_run(order.run_id))
-        return [m for m, r in rows.items() if r.run_id == order.run_id]
+        return [e.mid for e in parts.events.of_run(order.run_id)]
     start = _ms(order.since)
-    users = [folded(u) for u in (order.from_user, order.to_user) if u]
-    rows = parts.ledger.read(parts.ledger.of_user(users[0], start, _end(start, order.until, at_ms)))
-    wanted = [
-        r
-        for r in rows.values()
-        if r.transfer
-        and r.options.undo_of is None
-        and (not order.from_user or r.transfer.source == folded(order.from_user))
-        and (not order.to_user or r.transfer.target == folded(order.to_user))
-    ]
-    return [r.mid for r in wanted]
+    found = parts.events.of_users(
+        folded(order.from_user) if order.from_user else None,
+        folded(order.to_user) if order.to_user else None,
+        start,
+        _end(start, order.until, at_ms),
+    )
+    return [e.mid for e in found if e.options.undo_of is None]
 
 
 def _changed_something(parts: Parts, row: EventRow) -> bool:
     if row.counts:
         return row.state != REHEARSED and bool(row.counts.get(MOVED))
     # Abandoned half-way: what it moved is in its images only.
-    return any(i.outcome is not None for i in parts.changes.read({row.mid: row.buckets})[1])
+    return parts.changes.has_images(row.mid)
 
 
 def _undo(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:
-    assert row.transfer is not None  # noqa: S101  # only transfers get here
     envelope = manual_event(
         mid=mid,
         ets=at_ms,
@@ -410,6 +395,7 @@ def _undo(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:
 
 
 def _again(
+    parts: Parts,
     row: EventRow,
     mid: str,
     at_ms: int,
@@ -419,11 +405,16 @@ def _again(
     **marks: str,
 ) -> Request:
     try:
-        envelope = {**json.loads(row.payload), "mid": mid, "ets": at_ms, **marks}
+        envelope = {**json.loads(parts.events.bodies([row.mid])[row.mid]), "mid": mid, "ets": at_ms, **marks}
         if said:
             envelope["edata"] = {**envelope["edata"], **said}
         return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode(), options)
-    except (ValueError, RecursionError, Poison) as e:  # it was read once: only a damaged ledger gets here
+    except (
+        KeyError,
+        ValueError,
+        RecursionError,
+        Poison,
+    ) as e:  # it was read once: only a damaged ledger gets here
         raise Unavailable("ledger", f"the payload of event {row.mid} cannot be read: {e}") from None
 
 
@@ -440,4 +431,4 @@ def _end(start_ms: int, until: datetime | None, at_ms: int) -> int:
 
 
 def _ms(at: datetime | None) -> int:
-    return int((at or datetime.now(UTC)).timestamp() * 1000)
+    return to_ms(at) if at else now_ms()

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
 
+from ownership.clock import now_ms
 from ownership.conf import Orders
 from ownership.contracts import Pulled, Slice, packed
 from ownership.errors import Unavailable
 from ownership.inbox import Accepted, Inbox
 from ownership.lanes import label, lanes, pack
-from ownership.open_list import Choice, Held, OpenRow, choose
+from ownership.ledger.arrivals import Consumed, message_digest
 from ownership.options import Request
-from ownership.parts import Parts, now_ms
+from ownership.parts import Parts
+from ownership.queue import Choice, ClaimedEvent, QueuedEvent, choose
 from ownership.stages.operate import Ordered, carry_out
 from ownership.stages.second_proof import second_proof
-from ownership.stages.working import tallies
 from ownership.topic import Span, Topic
 
 log = structlog.get_logger(__name__)
 
-_ROUNDS = 50
 _WAITS_SHOWN = 20
 
 
@@ -74,35 +74,69 @@ class Intake(NamedTuple):
 
 
 def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int, dict[str, str]]:
-    """Everything up to the watermarks into the ledger, then the offsets.
+    """Everything up to the watermarks into the ledger, then the offsets to Kafka, for its lag monitors.
 
     Returns what was accepted, the clock (epoch ms) taken before the watermarks were read, by which
-    'old enough' is judged, and what is to be told of a partition.
+    'old enough' is judged, and what is to be reported of a partition.
     """
     judged_ms = now_ms()
-    backlog = topic.backlog()
+    consumed = inbox.consumed(topic.name)
+    backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
+    backlog = [_of_this_life(topic, s, consumed.get(s.partition), look=window is not None) for s in backlog]
+    if starts := {s.partition: s.start for s in backlog if s.created_again}:
+        inbox.restart(topic.name, starts)
     topic.claim_offsets(backlog)
-    spans = [s for s in backlog if s.start < s.end]
-    accepted = inbox.accept(topic.read(spans))
+    accepted = inbox.accept(topic.read([s for s in backlog if s.start < s.end]))
     topic.commit(backlog)
     if window:
-        # Messages of the interval below the committed offsets: new only if the ledger lost them.
+        # Messages of the interval below the offsets: new only if the ledger lost them.
         below = topic.read(_below(topic.since(window.start_ms), backlog))
         accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
-    return accepted, judged_ms, _unread(topic, backlog)
+    return accepted, judged_ms, _notes(topic, backlog, consumed)
 
 
-def _unread(topic: Topic, backlog: Sequence[Span]) -> dict[str, str]:
-    """Messages that retention has deleted before they were read: only their producer has them still."""
-    told = {
-        f"partition {s.partition}": f"of '{topic.name}' lost {s.deleted} messages unread, offsets "
-        f"{s.start - s.deleted} to {s.start - 1}: they were deleted before any run came; have them sent again"
-        for s in backlog
-        if s.deleted
-    }
-    for partition, what in told.items():
-        log.error("messages were deleted unread", where=partition, what=what)
-    return told
+def _of_this_life(topic: Topic, span: Span, consumed: Consumed | None, *, look: bool) -> Span:
+    """The span; the whole partition where the topic was created again and has grown past the ledger's offset.
+
+    The message before that offset is compared, if there is something to read, or if a `look` is wanted: a topic that
+    has just as many messages as before shows no backlog.
+    """
+    if consumed is None or consumed.last_offset is None or span.created_again:
+        return span
+    if not look and span.start == span.end:
+        return span
+    message = topic.message_at(span.partition, consumed.last_offset)
+    if message is None or message_digest(message.kafka_ms, message.value) == consumed.last_digest:
+        return span
+    low, high = topic.bounds(span.partition)
+    return Span(span.partition, low, high, created_again=True)
+
+
+def _notes(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> dict[str, str]:
+    """What operators must know of a partition: messages that only their producer still has, odd offsets."""
+    notes: dict[str, str] = {}
+    for s in backlog:
+        where = f"partition {s.partition}"
+        if s.deleted:
+            notes[where] = (
+                f"of '{topic.name}' lost {s.deleted} messages unread, offsets {s.start - s.deleted} to {s.start - 1}: "
+                "they were deleted before any run came; have them sent again"
+            )
+            log.error("messages were deleted unread", where=where, what=notes[where])
+        elif s.created_again:
+            before = consumed[s.partition].next_offset
+            notes[where] = (
+                f"of '{topic.name}' is another one: the topic was created again after the ledger had read up to "
+                f"offset {before}; it is read from its oldest message, offset {s.start}"
+            )
+            log.warning("the topic was created again", where=where, what=notes[where])
+        elif s.ignored is not None:
+            notes[where] = (
+                f"of '{topic.name}': the consumer group stands at offset {s.ignored}, the ledger at {s.start}; an "
+                "offset that was set forward is not followed, because it would skip messages"
+            )
+            log.warning("an offset was set forward", where=where, what=notes[where])
+    return notes
 
 
 def _below(spans: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
@@ -119,8 +153,8 @@ def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> t
     pass may take them; else 0.
     """
     first, pulled = before is None, before or Pulled()
-    accepted, judged_ms, unread = _accept_or_go_on(intake, order)
-    told = pulled.told | unread
+    accepted, judged_ms, notes = _accept_or_go_on(intake, order)
+    told = pulled.told | notes
     ordered = Ordered([], {})
     if first:
         ordered = carry_out(
@@ -134,19 +168,19 @@ def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> t
         follow_ups = second_proof(parts, intake.inbox, order.window.start_ms, order.window.end_ms)
 
     own = [*pulled.own, *(r.event.mid for r in (*order.requests, *ordered.requests) if first)]
-    mine = [h for s in pulled.slices for h in s.held]
+    mine = [e for s in pulled.slices for e in s.held]
     held, choice = claim(
         parts,
         run_id=order.run_id,
         judged_ms=judged_ms,
         patient=order.patient,
         mine=mine,
-        known={t.mid for t in accepted.received},
         only=own if order.own_only else None,
     )
     if choice.left and not choice.young_until_ms:
         # What the run brought and cannot do itself is anybody's from now on.
-        parts.open_list.release([Held(r.transfer, r.token) for r in choice.left], next_try_ms=0)
+        left = [ClaimedEvent(e.transfer, e.fencing_token) for e in choice.left]
+        parts.queue.release(left, next_try_ms=0)
     return (
         Pulled(
             slices=tuple(slices(parts, [*mine, *held], order.run_id)),
@@ -189,90 +223,30 @@ def claim(
     run_id: str,
     judged_ms: int,
     patient: bool,
-    mine: Sequence[Held] = (),
-    known: Collection[str] = (),
+    mine: Sequence[ClaimedEvent] = (),
     only: Collection[str] | None = None,
-) -> tuple[list[Held], Choice]:
-    """Take what may be taken, oldest first, up to `max_events`.
-
-    `mine` was claimed in an earlier pass of this run; `known` are mids whose event rows this run
-    has just written. What a dead holder committed is completed on the way, and rows whose event
-    is final are removed.
-    """
+) -> tuple[list[ClaimedEvent], Choice]:
+    """Take what may be taken, oldest first, up to `max_events`; `mine` was claimed in an earlier pass of this run."""
     settings = parts.settings
-    taken: list[Held] = []
-    orphans: set[str] = set()
-    verified = set(known)
-    for _ in range(_ROUNDS):
-        version, rows = parts.open_list.read()
-        if _help(parts, rows):
-            continue
-        choice = choose(
-            rows,
+    keys = {e.transfer.key for e in mine}
+
+    def decide(queued: list[QueuedEvent]) -> Choice:
+        return choose(
+            queued,
             run_id=run_id,
             now_ms=now_ms(),
             judged_ms=judged_ms,
             grace_ms=settings.grace_ms,
-            most=settings.max_events - len(taken) - len(mine),
+            limit=settings.max_events - len(mine),
             patient=patient,
-            mine={h.transfer.key for h in (*mine, *taken)},
-            orphans=orphans,
+            mine=keys,
             only=only,
         )
-        doubtful = [r for r in choice.take if r.transfer.mid not in verified]
-        if doubtful:
-            strays, missing = _strays(parts, doubtful)
-            verified |= {r.transfer.mid for r in doubtful} - missing - {r.transfer.mid for r in strays}
-            parts.open_list.remove([Held(r.transfer, r.token) for r in strays])
-            orphans |= missing
-            if strays or missing:
-                continue
-        if not choice.take:
-            return taken, choice
-        lives_ms = settings.claim_seconds * 1000
-        got = parts.open_list.claim(choice.take, version, run_id=run_id, lives_ms=lives_ms)
-        taken += got
-        if len(got) == len(choice.take):
-            return taken, choice
-    if not taken:
-        raise Unavailable("open list", "others keep changing it")
-    return taken, choice
+
+    return parts.queue.claim(decide, run_id=run_id, lease_ms=settings.claim_seconds * 1000)
 
 
-def let_go(parts: Parts, run_id: str) -> None:
-    """Release whatever the run holds: anybody may claim it at once."""
-    _, rows = parts.open_list.read()
-    mine = [Held(r.transfer, r.token) for r in rows if r.holder == run_id and not r.done]
-    parts.open_list.release(mine, next_try_ms=0)
-
-
-def _help(parts: Parts, rows: Sequence[OpenRow]) -> bool:
-    """Finish what a holder committed with `done` before it died. True if there was any."""
-    done = [Held(r.transfer, r.token) for r in rows if r.done]
-    if not done:
-        return False
-    # What became of every batch was written before `done`: the counts are drawn from it.
-    events = parts.ledger.read([h.mid for h in done])
-    planned, images = parts.changes.read({mid: e.buckets for mid, e in events.items()})
-    counts = tallies(planned, images)
-    parts.ledger.complete([(h, counts.get(h.mid, {})) for h in done])
-    parts.open_list.remove(done)
-    return True
-
-
-def _strays(parts: Parts, rows: Sequence[OpenRow]) -> tuple[list[OpenRow], set[str]]:
-    """Rows whose event is final or stands elsewhere in the queue, and mids without an event row."""
-    events = parts.ledger.read([r.transfer.mid for r in rows])
-    missing = {r.transfer.mid for r in rows} - set(events)
-    strays = [
-        r
-        for r in rows
-        if (e := events.get(r.transfer.mid)) and (e.final or e.transfer is None or e.transfer.key != r.key)
-    ]
-    return strays, missing
-
-
-def slices(parts: Parts, held: Sequence[Held], run_id: str) -> list[Slice]:
+def slices(parts: Parts, held: Sequence[ClaimedEvent], run_id: str) -> list[Slice]:
     """Lanes as slices: one each while they are few, packed evenly above that."""
     by_mid = {h.mid: h for h in held}
     packs = pack(lanes(h.transfer for h in held), most_slices(parts))
@@ -289,7 +263,7 @@ def _ended(parts: Parts, own: Collection[str], known: Collection[str]) -> dict[s
     """Events of the conf that the ledger has as final: there is nothing to do for them."""
     return {
         mid: f"is {row.state} already; without its mid it is a new transfer"
-        for mid, row in parts.ledger.read(set(own) & set(known)).items()
+        for mid, row in parts.events.read(set(own) & set(known)).items()
         if row.final
     }
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
 
-from ownership.changes import Image, Planned, PlanRow
 from ownership.chunks import chunks
+from ownership.clock import now
 from ownership.contracts import Phase, Work
 from ownership.errors import Incomplete
-from ownership.open_list import Held
+from ownership.ledger.changes import Image, Planned, PlanRow
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.pools import pooled
@@ -28,7 +27,6 @@ ROUNDS = 6
 """Rounds of the proof before an event is failed as incomplete."""
 DOCUMENTS_PER_WAVE = 500
 WAVES_AT_ONCE = 3
-EVENTS_PER_COMMIT = 100
 
 
 def reindex_course_batches(parts: Parts, work: Work) -> Work:
@@ -42,13 +40,13 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     if not work.phases:
         return work
     working = Working(parts, work)
-    rows, unproven = prove(working, parts.changes.batches(working.buckets))
+    rows, unproven = prove(working, parts.changes.batches(working.concerned_mids(working.phases)))
     proven = [p for p in working.phases if not any(p is q for q in unproven)]
     done, batches = _commit(working, proven, rows)
     if unproven:
         mids = [h for p in unproven for h in p.held]
         why = "incomplete: batches still name the old user after the last round of the proof"
-        parts.ledger.fail([(h, why, working.events[h.mid].attempts) for h in mids])
+        parts.events.fail([(h, why, working.events[h.mid].attempts) for h in mids])
         raise Incomplete(f"{len(mids)} events are {why}")
     return work.step((), events={"completed": done}, batches=batches)
 
@@ -170,11 +168,11 @@ def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
 def _commit(
     working: Working, phases: Iterable[Phase], rows: dict[BatchId, Row | None]
 ) -> tuple[int, dict[str, int]]:
-    """Record what became of every batch, mark the phases done, complete their events."""
+    """Record what became of every batch, then complete the events of the phases in one transaction."""
     parts, phases = working.parts, list(phases)
     if not phases:
         return 0, {}
-    now = datetime.now(UTC)
+    proven_at = now()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for planned, found in working.audited(phases):
         images = judge(parts, found)
@@ -182,22 +180,12 @@ def _commit(
             (p, working.became(p, rows.get(p.id), images_of))
             for p, images_of in _with_images(planned, images)
         ]
-        parts.changes.settle_plan(settled, proven_at=now)
+        parts.changes.settle_plan(settled, proven_at=proven_at)
         final = (p._replace(outcome=outcome) for p, outcome in settled)
         for mid, of in tallies(final, images).items():
             counts[mid].update(of)
 
-    committed: list[Held] = []
-    for group in _groups(phases):
-        events = [h for p in group for h in p.held]
-        if parts.open_list.mark_done(events):
-            committed += events
-        elif len(group) > 1:
-            # One phase of the group was taken over: the others commit by themselves.
-            for p in group:
-                committed += p.held if parts.open_list.mark_done(p.held) else []
-    parts.ledger.complete([(h, counts[h.mid]) for h in committed])
-    parts.open_list.remove(committed)
+    committed = parts.events.complete([[(h, counts[h.mid]) for h in p.held] for p in phases])
     for h in committed:
         log.info(
             "transfer completed",
@@ -208,19 +196,6 @@ def _commit(
             **counts[h.mid],
         )
     return len(committed), batches_of(counts[h.mid] for h in committed)
-
-
-def _groups(phases: Iterable[Phase]) -> list[list[Phase]]:
-    """Phases in groups that fit into one conditional batch; a phase is never split."""
-    groups: list[list[Phase]] = []
-    size = EVENTS_PER_COMMIT
-    for p in phases:
-        if size + len(p.events) > EVENTS_PER_COMMIT:
-            groups.append([])
-            size = 0
-        groups[-1].append(p)
-        size += len(p.events)
-    return groups
 
 
 def _with_images(planned: Iterable[Planned], images: Iterable[Image]) -> list[tuple[Planned, list[Image]]]:

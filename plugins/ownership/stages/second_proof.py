@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from ownership.changes import IN_DOUBT, LATE
 from ownership.chunks import chunks
 from ownership.events import MOST_FOLLOW_UPS
 from ownership.inbox import Inbox
-from ownership.ledger import HOUR_MS, EventRow
+from ownership.ledger.changes import IN_DOUBT, LATE
+from ownership.ledger.events import EventRow
+from ownership.options import Options
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row, applied
-from ownership.states import COMPLETED, FINAL_STATES
+from ownership.states import COMPLETED
 
 log = logging.getLogger(__name__)
 
-LOOK_BACK_MS = 6 * HOUR_MS
+LOOK_BACK_MS = 6 * 3_600_000
 """Events that completed after their own window's run are caught by one of the next windows."""
 EVENTS_AT_ONCE = 200
 ROUNDS_OF_SYNC = 3
@@ -32,38 +33,34 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
 
     :raises Unavailable: if a store is; events proven until then stay proven.
     """
-    own = parts.ledger.of_hours(start_ms, end_ms)
-    before = parts.ledger.of_hours(start_ms - LOOK_BACK_MS, start_ms)
+    done = parts.events.of_window(start_ms - LOOK_BACK_MS, end_ms, (COMPLETED,))
+    # The window's own are proven whenever it is run; older ones only if no run did it.
+    wanted = [e for e in done if e.kafka_ms >= start_ms or e.reproved_at is None]
     follow_ups = 0
-    for mids in chunks([*before, *own], EVENTS_AT_ONCE):
-        events = [e for e in parts.ledger.read(mids).values() if e.state == COMPLETED and e.transfer]
-        # The window's own are proven whenever it is run; older ones only if nobody did.
-        mine = set(own)
-        events = [e for e in events if e.mid in mine or e.reproved_at is None]
-        if events:
-            follow_ups += _prove(parts, inbox, events)
+    for events in chunks(wanted, EVENTS_AT_ONCE):
+        follow_ups += _prove(parts, inbox, events)
     return follow_ups
 
 
 def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
-    planned, images = parts.changes.read({e.mid: e.buckets for e in events})
+    planned, images = parts.changes.read([e.mid for e in events])
     for image in images:
         if image.outcome in (LATE, IN_DOUBT):
             log.warning(
                 "batch %s of course %s: a write of token %s is %s; compare row and audit trail",
-                image.id.batch_id, image.id.course_id, image.token, image.outcome,
+                image.id.batch_id, image.id.course_id, image.fencing_token, image.outcome,
             )  # fmt: skip
     follow_rows(parts, {p.id for p in planned})
     parts.index.refresh()
     # An undo leaves the batches that its users had besides, and the plan of a dry run says which were its.
     searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]
-    users = {e.transfer.source for e in searched if e.transfer}
+    users = {e.transfer.source for e in searched}
     hits = list(parts.index.live_batches(users))
     follow_ups = 0
     if hits:
         follow_rows(parts, {batch for _, batch in hits})
         follow_ups = _follow_up(parts, inbox, searched, {batch for _, batch in hits})
-    parts.ledger.reproved([e.mid for e in events])
+    parts.events.reproved([e.mid for e in events])
     return follow_ups
 
 
@@ -87,20 +84,19 @@ def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
 def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Collection[BatchId]) -> int:
     """Queue a follow-up for each event whose old user is still named by a live row."""
     rows = [r for r in parts.rows.read(hits).values() if r.live]
-    last: dict[tuple[str, str, str], EventRow] = {}
-    for e in sorted((e for e in events if e.transfer), key=lambda e: e.transfer.key if e.transfer else ()):
-        if e.transfer:
-            last[e.transfer.source, e.transfer.target, e.options.text() or ""] = e
+    last: dict[tuple[str, str, Options], EventRow] = {}
+    for e in sorted(events, key=lambda e: e.transfer.key):
+        last[e.transfer.source, e.transfer.target, e.options] = e
     count = 0
     for (from_user, *_), event in last.items():
-        if event.transfer is None or not any(_still_theirs(event, r) for r in rows):
+        if not any(_still_theirs(event, r) for r in rows):
             continue
         if event.mid.endswith("+" * MOST_FOLLOW_UPS):
             log.warning(
                 "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MOST_FOLLOW_UPS
             )
             continue
-        if _given_back(parts, event):
+        if parts.events.gives_back(event):  # what a later transfer gave, or gives, is theirs
             continue
         received = inbox.follow_up(event)
         for t in received:
@@ -111,17 +107,7 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Col
 
 def _still_theirs(event: EventRow, row: Row) -> bool:
     """True if the row still names the old user where the event should have moved it."""
-    if event.transfer is None or not event.options.scope.covers(row):
+    if not event.options.scope.covers(row):
         return False
     moves = {event.transfer.source: event.transfer.to_user}
     return applied(moves, row, scope=event.options.scope) != row
-
-
-def _given_back(parts: Parts, event: EventRow) -> bool:
-    """True if a later transfer gives, or gave, the old user batches again: they are theirs."""
-    later = parts.ledger.later_than(event)
-    return any(
-        e.transfer and event.transfer and e.transfer.target == event.transfer.source
-        for e in later
-        if e.state == COMPLETED or e.state not in FINAL_STATES
-    )

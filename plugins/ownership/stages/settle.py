@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC
 from itertools import islice
 from typing import NamedTuple
 
+from ownership.clock import now_ms, to_ms
 from ownership.contracts import PlanTold, Slice, Summary
-from ownership.ledger import EventRow
+from ownership.ledger.events import EventRow
 from ownership.next_steps import next_conf
-from ownership.open_list import Held
-from ownership.parts import Parts, now_ms
+from ownership.parts import Parts
 from ownership.plan import CHANGED_ELSEWHERE
+from ownership.queue import ClaimedEvent
 from ownership.stages.lookup import WAITS
 from ownership.stages.working import batches_of
 from ownership.states import AWAITING_APPROVAL, COMPLETED, DECLINED, FAILED, RECEIVED, REHEARSED
@@ -39,11 +39,7 @@ class Settled(NamedTuple):
     @property
     def lags(self) -> list[float]:
         """For each of them, the time (ms) from its message to its proof."""
-        return [
-            r.completed_at.replace(tzinfo=UTC).timestamp() * 1000 - r.kafka_ms
-            for r in self.finished
-            if r.completed_at
-        ]
+        return [to_ms(r.completed_at) - r.kafka_ms for r in self.finished if r.completed_at]
 
 
 def next_try_ms(attempts: int) -> int:
@@ -62,19 +58,17 @@ def settle(
     run's orders.
     """
     held = [h for s in slices for h in s.held]
-    mine = set(parts.open_list.held(held))
-    rows = parts.ledger.read([h.mid for h in held])
+    mine = set(parts.queue.held(held))
+    rows = parts.events.read([h.mid for h in held])
     became = {h.mid: _became(rows[h.mid], h.mid in mine) for h in held if h.mid in rows}  # others are too old
-    of: dict[str, list[Held]] = defaultdict(list)
+    of: dict[str, list[ClaimedEvent]] = defaultdict(list)
     for h in held:
         of[became.get(h.mid, "")].append(h)
 
     unsaid = [h for h in of[FAILED] if rows[h.mid].state != FAILED]
     failures = {h.mid: rows[h.mid].reason or _DIED for h in of[FAILED]}
-    parts.ledger.fail([(h, failures[h.mid], rows[h.mid].attempts + 1) for h in unsaid])
-    # Their rows are gone, unless a stage died between the event's last state and its open row.
-    parts.open_list.remove([h for h in held if h.mid in mine and rows[h.mid].final])
-    parts.open_list.release(of[WAITING], next_try_ms=0)
+    parts.events.fail([(h, failures[h.mid], rows[h.mid].attempts + 1) for h in unsaid])
+    parts.queue.release(of[WAITING], next_try_ms=0)
     _release(parts, [(h, rows[h.mid].attempts) for h in of[FAILED]])
 
     told = dict(told or {})
@@ -104,14 +98,14 @@ def _became(row: EventRow, mine: bool) -> str:  # noqa: FBT001  # of this run st
     return row.state if row.state == AWAITING_APPROVAL else FAILED
 
 
-def _release(parts: Parts, failed: Sequence[tuple[Held, int]]) -> None:
+def _release(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) -> None:
     """Let go of failed events, each with the delay of its number of attempts."""
     now = now_ms()
-    by_attempts: dict[int, list[Held]] = defaultdict(list)
+    by_attempts: dict[int, list[ClaimedEvent]] = defaultdict(list)
     for h, attempts in failed:
         by_attempts[attempts].append(h)
     for attempts, some in by_attempts.items():
-        parts.open_list.release(some, next_try_ms=now + next_try_ms(attempts))
+        parts.queue.release(some, next_try_ms=now + next_try_ms(attempts))
 
 
 def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) -> Summary:
@@ -128,9 +122,7 @@ def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) 
         update={
             "plans": tuple(plans),
             "conflicts": tuple(islice(_conflicts(parts, conflicts), MOST_CONFLICTS)),
-            "users": {
-                m: f"{r.transfer.from_user} → {r.transfer.to_user}" for m, r in named.items() if r.transfer
-            },
+            "users": {m: f"{r.transfer.from_user} → {r.transfer.to_user}" for m, r in named.items()},
             "next_conf": {
                 m: conf
                 for m, r in named.items()
@@ -148,6 +140,5 @@ def _now_in(row: EventRow, failures: Collection[str]) -> str:
 def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[str]:
     """Batches that were left alone because somebody else changed them."""
     for event in events:
-        for r in parts.changes.read_plan(event.mid, event.buckets):
-            if r.planned.outcome == CHANGED_ELSEWHERE:
-                yield f"{event.mid}: batch {r.planned.id.batch_id} of course {r.planned.id.course_id}"
+        for r in parts.changes.read_plan(event.mid, outcome=CHANGED_ELSEWHERE, limit=MOST_CONFLICTS):
+            yield f"{event.mid}: batch {r.planned.id.batch_id} of course {r.planned.id.course_id}"

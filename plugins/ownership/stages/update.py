@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 
-from ownership.changes import APPLIED, IN_DOUBT, LATE, REFUSED, SUPERSEDED, Image, new_image
 from ownership.chunks import chunks
+from ownership.clock import now
 from ownership.contracts import Work
 from ownership.errors import TakenOver, Transient
+from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, REFUSED, SUPERSEDED, Image, new_image
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.stages.working import Working
@@ -37,7 +37,7 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     moved = 0
     for wave in chunks(ids, ROWS_PER_WAVE):
         moved += move(working, wave)
-    parts.ledger.note(working.held, state=STATE_APPLIED, applied_at=datetime.now(UTC))
+    parts.events.note(working.held, state=STATE_APPLIED, applied_at=now())
     return work.step(
         working.phases,
         events={"applied": len(working.held)},
@@ -107,8 +107,7 @@ def _verdict(image: Image, row: Row | None, *, twin: bool) -> str:
 
 def _image(working: Working, before: Row, after: Row) -> Image:
     steps = working.steps(before, after)
-    buckets = {h.mid: working.events[h.mid].buckets for h in steps}
-    return new_image(before.id, working.token(steps[-1].mid), before, after, steps, buckets)
+    return new_image(before.id, working.token(steps[-1].mid), before, after, steps)
 
 
 def _settle(working: Working, outcomes: list[tuple[Image, str]]) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from ownership.changes import APPLIED, LATE, Image, Planned, place
+from ownership.clock import now_ms
 from ownership.contracts import Phase, Work
 from ownership.effects import Effect, Moving, Undoing, undoing
 from ownership.errors import TakenOver
 from ownership.events import folded
-from ownership.ledger import EventRow
-from ownership.open_list import Held
-from ownership.parts import Parts, now_ms
+from ownership.ledger.changes import APPLIED, LATE, Image, Planned
+from ownership.ledger.events import EventRow
+from ownership.parts import Parts
 from ownership.plan import EVERYTHING, MOVED, BatchId, Hop, Row
+from ownership.queue import ClaimedEvent
 
 KEEP_EVERY_MS = 1000
 ROWS = "rows"
@@ -25,14 +26,14 @@ ROWS = "rows"
 class Claim:
     """This run's hold on some events: checked before each wave of writes, renewed in time."""
 
-    def __init__(self, parts: Parts, events: Iterable[Held], run_id: str) -> None:
+    def __init__(self, parts: Parts, events: Iterable[ClaimedEvent], run_id: str) -> None:
         self.events = list(events)
         self._parts = parts
         self._run_id = run_id
         self._lives_ms = parts.settings.claim_seconds * 1000
         self._looked_at = 0
 
-    def check(self) -> list[Held]:
+    def check(self) -> list[ClaimedEvent]:
         """Forget the events that another run took over, and return them.
 
         Renews the claim when a third of its life is over: the rows say how long it lives.
@@ -40,10 +41,10 @@ class Claim:
         if not self.events:
             return []
         self._looked_at = now_ms()
-        rows = self._parts.open_list.held(self.events)
+        rows = self._parts.queue.held(self.events)
         lost = [h for h in self.events if h.mid not in rows]
         self.events = [h for h in self.events if h.mid in rows]
-        if rows and min(r.until_ms for r in rows.values()) - now_ms() < self._lives_ms * 2 // 3:
+        if rows and min(r.lease_expires_ms for r in rows.values()) - now_ms() < self._lives_ms * 2 // 3:
             self.renew(self._lives_ms)
         return lost
 
@@ -54,7 +55,7 @@ class Claim:
 
     def renew(self, lives_ms: int) -> None:
         """Let the claim live for `lives_ms` from now."""
-        self._parts.open_list.renew(self.events, run_id=self._run_id, until_ms=now_ms() + lives_ms)
+        self._parts.queue.renew(self.events, run_id=self._run_id, lease_expires_ms=now_ms() + lives_ms)
 
 
 class Working:
@@ -71,7 +72,7 @@ class Working:
         self._claim = Claim(parts, [h for p in work.phases for h in p.held], work.run_id)
         self._effects: dict[int, Effect] = {}
         self.fence()
-        self.events: dict[str, EventRow] = parts.ledger.read([h.mid for h in self._claim.events])
+        self.events: dict[str, EventRow] = parts.events.read([h.mid for h in self._claim.events])
         self._effects = {id(p): effect(parts, p, self.events) for p in self.phases}
         self._index()
         self._drop({h.mid for h in self._claim.events if self.events[h.mid].final})
@@ -86,7 +87,7 @@ class Working:
                     self._of_batch[batch].append(p)
         self.sources = frozenset(self._of_user)
         self._of_event = {h.mid: p for p in self.phases for h in p.held}
-        self._tokens = {h.mid: h.token for p in self.phases for h in p.held}
+        self._tokens = {h.mid: h.fencing_token for p in self.phases for h in p.held}
 
     def fence(self) -> None:
         """The check before every wave of writes: phases that were taken over are dropped.
@@ -111,40 +112,20 @@ class Working:
         self._index()
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[ClaimedEvent]:
         """The events of all phases."""
         return [h for p in self.phases for h in p.held]
 
-    @property
-    def buckets(self) -> dict[str, int]:
-        """Number of audit partitions of every event whose rows concern these phases."""
-        found = {mid: e.buckets for mid, e in self.events.items()}
-        others = {m for e in self.events.values() for m in e.plan_of} - set(found)
-        return found | {m: e.buckets for m, e in self.parts.ledger.read(others).items()}
+    def concerned_mids(self, phases: Iterable[Phase]) -> set[str]:
+        """The events under which the plans and images of phases stand."""
+        return {m for p in phases for h in p.held for m in (h.mid, *self.events[h.mid].planned_with)}
 
-    def audited(self, phases: Sequence[Phase]) -> Iterator[tuple[list[Planned], list[Image]]]:
-        """Plan rows and images of phases, in parts of which each has everything about its batches.
+    def audited(self, phases: Iterable[Phase]) -> Iterator[tuple[list[Planned], list[Image]]]:
+        """Plan and images of phases, in parts of which each has everything about its batches.
 
-        A bucket at a time where the events that share batches have the same number of them: a phase of
-        100,000 batches is never in memory as a whole.
+        A phase of 100,000 batches is never in memory as a whole.
         """
-        buckets = self.buckets
-        concerned = [
-            {m for h in p.held for m in (h.mid, *self.events[h.mid].plan_of) if m in buckets} for p in phases
-        ]
-        apart = sum(map(len, concerned)) == len(set[str]().union(*concerned))
-        together: dict[str, int] = {}
-        by_number: dict[int, set[str]] = defaultdict(set)
-        for mids in concerned:
-            numbers = {max(buckets[m], 1) for m in mids}
-            if apart and len(numbers) == 1:
-                by_number[numbers.pop()] |= mids
-            else:
-                together |= {m: buckets[m] for m in mids}
-        if together:
-            yield self.parts.changes.read(together)
-        for number, mids in by_number.items():
-            yield from self.parts.changes.read_by_bucket(mids, number)
+        return self.parts.changes.read_in_parts(self.concerned_mids(phases))
 
     def effect_of(self, phase: Phase) -> Effect:
         """What a phase does."""
@@ -198,19 +179,18 @@ class Working:
         `named`: users (folded) that the batch's document names, for rows that name nobody any more.
         """
         named = frozenset(named)
-        buckets = {mid: e.buckets for mid, e in self.events.items()}
         users = {*map(folded, row.named if row else ()), *named}
         return [
-            Planned(place(mid, batch, buckets.get(mid, 0)), batch)
+            Planned(mid, batch)
             for p in self.phases_of(batch, users)
             for mid in self._effects[id(p)].planned_by(batch, row, named)
         ]
 
     def became(self, planned: Planned, row: Row | None, images: Iterable[Image]) -> str:
         """What became of a planned batch, by the images of its row and the row as it is."""
-        mid = planned.place.mid
+        mid = planned.mid
         does = self._effects[id(self._of_event.get(mid, self.phases[0]))]
-        told = [{at.mid for at, _ in i.hops} for i in images if i.outcome == APPLIED]
+        told = [{h.mid for h in i.hops} for i in images if i.outcome == APPLIED]
         # A composed move may be told as another event's of the phase; an undo is only ever its own.
         if any(mid in mids or not isinstance(does, Undoing) for mids in told):
             return MOVED
@@ -225,9 +205,9 @@ def effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> Effect
     transfers = [h.transfer for h in phase.held]
     first = events.get(phase.held[0].mid)
     scope = first.options.scope if first else EVERYTHING
-    if first and first.options.plan_of and first.buckets:
+    if first and first.options.plan_of and first.planned_at:
         # A plan that is applied exactly: its batches are known since it was checked against its digest.
-        scope = scope._replace(only=frozenset(parts.changes.batches({first.mid: first.buckets})))
+        scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))
     moves = Moving(transfers, dict(phase.moves), scope)
     return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
 
@@ -238,13 +218,12 @@ def taken_hops(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
     Each is under the mid of its undo, with before and after as they were.
     """
     of = {u.mid: u.options.undo_of for u in undos if u.options.undo_of}
-    undone = parts.ledger.read(set(of.values()))
-    _, images = parts.changes.read({m: e.buckets for m, e in undone.items()})
+    _, images = parts.changes.read(set(of.values()))
     found: dict[str, list[Hop]] = defaultdict(list)
     for image in reversed(images):
         if image.outcome in (APPLIED, LATE):
-            for at, hop in image.hops:
-                found[at.mid].append(hop)
+            for hop in image.hops:
+                found[hop.mid].append(hop)
     return [h._replace(mid=u.mid) for u in undos for h in found.get(of.get(u.mid, ""), ())]
 
 
@@ -252,15 +231,14 @@ def _given_later(
     parts: Parts, phase: Phase, own_sources: AbstractSet[str]
 ) -> Mapping[BatchId, frozenset[str]]:
     """Users to whom a later, completed event gave a batch: they keep it."""
-    later = parts.ledger.read(phase.later)
-    _, images = parts.changes.read({m: e.buckets for m, e in later.items()})
+    later = parts.events.read(phase.later)
+    _, images = parts.changes.read(later)
     keep: dict[BatchId, set[str]] = defaultdict(set)
     for image in images:
-        for at, _ in image.hops if image.outcome == APPLIED else ():
-            event = later.get(at.mid)
+        for hop in image.hops if image.outcome == APPLIED else ():
+            event = later.get(hop.mid)
             if (
                 event
-                and event.transfer
                 and event.transfer.target in own_sources
                 and event.transfer.key > phase.held[-1].transfer.key
             ):
@@ -287,11 +265,11 @@ def tallies(planned: Iterable[Planned], images: Iterable[Image]) -> dict[str, di
     moved: set[tuple[str, BatchId]] = set()
     for image in images:
         if image.outcome == APPLIED:
-            moved |= {(at.mid, image.id) for at, _ in image.hops}
-            counts[image.hops[-1][0].mid][ROWS] += 1
+            moved |= {(hop.mid, image.id) for hop in image.hops}
+            counts[image.hops[-1].mid][ROWS] += 1
     for mid, _ in moved:
         counts[mid][MOVED] += 1
     for p in planned:
         if p.outcome and p.outcome != MOVED:
-            counts[p.place.mid][p.outcome] += 1
+            counts[p.mid][p.outcome] += 1
     return {mid: dict(of) for mid, of in counts.items()}

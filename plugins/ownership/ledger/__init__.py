@@ -1,0 +1,1 @@
+"""The job's own memory in PostgreSQL: inbox, queue, audit trail, reports."""

@@ -1,0 +1,38 @@
+"""Create, migrate or check the ledger: ``python -m ownership.ledger upgrade|check`` in Airflow's environment.
+
+`upgrade` is idempotent: run it at every deployment. It uses Connection `ownership_ledger`. Exit code 0: all is
+well. 1: something is wrong, said in one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ownership.errors import OwnershipError
+from ownership.hooks import opened_database
+from ownership.ledger.check import check
+from ownership.ledger.schema import REVISION
+from ownership.ledger.upgrade import upgrade
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what is asked. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ownership.ledger", description=__doc__)
+    parser.add_argument("command", choices=("upgrade", "check"))
+    wanted = parser.parse_args(arguments).command
+    try:
+        with opened_database() as database:
+            if wanted == "upgrade":
+                for line in upgrade(database):
+                    print(line)
+            check(database)
+    except OwnershipError as e:
+        print(f"{wanted}: {e}", file=sys.stderr)
+        return 1
+    print(f"The ledger is ready, schema {REVISION}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""What arrives: events, rejected messages and the next offsets of their partitions, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from ownership.clock import now_ms
+from ownership.events import Transfer
+from ownership.ledger.database import Database
+from ownership.ledger.events import RejectedMessage
+from ownership.ledger.months import ensure_months
+from ownership.ledger.schema import consumed_offset, event, payload, queue, rejected_message
+from ownership.options import PLAIN, Options
+from ownership.states import RECEIVED
+
+MAX_WAIT_MS = 5 * 60 * 1000
+"""An event counts as accepted at the time of its message, but at most this long ago: deadlines begin then."""
+
+
+class Origin(NamedTuple):
+    """Where an event came from. `kafka_ms` is the broker's timestamp, or the time of a manual start."""
+
+    source: str
+    topic: str
+    partition: int
+    offset: int
+    kafka_ms: int
+
+
+class Arrival(NamedTuple):
+    """An event on its way into the ledger."""
+
+    transfer: Transfer
+    origin: Origin
+    payload: bytes
+    organisation_id: str
+    ets: int | None = None
+    options: Options = PLAIN
+    requested_by: str | None = None
+    request_reason: str | None = None
+    valid: bool = False
+    """True if it is decided already: a follow-up, whose users may have left since."""
+
+    @property
+    def mid(self) -> str:
+        """The event's message id."""
+        return self.transfer.mid
+
+
+class Consumed(NamedTuple):
+    """How far the ledger has a partition of a topic."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    last_offset: int | None = None
+    """Of the last message that was read, None if there was none or the topic was created again."""
+    last_digest: str | None = None
+    """Names that message: where the topic has another one at its place, the topic was created again."""
+
+
+def message_digest(kafka_ms: int, value: bytes) -> str:
+    """Names a message by its timestamp and value."""
+    return hashlib.sha256(b"%d:" % kafka_ms + value).hexdigest()[:32]
+
+
+class Arrivals:
+    """Inserts what arrives."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def consumed(self, topic: str) -> dict[int, Consumed]:
+        """By partition, how far the ledger has the topic."""
+        columns = [c for c in consumed_offset.c if c.name != "updated_at"]
+        query = select(*columns).where(consumed_offset.c.topic == topic)
+        return self._database.run(lambda c: {r.kafka_partition: Consumed(*r) for r in c.execute(query)})
+
+    def restart(self, topic: str, starts: Mapping[int, int]) -> None:
+        """Begin anew at these offsets, by partition: the topic was created again."""
+
+        def work(connection: Connection) -> None:
+            for partition, offset in sorted(starts.items()):
+                values = {"next_offset": offset, "last_offset": None, "last_digest": None}
+                connection.execute(
+                    insert(consumed_offset)
+                    .values(topic=topic, kafka_partition=partition, **values)
+                    .on_conflict_do_update(
+                        index_elements=["topic", "kafka_partition"], set_={**values, "updated_at": func.now()}
+                    )
+                )
+
+        self._database.run(work)
+
+    def store(
+        self,
+        arrivals: Sequence[Arrival],
+        rejected: Sequence[RejectedMessage] = (),
+        consumed: Sequence[Consumed] = (),
+        *,
+        holder: str | None = None,
+        lease_ms: int = 0,
+    ) -> set[str]:
+        """Insert what the ledger does not have, and note how far the partitions are read; durable at the return.
+
+        Events that a `holder` brings are held for it. Returns the mids of the events that were inserted. Where the
+        ledger has one of them already, the offsets stay: the caller compares the two first.
+        """
+        ensure_months(self._database)
+
+        def work(connection: Connection) -> set[str]:
+            inserted = _insert(connection, arrivals, holder, lease_ms) if arrivals else set()
+            if rejected:
+                values = [_rejected(r) for r in sorted(rejected)]
+                connection.execute(insert(rejected_message).on_conflict_do_nothing(), values)
+            if len(inserted) == len(arrivals):
+                _advance(connection, consumed)
+            return inserted
+
+        return self._database.run(work)
+
+
+def _insert(
+    connection: Connection, arrivals: Sequence[Arrival], holder: str | None, lease_ms: int
+) -> set[str]:
+    # In the order of their mids, so that two runs that accept the same messages never wait for each other.
+    of = {a.mid: a for a in sorted(arrivals, key=lambda a: a.mid)}
+    rows = connection.execute(
+        insert(event).on_conflict_do_nothing(index_elements=["mid"]).returning(event.c.id, event.c.mid),
+        [_event(a) for a in of.values()],
+    ).all()
+    if not rows:
+        return set()
+    now = now_ms()
+    connection.execute(insert(payload), [{"event_id": r.id, "body": of[r.mid].payload} for r in rows])
+    connection.execute(
+        insert(queue),
+        [
+            {
+                "event_id": r.id,
+                # A producer's clock in the future must not keep an event young for ever.
+                "accepted_at": min(max(of[r.mid].origin.kafka_ms, now - MAX_WAIT_MS), now),
+                "holder": holder,
+                "lease_expires_at": now + lease_ms if holder else None,
+            }
+            for r in rows
+        ],
+    )
+    return {r.mid for r in rows}
+
+
+def _event(a: Arrival) -> dict[str, object]:
+    t, o = a.transfer, a.origin
+    return {
+        "mid": a.mid,
+        "order_ms": t.key.t,
+        "kafka_partition": t.key.partition,
+        "kafka_offset": t.key.offset,
+        "from_user": t.from_user,
+        "to_user": t.to_user,
+        "source_user": t.source,
+        "target_user": t.target,
+        "organisation_id": a.organisation_id,
+        "origin": o.source,
+        "topic": o.topic,
+        "kafka_ms": o.kafka_ms,
+        "ets": a.ets,
+        "options": a.options.to_json(),
+        "requested_by": a.requested_by,
+        "request_reason": a.request_reason,
+        "state": RECEIVED,
+        "verdict": "valid" if a.valid else None,
+    }
+
+
+def _rejected(r: RejectedMessage) -> dict[str, object]:
+    return {
+        "mid": r.mid,
+        "origin": r.origin,
+        "topic": r.topic,
+        "kafka_partition": r.partition,
+        "kafka_offset": r.offset,
+        "kafka_ms": r.kafka_ms,
+        "message_mid": r.message_mid,
+        "body": r.body,
+        "reason": r.reason,
+        "next_conf": r.next_conf,
+    }
+
+
+def _advance(connection: Connection, consumed: Collection[Consumed]) -> None:
+    """Never back: what an operator has read again was in the ledger before."""
+    new = insert(consumed_offset)
+    ahead = new.on_conflict_do_update(
+        index_elements=["topic", "kafka_partition"],
+        set_={n: getattr(new.excluded, n) for n in ("next_offset", "last_offset", "last_digest")}
+        | {"updated_at": func.now()},
+        where=new.excluded.next_offset > consumed_offset.c.next_offset,
+    )
+    for at in sorted(consumed):
+        connection.execute(
+            ahead,
+            {
+                "topic": at.topic,
+                "kafka_partition": at.partition,
+                "next_offset": at.next_offset,
+                "last_offset": at.last_offset,
+                "last_digest": at.last_digest,
+            },
+        )

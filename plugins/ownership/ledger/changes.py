@@ -1,0 +1,396 @@
+"""The audit trail: which batches an event concerns, and each change before it is made.
+
+A row of `plan` says that the event's batch was found, and in the end what became of it. An *image* is one
+compare-and-set on a row of the platform, before and after. A change that several events of a lane share has one row
+of `change` for each of them: the event's own hop. The first hop begins where the image does, the last one ends there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Connection, Select, literal, select, text, tuple_
+
+from ownership.ledger.database import Database, copy
+from ownership.ledger.schema import among, change, event, plan
+from ownership.plan import BatchId, Hop, Row, changed_role, role
+
+BATCHES_AT_ONCE = 5000
+"""Batches whose plan and images are in memory together."""
+
+APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
+"""What became of an image: the compare-and-set applied, did not, was another try's, cannot be
+told because the row was edited since, applied after the claim was lost."""
+
+
+class Planned(NamedTuple):
+    """A batch that an event concerns, and what became of it so far."""
+
+    mid: str
+    id: BatchId
+    outcome: str | None = None
+
+
+class PlanRow(NamedTuple):
+    """A planned batch with its row as it was found, and the event's change to it, if it has one."""
+
+    planned: Planned
+    row: Row | None
+    hop: Hop | None
+
+
+class Image(NamedTuple):
+    """One compare-and-set on a row, as it is recorded before it is made."""
+
+    id: BatchId
+    fencing_token: int
+    uuid: UUID
+    before: Row
+    after: Row
+    hops: tuple[Hop, ...]
+    outcome: str | None = None
+    applied_at: datetime | None = None
+
+
+def new_image(batch: BatchId, token: int, before: Row, after: Row, hops: Iterable[Hop]) -> Image:
+    """An image of its own for this try."""
+    return Image(batch, token, uuid4(), before, after, tuple(hops))
+
+
+_PLAN = select(event.c.mid, plan).join_from(plan, event, plan.c.event_id == event.c.id)
+_CHANGE = (
+    select(event.c.mid, change)
+    .join_from(change, event, change.c.event_id == event.c.id)
+    .order_by(change.c.fencing_token, change.c.recorded_at, change.c.image, change.c.hop)
+)
+_INSERT_PLAN = text(
+    "INSERT INTO plan SELECT * FROM json_populate_recordset(CAST(NULL AS plan), :rows) "
+    # Only a dry run has outcomes when it is planned.
+    "ON CONFLICT (event_id, course_id, batch_id) DO UPDATE SET (role, status, before_created_by, before_mentors, "
+    "after_created_by, after_mentors, outcome) = (excluded.role, excluded.status, excluded.before_created_by, "
+    "excluded.before_mentors, excluded.after_created_by, excluded.after_mentors, excluded.outcome) "
+    "WHERE excluded.outcome IS NOT NULL"
+)
+_CHANGE_COLUMNS = (
+    "event_id, course_id, batch_id, image, hop, hops, fencing_token, role, status, before_created_by, before_mentors, "
+    "after_created_by, after_mentors"
+)
+_SETTLE_IMAGES = text(
+    "UPDATE change SET outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END "
+    "FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), CAST(:batches AS text[]), "
+    "CAST(:images AS uuid[]), CAST(:outcomes AS text[])) AS v (event_id, course_id, batch_id, image, outcome) "
+    "WHERE change.event_id = v.event_id AND change.course_id = v.course_id AND change.batch_id = v.batch_id "
+    "AND change.image = v.image AND change.event_id = ANY(:ids)"
+)
+_SETTLE_PLAN = text(
+    "UPDATE plan SET outcome = v.outcome, proven_at = :proven_at "
+    "FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), CAST(:batches AS text[]), "
+    "CAST(:outcomes AS text[])) AS v (event_id, course_id, batch_id, outcome) "
+    "WHERE plan.event_id = v.event_id AND plan.course_id = v.course_id AND plan.batch_id = v.batch_id "
+    "AND plan.event_id = ANY(:ids)"
+)
+
+
+class Changes:
+    """Plans and images of events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ids: dict[str, int] = {}
+        """Ids of events by mid, as far as they were asked for: they never change."""
+
+    # -- reads ---------------------------------------------------------------------------------------------
+
+    def read(self, mids: Collection[str]) -> tuple[list[Planned], list[Image]]:
+        """Plan and images of events; the images in the order in which they were recorded."""
+        return self._database.run(lambda c: self._read(c, mids, None)) if mids else ([], [])
+
+    def read_in_parts(self, mids: Collection[str]) -> Iterator[tuple[list[Planned], list[Image]]]:
+        """The same, some thousand batches at a time, each with everything that belongs to it."""
+        after: BatchId | None = None
+        while mids:
+            upto = self._database.run(lambda c, at=after: self._last_of_part(c, mids, at))  # type: ignore[misc]
+            part = (after, upto)
+            yield self._database.run(lambda c, p=part: self._read(c, mids, p))  # type: ignore[misc]
+            if upto is None:
+                return
+            after = upto
+
+    def _last_of_part(
+        self, connection: Connection, mids: Collection[str], after: BatchId | None
+    ) -> BatchId | None:
+        """The last batch of the part that begins after `after`; None if the rest is one part."""
+        query = _within(select(plan.c.course_id, plan.c.batch_id), plan, (after, None))
+        query = query.where(_of_events(plan.c.event_id, self._event_ids(connection, mids)))
+        last = query.order_by(plan.c.course_id, plan.c.batch_id).offset(BATCHES_AT_ONCE - 1).limit(1)
+        row = connection.execute(last).first()
+        return BatchId(*row) if row else None
+
+    def _read(
+        self,
+        connection: Connection,
+        mids: Collection[str],
+        part: tuple[BatchId | None, BatchId | None] | None,
+    ) -> tuple[list[Planned], list[Image]]:
+        ids = self._event_ids(connection, mids)
+        plans = _within(
+            select(event.c.mid, plan.c.course_id, plan.c.batch_id, plan.c.outcome)
+            .join_from(plan, event, plan.c.event_id == event.c.id)
+            .where(_of_events(plan.c.event_id, ids)),
+            plan,
+            part,
+        )
+        planned = [Planned(r[0], BatchId(r[1], r[2]), r[3]) for r in connection.execute(plans)]
+        changes = connection.execute(
+            _within(_CHANGE.where(_of_events(change.c.event_id, ids)), change, part)
+        ).all()
+        return planned, _images(connection, changes)
+
+    def batches(self, mids: Collection[str]) -> set[BatchId]:
+        """The planned batches of events, without what became of them."""
+        if not mids:
+            return set()
+
+        def work(connection: Connection) -> set[BatchId]:
+            query = select(plan.c.course_id, plan.c.batch_id).where(
+                _of_events(plan.c.event_id, self._event_ids(connection, mids))
+            )
+            return {BatchId(course, batch) for course, batch in connection.execute(query)}
+
+        return self._database.run(work)
+
+    def planned(self, mids: Collection[str]) -> set[tuple[str, BatchId]]:
+        """What is planned for events: mid and batch."""
+
+        def work(connection: Connection) -> set[tuple[str, BatchId]]:
+            ids = self._event_ids(connection, mids)
+            mid_of = {i: m for m, i in ids.items()}
+            query = select(plan.c.event_id, plan.c.course_id, plan.c.batch_id).where(
+                _of_events(plan.c.event_id, ids)
+            )
+            return {(mid_of[i], BatchId(course, batch)) for i, course, batch in connection.execute(query)}
+
+        return self._database.run(work) if mids else set()
+
+    def has_planned(self, mid: str, batch: BatchId) -> bool:
+        """True if an event has planned the batch."""
+        query = _PLAN.where(
+            event.c.mid == mid, plan.c.course_id == batch.course_id, plan.c.batch_id == batch.batch_id
+        )
+        return self._database.run(lambda c: c.execute(query).first() is not None)
+
+    def has_images(self, mid: str) -> bool:
+        """True if an event has an image with an outcome."""
+        query = _CHANGE.where(event.c.mid == mid, change.c.outcome.isnot(None)).limit(1)
+        return self._database.run(lambda c: c.execute(query).first() is not None)
+
+    def started(self, mids: Collection[str]) -> set[str]:
+        """Those of `mids` that have an image: their changes have begun."""
+        query = (
+            select(event.c.mid)
+            .distinct()
+            .join_from(change, event, change.c.event_id == event.c.id)
+            .where(among(event.c.mid, mids))
+        )
+        return self._database.run(lambda c: set(c.scalars(query)))
+
+    def read_plan(self, mid: str, *, outcome: str | None = None, limit: int | None = None) -> list[PlanRow]:
+        """The plan of one event, with owners before and after as they were planned, in the order of batches."""
+        query = _PLAN.where(event.c.mid == mid).order_by(plan.c.course_id, plan.c.batch_id).limit(limit)
+        if outcome:
+            query = query.where(plan.c.outcome == outcome)
+        return self._database.run(lambda c: [_plan_row(r) for r in c.execute(query)])
+
+    # -- writes --------------------------------------------------------------------------------------------
+
+    def plan(self, rows: Sequence[PlanRow], users: Mapping[str, frozenset[str]]) -> None:
+        """Add to plans what they lack; of a dry run, which is planned anew each time, the new row counts.
+
+        `users` are each event's sources (by mid), for the role of unchanged rows.
+        """
+        if not rows:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, {r.planned.mid for r in rows})
+            unique = {(ids[r.planned.mid], *r.planned.id): r for r in rows}
+            values = [_plan_values(key, r, users) for key, r in unique.items()]
+            connection.execute(_INSERT_PLAN, {"rows": json.dumps(values)})
+
+        self._database.run(work)
+
+    def record(self, images: Sequence[Image]) -> None:
+        """Write images; durable when this returns, so the rows may be changed."""
+        if not images:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, {h.mid for i in images for h in i.hops})
+            # A repeated transaction finds what it wrote before: the images of a wave are written together.
+            first = images[0]
+            there = select(change.c.image).where(
+                change.c.event_id == ids[first.hops[0].mid],
+                change.c.course_id == first.id.course_id,
+                change.c.batch_id == first.id.batch_id,
+                change.c.image == first.uuid,
+            )
+            if connection.execute(there).first():
+                return
+            rows = ((ids[h.mid], n, i, h) for i in images for n, h in enumerate(i.hops))
+            copy(connection, "change", _CHANGE_COLUMNS.split(", "), (_change_values(*r) for r in rows))
+
+        self._database.run(work)
+
+    def settle_images(self, outcomes: Sequence[tuple[Image, str]]) -> None:
+        """Write what became of images, in one statement."""
+        if not outcomes:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, {h.mid for i, _ in outcomes for h in i.hops})
+            rows = sorted((ids[h.mid], *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops)
+            events, courses, batches, uuids, values = map(list, zip(*rows, strict=True))
+            connection.execute(
+                _SETTLE_IMAGES,
+                {
+                    "events": events, "courses": courses, "batches": batches, "images": uuids,
+                    "outcomes": values, "ids": sorted(set(events)),
+                },
+            )  # fmt: skip
+
+        self._database.run(work)
+
+    def settle_plan(self, outcomes: Sequence[tuple[Planned, str]], *, proven_at: datetime) -> None:
+        """Write what became of planned batches and when row and document were seen to agree, in one statement."""
+        if not outcomes:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, {p.mid for p, _ in outcomes})
+            rows = sorted((ids[p.mid], *p.id, outcome) for p, outcome in outcomes)
+            events, courses, batches, values = map(list, zip(*rows, strict=True))
+            connection.execute(
+                _SETTLE_PLAN,
+                {
+                    "events": events, "courses": courses, "batches": batches, "outcomes": values,
+                    "proven_at": proven_at, "ids": sorted(set(events)),
+                },
+            )  # fmt: skip
+
+        self._database.run(work)
+
+    def _event_ids(self, connection: Connection, mids: Collection[str]) -> dict[str, int]:
+        unknown = [m for m in mids if m not in self._ids]
+        if unknown:
+            rows = connection.execute(select(event.c.mid, event.c.id).where(among(event.c.mid, unknown)))
+            self._ids |= {r.mid: r.id for r in rows}
+        return {m: self._ids[m] for m in mids if m in self._ids}
+
+
+def _of_events(column: ColumnElement[int], ids: Mapping[str, int]) -> ColumnElement[bool]:
+    """The rows of some events. Of one, the index gives them in the order of batches."""
+    return column == next(iter(ids.values())) if len(ids) == 1 else among(column, ids.values())
+
+
+def _within(
+    query: Select[Any], table: Any, part: tuple[BatchId | None, BatchId | None] | None
+) -> Select[Any]:
+    """The rows whose batch is after the first and up to the second of `part`."""
+    after, upto = part or (None, None)
+    key = tuple_(table.c.course_id, table.c.batch_id)
+    if after:
+        query = query.where(key > tuple_(*map(literal, after)))
+    return query.where(key <= tuple_(*map(literal, upto))) if upto else query
+
+
+def _images(connection: Connection, rows: Sequence[Any]) -> list[Image]:
+    """Images from the hops of some events; the hops of other events are read for those that share one."""
+    shared = {r.image for r in rows if r.hops > 1}
+    if shared:
+        others = connection.execute(_CHANGE.where(among(change.c.image, shared), change.c.hops > 1))
+        rows = [*(r for r in rows if r.hops == 1), *others]
+    parts: dict[UUID, list[Any]] = defaultdict(list)
+    for r in rows:
+        parts[r.image].append(r)
+    images = [(some[0].recorded_at, _image(some)) for some in parts.values()]
+    return [i for _, i in sorted(images, key=lambda pair: (pair[1].fencing_token, pair[0], pair[1].uuid))]
+
+
+def _image(rows: Sequence[Any]) -> Image:
+    first = rows[0]
+    batch = BatchId(first.course_id, first.batch_id)
+    hops = tuple(Hop(r.mid, _row(batch, r, "before"), _row(batch, r, "after")) for r in rows)
+    return Image(
+        batch,
+        first.fencing_token,
+        first.image,
+        hops[0].before,
+        hops[-1].after,
+        hops,
+        first.outcome,
+        first.applied_at,
+    )
+
+
+def _row(batch: BatchId, r: Any, name: str) -> Row:
+    mentors = tuple(getattr(r, f"{name}_mentors") or ())
+    return Row(batch, getattr(r, f"{name}_created_by"), mentors, r.status)
+
+
+def _plan_row(r: Any) -> PlanRow:
+    planned = Planned(r.mid, BatchId(r.course_id, r.batch_id), r.outcome)
+    if r.status is None:
+        return PlanRow(planned, None, None)
+    before = _row(planned.id, r, "before")
+    # An unchanged row has no owners afterwards.
+    hop = None if r.after_mentors is None else Hop(r.mid, before, _row(planned.id, r, "after"))
+    return PlanRow(planned, before, hop)
+
+
+def _plan_values(
+    key: tuple[int, str, str], r: PlanRow, users: Mapping[str, frozenset[str]]
+) -> dict[str, Any]:
+    planned, row, hop = r
+    event_id, course_id, batch_id = key
+    values: dict[str, Any] = {
+        "event_id": event_id,
+        "course_id": course_id,
+        "batch_id": batch_id,
+        "outcome": planned.outcome,
+    }
+    if row:
+        before = hop.before if hop else row
+        unchanged = role(row, users.get(planned.mid, frozenset()))
+        values |= {
+            "role": changed_role(hop) if hop else unchanged,
+            "status": row.status,
+            "before_created_by": before.created_by,
+            "before_mentors": before.mentors,
+        }
+    if hop:
+        values |= {"after_created_by": hop.after.created_by, "after_mentors": hop.after.mentors}
+    return values
+
+
+def _change_values(event_id: int, n: int, image: Image, hop: Hop) -> tuple[Any, ...]:
+    return (
+        event_id,
+        *image.id,
+        image.uuid,
+        n,
+        len(image.hops),
+        image.fencing_token,
+        changed_role(hop),
+        image.before.status,
+        *_columns(hop.before),
+        *_columns(hop.after),
+    )
+
+
+def _columns(row: Row) -> tuple[str | None, list[str]]:
+    return row.created_by, list(row.mentors)

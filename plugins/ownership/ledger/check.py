@@ -1,0 +1,68 @@
+"""Whether the ledger is as this version of the job needs it: one sentence where it is not."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select, text
+
+from ownership.errors import SettingsError, Unavailable
+from ownership.ledger.database import CONNECTION, PART, UPGRADE, Database
+from ownership.ledger.schema import REVISION
+
+MIN_SERVER = 130000
+"""PostgreSQL 13, as `server_version_num` says it."""
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The migration that the database has; None if it has none."""
+    if connection.scalar(select(func.to_regclass("alembic_version"))) is None:
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def check(database: Database) -> None:
+    """Verify server, schema and grants.
+
+    :raises SettingsError: in one sentence that says what to do.
+    :raises Unavailable: if the database does not answer, or is read-only.
+    """
+    database.run(_check)
+
+
+def _check(connection: Connection) -> None:
+    server, durable, read_only = connection.execute(
+        text(
+            "SELECT current_setting('server_version_num')::int, current_setting('synchronous_commit'), "
+            "pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"
+        )
+    ).one()
+    if server < MIN_SERVER:
+        raise SettingsError(f"{PART} is version {server // 10000}: the ledger needs 13 or newer.")
+    if read_only:
+        raise Unavailable(PART, "the server is read-only, so it is a standby")
+    if durable == "off":
+        raise SettingsError(
+            f"{PART} has synchronous_commit = off, so a crash can lose what it acknowledged: set it to on, "
+            "as in `ALTER DATABASE ownership SET synchronous_commit = on`."
+        )
+    found = revision_of(connection)
+    if found is None:
+        raise SettingsError(
+            f"The database of Connection '{CONNECTION}' has no ledger: {UPGRADE}, or set the Connection's schema."
+        )
+    if found != REVISION:
+        age = "older" if found < REVISION else "newer"
+        how = UPGRADE if found < REVISION else "install the version of the job that made it"
+        raise SettingsError(f"The ledger has schema {found}, {age} than {REVISION} of this version: {how}.")
+    denied = connection.scalar(
+        text(
+            "SELECT string_agg(t, ', ' ORDER BY t) FROM unnest(CAST(:tables AS text[])) AS t "
+            "WHERE NOT has_table_privilege(t, 'SELECT, INSERT, UPDATE, DELETE')"
+        ),
+        {"tables": ["event", "queue", "queue_head", "plan", "change", "rejected_message", "consumed_offset"]},
+    )
+    if denied:
+        raise SettingsError(
+            f"The role of Connection '{CONNECTION}' may not read and write {denied}: log in as the owner of the "
+            "database, or grant it."
+        )

@@ -1,0 +1,210 @@
+"""PostgreSQL, as the ledger uses it: short transactions, bounded, retried, without state of a session.
+
+So pgbouncer in transaction mode may stand between: time-outs are set inside each transaction, no statement is
+prepared on the server, locks are those of rows and of transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+import stamina
+from psycopg import errors as pg
+from psycopg.abc import PQGen
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ownership.errors import SettingsError, Unavailable, one_line
+
+PART = "PostgreSQL (ledger)"
+CONNECTION = "ownership_ledger"
+"""The Airflow Connection that the ledger is reached through."""
+UPGRADE = "run `python -m ownership.ledger upgrade`"
+TRIES = 4
+"""Tries of a transaction that met an outage; pauses of 0.2, 0.4, 0.8 s with jitter between them."""
+CONNECT_SECONDS = 5
+STATEMENT_MS = 20_000
+"""The server ends a statement after this."""
+LOCK_MS = 10_000
+"""The server ends a wait for a lock after this."""
+IDLE_MS = 10_000
+"""The server ends a transaction whose client is silent for this long: a frozen task must not hold locks."""
+ANSWER_SECONDS = 25.0
+"""The client gives a server up that has not answered a statement by then."""
+
+T = TypeVar("T")
+
+_TIMEOUTS = text(
+    "SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true), "
+    "set_config('idle_in_transaction_session_timeout', :idle, true)"
+)
+_OUTAGES = (
+    pg.AdminShutdown,
+    pg.CannotConnectNow,
+    pg.CrashShutdown,
+    pg.DeadlockDetected,
+    pg.DiskFull,
+    pg.IdleInTransactionSessionTimeout,
+    pg.LockNotAvailable,
+    pg.OutOfMemory,
+    pg.QueryCanceled,
+    pg.ReadOnlySqlTransaction,
+    pg.SerializationFailure,
+    pg.TooManyConnections,
+)
+_ADVICE: Sequence[tuple[type[Exception], str]] = (
+    (pg.InvalidPassword, f"set login and password of Connection '{CONNECTION}'"),
+    (
+        pg.InvalidAuthorizationSpecification,
+        f"set login and password of Connection '{CONNECTION}', or pg_hba.conf",
+    ),
+    (
+        pg.InvalidCatalogName,
+        f"create the database, or set the schema (database) of Connection '{CONNECTION}'",
+    ),
+    (pg.InsufficientPrivilege, f"log in as the database's owner in Connection '{CONNECTION}', or grant it"),
+    (pg.UndefinedTable, UPGRADE),
+    (pg.UndefinedColumn, UPGRADE),
+    (pg.UndefinedFunction, UPGRADE),
+)
+_WHAT: Sequence[tuple[type[Exception], str]] = (
+    (pg.ReadOnlySqlTransaction, "the server is read-only, so it is a standby: "),
+    (pg.DiskFull, "the server's disk is full; nothing was written: "),
+)
+_REFUSED_WORDS: Mapping[str, str] = {
+    "password authentication failed": f"set login and password of Connection '{CONNECTION}'",
+    "no password supplied": f"set the password of Connection '{CONNECTION}'",
+    "no pg_hba.conf entry": f"let pg_hba.conf admit the login of Connection '{CONNECTION}'",
+    "no such user": f"set the login of Connection '{CONNECTION}'",
+    "does not exist": f"create role and database, or set login and schema (database) of Connection '{CONNECTION}'",
+    "no such database": f"set the schema (database) of Connection '{CONNECTION}'",
+    "invalid connection option": f"correct the extra of Connection '{CONNECTION}'",
+    "invalid sslmode": f"correct the extra of Connection '{CONNECTION}'",
+    "certificate": f"check sslmode and sslrootcert in the extra of Connection '{CONNECTION}'",
+    "does not support SSL": f"set sslmode in the extra of Connection '{CONNECTION}'",
+}
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that gives up a server which does not answer; libpq itself would wait for ever."""
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """As the parent's, within `ANSWER_SECONDS`; then the connection is closed."""
+        try:
+            return super().wait(gen, interval, ANSWER_SECONDS if timeout is None else timeout)
+        except pg._WaitTimeout:  # noqa: SLF001  # what the parent's documentation says it raises
+            if timeout is not None:
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} s") from None
+
+
+class Database:
+    """The ledger's database: runs transactions, and says what is wrong in the job's own errors."""
+
+    def __init__(self, engine: Engine, *, tries: int = TRIES) -> None:
+        self._engine = engine
+        self._tries = tries
+        self.months_upto = 0
+        """The last month for which this process knows that the partitions are there."""
+
+    @classmethod
+    def at(cls, parameters: Mapping[str, Any], *, connections: int = 4, tries: int = TRIES) -> Database:
+        """A database by libpq's connection parameters; it connects when it is first used.
+
+        `connections` is the most that one process opens.
+        """
+        given = {"connect_timeout": CONNECT_SECONDS, "application_name": "ownership", **parameters}
+
+        def connect() -> psycopg.Connection[Any]:
+            return BoundedConnection.connect(**given, prepare_threshold=None)
+
+        engine = create_engine(
+            "postgresql+psycopg://",
+            creator=connect,
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=30,
+            use_native_hstore=False,
+        )
+        return cls(engine, tries=tries)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._engine.dispose()
+
+    def run(self, work: Callable[[Connection], T], *, statement_ms: int = STATEMENT_MS) -> T:
+        """The result of `work` in one transaction, which is committed when it returns.
+
+        A transaction that meets an outage is run again, also one whose commit is in doubt: `work` must find out
+        what it did before.
+
+        :raises Unavailable: if the database does not answer, or is read-only, after the last try.
+        :raises SettingsError: if role, database, schema or grants are wrong; the message says what to do.
+        """
+        for attempt in stamina.retry_context(
+            on=Unavailable,
+            attempts=self._tries,
+            wait_initial=0.2,
+            wait_max=2.0,
+            wait_jitter=0.2,
+            timeout=None,
+        ):
+            with attempt:
+                return self._once(work, statement_ms)
+        raise AssertionError("unreachable: stamina returns or raises")
+
+    def _once(self, work: Callable[[Connection], T], statement_ms: int) -> T:
+        try:
+            with self._engine.begin() as connection:
+                try:
+                    connection.execute(
+                        _TIMEOUTS,
+                        {"statement": str(statement_ms), "lock": str(LOCK_MS), "idle": str(IDLE_MS)},
+                    )
+                    return work(connection)
+                except DBAPIError as e:
+                    # A server that has become a standby, or shuts down: the next try looks for another.
+                    if isinstance(e.orig, (pg.ReadOnlySqlTransaction, pg.AdminShutdown)):
+                        connection.invalidate()
+                    raise
+        except (SQLAlchemyError, psycopg.Error) as e:
+            raise _translated(e) from None
+
+
+def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Insert rows by COPY."""
+    driver = connection.connection.driver_connection
+    assert driver is not None  # noqa: S101  # checked out just now
+    with (
+        driver.cursor() as cursor,
+        cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copying,
+    ):
+        for row in rows:
+            copying.write_row(row)
+
+
+def _translated(error: Exception) -> Exception:
+    """The job's own error for one of SQLAlchemy or the driver."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    words = one_line(str(cause).strip().partition("\n")[0] or type(cause).__name__, 300)
+    advice = next((advice for kind, advice in _ADVICE if isinstance(cause, kind)), None)
+    advice = advice or _advice_by_words(cause)
+    if advice:
+        return SettingsError(f"{PART} refuses: {words}; {advice}.")
+    what = next((what for kind, what in _WHAT if isinstance(cause, kind)), "")
+    if what or isinstance(cause, _OUTAGES) or isinstance(error, PoolTimeout):
+        return Unavailable(PART, f"{what}{words}")
+    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return Unavailable(PART, f"{words}; is the host of Connection '{CONNECTION}' right?")
+    return error
+
+
+def _advice_by_words(cause: Exception) -> str | None:
+    """While a connection is made the server's code is lost: the client has only words, of libpq or pgbouncer."""
+    if not isinstance(cause, (psycopg.OperationalError, psycopg.ProgrammingError)) or cause.sqlstate is not None:
+        return None
+    return next((advice for part, advice in _REFUSED_WORDS.items() if part in str(cause)), None)

@@ -1,0 +1,544 @@
+"""Events of the ledger: what they are, what was decided, how they ended.
+
+A claimed event is written only under its fencing token: the queue's row is locked, and a token that is not the
+caller's any more means that the write is left out. A final state and the end of its place in the queue are one
+transaction, and so are all events of a phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+
+from ownership.clock import now
+from ownership.events import OrderKey, Transfer
+from ownership.ledger.database import Database
+from ownership.ledger.queue import lock, remove, take_over
+from ownership.ledger.schema import ORDER_KEY, among, event, event_run, payload, queue, rejected_message
+from ownership.next_steps import next_conf
+from ownership.options import Options
+from ownership.queue import ClaimedEvent
+from ownership.states import (
+    ABANDONED,
+    AWAITING_APPROVAL,
+    COMPLETED,
+    DECLINED,
+    FAILED,
+    FINAL_STATES,
+    PLANNED,
+    RECEIVED,
+    REHEARSED,
+    SKIPPED,
+)
+
+APPROVAL = "approval"
+"""What an event in the queue awaits."""
+TAKE_OVER_MS = 60_000
+"""Lease of an event that an operator's order takes over."""
+MAX_REASON = 2000
+"""Characters of a reason that are kept."""
+
+
+class Verdict(NamedTuple):
+    """Whether an event may be carried out, and why not."""
+
+    valid: bool
+    reason: str | None = None
+
+
+class EventRow(NamedTuple):
+    """An event as the ledger knows it, without its message."""
+
+    mid: str
+    transfer: Transfer
+    state: str
+    verdict: Verdict | None
+    reason: str | None
+    organisation_id: str | None
+    origin: str
+    topic: str
+    kafka_ms: int
+    fencing_token: int
+    attempts: int
+    planned_with: frozenset[str]
+    """Mids of the events under which the plan of its phase stands."""
+    counts: Mapping[str, int]
+    late: bool
+    received_at: datetime
+    planned_at: datetime | None
+    applied_at: datetime | None
+    completed_at: datetime | None
+    ended_at: datetime | None
+    reproved_at: datetime | None
+    run_id: str | None
+    options: Options
+    requested_by: str | None
+    request_reason: str | None
+    digest: str | None
+    report: str | None
+    approved_digest: str | None
+    approved_by: str | None
+    awaits_until_ms: int
+    next_conf: str | None
+
+    @property
+    def final(self) -> bool:
+        """True if the state never changes again."""
+        return self.state in FINAL_STATES
+
+
+class RejectedMessage(NamedTuple):
+    """A message that is no event, as the ledger keeps it."""
+
+    mid: str
+    """Of the ledger: where the message lies."""
+    origin: str
+    topic: str
+    partition: int
+    offset: int
+    kafka_ms: int
+    message_mid: str | None
+    """The `mid` that the message carries, where it can be read."""
+    body: bytes
+    reason: str
+    next_conf: str | None
+    received_at: datetime | None = None
+
+
+_REJECTED = select(
+    rejected_message.c.mid,
+    rejected_message.c.origin,
+    rejected_message.c.topic,
+    rejected_message.c.kafka_partition,
+    rejected_message.c.kafka_offset,
+    rejected_message.c.kafka_ms,
+    rejected_message.c.message_mid,
+    rejected_message.c.body,
+    rejected_message.c.reason,
+    rejected_message.c.next_conf,
+    rejected_message.c.received_at,
+)
+EVENT_COLUMNS = tuple(
+    c for c in event.c if c.name not in ("id", "source_user", "target_user", "follows", "ets", "asked_run")
+)
+_EVENT = select(*EVENT_COLUMNS)
+
+
+class Events:
+    """Reads and writes of events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- reads ---------------------------------------------------------------------------------------------
+
+    def read(self, mids: Collection[str]) -> dict[str, EventRow]:
+        """The events that exist among `mids`."""
+        return {e.mid: e for e in self._select(_EVENT.where(among(event.c.mid, mids)))} if mids else {}
+
+    def bodies(self, mids: Collection[str]) -> dict[str, bytes]:
+        """The messages of those events that exist among `mids`."""
+        query = select(event.c.mid, payload.c.body).join_from(
+            event, payload, payload.c.event_id == event.c.id
+        )
+        return self._database.run(
+            lambda c: {r.mid: r.body for r in c.execute(query.where(among(event.c.mid, mids)))}
+        )
+
+    def rejected(self, mids: Collection[str]) -> dict[str, RejectedMessage]:
+        """The rejected messages that exist among `mids`."""
+        query = _REJECTED.where(among(rejected_message.c.mid, mids))
+        return self._database.run(lambda c: {r.mid: RejectedMessage(*r) for r in c.execute(query)})
+
+    def later_completed(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
+        """Completed events after the first of `transfers` that reach `users`, directly or by chain."""
+        transfers = list(transfers)
+        first, own = min(transfers).key, {t.mid for t in transfers}
+        found: dict[str, EventRow] = {}
+        todo, seen = set(users), set[str]()
+        while todo:
+            seen |= todo
+            query = _EVENT.where(event.c.state == COMPLETED, _of_users(todo), tuple_(*ORDER_KEY) > first)
+            more = {e.mid: e for e in self._select(query) if e.mid not in own and e.mid not in found}
+            found |= more
+            todo = {u for e in more.values() for u in e.transfer.users} - seen
+        return list(found.values())
+
+    def gives_back(self, later_than: EventRow) -> bool:
+        """True if a later transfer gives, or gave, the old user of an event batches again."""
+        query = select(event.c.mid).where(
+            event.c.target_user == later_than.transfer.source,
+            tuple_(*ORDER_KEY) > later_than.transfer.key,
+            or_(event.c.state == COMPLETED, event.c.ended_at.is_(None)),
+        )
+        return self._database.run(lambda c: c.execute(query.limit(1)).first() is not None)
+
+    def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
+        """Events since `since_ms` (order time) that completed and gave to one of `users`.
+
+        Only those not proven a second time: the index may not show yet what they gave.
+        """
+        return self._select(
+            _EVENT.where(
+                event.c.state == COMPLETED,
+                among(event.c.target_user, users),
+                event.c.order_ms >= since_ms,
+                event.c.reproved_at.is_(None),
+            )
+        )
+
+    def of_window(
+        self, start_ms: int, end_ms: int, states: Collection[str], limit: int | None = None
+    ) -> list[EventRow]:
+        """Events in one of `states` whose message has start <= broker's timestamp < end, in order."""
+        within = _EVENT.where(event.c.kafka_ms >= start_ms, event.c.kafka_ms < end_ms)
+        return self._select(within.where(among(event.c.state, states)).limit(limit))
+
+    def of_users(self, source: str | None, target: str | None, start_ms: int, end_ms: int) -> list[EventRow]:
+        """Events from `source` to `target` (folded; None is any) with start <= order time < end, in order."""
+        query = _EVENT.where(event.c.order_ms >= start_ms, event.c.order_ms < end_ms)
+        if source:
+            query = query.where(event.c.source_user == source)
+        if target:
+            query = query.where(event.c.target_user == target)
+        return self._select(query)
+
+    def of_run(self, run_id: str) -> list[EventRow]:
+        """Events that a run was the last to plan or skip."""
+        return self._select(
+            _EVENT.join(event_run, event_run.c.event_id == event.c.id).where(
+                event_run.c.run_id == run_id, event.c.run_id == run_id
+            )
+        )
+
+    def _select(self, query: Select[Any]) -> list[EventRow]:
+        return self._database.run(lambda c: [event_row(r) for r in c.execute(query.order_by(*ORDER_KEY))])
+
+    # -- decisions -----------------------------------------------------------------------------------------
+
+    def decide(self, verdicts: Sequence[tuple[ClaimedEvent, Verdict]], *, run_id: str) -> dict[str, Verdict]:
+        """Record verdicts, once and for all; the events that are invalid become `skipped` and leave the queue.
+
+        Returns by mid the verdict that stands (an earlier one wins); without those that were taken over.
+        """
+        if not verdicts:
+            return {}
+
+        def work(connection: Connection) -> dict[str, Verdict]:
+            mine = lock(connection, [e for e, _ in verdicts])
+            values = [
+                {
+                    "event": mine[e.mid],
+                    "new_verdict": "valid" if v.valid else "invalid",
+                    "new_reason": v.reason,
+                    "token": e.fencing_token,
+                }
+                for e, v in verdicts
+                if e.mid in mine
+            ]
+            if values:
+                connection.execute(
+                    update(event)
+                    .where(event.c.id == bindparam("event"), event.c.verdict.is_(None))
+                    .values(
+                        verdict=bindparam("new_verdict"),
+                        verdict_reason=bindparam("new_reason"),
+                        fencing_token=bindparam("token"),
+                        run_id=run_id,
+                    ),
+                    values,
+                )
+            rows = connection.execute(
+                select(event.c.mid, event.c.verdict, event.c.verdict_reason).where(
+                    among(event.c.id, mine.values()), event.c.verdict.isnot(None)
+                )
+            )
+            return {r.mid: Verdict(r.verdict == "valid", r.verdict_reason) for r in rows}
+
+        return self._database.run(work)
+
+    def note(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
+        """Set columns of open events; those that were taken over are left alone."""
+        self._write([(e, columns) for e in claimed])
+
+    def planned(self, claimed: Sequence[tuple[ClaimedEvent, int, frozenset[str]]], *, run_id: str) -> None:
+        """Record for each event (with its number of tries, and `planned_with`) that its plan is complete."""
+        at = now()
+        self._write(
+            [
+                (
+                    e,
+                    {
+                        "state": PLANNED,
+                        "reason": None,
+                        "run_id": run_id,
+                        "attempts": attempts,
+                        "planned_with": sorted(planned_with),
+                        "planned_at": at,
+                    },
+                )
+                for e, attempts, planned_with in claimed
+            ],
+            run_id=run_id,
+        )
+
+    def fail(self, failed: Sequence[tuple[ClaimedEvent, str, int]]) -> None:
+        """Record that a try failed: reason and number of tries. The event stays open."""
+        self._write(
+            [
+                (
+                    e,
+                    {
+                        "state": FAILED,
+                        "reason": why[:MAX_REASON],
+                        "attempts": n,
+                        "next_conf": next_conf(FAILED, e.mid),
+                    },
+                )
+                for e, why, n in failed
+            ]
+        )
+
+    def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
+        """Record why the run leaves events that it has claimed to a later one."""
+        self._write([(e, {"state": RECEIVED, "reason": why[:MAX_REASON]}) for e, why in claimed])
+
+    def tell_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: str) -> None:
+        """Keep an event's plan as people read it, with the conf that would go on with it in `state`."""
+        self.note([claimed], digest=digest, report=report, next_conf=next_conf(state, claimed.mid, digest))
+
+    # -- ends ----------------------------------------------------------------------------------------------
+
+    def complete(
+        self, phases: Sequence[Sequence[tuple[ClaimedEvent, Mapping[str, int]]]]
+    ) -> list[ClaimedEvent]:
+        """Commit phases: all events of a phase become `completed`, with their counts, or none of them.
+
+        Returns the events that are committed; a phase of which an event was taken over is left out.
+        """
+        claimed = {e.mid: e for p in phases for e, _ in p}
+
+        def work(connection: Connection) -> list[ClaimedEvent]:
+            mine = lock(connection, claimed.values())
+            before = _ended_by(connection, [e for e in claimed.values() if e.mid not in mine], COMPLETED)
+            whole = [p for p in phases if all(e.mid in mine or e.mid in before for e, _ in p)]
+            ending = [(e, counts) for p in whole for e, counts in p if e.mid in mine]
+            at = now()
+            _update(
+                connection,
+                mine,
+                [
+                    (
+                        e,
+                        {
+                            "state": COMPLETED,
+                            "counts": dict(counts),
+                            "reason": None,
+                            "completed_at": at,
+                            "ended_at": at,
+                            "next_conf": next_conf(COMPLETED, e.mid),
+                        },
+                    )
+                    for e, counts in ending
+                ],
+            )
+            remove(connection, [mine[e.mid] for e, _ in ending])
+            return [e for p in whole for e, _ in p]
+
+        return self._database.run(work)
+
+    def rehearse(self, claimed: ClaimedEvent, counts: Mapping[str, int]) -> None:
+        """Make a dry run final as `rehearsed`, with what its plan expects."""
+        self._end([(claimed, {"counts": dict(counts), "reason": None})], REHEARSED)
+
+    def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
+        """Make events final as `skipped`, each with its reason."""
+        self._end(
+            [(e, {"reason": why, "next_conf": next_conf(SKIPPED, e.mid)}) for e, why in claimed],
+            SKIPPED,
+            run_id=run_id,
+        )
+
+    def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
+        """Make an event final as `declined`. False if it is not the caller's any more, or final."""
+        return self._end([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], DECLINED)
+
+    def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
+        """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
+        return self._end([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], ABANDONED)
+
+    def await_approval(self, claimed: ClaimedEvent, reason: str, until_ms: int) -> None:
+        """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
+        columns = {
+            "state": AWAITING_APPROVAL,
+            "reason": reason[:MAX_REASON],
+            "awaits_until": until_ms,
+            "asked_run": None,
+        }
+        self._write(
+            [(claimed, columns)],
+            {"holder": None, "lease_expires_at": None, "awaits": APPROVAL, "next_try_at": until_ms},
+        )
+
+    def approve(self, claimed: ClaimedEvent, digest: str, by: str) -> bool:
+        """Approve the plan with `digest`: the event goes back into the queue, and on with that plan alone."""
+        columns = {"state": RECEIVED, "reason": None, "approved_digest": digest, "approved_by": by}
+        return self._write(
+            [(claimed, columns)],
+            {"holder": None, "lease_expires_at": None, "awaits": None, "next_try_at": None},
+        )
+
+    def take_over(self, mid: str, *, run_id: str) -> ClaimedEvent | None:
+        """Claim one open event, whoever holds it; None if it is not in the queue."""
+        return self._database.run(lambda c: take_over(c, mid, run_id=run_id, lease_ms=TAKE_OVER_MS))
+
+    def to_be_asked(self, run_id: str) -> list[EventRow]:
+        """Events that await an approval which no other run than `run_id` asks for."""
+
+        def work(connection: Connection) -> list[EventRow]:
+            connection.execute(
+                update(event)
+                .where(event.c.state == AWAITING_APPROVAL, event.c.asked_run.is_(None))
+                .values(asked_run=run_id)
+            )
+            query = _EVENT.where(event.c.state == AWAITING_APPROVAL, event.c.asked_run == run_id)
+            return [event_row(r) for r in connection.execute(query.order_by(*ORDER_KEY))]
+
+        return self._database.run(work)
+
+    def reproved(self, mids: Collection[str]) -> None:
+        """Note the second proof of completed events."""
+        done = among(event.c.mid, mids) & (event.c.state == COMPLETED)
+        self._database.run(lambda c: c.execute(update(event).where(done).values(reproved_at=now())))
+
+    # -- how -----------------------------------------------------------------------------------------------
+
+    def _write(
+        self,
+        writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
+        queued: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+    ) -> bool:
+        """Set columns of events that stay open, and of their rows in the queue. True if all were the caller's."""
+        if not writes:
+            return True
+
+        def work(connection: Connection) -> bool:
+            mine = lock(connection, [e for e, _ in writes])
+            _update(connection, mine, [(e, columns) for e, columns in writes if e.mid in mine])
+            if queued and mine:
+                connection.execute(update(queue).where(among(queue.c.event_id, mine.values())).values(queued))
+            if run_id:
+                _note_run(connection, run_id, mine.values())
+            return len(mine) == len(writes)
+
+        return self._database.run(work)
+
+    def _end(
+        self,
+        writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
+        state: str,
+        *,
+        run_id: str | None = None,
+    ) -> bool:
+        """Make events final and take them out of the queue. True if all were the caller's."""
+        if not writes:
+            return True
+
+        def work(connection: Connection) -> bool:
+            mine = lock(connection, [e for e, _ in writes])
+            lost = [e for e, _ in writes if e.mid not in mine]
+            ended = {"state": state, "ended_at": now()}
+            _update(connection, mine, [(e, {**columns, **ended}) for e, columns in writes if e.mid in mine])
+            remove(connection, mine.values())
+            if run_id:
+                _note_run(connection, run_id, mine.values())
+            return len(_ended_by(connection, lost, state)) == len(lost)
+
+        return self._database.run(work)
+
+
+def _of_users(users: Collection[str]) -> Any:
+    return or_(among(event.c.source_user, users), among(event.c.target_user, users))
+
+
+def _ended_by(connection: Connection, claimed: Sequence[ClaimedEvent], state: str) -> set[str]:
+    """Mids of those that ended in `state` under their token: a repeated transaction finds what it did before."""
+    if not claimed:
+        return set()
+    wanted = {e.mid: e.fencing_token for e in claimed}
+    rows = connection.execute(
+        select(event.c.mid, event.c.fencing_token).where(among(event.c.mid, wanted), event.c.state == state)
+    )
+    return {r.mid for r in rows if r.fencing_token == wanted[r.mid]}
+
+
+def _update(
+    connection: Connection,
+    ids: Mapping[str, int],
+    writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
+) -> None:
+    """Set columns of events, the same names for all, and their fencing tokens."""
+    if not writes:
+        return
+    names = list(writes[0][1])
+    statement = (
+        update(event)
+        .where(event.c.id == bindparam("event"))
+        .values({n: bindparam(f"new_{n}") for n in names} | {"fencing_token": bindparam("token")})
+    )
+    connection.execute(
+        statement,
+        [
+            {"event": ids[e.mid], "token": e.fencing_token} | {f"new_{n}": columns[n] for n in names}
+            for e, columns in writes
+        ],
+    )
+
+
+def _note_run(connection: Connection, run_id: str, event_ids: Iterable[int]) -> None:
+    values = [{"run_id": run_id, "event_id": i} for i in event_ids]
+    if values:
+        connection.execute(insert(event_run).on_conflict_do_nothing(), values)
+
+
+def event_row(r: Any) -> EventRow:
+    """An event from a row with `EVENT_COLUMNS`."""
+    key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
+    return EventRow(
+        mid=r.mid,
+        transfer=Transfer(key, r.from_user, r.to_user),
+        state=r.state,
+        verdict=None if r.verdict is None else Verdict(r.verdict == "valid", r.verdict_reason),
+        reason=r.reason,
+        organisation_id=r.organisation_id,
+        origin=r.origin,
+        topic=r.topic,
+        kafka_ms=r.kafka_ms,
+        fencing_token=r.fencing_token,
+        attempts=r.attempts,
+        planned_with=frozenset(r.planned_with),
+        counts=r.counts,
+        late=r.late,
+        received_at=r.received_at,
+        planned_at=r.planned_at,
+        applied_at=r.applied_at,
+        completed_at=r.completed_at,
+        ended_at=r.ended_at,
+        reproved_at=r.reproved_at,
+        run_id=r.run_id,
+        options=Options.of(r.options),
+        requested_by=r.requested_by,
+        request_reason=r.request_reason,
+        digest=r.digest,
+        report=r.report,
+        approved_digest=r.approved_digest,
+        approved_by=r.approved_by,
+        awaits_until_ms=r.awaits_until or 0,
+        next_conf=r.next_conf,
+    )

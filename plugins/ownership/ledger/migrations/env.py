@@ -1,0 +1,14 @@
+"""Alembic's environment: migrations run on the connection that `upgrade` hands over, in its transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from ownership.ledger.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transaction_per_migration=False,
+)
+context.run_migrations()

@@ -1,0 +1,168 @@
+"""The monthly partitions: made before they are needed, dropped when retention is over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, exists, func, select, text
+
+from ownership.clock import from_ms, now_ms
+from ownership.ledger.database import Database
+from ownership.ledger.schema import (
+    MONTH_SHIFT,
+    PARTITIONED,
+    event,
+    event_run,
+    queue,
+    reconciliation,
+    reconciliation_part,
+    rejected_message,
+)
+
+DAY_MS = 24 * 3600 * 1000
+ROWS_PER_DELETE = 5000
+"""Rows of one transaction of the housekeeping."""
+MAX_DELETES = 200
+"""Such transactions in one housekeeping; the next one goes on."""
+_ADVISORY_LOCK = 0x6F776E65
+"""Held while partitions are made or dropped, and tables migrated."""
+
+
+class Removed(NamedTuple):
+    """What a housekeeping removed."""
+
+    partitions: tuple[str, ...] = ()
+    events: int = 0
+    rejected_messages: int = 0
+    reconciliations: int = 0
+
+
+def ensure_months(database: Database) -> None:
+    """Make the partitions of this month and the next, if they are missing. A look where this process made it before."""
+    month = _month(now_ms())
+    if database.months_upto <= month:
+        database.run(make_months)
+        database.months_upto = month + 1
+
+
+def make_months(connection: Connection) -> list[str]:
+    """Make the missing partitions of this month and the next. Returns their names."""
+    month = _month(now_ms())
+    made = []
+    for m in (month, month + 1):
+        wanted = [f"{table}_{m // 12}_{m % 12 + 1:02d}" for table in PARTITIONED]
+        if all(_is_there(connection, name) for name in wanted):
+            continue
+        lock_schema(connection)
+        for table, name in zip(PARTITIONED, wanted, strict=True):
+            if not _is_there(connection, name):
+                low, high = m << MONTH_SHIFT, (m + 1) << MONTH_SHIFT
+                # Many rows get their outcome later: room for updates in place.
+                room = "" if table == "payload" else " WITH (fillfactor = 80)"
+                connection.execute(
+                    text(
+                        f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ({low}) TO ({high}){room}"
+                    )
+                )
+                made.append(name)
+    return made
+
+
+def lock_schema(connection: Connection) -> None:
+    """Wait until no other process makes or drops tables; to the transaction's end."""
+    connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+
+
+def remove_old(database: Database, retention_days: int) -> Removed:
+    """Remove what is older than the retention, in short transactions. Events that are not final stay, with all rows.
+
+    A month goes when all of it is too old: its partitions are dropped, its events deleted some thousands at a time.
+    """
+    cutoff_ms = now_ms() - retention_days * DAY_MS
+    first_kept = _month(cutoff_ms)
+    dropped = database.run(lambda c: _drop_months(c, first_kept))
+    return Removed(
+        tuple(dropped),
+        _delete_events(database, first_kept),
+        _repeat(database, lambda c: _delete_rejected(c, cutoff_ms)),
+        _repeat(database, lambda c: _delete_reconciliations(c, cutoff_ms)),
+    )
+
+
+def _drop_months(connection: Connection, first_kept: int) -> list[str]:
+    lock_schema(connection)
+    open_months = {
+        i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))
+    }  # few: it is the queue
+    names = connection.scalars(
+        text(
+            "SELECT c.relname FROM unnest(CAST(:tables AS text[])) AS t JOIN pg_inherits i "
+            "ON i.inhparent = to_regclass(t) JOIN pg_class c ON c.oid = i.inhrelid ORDER BY c.relname"
+        ),
+        {"tables": list(PARTITIONED)},
+    ).all()
+    dropped = []
+    for name in names:
+        found = re.fullmatch(r"\w+?_(\d{4})_(\d\d)", name)
+        month = int(found[1]) * 12 + int(found[2]) - 1 if found else first_kept
+        if month < first_kept and month not in open_months:
+            connection.execute(text(f"DROP TABLE {name}"))
+            dropped.append(name)
+    return dropped
+
+
+def _delete_events(database: Database, first_kept: int) -> int:
+    """Events of months whose partitions are gone."""
+
+    def work(connection: Connection) -> int:
+        months = {i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))}
+        old = select(event.c.id).where(event.c.id < first_kept << MONTH_SHIFT)
+        for month in months:
+            old = old.where(~event.c.id.between(month << MONTH_SHIFT, ((month + 1) << MONTH_SHIFT) - 1))
+        ids = connection.scalars(
+            old.where(~exists().where(queue.c.event_id == event.c.id))
+            .order_by(event.c.id)
+            .limit(ROWS_PER_DELETE)
+        ).all()
+        connection.execute(delete(event_run).where(event_run.c.event_id.in_(ids)))
+        connection.execute(delete(event).where(event.c.id.in_(ids)))
+        return len(ids)
+
+    return _repeat(database, work)
+
+
+def _delete_rejected(connection: Connection, cutoff_ms: int) -> int:
+    old = (
+        select(rejected_message.c.mid)
+        .where(rejected_message.c.received_at < from_ms(cutoff_ms))
+        .limit(ROWS_PER_DELETE)
+    )
+    return connection.execute(delete(rejected_message).where(rejected_message.c.mid.in_(old))).rowcount
+
+
+def _delete_reconciliations(connection: Connection, cutoff_ms: int) -> int:
+    old = select(reconciliation.c.run_id).where(reconciliation.c.began_at < cutoff_ms).limit(ROWS_PER_DELETE)
+    ids = connection.scalars(old).all()
+    connection.execute(delete(reconciliation_part).where(reconciliation_part.c.run_id.in_(ids)))
+    return connection.execute(delete(reconciliation).where(reconciliation.c.run_id.in_(ids))).rowcount
+
+
+def _repeat(database: Database, work: Callable[[Connection], int]) -> int:
+    total = 0
+    for _ in range(MAX_DELETES):
+        removed = database.run(work)
+        total += removed
+        if removed < ROWS_PER_DELETE:
+            break
+    return total
+
+
+def _is_there(connection: Connection, name: str) -> bool:
+    return connection.scalar(select(func.to_regclass(name))) is not None
+
+
+def _month(at_ms: int) -> int:
+    at = from_ms(at_ms)
+    return at.year * 12 + at.month - 1

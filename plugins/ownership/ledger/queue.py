@@ -1,0 +1,193 @@
+"""The queue: every event that is not final, claimed oldest first.
+
+A claim locks the one row of `queue_head`, so claims follow one another and each sees what the one before took. It
+hands out the next fencing token. Every later write for an event names that token, under a lock of the event's row:
+a holder whose claim was taken over can no longer write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, select, update
+
+from ownership.clock import now_ms
+from ownership.events import OrderKey, Transfer
+from ownership.ledger.database import Database
+from ownership.ledger.schema import ORDER_KEY, among, event, queue, queue_head
+from ownership.queue import Choice, ClaimedEvent, QueuedEvent
+
+_QUEUED = (
+    select(
+        *ORDER_KEY,
+        event.c.from_user,
+        event.c.to_user,
+        queue.c.event_id,
+        queue.c.fencing_token,
+        queue.c.holder,
+        queue.c.lease_expires_at,
+        queue.c.next_try_at,
+        queue.c.awaits,
+        queue.c.accepted_at,
+    )
+    .join_from(queue, event, queue.c.event_id == event.c.id)
+    .order_by(*ORDER_KEY)
+)
+
+
+class Queue:
+    """Claims, leases, and what is let go of."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(self) -> list[QueuedEvent]:
+        """All events of the queue, in order."""
+        return self._database.run(_queued)
+
+    def find(self, mid: str) -> QueuedEvent | None:
+        """One event of the queue."""
+        rows = self._database.run(lambda c: _select(c, _QUEUED.where(event.c.mid == mid)))
+        return rows[0][1] if rows else None
+
+    def claim(
+        self, decide: Callable[[list[QueuedEvent]], Choice], *, run_id: str, lease_ms: int
+    ) -> tuple[list[ClaimedEvent], Choice]:
+        """Take what `decide` chooses from the queue as it is; what was taken, in order, and the choice.
+
+        One transaction: no other claim comes between the look and the taking. A repeated claim takes the run's own
+        events again, under a new token.
+        """
+
+        def work(connection: Connection) -> tuple[list[ClaimedEvent], Choice]:
+            token = _locked_head(connection) + 1
+            rows = _select(connection, _QUEUED)
+            choice = decide([queued for _, queued in rows])
+            if not choice.take:
+                return [], choice
+            ids = {queued.key: event_id for event_id, queued in rows}
+            _take(connection, [ids[e.key] for e in choice.take], token, run_id, now_ms() + lease_ms)
+            return [ClaimedEvent(e.transfer, token) for e in choice.take], choice
+
+        return self._database.run(work)
+
+    def held(self, claimed: Sequence[ClaimedEvent]) -> dict[str, QueuedEvent]:
+        """By mid, those of `claimed` that still carry their token."""
+        if not claimed:
+            return {}
+        wanted = {e.mid: e.fencing_token for e in claimed}
+        rows = self._database.run(lambda c: _select(c, _QUEUED.where(among(event.c.mid, wanted))))
+        return {q.mid: q for _, q in rows if q.fencing_token == wanted[q.mid]}
+
+    def renew(self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_expires_ms: int) -> None:
+        """Set how long the claim lives on, where it still is the caller's."""
+        self._set(claimed, holder=run_id, lease_expires_at=lease_expires_ms)
+
+    def release(self, claimed: Sequence[ClaimedEvent], *, next_try_ms: int) -> None:
+        """Let go of events, where they still are the caller's; claimable from `next_try_ms` on."""
+        self._set(claimed, holder=None, lease_expires_at=None, next_try_at=next_try_ms)
+
+    def release_all(self, run_id: str) -> None:
+        """Let go of whatever the run holds."""
+
+        def work(connection: Connection) -> None:
+            held = select(queue.c.event_id).where(queue.c.holder == run_id).order_by(queue.c.event_id)
+            ids = connection.scalars(held.with_for_update()).all()
+            connection.execute(
+                update(queue)
+                .where(among(queue.c.event_id, ids))
+                .values(holder=None, lease_expires_at=None, next_try_at=None)
+            )
+
+        self._database.run(work)
+
+    def _set(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
+        if not claimed:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = list(lock(connection, claimed).values())
+            if ids:
+                connection.execute(update(queue).where(among(queue.c.event_id, ids)).values(**columns))
+
+        self._database.run(work)
+
+
+def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, int]:
+    """Lock the queue's rows of those events that still carry their token; their ids by mid.
+
+    In the order of their ids, so that two transactions never wait for each other.
+    """
+    wanted = {e.mid: e.fencing_token for e in claimed}
+    rows = connection.execute(
+        select(event.c.mid, queue.c.event_id, queue.c.fencing_token)
+        .join_from(queue, event, queue.c.event_id == event.c.id)
+        .where(among(event.c.mid, wanted))
+        .order_by(queue.c.event_id)
+        .with_for_update(of=queue)
+    )
+    return {r.mid: r.event_id for r in rows if r.fencing_token == wanted[r.mid]}
+
+
+def take_over(connection: Connection, mid: str, *, run_id: str, lease_ms: int) -> ClaimedEvent | None:
+    """Claim one event, whoever holds it; None if it is not in the queue."""
+    token = _locked_head(connection) + 1
+    rows = _select(connection, _QUEUED.where(event.c.mid == mid))
+    if not rows:
+        return None
+    event_id, queued = rows[0]
+    _take(connection, [event_id], token, run_id, now_ms() + lease_ms)
+    return ClaimedEvent(queued.transfer, token)
+
+
+def remove(connection: Connection, event_ids: Collection[int]) -> None:
+    """Take events that have become final out of the queue."""
+    connection.execute(delete(queue).where(among(queue.c.event_id, event_ids)))
+
+
+def _locked_head(connection: Connection) -> int:
+    """The last fencing token; other claims wait until this transaction ends."""
+    token: int = connection.execute(select(queue_head.c.fencing_token).with_for_update()).scalar_one()
+    return token
+
+
+def _take(
+    connection: Connection, event_ids: Sequence[int], token: int, run_id: str, lease_expires_ms: int
+) -> None:
+    ids = sorted(event_ids)
+    connection.execute(update(queue_head).values(fencing_token=token))
+    # Locked in the order of their ids, as every other write does it.
+    connection.execute(
+        select(queue.c.event_id)
+        .where(among(queue.c.event_id, ids))
+        .order_by(queue.c.event_id)
+        .with_for_update()
+    )
+    connection.execute(
+        update(queue)
+        .where(among(queue.c.event_id, ids))
+        .values(fencing_token=token, holder=run_id, lease_expires_at=lease_expires_ms)
+    )
+
+
+def _queued(connection: Connection) -> list[QueuedEvent]:
+    return [queued for _, queued in _select(connection, _QUEUED)]
+
+
+def _select(connection: Connection, statement: Select[Any]) -> list[tuple[int, QueuedEvent]]:
+    return [(r.event_id, queued_event(r)) for r in connection.execute(statement)]
+
+
+def queued_event(r: Any) -> QueuedEvent:
+    """An event of the queue, from a row with the columns above."""
+    key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
+    return QueuedEvent(
+        Transfer(key, r.from_user, r.to_user),
+        r.accepted_at,
+        r.fencing_token,
+        r.holder,
+        r.lease_expires_at or 0,
+        r.next_try_at or 0,
+        r.awaits,
+    )
