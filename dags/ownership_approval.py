@@ -17,7 +17,8 @@ The same can be said by conf of `user_ownership_transfer`, which a run shows rea
 
 The question here stays open then; its answer changes nothing more.
 
-**Red run?** *wanted red* or *decide red* with an error of Cassandra: the ledger is out of reach, clear the task later.
+**Red run?** *wanted red* or *decide red* with `unavailable`: PostgreSQL (the ledger) or Cassandra is out of reach;
+clear the task later.
 *decide red* with *is not that of the plan*: rows changed while it waited, and there is a new question with the new
 plan. *ask* fails only if Airflow's API does. Details: `docs/operations.md`.
 """

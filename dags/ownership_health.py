@@ -1,6 +1,6 @@
 """### Health of ownership transfers.
 
-Says in a sentence what is wrong, before somebody has to ask. Nothing is changed.
+Says in a sentence what is wrong, and removes from the ledger what is older than `ledger.retention.days`.
 
 **When it runs.** Every ten minutes, and by hand at any time, without conf.
 
@@ -8,7 +8,7 @@ Says in a sentence what is wrong, before somebody has to ask. Nothing is changed
 
 | kind | means |
 | --- | --- |
-| `part` | Kafka, Cassandra, Elasticsearch, LMS or User-Org does not answer, or is not set up |
+| `part` | Kafka, PostgreSQL (the ledger), Cassandra, Elasticsearch, LMS or User-Org does not answer, or is not set up |
 | `lost` | the topic deleted messages before a run accepted them |
 | `overdue` | an event is not proven `deadline.minutes` after it was accepted; the sentence has its reason and what it blocks |
 | `backlog` | messages have waited for longer than that, and no run has pulled them |
@@ -16,14 +16,18 @@ Says in a sentence what is wrong, before somebody has to ask. Nothing is changed
 
 What waits for an approval is not overdue.
 
-**Red run?** *check red*: its log, and the run's error, have the sentences. Whoever is to be told (`notify.*`) is told
-once of each problem, when it appears. The next run is green when it is gone. The same look from a shell:
-`python -m ownership.health`. Details: `docs/operations.md`.
+**What it removes.** `remove_old` removes whole months from the ledger, in short transactions. A month with an event that
+is not final stays.
+
+**Red run?** *check red*: its log, and the run's error, have the sentences. The addresses of `notify.*` get each problem
+once, when it appears. The next run is green when it is gone. The same look from a shell: `python -m ownership.health`.
+*remove_old red*: PostgreSQL is out of reach; the next run removes the rest. Details: `docs/operations.md`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
 
@@ -39,12 +43,20 @@ with DAG(
     tags=["ownership", "operators"],
     default_args={"owner": "platform"},
 ) as dag:
-    # Not tried again: the next run is, and a part that does not answer is what it is to tell.
+    # No retries: the next run is the retry, and an unreachable part is what this task reports.
     @task(retries=0, execution_timeout=timedelta(minutes=8), on_failure_callback=NewsNotifier())
     def check() -> str:
-        """Every part, the backlog, the open list, the last reconciliation."""
+        """Every part, the backlog, the queue, the last reconciliation."""
         from ownership.health import tasks
 
         return tasks.check()
 
+    @task(retries=0, execution_timeout=timedelta(minutes=8))
+    def remove_old() -> dict[str, Any]:
+        """What is older than `ledger.retention.days` leaves the ledger; the next month gets its partitions."""
+        from ownership.health import tasks
+
+        return tasks.remove_old()
+
     check()
+    remove_old()

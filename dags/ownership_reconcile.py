@@ -26,9 +26,9 @@ counted as `in_flight`, and are not repaired.
 is red when more than `reconcile.alert.differences` batches are left.
 
 **Red run?** *verdict red* says what is left: look at the samples in the log of `report`, then run it again with
-`repair`. *reconcile_range* or *unproven up for retry*: Cassandra or Elasticsearch is out of reach; their log
-says which. *plan_ranges red*: a setting, a connection or the conf. A task that is tried again, or a run that is cleared,
-goes on with the parts that are not done; a whole new look is a new run. Details: `docs/operations.md`.
+`repair`. *reconcile_range* or *unproven up for retry*: Cassandra, Elasticsearch or PostgreSQL (the ledger) is out of
+reach; their log says which. *plan_ranges red*: a setting, a connection or the conf. A task that is tried again, or a run
+that is cleared, goes on with the parts that are not done; a whole new look is a new run. Details: `docs/operations.md`.
 """
 
 from __future__ import annotations

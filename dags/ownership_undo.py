@@ -23,7 +23,7 @@ listed in the summary (XCom `return_value` of `settle`).
 
 **Red run?** As in `user_ownership_transfer`: *pull red* is a wrong conf, connection or setting; `lookup`, `update`
 and `reindex` are tried again by themselves; what a run leaves open, the main DAG's next run carries out. *settle red*:
-Cassandra is out of reach. Details: `docs/operations.md`.
+PostgreSQL (the ledger) or Cassandra is out of reach. Details: `docs/operations.md`.
 """
 
 from __future__ import annotations

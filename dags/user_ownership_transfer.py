@@ -11,7 +11,7 @@ both stores were read again and agree, and a search for the old user finds nothi
 
 | run | pulls |
 | --- | --- |
-| asset event (the watcher saw work) | what the consumer group has not committed |
+| asset event (the watcher saw work) | the messages that the ledger has not read |
 | manual, with conf | the events of the conf; they queue like any other, and need no Kafka |
 | manual, without conf | the backlog, and failed events at once |
 | hourly / backfill | its hour's messages that the ledger lacks; its hour's completed events are proven again |
@@ -42,8 +42,9 @@ a run repeated, a window backfilled at any time: `airflow backfill create --dag-
 **Red run?** Open `settle`, XCom `return_value`: `failures` has the reason of each event, `next_conf` what to paste.
 Failed events stay in the queue and are tried again by themselves; until then they block later events of the same
 users. A stage that is *up for retry* waits for a part that is down: `lookup` for User-Org or LMS, `update` for
-Cassandra, `reindex` for Elasticsearch; its log says. *pull red*: a connection, a setting or the conf is wrong, the
-message says which. *settle red*: Cassandra is out of reach. Runbooks: `docs/operations.md`.
+Cassandra, `reindex` for Elasticsearch, each of them for PostgreSQL (the ledger); its log says which. *pull red*: a
+connection, a setting, the conf or the ledger's schema is wrong; the message says which. *settle red*: PostgreSQL or
+Cassandra is out of reach. Runbooks: `docs/operations.md`.
 """
 
 from __future__ import annotations

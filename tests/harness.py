@@ -205,7 +205,7 @@ def opened_ledger(address: str, name: str) -> Iterator[Database]:
 
 
 def ledger_name(env: str) -> str:
-    """The database of a job's own ledger."""
+    """The database of a world's own ledger."""
     return f"ledger_{env.replace('-', '_')}"
 
 
@@ -221,7 +221,7 @@ def opened_job(
     env: str,
     **settings: Any,
 ) -> Iterator[Job]:
-    """The job on these servers; `env` gives it a topic, a group and a ledger of its own."""
+    """The job on these servers; `env` gives it a topic and a group of its own, `ledger` is the URL of its ledger."""
     given = Settings.model_validate({"env": env, "grace.ms": 300, **settings})
     host, port = cassandra.split(":")
     with ExitStack() as stack:
@@ -236,7 +236,8 @@ def opened_job(
         session = cluster.connect()
         stack.callback(cluster.shutdown)
         cql = Cql(session)
-        database = stack.enter_context(opened_ledger(ledger, ledger_name(env)))
+        database = Database.at(conninfo_to_dict(ledger))
+        stack.callback(database.close)
         client = connect_elasticsearch(elasticsearch)
         stack.callback(client.close)
         services = [

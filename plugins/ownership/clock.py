@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def now_ms() -> int:
@@ -17,10 +21,10 @@ def now() -> datetime:
 
 
 def to_ms(at: datetime) -> int:
-    """Epoch ms of a datetime; one without a zone is taken as UTC."""
-    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    """Epoch ms of a datetime, rounded down; one without a zone is taken as UTC."""
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
 
 
 def from_ms(at_ms: int) -> datetime:
-    """The UTC datetime of an epoch ms. Raises OverflowError or ValueError beyond year 9999."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
+    """The UTC datetime of an epoch ms. Raises OverflowError beyond year 9999."""
+    return _EPOCH + at_ms * _MILLISECOND

@@ -89,6 +89,11 @@ class Inbox:
         """By partition, how far the ledger has the topic."""
         return self._arrivals.consumed(topic)
 
+    def advance(self, consumed: Sequence[Consumed]) -> None:
+        """Note how far partitions are read that had no message."""
+        if consumed:
+            self._arrivals.store([], [], consumed)
+
     def restart(self, topic: str, starts: Mapping[int, int]) -> None:
         """Begin anew at these offsets, by partition: the topic was created again."""
         self._arrivals.restart(topic, starts)

@@ -294,7 +294,7 @@ def position(partition: int, low: int, high: int, committed: int, consumed: int 
     if committed > high or committed < 0:
         return Span(partition, low, high, deleted)
     start = max(min(committed, consumed), low)
-    return Span(partition, start, high, deleted, ignored=committed if committed > consumed else None)
+    return Span(partition, start, high, deleted, ignored=committed if committed > start else None)
 
 
 class DeadLetters:

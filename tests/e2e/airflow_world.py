@@ -13,6 +13,8 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+import psycopg
+from psycopg.rows import dict_row
 
 from local.airflow import api
 from local.stack import Stack
@@ -218,6 +220,8 @@ class Story:
 
     platform: Platform
     name: str
+    ledger: str
+    """The URL of the ledger's database."""
 
     def user(self, letter: str, organisation: str = ORGANISATION) -> str:
         """A user that User-Org knows."""
@@ -234,15 +238,27 @@ class Story:
         self.platform.add_batches(made)
         return made
 
+    def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        """Rows that a statement (with `%(name)s`) answers in the ledger, by column."""
+        with psycopg.connect(self.ledger, connect_timeout=10, row_factory=dict_row) as connection:
+            done = connection.execute(statement.encode(), values)
+            return done.fetchall() if done.description else []
+
     def event(self, mid: str) -> dict[str, Any]:
-        """An event's row in the ledger; empty if there is none."""
-        row = self.platform.session.execute(
-            "SELECT * FROM sunbird_courses.transfer_event WHERE mid = %s", (mid,)
-        ).one()
-        return dict(row) if row else {}
+        """An event in the ledger with its message as `body`, or a rejected message; empty if there is neither."""
+        found = self.rows(
+            "SELECT event.*, body FROM event JOIN payload ON event_id = id WHERE mid = %(mid)s", mid=mid
+        ) or self.rows("SELECT *, 'rejected' AS state FROM rejected_message WHERE mid = %(mid)s", mid=mid)
+        return found[0] if found else {}
+
+    def forget(self, mid: str) -> None:
+        """The ledger loses an event, as if it had never been accepted."""
+        for table in ("payload", "event_run", "queue", "plan", "change"):
+            self.rows(f"DELETE FROM {table} USING event WHERE event_id = id AND mid = %(mid)s", mid=mid)
+        assert self.rows("DELETE FROM event WHERE mid = %(mid)s RETURNING id", mid=mid)
 
     def state(self, mid: str) -> str | None:
-        """An event's state in the ledger."""
+        """State of an event; `rejected` for a rejected message."""
         return self.event(mid).get("state")
 
     def completed(self, *mids: str, seconds: float = 90) -> None:

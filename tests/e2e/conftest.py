@@ -24,4 +24,4 @@ def story(airflow_stack: Stack) -> Iterator[Story]:
     """Users and batches that no other test has."""
     a = airflow_stack.addresses
     with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka, env="dev") as platform:
-        yield Story(platform, uuid4().hex[:8])
+        yield Story(platform, uuid4().hex[:8], a.ledger)

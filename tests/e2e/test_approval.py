@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_transfer_is_approved_and_another_declined_by_conf(airflow: Airflow, s
     assert airflow.of(APPROVAL).xcom(run_id, "approval.decide", map_index=index) == "is completed already"
     assert story.state(mid) == "completed"
 
-    other = Story(story.platform, f"{story.name}-2")
+    other = replace(story, name=f"{story.name}-2")
     mid, batches, old, _, _ = large(airflow, other)
     declined = airflow.trigger({"decline": {"mid": mid, "reason": "not this one", "by": "the board"}})
     assert airflow.ended(declined) == "success"
@@ -134,22 +135,9 @@ def test_a_transfer_is_approved_and_another_declined_by_conf(airflow: Airflow, s
 
 def shorten(story: Story, mid: str, until_ms: int) -> None:
     """The transfer waits until then only."""
-    execute = story.platform.session.execute
-    row = next(
-        r
-        for r in execute("SELECT * FROM sunbird_courses.transfer_open WHERE queue = 'open'")
-        if r["mid"] == mid
-    )
-    key = "queue = %s AND t = %s AND kafka_partition = %s AND kafka_offset = %s AND mid = %s"
-    place = [row[k] for k in ("queue", "t", "kafka_partition", "kafka_offset", "mid")]
-    for cql, values in (
-        (
-            f"UPDATE sunbird_courses.transfer_open SET next_try_ms = %s WHERE {key} IF awaits = 'approval'",
-            [until_ms, *place],
-        ),
-        (
-            "UPDATE sunbird_courses.transfer_event SET awaits_until_ms = %s WHERE mid = %s IF EXISTS",
-            [until_ms, mid],
-        ),
+    for statement in (
+        "UPDATE queue SET next_try_at = to_timestamp(%(s)s) FROM event WHERE event_id = id AND mid = %(mid)s "
+        "AND awaits = 'approval' RETURNING id",
+        "UPDATE event SET awaits_until = to_timestamp(%(s)s) WHERE mid = %(mid)s RETURNING id",
     ):
-        assert execute(cql, values).one()["[applied]"]
+        assert len(story.rows(statement, s=until_ms / 1000, mid=mid)) == 1

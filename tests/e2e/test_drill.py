@@ -53,31 +53,29 @@ def announced(story: Story, old: str, new: str, at: datetime) -> str:
 
 def events_of(story: Story, users: list[str]) -> set[str]:
     """Mids of all events that the ledger has of these users, follow-ups and rejections included."""
-    found: set[str] = set()
-    for user in users:
-        rows = story.platform.session.execute(
-            "SELECT mid FROM sunbird_courses.transfer_event_by_user WHERE user_id = %s", (user.lower(),)
-        )
-        found |= {row["mid"] for row in rows}
-    return found
+    folded = [user.lower() for user in users]
+    events = story.rows(
+        "SELECT mid FROM event WHERE source_user = ANY(%(users)s) OR target_user = ANY(%(users)s)",
+        users=folded,
+    )
+    mids = {row["mid"] for row in events}
+    rejected = "SELECT mid FROM rejected_message WHERE message_mid = ANY(%(mids)s)"
+    return mids | {row["mid"] for row in story.rows(rejected, mids=list(mids))}
 
 
 def images(story: Story, mids: list[str]) -> list[dict[str, Any]]:
     """The audit trail of events: every change of a row that was begun."""
-    trail = [
-        row
-        for mid in mids
-        for row in story.platform.session.execute(
-            "SELECT * FROM sunbird_courses.transfer_change WHERE mid = %s AND bucket = 0", (mid,)
-        )
-    ]
-    return [row for row in trail if row["claim_token"] > 0]
+    return story.rows(
+        "SELECT mid, change.* FROM change JOIN event ON event_id = id WHERE mid = ANY(%(mids)s) "
+        "ORDER BY recorded_at, image, hop",
+        mids=mids,
+    )
 
 
 def moves(story: Story, mids: list[str]) -> Counter[tuple[str, str, str, str]]:
     """Changes that were made: (mid, batch, creator before, creator after), and how often."""
     return Counter(
-        (i["mid"], i["batchid"], i["before_createdby"], i["after_createdby"])
+        (i["mid"], i["batch_id"], i["before_created_by"], i["after_created_by"])
         for i in images(story, mids)
         if i["outcome"] == "applied"
     )

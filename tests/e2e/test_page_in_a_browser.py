@@ -80,6 +80,8 @@ def test_a_transfer_is_found_by_its_user_rehearsed_undone_and_followed_to_its_en
 ):
     _, old, new, batches, _ = transfer
     frame = opened(page)
+    frame.get_by_label("Course").fill(batches[0].course_id)
+    frame.get_by_label("Batch").fill(batches[0].batch_id)
     frame.get_by_label("User").fill(old)
     frame.get_by_role("button", name="Filter").click()
     rows = frame.locator("table.transfers tbody tr")

@@ -83,9 +83,7 @@ def test_a_run_that_is_cleared_while_it_looks_goes_on_with_the_ranges_that_are_n
         run_id = reconcile.trigger({"rows_per_second": 100, "ranges": RANGES, "days": 0})
 
         def some() -> int:
-            found = story.platform.session.execute(
-                f"SELECT part FROM {KEYSPACE}.transfer_reconcile WHERE run_id = %s", (run_id,)
-            )
+            found = story.rows("SELECT part FROM reconciliation_part WHERE run_id = %(run)s", run=run_id)
             return sum(r["part"].startswith("range") for r in found)
 
         done = until("some ranges are done", lambda: n if (n := some()) >= 4 else 0, every=0.1)

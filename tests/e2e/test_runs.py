@@ -16,9 +16,7 @@ def test_an_event_on_the_topic_starts_a_run_and_is_completed(airflow: Airflow, s
     story.completed(event["mid"])
 
     assert story.owners(batches) == {(new, new)}
-    row = story.platform.session.execute(
-        "SELECT run_id, counts FROM sunbird_courses.transfer_event WHERE mid = %s", (event["mid"],)
-    ).one()
+    row = story.event(event["mid"])
     assert row["counts"]["moved"] == 6
     assert airflow.ended(row["run_id"]) == "success"
     tasks = airflow.tasks(row["run_id"])

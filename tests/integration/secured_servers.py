@@ -1,4 +1,4 @@
-"""Secured servers: certificates, Kafka and Cassandra that ask who one is, and gates before servers that do not."""
+"""Secured servers: certificates; Kafka, Cassandra and PostgreSQL that ask for a login; gates before the others."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import ipaddress
 import json
 import re
 import shlex
+import shutil
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -45,22 +47,23 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from local import cassandra, kafka
+from local import cassandra, kafka, postgres
 from local.layout import Layout
 from local.ports import HOST
-from local.processes import Server
+from local.processes import Server, await_condition
 
 PASSWORD = "s3cret-Pa55word"  # noqa: S105  # of servers that live for a test; looked for in every message
 STORES_PASSWORD = "of-the-stores"  # noqa: S105  # the same, of their key stores
-SECURITY = (Path(__file__).parents[2] / "docs/security.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+SECURITY, OPERATIONS = ((DOCS / name).read_text() for name in ("security.md", "operations.md"))
 
 
 # --- what the page says
 
 
-def told(heading: str) -> list[str]:
+def told(heading: str, page: str = SECURITY) -> list[str]:
     """The indented lines of a section of the page, each a statement, a command or a document."""
-    found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", SECURITY)
+    found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", page)
     assert found, heading
     return [line.strip() for line in found[1].splitlines() if line.startswith("    ")]
 
@@ -74,9 +77,9 @@ def told_connections(files: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def told_statements(heading: str) -> list[str]:
-    """The CQL of a section."""
-    lines = [line for line in told(heading) if line.endswith(";")]
+def told_statements(heading: str, page: str = SECURITY) -> list[str]:
+    """The CQL or SQL of a section."""
+    lines = [line for line in told(heading, page) if line.endswith(";")]
     assert lines
     return [line.rstrip(";").replace("<password>", PASSWORD) for line in lines]
 
@@ -136,6 +139,7 @@ class Authority:
         pem.write_bytes(certificate.public_bytes(Encoding.PEM))
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         pem.with_suffix(".key").write_bytes(private)
+        pem.with_suffix(".key").chmod(0o600)
         pem.with_suffix(".p12").write_bytes(
             pkcs12.serialize_key_and_certificates(
                 b"own",
@@ -167,7 +171,7 @@ class Authority:
         )
 
 
-# --- Kafka and Cassandra
+# --- Kafka, Cassandra and PostgreSQL
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,63 @@ def secured_cassandra(layout: Layout, authority: Authority, tls: ssl.SSLContext)
         },
     }
     return cassandra.server(layout, more, tls)
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server with TLS. Its administrator comes through the socket, everybody else by the rules of `admit`."""
+
+    server: Server
+    access: Path
+    """Its pg_hba.conf."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.ports[0]
+
+    def execute(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Rows of a statement of the administrator."""
+        with psycopg.connect(
+            host=self.server.address, user="postgres", dbname=database, autocommit=True
+        ) as administrator:
+            done = administrator.execute(statement.encode())
+            return done.fetchall() if done.description else []
+
+    def admit(self, *rules: str) -> None:
+        """Let these in, and nobody else. They count from now on."""
+        loaded = "SELECT pg_conf_load_time()"
+        before = self.execute(loaded)
+        self.access.write_text("\n".join(["local all all trust", *rules, ""]))
+        self.execute("SELECT pg_reload_conf()")
+        await_condition(lambda: self.execute(loaded) != before, timeout_s=10, what="the server's new rules")
+
+
+def secured_postgres(layout: Layout, authority: Authority) -> Postgres:
+    """A server, not started, that admits its administrator only."""
+    plain = postgres.server(layout)
+    data = Path(plain.command[plain.command.index("-D") + 1])
+    files = {"ssl_cert_file": "server.pem", "ssl_key_file": "server.key", "ssl_ca_file": authority.file.name}
+    more = {
+        "ssl": "on",
+        **{setting: data / name for setting, name in files.items()},
+        "password_encryption": "scram-sha-256",
+        # As an administrator leaves it; what the local server has otherwise only makes tests quick.
+        "synchronous_commit": "on",
+    }
+
+    def prepare() -> None:
+        plain.prepare()
+        for name in files.values():
+            shutil.copyfile(authority.directory / name, data / name)
+            (data / name).chmod(0o600)
+            if plain.user:
+                shutil.chown(data / name, plain.user)
+        (data / "pg_hba.conf").write_text("local all all trust\n")
+
+    options = [word for setting, value in more.items() for word in ("-c", f"{setting}={value}")]
+    server = replace(plain, command=(*plain.command, *options), prepare=prepare)
+    return Postgres(server, data / "pg_hba.conf")
 
 
 # --- gates

@@ -17,10 +17,11 @@ from transfer_world import World, opened_world
 from local.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
 from local.world import Batch
 from ownership import search_index
+from ownership.clock import now_ms
 from ownership.course_batches import RawRow
 from ownership.errors import Unavailable
 from ownership.ledger.changes import IN_DOUBT, LATE
-from ownership.parts import Parts, now_ms
+from ownership.parts import Parts
 from ownership.plan import BatchId
 from ownership.reconcile import run as reconciling
 from ownership.reconcile import scan

@@ -217,6 +217,81 @@ def test_messages_that_an_offset_set_too_far_skips_are_taken_by_the_run_of_their
     assert broker.committed() == broker.highs()
 
 
+def test_an_offset_that_was_set_forward_is_named_and_not_followed(own_world: World, broker: Broker) -> None:
+    world = own_world
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=a), world.batch(created_by=b)]
+    world.platform.emit(world.event(a, "nobody"), partition=0)
+    world.whole_run()
+    world.platform.emit_all([world.event(a, c), world.event(b, c)], partition=0)
+    world.job.topic.commit([Span(0, 0, 3)])
+
+    run = world.run().pull()
+
+    assert run.pulled.told == {
+        "partition 0": f"of '{broker.topic}': the consumer group stands at offset 3, the ledger at 1; an offset that "
+        "was set forward is not followed, because it would skip messages"
+    }
+    assert (run.pulled.received, run.pulled.claimed) == (2, 2)
+    assert run.finish().events == {"completed": 2}
+    assert world.creators(batches) == [c, c]
+    assert world.run().pull().pulled.told == {}
+
+
+def test_an_offset_that_was_set_back_is_followed_and_what_is_read_again_is_known(
+    own_world: World, broker: Broker
+) -> None:
+    world = own_world
+    a, b = world.users("a", "b")
+    world.batch(created_by=a)
+    world.platform.emit_all([world.event(a, b), world.event(b, "nobody"), b"no json"], partition=0)
+    world.job.drain()
+    before = everything(world)
+    world.job.topic.commit([Span(0, 0, 1)])
+
+    again = world.run().pull()
+
+    assert (again.pulled.received, again.pulled.known, again.pulled.rejected, again.pulled.told) == (
+        0,
+        1,
+        0,
+        {},
+    )
+    assert everything(world) == before
+    assert broker.committed()[0] == 3
+    assert world.job.inbox.consumed(broker.topic)[0].next_offset == 3
+
+
+@pytest.mark.parametrize("messages", [4, 3], ids=["grown further", "just as long"])
+def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recognised_by_its_message(
+    own_world: World, broker: Broker, messages: int
+) -> None:
+    world = own_world
+    a, b, c, d = world.users("a", "b", "c", "d")
+    batches = [world.batch(created_by=a), world.batch(created_by=c)]
+    world.platform.emit_all([world.event(a, b), b"bad before", world.event(b, "nobody")], partition=0)
+    world.job.drain()
+
+    broker.create_the_topic_again()
+    new = [world.event(c, d), b"bad since", *(world.event(d, f"nobody{n}") for n in range(messages - 2))]
+    world.platform.emit_all(new, partition=0)
+    run = world.run().pull(window=world.window())
+
+    assert "was created again after the ledger had read up to offset 3" in run.pulled.told["partition 0"]
+    assert (run.pulled.received, run.pulled.rejected) == (messages - 1, 1)
+    run.finish()
+    assert world.creators(batches) == [b, d]
+    # At one place two messages lay, one after the other: each has a row and a dead letter.
+    rows = world.rows("SELECT mid, body FROM rejected_message ORDER BY received_at")
+    place = f"rejected:{broker.topic}:0:1"
+    assert [bytes(r.body) for r in rows] == [b"bad before", b"bad since"]
+    assert rows[0].mid == place
+    assert rows[1].mid.startswith(f"{place}:")
+    assert [value for _, value in world.dead_letters()] == [b"bad before", b"bad since"]
+    assert world.job.inbox.consumed(broker.topic)[0].next_offset == messages
+    assert world.run().pull(window=world.window()).pulled.told == {}
+
+
 # --- messages that are gone
 
 

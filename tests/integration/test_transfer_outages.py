@@ -16,6 +16,7 @@ from transfer_world import Faults, World
 from local.schema import BATCH_INDEX
 from ownership.clock import now_ms
 from ownership.errors import Unavailable
+from ownership.ledger.events import Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_the_lms_out_of_order_for_all_then_healthy(world: World, lms: Faults, fa
     mid = world.transfer(old, new)
     lms.set(**fault)
     failed_run(world, mid)
-    assert world.read(mid).verdict == "valid"
+    assert world.read(mid).verdict == Verdict(valid=True)
     assert world.row(batch) == (old, (old,))
 
     lms.clear()

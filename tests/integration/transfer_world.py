@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from harness import Job, Run, ledger_name, opened_job
+from harness import Job, Run, ledger_name, opened_job, opened_ledger
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 
 from local.schema import failed_topic
@@ -36,7 +37,8 @@ _names = itertools.count(1)
 class World:
     """One platform and one job, with a topic, a consumer group and a ledger of their own."""
 
-    def __init__(self, platform: Platform, job: Job, kafka: str) -> None:
+    def __init__(self, platform: Platform, job: Job, kafka: str, ledger: str) -> None:
+        self.ledger = ledger
         self.platform = platform
         self.job = job
         self.env = job.settings.env
@@ -158,16 +160,17 @@ class World:
 
     def expire(self, *mids: str) -> None:
         """Let the claims on events end now, as if their run had been silent for long."""
-        self._set_queued("lease_expires_at", mids)
+        # An event that no run holds has no lease.
+        self._set_queued("lease_expires_at = CASE WHEN holder IS NOT NULL THEN to_timestamp(1) END", mids)
 
     def make_due(self, *mids: str) -> None:
         """Let the delay before the next try of events be over."""
-        self._set_queued("next_try_at", mids)
+        self._set_queued("next_try_at = to_timestamp(1)", mids)
 
-    def _set_queued(self, column: str, mids: Sequence[str]) -> None:
+    def _set_queued(self, assignment: str, mids: Sequence[str]) -> None:
         for mid in mids:
             past = (
-                f"UPDATE queue SET {column} = to_timestamp(1) FROM event WHERE event_id = id AND mid = :mid"
+                f"UPDATE queue SET {assignment} FROM event WHERE event_id = id AND mid = :mid"
             )
             assert len(self.rows(f"{past} RETURNING id", mid=mid)) == 1
 
@@ -289,8 +292,10 @@ def opened_world(addresses: Any, **settings: Any) -> Iterator[World]:
     servers = {name: getattr(addresses, name) for name in ("kafka", "cassandra", "elasticsearch")}
     services = {name: getattr(addresses, name) for name in ("lms", "userorg")}
     create_platform(**servers, env=env)
+    ledger = make_conninfo(addresses.ledger, dbname=ledger_name(env))
     with (
         Platform(**servers, env=env) as platform,
-        opened_job(**servers, **services, ledger=addresses.ledger, env=env, **settings) as job,
+        opened_ledger(addresses.ledger, ledger_name(env)),
+        opened_job(**servers, **services, ledger=ledger, env=env, **settings) as job,
     ):
-        yield World(platform, job, addresses.kafka)
+        yield World(platform, job, addresses.kafka, ledger)

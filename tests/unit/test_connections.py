@@ -20,6 +20,7 @@ SETTING = "service.lms.basePath"
 HTTP = {"conn_type": "http", "host": "lms.example", "login": "ownership", "password": SECRET}
 ELASTICSEARCH = {**HTTP, "conn_type": "elasticsearch"}
 CASSANDRA = {**HTTP, "conn_type": "cassandra", "host": "127.0.0.1"}
+LEDGER = {**HTTP, "conn_type": "postgres", "schema": "ownership"}
 
 
 def kafka(**extra: Any) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def open_one(conn_id: str) -> None:
         Service("LMS", lambda: endpoint(hooks.LMS, SETTING))._client()
     elif conn_id == hooks.ELASTICSEARCH:
         hooks.elasticsearch_client()
+    elif conn_id == hooks.LEDGER:
+        hooks.ledger_parameters()
     elif conn_id == hooks.CASSANDRA:
         hooks.CassandraHook().shutdown_cluster()
     else:
@@ -129,6 +132,38 @@ def open_one(conn_id: str) -> None:
             hooks.KAFKA, kafka(**{"sasl.jaas.config": f'PlainLoginModule required password="{SECRET}";'}), "JAAS",
             id="Kafka: Java's way",
         ),
+        pytest.param(
+            hooks.LEDGER, {**LEDGER, "conn_type": "mysql"}, "type 'mysql'.*must be postgres", id="ledger: another server"
+        ),
+        pytest.param(hooks.LEDGER, {**LEDGER, "host": ""}, "has no host", id="ledger: no host"),
+        pytest.param(hooks.LEDGER, {**LEDGER, "schema": ""}, r"has no schema \(the database\)", id="ledger: no database"),
+        pytest.param(hooks.LEDGER, {**LEDGER, "login": ""}, "has no login", id="ledger: no login"),
+        pytest.param(hooks.LEDGER, {**LEDGER, "extra": f'["{SECRET}"]'}, "no JSON object", id="ledger: a list for an extra"),
+        pytest.param(
+            hooks.LEDGER, {**LEDGER, "extra": {"sslmod": "require"}}, "'sslmod'.*known are sslmode, sslrootcert",
+            id="ledger: a misspelt option",
+        ),
+        pytest.param(
+            hooks.LEDGER, {**LEDGER, "extra": {"password": SECRET, "options": "-c x=y"}}, "'options', 'password'",
+            id="ledger: what the fields or the job itself set",
+        ),
+        pytest.param(
+            hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": "/nowhere/ca.pem"}},
+            "'sslrootcert' names '/nowhere/ca.pem'.*No such file", id="ledger: no such authority",
+        ),
+        pytest.param(
+            hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": ["/ca.pem"]}},
+            "'sslrootcert' must be the path", id="ledger: a list for a path",
+        ),
+        pytest.param(
+            hooks.LEDGER,
+            {**LEDGER, "extra": {"sslmode": "require", "sslcert": "/nowhere/a.pem", "sslkey": "/nowhere/a.key"}},
+            "'sslcert' names '/nowhere/a.pem'", id="ledger: no such certificate",
+        ),
+        pytest.param(
+            hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "require", "sslkey": "/nowhere/a.key"}},
+            "without a certificate", id="ledger: a key alone",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_and_no_secret_is(
@@ -151,6 +186,75 @@ def test_a_file_that_is_no_certificate_is_named(monkeypatch: pytest.MonkeyPatch,
 
     with pytest.raises(SettingsError, match=r"'verify' names '.*ca\.pem', which cannot be used"):
         endpoint(hooks.LMS, SETTING)
+
+
+def test_a_file_of_the_ledger_s_that_is_no_certificate_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    for name in ("sslrootcert", "sslcert"):
+        set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", name: str(file)}})
+        with pytest.raises(SettingsError, match=rf"'{name}' names '.*ca\.pem', which cannot be used"):
+            hooks.ledger_parameters()
+
+
+def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {
+        "host": "lms.example",
+        "port": "5432",
+        "dbname": "ownership",
+        "user": "ownership",
+        "password": SECRET,
+    }
+    set_to(monkeypatch, hooks.LEDGER, LEDGER)
+    assert hooks.ledger_parameters() == named
+
+    extra = {
+        "sslmode": "verify-full",
+        "sslrootcert": "system",
+        "target_session_attrs": "read-write",
+        "sslcert": "",
+    }
+    several = {**LEDGER, "host": "a.example,b.example", "port": 6432, "extra": extra}
+    set_to(monkeypatch, hooks.LEDGER, several)
+    assert hooks.ledger_parameters() == {
+        **named,
+        "host": "a.example,b.example",
+        "port": "6432",
+        "sslmode": "verify-full",
+        "sslrootcert": "system",
+        "target_session_attrs": "read-write",
+    }
+
+
+def test_the_ledger_s_login_needs_no_password_where_the_server_asks_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "password": None})
+    assert "password" not in hooks.ledger_parameters()
+
+
+def test_the_ledger_s_connection_may_be_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"postgresql://me:{SECRET}@db.example:6432/ledger?sslmode=require"
+    set_to(monkeypatch, hooks.LEDGER, uri)
+    found = hooks.ledger_parameters()
+    assert found == {
+        "host": "db.example",
+        "port": "6432",
+        "dbname": "ledger",
+        "user": "me",
+        "password": SECRET,
+        "sslmode": "require",
+    }
+
+
+def test_a_missing_connection_of_the_ledger_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", raising=False)
+    with pytest.raises(SettingsError, match=r"'ownership_ledger' is missing.*AIRFLOW_CONN_OWNERSHIP_LEDGER"):
+        hooks.ledger_parameters()
 
 
 def test_a_url_of_the_settings_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:

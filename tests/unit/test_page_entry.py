@@ -46,6 +46,7 @@ def test_what_every_process_of_airflow_imports_knows_nothing_of_the_page_itself(
     assert {m.split(".")[0] for m in new} & {
         "cassandra",
         "fastapi",
+        "psycopg",
         "jinja2",
         "elasticsearch",
         "confluent_kafka",

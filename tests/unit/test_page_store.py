@@ -1,56 +1,61 @@
-"""The page's session: opened when it is wanted, again when it must be, and never by a crowd."""
+"""The page's database: opened when it is wanted, again when it must be, and never by a crowd."""
 
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from ownership.errors import SettingsError, Unavailable
+from ownership.ledger.database import Database
+from ownership.ledger.reads import Reads
 from ownership.page import store as module
-from ownership.page.store import AGAIN_AFTER_S, AT_ONCE, LOOK_AGAIN_S, Looked, Store
-from ownership.settings import Settings
+from ownership.page.store import AGAIN_AFTER_S, AT_ONCE, LOOK_AGAIN_S, STATEMENT_MS, Store, opened_for_page
 
 
-class Hook:
-    """A cluster that answers, or does not."""
+class Fake(Database):
+    """A database that answers, or does not."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        world.hooks.append(self)
         self.closed = False
 
-    def get_conn(self) -> Any:
+    def run(self, work: Callable[[Any], Any], *, statement_ms: int = 20_000) -> Any:  # noqa: ARG002
+        self.world.asked.append(statement_ms)
         if self.world.down:
-            raise Unavailable("Cassandra", "nobody answers")
-        profile = SimpleNamespace(request_timeout=10.0, serial_consistency_level=None)
-        self.profile = profile
-        return SimpleNamespace(get_execution_profile=lambda _name: profile)
+            raise Unavailable("PostgreSQL (ledger)", "nobody answers")
+        return None
 
-    def shutdown_cluster(self) -> None:
+    def close(self) -> None:
         self.closed = True
 
 
 class World:
-    """Settings, a Connection, a clock, and the store over them."""
+    """A Connection, a clock, and the store over them."""
 
     def __init__(self) -> None:
-        self.hooks: list[Hook] = []
+        self.opened: list[Fake] = []
+        self.asked: list[int] = []
         self.down = False
         self.now = 100.0
         self.connection = "one"
         self.looks = 0
-        self.store = Store(self.look, lambda: Hook(self), lambda: self.now)
+        self.store = Store(self.look, self.open, lambda: self.now)
 
-    def look(self) -> Looked:
+    def look(self) -> Mapping[str, Any]:
         self.looks += 1
-        return Looked(Settings.parse(None), self.connection)
+        return {"host": self.connection}
 
-    def read(self) -> None:
-        with self.store.reads():
-            pass
+    def open(self, parameters: Mapping[str, Any]) -> Database:
+        assert parameters == {"host": self.connection}
+        self.opened.append(Fake(self))
+        return self.opened[-1]
+
+    def read(self, read: Callable[[Reads], object] = lambda _reads: None) -> None:
+        with self.store.reads() as reads:
+            read(reads)
 
 
 @pytest.fixture
@@ -58,44 +63,75 @@ def world() -> World:
     return World()
 
 
-def test_nothing_is_opened_before_somebody_looks_and_then_once(world: World):
-    assert (world.hooks, world.looks) == ([], 0)
+def test_nothing_is_opened_before_a_request_wants_it_and_then_once(world: World):
+    assert (world.opened, world.looks) == ([], 0)
     world.read()
     world.read()
-    (hook,) = world.hooks
-    assert hook.profile.request_timeout == module.REQUEST_TIMEOUT_S
-    assert world.looks == 1
+    assert (len(world.opened), world.looks, len(world.asked)) == (1, 1, 1)
 
 
-def test_a_changed_connection_is_noticed_soon_and_the_old_session_ended(world: World):
+def test_statements_of_the_page_are_short(world: World):
+    world.read(lambda reads: reads.body("m"))
+    assert world.asked[-1] == STATEMENT_MS
+
+
+def test_a_changed_connection_is_noticed_soon_and_the_old_database_closed(world: World):
     world.read()
     world.connection = "two"
     world.read()
-    assert len(world.hooks) == 1
+    assert len(world.opened) == 1
     world.now += LOOK_AGAIN_S + 1
     world.read()
-    assert [h.closed for h in world.hooks] == [True, False]
+    assert [d.closed for d in world.opened] == [True, False]
 
 
-def test_after_a_failure_everybody_is_told_at_once_until_it_is_tried_again(world: World):
+def test_the_same_connection_read_again_keeps_the_database(world: World):
+    world.read()
+    world.now += LOOK_AGAIN_S + 1
+    world.read()
+    assert (world.looks, len(world.opened), world.opened[0].closed) == (2, 1, False)
+
+
+def test_after_a_failed_connect_requests_fail_at_once_until_it_is_tried_again(world: World):
     world.down = True
     for _ in range(3):
         with pytest.raises(Unavailable, match="nobody answers"):
             world.read()
-    assert [h.closed for h in world.hooks] == [True]
+    assert len(world.asked) == 1
     world.down = False
+    with pytest.raises(Unavailable):
+        world.read()
     world.now += AGAIN_AFTER_S + 0.1
     world.read()
-    assert len(world.hooks) == 2
+    assert len(world.asked) == 2
 
 
-def test_a_wrong_setting_is_told_as_such(world: World, monkeypatch: pytest.MonkeyPatch):
-    def wrong() -> Looked:
-        raise SettingsError("Unknown setting 'x'.")
+def test_an_outage_while_reading_makes_the_next_request_ask_first_and_those_after_it_fail_at_once(
+    world: World,
+):
+    world.read()
+    world.down = True
+    for _ in range(4):
+        with pytest.raises(Unavailable):
+            world.read(lambda reads: reads.body("m"))
+    # The first answer, the read that failed, and one more look.
+    assert len(world.asked) == 3
 
-    store = Store(wrong, lambda: Hook(world))
-    with pytest.raises(SettingsError, match="Unknown setting"), store.reads():
+
+def test_a_wrong_connection_is_told_as_such_and_read_again_when_it_may_be_right(world: World):
+    def wrong() -> Mapping[str, Any]:
+        world.looks += 1
+        raise SettingsError("Connection 'ownership_ledger' has no host.")
+
+    store = Store(wrong, world.open, lambda: world.now)
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="has no host"), store.reads():
+            pass
+    assert world.looks == 1
+    world.now += AGAIN_AFTER_S + 0.1
+    with pytest.raises(SettingsError), store.reads():
         pass
+    assert world.looks == 2
 
 
 def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
@@ -109,6 +145,7 @@ def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
             inside.release()
             leave.wait(10)
 
+    world.read()
     readers = [threading.Thread(target=reader) for _ in range(AT_ONCE)]
     for each in readers:
         each.start()
@@ -127,3 +164,11 @@ def test_a_reader_that_fails_gives_its_turn_back(world: World):
         with pytest.raises(ZeroDivisionError), world.store.reads():
             raise ZeroDivisionError
     world.read()
+
+
+def test_the_database_of_the_page_connects_when_it_is_first_used():
+    database = opened_for_page({"host": "127.0.0.1", "port": 1, "dbname": "none", "user": "nobody"})
+    store = Store(dict, lambda _parameters: database)
+    with pytest.raises(Unavailable, match="ownership_ledger"), store.reads():
+        pass
+    store.close()

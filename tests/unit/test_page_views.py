@@ -1,21 +1,35 @@
-"""What the page shows, from rows as the ledger has them."""
+"""What the page shows of what the ledger has."""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections import Counter
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from ownership.changes import APPLIED as IMAGE_APPLIED
-from ownership.changes import REFUSED
-from ownership.open_list import OpenRow
-from ownership.page.reads import BatchChange, Changed, Cursor, Listed, Progress, Wanted
 
 from ownership.conf import manual_events, orders, undo_order
 from ownership.events import OrderKey, Transfer
+from ownership.ledger.changes import APPLIED as IMAGE_APPLIED
+from ownership.ledger.changes import LATE, REFUSED
+from ownership.ledger.events import EventRow, RejectedMessage
+from ownership.ledger.reads import (
+    MAX_COUNTED,
+    MAX_NARROWED,
+    STATES,
+    BatchChange,
+    BatchHop,
+    ChangesPage,
+    Cursor,
+    Filters,
+    ListEntry,
+    ListPage,
+    Owners,
+    PlannedBatch,
+    Progress,
+    StateCounts,
+)
 from ownership.options import Options
 from ownership.page import payload, views
 from ownership.page.actions import (
@@ -31,34 +45,54 @@ from ownership.page.actions import (
 )
 from ownership.page.views import RunLink
 from ownership.plan import BatchId
+from ownership.queue import QueuedEvent
 from ownership.reconcile.report import Report, Sample
-from ownership.states import FINAL_STATES, OPEN_STATES
+from ownership.states import FINAL_STATES, OPEN_STATES, REJECTED
 
 AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 AT_MS = int(AT.timestamp() * 1000)
 NOW_MS = AT_MS + 60_000
 DIGEST = "0f" * 10
 RUN = RunLink("manual__1", "user_ownership_transfer", "success", "../dags/x")
+EVENT_STATES = [s for s in (*OPEN_STATES, *FINAL_STATES) if s != REJECTED]
 
 
-def row(state: str = "completed", **more: Any) -> SimpleNamespace:
-    """A row of `transfer_event`."""
+def key(mid: str = "LP.1.a") -> OrderKey:
+    return OrderKey(AT_MS, 0, 7, mid)
+
+
+def event(state: str = "completed", mid: str = "LP.1.a", **more: Any) -> EventRow:
     columns: dict[str, Any] = dict.fromkeys(
         (
-            "reason", "organisation_id", "requested_by", "request_reason", "run_id", "counts", "options", "late",
-            "received_at", "planned_at", "applied_at", "completed_at", "ended_at", "reproved_at", "approved_by",
-            "digest", "report", "next_conf", "buckets", "plan_of", "attempts", "topic",
+            "verdict", "reason", "organisation_id", "planned_at", "applied_at", "completed_at", "ended_at",
+            "reproved_at", "run_id", "requested_by", "request_reason", "digest", "report", "approved_digest",
+            "approved_by", "next_conf",
         )
     )  # fmt: skip
     columns |= {
-        "mid": "LP.1.a", "state": state, "source": "kafka", "from_user": "user-old", "to_user": "user-new",
-        "t": AT_MS, "kafka_ms": AT_MS, "kafka_partition": 0, "kafka_offset": 7, "payload": b"{}",
+        "transfer": Transfer(key(mid), "user-old", "user-new"), "origin": "kafka", "topic": "topic",
+        "kafka_ms": AT_MS, "fencing_token": 1, "attempts": 1, "planned_with": frozenset(), "counts": {},
+        "late": False, "received_at": AT, "options": Options(), "awaits_until_ms": 0,
     }  # fmt: skip
-    return SimpleNamespace(**{**columns, **more})
+    return EventRow(**{"mid": mid, "state": state, **columns, **more})
 
 
-def seen(r: SimpleNamespace, **more: Any) -> views.Detail:
-    return views.detail(r, **{"now_ms": NOW_MS, "runs": {}, **more})
+def entry(state: str = "completed", mid: str = "LP.1.a", **more: Any) -> ListEntry:
+    columns: dict[str, Any] = dict.fromkeys(
+        ("organisation_id", "requested_by", "run_id", "reason", "ended_at"), None
+    )
+    columns |= {
+        "kafka_ms": AT_MS, "from_user": "user-old", "to_user": "user-new", "counts": {}, "options": Options(),
+    }  # fmt: skip
+    return ListEntry(**{"key": key(mid), "state": state, **columns, **more})
+
+
+def cursor_text(*values: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+
+
+def seen(e: EventRow, body: bytes = b"{}", **more: Any) -> views.Detail:
+    return views.detail(e, body, **{"now_ms": NOW_MS, "runs": {}, **more})
 
 
 def fact(view: views.Detail, name: str) -> str:
@@ -77,8 +111,9 @@ def test_a_time_span_is_told_in_the_unit_that_fits(ms: int, told: str):
     assert views.duration(ms) == told
 
 
-def test_a_moment_is_utc_whatever_the_driver_gives():
-    assert views.moment(AT.replace(tzinfo=None)) == views.moment(AT) == views.moment(AT_MS)
+def test_a_moment_is_utc_in_whatever_zone_it_is_given():
+    elsewhere = AT.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    assert views.moment(elsewhere) == views.moment(AT) == views.moment(AT_MS)
     assert views.moment(AT_MS) == ("2026-11-23T08:00:00.000+00:00", "2026-11-23 08:00:00")
     assert views.moment(2**62) == ("", "?")
     assert views.moment(None) is None
@@ -108,13 +143,26 @@ def test_an_address_carries_any_id():
     assert "/" not in views.run_href("dag", hostile).removeprefix("../dags/dag/runs/")
 
 
-@pytest.mark.parametrize("text", ["", "x", "W10", "bm90IGpzb24", "!!!!", "W251bGxd" * 400])
+@pytest.mark.parametrize("text", ["", "yesterday", "9999-12-31T23:59-23:59", "0001-01-01T00:00+23:59"])
+def test_a_time_that_is_none_narrows_nothing(text: str):
+    assert views.at_ms(text) is None
+
+
+def test_a_time_of_a_form_is_utc():
+    assert views.at_ms("2026-11-23T08:00") == AT_MS
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "W10", "bm90IGpzb24", "!!!!", "W251bGxd" * 400, cursor_text(1, 0, 0, "a\x00b"),
+     cursor_text(2**63, 0, 0, "a"), cursor_text(1, 0, 0, "a" * 321), cursor_text(1, 0, 0)],
+)  # fmt: skip
 def test_what_is_no_cursor_begins_at_the_newest(text: str):
     assert Cursor.of(text) is None
 
 
 def test_a_cursor_comes_back_as_it_was():
-    cursor = Cursor.after(OrderKey(AT_MS, 1, 9, 'mid "ü"'), hour=5)
+    cursor = Cursor.after(OrderKey(AT_MS, 1, 9, 'mid "ü"'))
     assert Cursor.of(cursor.text()) == cursor
     assert cursor.key == (AT_MS, 1, 9, 'mid "ü"')
 
@@ -122,27 +170,27 @@ def test_a_cursor_comes_back_as_it_was():
 # -- the list
 
 
-def listed(*rows: Any, cursor: Cursor | None = None, looked: int = 0) -> Listed:
-    states = Counter(r.state for r in rows)
-    return Listed(list(rows), states, looked or len(rows), AT_MS, NOW_MS, cursor)
+def listed(*entries: ListEntry, more: bool = False, cut: bool = False, total: int = 0) -> ListPage:
+    states = {e.state: 1 for e in entries} | ({"completed": total} if total else {})
+    return ListPage(list(entries), StateCounts(states, AT_MS), Cursor.after(key()) if more else None, cut)
 
 
 def test_a_line_of_the_list_has_who_what_how_many_and_how_fast():
-    r = row(counts={"moved": 1234, "changed_elsewhere": 2, "gone": 1}, completed_at=AT + timedelta(seconds=3),
-            run_id="manual__1", requested_by="admin-1")  # fmt: skip
-    line = views.line(r, {"manual__1": RUN}, now_ms=NOW_MS)
+    e = entry(counts={"moved": 1234, "changed_elsewhere": 2, "gone": 1}, ended_at=AT + timedelta(seconds=3),
+              run_id="manual__1", requested_by="admin-1")  # fmt: skip
+    line = views.line(e, {"manual__1": RUN}, now_ms=NOW_MS)
     assert (line.from_user, line.to_user, line.requested_by) == ("user-old", "user-new", "admin-1")
     assert (line.moved, line.conflicts, line.lag, line.run, line.kind) == ("1,234", "3", "3.0 s", RUN, "")
 
 
 def test_an_open_transfer_has_no_outcome_yet_and_its_lag_grows():
-    line = views.line(row("failed", reason="LMS unavailable"), {}, now_ms=NOW_MS)
+    line = views.line(entry("failed", reason="LMS unavailable"), {}, now_ms=NOW_MS)
     assert (line.moved, line.conflicts, line.lag, line.note) == ("", "", "60 s", "LMS unavailable")
 
 
 def test_a_rejected_message_is_listed_by_its_place():
-    r = row("rejected", mid="rejected:t:0:4", from_user=None, to_user=None, reason="not JSON")
-    line = views.line(r, {}, now_ms=NOW_MS)
+    e = entry("rejected", mid="rejected:t:0:4", from_user=None, to_user=None, reason="not JSON")
+    line = views.line(e, {}, now_ms=NOW_MS)
     assert (line.kind, line.from_user, line.lag, line.note) == ("message", "", "", "not JSON")
 
 
@@ -161,41 +209,67 @@ def test_an_event_s_kind_is_told_in_a_word_or_two(mid: str, options: Options, ki
     assert views.kind_of(mid, options) == kind
 
 
-def test_the_list_says_what_it_looked_through_and_counts_it_by_state():
-    view = views.list_view(Wanted(), listed(row(), row("failed"), looked=2), {}, now_ms=NOW_MS)
-    assert (
-        view.span == "Looked through 2 transfers and messages from 2026-11-23 08:00 to 2026-11-23 08:01 UTC."
-    )
+def test_the_list_says_what_its_counts_by_state_are_about():
+    view = views.list_view(Filters(), listed(entry(), entry("failed")), {}, now_ms=NOW_MS)
+    assert view.span == "2 transfers and messages fit, in all states."
     assert [(c.label, c.total, c.chosen) for c in view.chips] == [
         ("all", "2", True),
         ("failed", "1", False),
         ("completed", "1", False),
     ]
-    assert (view.older, view.newer, view.empty) == (None, None, "") or view.lines
+    assert (view.older, view.newer) == (None, None)
+    many = views.list_view(Filters(), listed(entry(), total=MAX_COUNTED), {}, now_ms=NOW_MS)
+    assert many.span == "The counts are of the newest 1,000 that fit, since 2026-11-23 08:00 UTC."
+
+
+def test_a_list_that_leaves_events_out_says_so():
+    view = views.list_view(Filters(course_id="c"), listed(entry(), cut=True), {}, now_ms=NOW_MS)
+    assert view.span.endswith(f"The list has the {MAX_NARROWED:,} events of this course that arrived last.")
+
+
+def test_open_is_a_chip_of_its_own_with_the_states_that_it_stands_for():
+    view = views.list_view(Filters(state="open"), listed(entry("failed"), entry()), {}, now_ms=NOW_MS)
+    assert [(c.label, c.total, c.chosen) for c in view.chips][:2] == [
+        ("all", "2", False),
+        ("open", "1", True),
+    ]
+
+
+def test_every_state_has_a_chip_once_when_it_is_chosen():
+    for state in STATES:
+        chips = views.list_view(Filters(state=state), listed(), {}, now_ms=NOW_MS).chips
+        assert [c.state for c in chips] == ["", state]
 
 
 def test_filters_stay_when_the_page_is_turned():
-    wanted = Wanted(user="user-old", state="failed", since_ms=AT_MS)
-    view = views.list_view(wanted, listed(row("failed"), cursor=Cursor(hour=3)), {}, now_ms=NOW_MS)
+    filters = Filters("user-old", "failed", "", "course 1", "b&2", AT_MS)
+    view = views.list_view(filters, listed(entry("failed"), more=True), {}, now_ms=NOW_MS, first=False)
     assert view.older
-    assert "user=user-old&state=failed&since=2026-11-23T08%3A00&after=" in view.older
+    kept = "user=user-old&state=failed&course=course+1&batch=b%262&since=2026-11-23T08%3A00"
+    assert f"{kept}&after=" in view.older
+    assert view.newer == f"./?{kept}"
 
 
-def test_an_empty_page_that_may_go_on_says_so():
-    view = views.list_view(Wanted(state="skipped"), listed(cursor=Cursor(hour=3)), {}, now_ms=NOW_MS)
-    assert (view.older_label, view.empty) == (
-        "Look further back",
-        "Nothing of that sort here; there may be some further back.",
-    )
-    assert "as soon as an event arrives" in views.list_view(Wanted(), listed(), {}, now_ms=NOW_MS).empty
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        (Filters(), "as soon as an event arrives"),
+        (Filters(run_id="r"), "This run has planned no transfer, and holds none."),
+        (Filters(user="u", state="failed"), "no transfer from or to this user that fits"),
+        (Filters(course_id="c"), "Nothing fits these filters."),
+        (Filters(run_id="r", batch_id="b"), "Nothing fits these filters."),
+    ],
+)
+def test_an_empty_list_says_why(filters: Filters, told: str):
+    assert told in views.list_view(filters, listed(), {}, now_ms=NOW_MS).empty
 
 
 # -- one transfer
 
 
-@pytest.mark.parametrize("state", [*OPEN_STATES, *FINAL_STATES])
+@pytest.mark.parametrize("state", EVENT_STATES)
 def test_every_state_has_its_word_a_sentence_and_a_timeline(state: str):
-    view = seen(row(state, received_at=AT, ended_at=AT if state in FINAL_STATES else None))
+    view = seen(event(state, ended_at=AT if state in FINAL_STATES else None))
     assert state in views.WORDS
     assert len(view.sentence) > 10
     assert len(view.steps) > 1
@@ -203,16 +277,43 @@ def test_every_state_has_its_word_a_sentence_and_a_timeline(state: str):
     assert (view.bar is None) == (state in FINAL_STATES or state == "awaiting_approval")
 
 
+def test_a_rejected_message_has_its_reason_its_place_and_nothing_to_do():
+    message = RejectedMessage(
+        "rejected:t:0:4", "kafka", "t", 0, 4, AT_MS, "LP.1.a", b"\xff", "not UTF-8", "{}", AT
+    )
+    view = views.rejected(message)
+    assert (view.state, view.kind, view.final, view.conf, view.actions) == (
+        "rejected",
+        "message",
+        True,
+        "{}",
+        [],
+    )
+    assert [(s.label, s.status, s.note) for s in view.steps] == [
+        ("announced", "done", ""),
+        ("rejected", "bad", "not UTF-8"),
+    ]
+    assert (fact(view, "Source"), fact(view, "Mid in the message")) == ("t, partition 0, offset 4", "LP.1.a")
+    assert view.event_text is None
+    assert "1 byte and is no JSON object" in view.event_missing
+
+
 def test_a_completed_transfer_answers_the_operator_s_questions():
-    r = row(
-        counts={"moved": 45, "changed_elsewhere": 1}, received_at=AT, planned_at=AT, applied_at=AT,
-        completed_at=AT + timedelta(seconds=2), requested_by="admin-1", request_reason="moves on", run_id="manual__1",
-        payload=json.dumps({"edata": {"actionBy": {"userId": "admin-1", "userName": "Asha"},
-                                      "fromUserProfile": {"userId": "user-old", "userName": "Old"}}}).encode(),
+    e = event(
+        counts={"moved": 45, "changed_elsewhere": 1}, planned_at=AT, applied_at=AT,
+        completed_at=AT + timedelta(seconds=2), ended_at=AT + timedelta(seconds=2), requested_by="admin-1",
+        request_reason="moves on", run_id="manual__1",
     )  # fmt: skip
-    view = seen(r, runs={"manual__1": RUN}, may={"ownership_undo"})
+    body = {
+        "edata": {
+            "actionBy": {"userId": "admin-1", "userName": "Asha"},
+            "fromUserProfile": {"userId": "user-old", "userName": "Old"},
+        }
+    }
+    view = seen(e, json.dumps(body).encode(), runs={"manual__1": RUN}, may={"ownership_undo"})
     assert view.sentence == "Finished: 45 batches moved; 1 left alone, and proven in both stores."
     assert (fact(view, "Requested by"), fact(view, "Reason")) == ("admin-1 (Asha)", "moves on")
+    assert (fact(view, "Lag"), fact(view, "Source")) == ("2.0 s", "topic, partition 0, offset 7")
     assert [s.label for s in view.steps] == ["announced", "received", "planned", "applied", "completed"]
     assert {s.status for s in view.steps} == {"done"}
     assert view.from_name == "Old"
@@ -220,25 +321,24 @@ def test_a_completed_transfer_answers_the_operator_s_questions():
 
 
 def test_who_may_not_start_the_dag_is_offered_nothing():
-    assert seen(row(counts={"moved": 1})).actions == []
+    assert seen(event(counts={"moved": 1})).actions == []
 
 
 def test_a_failed_transfer_says_when_it_is_tried_again():
-    queued = OpenRow(Transfer(OrderKey(AT_MS, 0, 7, "LP.1.a"), "user-old", "user-new"), AT_MS,
-                     next_try_ms=NOW_MS + 30_000)  # fmt: skip
-    view = seen(row("failed", reason="LMS unavailable"), queued=queued)
+    queued = QueuedEvent(Transfer(key(), "user-old", "user-new"), AT_MS, next_try_ms=NOW_MS + 30_000)
+    view = seen(event("failed", reason="LMS unavailable"), queued=queued)
     assert view.sentence == "A try failed. Tried again in 30 s, or at once by the button."
     failed = next(s for s in view.steps if s.label == "failed")
     assert failed.note == "LMS unavailable (next try 2026-11-23 08:01:30 UTC)"
 
 
 def test_an_event_that_waits_names_what_it_waits_for():
-    assert "Waits for LP.0.x" in seen(row("received"), blocker="LP.0.x").sentence
+    assert "Waits for LP.0.x" in seen(event("received"), blocker="LP.0.x").sentence
 
 
 def test_the_bar_moves_with_rows_and_proofs():
     percents = [
-        seen(row(state, buckets=1), progress=Progress(100, moved, proven, sampled=False)).bar
+        seen(event(state), progress=Progress(100, moved, proven)).bar
         for state, moved, proven in (
             ("received", 0, 0), ("planned", 0, 0), ("planned", 50, 0), ("applied", 100, 0), ("applied", 100, 100),
         )
@@ -248,20 +348,14 @@ def test_the_bar_moves_with_rows_and_proofs():
     assert percents[2].text == "50 of 100 rows moved, 0 proven in both stores"
 
 
-def test_a_sampled_bar_says_that_it_is_about():
-    bar = seen(row("planned", buckets=20), progress=Progress(5000, 2500, 0, sampled=True)).bar
-    assert bar
-    assert bar.text == "about 50% of its rows moved, 0% proven in the search index"
-
-
 def test_a_second_proof_stands_in_the_timeline():
-    assert seen(row(completed_at=AT, reproved_at=AT)).steps[-1].label == "proven a second time"
+    assert seen(event(completed_at=AT, reproved_at=AT)).steps[-1].label == "proven a second time"
 
 
 def test_a_lane_of_one_is_no_lane_and_a_chain_shows_every_hop():
-    first, second = row(), row(mid="LP.2.b", from_user="user-new", to_user="user-last")
-    assert seen(first, lane=[first]).lane == []
-    hops = seen(second, lane=[first, second]).lane
+    first, second = entry(), entry(mid="LP.2.b", from_user="user-new", to_user="user-last")
+    assert seen(event(), lane=[first]).lane == []
+    hops = seen(event(mid="LP.2.b"), lane=[first, second]).lane
     assert [(h.from_user, h.to_user, h.this) for h in hops] == [
         ("user-old", "user-new", False),
         ("user-new", "user-last", True),
@@ -269,37 +363,47 @@ def test_a_lane_of_one_is_no_lane_and_a_chain_shows_every_hop():
 
 
 def test_an_undo_that_took_it_back_is_seen_and_a_dry_run_of_one_is_not():
-    rehearsed = row("rehearsed", mid="undo:r:0", options=Options(undo_of="LP.1.a", dry_run=True).text())
-    assert seen(row(), followed=[rehearsed]).undone is None
-    undone = row(mid="undo:s:0", options=Options(undo_of="LP.1.a").text())
-    assert seen(row(), followed=[rehearsed, undone]).undone == "completed"
+    rehearsed = entry("rehearsed", mid="undo:r:0", options=Options(undo_of="LP.1.a", dry_run=True))
+    assert seen(event(), followed=[rehearsed]).undone is None
+    undone = entry(mid="undo:s:0", options=Options(undo_of="LP.1.a"))
+    assert seen(event(), followed=[rehearsed, undone]).undone == "completed"
 
 
 # -- its changes
 
 
-def change(**more: Any) -> SimpleNamespace:
-    """A row of `transfer_change`."""
-    columns = dict.fromkeys(("role", "outcome", "row_at", "document_at", "hop", "hops"))
-    columns |= dict.fromkeys(("before_createdby", "before_mentors", "after_createdby", "after_mentors"), None)
-    return SimpleNamespace(**{**columns, **more})
+def owners(name: str, *mentors: str) -> Owners:
+    return Owners(name, mentors)
+
+
+def hop(outcome: str | None, **more: Any) -> BatchHop:
+    given: dict[str, Any] = {"hop": 0, "hops": 1, "outcome": outcome, "applied_at": None}
+    return BatchHop("created", owners("old", "m"), owners("new", "m"), **{**given, **more})
+
+
+def changed(plan: PlannedBatch | None, *hops: BatchHop) -> views.ChangeLine:
+    (line,) = views.change_lines(ChangesPage([BatchChange(BatchId("c", "b"), plan, list(hops))], None))
+    return line
 
 
 def test_a_change_is_told_by_its_image_and_proven_by_its_plan():
-    plan = change(outcome="moved", document_at=AT, before_createdby="stale")
-    refused = change(outcome=REFUSED, before_createdby="old", after_createdby="new")
-    image = change(outcome=IMAGE_APPLIED, row_at=AT, role="created", before_createdby="old", after_createdby="new",
-                   before_mentors=["m"], after_mentors=["m"], hop=0, hops=2)  # fmt: skip
-    (line,) = views.change_lines(Changed([BatchChange(BatchId("c", "b"), plan, [refused, image])], None))
+    plan = PlannedBatch("created", owners("stale"), owners("new"), "moved", AT)
+    line = changed(plan, hop(REFUSED), hop(IMAGE_APPLIED, applied_at=AT, hops=2))
     assert (line.before, line.after) == (("created by old", "mentor m"), ("created by new", "mentor m"))
     assert (line.outcome, line.note) == ("moved", "hop 1 of 2, 1 other try")
     assert line.row_at == line.document_at == views.moment(AT)
 
 
 def test_a_batch_that_was_left_alone_shows_its_owners_and_why():
-    plan = change(outcome="changed_elsewhere", before_createdby="somebody")
-    (line,) = views.change_lines(Changed([BatchChange(BatchId("c", "b"), plan, [])], None))
+    line = changed(PlannedBatch("", owners("somebody"), None, "changed_elsewhere", None))
     assert (line.before, line.outcome, line.row_at) == (("created by somebody",), "changed_elsewhere", None)
+    assert line.after == ()
+
+
+def test_a_change_without_a_plan_of_its_own_is_moved_when_it_was_applied_and_planned_before():
+    assert changed(None, hop(IMAGE_APPLIED)).outcome == "moved"
+    assert changed(None, hop(None)).outcome == "planned"
+    assert changed(None, hop(LATE)).note == "applied after the claim was lost"
 
 
 # -- what of the event is shown

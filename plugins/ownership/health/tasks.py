@@ -11,8 +11,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from ownership import metrics
 from ownership.health.judge import problems, sentence
 from ownership.health.look import look
-from ownership.hooks import load_settings
+from ownership.hooks import load_settings, opened_database
 from ownership.interruption import interruptible
+from ownership.ledger.months import ensure_months
+from ownership.ledger.months import remove_old as remove_old_rows
 from ownership.notifications import NEWS
 
 log = structlog.get_logger(__name__)
@@ -46,6 +48,19 @@ def check() -> str:
         raise AirflowFailException(told)
     log.info(told)
     return told
+
+
+def remove_old() -> dict[str, Any]:
+    """Make the partitions of the next month, and remove what is older than the retention.
+
+    :raises Unavailable: if the ledger does not answer; the next run goes on.
+    """
+    settings = load_settings()
+    with interruptible(), opened_database() as database:
+        ensure_months(database)
+        removed = remove_old_rows(database, settings.retention_days)
+    log.info("old rows removed", **removed._asdict())
+    return removed._asdict()
 
 
 def is_news(before: dict[str, list[str]], now: dict[str, list[str]]) -> bool:

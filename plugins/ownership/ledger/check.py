@@ -57,9 +57,20 @@ def _check(connection: Connection) -> None:
     denied = connection.scalar(
         text(
             "SELECT string_agg(t, ', ' ORDER BY t) FROM unnest(CAST(:tables AS text[])) AS t "
-            "WHERE NOT has_table_privilege(t, 'SELECT, INSERT, UPDATE, DELETE')"
+            "WHERE NOT (SELECT bool_and(has_table_privilege(t, p)) FROM unnest(CAST(:privileges AS text[])) AS p)"
         ),
-        {"tables": ["event", "queue", "queue_head", "plan", "change", "rejected_message", "consumed_offset"]},
+        {
+            "privileges": ["SELECT", "INSERT", "UPDATE", "DELETE"],
+            "tables": [
+                "event",
+                "queue",
+                "queue_head",
+                "plan",
+                "change",
+                "rejected_message",
+                "consumed_offset",
+            ],
+        },
     )
     if denied:
         raise SettingsError(

@@ -66,6 +66,10 @@ _ADVICE: Sequence[tuple[type[Exception], str]] = (
         f"create the database, or set the schema (database) of Connection '{CONNECTION}'",
     ),
     (pg.InsufficientPrivilege, f"log in as the database's owner in Connection '{CONNECTION}', or grant it"),
+    (
+        pg.InvalidSchemaName,
+        f"log in as the database's owner in Connection '{CONNECTION}', or grant it USAGE and CREATE",
+    ),
     (pg.UndefinedTable, UPGRADE),
     (pg.UndefinedColumn, UPGRADE),
     (pg.UndefinedFunction, UPGRADE),
@@ -205,6 +209,9 @@ def _translated(error: Exception) -> Exception:
 
 def _advice_by_words(cause: Exception) -> str | None:
     """While a connection is made the server's code is lost: the client has only words, of libpq or pgbouncer."""
-    if not isinstance(cause, (psycopg.OperationalError, psycopg.ProgrammingError)) or cause.sqlstate is not None:
+    if (
+        not isinstance(cause, (psycopg.OperationalError, psycopg.ProgrammingError))
+        or cause.sqlstate is not None
+    ):
         return None
     return next((advice for part, advice in _REFUSED_WORDS.items() if part in str(cause)), None)

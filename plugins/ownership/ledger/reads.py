@@ -722,7 +722,11 @@ def _plans_of_others(
 ) -> dict[BatchId, PlannedBatch]:
     """The first plan of each batch among other events: a batch that a chain moves is planned once."""
     courses, ids = zip(*batches, strict=True)
-    wanted = func.unnest(_texts(courses), _texts(ids)).table_valued("course_id", "batch_id", name="wanted").render_derived()
+    wanted = (
+        func.unnest(_texts(courses), _texts(ids))
+        .table_valued("course_id", "batch_id", name="wanted")
+        .render_derived()
+    )
     first = lateral(
         select(plan)
         .where(

@@ -235,7 +235,9 @@ def transfer(
         changed = reads.changes(event, after) if isinstance(event, EventRow) else None
     older = None
     if changed and changed.next:
-        older = views.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
+        older = (
+            views.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
+        )
     return _html(
         "transfer.html",
         view=seen,
@@ -275,9 +277,7 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
             now = views.WORDS[event.state]
             raise HTTPException(409, f"This event is {now} now: {_name(wanted)} does not apply.")
         seen = _detail(reads, event, user)
-        changed = (
-            reads.changes(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
-        )
+        changed = reads.changes(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
         rehearsal = _rehearsal(reads, seen) if wanted is UNDO else None
     return _html(
         "confirm.html",

@@ -23,7 +23,7 @@ DAGS = frozenset(("user_ownership_transfer", "ownership_undo", "ownership_approv
 
 
 class LazyPage:
-    """The page as an ASGI app, imported at its first request and in a thread: it needs the driver and the hooks."""
+    """The page as an ASGI app, imported at its first request and in a thread: it needs the hooks."""
 
     def __init__(self) -> None:
         self._page: Any = None

@@ -300,11 +300,13 @@ def _for_field(at_ms: int | None) -> str:
 
 
 def at_ms(text: str) -> int | None:
-    """Epoch ms of a form's date and time (UTC); None if it is empty or none."""
+    """Epoch ms of a form's date and time (UTC); None if it is empty, none, or beyond the calendar."""
     try:
-        return to_ms(datetime.fromisoformat(text)) if text else None
+        at = to_ms(datetime.fromisoformat(text))
+        from_ms(at)
     except (ValueError, OverflowError):
         return None
+    return at
 
 
 # -- the list ---------------------------------------------------------------------------------------------------
@@ -519,9 +521,7 @@ def _sentence(event: EventRow, queued: QueuedEvent | None, blocker: str | None, 
     return told.get(event.state, "")
 
 
-def _facts(
-    event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str], now_ms: int
-) -> list[Fact]:
+def _facts(event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str], now_ms: int) -> list[Fact]:
     announced = moment(event.kafka_ms)
     who = event.requested_by or "nobody named"
     name = names.get("actionBy")

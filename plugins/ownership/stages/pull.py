@@ -87,6 +87,8 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
         inbox.restart(topic.name, starts)
     topic.claim_offsets(backlog)
     accepted = inbox.accept(topic.read([s for s in backlog if s.start < s.end]))
+    # Of the others, too: a ledger that is restored from a backup must not follow the group past what it has.
+    inbox.advance([Consumed(topic.name, s.partition, s.end) for s in backlog if s.partition not in consumed])
     topic.commit(backlog)
     if window:
         # Messages of the interval below the offsets: new only if the ledger lost them.

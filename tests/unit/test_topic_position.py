@@ -1,0 +1,72 @@
+"""Where reading a partition goes on: the ledger's offset counts, the consumer group's only says where to go back to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ownership.topic import Span, position
+
+NONE = -1001
+"""What Kafka's client says of a group without an offset."""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "committed", "consumed", "start", "rest"),
+    [
+        # Without a row of the ledger: the first run of an installation, or one that follows the old job.
+        pytest.param(0, 10, NONE, None, 0, {}, id="no row and no group: from the beginning"),
+        pytest.param(4, 10, NONE, None, 4, {}, id="no row and no group: from the oldest that is there"),
+        pytest.param(0, 10, 7, None, 7, {}, id="no row: where the old job ended"),
+        pytest.param(0, 10, 10, None, 10, {}, id="no row: the old job read all"),
+        pytest.param(4, 10, 4, None, 4, {}, id="no row: the old job ended at the oldest that is there"),
+        pytest.param(4, 10, 1, None, 4, {"deleted": 3}, id="no row: what the old job did not read was deleted"),
+        pytest.param(0, 10, 11, None, 0, {}, id="no row: the group is beyond the end"),
+        pytest.param(0, 0, NONE, None, 0, {}, id="no row: an empty partition"),
+        # With one: the ledger and the group say the same after each run.
+        pytest.param(0, 10, 7, 7, 7, {}, id="equal"),
+        pytest.param(0, 10, 10, 10, 10, {}, id="equal: all is read"),
+        pytest.param(0, 10, 0, 0, 0, {}, id="equal: nothing is read"),
+        pytest.param(0, 10, 3, 7, 3, {}, id="the group was set back: it is followed"),
+        pytest.param(5, 10, 3, 7, 5, {}, id="the group was set back to what is deleted"),
+        pytest.param(0, 10, 9, 7, 7, {"ignored": 9}, id="the group was set forward: it is not followed"),
+        pytest.param(0, 10, 10, 7, 7, {"ignored": 10}, id="the group was set to the end: it is not followed"),
+        pytest.param(0, 10, NONE, 7, 0, {}, id="the group's offset is lost: all is read again"),
+        pytest.param(4, 10, NONE, 7, 4, {}, id="the group's offset is lost: what is there is read again"),
+        pytest.param(0, 10, 11, 7, 0, {}, id="the group is beyond the end: all is read again"),
+        pytest.param(9, 20, 7, 7, 9, {"deleted": 2}, id="messages were deleted before they were read"),
+        pytest.param(9, 20, 3, 7, 9, {"deleted": 2}, id="deleted, and the group was set back"),
+        pytest.param(9, 20, 12, 7, 9, {"deleted": 2, "ignored": 12}, id="deleted, and the group was set forward"),
+        pytest.param(9, 20, NONE, 7, 9, {"deleted": 2}, id="deleted, and the group's offset is lost"),
+        pytest.param(20, 20, 20, 7, 20, {"deleted": 13}, id="all was deleted, the group was set to it: followed"),
+        # The ledger has read further than the topic goes.
+        pytest.param(0, 3, 7, 7, 0, {"created_again": True}, id="created again: shorter than it was"),
+        pytest.param(0, 3, NONE, 7, 0, {"created_again": True}, id="created again: without a group"),
+        pytest.param(0, 3, 2, 7, 0, {"created_again": True}, id="created again: the group has read of the new one"),
+        pytest.param(0, 0, 7, 7, 0, {"created_again": True}, id="created again: still empty"),
+        pytest.param(0, 7, 7, 7, 7, {}, id="created again and as long as it was: only its last message tells"),
+    ],
+)  # fmt: skip
+def test_reading_goes_on_where_the_ledger_ends(
+    low: int, high: int, committed: int, consumed: int | None, start: int, rest: dict[str, int]
+) -> None:
+    assert position(2, low, high, committed, consumed) == Span(2, start, high, **rest)  # type: ignore[arg-type]
+
+
+offsets = st.integers(0, 12)
+
+
+@given(offsets, offsets, st.integers(-1, 15), st.none() | st.integers(0, 15))
+def test_no_message_that_is_there_and_not_read_is_left_out(
+    low: int, more: int, committed: int, consumed: int | None
+) -> None:
+    high = low + more
+    span = position(0, low, high, committed, consumed)
+    assert low <= span.start <= span.end == high
+    if consumed is not None:
+        assert span.start <= max(consumed, low)
+        assert span.created_again == (consumed > high)
+    if span.ignored is not None:
+        assert span.ignored == committed
+        assert span.start < committed
