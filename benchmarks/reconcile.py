@@ -147,7 +147,7 @@ def _round(addresses: Any, rows: int) -> Round:
 def _pass(which: str, addresses: Any) -> Side:
     """One pass in a fresh process: only so is the peak of its memory its own."""
     done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.reconcile_pass", which, addresses.cassandra, addresses.elasticsearch),
+        (sys.executable, "-m", "benchmarks.reconcile_pass", which, addresses.cassandra, addresses.elasticsearch, addresses.ledger),
         cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1800,
         env={"PYTHONPATH": f"{REPOSITORY / 'plugins'}:{REPOSITORY}", "PATH": str(Path(sys.executable).parent)},
     )  # fmt: skip

@@ -17,10 +17,12 @@ from uuid import uuid4
 
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import RoundRobinPolicy
+from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.reconcile import Side
 from local.schema import KEYSPACE, TABLE, connect_elasticsearch
 from ownership.cql import SOCKET_OPTIONS, Cql
+from ownership.ledger.database import Database
 from ownership.parts import Parts
 from ownership.reconcile.run import Order, look_at_ledger, look_at_ranges, plan, put_together
 from ownership.ring import TokenRange, token_range
@@ -46,7 +48,7 @@ def _session(address: str) -> Iterator[Any]:
         cluster.shutdown()
 
 
-def _bare(cassandra: str, _: str, *, at_once: bool = False) -> Side:
+def _bare(cassandra: str, *_: str, at_once: bool = False) -> Side:
     """The same columns of the same ranges, and nothing done with a row."""
     with _session(cassandra) as session, ThreadPoolExecutor(2) as pool:
         select = session.prepare(
@@ -66,12 +68,16 @@ def _bare(cassandra: str, _: str, *, at_once: bool = False) -> Side:
         return _side(begun, cpu, rows)
 
 
-def _ours(cassandra: str, elasticsearch: str) -> Side:
+def _ours(cassandra: str, elasticsearch: str, ledger: str) -> Side:
     """A run of one slice without a limit, as its task has it: both ways, with what it writes into the ledger."""
     settings = Settings.model_validate({"reconcile.slices": 1, "reconcile.rows_per_second": 0})
     nobody = Service("nobody", lambda: Endpoint("http://127.0.0.1:9"))
-    with _session(cassandra) as session, closing(connect_elasticsearch(elasticsearch)) as client:
-        parts = Parts.over(settings, Cql(session), client, lms=nobody, userorg=nobody)
+    with (
+        _session(cassandra) as session,
+        closing(connect_elasticsearch(elasticsearch)) as client,
+        closing(Database.at(conninfo_to_dict(ledger))) as database,
+    ):
+        parts = Parts.over(settings, database, Cql(lambda: session), client, lms=nobody, userorg=nobody)
         run_id, order = f"bench-{uuid4().hex}", Order()
         (share,) = plan(parts, run_id, order)
         begun, cpu = time.monotonic(), time.process_time()

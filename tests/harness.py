@@ -233,9 +233,8 @@ def opened_job(
             protocol_version=5,
             sockopts=SOCKET_OPTIONS,
         )
-        session = cluster.connect()
         stack.callback(cluster.shutdown)
-        cql = Cql(session)
+        cql = Cql(cluster.connect)
         database = Database.at(conninfo_to_dict(ledger))
         stack.callback(database.close)
         client = connect_elasticsearch(elasticsearch)

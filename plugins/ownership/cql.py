@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from cassandra import (
@@ -70,12 +71,17 @@ class Conditional(NamedTuple):
 
 
 class Cql:
-    """A session with prepared statements kept by their text; a statement is tried `tries` times at most."""
+    """A session with prepared statements kept by their text; a statement is tried `TRIES` times at most."""
 
-    def __init__(self, session: Session, *, tries: int = TRIES) -> None:
-        self.session = session
-        self._tries = tries
+    def __init__(self, connect: Callable[[], Session]) -> None:
+        """`connect` is called when the session is first used."""
+        self._connect = connect
         self._prepared: dict[str, PreparedStatement] = {}
+
+    @cached_property
+    def session(self) -> Session:
+        """The driver's session."""
+        return self._connect()
 
     def bind(self, cql: str, values: Sequence[Any] = ()) -> BoundStatement:
         """The statement with its values bound."""
@@ -119,10 +125,10 @@ class Cql:
         return batch
 
     def _concurrently(self, statements: list[Any]) -> list[Any]:
-        """Results in order; statements that met an outage are repeated, `tries` times in all."""
+        """Results in order; statements that met an outage are repeated, `TRIES` times in all."""
         results: list[Any] = [None] * len(statements)
         todo = list(range(len(statements)))
-        for attempt in range(self._tries):
+        for attempt in range(TRIES):
             if attempt:
                 time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             outcomes = execute_concurrent(
@@ -145,7 +151,7 @@ class Cql:
         raise Unavailable(PART, _short(failed[0][1]))
 
     def _guard(self, action: Callable[[], T]) -> T:
-        for attempt in range(self._tries):
+        for attempt in range(TRIES):
             if attempt:
                 time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             try:

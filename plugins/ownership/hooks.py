@@ -303,12 +303,18 @@ def _elasticsearch_tls(hosts: list[str], options: Options) -> dict[str, Any]:
 
 @contextmanager
 def opened_cql() -> Iterator[Cql]:
-    """A Cassandra session, closed at the end."""
-    hook = CassandraHook()
+    """A Cassandra session, closed at the end. It connects when it is first used."""
+    hooks: list[CassandraHook] = []
+
+    def connect() -> Session:
+        hooks.append(CassandraHook())
+        return hooks[-1].get_conn()
+
     try:
-        yield Cql(hook.get_conn())
+        yield Cql(connect)
     finally:
-        hook.shutdown_cluster()
+        for hook in hooks:
+            hook.shutdown_cluster()
 
 
 LEDGER_OPTIONS = (
@@ -344,6 +350,7 @@ def ledger_parameters() -> dict[str, Any]:
     # Tried here: libpq's own error names no field.
     ca = None if options.values.get("sslrootcert") == "system" else options.file("sslrootcert")
     options.context(ca=ca, certificate=options.file("sslcert"), key=options.file("sslkey"))
+    options.context(ca=options.file("sslcrl"))  # libpq goes on without a list that it cannot read
     given = {n: str(v) for n, v in options.values.items() if v not in (None, "")}
     parameters = {
         "host": conn.host,
@@ -373,8 +380,9 @@ def opened_database(*, connections: int = 2) -> Iterator[Database]:
 def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
     """All parts of the stages, opened from the Connections and closed at the end.
 
+    Each connects when it is first used.
+
     :raises SettingsError: if a setting or a connection is missing or wrong.
-    :raises Unavailable: if Cassandra does not answer; the others are first asked when used.
     """
     settings = settings or load_settings()
     with ExitStack() as stack:

@@ -29,8 +29,8 @@ _ENTRY_BYTES = 8
 """An entry's own head."""
 _VALUE_BYTES = 8
 """The head of a value, and what its alignment takes."""
-_BITS = {SmallInteger: 16, Integer: 32, BigInteger: 64}
-_DIALECT = PGDialect_psycopg()
+_BITS: dict[type, int] = {SmallInteger: 16, Integer: 32, BigInteger: 64}
+_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _DUMPERS = Transformer()
 
 

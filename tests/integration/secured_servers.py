@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import http.client
 import ipaddress
 import json
 import re
 import shlex
-import shutil
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -268,7 +269,7 @@ def secured_cassandra(layout: Layout, authority: Authority, tls: ssl.SSLContext)
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server with TLS. Its administrator comes through the socket, everybody else by the rules of `admit`."""
+    """A server whose administrator comes through the socket, and everybody else by the rules of `admit`."""
 
     server: Server
     access: Path
@@ -276,7 +277,7 @@ class Postgres:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Where it listens, without TLS: its build has none."""
         return self.server.ports[0]
 
     def execute(self, statement: str, database: str = "postgres") -> list[Any]:
@@ -296,31 +297,18 @@ class Postgres:
         await_condition(lambda: self.execute(loaded) != before, timeout_s=10, what="the server's new rules")
 
 
-def secured_postgres(layout: Layout, authority: Authority) -> Postgres:
+def secured_postgres(layout: Layout) -> Postgres:
     """A server, not started, that admits its administrator only."""
     plain = postgres.server(layout)
-    data = Path(plain.command[plain.command.index("-D") + 1])
-    files = {"ssl_cert_file": "server.pem", "ssl_key_file": "server.key", "ssl_ca_file": authority.file.name}
-    more = {
-        "ssl": "on",
-        **{setting: data / name for setting, name in files.items()},
-        "password_encryption": "scram-sha-256",
-        # As an administrator leaves it; what the local server has otherwise only makes tests quick.
-        "synchronous_commit": "on",
-    }
+    access = Path(plain.command[plain.command.index("-D") + 1]) / "pg_hba.conf"
 
     def prepare() -> None:
         plain.prepare()
-        for name in files.values():
-            shutil.copyfile(authority.directory / name, data / name)
-            (data / name).chmod(0o600)
-            if plain.user:
-                shutil.chown(data / name, plain.user)
-        (data / "pg_hba.conf").write_text("local all all trust\n")
+        access.write_text("local all all trust\n")
 
-    options = [word for setting, value in more.items() for word in ("-c", f"{setting}={value}")]
-    server = replace(plain, command=(*plain.command, *options), prepare=prepare)
-    return Postgres(server, data / "pg_hba.conf")
+    # As an administrator leaves it; what the local server has otherwise only makes tests quick.
+    durable = ("-c", "synchronous_commit=on")
+    return Postgres(replace(plain, command=(*plain.command, *durable), prepare=prepare), access)
 
 
 # --- gates
@@ -426,3 +414,69 @@ def opened_gate(
         gate.shutdown()
         gate.server_close()
         thread.join(10)
+
+
+_SSL_REQUEST, _GSS_REQUEST = 80877103, 80877104
+"""What a client of PostgreSQL asks for before it says who it is."""
+
+
+class PostgresGate:
+    """TLS before a PostgreSQL that has none: as pgbouncer with `client_tls_sslmode = require`, in pgbouncer's words."""
+
+    def __init__(self, behind: int, tls: ssl.SSLContext) -> None:
+        self.port = 0
+        self.sessions = 0
+        """Those that were let through."""
+        self._behind = behind
+        self._tls = tls
+
+    @contextmanager
+    def opened(self) -> Iterator[Self]:
+        """It stands open meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+            ended = pool.submit(asyncio.run, self._serve(ready))
+            loop, over = ready.result(10)
+            try:
+                yield self
+            finally:
+                loop.call_soon_threadsafe(over.set)
+                ended.result(10)
+
+    async def _serve(self, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        # A client that does not trust the gate, or shows no certificate, is none of its errors.
+        loop.set_exception_handler(lambda *_: None)
+        async with await asyncio.start_server(self._pass, HOST, 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            ready.set_result((loop, over))
+            await over.wait()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError), closing(writer):
+            code = 0
+            while code != _SSL_REQUEST:
+                _, code = struct.unpack("!II", await reader.readexactly(8))
+                if code not in (_SSL_REQUEST, _GSS_REQUEST):
+                    fields = b"SFATAL\0VFATAL\0C08P01\0MSSL required\0\0"
+                    writer.write(b"E" + struct.pack("!I", len(fields) + 4) + fields)
+                    return
+                writer.write(b"S" if code == _SSL_REQUEST else b"N")
+            await writer.start_tls(self._tls)
+            to_server, from_server = (await asyncio.open_connection(HOST, self._behind))[::-1]
+            self.sessions += 1
+            with closing(to_server):
+                await asyncio.wait(
+                    [
+                        asyncio.ensure_future(_pump(reader, to_server)),
+                        asyncio.ensure_future(_pump(from_server, writer)),
+                    ],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while part := await source.read(65_536):
+            target.write(part)
+            await target.drain()

@@ -1,4 +1,4 @@
-"""Ids are values: whatever they look like, they reach CQL, a URL, a query and a document as what they are.
+"""Ids are values: whatever they look like, they reach CQL, SQL, a URL, a query and a document as what they are.
 
 The LMS and User-Org give ids to the platform, but an event can name anything that is printable.
 """
@@ -15,6 +15,11 @@ from local.world import Batch, User
 HOSTILE = [
     pytest.param("'; DROP TABLE sunbird_courses.course_batch; --", id="CQL"),
     pytest.param("' OR '1'='1", id="a condition"),
+    pytest.param("'; DROP TABLE event CASCADE; --", id="SQL"),
+    pytest.param("$$; SELECT pg_sleep(9); $$", id="SQL in dollars"),
+    pytest.param("a\\tb\\N\\.", id="marks of COPY"),
+    pytest.param('{a,"b",NULL}', id="an array"),
+    pytest.param(":name %(name)s $1", id="parameters"),
     pytest.param("../../../etc/passwd", id="a path upwards"),
     pytest.param("a/b?x=1&identifier=other#end", id="parts of a URL"),
     pytest.param("%2e%2e%2f%00", id="parts of a URL, encoded"),

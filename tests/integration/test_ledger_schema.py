@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import uuid
@@ -23,14 +24,18 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from local.stack import Stack
+from ownership.clock import now_ms
 from ownership.errors import SettingsError, Unavailable
+from ownership.inbox import Inbox, NoRejects
 from ownership.ledger.__main__ import main
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.check import check
 from ownership.ledger.database import CONNECTION, Database
+from ownership.ledger.events import Events
 from ownership.ledger.months import make_months
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, REVISION, metadata
 from ownership.ledger.upgrade import upgrade
+from ownership.topic import Message
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 VARIABLE = f"AIRFLOW_CONN_{CONNECTION.upper()}"
@@ -188,6 +193,29 @@ def _partitions(connection: Any) -> list[str]:
         text("SELECT c.relname FROM pg_class c WHERE c.relispartition AND c.relkind = 'r' ORDER BY 1")
     )
     return [name for (name,) in found]
+
+
+def test_an_event_whose_payload_has_gone_is_known_when_it_comes_again(
+    own: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Between the drop of a month and the end of the deletes of its events, or erased by hand.
+    arrivals = Arrivals(own.database)
+    inbox = Inbox(Events(own.database), arrivals, NoRejects(), retention_ms=400 * 24 * 3_600_000)
+    edata = {"action": "ownership-transfer", "organisationId": "org"}
+    profiles = {"fromUserProfile": {"userId": "A"}, "toUserProfile": {"userId": "b"}}
+    event = {"eid": "BE_JOB_REQUEST", "ets": now_ms(), "mid": "m", "edata": {**edata, **profiles}}
+    message = Message("in", 0, 1, now_ms(), json.dumps(event).encode())
+    assert [t.mid for t in inbox.accept([message]).received] == ["m"]
+    own.execute("DELETE FROM payload")
+    looks = itertools.count(1)
+    store = arrivals.store
+
+    def counted(*given: Any, **more: Any) -> set[str]:
+        assert next(looks) < 10, "the inbox looks for it for ever"
+        return store(*given, **more)
+
+    monkeypatch.setattr(arrivals, "store", counted)
+    assert inbox.accept([message._replace(offset=2)]).known == ["m"]
 
 
 # --- the check

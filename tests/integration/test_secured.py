@@ -1,6 +1,7 @@
 """The job on secured servers, as docs/security.md has it: its connections, its grants, its ACLs, and no more.
 
-Kafka and Cassandra are real and secured by themselves; before Elasticsearch, the LMS and User-Org stand gates.
+Kafka and Cassandra are real and secured by themselves. PostgreSQL is real and asks for its passwords itself; its TLS is a
+gate's. Before Elasticsearch, the LMS and User-Org stand gates, too.
 """
 
 from __future__ import annotations
@@ -18,22 +19,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster, NoHostAvailable, Session
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AclOperation
 from harness import Job
-from ownership.schema import _TABLES
+from psycopg.errors import InsufficientPrivilege
 from secured_servers import (
+    OPERATIONS,
     PASSWORD,
     SECURITY,
     Authority,
     Gate,
     Kafka,
+    Postgres,
+    PostgresGate,
     opened_gate,
     secured_cassandra,
     secured_kafka,
+    secured_postgres,
+    server_context,
     told,
     told_acls,
     told_connections,
@@ -47,9 +54,12 @@ from local.ports import HOST
 from local.processes import await_condition
 from local.stack import Stack
 from local.world import Platform, create_platform
-from ownership import create_ledger, topic
+from ownership import topic
 from ownership.errors import OwnershipError, SettingsError, Unavailable
 from ownership.hooks import load_settings, opened_intake, opened_parts
+from ownership.ledger.__main__ import main
+from ownership.ledger.schema import REVISION, metadata
+from ownership.topic import Span
 
 ENV = "dev"  # the page's own
 
@@ -57,6 +67,7 @@ Connections = dict[str, dict[str, Any]]
 KAFKA, CASSANDRA, ELASTICSEARCH, LMS, USERORG = (
     f"AIRFLOW_CONN_{name}_DEFAULT" for name in ("KAFKA", "CASSANDRA", "ELASTICSEARCH", "LMS", "USERORG")
 )
+LEDGER = "AIRFLOW_CONN_OWNERSHIP_LEDGER"
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Secured:
     files: Path
     kafka: Kafka
     admin: Session
+    postgres: Postgres
     gates: dict[str, Gate]
     platform: Platform
     connections: Connections
@@ -90,8 +102,9 @@ def secured(stack: Stack) -> Iterator[Secured]:
     trusting.load_cert_chain(client, client.with_suffix(".key"))
     kafka = secured_kafka(layout, authority)
     cassandra = secured_cassandra(layout, authority, trusting)
+    postgres = secured_postgres(layout)
     with ExitStack() as ended:
-        servers = [kafka.server, cassandra]
+        servers = [kafka.server, cassandra, postgres.server]
         for server in servers:
             ended.callback(server.stop)
             ended.callback(server.kill)  # nobody reads its data again
@@ -133,19 +146,34 @@ def secured(stack: Stack) -> Iterator[Secured]:
         host, _, port = cassandra.address.rpartition(":")
         connections[CASSANDRA] |= {"host": host, "port": int(port)}
         connections[CASSANDRA]["extra"]["local_dc"] = "datacenter1"
+        gate = PostgresGate(postgres.port, server_context(authority, client_certificate=False))
+        connections[LEDGER] |= {"host": HOST, "port": ended.enter_context(gate.opened()).port}
         for name, gate in gates.items():
             connections[name] |= {"host": HOST, "port": gate.port}
         environment = {n: v for n, v in stack.airflow_env.items() if n.startswith("AIRFLOW__")}
         environment["AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"] = json.dumps({"env": ENV, "grace.ms": 0})
-        made = Secured(directory / "tls", kafka, platform.session, gates, platform, connections, environment)
-        with set_to(made, _as_ledger(made.changed())):
-            for statement in told_statements("Role that creates the ledger"):
-                platform.session.execute(statement)
-            assert create_ledger.main() == 0
-        for statement in told_statements("Role of the job"):
+        made = Secured(
+            directory / "tls", kafka, platform.session, postgres, gates, platform, connections, environment
+        )
+        postgres.admit(*told_rules())
+        for statement in (
+            *told_statements("Create the ledger", OPERATIONS),
+            *told_statements("Role in PostgreSQL"),
+        ):
+            postgres.execute(statement)
+        with set_to(made, connections):
+            assert main(["upgrade"]) == 0
+        for statement in told_statements("Role in Cassandra"):
             platform.session.execute(statement)
         kafka.allow(told_acls())
         yield made
+
+
+def told_rules() -> list[str]:
+    """The rules of pg_hba.conf of the page, for this machine and for what the gate lets through."""
+    found = [line for line in told("PostgreSQL") if line.startswith("host")]
+    assert [line.split()[0] for line in found] == ["hostssl"]
+    return [re.sub(r"\S+/\d+", f"{HOST}/32", line).replace("hostssl", "host") for line in found]
 
 
 def _lets_in(address: str) -> bool:
@@ -161,11 +189,6 @@ def _lets_in(address: str) -> bool:
 
 def _basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
-
-
-def _as_ledger(connections: Connections) -> Connections:
-    connections[CASSANDRA]["login"] = "ownership_ledger"
-    return connections
 
 
 @contextmanager
@@ -191,7 +214,8 @@ def opened_world(secured: Secured, connections: Connections | None = None) -> It
         assert intake.letters
         client = parts.index._es
         job = Job(parts.settings, parts, intake.topic, intake.inbox, client, intake.letters)
-        yield World(secured.platform, job, secured.kafka.plain)
+        ledger = f"postgresql://ownership:{PASSWORD}@{HOST}:{secured.postgres.port}/ownership"
+        yield World(secured.platform, job, secured.kafka.plain, ledger)
 
 
 @pytest.fixture
@@ -230,7 +254,12 @@ def test_a_dead_letter_is_written_and_put_back_with_the_same_login(world: World)
     assert len(world.dead_letters()) == before + 1
     letters = world.job.letters
     assert [m.value for m in letters.read(letters.since(0))][-1] == b"{no event"
-    assert world.job.topic.backlog()[0].start == world.job.topic.backlog()[0].end
+    assert [span.start for span in _backlog(world)] == [span.end for span in _backlog(world)]
+
+
+def _backlog(world: World) -> list[Span]:
+    consumed = world.job.inbox.consumed(world.job.topic.name)
+    return world.job.topic.backlog({p: c.next_offset for p, c in consumed.items()})
 
 
 def test_the_watcher_sees_the_backlog_with_the_same_login(secured: Secured, world: World) -> None:
@@ -244,16 +273,90 @@ def test_the_watcher_sees_the_backlog_with_the_same_login(secured: Secured, worl
     assert world.whole_run().events == {"completed": 1}
 
 
-def test_the_ledger_can_be_created_again_by_its_own_role(secured: Secured, capsys: Any) -> None:
-    with set_to(secured, _as_ledger(secured.changed())):
-        assert create_ledger.main() == 0
-    assert capsys.readouterr().out.count("ready: ") == len(_TABLES)
+def test_the_ledger_can_be_upgraded_again_by_its_own_role(secured: Secured, capsys: Any) -> None:
+    with set_to(secured, secured.connections):
+        assert main(["upgrade"]) == 0
+    assert capsys.readouterr().out == f"The ledger is ready, schema {REVISION}.\n"
 
 
-def test_the_page_grants_every_table_of_the_ledger_and_course_batch_to_the_job() -> None:
-    granted = {tuple(s.split()[1:5:3]) for s in told_statements("Role of the job") if s.startswith("GRANT")}
-    tables = [f"sunbird_courses.{name}" for name in ("course_batch", *_TABLES)]
-    assert granted == {(permission, table) for permission in ("SELECT", "MODIFY") for table in tables}
+def test_the_role_of_the_ledger_is_no_more_than_the_owner_of_its_database(secured: Secured) -> None:
+    ((*rights, password),) = secured.postgres.execute(
+        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, left(rolpassword, 13) "
+        "FROM pg_authid WHERE rolname = 'ownership'"
+    )
+    assert (rights, password) == ([False] * 5, "SCRAM-SHA-256")
+    owned = "SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = 'ownership'"
+    assert secured.postgres.execute(owned) == [("ownership",)]
+    others = "SELECT has_database_privilege('public', 'ownership', p) FROM unnest('{CONNECT,TEMPORARY,CREATE}'::text[]) p"
+    assert secured.postgres.execute(others) == [(False,)] * 3
+
+
+def test_the_page_grants_course_batch_alone_in_cassandra_to_the_job() -> None:
+    granted = {tuple(s.split()[1:5:3]) for s in told_statements("Role in Cassandra") if s.startswith("GRANT")}
+    assert granted == {(permission, "sunbird_courses.course_batch") for permission in ("SELECT", "MODIFY")}
+
+
+NAMES = ("payload", "rejected_message")
+"""Tables in which names of people lie."""
+
+
+def test_people_who_read_the_ledger_see_no_names_and_change_nothing(secured: Secured, world: World) -> None:
+    old, new = world.users("old", "new")
+    world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    assert world.whole_run().events == {"completed": 1}
+    tables = [t.name for t in metadata.sorted_tables if t.name != "queue_head"]
+    for statement in told_statements("Role of people who read the ledger"):
+        secured.postgres.execute(statement, "ownership")
+    secured.postgres.admit(*told_rules(), f"host ownership ownership_reader {HOST}/32 scram-sha-256")
+    try:
+        with psycopg.connect(
+            host=HOST, port=secured.postgres.port, dbname="ownership", user="ownership_reader", password=PASSWORD,
+            autocommit=True,
+        ) as reader:  # fmt: skip
+            assert reader.execute("SELECT from_user FROM event WHERE mid = %s", [mid]).fetchall() == [(old,)]
+            for table in tables:
+                if table not in NAMES:
+                    reader.execute(f"SELECT * FROM {table}".encode()).fetchall()
+            partitions = (
+                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'payload'::regclass"
+            )
+            months = [name for (name,) in reader.execute(partitions).fetchall()]
+            assert months
+            for table in (*NAMES, *months):
+                with pytest.raises(InsufficientPrivilege):
+                    reader.execute(f"SELECT * FROM {table}".encode())
+            for statement in (*(f"DELETE FROM {t}" for t in tables), "CREATE TABLE mine (id int)"):
+                with pytest.raises(InsufficientPrivilege):
+                    reader.execute(statement.encode())
+    finally:
+        secured.postgres.admit(*told_rules())
+
+
+def test_the_names_of_somebody_who_asks_for_it_are_forgotten_and_the_audit_trail_stays(
+    secured: Secured, world: World
+) -> None:
+    old, new = world.users("Old", "new")
+    world.batch(created_by=old)
+    event = world.event(old, new)
+    event["edata"]["fromUserProfile"]["firstName"] = "Zqfirst"
+    mid = event["mid"]
+    world.platform.emit(event)
+    assert world.whole_run().events == {"completed": 1}
+    bodies = world.job.parts.events.bodies
+    assert b"Zqfirst" in bodies([mid])[mid]
+
+    for statement in told_statements("What is kept where"):
+        secured.postgres.execute(statement.replace("<user>", old), "ownership")
+
+    assert bodies([mid]) == {mid: b"{}"}
+    assert world.state(mid) == "completed"
+    assert len(world.trail(mid)) == 1
+    # Read again it is another message with the same mid, and is rejected; nothing moves.
+    before = len(world.dead_letters())
+    world.platform.emit(event)
+    assert world.run().pull().pulled.rejected == 1
+    assert len(world.dead_letters()) == before + 1
 
 
 def test_no_call_to_elasticsearch_is_missing_in_the_page(
@@ -313,6 +416,15 @@ def _cassandra_by_name(secured: Secured, connections: Connections) -> None:
     connections[CASSANDRA]["extra"]["ssl_options"]["check_hostname"] = True
 
 
+def _ledger_by_name(secured: Secured, connections: Connections) -> None:
+    connections[LEDGER]["host"] = "localhost"
+
+
+def _ledger_behind_a_host_that_is_away(secured: Secured, connections: Connections) -> None:
+    connections[LEDGER]["host"] = f"127.0.0.2,{HOST}"  # nobody listens at the first
+    connections[LEDGER]["extra"]["target_session_attrs"] = "read-write"
+
+
 def _elasticsearch_by_key(secured: Secured, connections: Connections) -> None:
     secured.gates[ELASTICSEARCH].allowed = {"Authorization": f"ApiKey {PASSWORD}"}
     connections[ELASTICSEARCH] |= {"login": None, "password": None}
@@ -346,6 +458,8 @@ def _services_by_url(secured: Secured, connections: Connections) -> None:
         _kafka_by_certificate,
         _kafka_without_tls,
         _cassandra_by_name,
+        _ledger_by_name,
+        _ledger_behind_a_host_that_is_away,
         _elasticsearch_by_key,
         _elasticsearch_by_fingerprint,
         _elasticsearch_by_url,
@@ -385,6 +499,27 @@ def test_a_client_certificate_goes_with_a_fingerprint_too(secured: Secured, stac
             with opened_world(secured, connections):
                 pass
         assert gate.calls == [("GET", "/course-batch/_mapping")] * 2
+
+
+def test_the_ledger_is_shown_a_client_certificate(secured: Secured) -> None:
+    authority = Authority(secured.files.parent / "tls-of-the-ledger")
+    authority.issue("server", "server")
+    client = authority.issue("client", "ownership")
+    connections = secured.changed()
+    tls = server_context(authority, client_certificate=True)
+    with PostgresGate(secured.postgres.port, tls).opened() as gate:
+        connections[LEDGER]["port"] = gate.port
+        connections[LEDGER]["extra"]["sslrootcert"] = str(authority.file)
+        with (
+            pytest.raises(OwnershipError, match=r"PostgreSQL.*Connection 'ownership_ledger'"),
+            opened_world(secured, connections),
+        ):
+            pass
+        assert gate.sessions == 0
+        connections[LEDGER]["extra"] |= {"sslcert": str(client), "sslkey": str(client.with_suffix(".key"))}
+        with opened_world(secured, connections) as world:
+            assert world.job.open_mids() == []
+        assert gate.sessions > 0
 
 
 # --- what is wrong is named, secrets are not, and nothing is lost
@@ -464,6 +599,47 @@ WRONGS = [
     pytest.param(
         _extra(CASSANDRA, ssl_options={"ca_certs": "FILES/ca.pem"}), SettingsError, "ssl_options' 'ca_certs'",
         id="a file that is not there",
+    ),
+    pytest.param(
+        _set(LEDGER, password=WRONG), SettingsError,
+        "password authentication failed.*set login and password of Connection 'ownership_ledger'",
+        id="the ledger's password",
+    ),
+    pytest.param(
+        _set(LEDGER, password=None), SettingsError, "set the password of Connection 'ownership_ledger'",
+        id="no password at the ledger",
+    ),
+    pytest.param(
+        _set(LEDGER, login="postgres"), SettingsError, "pg_hba.conf admit the login of Connection 'ownership_ledger'",
+        id="the ledger's login",
+    ),
+    pytest.param(
+        _set(LEDGER, schema="postgres"), SettingsError, "pg_hba.conf admit the login of Connection 'ownership_ledger'",
+        id="the ledger's database",
+    ),
+    pytest.param(
+        _extra(LEDGER, sslrootcert=STRANGER), SettingsError,
+        "certificate verify failed.*check sslmode, sslrootcert and sslcert in the extra of Connection 'ownership_ledger'",
+        id="the ledger's authority",
+    ),
+    pytest.param(
+        _extra(LEDGER, sslrootcert="system"), SettingsError,
+        "certificate verify failed.*check sslmode, sslrootcert and sslcert in the extra of Connection 'ownership_ledger'",
+        id="the ledger: public authorities only",
+    ),
+    pytest.param(
+        _extra(LEDGER, sslmode="disable"), SettingsError,
+        "SSL required.*set sslmode in the extra of Connection 'ownership_ledger'",
+        id="the ledger without TLS",
+    ),
+    pytest.param(
+        _extra(LEDGER, channel_binding="require"), SettingsError,
+        "channel binding.*correct channel_binding in the extra of Connection 'ownership_ledger'",
+        id="the ledger behind what cannot bind a channel",
+    ),
+    pytest.param(
+        _extra(LEDGER, sslmode="verify"), SettingsError, "sslmode.*correct the extra of Connection 'ownership_ledger'",
+        id="the ledger: no such sslmode",
     ),
     pytest.param(
         _set(ELASTICSEARCH, password=WRONG), SettingsError, "Elasticsearch refuses access.*'elasticsearch_default'",
@@ -576,11 +752,44 @@ def test_a_missing_acl_is_named_and_no_message_is_lost(
         assert [value for _, value in world.dead_letters()[len(before) :]] == [b"neither read nor lost"]
 
 
-@pytest.mark.parametrize("table", ["course_batch", "transfer_open", "transfer_change"])
-@pytest.mark.parametrize("permission", ["SELECT", "MODIFY"])
-def test_a_missing_grant_is_named_and_the_event_waits_for_it(
-    secured: Secured, table: str, permission: str
+@pytest.mark.parametrize(
+    ("privilege", "table"),
+    [
+        pytest.param("INSERT", "event", id="accepts nothing"),
+        pytest.param("SELECT", "queue", id="claims nothing"),
+        pytest.param("UPDATE", "queue_head", id="hands out no token"),
+        pytest.param("INSERT", "plan", id="plans nothing"),
+        pytest.param("INSERT", "change", id="records nothing"),
+    ],
+)
+def test_a_missing_grant_in_the_ledger_is_named_and_the_event_waits_for_it(
+    secured: Secured, privilege: str, table: str
 ) -> None:
+    with opened_world(secured) as world:
+        old, new = world.users("old", "new")
+        batch = world.batch(created_by=old)
+        mid = world.transfer(old, new)
+        secured.postgres.execute(f"REVOKE {privilege} ON {table} FROM ownership", "ownership")
+        try:
+            with pytest.raises(
+                SettingsError, match=rf"permission denied for table {table}; .*, or grant it\."
+            ):
+                _whole_run(world)
+            named = f"may not read and write {table}: log in as the owner of the database, or grant it"
+            with pytest.raises(SettingsError, match=named), opened_world(secured):
+                pass
+        finally:
+            secured.postgres.execute(f"GRANT {privilege} ON {table} TO ownership", "ownership")
+        assert world.owners(batch) == (old, ())
+        if mid in world.job.open_mids():
+            world.execute("UPDATE queue SET lease_expires_at = to_timestamp(1) WHERE holder IS NOT NULL")
+        assert world.whole_run().events == {"completed": 1}
+        assert world.owners(batch) == (new, ())
+
+
+@pytest.mark.parametrize("permission", ["SELECT", "MODIFY"])
+def test_a_missing_grant_is_named_and_the_event_waits_for_it(secured: Secured, permission: str) -> None:
+    table = "course_batch"
     with opened_world(secured) as world:
         old, new = world.users("old", "new")
         batch = world.batch(created_by=old)
@@ -606,14 +815,19 @@ def _whole_run(world: World) -> None:
 
 
 def test_the_job_may_not_touch_what_is_not_granted(secured: Secured) -> None:
-    with opened_world(secured) as world, pytest.raises(SettingsError, match="grants"):
-        world.job.parts.cql.select("SELECT role FROM system_auth.roles")
+    with opened_world(secured) as world:
+        with pytest.raises(SettingsError, match="grants"):
+            world.job.parts.cql.select_each(
+                "SELECT role FROM system_auth.roles WHERE role = ?", [("ownership",)]
+            )
+        with pytest.raises(SettingsError, match=r"permission denied.*grant it"):
+            world.rows("SELECT rolpassword FROM pg_authid")
 
 
 def test_offsets_of_the_group_are_committed_by_the_job_s_login(secured: Secured, world: World) -> None:
     world.platform.emit(b"{no event")
     world.run().pull()
-    spans = world.job.topic.backlog()
+    spans = _backlog(world)
     committed = world.job.topic._consumer.committed(
         [TopicPartition(world.job.topic.name, s.partition) for s in spans], timeout=10
     )

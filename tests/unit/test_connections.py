@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from ownership import hooks
 from ownership.connections import endpoint
@@ -193,10 +199,22 @@ def test_a_file_of_the_ledger_s_that_is_no_certificate_is_named(
 ) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("no certificate")
-    for name in ("sslrootcert", "sslcert"):
+    for name in ("sslrootcert", "sslcert", "sslcrl"):
         set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", name: str(file)}})
         with pytest.raises(SettingsError, match=rf"'{name}' names '.*ca\.pem', which cannot be used"):
             hooks.ledger_parameters()
+
+
+def test_a_list_of_revoked_certificates_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    made = x509.CertificateRevocationListBuilder(
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]), now, now + timedelta(days=1)
+    ).sign(key, hashes.SHA256())
+    file = tmp_path / "revoked.pem"
+    file.write_bytes(made.public_bytes(Encoding.PEM))
+    set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", "sslcrl": str(file)}})
+    assert hooks.ledger_parameters()["sslcrl"] == str(file)
 
 
 def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.MonkeyPatch) -> None:

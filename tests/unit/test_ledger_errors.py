@@ -61,6 +61,11 @@ UPGRADE = "run `python -m ownership.ledger upgrade`"
             psycopg.OperationalError("FATAL:  no such database: x"), "set the schema (database)",
             id="pgbouncer: no database",
         ),
+        pytest.param(psycopg.OperationalError("FATAL:  SSL required"), "set sslmode in the extra", id="pgbouncer: no TLS"),
+        pytest.param(
+            psycopg.OperationalError("channel binding is required, but server did not offer"), "correct channel_binding",
+            id="connecting: no channel binding",
+        ),
         pytest.param(
             psycopg.ProgrammingError('invalid connection option "sslmod"'), "correct the extra",
             id="connecting: an unknown option",
@@ -70,12 +75,12 @@ UPGRADE = "run `python -m ownership.ledger upgrade`"
             id="connecting: no such sslmode",
         ),
         pytest.param(
-            psycopg.OperationalError("SSL error: certificate verify failed"), "check sslmode and sslrootcert",
+            psycopg.OperationalError("SSL error: certificate verify failed"), "check sslmode, sslrootcert and sslcert",
             id="connecting: a certificate of another authority",
         ),
         pytest.param(
             psycopg.OperationalError('server certificate for "a" does not match host name "b"'),
-            "check sslmode and sslrootcert", id="connecting: a certificate of another host",
+            "check sslmode, sslrootcert and sslcert", id="connecting: a certificate of another host",
         ),
         pytest.param(
             psycopg.OperationalError("server does not support SSL, but SSL was required"), "set sslmode in the extra",

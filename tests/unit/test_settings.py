@@ -71,7 +71,6 @@ def test_what_is_set_wins_over_what_follows() -> None:
         pytest.param({"keyspace": "x"}, "'keyspace'", id="a name of the code's own"),
         pytest.param({"b": 1, "a": 2}, "settings 'a', 'b'", id="two"),
         pytest.param({"ENV": "x"}, "'ENV'", id="upper case"),
-        pytest.param({"ledger." + "keyspace": "x"}, "'ledger.", id="a name of the ledger in Cassandra"),
     ],
 )
 def test_an_unknown_setting_is_named_with_those_that_are_known(values: dict[str, Any], named: str) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, func, select, text
 
 from ownership.errors import SettingsError, Unavailable
 from ownership.ledger.database import CONNECTION, PART, UPGRADE, Database
-from ownership.ledger.schema import REVISION
+from ownership.ledger.schema import REVISION, metadata
 
 MIN_SERVER = 130000
 """PostgreSQL 13, as `server_version_num` says it."""
@@ -18,6 +18,18 @@ def revision_of(connection: Connection) -> str | None:
         return None
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
+
+
+def refuse_newer(found: str | None) -> None:
+    """Verify that a ledger's schema is not beyond this version of the job.
+
+    :raises SettingsError: if it is.
+    """
+    if found is not None and found > REVISION:
+        raise SettingsError(
+            f"The ledger has schema {found}, newer than {REVISION} of this version: install the version of the job "
+            "that made it."
+        )
 
 
 def check(database: Database) -> None:
@@ -50,10 +62,11 @@ def _check(connection: Connection) -> None:
         raise SettingsError(
             f"The database of Connection '{CONNECTION}' has no ledger: {UPGRADE}, or set the Connection's schema."
         )
-    if found != REVISION:
-        age = "older" if found < REVISION else "newer"
-        how = UPGRADE if found < REVISION else "install the version of the job that made it"
-        raise SettingsError(f"The ledger has schema {found}, {age} than {REVISION} of this version: {how}.")
+    if found < REVISION:
+        raise SettingsError(
+            f"The ledger has schema {found}, older than {REVISION} of this version: {UPGRADE}."
+        )
+    refuse_newer(found)
     denied = connection.scalar(
         text(
             "SELECT string_agg(t, ', ' ORDER BY t) FROM unnest(CAST(:tables AS text[])) AS t "
@@ -61,15 +74,7 @@ def _check(connection: Connection) -> None:
         ),
         {
             "privileges": ["SELECT", "INSERT", "UPDATE", "DELETE"],
-            "tables": [
-                "event",
-                "queue",
-                "queue_head",
-                "plan",
-                "change",
-                "rejected_message",
-                "consumed_offset",
-            ],
+            "tables": list(metadata.tables),
         },
     )
     if denied:

@@ -32,8 +32,8 @@ LOCK_MS = 10_000
 """The server ends a wait for a lock after this."""
 IDLE_MS = 10_000
 """The server ends a transaction whose client is silent for this long: a frozen task must not hold locks."""
-ANSWER_SECONDS = 25.0
-"""The client gives a server up that has not answered a statement by then."""
+ANSWER_MS = 5_000
+"""The client gives a server up that has not ended a statement this long after its time."""
 
 T = TypeVar("T")
 
@@ -81,13 +81,15 @@ _WHAT: Sequence[tuple[type[Exception], str]] = (
 _REFUSED_WORDS: Mapping[str, str] = {
     "password authentication failed": f"set login and password of Connection '{CONNECTION}'",
     "no password supplied": f"set the password of Connection '{CONNECTION}'",
-    "no pg_hba.conf entry": f"let pg_hba.conf admit the login of Connection '{CONNECTION}'",
+    "no pg_hba.conf entry": f"let pg_hba.conf admit the login of Connection '{CONNECTION}', or set sslmode in its extra",
     "no such user": f"set the login of Connection '{CONNECTION}'",
     "does not exist": f"create role and database, or set login and schema (database) of Connection '{CONNECTION}'",
     "no such database": f"set the schema (database) of Connection '{CONNECTION}'",
     "invalid connection option": f"correct the extra of Connection '{CONNECTION}'",
     "invalid sslmode": f"correct the extra of Connection '{CONNECTION}'",
-    "certificate": f"check sslmode and sslrootcert in the extra of Connection '{CONNECTION}'",
+    "certificate": f"check sslmode, sslrootcert and sslcert in the extra of Connection '{CONNECTION}'",
+    "SSL required": f"set sslmode in the extra of Connection '{CONNECTION}'",
+    "channel binding": f"correct channel_binding in the extra of Connection '{CONNECTION}'",
     "does not support SSL": f"set sslmode in the extra of Connection '{CONNECTION}'",
 }
 
@@ -95,15 +97,18 @@ _REFUSED_WORDS: Mapping[str, str] = {
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that gives up a server which does not answer; libpq itself would wait for ever."""
 
+    answer_seconds = (STATEMENT_MS + ANSWER_MS) / 1000
+    """How long the client waits for an answer."""
+
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """As the parent's, within `ANSWER_SECONDS`; then the connection is closed."""
+        """As the parent's, within `answer_seconds`; then the connection is closed."""
         try:
-            return super().wait(gen, interval, ANSWER_SECONDS if timeout is None else timeout)
+            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
         except pg._WaitTimeout:  # noqa: SLF001  # what the parent's documentation says it raises
             if timeout is not None:
                 raise
             self.pgconn.finish()
-            raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} s") from None
+            raise psycopg.OperationalError(f"no answer within {self.answer_seconds:.0f} s") from None
 
 
 class Database:
@@ -165,6 +170,9 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 try:
+                    driver = connection.connection.driver_connection
+                    assert isinstance(driver, BoundedConnection)  # noqa: S101  # made by `at`
+                    driver.answer_seconds = (statement_ms + ANSWER_MS) / 1000
                     connection.execute(
                         _TIMEOUTS,
                         {"statement": str(statement_ms), "lock": str(LOCK_MS), "idle": str(IDLE_MS)},

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, exists, func, select, text
+from sqlalchemy import Connection, delete, func, select, text
 
 from ownership.clock import from_ms, now_ms
 from ownership.ledger.database import Database
 from ownership.ledger.schema import (
     MONTH_SHIFT,
     PARTITIONED,
+    among,
     event,
     event_run,
     queue,
@@ -93,41 +94,39 @@ def remove_old(database: Database, retention_days: int) -> Removed:
 
 def _drop_months(connection: Connection, first_kept: int) -> list[str]:
     lock_schema(connection)
-    open_months = {
-        i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))
-    }  # few: it is the queue
-    names = connection.scalars(
-        text(
-            "SELECT c.relname FROM unnest(CAST(:tables AS text[])) AS t JOIN pg_inherits i "
-            "ON i.inhparent = to_regclass(t) JOIN pg_class c ON c.oid = i.inhrelid ORDER BY c.relname"
-        ),
-        {"tables": list(PARTITIONED)},
-    ).all()
+    # Few: it is the queue.
+    open_months = {i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))}
     dropped = []
-    for name in names:
-        found = re.fullmatch(r"\w+?_(\d{4})_(\d\d)", name)
-        month = int(found[1]) * 12 + int(found[2]) - 1 if found else first_kept
+    for name, month in _partitions(connection).items():
         if month < first_kept and month not in open_months:
             connection.execute(text(f"DROP TABLE {name}"))
             dropped.append(name)
     return dropped
 
 
+def _partitions(connection: Connection) -> dict[str, int]:
+    """The partitions by name, with the month of each."""
+    names = connection.scalars(
+        text(
+            "SELECT c.relname FROM unnest(CAST(:tables AS text[])) AS t JOIN pg_inherits i "
+            "ON i.inhparent = to_regclass(t) JOIN pg_class c ON c.oid = i.inhrelid ORDER BY c.relname"
+        ),
+        {"tables": list(PARTITIONED)},
+    )
+    found = {name: re.fullmatch(r"[a-z]+_(\d{4})_(\d\d)", name) for name in names}
+    return {name: int(month[1]) * 12 + int(month[2]) - 1 for name, month in found.items() if month}
+
+
 def _delete_events(database: Database, first_kept: int) -> int:
-    """Events of months whose partitions are gone."""
+    """Events of months whose partitions are gone: nothing refers to them but the list of their runs."""
 
     def work(connection: Connection) -> int:
-        months = {i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))}
         old = select(event.c.id).where(event.c.id < first_kept << MONTH_SHIFT)
-        for month in months:
+        for month in set(_partitions(connection).values()):
             old = old.where(~event.c.id.between(month << MONTH_SHIFT, ((month + 1) << MONTH_SHIFT) - 1))
-        ids = connection.scalars(
-            old.where(~exists().where(queue.c.event_id == event.c.id))
-            .order_by(event.c.id)
-            .limit(ROWS_PER_DELETE)
-        ).all()
-        connection.execute(delete(event_run).where(event_run.c.event_id.in_(ids)))
-        connection.execute(delete(event).where(event.c.id.in_(ids)))
+        ids = connection.scalars(old.order_by(event.c.id).limit(ROWS_PER_DELETE)).all()
+        connection.execute(delete(event_run).where(among(event_run.c.event_id, ids)))
+        connection.execute(delete(event).where(among(event.c.id, ids)))
         return len(ids)
 
     return _repeat(database, work)

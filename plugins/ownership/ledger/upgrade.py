@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
-from ownership.ledger.check import revision_of
+from ownership.ledger.check import refuse_newer, revision_of
 from ownership.ledger.database import Database
 from ownership.ledger.months import lock_schema, make_months
 from ownership.ledger.schema import REVISION
@@ -27,6 +27,7 @@ def upgrade(database: Database) -> list[str]:
     def work(connection: Connection) -> list[str]:
         lock_schema(connection)
         before = revision_of(connection)
+        refuse_newer(before)
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["connection"] = connection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ownership.parts import Parts
 from ownership.queue import Choice, ClaimedEvent, QueuedEvent, choose
 from ownership.stages.operate import Ordered, carry_out
 from ownership.stages.second_proof import second_proof
-from ownership.topic import Span, Topic
+from ownership.topic import Message, Span, Topic
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +73,14 @@ class Intake(NamedTuple):
     """Why there is no topic."""
 
 
+class _CreatedAgain(Exception):
+    """The topic has another message where the ledger has read one: it is another topic of the same name."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(partition)
+        self.partition = partition
+
+
 def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int, dict[str, str]]:
     """Everything up to the watermarks into the ledger, then the offsets to Kafka, for its lag monitors.
 
@@ -82,11 +90,21 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
     judged_ms = now_ms()
     consumed = inbox.consumed(topic.name)
     backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
-    backlog = [_of_this_life(topic, s, consumed.get(s.partition), look=window is not None) for s in backlog]
-    if starts := {s.partition: s.start for s in backlog if s.created_again}:
-        inbox.restart(topic.name, starts)
-    topic.claim_offsets(backlog)
-    accepted = inbox.accept(topic.read([s for s in backlog if s.start < s.end]))
+    if window:
+        # A topic that was created again and has just as many messages as before shows no backlog.
+        again = [
+            s.partition for s in backlog if s.start == s.end and _differs(topic, consumed.get(s.partition))
+        ]
+        backlog = [_from_the_oldest(topic, s) if s.partition in again else s for s in backlog]
+    while True:
+        if starts := {s.partition: s.start for s in backlog if s.created_again}:
+            inbox.restart(topic.name, starts)
+        topic.claim_offsets(backlog)
+        try:
+            accepted = inbox.accept(_messages(topic, backlog, consumed))
+            break
+        except _CreatedAgain as e:
+            backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
     # Of the others, too: a ledger that is restored from a backup must not follow the group past what it has.
     inbox.advance([Consumed(topic.name, s.partition, s.end) for s in backlog if s.partition not in consumed])
     topic.commit(backlog)
@@ -97,19 +115,34 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
     return accepted, judged_ms, _notes(topic, backlog, consumed)
 
 
-def _of_this_life(topic: Topic, span: Span, consumed: Consumed | None, *, look: bool) -> Span:
-    """The span; the whole partition where the topic was created again and has grown past the ledger's offset.
+def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> Iterator[Message]:
+    """The messages of the backlog. Reading begins with the last one that the ledger has: it must be that one still."""
+    for span in backlog:
+        if span.start == span.end:
+            continue
+        before = None if span.created_again else consumed.get(span.partition)
+        last = before.last_offset if before else None
+        first = last if last == span.start - 1 else span.start
+        for message in topic.read([span._replace(start=first)]):
+            if before and message.offset == last and _digest(message) != before.last_digest:
+                raise _CreatedAgain(span.partition)
+            if message.offset >= span.start:
+                yield message
 
-    The message before that offset is compared, if there is something to read, or if a `look` is wanted: a topic that
-    has just as many messages as before shows no backlog.
-    """
-    if consumed is None or consumed.last_offset is None or span.created_again:
-        return span
-    if not look and span.start == span.end:
-        return span
-    message = topic.message_at(span.partition, consumed.last_offset)
-    if message is None or message_digest(message.kafka_ms, message.value) == consumed.last_digest:
-        return span
+
+def _differs(topic: Topic, consumed: Consumed | None) -> bool:
+    """True if the topic has another message at the place of the last one that the ledger has read."""
+    if consumed is None or consumed.last_offset is None:
+        return False
+    message = topic.message_at(consumed.partition, consumed.last_offset)
+    return message is not None and _digest(message) != consumed.last_digest
+
+
+def _digest(message: Message) -> str:
+    return message_digest(message.kafka_ms, message.value)
+
+
+def _from_the_oldest(topic: Topic, span: Span) -> Span:
     low, high = topic.bounds(span.partition)
     return Span(span.partition, low, high, created_again=True)
 
