@@ -349,7 +349,9 @@ def ledger_parameters() -> dict[str, Any]:
     options = Options.of(LEDGER, conn).only(*LEDGER_OPTIONS)
     # Tried here: libpq's own error names no field.
     ca = None if options.values.get("sslrootcert") == "system" else options.file("sslrootcert")
-    options.context(ca=ca, certificate=options.file("sslcert"), key=options.file("sslkey"))
+    certificate, key = options.file("sslcert"), options.file("sslkey")
+    if ca or certificate or key:
+        options.context(ca=ca, certificate=certificate, key=key)
     options.context(ca=options.file("sslcrl"))  # libpq goes on without a list that it cannot read
     given = {n: str(v) for n, v in options.values.items() if v not in (None, "")}
     parameters = {

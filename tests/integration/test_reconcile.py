@@ -437,7 +437,9 @@ def test_a_walk_through_an_index_of_several_shards_shows_every_document_once_pag
 def test_the_job_finds_a_course_in_the_range_where_cassandra_has_it(world: World, job: Job) -> None:
     batches = [Batch(course, "b", created_by="a") for course in ("do_1", "é☃", "x" * 300, "a\nb")]
     world.platform.add_batches(batches, documents=False)
-    for row in job.parts.cql.session.execute(f"SELECT courseid, token(courseid) AS t FROM {KEYSPACE}.{TABLE}"):
+    for row in job.parts.cql.session.execute(
+        f"SELECT courseid, token(courseid) AS t FROM {KEYSPACE}.{TABLE}"
+    ):
         assert token(row.courseid) == row.t
         of = 1000
         (found,) = [n for n in range(of) if token_range(n, of).holds(row.t)]

@@ -40,7 +40,13 @@ def test_the_run_of_the_hour_and_that_of_the_backlog_pull_the_same_messages_at_o
 
     with ExitStack() as opened, ThreadPoolExecutor(4) as pool:
         servers = {name: getattr(stack.addresses, name) for name in SERVERS}
-        jobs = [world.job, *(opened.enter_context(opened_job(**servers, ledger=world.ledger, env=world.env)) for _ in range(3))]
+        jobs = [
+            world.job,
+            *(
+                opened.enter_context(opened_job(**servers, ledger=world.ledger, env=world.env))
+                for _ in range(3)
+            ),
+        ]
         runs = list(pool.map(pulled, jobs, [None, hour, None, hour]))
 
         held = [h.mid for run in runs for s in run.pulled.slices for h in s.held]

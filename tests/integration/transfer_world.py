@@ -169,9 +169,7 @@ class World:
 
     def _set_queued(self, assignment: str, mids: Sequence[str]) -> None:
         for mid in mids:
-            past = (
-                f"UPDATE queue SET {assignment} FROM event WHERE event_id = id AND mid = :mid"
-            )
+            past = f"UPDATE queue SET {assignment} FROM event WHERE event_id = id AND mid = :mid"
             assert len(self.rows(f"{past} RETURNING id", mid=mid)) == 1
 
     def rows(self, statement: str, **values: Any) -> list[Any]:

@@ -21,11 +21,8 @@ class Pace:
         self._free_at = clock()
 
     def take(self, rows: int) -> None:
-        """Return when `rows` more may be read: at once if what was taken before is paid for by time.
-
-        No rows cost nothing: a part of the index may hold no document.
-        """
-        if self._per_second <= 0 or rows <= 0:
+        """Return when `rows` more may be read: at once if what was taken before is paid for by time."""
+        if self._per_second <= 0:
             return
         now = self._clock()
         if (wait := self._free_at - now) > 0:

@@ -63,8 +63,9 @@ class Scan:
         spill = Spill(of, wanted)
         try:
             for page in self.parts.index.documents():
-                self.pace.take(len(page))
-                spill.add(page)
+                if page:  # a part of the index may hold no document: there is nothing to wait for
+                    self.pace.take(len(page))
+                    spill.add(page)
         except BaseException:
             spill.close()
             raise
