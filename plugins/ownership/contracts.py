@@ -19,7 +19,7 @@ class _Contract(BaseModel):
 
 
 HeldTuple = tuple[int, int, int, str, str, str, int]
-"""t, partition, offset, mid, from user, to user, claim token."""
+"""t, partition, offset, mid, from user, to user, fencing token."""
 
 
 def packed(events: Iterable[ClaimedEvent]) -> tuple[HeldTuple, ...]:

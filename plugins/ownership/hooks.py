@@ -352,8 +352,16 @@ def ledger_parameters() -> dict[str, Any]:
     certificate, key = options.file("sslcert"), options.file("sslkey")
     if ca or certificate or key:
         options.context(ca=ca, certificate=certificate, key=key)
-    options.context(ca=options.file("sslcrl"))  # libpq goes on without a list that it cannot read
+    if revoked := options.file("sslcrl"):
+        options.context(ca=revoked)  # libpq goes on without a list that it cannot read
     given = {n: str(v) for n, v in options.values.items() if v not in (None, "")}
+    tls = [name for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl") if name in given]
+    if tls and given.get("sslmode") not in ("require", "verify-ca", "verify-full"):
+        # libpq's default would go on without TLS where the certificate does not fit.
+        raise SettingsError(
+            f"Connection '{LEDGER}' has {', '.join(tls)} in its extra without an sslmode that asks for TLS: set "
+            "sslmode to verify-full (or verify-ca, require)."
+        )
     parameters = {
         "host": conn.host,
         "port": str(conn.port or 5432),

@@ -131,7 +131,7 @@ class Inbox:
         arrival = Arrival(
             after.transfer._replace(key=key._replace(mid=mid)),
             Origin("follow-up", "", key.partition, key.offset, after.kafka_ms),
-            self._events.bodies([after.mid])[after.mid],
+            self._events.bodies([after.mid])[after.mid] or b"",
             after.organisation_id or "",
             options=after.options,
             requested_by=after.requested_by,
@@ -180,10 +180,11 @@ class Inbox:
             known = self._events.bodies({a.mid for a in todo})
             fresh: dict[str, Arrival] = {}
             for a in todo:
-                body = known.get(a.mid) or (fresh[a.mid].payload if a.mid in fresh else None)
-                if body is None:
+                if a.mid not in known and a.mid not in fresh:
                     fresh[a.mid] = a
-                elif same_payload(body, a.payload):
+                    continue
+                body = fresh[a.mid].payload if a.mid in fresh else known[a.mid]
+                if body is None or same_payload(body, a.payload):
                     again.append(a.mid)
                 else:
                     clashes.append(a)

@@ -50,7 +50,7 @@ def backlog(messages: int, oldest_seconds: float, dead_letters: int | None) -> N
 
 
 def queue(facts: QueueFacts, now_ms: int) -> None:
-    """What the watcher sees in the open list."""
+    """What the watcher sees in the queue."""
     age = 0 if facts.oldest_ms is None else max(now_ms - facts.oldest_ms, 0)
     stats.gauge(f"{PREFIX}.open-events", facts.open)
     stats.gauge(f"{PREFIX}.oldest-open-event-seconds", round(age / 1000, 1))

@@ -83,7 +83,7 @@ class Settings(BaseModel):
     group_id: TopicName = Field(
         "{env}-user-ownership-transfer-group",
         alias="kafka.groupId",
-        description="Consumer group whose committed offsets mark what the ledger has.",
+        description="Consumer group whose offsets follow the ledger's, for lag monitors.",
     )
     keyspace: CqlName = Field(
         "sunbird_courses", alias="lms-cassandra.keyspace", description="Keyspace of the platform's courses."

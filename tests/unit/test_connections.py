@@ -166,7 +166,11 @@ def open_one(conn_id: str) -> None:
             {**LEDGER, "extra": {"sslmode": "require", "sslcert": "/nowhere/a.pem", "sslkey": "/nowhere/a.key"}},
             "'sslcert' names '/nowhere/a.pem'", id="ledger: no such certificate",
         ),
+
         pytest.param(
+            hooks.LEDGER, {**LEDGER, "extra": {"sslrootcert": "system"}},
+            "sslrootcert in its extra without an sslmode that asks for TLS", id="ledger: an authority without TLS",
+        ),        pytest.param(
             hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "require", "sslkey": "/nowhere/a.key"}},
             "without a certificate", id="ledger: a key alone",
         ),

@@ -22,7 +22,7 @@ class Seen:
     unreachable: tuple[str, ...] = ()
     """What each part said that did not answer, or is not set up."""
     backlog: int | None = None
-    """Messages that the consumer group has not committed; None if the topic cannot be read."""
+    """Messages that the ledger has not read; None if the topic cannot be read."""
     backlog_since_ms: int | None = None
     """The broker's timestamp of the oldest of them."""
     deleted: int = 0

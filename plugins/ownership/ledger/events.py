@@ -140,10 +140,10 @@ class Events:
         """The events that exist among `mids`."""
         return {e.mid: e for e in self._select(_EVENT.where(among(event.c.mid, mids)))} if mids else {}
 
-    def bodies(self, mids: Collection[str]) -> dict[str, bytes]:
-        """The messages of those events that exist among `mids`."""
+    def bodies(self, mids: Collection[str]) -> dict[str, bytes | None]:
+        """The messages of those events that exist among `mids`; None for one whose message was erased."""
         query = select(event.c.mid, payload.c.body).join_from(
-            event, payload, payload.c.event_id == event.c.id
+            event, payload, payload.c.event_id == event.c.id, isouter=True
         )
         return self._database.run(
             lambda c: {r.mid: r.body for r in c.execute(query.where(among(event.c.mid, mids)))}
@@ -221,9 +221,9 @@ class Events:
     # -- decisions -----------------------------------------------------------------------------------------
 
     def decide(self, verdicts: Sequence[tuple[ClaimedEvent, Verdict]], *, run_id: str) -> dict[str, Verdict]:
-        """Record verdicts, once and for all; the events that are invalid become `skipped` and leave the queue.
+        """Record verdicts, once and for all.
 
-        Returns by mid the verdict that stands (an earlier one wins); without those that were taken over.
+        Returns by mid the verdict that stands (an earlier one wins); events that were taken over are left out.
         """
         if not verdicts:
             return {}

@@ -72,6 +72,18 @@ class EpochMs(TypeDecorator[int]):
         return None if value is None else to_ms(value)
 
 
+class Texts(ARRAY[str]):
+    """A `text[]` as the driver has it, a list: SQLAlchemy's own would copy each one in Python."""
+
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(Text)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:  # type: ignore[override]
+        """Nothing is done with a value that is read."""
+
+
 def _time(name: str) -> Column[Any]:
     return Column(name, DateTime(timezone=True))
 
@@ -80,9 +92,9 @@ def _owners() -> list[Column[Any]]:
     """Creator and mentors before and after a change."""
     return [
         Column("before_created_by", Text),
-        Column("before_mentors", ARRAY(Text)),
+        Column("before_mentors", Texts()),
         Column("after_created_by", Text),
-        Column("after_mentors", ARRAY(Text)),
+        Column("after_mentors", Texts()),
     ]
 
 
@@ -108,7 +120,7 @@ event = Table(
     Column("options", JSONB(none_as_null=True)),
     Column(
         "follows",
-        ARRAY(Text),
+        Texts(),
         Computed("array_remove(ARRAY[options ->> 'undo_of', options ->> 'plan_of'], NULL)"),
     ),
     Column("requested_by", Text),
@@ -120,7 +132,7 @@ event = Table(
     Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
     Column("run_id", Text),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("planned_with", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("planned_with", Texts(), nullable=False, server_default=text("'{}'")),
     Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
     Column("late", Boolean, nullable=False, server_default=text("false")),
     Column("digest", Text),

@@ -31,7 +31,7 @@ from ownership.users import Lookup, Unknown, User, same_id
 log = structlog.get_logger(__name__)
 
 EVENTS_PER_PHASE = 1000
-"""A phase is committed in one conditional batch; longer lanes go in several."""
+"""A phase is committed in one transaction; longer lanes go in several."""
 ROWS_AT_ONCE = 2000
 JUST_NOW_MS = 2 * 3600 * 1000
 """How far back a completed transfer may have given rows that the index does not show yet."""

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 _TRIES = 20
 MOST_HOURS = 24 * 400
-"""Longest time range of an order, in hours: each is a partition to look at."""
+"""Longest time range of an order, in hours."""
 
 
 class Ordered(NamedTuple):
@@ -404,17 +404,15 @@ def _again(
     said: Mapping[str, Any] | None = None,
     **marks: str,
 ) -> Request:
+    body = parts.events.bodies([row.mid]).get(row.mid)
+    if body is None:
+        raise ConfError(f"The message of event {row.mid} was erased: give the transfer itself, in `events`.")
     try:
-        envelope = {**json.loads(parts.events.bodies([row.mid])[row.mid]), "mid": mid, "ets": at_ms, **marks}
+        envelope = {**json.loads(body), "mid": mid, "ets": at_ms, **marks}
         if said:
             envelope["edata"] = {**envelope["edata"], **said}
         return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode(), options)
-    except (
-        KeyError,
-        ValueError,
-        RecursionError,
-        Poison,
-    ) as e:  # it was read once: only a damaged ledger gets here
+    except (ValueError, RecursionError, Poison) as e:  # it was read once: only a damaged ledger gets here
         raise Unavailable("ledger", f"the payload of event {row.mid} cannot be read: {e}") from None
 
 

@@ -54,7 +54,7 @@ def move(working: Working, ids: Collection[BatchId]) -> int:
     for attempt in range(ROUNDS):
         working.fence()
         rows = parts.rows.read(todo)
-        changes = [(row, working.after(row)) for row in rows.values() if not working.right(row)]
+        changes = [(row, after) for row in rows.values() if (after := working.after(row)) != row]
         if not changes:
             return moved
         images = [_image(working, before, after) for before, after in changes]
