@@ -7,7 +7,7 @@ transaction, and so are all events of a phase.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -192,11 +192,25 @@ class Events:
         )
 
     def of_window(
-        self, start_ms: int, end_ms: int, states: Collection[str], limit: int | None = None
-    ) -> list[EventRow]:
-        """Events in one of `states` whose message has start <= broker's timestamp < end, in order."""
-        within = _EVENT.where(event.c.kafka_ms >= start_ms, event.c.kafka_ms < end_ms)
-        return self._select(within.where(among(event.c.state, states)).limit(limit))
+        self, start_ms: int, end_ms: int, states: Collection[str], *, size: int = 200
+    ) -> Iterator[list[EventRow]]:
+        """Events in one of `states` whose message has start <= broker's timestamp < end, `size` at a time.
+
+        In the order of these timestamps. However many there are, only one part is in memory.
+        """
+        key = tuple_(event.c.kafka_ms, event.c.id)
+        query = (
+            select(event.c.id, *EVENT_COLUMNS)
+            .where(event.c.kafka_ms < end_ms, among(event.c.state, states))
+            .order_by(event.c.kafka_ms, event.c.id)
+            .limit(size)
+        )
+        last = (start_ms, 0)
+        while rows := self._database.run(
+            lambda c, after=last: c.execute(query.where(key > after)).all()  # type: ignore[misc]
+        ):
+            yield [event_row(r) for r in rows]
+            last = (rows[-1].kafka_ms, rows[-1].id)
 
     def of_users(self, source: str | None, target: str | None, start_ms: int, end_ms: int) -> list[EventRow]:
         """Events from `source` to `target` (folded; None is any) with start <= order time < end, in order."""

@@ -155,7 +155,7 @@ Index("event_order", *ORDER_KEY)
 Index("event_source_user", event.c.source_user, *ORDER_KEY)
 Index("event_target_user", event.c.target_user, *ORDER_KEY)
 Index("event_state", event.c.state, *ORDER_KEY)
-Index("event_kafka_ms", event.c.kafka_ms)
+Index("event_kafka_ms", event.c.kafka_ms, event.c.id)
 Index("event_follows", event.c.follows, postgresql_using="gin", postgresql_where=event.c.options.isnot(None))
 
 payload = Table(

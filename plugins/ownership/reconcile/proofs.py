@@ -5,10 +5,9 @@ An event whose message is older than that is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ownership.chunks import chunks
 from ownership.clock import now_ms, to_ms
 from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, Image
 from ownership.ledger.events import EventRow
@@ -18,7 +17,8 @@ from ownership.reconcile.pace import Pace
 from ownership.reconcile.report import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
 from ownership.states import COMPLETED, FINAL_STATES, OPEN_STATES
 
-DAY_MS = 24 * 3_600_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 EVENTS_AT_ONCE = 50
 MAX_SOURCES = 50_000
 """Old users that are known at once; the newest."""
@@ -39,7 +39,7 @@ class Gave(NamedTuple):
 def sources(parts: Parts, days: int) -> dict[str, Gave]:
     """By old user (folded), their last completed transfer of everything within the days, `MOST_SOURCES` at most."""
     found: dict[str, Gave] = {}
-    for e in reversed(_recent(parts, days, (COMPLETED,))):
+    for e in (e for events in _recent(parts, days, (COMPLETED,)) for e in events):
         source = e.transfer.source
         if e.options.whole and (source in found or len(found) < MAX_SOURCES):
             gave = Gave(to_ms(e.completed_at) if e.completed_at else 0, e.mid)
@@ -54,8 +54,9 @@ def unproven(parts: Parts, days: int, tally: Tally, pace: Pace) -> None:
     late, or without an outcome, where the row is as they left it, and images in doubt. What an event that is under
     way moved is in flight.
     """
-    for events in chunks([e for e in _recent(parts, days, STATES) if e.planned_at], EVENTS_AT_ONCE):
-        _look(parts, events, tally, pace)
+    for events in _recent(parts, days, STATES):
+        if planned := [e for e in events if e.planned_at]:
+            _look(parts, planned, tally, pace)
 
 
 def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) -> None:
@@ -104,7 +105,8 @@ def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
     return held | young
 
 
-def _recent(parts: Parts, days: int, states: Collection[str]) -> list[EventRow]:
-    """The events of the last days in one of `states`, in order."""
-    now = now_ms()
-    return parts.events.of_window(now - days * DAY_MS, now + DAY_MS, states) if days > 0 else []
+def _recent(parts: Parts, days: int, states: Collection[str]) -> Iterator[list[EventRow]]:
+    """The events of the last days in one of `states`, those of the newest hours first, some at a time."""
+    newest = now_ms() + DAY_MS  # a message may be ahead of this clock
+    for hour in range(newest, newest - (days + 1) * DAY_MS, -HOUR_MS) if days > 0 else ():
+        yield from parts.events.of_window(hour - HOUR_MS, hour, states, size=EVENTS_AT_ONCE)

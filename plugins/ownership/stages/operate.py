@@ -235,8 +235,8 @@ def redriven(
     mids: Sequence[str] = order.mids
     if order.states:
         start = _ms(order.since)
-        found = parts.events.of_window(start, _end(start, order.until, at_ms), order.states, MOST_EVENTS + 1)
-        mids = [e.mid for e in found]
+        found = parts.events.of_window(start, _end(start, order.until, at_ms), order.states)
+        mids = [e.mid for events in found for e in events]
         _bounded(mids, "redrive")
     rows = parts.events.read(mids)
     rejected = parts.events.rejected([m for m in mids if m not in rows])

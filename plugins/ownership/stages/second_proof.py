@@ -33,12 +33,11 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
 
     :raises Unavailable: if a store is; events proven until then stay proven.
     """
-    done = parts.events.of_window(start_ms - LOOK_BACK_MS, end_ms, (COMPLETED,))
-    # The window's own are proven whenever it is run; older ones only if no run did it.
-    wanted = [e for e in done if e.kafka_ms >= start_ms or e.reproved_at is None]
     follow_ups = 0
-    for events in chunks(wanted, EVENTS_AT_ONCE):
-        follow_ups += _prove(parts, inbox, events)
+    for done in parts.events.of_window(start_ms - LOOK_BACK_MS, end_ms, (COMPLETED,), size=EVENTS_AT_ONCE):
+        # The window's own are proven whenever it is run; older ones only if no run did it.
+        if events := [e for e in done if e.kafka_ms >= start_ms or e.reproved_at is None]:
+            follow_ups += _prove(parts, inbox, events)
     return follow_ups
 
 

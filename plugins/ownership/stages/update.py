@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 from ownership.chunks import chunks
 from ownership.clock import now
@@ -34,9 +36,7 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
         judge(parts, images)
         found |= {p.id for p in planned}
     ids = sorted(found)
-    moved = 0
-    for wave in chunks(ids, ROWS_PER_WAVE):
-        moved += move(working, wave)
+    moved = _move_in_waves(working, ids)
     parts.events.note(working.held, state=STATE_APPLIED, applied_at=now())
     return work.step(
         working.phases,
@@ -45,38 +45,90 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     )
 
 
-def move(working: Working, ids: Collection[BatchId]) -> int:
-    """Change the rows of `ids` that name a source. Returns how many rows changed.
+class _Wave(NamedTuple):
+    """Rows that are to be changed, with their images, which are in the ledger."""
 
-    The fence stands before each wave: whatever is written is written by the holder.
+    changes: list[tuple[Row, Row]]
+    images: list[Image]
+
+
+def _move_in_waves(working: Working, ids: Sequence[BatchId]) -> int:
+    """`move` for many rows. While Cassandra works on one wave, the images of the next are written."""
+    moved = 0
+    under_way: tuple[_Wave, list[int], Future[list[bool]]] | None = None
+    with ThreadPoolExecutor(1) as pool:  # whatever happens, it waits for the wave that is under way
+        for part in chunks(ids, ROWS_PER_WAVE):
+            try:
+                wave = _recorded(working, part)
+            except BaseException:
+                if under_way:
+                    _ended(working, *under_way)
+                raise
+            if under_way:
+                moved += _ended(working, *under_way)
+                under_way = None
+            if wave:
+                still = _still_wanted(working, wave)
+                swapped = pool.submit(working.parts.rows.swap, [wave.changes[n] for n in still], alone=False)
+                under_way = wave, still, swapped
+        return moved + _ended(working, *under_way) if under_way else moved
+
+
+def _ended(working: Working, wave: _Wave, still: list[int], swapped: Future[list[bool]]) -> int:
+    """Record how a wave ended, and try its refused rows again. Returns how many rows changed."""
+    moved, refused = _settled(working, wave, dict(zip(still, swapped.result(), strict=True)))
+    return moved + (move(working, refused, alone=True) if refused else 0)
+
+
+def move(working: Working, ids: Collection[BatchId], *, alone: bool = False) -> int:
+    """Change the rows of `ids` that name a source; each `alone` if they were refused before.
+
+    The fence stands before each wave: whatever is written is written by the holder. Returns how many rows changed.
     """
-    parts, todo, moved = working.parts, list(ids), 0
-    for attempt in range(ROUNDS):
-        working.fence()
-        rows = parts.rows.read(todo)
-        changes = [(row, after) for row in rows.values() if (after := working.after(row)) != row]
-        if not changes:
+    todo, moved = list(ids), 0
+    for _ in range(ROUNDS):
+        wave = _recorded(working, todo)
+        if wave is None:
             return moved
-        images = [_image(working, before, after) for before, after in changes]
-        parts.changes.record(images)
-        try:
-            working.fence()
-        except TakenOver:
-            parts.changes.settle_images([(i, REFUSED) for i in images])
-            raise
-        still = [n for n, (before, after) in enumerate(changes) if working.after(before) == after]
-        applied = dict(
-            zip(still, parts.rows.swap([changes[n] for n in still], alone=attempt > 0), strict=True)
-        )
-        outcomes = [(image, APPLIED if applied.get(n) else REFUSED) for n, image in enumerate(images)]
-        _settle(working, outcomes)
-        moved += sum(outcome == APPLIED for _, outcome in outcomes)
-        todo = [image.id for image, outcome in outcomes if outcome != APPLIED]
+        still = _still_wanted(working, wave)
+        swapped = working.parts.rows.swap([wave.changes[n] for n in still], alone=alone)
+        more, todo = _settled(working, wave, dict(zip(still, swapped, strict=True)))
+        moved, alone = moved + more, True
         if not todo:
             return moved
     raise Transient(
         f"batch {todo[0].batch_id} of course {todo[0].course_id} is edited faster than it can be moved"
     )
+
+
+def _recorded(working: Working, ids: Sequence[BatchId]) -> _Wave | None:
+    """Read rows and write the images of those that are to be changed; None if there is none."""
+    working.fence()
+    rows = working.parts.rows.read(ids)
+    changes = [(row, after) for row in rows.values() if (after := working.after(row)) != row]
+    if not changes:
+        return None
+    images = [_image(working, before, after) for before, after in changes]
+    working.parts.changes.record(images)
+    return _Wave(changes, images)
+
+
+def _still_wanted(working: Working, wave: _Wave) -> list[int]:
+    """The fence between images and rows: the numbers of the changes that are still the run's to make."""
+    try:
+        working.fence()
+    except TakenOver:
+        working.parts.changes.settle_images([(i, REFUSED) for i in wave.images])
+        raise
+    return [n for n, (before, after) in enumerate(wave.changes) if working.after(before) == after]
+
+
+def _settled(working: Working, wave: _Wave, applied: Mapping[int, bool]) -> tuple[int, list[BatchId]]:
+    """Write what became of a wave's images. Returns how many rows changed, and which were refused."""
+    outcomes = [(image, APPLIED if applied.get(n) else REFUSED) for n, image in enumerate(wave.images)]
+    _settle(working, outcomes)
+    refused = [image.id for image, outcome in outcomes if outcome != APPLIED]
+    return len(outcomes) - len(refused), refused
 
 
 def judge(parts: Parts, images: Sequence[Image]) -> list[Image]:

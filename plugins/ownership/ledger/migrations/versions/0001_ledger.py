@@ -82,7 +82,7 @@ STATEMENTS = (
     "CREATE INDEX event_source_user ON event (source_user, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_target_user ON event (target_user, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_state ON event (state, order_ms, kafka_partition, kafka_offset, mid)",
-    "CREATE INDEX event_kafka_ms ON event (kafka_ms)",
+    "CREATE INDEX event_kafka_ms ON event (kafka_ms, id)",
     "CREATE INDEX event_follows ON event USING gin (follows) WHERE options IS NOT NULL",
     """
     CREATE TABLE payload (
