@@ -356,7 +356,7 @@ def ledger_parameters() -> dict[str, Any]:
         options.context(ca=revoked)  # libpq goes on without a list that it cannot read
     given = {n: str(v) for n, v in options.values.items() if v not in (None, "")}
     tls = [name for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl") if name in given]
-    if tls and given.get("sslmode") not in ("require", "verify-ca", "verify-full"):
+    if tls and given.get("sslmode", "prefer") in ("allow", "prefer"):
         # libpq's default would go on without TLS where the certificate does not fit.
         raise SettingsError(
             f"Connection '{LEDGER}' has {', '.join(tls)} in its extra without an sslmode that asks for TLS: set "

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from transfer_world import World
 
+from local.ports import is_free
 from ownership import metrics
 from ownership.clock import now_ms
 from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
@@ -86,7 +87,21 @@ def test_a_part_that_does_not_answer_is_named_and_the_others_are_asked_all_the_s
     assert len(found.unreachable) == 1
     assert f"Connection '{name}_default' right" in told(found)[PART]
     assert (found.backlog is None) is (name == "kafka")
-    assert (found.queue is None) is (name == "cassandra")
+    assert found.queue is not None
+
+
+def test_a_ledger_that_does_not_answer_is_named_and_the_others_are_asked_all_the_same(
+    seen: Any, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    port = next(p for p in range(10_000, 30_000) if is_free(p))
+    wrong = environment["AIRFLOW_CONN_OWNERSHIP_LEDGER"] | {"port": port}
+    monkeypatch.setenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", json.dumps(wrong))
+
+    found = seen()
+
+    assert len(found.unreachable) == 1
+    assert "Connection 'ownership_ledger' right" in told(found)[PART]
+    assert (found.backlog is None, found.queue) == (False, None)
 
 
 def test_the_command_says_what_is_wrong_and_ends_with_one(

@@ -56,7 +56,7 @@ def test_the_run_of_the_hour_and_that_of_the_backlog_pull_the_same_messages_at_o
     assert completed == len(events)
     assert world.creators(batches) == [e["edata"]["toUserProfile"]["userId"] for e in events]
     assert {world.read(e["mid"]).counts["moved"] for e in events} == {1}
-    assert len({h["offset"] for h, _ in world.dead_letters()}) == len(bad)
+    assert len({(h["partition"], h["offset"]) for h, _ in world.dead_letters()}) == len(bad)
 
 
 def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be_stopped(
