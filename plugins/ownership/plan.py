@@ -109,10 +109,9 @@ def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scop
         mentors = tuple(map(mapped, row.mentors))
     if (creator, mentors) == row.owners:
         return row
-    return row._replace(
-        created_by=creator,
-        mentors=_without_repeats(mentors) if mentors != row.mentors else row.mentors,
-    )
+    if mentors != row.mentors:
+        mentors = _without_repeats(mentors)
+    return Row(row.id, creator, mentors, row.status)
 
 
 def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:

@@ -184,7 +184,11 @@ class SearchIndex:
             if attempt:
                 _pause(attempt, why)
             operations = [part for line in lines for part in line]
-            answer = _call(lambda ops=operations: self._es.bulk(index=self._index, operations=ops))  # type: ignore[misc]
+            answer = _call(
+                lambda ops=operations: self._es.bulk(  # type: ignore[misc]
+                    index=self._index, operations=ops, filter_path=["items.*.status", "items.*.error"]
+                )
+            )
             with _in_contract("bulk"):
                 results = [_item(item) for item in answer["items"]]
                 again = []

@@ -1,15 +1,18 @@
 """The inbox over a ledger that binds every value as PostgreSQL's driver does, and keeps nothing.
 
-Types, keys and columns are those of `ledger.schema`; what PostgreSQL would refuse raises.
+Columns and types are those of `ledger.schema`, keys and indexes those of the migration; what PostgreSQL would refuse
+raises.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from itertools import count
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from psycopg.adapt import PyFormat, Transformer
 from sqlalchemy import BigInteger, Column, Insert, Integer, LargeBinary, Select, SmallInteger, Table, Text
@@ -19,6 +22,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from ownership.inbox import Inbox
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.events import Events
+from ownership.ledger.schema import metadata
+from ownership.ledger.schema import metadata
 from ownership.topic import DeadLetters
 
 T = TypeVar("T")
@@ -32,6 +37,68 @@ _VALUE_BYTES = 8
 _BITS: dict[type, int] = {SmallInteger: 16, Integer: 32, BigInteger: 64}
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _DUMPERS = Transformer()
+_DDL: str = "\n".join(importlib.import_module("ownership.ledger.migrations.versions.0001_ledger").STATEMENTS)
+
+
+class Rules(NamedTuple):
+    """What the migration demands of a table's rows."""
+
+    needed: set[str]
+    """Columns that have no default and may not be null."""
+    entries: list[list[str]]
+    """The columns of each index and key."""
+
+    @classmethod
+    def of(cls, table: str) -> Rules:
+        """Read from the migration's statements."""
+        created = re.search(rf"(?ms)CREATE TABLE {table} \($(.*?)^    \)", _DDL)
+        assert created, table
+        rules = cls(set(), [])
+        for line in created[1].splitlines():
+            name = line.split()[0] if line.strip() else ""
+            if key := re.search(r"^ +PRIMARY KEY \((.*?)\)", line):
+                rules.entries.append(key[1].split(", "))
+            elif re.search("PRIMARY KEY|UNIQUE", line):
+                rules.entries.append([name])
+            if re.search(" PRIMARY KEY| NOT NULL", line) and not re.search(r"^ +(PRIMARY|CHECK)| DEFAULT ", line):
+                rules.needed.add(name)
+        indexes = re.findall(rf"CREATE INDEX \w+ ON {table} \((.*?)\)", _DDL)
+        rules.entries.extend(columns.split(", ") for columns in indexes)
+        return rules
+_DDL: str = "\n".join(importlib.import_module("ownership.ledger.migrations.versions.0001_ledger").STATEMENTS)
+
+
+class Rules(NamedTuple):
+    """What the migration demands of a table's rows."""
+
+    needed: set[str]
+    """Columns that have no default and may not be null."""
+    entries: list[list[str]]
+    """The columns of each index and key."""
+
+    @classmethod
+    def of(cls, table: str) -> Rules:
+        """Read from the migration's statements."""
+        created = re.search(rf"(?ms)CREATE TABLE {table} \($(.*?)^    \)", _DDL)
+        assert created, table
+        rules = cls(set(), [])
+        for line in created[1].splitlines():
+            name = line.split()[0] if line.strip() else ""
+            if key := re.search(r"^ +PRIMARY KEY \((.*?)\)", line):
+                rules.entries.append(key[1].split(", "))
+            elif re.search("PRIMARY KEY|UNIQUE", line):
+                rules.entries.append([name])
+            if re.search(" PRIMARY KEY| NOT NULL", line) and not re.search(r"^ +(PRIMARY|CHECK)| DEFAULT ", line):
+                rules.needed.add(name)
+        indexes = re.findall(rf"CREATE INDEX \w+ ON {table} \((.*?)\)", _DDL)
+        rules.entries.extend(columns.split(", ") for columns in indexes)
+        return rules
+
+
+_RULES = {name: Rules.of(name) for name in metadata.tables}
+
+
+_RULES = {name: Rules.of(name) for name in metadata.tables}
 
 
 class Binding:
@@ -67,15 +134,15 @@ class Binding:
 def check_row(table: Table, row: Mapping[str, Any]) -> None:
     """Raise if PostgreSQL would refuse the row."""
     assert set(row) <= set(table.c.keys())
+    rules = _RULES[table.name]
     for column in table.c:
         if row.get(column.name) is not None:
             _check_value(column, row[column.name])
         else:
-            assert column.nullable or column.server_default is not None, column.name
-    unique = [[column] for column in table.c if column.unique]
-    for columns in [list(table.primary_key), *unique, *(list(i.columns) for i in table.indexes)]:
-        entry = _ENTRY_BYTES + sum(_VALUE_BYTES + _size(row.get(c.name)) for c in columns)
-        assert entry <= MAX_INDEX_BYTES, [c.name for c in columns]
+            assert column.name not in rules.needed, column.name
+    for columns in rules.entries:
+        entry = _ENTRY_BYTES + sum(_VALUE_BYTES + _size(row.get(c)) for c in columns)
+        assert entry <= MAX_INDEX_BYTES, columns
 
 
 def _check_value(column: Column[Any], value: Any) -> None:

@@ -18,10 +18,13 @@ from sqlalchemy import ColumnElement, Connection, Select, literal, select, text,
 
 from ownership.ledger.database import Database, copy
 from ownership.ledger.schema import among, change, event, plan
-from ownership.plan import BatchId, Hop, Row, changed_role, role
+from ownership.plan import MOVED, BatchId, Hop, Row, changed_role, role
 
 BATCHES_AT_ONCE = 5000
 """Batches whose plan and images are in memory together."""
+
+ROWS = "rows"
+"""In an event's counts: rows whose change ended with this event."""
 
 APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
 """What became of an image: the compare-and-set applied, did not, was another try's, cannot be
@@ -95,6 +98,21 @@ _SETTLE_PLAN = text(
     "AND plan.event_id = ANY(:ids)"
 )
 
+_SETTLE_MOVED = text(
+    "UPDATE plan SET outcome = 'moved', proven_at = :proven_at WHERE event_id = ANY(:ids) AND EXISTS ("
+    "SELECT FROM change c WHERE c.event_id = ANY(:ids) AND c.course_id = plan.course_id "
+    "AND c.batch_id = plan.batch_id AND c.outcome = 'applied' "
+    "AND (c.event_id = plan.event_id OR plan.event_id <> ALL(:own)))"
+)
+_COUNT_MOVED = text(
+    "SELECT event_id, count(DISTINCT (course_id, batch_id)) AS moved, count(*) FILTER (WHERE hop = hops - 1) AS rows "
+    "FROM change WHERE event_id = ANY(:ids) AND outcome = 'applied' GROUP BY event_id"
+)
+_COUNT_UNMOVED = text(
+    "SELECT event_id, outcome, count(*) AS batches FROM plan "
+    "WHERE event_id = ANY(:ids) AND outcome <> 'moved' GROUP BY event_id, outcome"
+)
+
 
 class Changes:
     """Plans and images of events."""
@@ -120,6 +138,55 @@ class Changes:
             if upto is None:
                 return
             after = upto
+
+    def undecided(self, mids: Collection[str]) -> list[Image]:
+        """All images of the batches that have an image of these events without an outcome."""
+
+        def work(connection: Connection) -> list[Image]:
+            mine = _of_events(change.c.event_id, self._event_ids(connection, mids))
+            query = select(change.c.course_id, change.c.batch_id).where(mine, change.c.outcome.is_(None))
+            batches = {tuple(r) for r in connection.execute(query)}
+            if not batches:
+                return []
+            of_batches = tuple_(change.c.course_id, change.c.batch_id).in_(batches)
+            return _images(connection, connection.execute(_CHANGE.where(mine, of_batches)).all())
+
+        return self._database.run(work) if mids else []
+
+    def unsettled(self, mids: Collection[str], proven_at: datetime) -> list[Planned]:
+        """Planned batches whose outcome was not written at `proven_at`: `BATCHES_AT_ONCE` at most."""
+
+        def work(connection: Connection) -> list[Planned]:
+            query = (
+                _PLAN.where(
+                    _of_events(plan.c.event_id, self._event_ids(connection, mids)),
+                    plan.c.proven_at.is_distinct_from(proven_at),
+                )
+                .order_by(plan.c.event_id, plan.c.course_id, plan.c.batch_id)
+                .limit(BATCHES_AT_ONCE)
+            )
+            return [
+                Planned(r.mid, BatchId(r.course_id, r.batch_id), r.outcome) for r in connection.execute(query)
+            ]
+
+        return self._database.run(work)
+
+    def counts(self, mids: Collection[str]) -> dict[str, dict[str, int]]:
+        """By mid, batches by outcome: those that the event moved, and those of its plan that it did not.
+
+        A batch that a chain moves is `MOVED` by each of its events; `ROWS` counts it for the last one only.
+        """
+
+        def work(connection: Connection) -> dict[str, dict[str, int]]:
+            mid_of = {i: m for m, i in self._event_ids(connection, mids).items()}
+            found: dict[str, dict[str, int]] = {m: {} for m in mids}
+            for r in connection.execute(_COUNT_MOVED, {"ids": list(mid_of)}):
+                found[mid_of[r.event_id]] = {MOVED: r.moved} | ({ROWS: r.rows} if r.rows else {})
+            for r in connection.execute(_COUNT_UNMOVED, {"ids": list(mid_of)}):
+                found[mid_of[r.event_id]][r.outcome] = r.batches
+            return found
+
+        return self._database.run(work)
 
     def _last_of_part(
         self, connection: Connection, mids: Collection[str], after: BatchId | None
@@ -262,6 +329,19 @@ class Changes:
                     "outcomes": values, "ids": sorted(set(events)),
                 },
             )  # fmt: skip
+
+        self._database.run(work)
+
+    def settle_moved(self, mids: Collection[str], *, own: Collection[str], proven_at: datetime) -> None:
+        """Mark the planned batches of events as moved, of which one of their changes was applied.
+
+        Events of `own` moved a batch only by a change of their own, the others also by another event's.
+        """
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, mids)
+            values = {"ids": sorted(ids.values()), "own": [ids[m] for m in own], "proven_at": proven_at}
+            connection.execute(_SETTLE_MOVED, values)
 
         self._database.run(work)
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ownership.chunks import chunks
+from ownership.ledger.changes import ROWS
 from ownership.ledger.events import EventRow
 from ownership.plan import MOVED
-from ownership.stages.working import ROWS, batches_of
+from ownership.stages.working import batches_of
 
 PER_EVENT = 500
 """Transfers that one asset event names; a run with more emits several."""

@@ -306,7 +306,7 @@ def _plan_row(
     found = []
     for planned in working.planned(batch, row, named):
         mid = planned.mid
-        expected = MOVED if mid in hop_of else working.became(planned, row, ())
+        expected = MOVED if mid in hop_of else working.unmoved(planned, row)
         if mid in reports and mid not in hop_of:
             reports[mid].conflict(batch, row, expected)
         # A dry run ends with what it expects; of others it is written when it has come true.

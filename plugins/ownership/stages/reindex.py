@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -13,19 +12,19 @@ from ownership.chunks import chunks
 from ownership.clock import now
 from ownership.contracts import Phase, Work
 from ownership.errors import Incomplete
-from ownership.ledger.changes import Image, Planned, PlanRow
+from ownership.ledger.changes import PlanRow
 from ownership.parts import Parts
 from ownership.plan import BatchId, Row
 from ownership.pools import pooled
 from ownership.search_index import Document
 from ownership.stages.update import ROWS_PER_WAVE, judge, move
-from ownership.stages.working import Working, batches_of, tallies
+from ownership.stages.working import Working, batches_of
 
 log = structlog.get_logger(__name__)
 
 ROUNDS = 6
 """Rounds of the proof before an event is failed as incomplete."""
-DOCUMENTS_PER_WAVE = 500
+DOCUMENTS_PER_WAVE = 1000
 WAVES_AT_ONCE = 3
 
 
@@ -63,6 +62,9 @@ def prove(working: Working, ids: Collection[BatchId]) -> tuple[dict[BatchId, Row
     rows: dict[BatchId, Row | None] = {}
     for _ in range(ROUNDS):
         working.fence()
+        if doubtful:
+            # A document that was written since the last refresh is read from the log, which costs far more.
+            index.refresh()
         rows, doubtful = sync(working, sorted(todo), created)
         if wrong := [i for i in sorted(doubtful) if not working.right(rows[i])]:
             for wave in chunks(wrong, ROWS_PER_WAVE):
@@ -172,19 +174,15 @@ def _commit(
     parts, phases = working.parts, list(phases)
     if not phases:
         return 0, {}
-    proven_at = now()
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for planned, found in working.audited(phases):
-        images = judge(parts, found)
-        settled = [
-            (p, working.became(p, rows.get(p.id), images_of))
-            for p, images_of in _with_images(planned, images)
-        ]
+    mids, proven_at = working.concerned_mids(phases), now()
+    judge(parts, parts.changes.undecided(mids))
+    own = [m for m in mids if working.takes_back(m)]
+    parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
+    while unmoved := parts.changes.unsettled(mids, proven_at):
+        settled = [(p, working.unmoved(p, rows.get(p.id))) for p in unmoved]
         parts.changes.settle_plan(settled, proven_at=proven_at)
-        final = (p._replace(outcome=outcome) for p, outcome in settled)
-        for mid, of in tallies(final, images).items():
-            counts[mid].update(of)
 
+    counts = parts.changes.counts([h.mid for p in phases for h in p.held])
     committed = parts.events.complete([[(h, counts[h.mid]) for h in p.held] for p in phases])
     for h in committed:
         log.info(
@@ -196,10 +194,3 @@ def _commit(
             **counts[h.mid],
         )
     return len(committed), batches_of(counts[h.mid] for h in committed)
-
-
-def _with_images(planned: Iterable[Planned], images: Iterable[Image]) -> list[tuple[Planned, list[Image]]]:
-    by_batch: dict[BatchId, list[Image]] = {}
-    for image in images:
-        by_batch.setdefault(image.id, []).append(image)
-    return [(p, by_batch.get(p.id, [])) for p in planned]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from ownership.plan import BatchId, Row
 from ownership.stages.working import Working
 from ownership.states import APPLIED as STATE_APPLIED
 
-ROWS_PER_WAVE = 500
+ROWS_PER_WAVE = 1000
 """Rows between two looks at the claim."""
 ROUNDS = 8
 """Tries of a row that others keep editing."""
@@ -31,11 +32,9 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     if not work.phases:
         return work
     working = Working(parts, work)
-    found: set[BatchId] = set()
-    for planned, images in working.audited(working.phases):
-        judge(parts, images)
-        found |= {p.id for p in planned}
-    ids = sorted(found)
+    mids = working.concerned_mids(working.phases)
+    judge(parts, parts.changes.undecided(mids))
+    ids = sorted(parts.changes.batches(mids))
     moved = _move_in_waves(working, ids)
     parts.events.note(working.held, state=STATE_APPLIED, applied_at=now())
     return work.step(
@@ -115,11 +114,14 @@ def _recorded(working: Working, ids: Sequence[BatchId]) -> _Wave | None:
 
 def _still_wanted(working: Working, wave: _Wave) -> list[int]:
     """The fence between images and rows: the numbers of the changes that are still the run's to make."""
+    held = working.phases
     try:
         working.fence()
     except TakenOver:
         working.parts.changes.settle_images([(i, REFUSED) for i in wave.images])
         raise
+    if working.phases is held:
+        return list(range(len(wave.changes)))
     return [n for n, (before, after) in enumerate(wave.changes) if working.after(before) == after]
 
 
@@ -131,24 +133,22 @@ def _settled(working: Working, wave: _Wave, applied: Mapping[int, bool]) -> tupl
     return len(outcomes) - len(refused), refused
 
 
-def judge(parts: Parts, images: Sequence[Image]) -> list[Image]:
-    """Settle images that another try left without an outcome, by the row as it is now."""
+def judge(parts: Parts, images: Sequence[Image]) -> None:
+    """Settle images that another try left without an outcome, by the row as it is now.
+
+    `images`: all images of the batches concerned.
+    """
     open_ = [i for i in images if i.outcome is None]
     if not open_:
-        return list(images)
+        return
     rows = parts.rows.read({i.id for i in open_})
-    judged: dict[int, str] = {}
-    for image in open_:
-        row = rows.get(image.id)
-        twin = any(
-            i is not image
-            and i.outcome == APPLIED
-            and (i.id, i.before.owners, i.after.owners) == (image.id, image.before.owners, image.after.owners)
-            for i in images
-        )
-        judged[id(image)] = _verdict(image, row, twin=twin)
-    parts.changes.settle_images([(i, judged[id(i)]) for i in open_])
-    return [i._replace(outcome=judged.get(id(i), i.outcome)) for i in images]
+    applied = Counter((i.id, i.before.owners, i.after.owners) for i in images if i.outcome == APPLIED)
+    parts.changes.settle_images(
+        [
+            (i, _verdict(i, rows.get(i.id), twin=(i.id, i.before.owners, i.after.owners) in applied))
+            for i in open_
+        ]
+    )
 
 
 def _verdict(image: Image, row: Row | None, *, twin: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -12,15 +12,13 @@ from ownership.contracts import Phase, Work
 from ownership.effects import Effect, Moving, Undoing, undoing
 from ownership.errors import TakenOver
 from ownership.events import folded
-from ownership.ledger.changes import APPLIED, LATE, Image, Planned
+from ownership.ledger.changes import APPLIED, LATE, ROWS, Planned
 from ownership.ledger.events import EventRow
 from ownership.parts import Parts
 from ownership.plan import EVERYTHING, MOVED, BatchId, Hop, Row
 from ownership.queue import ClaimedEvent
 
 KEEP_EVERY_MS = 1000
-ROWS = "rows"
-"""In an event's counts: rows whose change ended with this event."""
 
 
 class Claim:
@@ -120,13 +118,6 @@ class Working:
         """The events under which the plans and images of phases stand."""
         return {m for p in phases for h in p.held for m in (h.mid, *self.events[h.mid].planned_with)}
 
-    def audited(self, phases: Iterable[Phase]) -> Iterator[tuple[list[Planned], list[Image]]]:
-        """Plan and images of phases, in parts of which each has everything about its batches.
-
-        A phase of 100,000 batches is never in memory as a whole.
-        """
-        return self.parts.changes.read_in_parts(self.concerned_mids(phases))
-
     def effect_of(self, phase: Phase) -> Effect:
         """What a phase does."""
         return self._effects[id(phase)]
@@ -186,15 +177,17 @@ class Working:
             for mid in self._effects[id(p)].planned_by(batch, row, named)
         ]
 
-    def became(self, planned: Planned, row: Row | None, images: Iterable[Image]) -> str:
-        """What became of a planned batch, by the images of its row and the row as it is."""
-        mid = planned.mid
-        does = self._effects[id(self._of_event.get(mid, self.phases[0]))]
-        told = [{h.mid for h in i.hops} for i in images if i.outcome == APPLIED]
-        # A composed move may be told as another event's of the phase; an undo is only ever its own.
-        if any(mid in mids or not isinstance(does, Undoing) for mids in told):
-            return MOVED
-        return does.unmoved(mid, planned.id, row)
+    def takes_back(self, mid: str) -> bool:
+        """True if the event is an undo: what it moved are its own changes only."""
+        return isinstance(self._effect_of(mid), Undoing)
+
+    def unmoved(self, planned: Planned, row: Row | None) -> str:
+        """What became of a planned batch that was not moved, by its row as it is."""
+        return self._effect_of(planned.mid).unmoved(planned.mid, planned.id, row)
+
+    def _effect_of(self, mid: str) -> Effect:
+        # A composed move may be planned under another event of the phase.
+        return self._effects[id(self._of_event.get(mid, self.phases[0]))]
 
 
 def effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> Effect:
@@ -254,22 +247,3 @@ def batches_of(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
             if name != MOVED:
                 total[MOVED if name == ROWS else name] += n
     return dict(total)
-
-
-def tallies(planned: Iterable[Planned], images: Iterable[Image]) -> dict[str, dict[str, int]]:
-    """By mid, batches by outcome: an event's own hops, and its plan rows that did not move.
-
-    A batch that a chain moves is `moved` by each of its events; `ROWS` counts it for the last one only.
-    """
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    moved: set[tuple[str, BatchId]] = set()
-    for image in images:
-        if image.outcome == APPLIED:
-            moved |= {(hop.mid, image.id) for hop in image.hops}
-            counts[image.hops[-1].mid][ROWS] += 1
-    for mid, _ in moved:
-        counts[mid][MOVED] += 1
-    for p in planned:
-        if p.outcome and p.outcome != MOVED:
-            counts[p.mid][p.outcome] += 1
-    return {mid: dict(of) for mid, of in counts.items()}
