@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -76,12 +77,25 @@ class Cql:
     def __init__(self, connect: Callable[[], Session]) -> None:
         """`connect` is called when the session is first used."""
         self._connect = connect
+        self._ahead: Future[Session] | None = None
         self._prepared: dict[str, PreparedStatement] = {}
 
     @cached_property
     def session(self) -> Session:
         """The driver's session."""
-        return self._connect()
+        ahead, self._ahead = self._ahead, None
+        return ahead.result() if ahead else self._connect()
+
+    def connect_ahead(self) -> None:
+        """Begin to connect (0.1 s) while the caller does something else; an error shows when the session is used."""
+        pool = ThreadPoolExecutor(1, "cassandra-connect")
+        self._ahead = pool.submit(self._connect)
+        pool.shutdown(wait=False)
+
+    def wait_for_connect(self) -> None:
+        """Let a connect that nobody used come to its end, so that it can be closed."""
+        if self._ahead:
+            wait([self._ahead])
 
     def bind(self, cql: str, values: Sequence[Any] = ()) -> BoundStatement:
         """The statement with its values bound."""

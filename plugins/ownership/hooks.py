@@ -310,9 +310,11 @@ def opened_cql() -> Iterator[Cql]:
         hooks.append(CassandraHook())
         return hooks[-1].get_conn()
 
+    cql = Cql(connect)
     try:
-        yield Cql(connect)
+        yield cql
     finally:
+        cql.wait_for_connect()
         for hook in hooks:
             hook.shutdown_cluster()
 
@@ -427,6 +429,7 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     :raises Unavailable: if a part cannot be reached.
     """
     settings = parts.settings
+    parts.cql.connect_ahead()
     for check in checks(parts):
         check()
     retention_ms = settings.retention_days * 24 * 3600 * 1000

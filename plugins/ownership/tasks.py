@@ -166,6 +166,7 @@ def _run(
     ti = context["ti"]
     bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
     with interruptible(), opened_parts() as parts:
+        parts.cql.connect_ahead()
         try:
             done = stage(parts)
         except Interrupted:
