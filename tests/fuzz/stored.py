@@ -23,7 +23,6 @@ from ownership.inbox import Inbox
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.events import Events
 from ownership.ledger.schema import metadata
-from ownership.ledger.schema import metadata
 from ownership.topic import DeadLetters
 
 T = TypeVar("T")
@@ -60,42 +59,13 @@ class Rules(NamedTuple):
                 rules.entries.append(key[1].split(", "))
             elif re.search("PRIMARY KEY|UNIQUE", line):
                 rules.entries.append([name])
-            if re.search(" PRIMARY KEY| NOT NULL", line) and not re.search(r"^ +(PRIMARY|CHECK)| DEFAULT ", line):
+            if re.search(" PRIMARY KEY| NOT NULL", line) and not re.search(
+                r"^ +(PRIMARY|CHECK)| DEFAULT ", line
+            ):
                 rules.needed.add(name)
         indexes = re.findall(rf"CREATE INDEX \w+ ON {table} \((.*?)\)", _DDL)
         rules.entries.extend(columns.split(", ") for columns in indexes)
         return rules
-_DDL: str = "\n".join(importlib.import_module("ownership.ledger.migrations.versions.0001_ledger").STATEMENTS)
-
-
-class Rules(NamedTuple):
-    """What the migration demands of a table's rows."""
-
-    needed: set[str]
-    """Columns that have no default and may not be null."""
-    entries: list[list[str]]
-    """The columns of each index and key."""
-
-    @classmethod
-    def of(cls, table: str) -> Rules:
-        """Read from the migration's statements."""
-        created = re.search(rf"(?ms)CREATE TABLE {table} \($(.*?)^    \)", _DDL)
-        assert created, table
-        rules = cls(set(), [])
-        for line in created[1].splitlines():
-            name = line.split()[0] if line.strip() else ""
-            if key := re.search(r"^ +PRIMARY KEY \((.*?)\)", line):
-                rules.entries.append(key[1].split(", "))
-            elif re.search("PRIMARY KEY|UNIQUE", line):
-                rules.entries.append([name])
-            if re.search(" PRIMARY KEY| NOT NULL", line) and not re.search(r"^ +(PRIMARY|CHECK)| DEFAULT ", line):
-                rules.needed.add(name)
-        indexes = re.findall(rf"CREATE INDEX \w+ ON {table} \((.*?)\)", _DDL)
-        rules.entries.extend(columns.split(", ") for columns in indexes)
-        return rules
-
-
-_RULES = {name: Rules.of(name) for name in metadata.tables}
 
 
 _RULES = {name: Rules.of(name) for name in metadata.tables}

@@ -1,4 +1,6 @@
-"""The ledger's tables, for queries. The migrations create them; a test compares the two.
+"""The ledger's tables, for queries: names and types of columns; a test compares them with the database's.
+
+The migrations create them: keys, constraints, defaults and indexes are there alone.
 
 | table | holds |
 | --- | --- |
@@ -27,10 +29,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
-    Computed,
     DateTime,
-    ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -40,10 +39,10 @@ from sqlalchemy import (
     TypeDecorator,
     any_,
     literal,
-    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
 
 from ownership.clock import from_ms, to_ms
 
@@ -72,7 +71,7 @@ class EpochMs(TypeDecorator[int]):
         return None if value is None else to_ms(value)
 
 
-class Texts(ARRAY[str]):
+class TextArray(ARRAY[str]):
     """A `text[]` as the driver has it, a list: SQLAlchemy's own would copy each one in Python."""
 
     cache_ok = True
@@ -84,207 +83,76 @@ class Texts(ARRAY[str]):
         """Nothing is done with a value that is read."""
 
 
-def _time(name: str) -> Column[Any]:
-    return Column(name, DateTime(timezone=True))
+Time: Final = DateTime(timezone=True)
+Texts: Final = TextArray()
+_OWNERS: Final[dict[str, Any]] = {
+    "before_created_by": Text, "before_mentors": Texts, "after_created_by": Text, "after_mentors": Texts,
+}  # fmt: skip
+"""Creator and mentors before and after a change."""
 
 
-def _owners() -> list[Column[Any]]:
-    """Creator and mentors before and after a change."""
-    return [
-        Column("before_created_by", Text),
-        Column("before_mentors", Texts()),
-        Column("after_created_by", Text),
-        Column("after_mentors", Texts()),
-    ]
+def _table(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> Table:
+    return Table(name, metadata, *(Column(column, type_) for column, type_ in columns.items()))
 
 
-EVENT_ID = "event.id"
-
-event = Table(
+event = _table(
     "event",
-    metadata,
-    Column("id", BigInteger, primary_key=True, server_default=text("next_event_id()")),
-    Column("mid", Text, nullable=False, unique=True),
-    Column("order_ms", BigInteger, nullable=False),
-    Column("kafka_partition", Integer, nullable=False),
-    Column("kafka_offset", BigInteger, nullable=False),
-    Column("from_user", Text, nullable=False),
-    Column("to_user", Text, nullable=False),
-    Column("source_user", Text, nullable=False),
-    Column("target_user", Text, nullable=False),
-    Column("organisation_id", Text),
-    Column("origin", Text, nullable=False),
-    Column("topic", Text, nullable=False),
-    Column("kafka_ms", BigInteger, nullable=False),
-    Column("ets", BigInteger),
-    Column("options", JSONB(none_as_null=True)),
-    Column(
-        "follows",
-        Texts(),
-        Computed("array_remove(ARRAY[options ->> 'undo_of', options ->> 'plan_of'], NULL)"),
-    ),
-    Column("requested_by", Text),
-    Column("request_reason", Text),
-    Column("state", Text, nullable=False),
-    Column("verdict", Text),
-    Column("verdict_reason", Text),
-    Column("reason", Text),
-    Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
-    Column("run_id", Text),
-    Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("planned_with", Texts(), nullable=False, server_default=text("'{}'")),
-    Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("late", Boolean, nullable=False, server_default=text("false")),
-    Column("digest", Text),
-    Column("report", Text),
-    Column("approved_digest", Text),
-    Column("approved_by", Text),
-    Column("awaits_until", EpochMs),
-    Column("asked_run", Text),
-    Column("next_conf", Text),
-    Column("received_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-    _time("planned_at"),
-    _time("applied_at"),
-    _time("completed_at"),
-    _time("ended_at"),
-    _time("reproved_at"),
-)
+    id=BigInteger, mid=Text, order_ms=BigInteger, kafka_partition=Integer, kafka_offset=BigInteger,
+    from_user=Text, to_user=Text, source_user=Text, target_user=Text, organisation_id=Text,
+    origin=Text, topic=Text, kafka_ms=BigInteger, ets=BigInteger,
+    options=JSONB(none_as_null=True), follows=Texts, requested_by=Text, request_reason=Text,
+    state=Text, verdict=Text, verdict_reason=Text, reason=Text,
+    fencing_token=BigInteger, run_id=Text, attempts=Integer, planned_with=Texts, counts=JSONB, late=Boolean,
+    digest=Text, report=Text, approved_digest=Text, approved_by=Text, awaits_until=EpochMs, asked_run=Text,
+    next_conf=Text,
+    received_at=Time, planned_at=Time, applied_at=Time, completed_at=Time, ended_at=Time, reproved_at=Time,
+)  # fmt: skip
 ORDER_KEY = (event.c.order_ms, event.c.kafka_partition, event.c.kafka_offset, event.c.mid)
 """The one order of all events."""
-Index("event_order", *ORDER_KEY)
-Index("event_source_user", event.c.source_user, *ORDER_KEY)
-Index("event_target_user", event.c.target_user, *ORDER_KEY)
-Index("event_state", event.c.state, *ORDER_KEY)
-Index("event_kafka_ms", event.c.kafka_ms, event.c.id)
-Index("event_follows", event.c.follows, postgresql_using="gin", postgresql_where=event.c.options.isnot(None))
 
-payload = Table(
-    "payload",
-    metadata,
-    Column("event_id", BigInteger, ForeignKey(EVENT_ID), primary_key=True),
-    Column("body", LargeBinary, nullable=False),
-    postgresql_partition_by="RANGE (event_id)",
-)
+payload = _table("payload", event_id=BigInteger, body=LargeBinary)
 
-event_run = Table(
-    "event_run",
-    metadata,
-    Column("run_id", Text, primary_key=True),
-    Column("event_id", BigInteger, ForeignKey(EVENT_ID), primary_key=True),
-    Index("event_run_event", "event_id"),
-)
+event_run = _table("event_run", run_id=Text, event_id=BigInteger)
 
-queue = Table(
+queue = _table(
     "queue",
-    metadata,
-    Column("event_id", BigInteger, ForeignKey(EVENT_ID), primary_key=True),
-    Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
-    Column("holder", Text),
-    Column("lease_expires_at", EpochMs),
-    Column("next_try_at", EpochMs),
-    Column("awaits", Text),
-    Column("accepted_at", EpochMs, nullable=False),
-)
+    event_id=BigInteger, fencing_token=BigInteger, holder=Text, lease_expires_at=EpochMs, next_try_at=EpochMs,
+    awaits=Text, accepted_at=EpochMs,
+)  # fmt: skip
 
-queue_head = Table(
-    "queue_head",
-    metadata,
-    Column("id", SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")),
-    Column("fencing_token", BigInteger, nullable=False),
-)
+queue_head = _table("queue_head", id=SmallInteger, fencing_token=BigInteger)
 
-plan = Table(
+plan = _table(
     "plan",
-    metadata,
-    Column("event_id", BigInteger, ForeignKey(EVENT_ID), primary_key=True),
-    Column("course_id", Text, primary_key=True),
-    Column("batch_id", Text, primary_key=True),
-    Column("role", Text),
-    Column("status", Integer),
-    *_owners(),
-    Column("outcome", Text),
-    _time("proven_at"),
-    postgresql_partition_by="RANGE (event_id)",
-)
-Index("plan_course", plan.c.course_id, plan.c.event_id)
-Index("plan_batch", plan.c.batch_id, plan.c.event_id)
+    event_id=BigInteger, course_id=Text, batch_id=Text, role=Text, status=Integer, **_OWNERS, outcome=Text,
+    proven_at=Time,
+)  # fmt: skip
 
-change = Table(
+change = _table(
     "change",
-    metadata,
-    Column("event_id", BigInteger, ForeignKey(EVENT_ID), primary_key=True),
-    Column("course_id", Text, primary_key=True),
-    Column("batch_id", Text, primary_key=True),
-    Column("image", UUID, primary_key=True),
-    Column("hop", SmallInteger, nullable=False),
-    Column("hops", SmallInteger, nullable=False),
-    Column("fencing_token", BigInteger, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("status", Integer),
-    *_owners(),
-    Column("outcome", Text),
-    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-    _time("applied_at"),
-    postgresql_partition_by="RANGE (event_id)",
-)
-Index("change_course", change.c.course_id, change.c.event_id)
-Index("change_batch", change.c.batch_id, change.c.event_id)
-Index("change_image", change.c.image, postgresql_where=change.c.hops > 1)
+    event_id=BigInteger, course_id=Text, batch_id=Text, image=UUID, hop=SmallInteger, hops=SmallInteger,
+    fencing_token=BigInteger, role=Text, status=Integer, **_OWNERS, outcome=Text, recorded_at=Time,
+    applied_at=Time,
+)  # fmt: skip
 
-rejected_message = Table(
+rejected_message = _table(
     "rejected_message",
-    metadata,
-    Column("mid", Text, primary_key=True),
-    Column("origin", Text, nullable=False),
-    Column("topic", Text, nullable=False),
-    Column("kafka_partition", Integer, nullable=False),
-    Column("kafka_offset", BigInteger, nullable=False),
-    Column("kafka_ms", BigInteger, nullable=False),
-    Column("message_mid", Text),
-    Column("body", LargeBinary, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("next_conf", Text),
-    Column("received_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-)
-Index(
-    "rejected_message_order",
-    rejected_message.c.kafka_ms,
-    rejected_message.c.kafka_partition,
-    rejected_message.c.kafka_offset,
-    rejected_message.c.mid,
-)
+    mid=Text, origin=Text, topic=Text, kafka_partition=Integer, kafka_offset=BigInteger, kafka_ms=BigInteger,
+    message_mid=Text, body=LargeBinary, reason=Text, next_conf=Text, received_at=Time,
+)  # fmt: skip
 
-consumed_offset = Table(
+consumed_offset = _table(
     "consumed_offset",
-    metadata,
-    Column("topic", Text, primary_key=True),
-    Column("kafka_partition", Integer, primary_key=True, autoincrement=False),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("last_offset", BigInteger),
-    Column("last_digest", Text),
-    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-)
+    topic=Text, kafka_partition=Integer, next_offset=BigInteger, last_offset=BigInteger, last_digest=Text,
+    updated_at=Time,
+)  # fmt: skip
 
-reconciliation = Table(
-    "reconciliation",
-    metadata,
-    Column("run_id", Text, primary_key=True),
-    Column("cuts", JSONB, nullable=False),
-    Column("began_at", EpochMs, nullable=False),
-    Column("report", JSONB),
-)
-Index("reconciliation_began", reconciliation.c.began_at)
+reconciliation = _table("reconciliation", run_id=Text, cuts=JSONB, began_at=EpochMs, report=JSONB)
 
-reconciliation_part = Table(
+reconciliation_part = _table(
     "reconciliation_part",
-    metadata,
-    Column("run_id", Text, ForeignKey("reconciliation.run_id"), primary_key=True),
-    Column("part", Text, primary_key=True),
-    Column("counts", JSONB, nullable=False),
-    Column("samples", JSONB, nullable=False),
-    Column("began_at", EpochMs, nullable=False),
-    Column("ended_at", EpochMs, nullable=False),
-)
+    run_id=Text, part=Text, counts=JSONB, samples=JSONB, began_at=EpochMs, ended_at=EpochMs,
+)  # fmt: skip
 
 
 def among(column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:

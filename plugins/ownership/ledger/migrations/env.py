@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from ownership.ledger.schema import metadata
-
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
     transaction_per_migration=False,
 )
 context.run_migrations()
