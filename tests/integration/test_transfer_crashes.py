@@ -289,7 +289,7 @@ def test_a_run_that_dies_while_it_accepts_leaves_nothing_and_the_messages_are_re
     mids = [world.transfer(a, b), world.transfer(b, c)]
     consumed = world.job.inbox.consumed(world.platform.input_topic)
     with monkeypatch.context() as patch:  # after the events and their places in the queue, before the offsets
-        patch.setattr(arrivals, "_advance", boom)
+        patch.setattr(arrivals, "_set_offsets", boom)
         with pytest.raises(Unavailable):
             world.run().pull()
     assert world.job.open_mids() == []

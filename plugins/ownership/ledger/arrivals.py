@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.clock import now_ms
@@ -53,7 +53,7 @@ class Arrival(NamedTuple):
 
 
 class Consumed(NamedTuple):
-    """How far the ledger has a partition of a topic."""
+    """How far the ledger has a partition of a topic: a row of the table."""
 
     topic: str
     partition: int
@@ -69,6 +69,12 @@ def message_digest(kafka_ms: int, value: bytes) -> str:
     return hashlib.sha256(b"%d:" % kafka_ms + value).hexdigest()[:32]
 
 
+_UPSERT = insert(consumed_offset)
+_SET = {n: _UPSERT.excluded[n] for n in ("next_offset", "last_offset", "last_digest")} | {
+    "updated_at": func.now()
+}
+
+
 class Arrivals:
     """Inserts what arrives."""
 
@@ -77,25 +83,13 @@ class Arrivals:
 
     def consumed(self, topic: str) -> dict[int, Consumed]:
         """By partition, how far the ledger has the topic."""
-        columns = [c for c in consumed_offset.c if c.name != "updated_at"]
-        query = select(*columns).where(consumed_offset.c.topic == topic)
-        return self._database.run(lambda c: {r.kafka_partition: Consumed(*r) for r in c.execute(query)})
+        query = select(consumed_offset).where(consumed_offset.c.topic == topic)
+        return self._database.run(lambda c: {r.kafka_partition: Consumed(*r[:-1]) for r in c.execute(query)})
 
     def restart(self, topic: str, starts: Mapping[int, int]) -> None:
         """Begin anew at these offsets, by partition: the topic was created again."""
-
-        def work(connection: Connection) -> None:
-            for partition, offset in sorted(starts.items()):
-                values = {"next_offset": offset, "last_offset": None, "last_digest": None}
-                connection.execute(
-                    insert(consumed_offset)
-                    .values(topic=topic, kafka_partition=partition, **values)
-                    .on_conflict_do_update(
-                        index_elements=["topic", "kafka_partition"], set_={**values, "updated_at": func.now()}
-                    )
-                )
-
-        self._database.run(work)
+        consumed = [Consumed(topic, partition, offset) for partition, offset in starts.items()]
+        self._database.run(lambda c: _set_offsets(c, consumed))
 
     def store(
         self,
@@ -116,10 +110,15 @@ class Arrivals:
         def work(connection: Connection) -> set[str]:
             inserted = _insert(connection, arrivals, holder, lease_ms) if arrivals else set()
             if rejected:
-                values = [_rejected(r) for r in sorted(rejected)]
+                # Every column but the last, which is the time of the insert.
+                values = [
+                    dict(zip(rejected_message.c.keys()[:-1], r[:-1], strict=True)) for r in sorted(rejected)
+                ]
                 connection.execute(insert(rejected_message).on_conflict_do_nothing(), values)
             if len(inserted) == len(arrivals):
-                _advance(connection, consumed)
+                # Never back: what an operator has read again was in the ledger before.
+                ahead = _UPSERT.excluded.next_offset > consumed_offset.c.next_offset
+                _set_offsets(connection, consumed, ahead)
             return inserted
 
         return self._database.run(work)
@@ -178,38 +177,13 @@ def _event(a: Arrival) -> dict[str, object]:
     }
 
 
-def _rejected(r: RejectedMessage) -> dict[str, object]:
-    return {
-        "mid": r.mid,
-        "origin": r.origin,
-        "topic": r.topic,
-        "kafka_partition": r.partition,
-        "kafka_offset": r.offset,
-        "kafka_ms": r.kafka_ms,
-        "message_mid": r.message_mid,
-        "body": r.body,
-        "reason": r.reason,
-        "next_conf": r.next_conf,
-    }
-
-
-def _advance(connection: Connection, consumed: Collection[Consumed]) -> None:
-    """Never back: what an operator has read again was in the ledger before."""
-    new = insert(consumed_offset)
-    ahead = new.on_conflict_do_update(
-        index_elements=["topic", "kafka_partition"],
-        set_={n: getattr(new.excluded, n) for n in ("next_offset", "last_offset", "last_digest")}
-        | {"updated_at": func.now()},
-        where=new.excluded.next_offset > consumed_offset.c.next_offset,
-    )
-    for at in sorted(consumed):
-        connection.execute(
-            ahead,
-            {
-                "topic": at.topic,
-                "kafka_partition": at.partition,
-                "next_offset": at.next_offset,
-                "last_offset": at.last_offset,
-                "last_digest": at.last_digest,
-            },
+def _set_offsets(
+    connection: Connection, consumed: Iterable[Consumed], where: ColumnElement[bool] | None = None
+) -> None:
+    """Write the partitions' offsets; of those that the ledger has, where the condition holds."""
+    values = [dict(zip(consumed_offset.c.keys()[:-1], c, strict=True)) for c in sorted(consumed)]
+    if values:
+        upsert = _UPSERT.on_conflict_do_update(
+            index_elements=["topic", "kafka_partition"], set_=_SET, where=where
         )
+        connection.execute(upsert, values)

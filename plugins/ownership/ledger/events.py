@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.clock import now
@@ -92,7 +92,7 @@ class EventRow(NamedTuple):
 
 
 class RejectedMessage(NamedTuple):
-    """A message that is no event, as the ledger keeps it."""
+    """A message that is no event, as the ledger keeps it: a row of the table."""
 
     mid: str
     """Of the ledger: where the message lies."""
@@ -109,23 +109,13 @@ class RejectedMessage(NamedTuple):
     received_at: datetime | None = None
 
 
-_REJECTED = select(
-    rejected_message.c.mid,
-    rejected_message.c.origin,
-    rejected_message.c.topic,
-    rejected_message.c.kafka_partition,
-    rejected_message.c.kafka_offset,
-    rejected_message.c.kafka_ms,
-    rejected_message.c.message_mid,
-    rejected_message.c.body,
-    rejected_message.c.reason,
-    rejected_message.c.next_conf,
-    rejected_message.c.received_at,
-)
 EVENT_COLUMNS = tuple(
     c for c in event.c if c.name not in ("id", "source_user", "target_user", "follows", "ets", "asked_run")
 )
 _EVENT = select(*EVENT_COLUMNS)
+_CONVERTED = ("transfer", "verdict", "planned_with", "options", "awaits_until_ms")
+_AS_IT_IS = tuple(name for name in EventRow._fields if name not in _CONVERTED)
+"""Fields that are columns."""
 
 
 class Events:
@@ -142,16 +132,16 @@ class Events:
 
     def bodies(self, mids: Collection[str]) -> dict[str, bytes | None]:
         """The messages of those events that exist among `mids`; None for one whose message was erased."""
-        query = select(event.c.mid, payload.c.body).join_from(
-            event, payload, payload.c.event_id == event.c.id, isouter=True
+        query = (
+            select(event.c.mid, payload.c.body)
+            .join_from(event, payload, payload.c.event_id == event.c.id, isouter=True)
+            .where(among(event.c.mid, mids))
         )
-        return self._database.run(
-            lambda c: {r.mid: r.body for r in c.execute(query.where(among(event.c.mid, mids)))}
-        )
+        return self._database.run(lambda c: {r.mid: r.body for r in c.execute(query)})
 
     def rejected(self, mids: Collection[str]) -> dict[str, RejectedMessage]:
         """The rejected messages that exist among `mids`."""
-        query = _REJECTED.where(among(rejected_message.c.mid, mids))
+        query = select(rejected_message).where(among(rejected_message.c.mid, mids))
         return self._database.run(lambda c: {r.mid: RejectedMessage(*r) for r in c.execute(query)})
 
     def later_completed(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
@@ -239,41 +229,23 @@ class Events:
 
         Returns by mid the verdict that stands (an earlier one wins); events that were taken over are left out.
         """
-        if not verdicts:
-            return {}
 
         def work(connection: Connection) -> dict[str, Verdict]:
             mine = lock(connection, [e for e, _ in verdicts])
-            values = [
-                {
-                    "event": mine[e.mid],
-                    "new_verdict": "valid" if v.valid else "invalid",
-                    "new_reason": v.reason,
-                    "token": e.fencing_token,
-                }
+            word = {True: "valid", False: "invalid"}
+            writes = [
+                (e, {"verdict": word[v.valid], "verdict_reason": v.reason, "run_id": run_id})
                 for e, v in verdicts
-                if e.mid in mine
             ]
-            if values:
-                connection.execute(
-                    update(event)
-                    .where(event.c.id == bindparam("event"), event.c.verdict.is_(None))
-                    .values(
-                        verdict=bindparam("new_verdict"),
-                        verdict_reason=bindparam("new_reason"),
-                        fencing_token=bindparam("token"),
-                        run_id=run_id,
-                    ),
-                    values,
-                )
+            _update(connection, mine, writes, event.c.verdict.is_(None))
             rows = connection.execute(
                 select(event.c.mid, event.c.verdict, event.c.verdict_reason).where(
                     among(event.c.id, mine.values()), event.c.verdict.isnot(None)
                 )
             )
-            return {r.mid: Verdict(r.verdict == "valid", r.verdict_reason) for r in rows}
+            return {r.mid: _verdict(r) for r in rows}
 
-        return self._database.run(work)
+        return self._database.run(work) if verdicts else {}
 
     def note(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
         """Set columns of open events; those that were taken over are left alone."""
@@ -281,20 +253,10 @@ class Events:
 
     def planned(self, claimed: Sequence[tuple[ClaimedEvent, int, frozenset[str]]], *, run_id: str) -> None:
         """Record for each event (with its number of tries, and `planned_with`) that its plan is complete."""
-        at = now()
+        common = {"state": PLANNED, "reason": None, "run_id": run_id, "planned_at": now()}
         self._write(
             [
-                (
-                    e,
-                    {
-                        "state": PLANNED,
-                        "reason": None,
-                        "run_id": run_id,
-                        "attempts": attempts,
-                        "planned_with": sorted(planned_with),
-                        "planned_at": at,
-                    },
-                )
+                (e, {**common, "attempts": attempts, "planned_with": sorted(planned_with)})
                 for e, attempts, planned_with in claimed
             ],
             run_id=run_id,
@@ -342,24 +304,12 @@ class Events:
             whole = [p for p in phases if all(e.mid in mine or e.mid in before for e, _ in p)]
             ending = [(e, counts) for p in whole for e, counts in p if e.mid in mine]
             at = now()
-            _update(
-                connection,
-                mine,
-                [
-                    (
-                        e,
-                        {
-                            "state": COMPLETED,
-                            "counts": dict(counts),
-                            "reason": None,
-                            "completed_at": at,
-                            "ended_at": at,
-                            "next_conf": next_conf(COMPLETED, e.mid),
-                        },
-                    )
-                    for e, counts in ending
-                ],
-            )
+            common = {"state": COMPLETED, "reason": None, "completed_at": at, "ended_at": at}
+            writes = [
+                (e, {**common, "counts": dict(counts), "next_conf": next_conf(COMPLETED, e.mid)})
+                for e, counts in ending
+            ]
+            _update(connection, mine, writes)
             remove(connection, [mine[e.mid] for e, _ in ending])
             return [e for p in whole for e, _ in p]
 
@@ -367,23 +317,22 @@ class Events:
 
     def rehearse(self, claimed: ClaimedEvent, counts: Mapping[str, int]) -> None:
         """Make a dry run final as `rehearsed`, with what its plan expects."""
-        self._end([(claimed, {"counts": dict(counts), "reason": None})], REHEARSED)
+        self._write([(claimed, {"counts": dict(counts), "reason": None})], end=REHEARSED)
 
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""
-        self._end(
-            [(e, {"reason": why, "next_conf": next_conf(SKIPPED, e.mid)}) for e, why in claimed],
-            SKIPPED,
-            run_id=run_id,
-        )
+        writes = [(e, {"reason": why, "next_conf": next_conf(SKIPPED, e.mid)}) for e, why in claimed]
+        self._write(writes, end=SKIPPED, run_id=run_id)
 
     def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `declined`. False if it is not the caller's any more, or final."""
-        return self._end([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], DECLINED)
+        return self._write([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=DECLINED)
 
     def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
-        return self._end([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], ABANDONED)
+        return self._write([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=ABANDONED)
+
+    # -- approvals -----------------------------------------------------------------------------------------
 
     def await_approval(self, claimed: ClaimedEvent, reason: str, until_ms: int) -> None:
         """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
@@ -393,18 +342,12 @@ class Events:
             "awaits_until": until_ms,
             "asked_run": None,
         }
-        self._write(
-            [(claimed, columns)],
-            {"holder": None, "lease_expires_at": None, "awaits": APPROVAL, "next_try_at": until_ms},
-        )
+        self._write([(claimed, columns)], queued={"awaits": APPROVAL, "next_try_at": until_ms})
 
     def approve(self, claimed: ClaimedEvent, digest: str, by: str) -> bool:
         """Approve the plan with `digest`: the event goes back into the queue, and on with that plan alone."""
         columns = {"state": RECEIVED, "reason": None, "approved_digest": digest, "approved_by": by}
-        return self._write(
-            [(claimed, columns)],
-            {"holder": None, "lease_expires_at": None, "awaits": None, "next_try_at": None},
-        )
+        return self._write([(claimed, columns)], queued={"awaits": None, "next_try_at": None})
 
     def take_over(self, mid: str, *, run_id: str) -> ClaimedEvent | None:
         """Claim one open event, whoever holds it; None if it is not in the queue."""
@@ -434,47 +377,35 @@ class Events:
     def _write(
         self,
         writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
+        *,
+        end: str | None = None,
         queued: Mapping[str, Any] | None = None,
-        *,
         run_id: str | None = None,
     ) -> bool:
-        """Set columns of events that stay open, and of their rows in the queue. True if all were the caller's."""
-        if not writes:
-            return True
+        """Set columns of events, the same for all, where they still are the caller's. True if all are.
 
-        def work(connection: Connection) -> bool:
-            mine = lock(connection, [e for e, _ in writes])
-            _update(connection, mine, [(e, columns) for e, columns in writes if e.mid in mine])
-            if queued and mine:
-                connection.execute(update(queue).where(among(queue.c.event_id, mine.values())).values(queued))
-            if run_id:
-                _note_run(connection, run_id, mine.values())
-            return len(mine) == len(writes)
-
-        return self._database.run(work)
-
-    def _end(
-        self,
-        writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
-        state: str,
-        *,
-        run_id: str | None = None,
-    ) -> bool:
-        """Make events final and take them out of the queue. True if all were the caller's."""
-        if not writes:
-            return True
+        With `end` they become final in that state and leave the queue; an earlier try of the same transaction
+        counts. With `queued` they stay there, let go of, with these columns. `run_id` planned or skipped them.
+        """
 
         def work(connection: Connection) -> bool:
             mine = lock(connection, [e for e, _ in writes])
             lost = [e for e, _ in writes if e.mid not in mine]
-            ended = {"state": state, "ended_at": now()}
-            _update(connection, mine, [(e, {**columns, **ended}) for e, columns in writes if e.mid in mine])
-            remove(connection, mine.values())
-            if run_id:
-                _note_run(connection, run_id, mine.values())
-            return len(_ended_by(connection, lost, state)) == len(lost)
+            ended = {"state": end, "ended_at": now()} if end else {}
+            _update(connection, mine, [(e, {**columns, **ended}) for e, columns in writes])
+            if end:
+                remove(connection, mine.values())
+                before = _ended_by(connection, lost, end)
+                lost = [e for e in lost if e.mid not in before]
+            elif queued:
+                let_go = update(queue).where(among(queue.c.event_id, mine.values()))
+                connection.execute(let_go.values(holder=None, lease_expires_at=None, **queued))
+            if run_id and mine:
+                values = [{"run_id": run_id, "event_id": i} for i in mine.values()]
+                connection.execute(insert(event_run).on_conflict_do_nothing(), values)
+            return not lost
 
-        return self._database.run(work)
+        return self._database.run(work) if writes else True
 
 
 def _of_users(users: Collection[str]) -> Any:
@@ -495,64 +426,33 @@ def _ended_by(connection: Connection, claimed: Sequence[ClaimedEvent], state: st
 def _update(
     connection: Connection,
     ids: Mapping[str, int],
-    writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
+    writes: Iterable[tuple[ClaimedEvent, Mapping[str, Any]]],
+    *conditions: ColumnElement[bool],
 ) -> None:
-    """Set columns of events, the same names for all, and their fencing tokens."""
-    if not writes:
-        return
-    names = list(writes[0][1])
-    statement = (
-        update(event)
-        .where(event.c.id == bindparam("event"))
-        .values({n: bindparam(f"new_{n}") for n in names} | {"fencing_token": bindparam("token")})
-    )
-    connection.execute(
-        statement,
-        [
-            {"event": ids[e.mid], "token": e.fencing_token} | {f"new_{n}": columns[n] for n in names}
-            for e, columns in writes
-        ],
-    )
-
-
-def _note_run(connection: Connection, run_id: str, event_ids: Iterable[int]) -> None:
-    values = [{"run_id": run_id, "event_id": i} for i in event_ids]
-    if values:
-        connection.execute(insert(event_run).on_conflict_do_nothing(), values)
+    """Set columns and the fencing token of those events that have an id in `ids`; the same columns for all."""
+    rows = [
+        (ids[e.mid], {**columns, "fencing_token": e.fencing_token}) for e, columns in writes if e.mid in ids
+    ]
+    if rows:
+        values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0][1]}
+        connection.execute(
+            update(event).where(event.c.id == bindparam("event"), *conditions).values(values),
+            [{"event": i} | {f"new_{name}": v for name, v in columns.items()} for i, columns in rows],
+        )
 
 
 def event_row(r: Any) -> EventRow:
     """An event from a row with `EVENT_COLUMNS`."""
     key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
     return EventRow(
-        mid=r.mid,
         transfer=Transfer(key, r.from_user, r.to_user),
-        state=r.state,
-        verdict=None if r.verdict is None else Verdict(r.verdict == "valid", r.verdict_reason),
-        reason=r.reason,
-        organisation_id=r.organisation_id,
-        origin=r.origin,
-        topic=r.topic,
-        kafka_ms=r.kafka_ms,
-        fencing_token=r.fencing_token,
-        attempts=r.attempts,
+        verdict=_verdict(r) if r.verdict else None,
         planned_with=frozenset(r.planned_with),
-        counts=r.counts,
-        late=r.late,
-        received_at=r.received_at,
-        planned_at=r.planned_at,
-        applied_at=r.applied_at,
-        completed_at=r.completed_at,
-        ended_at=r.ended_at,
-        reproved_at=r.reproved_at,
-        run_id=r.run_id,
         options=Options.of(r.options),
-        requested_by=r.requested_by,
-        request_reason=r.request_reason,
-        digest=r.digest,
-        report=r.report,
-        approved_digest=r.approved_digest,
-        approved_by=r.approved_by,
         awaits_until_ms=r.awaits_until or 0,
-        next_conf=r.next_conf,
+        **{name: getattr(r, name) for name in _AS_IT_IS},
     )
+
+
+def _verdict(r: Any) -> Verdict:
+    return Verdict(r.verdict == "valid", r.verdict_reason)

@@ -51,24 +51,20 @@ def ensure_months(database: Database) -> None:
 def make_months(connection: Connection) -> list[str]:
     """Make the missing partitions of this month and the next. Returns their names."""
     month = _month(now_ms())
-    made = []
-    for m in (month, month + 1):
-        wanted = [f"{table}_{m // 12}_{m % 12 + 1:02d}" for table in PARTITIONED]
-        if all(_is_there(connection, name) for name in wanted):
-            continue
-        lock_schema(connection)
-        for table, name in zip(PARTITIONED, wanted, strict=True):
-            if not _is_there(connection, name):
-                low, high = m << MONTH_SHIFT, (m + 1) << MONTH_SHIFT
-                # Many rows get their outcome later: room for updates in place.
-                room = "" if table == "payload" else " WITH (fillfactor = 80)"
-                connection.execute(
-                    text(
-                        f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ({low}) TO ({high}){room}"
-                    )
-                )
-                made.append(name)
-    return made
+    wanted = {f"{t}_{m // 12}_{m % 12 + 1:02d}": (t, m) for m in (month, month + 1) for t in PARTITIONED}
+    if wanted.keys() <= _partitions(connection).keys():
+        return []
+    lock_schema(connection)
+    there = _partitions(connection)
+    missing = [name for name in wanted if name not in there]
+    for name in missing:
+        table, m = wanted[name]
+        low, high = m << MONTH_SHIFT, (m + 1) << MONTH_SHIFT
+        # Many rows get their outcome later: room for updates in place.
+        room = "" if table == "payload" else " WITH (fillfactor = 80)"
+        statement = f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ({low}) TO ({high}){room}"
+        connection.execute(text(statement))
+    return missing
 
 
 def lock_schema(connection: Connection) -> None:
@@ -96,12 +92,12 @@ def _drop_months(connection: Connection, first_kept: int) -> list[str]:
     lock_schema(connection)
     # Few: it is the queue.
     open_months = {i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))}
-    dropped = []
-    for name, month in _partitions(connection).items():
-        if month < first_kept and month not in open_months:
-            connection.execute(text(f"DROP TABLE {name}"))
-            dropped.append(name)
-    return dropped
+    old = [
+        n for n, month in _partitions(connection).items() if month < first_kept and month not in open_months
+    ]
+    for name in old:
+        connection.execute(text(f"DROP TABLE {name}"))
+    return old
 
 
 def _partitions(connection: Connection) -> dict[str, int]:
@@ -156,10 +152,6 @@ def _repeat(database: Database, work: Callable[[Connection], int]) -> int:
         if removed < ROWS_PER_DELETE:
             break
     return total
-
-
-def _is_there(connection: Connection, name: str) -> bool:
-    return connection.scalar(select(func.to_regclass(name))) is not None
 
 
 def _month(at_ms: int) -> int:

@@ -18,22 +18,12 @@ from ownership.ledger.database import Database
 from ownership.ledger.schema import ORDER_KEY, among, event, queue, queue_head
 from ownership.queue import Choice, ClaimedEvent, QueuedEvent
 
-_QUEUED = (
-    select(
-        *ORDER_KEY,
-        event.c.from_user,
-        event.c.to_user,
-        queue.c.event_id,
-        queue.c.fencing_token,
-        queue.c.holder,
-        queue.c.lease_expires_at,
-        queue.c.next_try_at,
-        queue.c.awaits,
-        queue.c.accepted_at,
-    )
+QUEUED = (
+    select(*ORDER_KEY, event.c.from_user, event.c.to_user, queue)
     .join_from(queue, event, queue.c.event_id == event.c.id)
     .order_by(*ORDER_KEY)
 )
+"""Rows for `queued_event`."""
 
 
 class Queue:
@@ -44,12 +34,11 @@ class Queue:
 
     def read(self) -> list[QueuedEvent]:
         """All events of the queue, in order."""
-        return self._database.run(_queued)
+        return self._select(QUEUED)
 
     def find(self, mid: str) -> QueuedEvent | None:
         """One event of the queue."""
-        rows = self._database.run(lambda c: _select(c, _QUEUED.where(event.c.mid == mid)))
-        return rows[0][1] if rows else None
+        return next(iter(self._select(QUEUED.where(event.c.mid == mid))), None)
 
     def claim(
         self, decide: Callable[[list[QueuedEvent]], Choice], *, run_id: str, lease_ms: int
@@ -62,12 +51,11 @@ class Queue:
 
         def work(connection: Connection) -> tuple[list[ClaimedEvent], Choice]:
             token = _locked_head(connection) + 1
-            rows = _select(connection, _QUEUED)
-            choice = decide([queued for _, queued in rows])
-            if not choice.take:
-                return [], choice
-            ids = {queued.key: event_id for event_id, queued in rows}
-            _take(connection, [ids[e.key] for e in choice.take], token, run_id, now_ms() + lease_ms)
+            rows = connection.execute(QUEUED).all()
+            choice = decide([queued_event(r) for r in rows])
+            if choice.take:
+                ids = {r.mid: r.event_id for r in rows}
+                _take(connection, [ids[e.mid] for e in choice.take], token, run_id, now_ms() + lease_ms)
             return [ClaimedEvent(e.transfer, token) for e in choice.take], choice
 
         return self._database.run(work)
@@ -77,16 +65,16 @@ class Queue:
         if not claimed:
             return {}
         wanted = {e.mid: e.fencing_token for e in claimed}
-        rows = self._database.run(lambda c: _select(c, _QUEUED.where(among(event.c.mid, wanted))))
-        return {q.mid: q for _, q in rows if q.fencing_token == wanted[q.mid]}
+        found = self._select(QUEUED.where(among(event.c.mid, wanted)))
+        return {q.mid: q for q in found if q.fencing_token == wanted[q.mid]}
 
     def renew(self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_expires_ms: int) -> None:
         """Set how long the claim lives on, where it still is the caller's."""
-        self._set(claimed, holder=run_id, lease_expires_at=lease_expires_ms)
+        self._write(claimed, holder=run_id, lease_expires_at=lease_expires_ms)
 
     def release(self, claimed: Sequence[ClaimedEvent], *, next_try_ms: int) -> None:
         """Let go of events, where they still are the caller's; claimable from `next_try_ms` on."""
-        self._set(claimed, holder=None, lease_expires_at=None, next_try_at=next_try_ms)
+        self._write(claimed, holder=None, lease_expires_at=None, next_try_at=next_try_ms)
 
     def release_all(self, run_id: str) -> None:
         """Let go of whatever the run holds."""
@@ -94,24 +82,16 @@ class Queue:
         def work(connection: Connection) -> None:
             held = select(queue.c.event_id).where(queue.c.holder == run_id).order_by(queue.c.event_id)
             ids = connection.scalars(held.with_for_update()).all()
-            connection.execute(
-                update(queue)
-                .where(among(queue.c.event_id, ids))
-                .values(holder=None, lease_expires_at=None, next_try_at=None)
-            )
+            _set(connection, ids, holder=None, lease_expires_at=None, next_try_at=None)
 
         self._database.run(work)
 
-    def _set(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
-        if not claimed:
-            return
+    def _write(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
+        if claimed:
+            self._database.run(lambda c: _set(c, lock(c, claimed).values(), **columns))
 
-        def work(connection: Connection) -> None:
-            ids = list(lock(connection, claimed).values())
-            if ids:
-                connection.execute(update(queue).where(among(queue.c.event_id, ids)).values(**columns))
-
-        self._database.run(work)
+    def _select(self, query: Select[Any]) -> list[QueuedEvent]:
+        return self._database.run(lambda c: [queued_event(r) for r in c.execute(query)])
 
 
 def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, int]:
@@ -133,12 +113,11 @@ def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, i
 def take_over(connection: Connection, mid: str, *, run_id: str, lease_ms: int) -> ClaimedEvent | None:
     """Claim one event, whoever holds it; None if it is not in the queue."""
     token = _locked_head(connection) + 1
-    rows = _select(connection, _QUEUED.where(event.c.mid == mid))
-    if not rows:
+    row = connection.execute(QUEUED.where(event.c.mid == mid)).first()
+    if row is None:
         return None
-    event_id, queued = rows[0]
-    _take(connection, [event_id], token, run_id, now_ms() + lease_ms)
-    return ClaimedEvent(queued.transfer, token)
+    _take(connection, [row.event_id], token, run_id, now_ms() + lease_ms)
+    return ClaimedEvent(queued_event(row).transfer, token)
 
 
 def remove(connection: Connection, event_ids: Collection[int]) -> None:
@@ -158,29 +137,17 @@ def _take(
     ids = sorted(event_ids)
     connection.execute(update(queue_head).values(fencing_token=token))
     # Locked in the order of their ids, as every other write does it.
-    connection.execute(
-        select(queue.c.event_id)
-        .where(among(queue.c.event_id, ids))
-        .order_by(queue.c.event_id)
-        .with_for_update()
-    )
-    connection.execute(
-        update(queue)
-        .where(among(queue.c.event_id, ids))
-        .values(fencing_token=token, holder=run_id, lease_expires_at=lease_expires_ms)
-    )
+    rows = select(queue.c.event_id).where(among(queue.c.event_id, ids)).order_by(queue.c.event_id)
+    connection.execute(rows.with_for_update())
+    _set(connection, ids, fencing_token=token, holder=run_id, lease_expires_at=lease_expires_ms)
 
 
-def _queued(connection: Connection) -> list[QueuedEvent]:
-    return [queued for _, queued in _select(connection, _QUEUED)]
-
-
-def _select(connection: Connection, statement: Select[Any]) -> list[tuple[int, QueuedEvent]]:
-    return [(r.event_id, queued_event(r)) for r in connection.execute(statement)]
+def _set(connection: Connection, event_ids: Collection[int], **columns: Any) -> None:
+    connection.execute(update(queue).where(among(queue.c.event_id, event_ids)).values(**columns))
 
 
 def queued_event(r: Any) -> QueuedEvent:
-    """An event of the queue, from a row with the columns above."""
+    """An event of the queue, from a row of `QUEUED`."""
     key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
     return QueuedEvent(
         Transfer(key, r.from_user, r.to_user),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.clock import now_ms
@@ -39,16 +39,11 @@ class Reconciliations:
     def done(self, run_id: str) -> dict[str, PartDone]:
         """The parts of a run that are done."""
         query = select(reconciliation_part).where(reconciliation_part.c.run_id == run_id)
-
-        def work(connection: Connection) -> dict[str, PartDone]:
-            return {
-                r.part: PartDone(
-                    counts=r.counts, samples=r.samples, started_ms=r.began_at, ended_ms=r.ended_at
-                )
-                for r in connection.execute(query)
-            }
-
-        return self._database.run(work)
+        found = self._database.run(lambda c: c.execute(query).all())
+        return {
+            r.part: PartDone(counts=r.counts, samples=r.samples, started_ms=r.began_at, ended_ms=r.ended_at)
+            for r in found
+        }
 
     def keep(self, run_id: str, part: str, done: PartDone) -> None:
         """Note that a part is done, and what it found; may be repeated."""
