@@ -12,10 +12,11 @@ import base64
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, TypeAdapter
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Connection,
@@ -35,12 +36,12 @@ from sqlalchemy import (
     union,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from ownership.events import MAX_CLOCK_DRIFT_MS, LedgerId, OrderKey, Transfer, folded, with_follow_ups
 from ownership.ledger.database import STATEMENT_MS, Database
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
-from ownership.ledger.queue import queued_event
+from ownership.ledger.queue import QUEUED, queued_event
 from ownership.ledger.reports import Reconciliations
 from ownership.ledger.schema import (
     ORDER_KEY,
@@ -87,39 +88,23 @@ _IN_ORDER = text(
 )
 
 
-class Cursor(BaseModel):
-    """The last entry of a page: the next page begins after it. Clients see it as text and may send anything."""
+_Bigint = Annotated[int, Field(ge=_FIRST_MS, le=_LAST_MS)]
+_KEY: TypeAdapter[Any] = TypeAdapter(
+    tuple[_Bigint, Annotated[int, Field(ge=-(2**31), lt=2**31)], _Bigint, LedgerId]
+)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    t: int = Field(ge=_FIRST_MS, le=_LAST_MS)
-    partition: int = Field(ge=-(2**31), lt=2**31)
-    offset: int = Field(ge=-(2**63), lt=2**63)
-    mid: LedgerId
+def to_cursor(key: OrderKey) -> str:
+    """The last entry of a page, for an address: the next page begins after it."""
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
-    @property
-    def key(self) -> OrderKey:
-        """The entry's place in the order."""
-        return OrderKey(self.t, self.partition, self.offset, self.mid)
 
-    def text(self) -> str:
-        """For an address."""
-        packed = json.dumps(self.key).encode()
-        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-    @classmethod
-    def of(cls, text: str) -> Cursor | None:
-        """From an address; None for anything else."""
-        try:
-            values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            return cls(**dict(zip(OrderKey._fields, values, strict=True)))
-        except (ValueError, TypeError, ValidationError, RecursionError):
-            return None
-
-    @classmethod
-    def after(cls, key: OrderKey) -> Cursor:
-        """What comes after `key`."""
-        return cls(**key._asdict())
+def from_cursor(text: str) -> OrderKey | None:
+    """From an address, in which clients may send anything; None if it is no cursor."""
+    try:
+        return OrderKey(*_KEY.validate_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))))
+    except ValueError:
+        return None
 
 
 class Filters(NamedTuple):
@@ -196,8 +181,8 @@ class ListPage(NamedTuple):
 
     entries: list[ListEntry]
     counts: StateCounts
-    next: Cursor | None
-    """None on the last page."""
+    next: OrderKey | None
+    """The entry after which the next page begins; None on the last page."""
     cut: bool = False
     """True if the run, course or batch has more than `MAX_NARROWED` events: the list leaves the others out."""
 
@@ -275,20 +260,24 @@ class Reads:
 
     # -- lists ---------------------------------------------------------------------------------------------
 
-    def page(self, filters: Filters, after: Cursor | None = None) -> ListPage:
+    def page(self, filters: Filters, after: OrderKey | None = None) -> ListPage:
         """One page of the entries that fit, newest first, and counts of all states that fit."""
 
         def work(connection: Connection) -> ListPage:
             connection.execute(_IN_ORDER)
             ids = _narrowed(connection, filters)
-            rows = connection.execute(page_statement(filters, after, ids)).all()
-            counts = connection.execute(counts_statement(filters, ids)).all()
-            entries = [_entry(r) for r in rows]
-            more = len(entries) > PAGE_SIZE
+            entries = [_entry(r) for r in connection.execute(_newest(filters, after, ids, PAGE_SIZE + 1))]
+            newest = _newest(filters._replace(state=""), None, ids, MAX_COUNTED).subquery()
+            columns = (
+                newest.c.state,
+                func.count().label("n"),
+                func.min(newest.c.order_ms).label("oldest_ms"),
+            )
+            counts = connection.execute(select(*columns).group_by(newest.c.state)).all()
             return ListPage(
                 entries[:PAGE_SIZE],
                 StateCounts({r.state: r.n for r in counts}, min((r.oldest_ms for r in counts), default=None)),
-                Cursor.after(entries[PAGE_SIZE - 1].key) if more else None,
+                entries[PAGE_SIZE - 1].key if len(entries) > PAGE_SIZE else None,
                 cut=ids is not None and len(ids) > MAX_NARROWED,
             )
 
@@ -324,40 +313,31 @@ class Reads:
 
     def body(self, mid: str) -> bytes:
         """An event's message; empty if the ledger has none."""
-        query = select(payload.c.body).where(payload.c.event_id == _id_of(mid))
+        event_id = select(event.c.id).where(event.c.mid == mid).scalar_subquery()
+        query = select(payload.c.body).where(payload.c.event_id == event_id)
         return self._run(lambda c: c.scalar(query)) or b""
 
     def queued(self, mid: str) -> QueuedEvent | None:
         """An event's row in the queue."""
-        query = (
-            select(*ORDER_KEY, event.c.from_user, event.c.to_user, queue)
-            .join_from(event, queue, queue.c.event_id == event.c.id)
-            .where(event.c.mid == mid)
-        )
-
-        def work(connection: Connection) -> QueuedEvent | None:
-            row = connection.execute(query).first()
-            return queued_event(row) if row else None
-
-        return self._run(work)
+        row = self._run(lambda c: c.execute(QUEUED.where(event.c.mid == mid)).first())
+        return queued_event(row) if row else None
 
     def waits_for(self, transfer: Transfer) -> str | None:
         """Mid of the nearest earlier event in the queue that shares a user with `transfer`."""
         # All of the queue and nothing else: the users' other events, and earlier ones, may be many.
-        queued = (
-            select(*ORDER_KEY, event.c.source_user, event.c.target_user)
-            .join_from(queue, event, queue.c.event_id == event.c.id)
-            .cte("queued")
-            .prefix_with("MATERIALIZED")
+        queued = _read_first(
+            select(*ORDER_KEY, event.c.source_user, event.c.target_user).join_from(
+                queue, event, queue.c.event_id == event.c.id
+            )
         )
         users = sorted(transfer.users)
         query = (
             select(queued.c.mid)
             .where(
-                tuple_(*_key_of(queued)) < _values(transfer.key),
+                tuple_(*_key_of(queued)) < tuple_(*_values(transfer.key)),
                 or_(among(queued.c.source_user, users), among(queued.c.target_user, users)),
             )
-            .order_by(*(c.desc() for c in _key_of(queued)))
+            .order_by(*_newest_first(_key_of(queued)))
             .limit(1)
         )
         return self._run(lambda c: c.scalar(query))
@@ -366,12 +346,10 @@ class Reads:
         """The events that were planned as one with `row`, in order, itself among them."""
         if not row.planned_with or not row.run_id:
             return []
-        of_run = (
+        of_run = _read_first(
             select(*_ENTRY_COLUMNS, event.c.planned_with)
             .join_from(event_run, event, event.c.id == event_run.c.event_id)
             .where(event_run.c.run_id == row.run_id, _residual(event.c.run_id == row.run_id))
-            .cte("of_run")
-            .prefix_with("MATERIALIZED")
         )
         query = (
             select(of_run)
@@ -383,10 +361,10 @@ class Reads:
 
     def followed_by(self, mid: str) -> list[ListEntry]:
         """Events that undo an event, apply its plan, or finish what its second proof found; in order."""
-        told = select(*_ENTRY_COLUMNS)
+        entries = select(*_ENTRY_COLUMNS)
         rows = union(
-            told.where(event.c.options.isnot(None), event.c.follows.contains(_texts([mid]))),
-            told.where(among(event.c.mid, with_follow_ups(mid)[1:])),
+            entries.where(event.c.options.isnot(None), event.c.follows.contains(_texts([mid]))),
+            entries.where(among(event.c.mid, with_follow_ups(mid)[1:])),
         ).subquery()
         return self._entries(select(rows).order_by(*_key_of(rows)).limit(PAGE_SIZE))
 
@@ -401,12 +379,10 @@ class Reads:
         def work(connection: Connection) -> ChangesPage:
             ids = _ids_of(connection, {row.mid, *row.planned_with})
             own = ids.get(row.mid)
-            if own is None:
+            batches = [] if own is None else _batches(connection, own, after, limit + 1)
+            if own is None or not batches:
                 return ChangesPage([], None)
-            batches = _batches(connection, own, after, limit + 1)
             shown = batches[:limit]
-            if not shown:
-                return ChangesPage([], None)
             plans = _plans(connection, own, shown)
             others = sorted(i for i in ids.values() if i != own)
             if others and (lacking := [b for b in shown if b not in plans]):
@@ -460,116 +436,64 @@ class Reads:
 # -- the statements of a list ----------------------------------------------------------------------------------
 
 
-def page_statement(filters: Filters, after: Cursor | None, ids: Collection[int] | None) -> Select[Any]:
-    """The entries of one page and the first of the next. `ids` are the events of a run, a course or a batch."""
-    return _newest(filters, after.key if after else None, ids, PAGE_SIZE + 1)
-
-
-def counts_statement(filters: Filters, ids: Collection[int] | None) -> Select[Any]:
-    """Counts of every state among the newest entries that fit."""
-    newest = _newest(filters._replace(state=""), None, ids, MAX_COUNTED).subquery()
-    return select(
-        newest.c.state, func.count().label("n"), func.min(newest.c.order_ms).label("oldest_ms")
-    ).group_by(newest.c.state)
-
-
 def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | None, limit: int) -> Select[Any]:
-    """The newest entries before `after` that fit."""
-    bounds = _Bounds.of(filters, after)
+    """The newest entries before `after` that fit. `ids` are the events of a run, a course or a batch."""
+    bounds = _bounds(filters, after)
+    events = select(*_ENTRY_COLUMNS).where(*_times(event.c.kafka_ms, filters))
+    of_state = [_residual(among(event.c.state, filters.states))] if filters.state else []
+    user = folded(filters.user)
     if ids is not None:
-        arms = [_of_ids(filters, bounds, ids)]
-    elif filters.user:
-        user = folded(filters.user)
-        given = _in_order(event.c.source_user, user, bounds).where(*_rest(filters, state=True))
-        taken = _in_order(event.c.target_user, user, bounds).where(
-            *_rest(filters, state=True), _residual(event.c.source_user != user)
-        )
-        arms = [given, taken]
+        of_user = [_residual(or_(event.c.source_user == user, event.c.target_user == user))] if user else []
+        found = _read_first(events.where(among(event.c.id, sorted(ids)), *of_user, *of_state))
+        arms = [_in_order(select(found), _key_of(found), bounds)]
+    elif user:
+        given = events.where(*of_state)
+        taken = given.where(_residual(event.c.source_user != user))
+        arms = [
+            _in_order(given, ORDER_KEY, bounds, (event.c.source_user, user)),
+            _in_order(taken, ORDER_KEY, bounds, (event.c.target_user, user)),
+        ]
     elif filters.state:
         states = [s for s in filters.states if s != REJECTED]
-        arms = [_in_order(event.c.state, s, bounds).where(*_rest(filters)) for s in states]
+        arms = [_in_order(events, ORDER_KEY, bounds, (event.c.state, s)) for s in states]
     else:
-        arms = [_all_in_order(bounds).where(*_rest(filters))]
+        arms = [_in_order(events, ORDER_KEY, bounds)]
     if filters.with_rejected:
-        arms.append(_rejected_in_order(filters, bounds))
+        messages = select(*_REJECTED_ENTRY_COLUMNS).where(*_times(rejected_message.c.kafka_ms, filters))
+        arms.append(_in_order(messages, _REJECTED_KEY, bounds))
     if len(arms) == 1:
         return arms[0].limit(limit)
     rows = union_all(*(arm.limit(limit) for arm in arms)).subquery()
-    return select(rows).order_by(*(c.desc() for c in _key_of(rows))).limit(limit)
+    return select(rows).order_by(*_newest_first(_key_of(rows))).limit(limit)
 
 
-class _Bounds(NamedTuple):
-    """The part of the order in which the entries of a page are: low <= order time, key < high."""
-
-    low_ms: int
-    high: OrderKey
-
-    @classmethod
-    def of(cls, filters: Filters, after: OrderKey | None) -> _Bounds:
-        # The order time is never further than the drift from the message's own.
-        low = _FIRST_MS if filters.since_ms is None else filters.since_ms - MAX_CLOCK_DRIFT_MS
-        high = _LAST_MS if filters.before_ms is None else filters.before_ms + MAX_CLOCK_DRIFT_MS
-        end = OrderKey(high, -(2**31), -(2**63), "")
-        return cls(low, min(after, end) if after else end)
+def _bounds(filters: Filters, after: OrderKey | None) -> tuple[int, OrderKey]:
+    """The part of the order in which the entries of a page are: first <= order time, key < second."""
+    # The order time is never further than the drift from the message's own.
+    low = _FIRST_MS if filters.since_ms is None else filters.since_ms - MAX_CLOCK_DRIFT_MS
+    high = _LAST_MS if filters.before_ms is None else filters.before_ms + MAX_CLOCK_DRIFT_MS
+    end = OrderKey(high, -(2**31), -(2**63), "")
+    return low, min(after, end) if after else end
 
 
-def _in_order(column: ColumnElement[str], value: str, bounds: _Bounds) -> Select[Any]:
-    """The entries whose `column` is `value`, newest first, by the index that begins with `column`.
+def _in_order(
+    query: Select[Any],
+    key: _Columns,
+    bounds: tuple[int, OrderKey],
+    of: tuple[ColumnElement[str], str] | None = None,
+) -> Select[Any]:
+    """The rows within the bounds, newest first, by the index of `key`; `of` is a column before it, and its value.
 
     Two bounds say that the column is the value. With an equality the planner may also walk `event_order` until
     enough rows fit, which is the whole table where its statistics are old.
     """
-    first = literal(value, Text)
-    return (
-        select(*_ENTRY_COLUMNS)
-        .where(
-            tuple_(column, event.c.order_ms) >= tuple_(first, literal(bounds.low_ms, BigInteger)),
-            tuple_(column, *ORDER_KEY) < tuple_(first, *_value_list(bounds.high)),
-        )
-        .order_by(column.desc(), *_NEWEST_FIRST)
-    )
-
-
-def _all_in_order(bounds: _Bounds) -> Select[Any]:
-    return (
-        select(*_ENTRY_COLUMNS)
-        .where(event.c.order_ms >= bounds.low_ms, tuple_(*ORDER_KEY) < _values(bounds.high))
-        .order_by(*_NEWEST_FIRST)
-    )
-
-
-def _rejected_in_order(filters: Filters, bounds: _Bounds) -> Select[Any]:
-    columns = _REJECTED_KEY
-    times = _times(rejected_message.c.kafka_ms, filters)
-    return (
-        select(*_REJECTED_ENTRY_COLUMNS)
-        .where(columns[0] >= bounds.low_ms, tuple_(*columns) < _values(bounds.high), *times)
-        .order_by(*(c.desc() for c in columns))
-    )
-
-
-def _of_ids(filters: Filters, bounds: _Bounds, ids: Collection[int]) -> Select[Any]:
-    """The entries of some events. All of them are read before they are put in order."""
-    found = (
-        select(*_ENTRY_COLUMNS)
-        .where(among(event.c.id, sorted(ids)), *_rest(filters, user=True, state=True))
-        .cte("found")
-        .prefix_with("MATERIALIZED")
-    )
-    key = _key_of(found)
-    query = select(found).where(found.c.order_ms >= bounds.low_ms, tuple_(*key) < _values(bounds.high))
-    return query.order_by(*(c.desc() for c in key))
-
-
-def _rest(filters: Filters, *, user: bool = False, state: bool = False) -> list[ColumnElement[bool]]:
-    """The conditions that no index serves: of the time always, of user and state where it is asked for."""
-    found = _times(event.c.kafka_ms, filters)
-    if user and filters.user:
-        value = folded(filters.user)
-        found.append(_residual(or_(event.c.source_user == value, event.c.target_user == value)))
-    if state and filters.state:
-        found.append(_residual(among(event.c.state, filters.states)))
-    return found
+    low: list[ColumnElement[Any]] = [literal(bounds[0], BigInteger)]
+    high = _values(bounds[1])
+    if of:
+        value: ColumnElement[Any] = literal(of[1], Text)
+        key, low, high = (of[0], *key), [value, *low], [value, *high]
+    within = query.where(tuple_(*key[: len(low)]) >= tuple_(*low), tuple_(*key) < tuple_(*high))
+    return within.order_by(*_newest_first(key))
 
 
 def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[bool]]:
@@ -580,6 +504,11 @@ def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[b
 def _residual(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """A condition for which the planner takes no index: rows come from another one, and this drops some."""
     return condition.is_(true())
+
+
+def _read_first(query: Select[Any]) -> CTE:
+    """Rows that are all read before anything else is done with them."""
+    return query.cte().prefix_with("MATERIALIZED")
 
 
 def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
@@ -611,77 +540,45 @@ def _last_ids(connection: Connection, *queries: Select[Any]) -> set[int]:
 
 # -- rows ------------------------------------------------------------------------------------------------------
 
-_ENTRY_COLUMNS = (
-    *ORDER_KEY,
-    event.c.state,
-    event.c.kafka_ms,
-    event.c.from_user,
-    event.c.to_user,
-    event.c.organisation_id,
-    event.c.requested_by,
-    event.c.run_id,
-    event.c.reason,
-    event.c.counts,
-    event.c.options,
-    event.c.ended_at,
-)
-_NEWEST_FIRST = tuple(c.desc() for c in ORDER_KEY)
-_REJECTED_KEY = (
-    rejected_message.c.kafka_ms,
-    rejected_message.c.kafka_partition,
-    rejected_message.c.kafka_offset,
-    rejected_message.c.mid,
-)
-_NO_TEXT = cast(null(), Text)
+_Columns = tuple[ColumnElement[Any], ...]
+_ENTRY_FIELDS = ListEntry._fields[1:]
+"""Those that are columns; the key is four."""
+_ENTRY_COLUMNS = (*ORDER_KEY, *(event.c[name] for name in _ENTRY_FIELDS))
+_MESSAGE = rejected_message.c
+_REJECTED_KEY = (_MESSAGE.kafka_ms, _MESSAGE.kafka_partition, _MESSAGE.kafka_offset, _MESSAGE.mid)
+_OF_REJECTED: Mapping[str, ColumnElement[Any]] = {
+    "state": cast(literal(REJECTED), Text),
+    "kafka_ms": _MESSAGE.kafka_ms,
+    "reason": _MESSAGE.reason,
+    "ended_at": _MESSAGE.received_at,
+}
 _REJECTED_ENTRY_COLUMNS = (
-    rejected_message.c.kafka_ms.label("order_ms"),
-    *_REJECTED_KEY[1:],
-    cast(literal(REJECTED), Text).label("state"),
-    rejected_message.c.kafka_ms.label("kafka_ms"),
-    *(_NO_TEXT.label(name) for name in ("from_user", "to_user", "organisation_id", "requested_by", "run_id")),
-    rejected_message.c.reason,
-    cast(null(), JSONB).label("counts"),
-    cast(null(), JSONB).label("options"),
-    rejected_message.c.received_at.label("ended_at"),
+    *(column.label(of.name) for column, of in zip(_REJECTED_KEY, ORDER_KEY, strict=True)),
+    *(_OF_REJECTED.get(name, cast(null(), event.c[name].type)).label(name) for name in _ENTRY_FIELDS),
 )
 
 
 def _entry(r: Any) -> ListEntry:
     """An entry from a row with the columns above."""
-    return ListEntry(
-        OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid),
-        r.state,
-        r.kafka_ms,
-        r.from_user,
-        r.to_user,
-        r.organisation_id,
-        r.requested_by,
-        r.run_id,
-        r.reason,
-        r.counts or {},
-        Options.of(r.options),
-        r.ended_at,
-    )
+    key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
+    columns = {name: getattr(r, name) for name in _ENTRY_FIELDS}
+    return ListEntry(key, **columns | {"counts": r.counts or {}, "options": Options.of(r.options)})
 
 
-def _key_of(table: FromClause) -> tuple[ColumnElement[Any], ...]:
+def _key_of(table: FromClause) -> _Columns:
     return tuple(table.c[column.name] for column in ORDER_KEY)
 
 
-def _value_list(key: OrderKey) -> list[ColumnElement[Any]]:
+def _newest_first(key: _Columns) -> list[ColumnElement[Any]]:
+    return [column.desc() for column in key]
+
+
+def _values(key: OrderKey) -> list[ColumnElement[Any]]:
     return [literal(value, column.type) for value, column in zip(key, ORDER_KEY, strict=True)]
-
-
-def _values(key: OrderKey) -> ColumnElement[Any]:
-    return tuple_(*_value_list(key))
 
 
 def _texts(values: Sequence[str]) -> ColumnElement[Any]:
     return literal(list(values), ARRAY(Text))
-
-
-def _id_of(mid: str) -> Any:
-    return select(event.c.id).where(event.c.mid == mid).scalar_subquery()
 
 
 def _ids_of(connection: Connection, mids: Collection[str]) -> dict[str, int]:
@@ -745,21 +642,17 @@ def _hops(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> 
     query = select(change).where(_between(change, event_id, batches))
     found: dict[BatchId, list[BatchHop]] = {}
     for r in connection.execute(query.order_by(change.c.fencing_token, change.c.recorded_at, change.c.image)):
-        found.setdefault(BatchId(r.course_id, r.batch_id), []).append(
-            BatchHop(r.role, _before(r), _after(r), r.hop, r.hops, r.outcome, r.applied_at)
-        )
+        before, after = _owners(r, "before"), _owners(r, "after")
+        hop = BatchHop(r.role, before, after, r.hop, r.hops, r.outcome, r.applied_at)
+        found.setdefault(BatchId(r.course_id, r.batch_id), []).append(hop)
     return found
 
 
 def _planned(r: Any) -> PlannedBatch:
     # An unchanged row has no owners afterwards.
-    after = None if r.after_mentors is None else _after(r)
-    return PlannedBatch(r.role, _before(r), after, r.outcome, r.proven_at)
+    after = None if r.after_mentors is None else _owners(r, "after")
+    return PlannedBatch(r.role, _owners(r, "before"), after, r.outcome, r.proven_at)
 
 
-def _before(r: Any) -> Owners:
-    return Owners(r.before_created_by, tuple(r.before_mentors or ()))
-
-
-def _after(r: Any) -> Owners:
-    return Owners(r.after_created_by, tuple(r.after_mentors or ()))
+def _owners(r: Any, when: str) -> Owners:
+    return Owners(getattr(r, f"{when}_created_by"), tuple(getattr(r, f"{when}_mentors") or ()))

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from ownership.clock import now_ms
 from ownership.errors import OwnershipError, SettingsError
 from ownership.ledger.events import EventRow, RejectedMessage
-from ownership.ledger.reads import OPEN, STATES, Cursor, Filters, Reads
+from ownership.ledger.reads import OPEN, STATES, Filters, Reads, from_cursor
 from ownership.page import views
 from ownership.page.access import (
     MayRead,
@@ -153,7 +153,7 @@ def listing(
         since_ms=views.at_ms(since),
         before_ms=views.at_ms(before),
     )
-    cursor = Cursor.of(after)
+    cursor = from_cursor(after)
     with store.reads() as reads:
         listed = reads.page(filters, cursor)
         open_counts = reads.open_counts()

@@ -27,6 +27,7 @@ from ownership.ledger.reads import (
     Owners,
     PlannedBatch,
     Progress,
+    to_cursor,
 )
 from ownership.options import Options
 from ownership.page import payload
@@ -366,7 +367,7 @@ def list_view(
         chips=_chips(filters, page),
         span=_span(filters, page),
         newer=None if first else list_href(filters),
-        older=list_href(filters, after=page.next.text()) if page.next else None,
+        older=list_href(filters, after=to_cursor(page.next)) if page.next else None,
         empty=_empty(filters, first=first),
     )
 
