@@ -184,33 +184,33 @@ class Bar(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """One transfer."""
+    """One transfer, or a rejected message, which has what has no default."""
 
     mid: str
     kind: str
     state: str
     final: bool
-    from_user: str
-    to_user: str
-    from_name: str
-    to_name: str
     sentence: str
     facts: list[Fact]
-    bar: Bar | None
     steps: list[Step]
-    tiles: list[tuple[str, str, str]]
-    """Outcome, number, and its tone."""
-    lane: list[Hop]
-    plan: PlanTold | None
-    followed: list[Line]
-    undone: str | None
-    """State of the newest undo that is no dry run."""
     event_text: str | None
     event_missing: str
     conf: str | None
     conf_dag: str
     actions: list[Action]
-    run: RunLink | None
+    from_user: str = ""
+    to_user: str = ""
+    from_name: str = ""
+    to_name: str = ""
+    bar: Bar | None = None
+    tiles: Sequence[tuple[str, str, str]] = ()
+    """Outcome, number, and its tone."""
+    lane: Sequence[Hop] = ()
+    plan: PlanTold | None = None
+    followed: Sequence[Line] = ()
+    undone: str | None = None
+    """State of the newest undo that is no dry run."""
+    run: RunLink | None = None
 
 
 # -- times and numbers ------------------------------------------------------------------------------------------
@@ -466,32 +466,21 @@ def rejected(message: RejectedMessage) -> Detail:
         kind=kind_of(message.mid, Options()),
         state=REJECTED,
         final=True,
-        from_user="",
-        to_user="",
-        from_name="",
-        to_name="",
         sentence="This message is no transfer event; a copy is on the dead-letter topic.",
         facts=[
             Fact("Announced", f"{announced.text} UTC" if announced else "–"),
             Fact("Source", _source(message.origin, message.topic, message.partition, message.offset)),
             Fact("Mid in the message", message.message_mid or "–"),
         ],
-        bar=None,
         steps=[
             Step("announced", announced, "done"),
             Step(WORDS[REJECTED], moment(message.received_at), "bad", message.reason),
         ],
-        tiles=[],
-        lane=[],
-        plan=None,
-        followed=[],
-        undone=None,
         event_text=payload.shown(message.body),
         event_missing=_missing(message.body),
         conf=message.next_conf,
         conf_dag=TRANSFER_DAG,
         actions=[],
-        run=None,
     )
 
 
