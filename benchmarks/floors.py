@@ -13,8 +13,8 @@ from cassandra.concurrent import execute_concurrent
 from cassandra.query import BatchStatement, BatchType
 
 from benchmarks import SIGNAL
-from local.schema import BATCH_INDEX
-from local.world import Batch, Platform
+from local.platform.schema import BATCH_INDEX
+from local.platform.world import Batch, Platform
 
 ROWS_A_BATCH = 10
 """Rows of one partition in one conditional batch; the job's default of `threshold.batch.write.size`."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import psutil
 
-from local.processes import Server
+from local.servers.processes import Server
 
 SAMPLE_SECONDS = 0.3
 TASK = "task runner"

@@ -13,8 +13,8 @@ from statistics import median
 from typing import Any
 
 from local.paths import REPOSITORY
+from local.platform.world import Batch, Platform
 from local.stack import Stack
-from local.world import Batch, Platform
 
 ROUNDS = 3
 LEAST = 0.5

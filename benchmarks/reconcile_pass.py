@@ -20,7 +20,7 @@ from cassandra.policies import RoundRobinPolicy
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.reconcile import Side
-from local.schema import KEYSPACE, TABLE, connect_elasticsearch
+from local.platform.schema import KEYSPACE, TABLE, connect_elasticsearch
 from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.ledger.database import Database
 from ownership.parts import Parts

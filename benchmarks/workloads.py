@@ -13,10 +13,10 @@ from uuid import uuid4
 
 from benchmarks import floors
 from benchmarks.machine import Meter
-from local.airflow import DAG_ID, api
-from local.schema import BATCH_INDEX
+from local.platform.schema import BATCH_INDEX
+from local.platform.world import Batch, Platform, User
+from local.servers.airflow import DAG_ID, api
 from local.stack import Stack
-from local.world import Batch, Platform, User
 
 ORGANISATION = "org-bench"
 BATCHES_A_COURSE = 10

@@ -30,11 +30,11 @@ from chaos.database import Database
 from chaos.faults import BY_NAME, Scene
 from chaos.load import Minute, play_load, told
 from chaos.rounds import Round, play
-from local.airflow import connections
-from local.cassandra import DURABLE
 from local.paths import TEST_STACKS
+from local.platform.world import Platform
+from local.servers.airflow import connections
+from local.servers.cassandra import DURABLE
 from local.stack import Stack
-from local.world import Platform
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SETTINGS = {"env": "dev", "claim.seconds": 15, "watcher.resignal.seconds": 5}

@@ -19,8 +19,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from local.ports import HOST
-from local.processes import await_condition
+from local.servers.ports import HOST
+from local.servers.processes import await_condition
 
 PIECE = 1 << 16
 TIMEOUT_S = 60.0

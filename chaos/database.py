@@ -7,11 +7,12 @@ Airflow and the oracle use the latter relay only.
 from __future__ import annotations
 
 from chaos.between import CommitRelay, Relay
-from local import pgbouncer, postgres, tools
-from local.airflow import DATABASE
-from local.ports import HOST
-from local.processes import Server
+from local.servers import pgbouncer, postgres
+from local.servers.airflow import DATABASE
+from local.servers.ports import HOST
+from local.servers.processes import Server
 from local.stack import Stack
+from local.tools import programs
 
 STANDBY = "postgres-standby"
 """Name of the standby among the stack's servers, until it is promoted."""
@@ -28,7 +29,7 @@ class Database:
         postgres.commit_durably(primary.address, DATABASE)
         self.relay = Relay(_address(primary))
         """Before whichever server is the primary."""
-        program = tools.found(pgbouncer.NAME)
+        program = programs.found(pgbouncer.NAME)
         if program is not None:
             bouncer = pgbouncer.server(stack.layout, program, self.relay.address)
             stack.servers[bouncer.name] = bouncer

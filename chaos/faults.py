@@ -18,11 +18,11 @@ from elasticsearch import Elasticsearch
 from chaos.between import Relay, SearchRelay
 from chaos.database import Database
 from chaos.person import Person
-from local.airflow import COMPONENTS
-from local.pgbouncer import NAME as PGBOUNCER
-from local.postgres import NAME as POSTGRES
-from local.processes import await_condition
-from local.schema import BATCH_INDEX, connect_elasticsearch
+from local.platform.schema import BATCH_INDEX, connect_elasticsearch
+from local.servers.airflow import COMPONENTS
+from local.servers.pgbouncer import NAME as PGBOUNCER
+from local.servers.postgres import NAME as POSTGRES
+from local.servers.processes import await_condition
 from local.stack import Stack
 
 WORKER = "airflow worker -- "

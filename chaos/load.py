@@ -19,10 +19,10 @@ from chaos.faults import BY_NAME, Scene, task_processes
 from chaos.patience import again
 from chaos.verdict import Places, violations
 from chaos.worlds import World, load_world
-from local.airflow import COMPONENTS
-from local.outcome import events_of
-from local.story import REJECTED
-from local.world import Platform
+from local.demo.outcome import events_of
+from local.demo.story import REJECTED
+from local.platform.world import Platform
+from local.servers.airflow import COMPONENTS
 
 FAULTS = (
     "task processes killed",

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.worlds import Edit, World, event_of
-from local.story import COMPLETED, REJECTED, Message, Owners
-from local.world import LIVE, Batch
+from local.demo.story import COMPLETED, REJECTED, Message
+from local.platform.stores import Owners
+from local.platform.world import LIVE, Batch
 
 
 @dataclass(frozen=True)

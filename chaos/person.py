@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from chaos.patience import again
-from local.airflow import DAG_ID, api
+from local.servers.airflow import DAG_ID, api
 from local.stack import Stack
 
 ALL_RUNS = f"/dags/{DAG_ID}/dagRuns/~/taskInstances"

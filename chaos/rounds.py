@@ -14,11 +14,11 @@ from chaos.patience import again
 from chaos.person import Person
 from chaos.verdict import Places, violations
 from chaos.worlds import Edit, World, random_world
-from local.outcome import events_of
-from local.processes import NotReadyError, await_condition
+from local.demo.outcome import events_of
+from local.demo.story import REJECTED
+from local.platform.world import Batch, Platform
+from local.servers.processes import NotReadyError, await_condition
 from local.stack import Stack
-from local.story import REJECTED
-from local.world import Batch, Platform
 
 SETTLED_WITHIN_S = 300.0
 """From the end of the fault until every event is final; a failed stage is tried again after 10, 20, 40 … seconds."""

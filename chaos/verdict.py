@@ -8,13 +8,13 @@ import psycopg
 
 from chaos import oracle
 from chaos.worlds import Edit, World
-from local.outcome import dead_letters, events_of
-from local.processes import NotReadyError, await_condition
-from local.schema import failed_topic
+from local.demo.outcome import dead_letters, events_of
+from local.demo.story import REJECTED
+from local.platform.schema import failed_topic
+from local.platform.stores import both_stores
+from local.platform.world import Offset, Platform
+from local.servers.processes import NotReadyError, await_condition
 from local.stack import Stack
-from local.stores import both_stores
-from local.story import REJECTED
-from local.world import Offset, Platform
 
 Places = list[tuple[str, Offset]]
 """Of every message its mid, or "" for what is no event, and where it stands."""

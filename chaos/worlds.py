@@ -10,8 +10,8 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from local.story import COMPLETED, REJECTED, SKIPPED, Message
-from local.world import Batch, User, transfer_event
+from local.demo.story import COMPLETED, REJECTED, SKIPPED, Message
+from local.platform.world import Batch, User, transfer_event
 
 ORGANISATION = "org-chaos"
 OTHER = "org-chaos-other"

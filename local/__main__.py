@@ -9,8 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from local import elasticsearch, stack
+from local import stack
 from local.paths import ADDRESSES_FILE, DEMO, REPOSITORY, STACK, TEST_STACKS
+from local.servers import elasticsearch
 from local.stack import Addresses, Stack
 from local.terminal import console, report
 
@@ -66,7 +67,7 @@ def down() -> int:
 
 def demo(*, once: bool = False) -> int:
     """The sample world, with events, on a stack of its own until Ctrl-C."""
-    from local.demo import main
+    from local.demo.command import main
 
     return main(once=once)
 

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from local import airflow, cassandra, elasticsearch, kafka, postgres
-from local.layout import Layout
 from local.paths import REPOSITORY
-from local.ports import HOST, accepts
-from local.processes import NotReadyError, ProcessRecord, Server, child_environment, end
+from local.servers import airflow, cassandra, elasticsearch, kafka, postgres
+from local.servers.layout import Layout
+from local.servers.ports import HOST, accepts
+from local.servers.processes import NotReadyError, ProcessRecord, Server, child_environment, end
 
 Progress = Callable[[str, str, float], None]
 """Called with a part's name, one of "starting", "ready", "given", "stopped", and the seconds that it took."""
@@ -261,7 +261,7 @@ class Stack:
         where = ("--port", str(port), "--elasticsearch", self.addresses.elasticsearch)
         return Server(
             name=name,
-            command=(sys.executable, "-m", "local.standins", name, *where),
+            command=(sys.executable, "-m", "local.platform.standins", name, *where),
             directory=self.layout.data(name),
             log_file=self.layout.log(name),
             pid_file=self.layout.pid(name),
@@ -282,7 +282,7 @@ class Stack:
 
     def _create_platform(self) -> None:
         """What the platform has without the job (keyspace, index, topics), then the ledger's tables."""
-        from local import world
+        from local.platform import world
 
         known = self.addresses
         world.create_platform(

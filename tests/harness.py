@@ -22,7 +22,7 @@ from elasticsearch import Elasticsearch
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local.schema import connect_elasticsearch
+from local.platform.schema import connect_elasticsearch
 from ownership.clock import now_ms
 from ownership.conf import manual_events, orders, undo_order
 from ownership.contracts import Pulled, Slice, Summary, Work

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from local import tools
+from local.tools import programs
 
 
 def needed(name: str) -> str:
@@ -14,10 +14,10 @@ def needed(name: str) -> str:
 
     Without it the test is skipped, and says why. In CI it fails, unless `make tools` has said why it cannot be had.
     """
-    found = tools.found(name)
+    found = programs.found(name)
     if found is not None:
         return str(found)
-    why = tools.why_missing(name)
+    why = programs.why_missing(name)
     if why is None and os.environ.get("CI"):
         pytest.fail(f"there is no {name}: run `make tools` first, which brings it or says why it cannot")
     pytest.skip(

@@ -16,9 +16,9 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from local.airflow import api
+from local.platform.world import Batch, Platform
+from local.servers.airflow import api
 from local.stack import Stack
-from local.world import Batch, Platform
 
 DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
 ASK = "approval.ask"

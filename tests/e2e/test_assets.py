@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_world import ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
 
 TABLE, INDEX = "course_batch.table", "course_batch.index"
 

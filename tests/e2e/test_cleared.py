@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
-from local.world import Batch
+from local.platform.world import Batch
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 

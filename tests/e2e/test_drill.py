@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
+
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 PULL = ("pull_transfer_events", -1)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
+
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from transfer_world import World
 
-from local.ports import is_free
+from local.servers.ports import is_free
 from ownership import metrics
 from ownership.clock import now_ms
 from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
 from ownership.health.look import look
 from ownership.topic import Span
 from ownership.triggers import _Watch
+from tests.integration.transfer_world import World
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from harness import opened_ledger
 from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -36,6 +35,7 @@ from ownership.ledger.months import make_months
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, REVISION, metadata
 from ownership.ledger.upgrade import upgrade
 from ownership.topic import Message
+from tests.harness import opened_ledger
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 VARIABLE = f"AIRFLOW_CONN_{CONNECTION.upper()}"

@@ -8,14 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness import ledger_name, opened_ledger
 from sqlalchemy import Connection, text
-from transfer_world import World
 
 from ownership.clock import now_ms
 from ownership.errors import Unavailable
 from ownership.ledger import database as database_module
 from ownership.ledger.database import Database
+from tests.harness import ledger_name, opened_ledger
+from tests.integration.transfer_world import World
 
 
 @pytest.fixture

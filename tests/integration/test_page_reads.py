@@ -19,10 +19,10 @@ import pytest
 from psycopg import sql
 from sqlalchemy import event as hooks
 
-from local import postgres
-from local.layout import Layout
 from local.paths import TEST_STACKS
-from local.ports import HOST
+from local.servers import postgres
+from local.servers.layout import Layout
+from local.servers.ports import HOST
 from local.stack import claim
 from ownership.clock import from_ms, now_ms
 from ownership.events import OrderKey, Transfer, follow_up

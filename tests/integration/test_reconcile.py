@@ -9,13 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from harness import Job
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transfer_world import World, opened_world
 
-from local.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
-from local.world import Batch
+from local.platform.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
+from local.platform.world import Batch
 from ownership import search_index
 from ownership.clock import now_ms
 from ownership.course_batches import RawRow
@@ -30,6 +28,8 @@ from ownership.reconcile.report import Report
 from ownership.reconcile.run import Order, Share
 from ownership.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, range_of, token, token_range
 from ownership.search_index import SearchIndex
+from tests.harness import Job
+from tests.integration.transfer_world import World, opened_world
 
 RANGES = 8
 

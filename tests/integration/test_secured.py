@@ -25,9 +25,22 @@ from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster, NoHostAvailable, Session
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AclOperation
-from harness import Job
 from psycopg.errors import InsufficientPrivilege
-from secured_servers import (
+
+from local.platform import schema
+from local.platform.world import Platform, create_platform
+from local.servers.layout import Layout
+from local.servers.ports import HOST
+from local.servers.processes import await_condition
+from local.stack import Stack
+from ownership import topic
+from ownership.errors import OwnershipError, SettingsError, Unavailable
+from ownership.hooks import load_settings, opened_intake, opened_parts
+from ownership.ledger.__main__ import main
+from ownership.ledger.schema import REVISION, metadata
+from ownership.topic import Span
+from tests.harness import Job
+from tests.integration.secured_servers import (
     OPERATIONS,
     PASSWORD,
     SECURITY,
@@ -46,20 +59,7 @@ from secured_servers import (
     told_connections,
     told_statements,
 )
-from transfer_world import World
-
-from local import schema
-from local.layout import Layout
-from local.ports import HOST
-from local.processes import await_condition
-from local.stack import Stack
-from local.world import Platform, create_platform
-from ownership import topic
-from ownership.errors import OwnershipError, SettingsError, Unavailable
-from ownership.hooks import load_settings, opened_intake, opened_parts
-from ownership.ledger.__main__ import main
-from ownership.ledger.schema import REVISION, metadata
-from ownership.topic import Span
+from tests.integration.transfer_world import World
 
 ENV = "dev"  # the page's own
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from transfer_world import World
 
 from ownership.plan import BatchId
+from tests.integration.transfer_world import World
 
 
 def columns(world: World, mid: str, names: str) -> list[tuple[object, ...]]:

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from harness import Run
-from transfer_world import World
 
 from ownership.clock import now_ms
 from ownership.errors import Unavailable
 from ownership.ledger import arrivals
 from ownership.queue import ClaimedEvent
 from ownership.stages.pull import accept, claim
+from tests.harness import Run
+from tests.integration.transfer_world import World
 
 
 def boom(*_: object, **__: object) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transfer_world import ORGANISATION, World
 
-from local.world import Offset
+from local.platform.world import Offset
+from tests.integration.transfer_world import ORGANISATION, World
 
 # --- the same again
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from transfer_world import Faults, World
 
-from local.processes import await_condition
+from local.servers.processes import await_condition
 from ownership import topic as topic_module
 from ownership.errors import Unavailable
 from ownership.topic import Message, Span
+from tests.integration.transfer_world import Faults, World
 
 SECONDS = 30
 

@@ -6,11 +6,11 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from transfer_world import ORGANISATION, Faults, World
 
 from ownership.conf import ConfError
 from ownership.errors import Unavailable
 from ownership.ledger.events import RejectedMessage
+from tests.integration.transfer_world import ORGANISATION, Faults, World
 
 
 def test_an_abandoned_event_is_final_and_frees_what_it_blocked(world: World, userorg: Faults) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from transfer_world import Faults, World
 
 from ownership.contracts import Phase, Work
+from tests.integration.transfer_world import Faults, World
 
 
 def moves_of(work: list[object]) -> list[dict[str, str]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from transfer_world import World
-
 from ownership.stages.pull import Window
+from tests.integration.transfer_world import World
 
 
 def around(world: World, mid: str) -> Window:

@@ -12,12 +12,11 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from harness import Job, Run, ledger_name, opened_job, opened_ledger
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 
-from local.schema import failed_topic
-from local.world import Batch, Platform, User, create_platform
+from local.platform.schema import failed_topic
+from local.platform.world import Batch, Platform, User, create_platform
 from ownership.clock import now_ms
 from ownership.contracts import Summary
 from ownership.ledger.changes import APPLIED, Image, Planned
@@ -25,6 +24,7 @@ from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.queue import QueuedEvent
 from ownership.stages.pull import Window
 from ownership.topic import Span
+from tests.harness import Job, Run, ledger_name, opened_job, opened_ledger
 
 Owners = tuple[str | None, tuple[str, ...]]
 

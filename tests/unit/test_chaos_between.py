@@ -14,7 +14,7 @@ import pytest
 
 from chaos.between import CommitRelay, Cut, Relay, SearchRelay, Statements
 from chaos.faults import FAULTS, MOMENTS, drawn
-from local.processes import await_condition
+from local.servers.processes import await_condition
 from tests.unit.conftest import Request, Server
 
 
