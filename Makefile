@@ -42,7 +42,7 @@ fuzz: $(STAMP) ## near-valid messages, confs, settings and answers, new ones eac
 lint: $(STAMP) ## ruff, mypy and the compose file's schema
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy plugins/ownership
+	$(BIN)/mypy
 	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/platform.yml; fi
 
 audit: $(STAMP) ## known vulnerabilities of the pinned packages; .ci/audit.toml has those that are judged

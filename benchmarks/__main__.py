@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     stack = Stack(directory, airflow=False, settings={"env": "dev", **dict(options.set)})
     measured: dict[str, Measured] = {}
     begun = time.monotonic()
-    circumstances = {
+    circumstances: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1m_before": round(os.getloadavg()[0], 2),
         "settings": dict(stack.settings),
@@ -86,7 +86,7 @@ def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
     """The reconciliation, on stores of its own, without Airflow."""
     directory = TEST_STACKS / f"bench-{os.getpid()}"
     file = options.output or RESULTS / f"reconcile-{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
-    circumstances = {
+    circumstances: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "load_1m_before": round(os.getloadavg()[0], 2)
     }  # fmt: skip
     with Stack(directory, airflow=False, settings={"env": "dev"}) as stack:

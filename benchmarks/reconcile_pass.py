@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
@@ -104,7 +104,11 @@ def _peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-PASSES = {"bare": _bare, "at_once": partial(_bare, at_once=True), "ours": _ours}
+PASSES: Mapping[str, Callable[..., Side]] = {
+    "bare": _bare,
+    "at_once": partial(_bare, at_once=True),
+    "ours": _ours,
+}
 
 if __name__ == "__main__":
     which, *addresses = sys.argv[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,8 @@ ORGANISATION = "org-bench"
 BATCHES_A_COURSE = 10
 WARM_UPS = 3
 """Rounds before the first measurement: the time of the bare writes falls to a third meanwhile."""
+_COMBINED: Mapping[str, Callable[[Iterable[float]], float]] = {"begins": min, "ends": max, "summed": sum}
+"""What becomes of the times of many tasks, by the last word of their label."""
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 
 
@@ -232,8 +234,7 @@ class Bench:
         line: dict[str, float] = {"runs": len(found["run begins"]), "instances": max(instances)}
         for label, values in found.items():
             if values:
-                some = {"begins": min, "ends": max, "summed": sum}[label.split()[-1]]
-                line[label] = round(some(values), 2)
+                line[label] = round(_COMBINED[label.split()[-1]](values), 2)
         return line
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class Job:
 
     def drain(self, *, runs: int = 10, **pull: Any) -> list[Summary]:
         """Runs, one after the other, until there is nothing to claim."""
-        summaries = []
+        summaries: list[Summary] = []
         for _ in range(runs):
             run = self.run().pull(**pull)
             if not run.pulled.slices:
@@ -187,7 +187,7 @@ class Job:
 @contextmanager
 def opened_ledger(address: str, name: str) -> Iterator[Database]:
     """A ledger of one's own on the server of `address` (a URL): a database, dropped at the end."""
-    given = conninfo_to_dict(address)
+    given: dict[str, Any] = conninfo_to_dict(address)
     # As the local server's administrator, who needs no password.
     administrator = {"host": given["host"], "port": given["port"], "user": "postgres", "dbname": "postgres"}
     with psycopg.connect(**administrator, autocommit=True) as server:

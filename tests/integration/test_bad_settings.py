@@ -113,7 +113,11 @@ class Wrong:
         self._connection = connection
         self._patch = patch
         given = conninfo_to_dict(server)
-        self._administrator = {"host": given["host"], "port": given["port"], "user": "postgres"}
+        self._administrator: dict[str, Any] = {
+            "host": given["host"],
+            "port": given["port"],
+            "user": "postgres",
+        }
 
     def set(self, **fields: Any) -> None:
         """Other fields of the Connection."""

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -562,7 +563,7 @@ def test_the_queue_has_one_head(made: Ledger) -> None:
     assert made.execute("SELECT id, fencing_token FROM queue_head") == [(1, 0)]
     for row in ({"fencing_token": 0}, {"id": 2, "fencing_token": 0}):
         with pytest.raises(IntegrityError):
-            made.database.run(lambda c, r=row: insert(c, "queue_head", r))
+            made.database.run(partial(insert, table="queue_head", values=row))
 
 
 def test_an_event_s_id_begins_with_its_month_and_ids_grow(made: Ledger) -> None:

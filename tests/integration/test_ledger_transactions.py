@@ -36,7 +36,7 @@ _ADMINISTRATOR: list[str] = []
 
 @pytest.fixture(autouse=True)
 def administrator(stack: Any) -> None:
-    address = psycopg.conninfo.conninfo_to_dict(stack.addresses.ledger)
+    address: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(stack.addresses.ledger)
     given = {"host": address["host"], "port": address["port"], "user": "postgres", "dbname": "postgres"}
     _ADMINISTRATOR[:] = [psycopg.conninfo.make_conninfo(**given)]
 

@@ -148,8 +148,8 @@ def secured(stack: Stack) -> Iterator[Secured]:
         connections[CASSANDRA]["extra"]["local_dc"] = "datacenter1"
         gate = PostgresGate(postgres.port, server_context(authority, client_certificate=False))
         connections[LEDGER] |= {"host": HOST, "port": ended.enter_context(gate.opened()).port}
-        for name, gate in gates.items():
-            connections[name] |= {"host": HOST, "port": gate.port}
+        for name, opened in gates.items():
+            connections[name] |= {"host": HOST, "port": opened.port}
         environment = {n: v for n, v in stack.airflow_env.items() if n.startswith("AIRFLOW__")}
         environment["AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"] = json.dumps({"env": ENV, "grace.ms": 0})
         made = Secured(
@@ -344,7 +344,9 @@ def test_the_names_of_somebody_who_asks_for_it_are_forgotten_and_the_audit_trail
     world.platform.emit(event)
     assert world.whole_run().events == {"completed": 1}
     bodies = world.job.parts.events.bodies
-    assert b"Zqfirst" in bodies([mid])[mid]
+    body = bodies([mid])[mid]
+    assert body is not None
+    assert b"Zqfirst" in body
 
     for statement in told_statements("What is kept where"):
         secured.postgres.execute(statement.replace("<user>", old), "ownership")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.harness import Run
 from tests.integration.transfer_world import World
 
 
-def boom(*_: object, **__: object) -> None:
+def boom(*_: object, **__: object) -> NoReturn:
     raise Unavailable("test", "the process died here")
 
 

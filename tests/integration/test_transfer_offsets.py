@@ -273,7 +273,11 @@ def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recogni
     world.job.drain()
 
     broker.create_the_topic_again()
-    new = [world.event(c, d), b"bad since", *(world.event(d, f"nobody{n}") for n in range(messages - 2))]
+    new: list[dict[str, Any] | bytes] = [
+        world.event(c, d),
+        b"bad since",
+        *(world.event(d, f"nobody{n}") for n in range(messages - 2)),
+    ]
     world.platform.emit_all(new, partition=0)
     run = world.run().pull(window=world.window())
 

@@ -34,6 +34,11 @@ BATCHES_A_COURSE = 7
 _names = itertools.count(1)
 
 
+def _decoded(headers: Any) -> dict[str, str]:
+    """A message's headers as text."""
+    return {name: value.decode() for name, value in headers}
+
+
 class World:
     """One platform and one job, with a topic, a consumer group and a ledger of their own."""
 
@@ -84,12 +89,12 @@ class World:
     def row(self, batch: Batch) -> Owners | None:
         """Creator and mentors in Cassandra."""
         row = self.platform.row(batch.course_id, batch.batch_id)
-        return row and (row["createdby"], tuple(row["mentors"] or ()))
+        return (row["createdby"], tuple(row["mentors"] or ())) if row else None
 
     def document(self, batch: Batch) -> Owners | None:
         """Creator and mentors in the index."""
         found = self.platform.document(batch.batch_id)
-        return found and (found.get("createdBy"), tuple(found.get("mentors") or ()))
+        return (found.get("createdBy"), tuple(found.get("mentors") or ())) if found else None
 
     def owners(self, batch: Batch) -> Owners | None:
         """Creator and mentors, on which both stores agree."""
@@ -243,7 +248,7 @@ class World:
             while len(found) < high:
                 messages = consumer.consume(high - len(found), timeout=10)
                 assert messages, "the dead-letter topic stopped answering"
-                found += [({k: v.decode() for k, v in m.headers() or []}, m.value() or b"") for m in messages]
+                found += [(_decoded(m.headers() or []), m.value() or b"") for m in messages]
             return found
         finally:
             consumer.close()

@@ -194,11 +194,10 @@ def test_some_items_of_a_bulk_are_rejected_and_never_arrive(server: Server) -> N
 
     server.answer = answer
     relay = SearchRelay(server.url)
-    body = b"".join(
-        json.dumps(line).encode() + b"\n"
-        for n in range(40)
-        for line in ({"update": {"_id": str(n)}}, {"doc": {}})
-    )
+    lines: list[dict[str, dict[str, str]]] = []
+    for n in range(40):
+        lines += [{"update": {"_id": str(n)}}, {"doc": {}}]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     headers = {"content-type": "application/x-ndjson"}
     try:
         with relay.items_rejected(Random(1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_a_tool_that_is_there_is_not_brought_again(tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     chromium = programs.TOOLS["chromium"]._replace(path=str(tmp_path / "chromium"))
     monkeypatch.setattr(programs, "TOOLS", {**programs.TOOLS, "chromium": chromium})
     assert programs.main(tmp_path / "tools") == 0
