@@ -39,10 +39,11 @@ chaos: $(STAMP) ## random worlds and faults in real processes, against a replay 
 fuzz: $(STAMP) ## near-valid messages, confs, settings and answers, new ones each time, and what came of them; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)
 
-lint: $(STAMP) ## ruff, mypy and the compose file's schema
+lint: $(STAMP) ## ruff, mypy, which folder imports which, and the compose file's schema
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	PYTHONPATH=plugins $(BIN)/lint-imports --no-cache
 	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/platform.yml; fi
 
 audit: $(STAMP) ## known vulnerabilities of the pinned packages; .ci/audit.toml has those that are judged
