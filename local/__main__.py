@@ -17,13 +17,13 @@ from local.terminal import console, report
 
 
 def print_addresses(addresses: Addresses) -> None:
-    """All addresses, as they are in the file."""
+    """Print all addresses, as they are in the file."""
     for name, value in addresses.as_environment().items():
         console.print(f"  [bold]{name}[/]={value}", soft_wrap=True)
 
 
 def up() -> int:
-    """Start everything, leave it running, print where it answers."""
+    """Start everything, leave it running, print the addresses."""
     if stack.running_parts(STACK):
         if ADDRESSES_FILE.exists():
             console.print("The stack runs already; `make down` ends it.")
@@ -54,7 +54,7 @@ def up() -> int:
 
 
 def down() -> int:
-    """End the stack, and what an interrupted demo or test session left; only processes that were started from here."""
+    """End the stack and what an interrupted demo or test session left: only processes that this checkout started."""
     ended = stack.end_all(STACK, report)
     ADDRESSES_FILE.unlink(missing_ok=True)
     for directory in (DEMO, *sorted(TEST_STACKS.glob("*"))):
@@ -77,7 +77,7 @@ def _short(file: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code. Errors that a person can mend are one sentence, without a trace."""
+    """Run one command and return its exit code. Errors that the user can fix are printed as one sentence, no traceback."""
     commands: dict[str, Callable[[], int]] = {"up": up, "down": down, "demo": demo}
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("command", choices=sorted(commands))

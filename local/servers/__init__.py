@@ -1,1 +1,1 @@
-"""The servers of the local stack, each a process without Docker: how it is configured, started and asked if it is up."""
+"""The servers of the local stack, processes without Docker: how each is configured, started and probed."""

@@ -24,7 +24,7 @@ from local.servers.ports import HOST
 from local.servers.processes import NotReadyError, Server, await_condition, child_environment
 
 USER, OPERATOR, VIEWER = "admin", "operator", "viewer"
-"""Who can log in, all with the stack's one password."""
+"""The users; all have the stack's one password."""
 _ROLES = {USER: "admin", OPERATOR: "user", VIEWER: "viewer"}
 """Roles of Airflow's simple auth manager: a user may start runs, a viewer only looks."""
 DAG_ID = "user_ownership_transfer"
@@ -41,7 +41,7 @@ _VARIABLE = "AIRFLOW_VAR_"
 
 @dataclass(frozen=True)
 class Secrets:
-    """What one stack's Airflow signs and logs in with; made once for a directory."""
+    """Keys and password of one stack's Airflow, generated once for a directory."""
 
     password: str
     secret_key: str
@@ -111,9 +111,9 @@ def _postgres(url: str) -> dict[str, Any]:
 def base_environment(
     layout: Layout, settings: Mapping[str, Any], elasticsearch_version: int
 ) -> dict[str, str]:
-    """What the job needs from Airflow's settings, with or without the processes of Airflow."""
+    """Airflow settings that the job needs, also without Airflow's processes."""
     plugins = REPOSITORY / "plugins"
-    # Ours last: what a shell exports for another Airflow has no say here.
+    # Ours last: settings that the shell exports for another Airflow must not apply here.
     inherited = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW")}
     environment = {
         **inherited,
@@ -131,7 +131,7 @@ def base_environment(
 
 
 def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
-    """What the processes of Airflow need beside that."""
+    """Further settings of Airflow's processes, beside `base_environment`."""
     secret = Secrets.of(layout.data("airflow"))
     url = layout.url("airflow")
     return {
@@ -149,10 +149,10 @@ def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__SECRET_KEY": secret.secret_key,
         "AIRFLOW__API_AUTH__JWT_SECRET": secret.jwt_secret,
-        # Two stacks side by side: their log servers may not meet.
+        # Two stacks may run side by side, so each has its own ports for log servers.
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(layout.port("airflow-worker-logs")),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(layout.port("airflow-trigger-logs")),
-        # A task starts within tenths of a second instead of seconds, and a parsed file is seen soon.
+        # Tasks start within tenths of a second instead of seconds, and new files are noticed soon.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -166,9 +166,9 @@ def _passwords_file(layout: Layout) -> Path:
 
 
 def migrate(layout: Layout, environment: Mapping[str, str], socket_folder: str) -> None:
-    """Bring the metadata database up to date; quick when that was done before with the same packages.
+    """Migrate the metadata database; skipped when the last migration was with the same packages.
 
-    Raises RuntimeError with Airflow's own words when it fails.
+    Raises RuntimeError that names Airflow's log when it fails.
     """
     home = layout.data("airflow")
     secret = Secrets.of(home)
@@ -213,9 +213,9 @@ def _program() -> str:
 
 
 def store(url: str, password: str, environment: Mapping[str, str]) -> None:
-    """Put the job's Connections and settings into Airflow, where its UI shows them and can change them.
+    """Store the job's Connections and settings in Airflow, so that its UI can show and change them.
 
-    The stack's own addresses replace what an earlier start stored; a Variable that is there stays.
+    Connections replace those of an earlier start; an existing Variable is kept.
     Raises httpx.HTTPError.
     """
     with api(url, password) as client:
@@ -237,9 +237,9 @@ def store(url: str, password: str, environment: Mapping[str, str]) -> None:
 
 
 def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of Airflow's processes: Connections and Variables come from its database.
+    """The environment of Airflow's processes, without Connections and Variables: these come from its database.
 
-    What is set in the environment would win over the database, and could not be changed in the UI.
+    In the environment they would override the database, and the UI could not change them.
     """
     return {n: v for n, v in environment.items() if not n.startswith((_CONNECTION, _VARIABLE))}
 
@@ -268,9 +268,9 @@ def component(layout: Layout, environment: Mapping[str, str], name: str) -> Serv
 
 
 def _api_answers(url: str) -> bool:
-    """Whether the API server answers, and also on the tasks' side.
+    """Whether the API server answers on both its REST API and the API for tasks.
 
-    The first request there builds the versioned API, for seconds; without this the first task would wait.
+    The first request to the latter takes seconds (it builds the versioned API); without it the first task would wait.
     """
     try:
         return (

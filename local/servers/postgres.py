@@ -1,9 +1,9 @@
 """PostgreSQL from a wheel, for Airflow's metadata and for the job's ledger.
 
-Airflow uses the server's socket, where nobody needs a password. The ledger's role uses TCP and its password.
+Airflow connects by the server's socket, which asks for no password. The ledger's role uses TCP and its password.
 
-The wheel's own start command detaches the server; here it is a plain child, so that it is stopped, killed and
-frozen like every other server. Its programs refuse to run as root: then they run as `nobody`.
+The wheel's own start command detaches the server. Here it is a plain child, so that it can be stopped, killed and
+frozen like every other server. Its programs refuse to run as root; for root they run as the user `nobody`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _INSTALLATION = "pginstall18"
 _USER = "postgres"
 _UNPRIVILEGED = "nobody"
 _SOCKET_NAME = ".s.PGSQL.5432"
-_LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107
+_MAX_SOCKET_PATH = 100  # the kernel's limit is 107
 _ACCESS = f"""\
 local all all trust
 host all {LEDGER} {HOST}/32 scram-sha-256
@@ -57,7 +57,7 @@ def server(layout: Layout, name: str = NAME) -> Server:
 def standby(layout: Layout, primary_port: int, name: str) -> Server:
     """A streaming standby of the server that listens on `primary_port`; its first start copies the data.
 
-    Its data of an earlier life have to be gone: see `forget`. `name` is its part of `layout`.
+    Delete the data of an earlier standby of this `name` first: see `forget`. `name` is its name in `layout`.
     """
     source = ("--host", HOST, "--port", str(primary_port), "--username", _USER)
     options = ("--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync")
@@ -70,7 +70,7 @@ def forget(layout: Layout, name: str) -> None:
 
 
 def _server(layout: Layout, name: str, first: tuple[str, ...]) -> Server:
-    """A server whose data the command `first` makes; the data's folder is that command's last word."""
+    """A server whose data folder is created by the command `first`; the folder is appended as its last argument."""
     directory = layout.data(name)
     data = directory / "data"
     sockets = _socket_folder(directory)
@@ -96,7 +96,7 @@ def _server(layout: Layout, name: str, first: tuple[str, ...]) -> Server:
         "port": str(port),
         "unix_socket_directories": str(sockets),
         "max_connections": "200",
-        # Only a machine's crash could lose something then, and nothing here has to outlive one.
+        # Faster, and only a crash of the machine could lose data, which nothing here has to survive.
         "fsync": "off",
         "synchronous_commit": "off",
         "full_page_writes": "off",
@@ -126,7 +126,7 @@ def sqlalchemy_url(socket_folder: str, database: str) -> str:
 
 
 def create_database(socket_folder: str, database: str) -> bool:
-    """Create `database` when it is missing; whether it was."""
+    """Create `database` if it is missing. Returns True if it was."""
     with _administrator(socket_folder) as connection, suppress(errors.DuplicateDatabase):
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         return True
@@ -146,7 +146,7 @@ def create_ledger_database(socket_folder: str, password: str) -> None:
 
 
 def commit_durably(socket_folder: str, database: str) -> None:
-    """A commit in `database` that is acknowledged outlives the server's crash, from the next session on."""
+    """Make acknowledged commits in `database` survive a crash of the server, from the next session on."""
     with _administrator(socket_folder) as connection:
         connection.execute(
             sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(sql.Identifier(database))
@@ -170,7 +170,7 @@ def url_of_ledger(layout: Layout, address: str | None = None) -> str:
 
 
 def replicate_synchronously(primary: Server, *, timeout_s: float = 60) -> None:
-    """From now on `primary` acknowledges a commit when a standby has it too. Returns when one has caught up.
+    """Make `primary` acknowledge a commit only when a standby has it too. Returns when a standby has caught up.
 
     Raises NotReadyError when no standby streams within `timeout_s` seconds.
     """
@@ -180,7 +180,7 @@ def replicate_synchronously(primary: Server, *, timeout_s: float = 60) -> None:
 
 
 def replicate_freely(primary: Server) -> None:
-    """End `replicate_synchronously`: `primary` waits for no standby any more."""
+    """Undo `replicate_synchronously`: `primary` no longer waits for a standby."""
     _set_for_all(primary, "ALTER SYSTEM RESET synchronous_standby_names")
 
 
@@ -247,9 +247,9 @@ def _run(command: tuple[str, ...], directory: Path, user: str | None) -> None:
 
 
 def _socket_folder(directory: Path) -> Path:
-    """Beside the data; in the temporary folder when the path would be too long for a socket."""
+    """The folder of the socket: beside the data, or in the temporary folder if that path is too long for a socket."""
     beside = directory / "run"
-    if len(str(beside / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH:
+    if len(str(beside / _SOCKET_NAME)) <= _MAX_SOCKET_PATH:
         return beside
     note = directory / "socket-folder"
     if not note.exists():
@@ -259,7 +259,7 @@ def _socket_folder(directory: Path) -> Path:
 
 
 def let_through(directory: Path, user: str, *files: Path) -> None:
-    """Give `directory` to `user` and let it pass (not read) the folders above it and above `files`."""
+    """Give `directory` to `user`, who may also enter (not list) the folders above it and above `files`."""
     shutil.chown(directory, user)
     for folder in {*directory.parents, *(parent for file in files for parent in file.parents)}:
         mode = folder.stat().st_mode
@@ -268,6 +268,6 @@ def let_through(directory: Path, user: str, *files: Path) -> None:
 
 
 def ids(user: str) -> tuple[int, int]:
-    """The numbers of `user` and of its group."""
+    """The uid and gid of `user`."""
     found = pwd.getpwnam(user)
     return found.pw_uid, found.pw_gid

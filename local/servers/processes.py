@@ -1,8 +1,8 @@
-"""A server as a process of its own: start, ready, stop, kill, freeze, restart, and nothing left behind.
+"""A server as a process: start, wait, stop, kill, freeze, restart, with no process left behind.
 
-A server leads its own session, so that everything that it forks can be found again, even when its parent has
-died or a child has left the process group (as the worker of Airflow's API server does). A record of each started
-process lies in a file, so that another process can end it later.
+Each server leads a session, so that all its descendants can be found, even when their parent has died or a child
+has left the process group (as the worker of Airflow's API server does). Each started process is recorded in a file,
+so that another command can end it later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _POLL_S = 0.05
 
 
 class NotReadyError(RuntimeError):
-    """A server ended, or did not answer in time, while it was awaited."""
+    """A server ended while it was starting, or did not answer in time."""
 
 
 def await_condition(
@@ -42,7 +42,7 @@ def await_condition(
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """Tells a process that we started from any other, also after its number has been given away again."""
+    """Identifies a process that we started, even after the kernel has reused its pid."""
 
     pid: int
     started: int  # clock ticks since boot, field 22 of /proc/<pid>/stat
@@ -81,12 +81,12 @@ class ProcessRecord:
             return False
 
     def family(self) -> set[psutil.Process]:
-        """The process, its session and all their descendants, as far as they run."""
+        """The running processes among this one, its session, and all their descendants."""
         if self.boot != _boot_id():
             return set()
         with suppress(ProcessLookupError):
             if _start_ticks(self.pid) != self.started:
-                return set()  # the number is somebody else's now
+                return set()  # the kernel has reused the pid
         found: set[psutil.Process] = set()
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError, PermissionError):
@@ -126,8 +126,8 @@ def end(
 ) -> None:
     """End a process and everything that it started.
 
-    `stop_signal` goes to the process itself, which may tidy up for `grace_s` seconds; whatever of its family
-    still runs then is killed. Raises RuntimeError when something outlives that.
+    The process itself gets `stop_signal` and `grace_s` seconds to shut down; then its session and descendants
+    are killed. Raises RuntimeError when one of them survives SIGKILL.
     """
     family = record.family()
     if record.alive:
@@ -144,18 +144,18 @@ def end(
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """The environment for a child: ours, but with Python's bytecode cache on (a start without takes twice as long)."""
+    """This process's environment, with Python's bytecode cache on: without it a start takes twice as long."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, **more}
 
 
 @dataclass
 class Server:
-    """One server process: how it is started, how one knows that it answers, where it keeps its things.
+    """One server process: its command, its readiness check, its files.
 
-    `directory` holds its data, `log_file` its output, `pid_file` the record of the process. `address` is what its
-    clients connect to. `prepare` runs before every start and must be safe to repeat. All methods may be called
-    in any state and from any thread, one at a time.
+    `directory` holds its data, `log_file` its output, `pid_file` the record of the process. Clients connect to
+    `address`. `prepare` runs before every start and must be idempotent. Methods may be called in any state and
+    from any thread, but not concurrently.
     """
 
     name: str
@@ -176,12 +176,12 @@ class Server:
 
     @property
     def record(self) -> ProcessRecord | None:
-        """The process that was started last, running or not."""
+        """Record of the process that was started last; it may have ended."""
         return ProcessRecord.load(self.pid_file)
 
     @property
     def pid(self) -> int | None:
-        """Number of the running process; None when it does not run."""
+        """Pid of the running process; None when it does not run."""
         record = self.record
         return record.pid if record is not None and record.alive else None
 
@@ -191,7 +191,7 @@ class Server:
         return self.pid is not None
 
     def start(self) -> None:
-        """Start the process; returns at once. Raises RuntimeError when it runs already."""
+        """Start the process and return at once. Raises RuntimeError when it is already running."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already (process {self.pid}); stop it first.")
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -215,8 +215,8 @@ class Server:
     def wait_ready(self, timeout_s: float | None = None) -> None:
         """Return as soon as the server answers.
 
-        Raises NotReadyError, with the end of its log, when it ends or needs longer than `timeout_s` seconds
-        (its own `ready_within_s` by default).
+        Raises NotReadyError, with the end of its log, when the process ends or does not answer within `timeout_s`
+        seconds (default: `ready_within_s`).
         """
         limit = self.ready_within_s if timeout_s is None else timeout_s
 
@@ -233,7 +233,7 @@ class Server:
             raise NotReadyError(f"{error} {self._last_words()}") from None
 
     def stop(self) -> None:
-        """End the process and all that it started: politely, then with SIGKILL. Does nothing when it is gone."""
+        """End the process and its descendants: with its stop signal, then with SIGKILL. No effect when it has ended."""
         record = self.record
         if record is None:
             return
@@ -242,7 +242,7 @@ class Server:
         self.pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """SIGKILL, to the process and all that it started, as a machine's crash would."""
+        """Send SIGKILL to the process and its descendants, as in a crash of the machine."""
         record = self.record
         if record is not None:
             family = record.family()
@@ -251,11 +251,11 @@ class Server:
             self._reap()
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers. Undone by `thaw`."""
+        """Send SIGSTOP: connections stay open, requests get no answer. `thaw` undoes it."""
         _signal(self._family(), signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT, the end of `freeze`."""
+        """Send SIGCONT, which ends `freeze`."""
         _signal(self._family(), signal.SIGCONT)
 
     def restart(self, timeout_s: float | None = None) -> None:

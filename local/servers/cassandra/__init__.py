@@ -18,9 +18,9 @@ _HERE = Path(__file__).parent
 _OPTIONS_REQUEST = bytes.fromhex("040000000500000000")  # CQL v4, stream 0, OPTIONS, no body
 _SUPPORTED = 0x06
 QUICK: Mapping[str, object] = {"commitlog_sync": "periodic", "commitlog_sync_period": "10000ms"}
-"""A write is answered before it is on disk, as by default."""
+"""A write is acknowledged before it is on disk, Cassandra's default."""
 DURABLE: Mapping[str, object] = {"commitlog_sync": "batch", "commitlog_sync_period": None}
-"""A write that was answered survives `kill`, as it survives the death of one of three replicas."""
+"""An acknowledged write survives `kill`, as in production it survives the loss of one of three replicas."""
 
 
 def server(
@@ -28,9 +28,9 @@ def server(
 ) -> Server:
     """Cassandra with its data below `layout`; downloads its jars when they are missing.
 
-    `more` are further settings of `cassandra.yaml`; where they ask clients for TLS, `tls` looks whether it answers.
-    After `kill` the writes of its last 0.1 s may be missing, so far apart are the marks in its commit log; not so
-    with `DURABLE` among the settings.
+    `more` are further settings of `cassandra.yaml`. If they require TLS of clients, `tls` is used to probe the port.
+    After `kill` the writes of the last 0.1 s may be lost (the interval of the commit log's marks), unless the
+    settings include `DURABLE`.
     """
     name = "cassandra"
     directory = layout.data(name)
@@ -56,7 +56,7 @@ def server(
         f"-Dcassandra.storagedir={directory}",
         f"-Dlogback.configurationFile={_HERE / 'logback.xml'}",
         f"-Djava.io.tmpdir={directory}",  # native libraries are unpacked there and deleted at the end
-        "-Dcassandra.superuser_setup_delay_ms=0",  # where logins are asked for: no other node can have made the first
+        "-Dcassandra.superuser_setup_delay_ms=0",  # with logins required: no other node can have created the superuser
         "-cp",
         java.class_path(_HERE),
         "org.apache.cassandra.service.CassandraDaemon",
@@ -75,7 +75,7 @@ def server(
 
 
 def _answers(port: int, tls: ssl.SSLContext | None) -> bool:
-    """Whether the native protocol answers; the port opens last of all."""
+    """Whether the native protocol answers; its port opens last."""
     try:
         with socket.create_connection((HOST, port), timeout=1) as plain:
             plain.settimeout(2)

@@ -20,7 +20,7 @@ _NETTY_9 = "transport-netty4"
 
 
 def version_from_environment() -> int:
-    """The major version that ELASTICSEARCH_VERSION asks for. Raises ValueError when there is no such one here."""
+    """The major version that ELASTICSEARCH_VERSION asks for. Raises ValueError for any other version."""
     asked = os.environ.get("ELASTICSEARCH_VERSION") or str(DEFAULT_VERSION)
     if asked not in {str(version) for version in _VERSIONS}:
         raise ValueError(f"ELASTICSEARCH_VERSION={asked} is not known here; set it to 7 or 9.")
@@ -84,7 +84,7 @@ def server(layout: Layout, version: int = DEFAULT_VERSION) -> Server:
 
 
 def _lay_out_modules(directory: Path, folder: Path, modules: list[Path]) -> None:
-    """The HTTP transport of Elasticsearch 9 is loaded as a module, from a folder with a description."""
+    """Lay out the HTTP transport of Elasticsearch 9 as a module: a folder with a descriptor and the jars."""
     module = directory / "modules" / _NETTY_9
     module.mkdir(parents=True, exist_ok=True)
     (directory / "plugins").mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def _lay_out_modules(directory: Path, folder: Path, modules: list[Path]) -> None
 
 
 def _answers(port: int) -> bool:
-    """Whether the node is up and every shard that can be assigned is."""
+    """Whether the node is up and all shards that can be assigned are assigned."""
     url = f"http://{HOST}:{port}/_cluster/health?wait_for_status=yellow&timeout=1s"
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:

@@ -22,7 +22,7 @@ _HERE = Path(__file__).parent
 def server(layout: Layout, more: Mapping[str, object] | None = None) -> Server:
     """Kafka with its data below `layout`; downloads its jars when they are missing.
 
-    `more` are further properties of the broker; one that is in `server.properties` already is replaced.
+    `more` are further properties of the broker; they override those of `server.properties`.
     """
     name = "kafka"
     directory = layout.data(name)
@@ -34,7 +34,7 @@ def server(layout: Layout, more: Mapping[str, object] | None = None) -> Server:
     def prepare() -> None:
         template = Template((_HERE / "server.properties").read_text())
         text = template.substitute(port=port, controller_port=controller_port, log_dir=directory / "data")
-        # Of a property that stands there twice the last counts.
+        # The last value of a repeated property counts.
         text += "".join(f"\n{key}={value}" for key, value in (more or {}).items())
         properties.touch(mode=0o600)  # it may hold passwords
         properties.write_text(text)
@@ -61,16 +61,16 @@ def server(layout: Layout, more: Mapping[str, object] | None = None) -> Server:
 
 
 def cluster_id(directory: Path) -> str:
-    """A cluster's id, of 16 bytes, the same for the same directory.
+    """A cluster id of 16 bytes, always the same for a directory.
 
-    Its first bit is zero: an id that began with "-" would be taken for an option by Kafka's command line.
+    Its first bit is zero: Kafka's command line would take an id that begins with "-" for an option.
     """
     digest = hashlib.sha256(str(directory).encode()).digest()[:16]
     return base64.urlsafe_b64encode(bytes((digest[0] & 0x7F, *digest[1:]))).decode().rstrip("=")
 
 
 def _answers(port: int) -> bool:
-    """Whether the broker answers a metadata request and is registered: the protocol's own words, no client's noise."""
+    """Whether the broker answers a metadata request and is registered. Bare protocol: a client would log each failure."""
     body = struct.pack(">hhih4si", 3, 1, 1, 4, b"look", 0)  # Metadata v1, correlation 1, client id, no topics
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection:
