@@ -12,7 +12,7 @@ from local.tools import programs
 def needed(name: str) -> str:
     """The path of a program of `make tools`.
 
-    Without it the test is skipped, and says why. In CI it fails, unless `make tools` has said why it cannot be had.
+    Without it the test is skipped, and says why. In CI it fails, unless `make tools` has said why it cannot be installed.
     """
     found = programs.found(name)
     if found is not None:

@@ -1,1 +1,1 @@
-"""Sunbird's side of the local stack: its schema, its two services as stand-ins, and a world to transfer in."""
+"""Sunbird's side of the local stack: its schema, stand-ins for two of its services, users and batches."""

@@ -87,10 +87,10 @@ def failed_topic(env: str) -> str:
 
 
 def create_platform(*, cassandra: str, elasticsearch: str, kafka: str, env: str = "dev") -> None:
-    """Create what the platform brings along, where it is not there yet; changes nothing that is.
+    """Create the platform's table, indexes and topics where they are missing; existing ones are left unchanged.
 
     `cassandra` and `kafka` are `host:port`, `elasticsearch` is a URL. Raises the client libraries' errors
-    when a server does not answer within 30 seconds or refuses.
+    when a server does not answer within 30 seconds or rejects the request.
     """
     cluster = connect_cassandra(cassandra)
     try:
@@ -121,18 +121,18 @@ def connect_cassandra(address: str) -> Cluster:
 
 
 def connect_elasticsearch(url: str) -> Elasticsearch:
-    """A client that speaks the language of the server at `url`, be it 7.17 or 9.x.
+    """A client for the server at `url`, whose version may be 7.17 or 9.x.
 
-    Raises httpx.HTTPError when the server does not tell its version.
+    Raises httpx.HTTPError when the server's version cannot be read.
     """
-    # Not `GET /`: an embedded 9.x has no such page.
+    # Not `GET /`: an embedded 9.x does not serve it.
     answer = httpx.get(f"{url.rstrip('/')}/_nodes/_local", timeout=TIMEOUT_SECONDS, trust_env=False)
     answer.raise_for_status()
     (node,) = answer.json()["nodes"].values()
     major = int(node["version"].split(".")[0])
 
     class CompatibleTransport(Transport):
-        """Says `compatible-with=<the server's major version>` where the client says its own."""
+        """Sends `compatible-with=<the server's major version>` in place of the client's own version."""
 
         def perform_request(  # type: ignore[override]  # a pass-through: the parent's long list of options
             self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **options: Any
@@ -158,7 +158,7 @@ def _create_table(session: Session) -> None:
 
 
 def create_batch_index(client: Elasticsearch, name: str, *, shards: int = 1) -> None:
-    """An index of course batches, unless it is there."""
+    """Create an index of course batches, unless it exists."""
     _create_index(client, name, _BATCH_TEXTS, shards)
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for two of the platform's services: the LMS and User-Org, over the local Elasticsearch.
+"""Stand-ins for two of the platform's services, the LMS and User-Org, which read the local Elasticsearch.
 
     python -m local.platform.standins lms     --port 9001 --elasticsearch http://127.0.0.1:9200
     python -m local.platform.standins userorg --port 9002 --elasticsearch http://127.0.0.1:9200
@@ -7,7 +7,7 @@ They answer as the real services do (default limit of 30, the 10,000 window, low
 unknown user) and fail on demand:
 
     PUT    /_faults    {"mode": "503", "user": null, "seconds": 0, "times": 3}   adds a fault
-    GET    /_faults    the faults that are set, oldest first; the first that matches a request is applied
+    GET    /_faults    the active faults, oldest first; the first that matches a request is applied
     DELETE /_faults    clears them
     GET    /_requests  how often each path of the platform's API was called; DELETE resets the counts
     GET    /health     200 once the service listens
@@ -48,15 +48,15 @@ BATCH_SEARCH_ID: Final = "api.course.batch.search"
 USER_READ_ID: Final = "api.user.read"
 
 TRANSPORT: Final = "local.platform.standins.transport"
-"""Where `Connection` leaves the socket's transport in an ASGI scope."""
+"""Key under which `Connection` stores the socket's transport in an ASGI scope."""
 
 
 class BadRequest(ValueError):
-    """The request does not have the shape that the API asks for."""
+    """The request violates the API's schema."""
 
 
 class SearchUnavailable(RuntimeError):
-    """Elasticsearch did not answer, or refused the question."""
+    """Elasticsearch did not answer, or rejected the query."""
 
 
 # --- faults -----------------------------------------------------------------------------------------------
@@ -67,11 +67,11 @@ class Mode(StrEnum):
 
     UNAVAILABLE = "503"
     SLOW = "slow"
-    """Answers properly, after `seconds`."""
+    """A correct answer, after `seconds`."""
     DROP = "drop"
-    """Closes the connection without an answer."""
+    """The connection is closed without an answer."""
     GARBAGE = "garbage"
-    """200 with JSON that is not the contract's shape."""
+    """200 with JSON that violates the contract."""
     HALF = "half"
     """200, then the connection ends in the middle of the body."""
     CAPPED_COUNT = "capped-count"
@@ -80,7 +80,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault that was set: what it does, to whom, for how long (seconds) and how many times."""
+    """An active fault: its mode, the user it is limited to, its delay in seconds, and its remaining requests."""
 
     mode: Mode
     user: str | None = None
@@ -111,21 +111,21 @@ class Fault:
 
 
 class Faults:
-    """The faults that are set, oldest first."""
+    """The active faults, oldest first."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Set one more fault."""
+        """Activate a fault."""
         self._faults.append(fault)
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Deactivate all faults."""
         self._faults.clear()
 
     def take(self, users: frozenset[str]) -> Fault | None:
-        """The first fault that hits a request naming `users` (lower-cased); uses up one of its times."""
+        """The first fault that applies to a request naming `users` (lower-cased); counts down its `times`."""
         for position, fault in enumerate(self._faults):
             if fault.user is None or fault.user.lower() in users:
                 if fault.times == 1:
@@ -141,25 +141,25 @@ class Faults:
 
 
 class BrokenResponse(Response):
-    """Writes `prefix` to the socket as it is (perhaps nothing at all) and closes the connection."""
+    """Writes `prefix` (may be empty) to the socket unchanged and closes the connection."""
 
     def __init__(self, prefix: bytes = b"") -> None:
         super().__init__()
         self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Answer below ASGI, which has no word for an answer that breaks off."""
+        """Answer below ASGI, which cannot express an incomplete answer."""
         transport: asyncio.Transport = scope[TRANSPORT]
         if self._prefix:
             transport.write(self._prefix)
         transport.close()
-        # Until uvicorn has seen the connection go, it would send a 500 for an app that sent nothing.
+        # Wait until uvicorn has noticed the disconnect: before, it would send a 500, since the app sent nothing.
         while (await receive())["type"] != "http.disconnect":
             pass
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's HTTP connection, which also shows the app its transport, so that a fault can close it."""
+    """uvicorn's HTTP connection, which also passes its transport to the app, so that a fault can close it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wrap the app of this connection."""
@@ -174,7 +174,7 @@ class Connection(HttpToolsProtocol):
 
 
 async def _apply(fault: Fault | None) -> Response | None:
-    """The answer that a fault gives instead of the service's own; None when the service may answer."""
+    """The response of a fault, which replaces the service's; None when the service shall answer."""
     if fault is None or fault.mode is Mode.CAPPED_COUNT:
         return None
     if fault.mode is Mode.SLOW:
@@ -244,14 +244,14 @@ def _is_whole(value: object) -> bool:
 
 
 class Search:
-    """The few questions that the services put to Elasticsearch, by plain REST: 7.17 and 9.x alike."""
+    """A minimal Elasticsearch client by plain REST, for 7.17 and 9.x alike."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.AsyncClient(
             base_url=url,
             timeout=ELASTICSEARCH_TIMEOUT_SECONDS,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
-            trust_env=False,  # a proxy of the environment is not for a server on this machine
+            trust_env=False,  # no proxy: the server is on this machine
         )
 
     async def close(self) -> None:
@@ -272,20 +272,20 @@ class Search:
 
 
 class UserReads:
-    """Documents of users, those that are asked for at the same time in one request.
+    """Reads user documents; concurrent reads share one request to Elasticsearch.
 
-    The real service has a database and a machine of its own; on this one a request to Elasticsearch for each
-    user would cost more than the job's own work.
+    The real service has its own database and machine. Here, one request to Elasticsearch for each user would cost
+    more than the job's own work.
     """
 
     def __init__(self, search: Callable[[], Search]) -> None:
-        """`search` is asked for at the first read: it exists once the service has started."""
+        """`search` is called at the first read: the client exists only once the service has started."""
         self._search = search
         self._wanted: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def read(self, user_id: str) -> dict[str, Any]:
-        """The answer about one user, as `_mget` gives it. Raises SearchUnavailable."""
+        """One user's entry of the `_mget` response. Raises SearchUnavailable."""
         answer = self._wanted.get(user_id)
         if answer is None:
             answer = self._wanted[user_id] = asyncio.get_running_loop().create_future()
@@ -297,7 +297,7 @@ class UserReads:
         while self._wanted:
             wanted, self._wanted = self._wanted, {}
             try:
-                # By body, not by path: an id may hold anything.
+                # In the body, not in the path: an id may contain any character.
                 docs = (await self._search().post("/user/_mget", {"ids": list(wanted)}))["docs"]
             except SearchUnavailable as error:
                 for answer in wanted.values():
@@ -313,7 +313,7 @@ class UserReads:
 
 @dataclass(frozen=True)
 class BatchSearch:
-    """One batch search, as Elasticsearch is asked for it, and the users whom its filters name."""
+    """A batch search as an Elasticsearch query, and the users that its filters name."""
 
     query: dict[str, Any]
     users: frozenset[str]
@@ -328,9 +328,9 @@ class BatchSearch:
         if not isinstance(filters, dict):
             raise BadRequest("request.filters must be an object")
         offset = _whole(request, "offset", 0)
-        # Cut down to the window instead of refused: a page at its end is short, one beyond it empty.
+        # Clamped to the window, not rejected: the last page is short, a page beyond the window is empty.
         limit = max(0, min(_whole(request, "limit", DEFAULT_LIMIT), RESULT_WINDOW - offset))
-        # An empty list is no filter at all: so the service has it, and a caller must not rely on it.
+        # As in the real service, an empty list does not filter; callers must not rely on it.
         terms = [_filter(field, value) for field, value in filters.items() if value not in (None, [])]
         query: dict[str, Any] = {
             "query": {"bool": {"filter": terms}},
@@ -449,7 +449,7 @@ def userorg_app(elasticsearch: str) -> FastAPI:
 
 
 class _Service:
-    """What both services have: an app with the switches, counts of requests, a way to Elasticsearch."""
+    """The common part of both services: app, fault switches, request counts, Elasticsearch client."""
 
     def __init__(self, title: str, elasticsearch: str) -> None:
         self.faults = Faults()

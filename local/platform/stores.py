@@ -1,4 +1,4 @@
-"""Both stores at one moment: whole rows and documents, who owns them, and what has changed between two moments."""
+"""A snapshot of both stores: rows, documents and their owners; and the difference of two snapshots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from local.platform.schema import BATCH_INDEX
 from local.platform.world import Batch, Platform
 
-AT_ONCE = 1000
+DOCUMENTS_A_READ = 1000
 """Documents in one request."""
 
 
@@ -22,7 +22,7 @@ class Owners(NamedTuple):
 
 @dataclass(frozen=True)
 class Stores:
-    """Rows and documents by batch id; None where there is none."""
+    """Rows and documents by batch id; None where one is missing."""
 
     rows: Mapping[str, Mapping[str, Any] | None]
     documents: Mapping[str, Mapping[str, Any] | None]
@@ -43,7 +43,7 @@ def _owners(stored: Mapping[str, Any] | None, creator: str) -> Owners | None:
 
 
 def both_stores(platform: Platform, batches: Iterable[Batch]) -> Stores:
-    """The rows and documents of `batches` as they are now."""
+    """Read the rows and documents of `batches`."""
     batches = list(batches)
     ids = [batch.batch_id for batch in batches]
     rows = {
@@ -53,15 +53,15 @@ def both_stores(platform: Platform, batches: Iterable[Batch]) -> Stores:
     }
     documents = {
         hit["_id"]: hit["_source"]
-        for start in range(0, len(ids), AT_ONCE)
-        for hit in platform.search.mget(index=BATCH_INDEX, ids=ids[start : start + AT_ONCE])["docs"]
+        for start in range(0, len(ids), DOCUMENTS_A_READ)
+        for hit in platform.search.mget(index=BATCH_INDEX, ids=ids[start : start + DOCUMENTS_A_READ])["docs"]
         if hit.get("found")
     }
     return Stores({batch: rows.get(batch) for batch in ids}, {batch: documents.get(batch) for batch in ids})
 
 
 def changes(before: Stores, now: Stores, batches: Collection[str]) -> list[str]:
-    """What differs in any field of these batches, a sentence each."""
+    """One sentence for each field of these batches that differs."""
     return [
         sentence
         for store, then, found in (

@@ -6,7 +6,7 @@
         platform.add_batches([Batch("course-1", "batch-1", created_by="user-a")])
         platform.emit(platform.event("user-a", "user-b", "org-1"))
 
-It writes what the platform's own services would have written and never runs a transfer itself.
+It writes what the platform's own services would write, and never runs a transfer itself.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Owned:
 
 @dataclass(frozen=True)
 class Offset:
-    """Where a message stands in Kafka."""
+    """The position of a message in Kafka."""
 
     topic: str
     partition: int
@@ -192,7 +192,7 @@ class Offset:
 
 
 class _Clock:
-    """Epoch milliseconds, each later than the one before: two events never tie."""
+    """Strictly increasing epoch milliseconds: no two events have the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -304,7 +304,7 @@ class Platform:
         )
 
     def __enter__(self) -> Self:
-        """Itself: the connections are open since its construction."""
+        """Return itself; the constructor has opened the connections."""
         return self
 
     def __exit__(
@@ -314,7 +314,7 @@ class Platform:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; what was emitted has been flushed by then."""
+        """Flush the producer and close all connections."""
         self._producer.flush(TIMEOUT_SECONDS)
         self._producer.close()
         self.search.close()
@@ -408,7 +408,7 @@ class Platform:
             return
 
     def as_written(self, batches: Iterable[Batch]) -> dict[str, tuple[Any, ...]]:
-        """Batches to the byte: each row with the time, each document with the number, of its last write."""
+        """State of batches by id, with the write time of each row and the version of each document."""
         batches = list(batches)
         select = self._prepare(
             f"SELECT createdby, mentors, status, writetime(createdby) FROM {TABLE} "
@@ -500,8 +500,8 @@ class Platform:
         """Send messages to the input topic, without a key, and wait until the broker has them all.
 
         Bytes are sent as they are, None as a null value, events as UTF-8 JSON. `timestamp` is epoch
-        milliseconds (default: now); without `partition` the producer chooses. Returns where each message
-        stands, in the order of `events`. Raises RuntimeError when one is not delivered in 30 seconds.
+        milliseconds (default: now); without `partition` the producer chooses. Returns the offset of each
+        message, in the order of `events`. Raises RuntimeError when one is not delivered in 30 seconds.
         """
         delivered: dict[int, Offset] = {}
         errors: list[str] = []

@@ -1,1 +1,1 @@
-"""Tools for whoever works on the repository: programs that some tests use, and the audit of the pinned packages."""
+"""Tools for developers: downloads of the programs that tests use, and the audit of the pinned packages."""

@@ -1,7 +1,7 @@
 """Known vulnerabilities of the pinned packages: `make audit`.
 
-It asks pip-audit about every line of the two requirement files. What nobody has judged in `.ci/audit.toml` fails.
-Without an advisory source in reach it says so and fails nothing: a CI behind a mirror must not be red for that.
+pip-audit checks every line of the two requirement files. A vulnerability without an entry in `.ci/audit.toml` is an
+error. An unreachable advisory source is reported and is not an error: a CI behind a mirror must not fail for that.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from local.paths import REPOSITORY
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 JUDGED = REPOSITORY / ".ci/audit.toml"
 PROBE = "pip"
-"""A package that every advisory source knows; it is asked about first."""
+"""A package that every advisory source knows, used to test whether a source can be reached."""
 PROBE_SECONDS = 8.0
-"""Bound of the question whether a source can be reached. There are two sources: 16 s in all."""
+"""Time limit of that test. There are two sources: 16 s in all."""
 AUDIT_SECONDS = 300.0
-"""Bound of the audit itself: a source is asked about each package."""
+"""Time limit of the audit itself, which asks a source about each package."""
 SOURCES: Mapping[str, Sequence[str]] = {
     "PyPI": ("--vulnerability-service", "pypi"),
     "OSV": ("--vulnerability-service", "osv"),
 }
-"""Advisory sources, the first that can be reached is used."""
+"""Advisory sources; the first that can be reached is used."""
 
 
 class Finding(NamedTuple):
@@ -45,12 +45,12 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         """One line of the list."""
         names = f" ({', '.join(sorted(self.aliases))})" if self.aliases else ""
-        mended = f"mended in {', '.join(self.fixed_in)}" if self.fixed_in else "not mended yet"
-        return f"{self.package} {self.version}: {self.id}{names}, {mended}"
+        fix = f"fixed in {', '.join(self.fixed_in)}" if self.fixed_in else "not fixed yet"
+        return f"{self.package} {self.version}: {self.id}{names}, {fix}"
 
 
 class Judgement(NamedTuple):
-    """What somebody made of a vulnerability, and until when that holds (the day included)."""
+    """A developer's assessment of a vulnerability, valid up to and including the day `until`."""
 
     id: str
     package: str
@@ -58,12 +58,12 @@ class Judgement(NamedTuple):
     until: date
 
     def concerns(self, finding: Finding) -> bool:
-        """True if it is about this vulnerability."""
+        """True if it covers this vulnerability."""
         return self.package == finding.package and self.id in {finding.id, *finding.aliases}
 
 
 class OutOfReachError(Exception):
-    """An advisory source did not answer, or knows none of the packages; the text says which."""
+    """An advisory source did not answer, or knows none of the packages; the text says which of the two."""
 
 
 def judgements(text: str) -> list[Judgement]:
@@ -84,7 +84,7 @@ def judgements(text: str) -> list[Judgement]:
 
 
 class Report(NamedTuple):
-    """What an advisory source answered."""
+    """The answer of an advisory source."""
 
     audited: int
     findings: list[Finding]
@@ -95,7 +95,7 @@ class Report(NamedTuple):
 def report_of(text: str) -> Report:
     """Read pip-audit's JSON.
 
-    :raises OutOfReachError: if it is none: pip-audit could not ask.
+    :raises OutOfReachError: if it is not JSON: pip-audit could not reach the source.
     """
     try:
         dependencies = json.loads(text)["dependencies"]
@@ -111,9 +111,9 @@ def report_of(text: str) -> Report:
 
 
 def ask(source: Sequence[str], files: Iterable[Path], seconds: float) -> Report:
-    """Let pip-audit ask one source about requirement files, within `seconds`.
+    """Run pip-audit on requirement files against one source, within `seconds`.
 
-    :raises OutOfReachError: if the source does not answer in time, or knows nothing of what it was asked.
+    :raises OutOfReachError: if the source does not answer in time, or knows none of the packages.
     """
     program = Path(sys.executable).with_name("pip-audit")
     requirements = [word for file in files for word in ("--requirement", str(file))]
@@ -153,9 +153,9 @@ def probe_lines(pins: str) -> str:
 
 
 def audited(sources: Mapping[str, Sequence[str]], folder: Path) -> tuple[str, Report]:
-    """The first source that can be reached, and what it says of the requirement files in `folder`.
+    """Name of the first source that can be reached, and its report on the requirement files in `folder`.
 
-    :raises OutOfReachError: if none can be.
+    :raises OutOfReachError: if none can be reached.
     """
     why = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -171,7 +171,7 @@ def audited(sources: Mapping[str, Sequence[str]], folder: Path) -> tuple[str, Re
 
 
 def verdict(report: Report, judged: Sequence[Judgement], today: date) -> tuple[list[str], bool]:
-    """Lines to print, and whether nothing is unjudged."""
+    """Lines to print, and True if every finding has a valid judgement."""
     lines, good = [], True
     for finding in sorted(report.findings):
         about = [j for j in judged if j.concerns(finding)]
@@ -193,7 +193,7 @@ def verdict(report: Report, judged: Sequence[Judgement], today: date) -> tuple[l
 
 
 def main(sources: Mapping[str, Sequence[str]] = SOURCES, folder: Path = REPOSITORY) -> int:
-    """Print what is known, and return the exit code: 1 if something is unjudged."""
+    """Print the findings; the exit code is 1 if one has no valid judgement."""
     judged = judgements(JUDGED.read_text())
     try:
         name, report = audited(sources, folder)

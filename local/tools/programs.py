@@ -1,9 +1,9 @@
-"""The programs that some tests look through or send to, brought once: `make tools`.
+"""Installs the programs that tests use: `make tools`.
 
 Debian's Chromium shows pages; `promtool` and `prometheus` read the rules of `deploy/observability`; `statsd_exporter`
-and an OpenTelemetry collector take what Airflow sends; `pgbouncer` stands between the job and its ledger. All but
-Chromium lie in `.local/tools` and need no root. What cannot be had here is told in a sentence and fails nothing: its
-tests are skipped, and say the same.
+and an OpenTelemetry collector receive Airflow's metrics; `pgbouncer` stands between the job and its ledger. All but
+Chromium are installed in `.local/tools`, without root. A program that cannot be installed is reported in a sentence and is
+not an error: its tests are skipped with the same sentence.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from local.paths import STATE
 
 FOLDER: Final = STATE / "tools"
 WHY: Final = "missing.json"
-"""Beside the tools: why those that are missing are, as `make tools` found it the last time."""
+"""File beside the tools: for each missing tool the reason, from the last `make tools`."""
 
 STATSD_EXPORTER: Final = "v0.31.0"
 COLLECTOR: Final = "v0.165.0"
@@ -38,7 +38,7 @@ COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "exporters": (f"{_CONTRIB}/exporter/prometheusexporter",),
 }
-"""What `deploy/observability/collector.yml` needs of a collector."""
+"""The collector components that `deploy/observability/collector.yml` uses."""
 
 
 _WITH_ITS_LIBRARIES = """\
@@ -49,25 +49,25 @@ LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu*) exec "$here"/usr/sbin/pgbou
 
 
 class MissingError(Exception):
-    """A tool cannot be had here; the text says why."""
+    """A tool cannot be installed; the text says why."""
 
 
 class Tool(NamedTuple):
-    """A program, where it lies (below the tools' folder, unless the path is absolute), and how it gets there."""
+    """A program, its path (below the tools' folder unless absolute), and the function that installs it."""
 
     name: str
     path: str
     bring: Callable[[Path], None]
-    """Put it into this folder, at `path`, or where it has its place.
+    """Install it below this folder, at `path`.
 
-    :raises MissingError: if it cannot.
+    :raises MissingError: if it cannot be installed.
     """
 
 
 def run(*command: str, seconds: float, folder: Path | None = None, **environment: str) -> str:
-    """Run a command and all that it starts, for so long at most. Returns what it says.
+    """Run a command and return its output. After `seconds` it is killed with all its descendants.
 
-    :raises MissingError: with its last line, if it fails or takes longer.
+    :raises MissingError: with the last line of its output, if it fails or takes longer.
     """
     try:
         child = subprocess.Popen(
@@ -84,21 +84,21 @@ def run(*command: str, seconds: float, folder: Path | None = None, **environment
         raise MissingError(f"{command[0]} cannot be run: {e.strerror}") from None
     with child:
         try:
-            told, _ = child.communicate(timeout=seconds)
+            output, _ = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             raise MissingError(f"`{' '.join(command[:3])}` took longer than {seconds:.0f} s") from None
     if child.returncode:
-        last = (told.strip() or "it says nothing").splitlines()[-1]
+        last = (output.strip() or "no output").splitlines()[-1]
         raise MissingError(f"`{' '.join(command[:3])}` failed: {last}")
-    return told
+    return output
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program that does the bringing.
+    """The path of a program that an installation needs.
 
-    :raises MissingError: if it is not there.
+    :raises MissingError: if it is not installed.
     """
     found = shutil.which(name) or shutil.which(name, path="/usr/local/go/bin")
     if found is None:
@@ -106,8 +106,8 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def install_chromium(folder: Path) -> None:  # noqa: ARG001  # Debian's package has a place of its own
-    """Debian's package, for which one has to be root."""
+def install_chromium(folder: Path) -> None:  # noqa: ARG001  # Debian's package chooses its own folder
+    """Install Debian's package; needs root."""
     apt = program("apt-get", "apt-get")
     if os.geteuid():
         raise MissingError("as root, apt-get install chromium")
@@ -116,15 +116,15 @@ def install_chromium(folder: Path) -> None:  # noqa: ARG001  # Debian's package 
 
 
 def bring_prometheus(folder: Path) -> None:
-    """Debian's package, unpacked and not installed."""
+    """Unpack Debian's package."""
     unpack(folder / "prometheus", "prometheus")
 
 
 def bring_pgbouncer(folder: Path) -> None:
-    """Debian's package with the libraries that few machines have, and a script that starts it with them."""
+    """Unpack Debian's package and its less common libraries, with a script that starts it with them."""
     target = folder / "pgbouncer"
-    told = run(program("apt-cache", "apt-cache"), "depends", "pgbouncer", seconds=60)
-    libraries = re.findall(r"Depends: (lib(?:c-ares|event)\S*)", told)
+    depends = run(program("apt-cache", "apt-cache"), "depends", "pgbouncer", seconds=60)
+    libraries = re.findall(r"Depends: (lib(?:c-ares|event)\S*)", depends)
     unpack(target, "pgbouncer", *libraries)
     script = target / "pgbouncer"
     script.write_text(_WITH_ITS_LIBRARIES)
@@ -137,10 +137,10 @@ def bring_pgbouncer(folder: Path) -> None:
 
 
 def unpack(target: Path, *packages: str) -> None:
-    """Unpack Debian's packages into a folder, without installing them."""
+    """Download Debian's packages and unpack them into a folder, without installing them."""
     apt, dpkg = program("apt-get", "apt-get"), program("dpkg-deb", "dpkg-deb")
     with tempfile.TemporaryDirectory() as scratch:
-        # Root has its lists of packages; anybody else takes them as they are.
+        # Only root can update the package lists; other users take them as they are.
         if os.geteuid() == 0:
             with suppress(MissingError):
                 run(apt, "-qq", "update", seconds=60)
@@ -150,7 +150,7 @@ def unpack(target: Path, *packages: str) -> None:
 
 
 def bring_statsd_exporter(folder: Path) -> None:
-    """Compiled from its source."""
+    """Compile it from source."""
     module = f"github.com/prometheus/statsd_exporter@{STATSD_EXPORTER}"
     run(
         program("go", "Go"),
@@ -162,7 +162,7 @@ def bring_statsd_exporter(folder: Path) -> None:
 
 
 def manifest(output: Path) -> str:
-    """What the collector's builder is to build, as YAML (of which JSON is a part)."""
+    """The manifest for the collector's builder, as YAML (JSON is valid YAML)."""
     return json.dumps(
         {
             "dist": {"name": "otelcol", "output_path": str(output)},
@@ -174,7 +174,7 @@ def manifest(output: Path) -> str:
 
 
 def bring_collector(folder: Path) -> None:
-    """Built by its makers' own builder, with no more components than are needed."""
+    """Build it with OpenTelemetry's builder, with the needed components only."""
     go = program("go", "Go")
     with tempfile.TemporaryDirectory() as scratch:
         plan, made = Path(scratch) / "builder.yaml", Path(scratch) / "made"
@@ -200,24 +200,24 @@ TOOLS: Final[Mapping[str, Tool]] = {
 
 
 def found(name: str, folder: Path = FOLDER) -> Path | None:
-    """Where a tool is, or None."""
+    """Path of an installed tool, or None."""
     path = folder / TOOLS[name].path
     return path if os.access(path, os.X_OK) else None
 
 
 def why_missing(name: str, folder: Path = FOLDER) -> str | None:
-    """Why `make tools` could not bring a tool; None if it was never asked to, or could."""
+    """Why the last `make tools` could not install a tool; None if it could, or never ran."""
     try:
-        told: dict[str, str] = json.loads((folder / WHY).read_text())
+        reasons: dict[str, str] = json.loads((folder / WHY).read_text())
     except (OSError, ValueError):
         return None
-    return told.get(name)
+    return reasons.get(name)
 
 
 def brought(tool: Tool, folder: Path) -> Path:
-    """Where a tool is, after it was brought if it was missing.
+    """Path of a tool, which is installed if it is missing.
 
-    :raises MissingError: if it cannot be had.
+    :raises MissingError: if it cannot be installed.
     """
     path = folder / tool.path
     if not path.exists():
@@ -226,12 +226,12 @@ def brought(tool: Tool, folder: Path) -> Path:
         except (OSError, ValueError) as e:
             raise MissingError(str(e)) from None
     if not os.access(path, os.X_OK):
-        raise MissingError(f"what was brought has no {tool.name}")
+        raise MissingError(f"the download has no {tool.name}")
     return path
 
 
 def bring(tools: Mapping[str, Tool], folder: Path) -> dict[str, str]:
-    """Bring what is missing, and return why what still is cannot be had."""
+    """Install the missing tools. Returns the reason for each that cannot be installed, by name."""
     folder.mkdir(parents=True, exist_ok=True)
     missing: dict[str, str] = {}
     for tool in tools.values():
@@ -239,13 +239,13 @@ def bring(tools: Mapping[str, Tool], folder: Path) -> dict[str, str]:
             print(f"{tool.name}: {brought(tool, folder)}")
         except MissingError as e:
             missing[tool.name] = str(e)
-            print(f"{tool.name} cannot be had here, so its tests are skipped: {e}.")
+            print(f"{tool.name} cannot be installed, so its tests are skipped: {e}.")
     (folder / WHY).write_text(json.dumps(missing, indent=1) + "\n")
     return missing
 
 
 def main(folder: Path = FOLDER) -> int:
-    """Bring everything; never a reason to fail."""
+    """Install all tools; always returns 0, because a missing tool only skips tests."""
     bring(TOOLS, folder)
     return 0
 

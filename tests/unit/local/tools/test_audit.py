@@ -68,7 +68,7 @@ def test_a_vulnerability_that_nobody_has_judged_fails_with_its_name_and_its_cure
     advises(server)
     assert main(source(server), folder) == 1
     told = capsys.readouterr().out
-    assert "UNJUDGED  example 1.0: PYSEC-2026-1 (CVE-2026-1), mended in 1.2\n" in told
+    assert "UNJUDGED  example 1.0: PYSEC-2026-1 (CVE-2026-1), fixed in 1.2\n" in told
     assert (
         "3 packages audited by OSV: 1 known vulnerabilities. Update the packages, or judge each in audit.toml"
         in told
@@ -86,7 +86,7 @@ def test_a_judged_one_is_listed_and_fails_nothing(
     assert main(source(server), folder) == 0
     told = capsys.readouterr().out
     assert (
-        "judged    example 1.0: PYSEC-2026-1 (CVE-2026-1), mended in 1.2: never called (until 2999-01-01)"
+        "judged    example 1.0: PYSEC-2026-1 (CVE-2026-1), fixed in 1.2: never called (until 2999-01-01)"
         in told
     )
 

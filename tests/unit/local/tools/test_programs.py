@@ -1,4 +1,4 @@
-"""`make tools`: what it does when a tool cannot be had, and what the tests make of that."""
+"""`make tools`: what it does when a tool cannot be installed, and what the tests do then."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_what_cannot_be_had_is_told_and_the_rest_is_brought(
     assert programs.bring(wanted, tmp_path) == {
         "a": "there is no Go",
         "b": "no space left on device",
-        "c": "what was brought has no c",
+        "c": "the download has no c",
     }
     assert capsys.readouterr().out.splitlines() == [
-        "a cannot be had here, so its tests are skipped: there is no Go.",
-        "b cannot be had here, so its tests are skipped: no space left on device.",
-        "c cannot be had here, so its tests are skipped: what was brought has no c.",
+        "a cannot be installed, so its tests are skipped: there is no Go.",
+        "b cannot be installed, so its tests are skipped: no space left on device.",
+        "c cannot be installed, so its tests are skipped: the download has no c.",
         f"d: {tmp_path / 'here'}",
     ]
 
@@ -76,7 +76,7 @@ def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pyte
 def test_a_command_says_why_it_failed() -> None:
     with pytest.raises(MissingError, match=r"^`sh -c echo one; echo two; exit 3` failed: two$"):
         programs.run("sh", "-c", "echo one; echo two; exit 3", seconds=10)
-    with pytest.raises(MissingError, match="it says nothing"):
+    with pytest.raises(MissingError, match="no output"):
         programs.run("false", seconds=10)
     with pytest.raises(MissingError, match=r"^/nowhere/x cannot be run: No such file"):
         programs.run("/nowhere/x", seconds=10)
