@@ -1,1 +1,1 @@
-"""The demo: a sample world, three acts on a running stack, and the proof of what became of each."""
+"""The demo: a sample world, three acts on a running stack, and a check of every result."""

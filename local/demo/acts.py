@@ -1,4 +1,4 @@
-"""The demo's three acts on a running stack: a dry run, the messages, an undo; each with what is wrong about it."""
+"""The demo's three acts on a running stack, each with its deviations: a dry run, the messages, an undo."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ TIMEOUT_S: Final = 180.0
 
 
 class DemoError(RuntimeError):
-    """The demo did not get to its end; the message says where to look."""
+    """The demo could not be completed; the message says where to look."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What the dry run found out."""
+    """The result of the dry run."""
 
     run: Run
     plan: Plan
@@ -60,7 +60,7 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Performance:
-    """What became of the messages. `sent` is by the ledger's key, in the order of sending."""
+    """The result of the messages. `sent` is by the ledger's key, in the order of sending."""
 
     sent: Mapping[str, Message]
     after: Mapping[str, Owned]
@@ -75,18 +75,18 @@ class Performance:
 
 @dataclass(frozen=True)
 class Undone:
-    """What the undo gave back."""
+    """The result of the undo."""
 
     run: Run
     mids: tuple[str, ...]
-    """The transfers that were taken back."""
+    """The transfers that were undone."""
     after: Mapping[str, Owned]
     wrong: list[str]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that the demo found out."""
+    """The results of all three acts."""
 
     world: SampleWorld
     before: Mapping[str, Owned]
@@ -96,7 +96,7 @@ class Outcome:
 
     @property
     def wrong(self) -> list[str]:
-        """What is not as expected; empty when all is."""
+        """Deviations from what is expected, a sentence each."""
         return [*self.rehearsal.wrong, *self.messages.wrong, *self.undone.wrong]
 
 
@@ -114,7 +114,7 @@ def play(
             kafka=addresses.kafka,
             env=env,
         ) as platform,
-        _failures_told(),
+        _failures_as_demo_errors(),
     ):
         world = sample_world(platform)
         before = platform.owned_by(person.user_id for person in world.people)
@@ -128,8 +128,8 @@ def play(
 
 
 @contextmanager
-def _failures_told() -> Iterator[None]:
-    """A run that does not end, or is refused, is the demo's failure."""
+def _failures_as_demo_errors() -> Iterator[None]:
+    """Raise DemoError for a run that does not end or is refused."""
     try:
         yield
     except (NotReadyError, RefusedError) as error:
@@ -166,17 +166,17 @@ class _Acts:
         return Rehearsal(run, plan, wrong)
 
     def messages(self, timeout_s: float) -> Performance:
-        """Send the story, follow it until every event is final, show what became of it."""
+        """Send the messages, follow them until every event is final, show the results."""
         world, platform = self.world, self.platform
         self._heading("2. The messages")
         messages = story(world)
         owners = expected_owners(world.batches, messages)
         begun_at = time.time()
-        # In turn on both partitions: the order of the events is their own, not the topic's.
+        # Alternate between the partitions: events are ordered by their own times, not by the topic.
         places = [
             platform.emit(message.value, partition=number % 2) for number, message in enumerate(messages)
         ]
-        # The duplicate falls onto its first.
+        # The duplicate has the same key as the first copy.
         sent = {message.mid(place): message for message, place in zip(messages, places, strict=True)}
         self.shown_on.print(f"[bold]{sent_line(messages)}[/] on {platform.input_topic}")
 
@@ -202,7 +202,7 @@ class _Acts:
         return performed
 
     def undo(self, messages: Performance, begun: Stores) -> Undone:
-        """Take two of the transfers back, and compare both stores with what they were before the messages."""
+        """Undo two of the transfers, and compare both stores with their state before the messages."""
         world = self.world
         self._heading("3. Undo: Old owner and Old mentor get their batches back")
         givers = (world.owner, world.mentor)
@@ -284,13 +284,13 @@ def dry_run_conf(world: SampleWorld) -> dict[str, Any]:
 
 
 def undo_conf(mids: Collection[str]) -> dict[str, Any]:
-    """The conf of a run of the undo's DAG that takes these transfers back."""
+    """The conf of a run of the undo DAG that undoes these transfers."""
     return {"mids": list(mids), "dry_run": False, "reason": "it was the wrong successor"}
 
 
 def _wrong_plan(plan: Plan, world: SampleWorld) -> list[str]:
     mine = [b for b in world.batches if b.created_by == world.owner.user_id and b.status in LIVE]
-    told = {
+    compared = {
         "batches": (plan.batches, len(mine)),
         "roles": (dict(plan.roles), {"created": len(mine)}),
         "courses": (dict(plan.courses), dict(Counter(batch.course_id for batch in mine))),
@@ -298,26 +298,26 @@ def _wrong_plan(plan: Plan, world: SampleWorld) -> list[str]:
     }
     return [
         f"the plan's {what} are {found}, not {expected}"
-        for what, (found, expected) in told.items()
+        for what, (found, expected) in compared.items()
         if found != expected
     ]
 
 
 def _wrong_undo(run: Run, summary: Mapping[str, Any], transfers: int, batches: int) -> list[str]:
-    told = {
+    compared = {
         "state is": (run.state, "success"),
         "events are": (summary.get("events"), {COMPLETED: transfers}),
         "batches are": (summary.get("batches"), {"moved": batches}),
     }
     return [
         f"the undo's {what} {found}, not {expected}: see {run.url}"
-        for what, (found, expected) in told.items()
+        for what, (found, expected) in compared.items()
         if found != expected
     ]
 
 
 def _seeded(world: SampleWorld, now: Standing) -> Standing:
-    """`now` with the batches as they were seeded: the job may have begun before the first look."""
+    """`now` with the batches as they were seeded, because the job may have started before the first read."""
     seeded = {batch.batch_id: Owners(batch.created_by, tuple(batch.mentors or ())) for batch in world.batches}
     return Standing(now.events, seeded, seeded)
 

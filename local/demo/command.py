@@ -1,7 +1,6 @@
-"""`make demo`: a sample world, a dry run, real events, good and bad, an undo, and the proof of what became of each.
+"""`make demo`: a sample world, a dry run, valid and invalid events, an undo, and a check of every result.
 
-It has a stack of its own, begun anew each time and beside every other: nothing is left over from the last time,
-and nobody else's data is touched.
+The demo has its own stack, beside any other, and begins each time with empty servers.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ ADDRESSES: Final = DEMO / "addresses.env"
 def main(*, once: bool = False) -> int:
     """Run the demo and stay up until Ctrl-C, or end after printing when `once`; the exit code."""
     shown_on = console()
-    told = False
+    shown = False
     try:
         with _ended_by_signals(), _own_stack(shown_on) as running:
             await_first_run(running.addresses)
@@ -45,7 +44,7 @@ def main(*, once: bool = False) -> int:
             print_next_steps(running.addresses, outcome, shown_on)
             if outcome.wrong:
                 return 1
-            told = True
+            shown = True
             if not once:
                 shown_on.print("\n[bold]Everything stays up until Ctrl-C.[/]")
                 while True:
@@ -54,14 +53,14 @@ def main(*, once: bool = False) -> int:
         shown_on.print(f"[red]The demo failed:[/] {escape(str(error))}")
         return 1
     except KeyboardInterrupt:
-        return 0 if told else 130
+        return 0 if shown else 130
     return 0
 
 
 def await_first_run(addresses: Addresses, *, timeout_s: float = 20) -> None:
-    """Return when the hourly run, with which a new Airflow begins, has ended (or did not come in `timeout_s`).
+    """Return when the hourly run, which a new Airflow starts at once, has ended, or after `timeout_s` seconds.
 
-    It would take the demo's events as well, only not as soon as a run that the watcher starts.
+    It would claim the demo's events too, only later than a run that the watcher starts.
     """
     with opened_api(addresses) as api:
 
@@ -74,7 +73,7 @@ def await_first_run(addresses: Addresses, *, timeout_s: float = 20) -> None:
 
 
 def print_next_steps(addresses: Addresses, outcome: Outcome, shown_on: Console) -> None:
-    """Where to look at it, and what to try."""
+    """Print where Airflow shows the results, and what to try next."""
     shown_on.print("\n[bold]In the Airflow UI[/]")
     events = Counter(event.run_id for event in outcome.messages.end.events.values())
     for line in (
@@ -106,11 +105,11 @@ def print_next_steps(addresses: Addresses, outcome: Outcome, shown_on: Console) 
 
 @contextmanager
 def _own_stack(shown_on: Console) -> Iterator[Stack]:
-    """A fresh stack, stopped in the end whatever happened."""
+    """A new stack, stopped at the end in any case."""
     _clear(shown_on)
     begun = time.monotonic()
     for variable in stack.given_from_environment():
-        # Sample people and batches do not belong into somebody's own servers.
+        # Sample data must not be written into the user's own servers.
         shown_on.print(f"{variable} is set, and not used: the demo writes into servers of its own only.")
     shown_on.print(
         f"Starting the demo's stack (the first time downloads the servers; logs in {_short(DEMO)}/logs)"
@@ -136,9 +135,9 @@ def _own_stack(shown_on: Console) -> Iterator[Stack]:
 
 
 def _clear(shown_on: Console) -> None:
-    """Begin anew: end what a killed demo left, and forget its data (its ports are kept for the browser).
+    """End the processes of a killed demo and delete its data; its ports are kept, so browser addresses stay valid.
 
-    Raises DemoError when another demo runs.
+    Raises DemoError when another demo is running.
     """
     owner = stack.owner(DEMO)
     if owner is not None and owner.alive and owner.pid != os.getpid():
@@ -156,7 +155,7 @@ def _clear(shown_on: Console) -> None:
 
 
 def _quiet_report(part: str, state: str, seconds: float) -> None:
-    """A line for each part; a terminal that is gone must not keep us from stopping the rest."""
+    """Print a line for each part; a closed terminal must not prevent stopping the others."""
     with suppress(OSError):
         report(part, state, seconds)
 

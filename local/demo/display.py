@@ -22,7 +22,7 @@ from local.platform.stores import Owners
 from local.platform.world import Owned, User
 
 WIDTH: Final = 140
-"""Columns where there is no terminal: a table must not be cut because its reader is a log."""
+"""Width without a terminal: tables in a log must not be cut."""
 STATES: Final = (UNSEEN, "received", "planned", "applied", "failed", "completed", "skipped", "rejected")
 _COLOURS: Final = {"completed": "green", "skipped": "yellow", "rejected": "magenta", "failed": "red"}
 _CHANGED: Final = "bold green"
@@ -31,13 +31,13 @@ _ROWS: Final = 6
 
 
 def console() -> Console:
-    """The terminal, or the log that stands in for it."""
+    """A console for the terminal, or of fixed width for a log."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 class Names:
-    """People by their ids, as a reader knows them."""
+    """Names of users by id."""
 
     def __init__(self, world: SampleWorld) -> None:
         self._names = {p.user_id: f"{p.first_name} {p.last_name}" for p in world.people}
@@ -67,7 +67,7 @@ def people_table(
     owned: Mapping[str, Owned],
     before: Mapping[str, Owned] | None = None,
 ) -> Table:
-    """What each of `people` holds in both stores; what differs from `before` stands out."""
+    """Batches of each user in both stores; changes since `before` are highlighted."""
     counts = ("rows created", "rows mentored", "documents created", "documents mentored")
     table = _table(title, "person", "id", *counts, right=counts)
     for person in people:
@@ -85,7 +85,7 @@ def people_table(
 
 
 def order_line(dag_id: str, conf: Mapping[str, Any]) -> str:
-    """A run that is started by hand."""
+    """A line for a run that is started by hand."""
     return escape(f"{dag_id} with conf {json.dumps(conf)}")
 
 
@@ -114,7 +114,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def sent_line(messages: Sequence[Message]) -> str:
-    """How many messages of which kind were sent."""
+    """A line with the number of valid and invalid messages."""
     kinds = Counter(message.expected for message in messages)
     good, bad = kinds["completed"], len(messages) - kinds["completed"]
     return (
@@ -123,7 +123,7 @@ def sent_line(messages: Sequence[Message]) -> str:
 
 
 def events_table(sent: Mapping[str, Message], events: Mapping[str, EventRow], names: Names) -> Table:
-    """What became of every event."""
+    """A table with the result of every event."""
     table = _table(
         "Every event", "mid", "what", "from → to", "state", "batches moved", "reason", right=["batches moved"]
     )
@@ -151,7 +151,7 @@ def _coloured(state: str) -> str:
 
 
 def letters_table(topic: str, letters: Iterable[DeadLetter]) -> Table:
-    """The dead letters."""
+    """A table of the dead letters."""
     table = _table(
         f"Dead letters on {topic}", "offset", "original", "error_class", "error_message", right=["offset"]
     )
@@ -162,7 +162,7 @@ def letters_table(topic: str, letters: Iterable[DeadLetter]) -> Table:
 
 
 def run_line(what: str, run: Run, events: int | None = None) -> str:
-    """A run, what it did, and where Airflow shows it."""
+    """Two lines for a run: its result and its URL in Airflow."""
     ended = "[green]success[/]" if run.state == "success" else f"[red]{run.state}[/]"
     took = f" after {run.seconds:.1f} s" if run.seconds else ""
     count = "" if events is None else f", {events} events"
@@ -170,9 +170,9 @@ def run_line(what: str, run: Run, events: int | None = None) -> str:
 
 
 class Progress:
-    """Events by state and batches at their new owner, while it happens.
+    """Shows events by state and moved batches while the job runs.
 
-    On a terminal a table that is drawn anew; elsewhere a line whenever something has changed.
+    On a terminal it redraws a table; elsewhere it prints a line after each change.
     """
 
     def __init__(self, shown_on: Console, owners: Mapping[str, Owners], begun: Standing) -> None:
@@ -184,7 +184,7 @@ class Progress:
         self._last = ""
 
     def follow(self, look: Callable[[], Standing], *, timeout_s: float, poll_s: float = 0.5) -> Standing:
-        """Look and show until every event is final, or `timeout_s` seconds are over; the last look."""
+        """Read and show until every event is final or `timeout_s` seconds are over. Returns the last snapshot."""
         if self._console.is_terminal:
             with Live(console=self._console, auto_refresh=False) as live:
                 return self._until_final(
@@ -215,7 +215,7 @@ class Progress:
 
     def _drawn(self, now: Standing) -> Table:
         states = now.states
-        # Columns that stay where they are; a failed event is a surprise, and gets one of its own.
+        # The columns are fixed, except that a column for failed events appears when there is one.
         shown = [state for state in STATES if states[state] or state != "failed"]
         table = _table("", "elapsed", *shown, "rows moved", "documents moved", right=shown)
         table.add_row(

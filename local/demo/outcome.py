@@ -1,4 +1,4 @@
-"""What became of the demo's dry run and messages: read from a summary, the ledger and the dead-letter topic."""
+"""Results of the demo's dry run and messages, read from a summary, the ledger and the dead-letter topic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.platform.stores import Owners, both_stores
 from local.platform.world import Batch, Offset, Platform
 
 UNSEEN: Final = "on the topic"
-"""State of a message that no run has read yet."""
+"""State of a message that no run has read."""
 CONNECT_SECONDS = 10
 _EVENTS = """
 SELECT mid, state, reason, run_id, counts, completed_at FROM event WHERE mid = ANY(%(mids)s)
@@ -39,13 +39,13 @@ class EventRow:
 
     @property
     def final(self) -> bool:
-        """Whether nothing will happen to it any more."""
+        """Whether its state is final."""
         return self.state in FINAL
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A copy of a rejected message, and why it was rejected. `source` is where the original stands."""
+    """A copy of a rejected message, and why it was rejected. `source` is the offset of the original."""
 
     offset: int
     source: Offset
@@ -55,7 +55,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """A batch of a plan: its owners before and after, as people read them."""
+    """A batch of a plan: its owners before and after, as text."""
 
     course_id: str
     batch_id: str
@@ -78,14 +78,14 @@ class Plan:
     @classmethod
     def of(cls, summary: Mapping[str, Any], mid: str) -> Plan | None:
         """The plan of event `mid` in a run's summary."""
-        for told in summary.get("plans", ()):
-            if told["mid"] == mid:
+        for plan in summary.get("plans", ()):
+            if plan["mid"] == mid:
                 rows = tuple(
                     PlanRow(row["course_id"], row["batch_id"], row["before"], row["after"])
-                    for row in told["first"]
+                    for row in plan["first"]
                 )
-                counts = (told["batches"], told["roles"], told["courses"], told["conflicts"])
-                return cls(mid, told["digest"], *counts, rows)
+                counts = (plan["batches"], plan["roles"], plan["courses"], plan["conflicts"])
+                return cls(mid, plan["digest"], *counts, rows)
         return None
 
     @property
@@ -96,7 +96,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Standing:
-    """How things are at one moment."""
+    """A snapshot of the events and of the owners in both stores."""
 
     events: Mapping[str, EventRow]
     rows: Mapping[str, Owners | None]
@@ -109,18 +109,18 @@ class Standing:
 
     @property
     def final(self) -> bool:
-        """Whether nothing will happen to any event."""
+        """Whether every event is final."""
         return all(event.final for event in self.events.values())
 
 
 def standing(platform: Platform, ledger: str, mids: Collection[str], batches: Iterable[Batch]) -> Standing:
-    """Events, rows and documents as they are now; `ledger` is the ledger's URL."""
+    """A snapshot of events, rows and documents; `ledger` is the ledger's URL."""
     stores = both_stores(platform, batches)
     return Standing(events_of(ledger, mids), stores.row_owners, stores.document_owners)
 
 
 def events_of(ledger: str, mids: Collection[str]) -> dict[str, EventRow]:
-    """What the ledger knows of these events and rejected messages. Raises psycopg.Error."""
+    """These events and rejected messages in the ledger, by mid; `UNSEEN` where it has none. Raises psycopg.Error."""
     found = dict.fromkeys(mids, EventRow())
     with psycopg.connect(ledger, connect_timeout=CONNECT_SECONDS, prepare_threshold=None) as connection:
         for mid, state, reason, run_id, counts, completed_at in connection.execute(
@@ -135,7 +135,7 @@ def dead_letters(kafka: str, topic: str, places: Collection[Offset]) -> list[Dea
     wanted = set(places)
     consumer = Consumer(
         {"bootstrap.servers": kafka, "group.id": "demo-reader", "enable.auto.commit": False}
-    )  # assigned by hand: nothing is committed, nobody's offsets move
+    )  # assigned by hand: no offsets are committed
     letters = []
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)
@@ -164,7 +164,7 @@ def _letter(message: KafkaMessage) -> DeadLetter:
 def differences(
     now: Standing, sent: Mapping[str, Message], owners: Mapping[str, Owners], letters: Collection[DeadLetter]
 ) -> list[str]:
-    """What is not as expected, a sentence each."""
+    """Deviations from what is expected, a sentence each."""
     wrong = [
         f"{message.what} ({mid}) is {now.events[mid].state}, not {message.expected}: {now.events[mid].reason}"
         for mid, message in sent.items()

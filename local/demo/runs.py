@@ -1,4 +1,4 @@
-"""Runs of the DAGs, through Airflow's REST API: start one by hand, await its end, its summary, its address."""
+"""Runs of the DAGs, through Airflow's REST API: start one by hand, await its end, read its summary."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ENDED: Final = ("success", "failed")
 
 
 class RefusedError(RuntimeError):
-    """Airflow did not take a conf; the message is its own."""
+    """Airflow refused a conf; the message is Airflow's."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as Airflow knows it."""
+    """A run in Airflow."""
 
     dag_id: str
     run_id: str
@@ -37,13 +37,13 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen in it any more."""
+        """Whether the run has ended."""
         return self.state in _ENDED
 
 
 @contextmanager
 def opened_api(addresses: Addresses, dag_id: str = airflow.DAG_ID) -> Iterator[httpx.Client]:
-    """Airflow's REST API at a DAG. Raises httpx.HTTPError when it does not let us in."""
+    """Airflow's REST API at a DAG. Raises httpx.HTTPError when the login fails."""
     token = airflow.token(addresses.airflow, addresses.airflow_user, addresses.airflow_password)
     with httpx.Client(
         base_url=f"{addresses.airflow}/api/v2/dags/{dag_id}",
@@ -54,7 +54,7 @@ def opened_api(addresses: Addresses, dag_id: str = airflow.DAG_ID) -> Iterator[h
 
 
 def run_url(addresses: Addresses, run_id: str, dag_id: str = airflow.DAG_ID) -> str:
-    """Where Airflow shows a run."""
+    """The URL of a run in Airflow's UI."""
     return f"{addresses.airflow}/dags/{dag_id}/runs/{quote(run_id, safe=':')}"
 
 
@@ -66,10 +66,10 @@ def carried_out(
     timeout_s: float = TIMEOUT_S,
     poll_s: float = 0.5,
 ) -> tuple[Run, dict[str, Any]]:
-    """Start a run by `conf` and await its end: the run, and the summary of its `settle` ({} if it has none).
+    """Start a run with `conf` and await its end. Returns the run and the summary of its `settle` ({} if it has none).
 
-    Raises RefusedError when Airflow does not take the conf, NotReadyError, with the run's address, when it has
-    not ended after `timeout_s` seconds.
+    Raises RefusedError when Airflow refuses the conf; NotReadyError, with the run's URL, when the run has not ended
+    after `timeout_s` seconds.
     """
     with opened_api(addresses, dag_id) as api:
         answer = api.post("/dagRuns", json={"logical_date": None, "conf": dict(conf)})
@@ -86,9 +86,9 @@ def carried_out(
 
 
 def ended_runs(addresses: Addresses, run_ids: Collection[str], *, timeout_s: float = 60) -> list[Run]:
-    """These runs of the main DAG in the order of their start, as soon as they have ended.
+    """These runs of the main DAG in the order of their start, returned as soon as all have ended.
 
-    After `timeout_s` seconds they are returned as they are: the events are what counts.
+    After `timeout_s` seconds they are returned even if running: only the events decide the demo's result.
     """
     runs: list[Run] = []
 

@@ -17,7 +17,7 @@ MENTORED: Final = 8
 
 @dataclass(frozen=True)
 class SampleWorld:
-    """Who is there and what they start with. Every person but `outsider` belongs to `organisation`."""
+    """The users and the batches they start with. Every user but `outsider` belongs to `organisation`."""
 
     organisation: str
     other_organisation: str
@@ -35,7 +35,7 @@ class SampleWorld:
     outsider: User
     """Belongs to the other organisation, creates 2 batches."""
     unknown_user: str
-    """The id of nobody."""
+    """An id that no user has."""
     batches: tuple[Batch, ...]
 
     @property
@@ -55,7 +55,7 @@ class SampleWorld:
 def sample_world(platform: Platform) -> SampleWorld:
     """Put the sample world into both stores and describe it.
 
-    Its ids are fixed: doing it again puts every batch back to where it began.
+    Its ids are fixed, so a second call resets every batch.
     """
     owner = _person("a54a", "Old", "owner")
     owner_successor = _person("fa41", "New", "owner")

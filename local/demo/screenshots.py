@@ -1,9 +1,8 @@
-"""The pictures of the README and the docs, taken from a running demo: `python -m local.demo.screenshots`.
+"""Takes the screenshots of the README and the docs from a running demo: `python -m local.demo.screenshots`.
 
 It needs Debian's `chromium` (`apt-get install chromium`) and a `make demo` in another terminal; `--addresses`
-names another stack's file of addresses. The grid is that of the run with the most mapped instances; of the page
-"Ownership transfers" there are the list, light and dark, the transfer that moved most, and the confirmation of its
-undo.
+names another stack's file of addresses. Screenshots: the grid of the run with the most mapped instances, the page
+"Ownership transfers" in light and dark, its largest transfer, and the confirmation of that transfer's undo.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def _instances(api: httpx.Client, run_id: str) -> int:
 
 
 def take(addresses: Addresses, folder: Path, *, chromium: str = CHROMIUM) -> list[Path]:
-    """Log in, open the run and the page of transfers, save what a person sees."""
+    """Log in, open the run and the page of transfers, save the screenshots."""
     with opened_api(addresses) as api:
         run_id = best_run(api)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +105,7 @@ def _transfers(page: Page) -> None:
 
 def _settled(page: Page) -> None:
     page.mouse.move(0, 0)
-    page.wait_for_timeout(500)  # for transitions of colours; there is nothing else to wait for
+    page.wait_for_timeout(500)  # for colour transitions, which have no event to wait for
 
 
 def log_in(page: Page, addresses: Addresses) -> None:
@@ -124,11 +123,11 @@ def _unfold(page: Page) -> None:
     page.get_by_text("lookup_users").first.wait_for()
     page.get_by_text("→").first.wait_for()
     page.mouse.move(0, 0)
-    page.wait_for_timeout(1000)  # for the animation of the rows; there is nothing else to wait for
+    page.wait_for_timeout(1000)  # for the animation of the rows, which has no event to wait for
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Take the pictures; 1 when there is nothing to take them of."""
+    """Take the screenshots; the exit code is 1 when there is no demo or no finished run."""
     parser = argparse.ArgumentParser(prog="python -m local.demo.screenshots", description=__doc__)
     parser.add_argument("--addresses", type=Path, default=DEMO / "addresses.env")
     parser.add_argument("--folder", type=Path, default=PICTURES)

@@ -1,7 +1,7 @@
-"""What the demo tells: the messages that go onto the topic, and how the world must look afterwards.
+"""The demo's messages, and the owners that every batch must have afterwards.
 
-The expectation is a plain replay of the valid transfers, one after the other, over the sample's batches: it
-knows nothing of how the job does it.
+The expectation is a plain replay of the valid transfers, one after the other, over the sample's batches. It shares
+no code with the job.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OBJECTS: Final = 20
 
 @dataclass(frozen=True)
 class Message:
-    """One message of the story. `value` is an event, or bytes (None: a null value) that are none."""
+    """One message of the story. `value` is an event, or bytes that are not an event (None: a null value)."""
 
     what: str
     expected: str
@@ -36,14 +36,14 @@ class Message:
     to_user: str = ""
 
     def mid(self, place: Offset) -> str:
-        """The ledger's key of the message that stands at `place`: its own id, or its place if it is rejected."""
+        """The ledger's key of this message at offset `place`: its mid, or its offset if it is rejected."""
         if self.expected == REJECTED or not isinstance(self.value, Mapping):
             return f"rejected:{place.topic}:{place.partition}:{place.offset}"
         return str(self.value["mid"])
 
 
 def story(world: SampleWorld) -> list[Message]:
-    """Good and bad messages, in the order in which they are sent: the bad ones among the good."""
+    """Valid and invalid messages, mixed, in the order of sending."""
     messages = list(_good(world))
     for number, message in enumerate(_bad(world)):
         messages.insert(3 * number + 2, message)
@@ -52,7 +52,7 @@ def story(world: SampleWorld) -> list[Message]:
 
 def _good(world: SampleWorld) -> Iterator[Message]:
     first, second, third = world.chain
-    # Before the valid one of the same two people: it must move nothing, and must not hold the next one up.
+    # Before the valid one of the same two users: it must move nothing and must not block the next one.
     yield _transfer(
         "asked by another organisation",
         world.owner,
@@ -79,8 +79,8 @@ def _good(world: SampleWorld) -> Iterator[Message]:
 
 
 def _bad(world: SampleWorld) -> Iterator[Message]:
-    nobody = User(world.unknown_user, world.other_organisation)
-    yield _transfer("unknown user", world.outsider, nobody, world.other_organisation, SKIPPED)
+    unknown = User(world.unknown_user, world.other_organisation)
+    yield _transfer("unknown user", world.outsider, unknown, world.other_organisation, SKIPPED)
     yield _transfer("from = to", world.outsider, world.outsider, world.other_organisation, SKIPPED)
     yield Message("not JSON", REJECTED, b"ownership of a54a0001 goes to fa410001, please")
     yield Message("wrong shape", REJECTED, json.dumps([{"from": "a54a0001", "to": "fa410001"}]).encode())
@@ -114,6 +114,6 @@ def _passed_on(owners: Owners, source: str, target: str) -> Owners:
     created_by = target if owners.created_by == source else owners.created_by
     if source not in owners.mentors:
         return Owners(created_by, owners.mentors)
-    # A list keeps its order and names nobody twice.
+    # The order is kept, and no user is named twice.
     named = dict.fromkeys(target if mentor == source else mentor for mentor in owners.mentors)
     return Owners(created_by, tuple(named))

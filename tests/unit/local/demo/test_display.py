@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, RenderableType
 
-from local.demo.acts import DemoError, _failures_told, _wrong_plan, _wrong_undo
+from local.demo.acts import DemoError, _failures_as_demo_errors, _wrong_plan, _wrong_undo
 from local.demo.display import WIDTH, Names, order_line, people_table, plan_lines, plan_table, run_line
 from local.demo.outcome import Plan, PlanRow
 from local.demo.runs import Run
@@ -118,7 +118,7 @@ def test_an_undo_that_is_red_or_gives_less_back_is_wrong():
 
 
 def test_a_run_that_does_not_end_is_the_demo_s_failure():
-    with pytest.raises(DemoError, match="the end of the run http://airflow/r"), _failures_told():
+    with pytest.raises(DemoError, match="the end of the run http://airflow/r"), _failures_as_demo_errors():
         raise NotReadyError("Waited 180 s for the end of the run http://airflow/r, in vain.")
 
 
