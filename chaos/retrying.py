@@ -1,4 +1,4 @@
-"""What the platform and its people do while something is broken: producers, the LMS and operators try again."""
+"""Retries of the platform's producers, the LMS and operators while a server is down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elastic_transport import TransportError
 from elasticsearch import ApiError
 from httpx import HTTPError
 
-AGAIN_WITHIN_S = 180.0
+MAX_RETRYING_S = 180.0
 _BROKEN = (
     RuntimeError,
     DriverException,
@@ -28,9 +28,9 @@ _BROKEN = (
 T = TypeVar("T")
 
 
-def again(action: Callable[[], T]) -> T:
-    """Try until it works: what was half done is simply done twice."""
-    deadline = time.monotonic() + AGAIN_WITHIN_S
+def retried(action: Callable[[], T]) -> T:
+    """Retry until it succeeds, at most for MAX_RETRYING_S seconds; an action may be carried out twice."""
+    deadline = time.monotonic() + MAX_RETRYING_S
     while True:
         try:
             return action()

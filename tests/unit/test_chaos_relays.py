@@ -12,8 +12,8 @@ from random import Random
 import httpx
 import pytest
 
-from chaos.between import CommitRelay, Cut, Relay, SearchRelay, Statements
 from chaos.faults import FAULTS, MOMENTS, drawn
+from chaos.relays import CommitRelay, Cut, Relay, SearchRelay, Statements
 from local.servers.processes import await_condition
 from tests.unit.conftest import Request, Server
 

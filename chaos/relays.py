@@ -1,6 +1,6 @@
-"""What stands between the job and three of its servers, to lose and to spoil answers.
+"""Relays between the job and three of its servers, which lose or change answers.
 
-A TCP relay, one that knows enough of PostgreSQL's protocol to cut commits, and an HTTP relay.
+A TCP relay, one that parses enough of PostgreSQL's protocol to cut commits, and an HTTP relay.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TIMEOUT_S = 60.0
 
 
 class Relay:
-    """Hands bytes on, between clients and the server at `host:port`; answers can be lost.
+    """Forwards bytes between clients and the server at `host:port`, and can lose answers.
 
-    A request whose answer is lost was carried out: that is how a write times out after it applied.
+    A request whose answer is lost was still carried out: a write that times out after it was applied.
     """
 
     def __init__(self, server: str) -> None:
@@ -45,7 +45,7 @@ class Relay:
 
     @contextmanager
     def answers_lost(self) -> Iterator[None]:
-        """Requests arrive, answers do not; connections with gaps in their answers are closed at the end."""
+        """Forward requests but drop answers; at the end close the connections whose answers were dropped."""
         self._losing = True
         try:
             yield
@@ -97,7 +97,7 @@ class Relay:
         self,
         reader: asyncio.StreamReader,
         server: asyncio.StreamWriter,
-        client: asyncio.StreamWriter,  # noqa: ARG002  # for relays that close it
+        client: asyncio.StreamWriter,  # noqa: ARG002  # used by a subclass
     ) -> None:
         with suppress(OSError):
             while piece := await reader.read(PIECE):
@@ -120,27 +120,27 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 class Cut(StrEnum):
-    """When a connection is cut, seen from its commit. The client cannot tell one from another."""
+    """When a connection is cut, relative to its commit. The client cannot tell the three apart."""
 
     BEFORE = "before the commit arrives"
-    MEANWHILE = "while the commit is carried out"
+    DURING = "while the commit is carried out"
     AFTER = "after the commit, before its answer"
 
 
 class CommitRelay(Relay):
-    """Hands bytes on to PostgreSQL or pgbouncer; connections can be cut in the middle of a commit."""
+    """Forwards bytes to PostgreSQL or pgbouncer, and can cut connections during a commit."""
 
     def __init__(self, server: str) -> None:
         self._rng: Random | None = None
         self._share = 0.0
         self._unanswered: set[asyncio.StreamWriter] = set()
         self.cuts = Counter[Cut]()
-        """Connections that were cut, by when."""
+        """Number of cut connections by moment."""
         super().__init__(server)
 
     @contextmanager
     def commits_cut(self, rng: Random, share: float) -> Iterator[None]:
-        """Cut this share of the commits meanwhile; each at a random one of the moments of `Cut`."""
+        """Cut the connections of this share of the commits, each at a random moment of `Cut`."""
         self._share, self._rng = share, rng
         try:
             yield
@@ -159,7 +159,7 @@ class CommitRelay(Relay):
                 if cut is not Cut.BEFORE:
                     server.write(piece)
                     await server.drain()
-                if cut in (Cut.BEFORE, Cut.MEANWHILE):
+                if cut in (Cut.BEFORE, Cut.DURING):
                     client.close()
                     break
         server.close()
@@ -184,7 +184,7 @@ class CommitRelay(Relay):
 
 
 class Statements:
-    """What one client sends by PostgreSQL's protocol 3 without TLS, however it is cut into pieces."""
+    """Parses what one client sends in PostgreSQL's protocol 3 without TLS, split into pieces at any byte."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -199,7 +199,7 @@ class Statements:
         return found
 
     def _next(self) -> bytes | None:
-        """The next whole message after the start-up: its type, four bytes of length, and its body."""
+        """The next complete message: type, four bytes of length, body; b"" for one of the start-up, None if incomplete."""
         kind = 1 if self._started else 0
         length = kind + int.from_bytes(self._rest[kind : kind + 4])
         if len(self._rest) < max(kind + 4, length):
@@ -208,25 +208,25 @@ class Statements:
         del self._rest[:length]
         if self._started:
             return message
-        # Requests for TLS may come first, and have no version 3.
+        # A request for TLS may come first; it does not have version 3.
         self._started = int.from_bytes(message[4:6]) == 3
         return b""
 
 
 def _is_commit(message: bytes) -> bool:
-    """True for a query, simple or to be parsed, that is COMMIT."""
+    """True for a Query or Parse message whose statement is COMMIT."""
     body = message[5:].split(b"\0")
     statement = {b"Q": body[:1], b"P": body[1:2]}.get(message[:1], [])
     return b"".join(statement).strip(b" ;\n").upper() == b"COMMIT"
 
 
 class SearchRelay:
-    """Hands requests on to Elasticsearch; some items of a bulk can be rejected as a full queue rejects them."""
+    """Forwards requests to Elasticsearch, and can reject items of a bulk as a full queue does."""
 
     def __init__(self, url: str) -> None:
         self._rejects: Random | None = None
         self.rejected = 0
-        """Items that were kept from Elasticsearch."""
+        """Number of items that were not forwarded."""
         self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False)
         app = FastAPI(openapi_url=None, lifespan=self._living)
         methods = ["GET", "HEAD", "POST", "PUT", "DELETE"]
@@ -240,7 +240,7 @@ class SearchRelay:
 
     @contextmanager
     def items_rejected(self, rng: Random) -> Iterator[None]:
-        """Half of the items of each bulk are rejected meanwhile."""
+        """Reject half of the items of each bulk, at random."""
         self._rejects = rng
         try:
             yield
@@ -261,12 +261,12 @@ class SearchRelay:
         body = await request.body()
         rejected: list[dict[str, Any] | None] = []
         if path.endswith("_bulk") and self._rejects:
-            rejected, body = _without_some(body, self._rejects)
+            rejected, body = _rejections(body, self._rejects)
             self.rejected += sum(r is not None for r in rejected)
         if rejected and not body:
             answer = httpx.Response(200, json={"took": 0, "errors": True, "items": []})
         else:
-            answer = await self._handed_on(request, path, body)
+            answer = await self._forwarded(request, path, body)
         content = _with_rejections(answer.content, rejected) if rejected else answer.content
         kept = ("content-type", "x-elastic-product", "warning")
         headers = {k: v for k, v in answer.headers.items() if k in kept}
@@ -274,7 +274,7 @@ class SearchRelay:
             headers |= {"content-type": "application/json", "x-elastic-product": "Elasticsearch"}
         return Response(content, answer.status_code, headers)
 
-    async def _handed_on(self, request: Request, path: str, body: bytes) -> httpx.Response:
+    async def _forwarded(self, request: Request, path: str, body: bytes) -> httpx.Response:
         headers = {k: v for k, v in request.headers.items() if k in ("content-type", "accept")}
         try:
             return await self._client.request(
@@ -284,8 +284,8 @@ class SearchRelay:
             return httpx.Response(502, json={"error": "Elasticsearch does not answer the relay"})
 
 
-def _without_some(body: bytes, rng: Random) -> tuple[list[dict[str, Any] | None], bytes]:
-    """For each operation of a bulk its rejection, None where it is handed on; and the rest of the bulk."""
+def _rejections(body: bytes, rng: Random) -> tuple[list[dict[str, Any] | None], bytes]:
+    """For each operation of a bulk its rejection, or None if it is forwarded; and the bulk to forward."""
     lines = body.splitlines()
     rejected: list[dict[str, Any] | None] = []
     kept: list[bytes] = []
@@ -301,7 +301,7 @@ def _without_some(body: bytes, rng: Random) -> tuple[list[dict[str, Any] | None]
 
 
 def _with_rejections(content: bytes, rejected: Sequence[dict[str, Any] | None]) -> bytes:
-    """The answer to the rest of a bulk, with the rejections in their places."""
+    """The answer to the forwarded part of a bulk, with the rejections inserted in order."""
     answer = json.loads(content)
     done = iter(answer["items"])
     answer["items"] = [r or next(done) for r in rejected]

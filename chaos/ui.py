@@ -1,4 +1,4 @@
-"""What a person does to running runs in Airflow's UI, through its REST API."""
+"""An operator's actions on runs in Airflow's UI, through its REST API."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import quote
 
 import httpx
 
-from chaos.patience import again
+from chaos.retrying import retried
 from local.servers.airflow import DAG_ID, api
 from local.stack import Stack
 
 ALL_RUNS = f"/dags/{DAG_ID}/dagRuns/~/taskInstances"
 
 
-class Person:
-    """Somebody who is logged in."""
+class AirflowUi:
+    """A session of an operator who is logged in."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -30,18 +30,18 @@ class Person:
         with api(a.airflow, a.airflow_password) as http:
             yield cls(http)
 
-    def sees_running(self, stage: str) -> bool:
+    def is_running(self, stage: str) -> bool:
         """True if a task of the stage runs in any run."""
         found = self._http.get(ALL_RUNS, params={"state": "running"}).json()["task_instances"]
         return any(t["task_id"].endswith(stage) for t in found)
 
-    def clears_runs(self) -> int:
-        """Clear every run that is under way. Returns how many."""
-        return again(lambda: self._each("POST", "/clear", {"dry_run": False}))
+    def clear_runs(self) -> int:
+        """Clear every running run. Returns how many."""
+        return retried(lambda: self._each("POST", "/clear", {"dry_run": False}))
 
-    def ends_runs(self) -> int:
-        """Mark every run that is under way as failed: none of its tasks is tried again. Returns how many."""
-        return again(lambda: self._each("PATCH", "", {"state": "failed"}))
+    def fail_runs(self) -> int:
+        """Mark every running run as failed, so that none of its tasks is retried. Returns how many."""
+        return retried(lambda: self._each("PATCH", "", {"state": "failed"}))
 
     def _each(self, method: str, path: str, body: dict[str, Any]) -> int:
         runs = self._running()
