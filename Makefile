@@ -39,14 +39,15 @@ chaos: $(STAMP) ## random worlds and faults in real processes, against a replay 
 fuzz: $(STAMP) ## near-valid messages, confs, settings and answers, new ones each time, and what came of them; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)
 
-lint: $(STAMP) ## ruff, mypy and the compose file's schema
+lint: $(STAMP) ## ruff, mypy, which folder imports which, and the compose file's schema
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy plugins/ownership
+	$(BIN)/mypy
+	PYTHONPATH=plugins $(BIN)/lint-imports --no-cache
 	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/platform.yml; fi
 
 audit: $(STAMP) ## known vulnerabilities of the pinned packages; .ci/audit.toml has those that are judged
-	@$(BIN)/python -m local.audit
+	@$(BIN)/python -m local.tools.audit
 
 venv: $(STAMP) ## the Python environment, in .venv
 
@@ -65,8 +66,8 @@ $(STAMP): requirements.txt requirements-dev.txt
 lock: $(STAMP) ## compile the requirement files and the servers' lock files again
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements-dev.in -o requirements-dev.txt
-	for folder in kafka cassandra elasticsearch7 elasticsearch9; do \
-	  (cd local/$$folder && ../../$(BIN)/jgo --resolver python --timeout 60 sync --force && \
+	for folder in kafka cassandra elasticsearch/7 elasticsearch/9; do \
+	  (cd local/servers/$$folder && $(CURDIR)/$(BIN)/jgo --resolver python --timeout 60 sync --force && \
 	   mv .jgo/jgo.lock.toml . && rm -rf .jgo) || exit 1; done
 
 clean: down ## end everything and delete what was made, except the environment

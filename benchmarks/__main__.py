@@ -1,4 +1,4 @@
-"""`make bench`: a stack of its own, every workload with its floors, a table, results as JSON."""
+"""`make bench`: on a separate stack, measures every workload and its floors; prints a table, writes JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESULTS = HERE / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, print, write; the exit code is 0 also with misses: they are a result."""
+    """Run, print, write. The exit code is 0 even when a bound is missed, 1 when a workload was not measured."""
     options = _options(arguments)
     terminal = report.console()
     if options.reconcile:
@@ -34,12 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [
         w for w in WORKLOADS if (w.name in options.only if options.only else options.large or not w.large)
     ]
-    # Where `make down` finds what an interrupted one left.
+    # In this folder `make down` finds the stack of an interrupted benchmark.
     directory = TEST_STACKS / f"bench-{os.getpid()}"
     stack = Stack(directory, airflow=False, settings={"env": "dev", **dict(options.set)})
     measured: dict[str, Measured] = {}
     begun = time.monotonic()
-    circumstances = {
+    circumstances: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1m_before": round(os.getloadavg()[0], 2),
         "settings": dict(stack.settings),
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
                     triggerer = stack.servers["triggerer"].pid or 0
                     circumstances["idle_watcher"] = idle.watch(
                         triggerer, options.idle, bench.runs_so_far
-                    ).told()
+                    ).summary()
     except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
         terminal.print(f"[red]The benchmark ended early:[/] {error}\nLogs are in {_short(directory)}/logs")
         if not measured:
@@ -73,8 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         shutil.rmtree(directory, ignore_errors=True)
     if measured:
         terminal.print(report.table(measured))
-    if told := circumstances.get("idle_watcher"):
-        terminal.print(report.idle(told))
+    if idle_watcher := circumstances.get("idle_watcher"):
+        terminal.print(report.idle(idle_watcher))
     circumstances["seconds_in_all"] = round(time.monotonic() - begun)
     report.write(file, machine.describe(), circumstances, measured)
     complete = len(measured) == len(chosen)
@@ -83,19 +83,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
-    """The reconciliation, on stores of its own, without Airflow."""
+    """Measure the reconciliation, on separate stores, without Airflow."""
     directory = TEST_STACKS / f"bench-{os.getpid()}"
     file = options.output or RESULTS / f"reconcile-{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
-    circumstances = {
+    circumstances: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "load_1m_before": round(os.getloadavg()[0], 2)
     }  # fmt: skip
     with Stack(directory, airflow=False, settings={"env": "dev"}) as stack:
-        told = reconcile.measure(stack, options.reconcile, terminal.print)
+        figures = reconcile.measure(stack, options.reconcile, terminal.print)
     shutil.rmtree(directory, ignore_errors=True)
-    terminal.print(reconcile.summary(told))
+    terminal.print(reconcile.summary(figures))
     circumstances["load_1m_after"] = round(os.getloadavg()[0], 2)
     file.parent.mkdir(parents=True, exist_ok=True)
-    written = {"machine": machine.describe(), "circumstances": circumstances, "reconcile": told}
+    written = {"machine": machine.describe(), "circumstances": circumstances, "reconcile": figures}
     file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
     terminal.print(f"written to {_short(file)}")
     return 0
@@ -126,9 +126,9 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _add_floor(stack: Stack) -> Path:
-    """A dags folder with the job's DAG and the floor's; the folder of the floor's marks.
+    """Make a dags folder with the job's DAGs and the floor's. Returns the folder of the floor's marks.
 
-    DAGs and plugins are copies: a file that is saved while the benchmark runs does not meet old modules.
+    DAGs and plugins are copied, so that editing a file does not affect a running benchmark.
     """
     plugins = stack.directory / "plugins"
     shutil.copytree(REPOSITORY / "plugins", plugins, ignore=shutil.ignore_patterns("__pycache__"))

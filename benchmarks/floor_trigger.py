@@ -1,4 +1,4 @@
-"""The watcher of the floor's DAG: as often as the job's, but it looks at a file."""
+"""The watcher of the floor's DAG: polls a file, at the interval of the job's watcher."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from benchmarks import FOLDER, SIGNAL
 
 POLL_SECONDS = 0.5
-"""The job's own, `ownership.triggers.POLL_SECONDS`."""
+"""Equal to `ownership.triggers.POLL_SECONDS`."""
 
 
 class SignalTrigger(BaseEventTrigger):
-    """Fires when the signal file has a new content."""
+    """Fires when the content of the signal file changes."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments (none)."""
         return "benchmarks.floor_trigger.SignalTrigger", {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, signal, sleep."""
+        """Poll, fire, sleep."""
         file = Path(os.environ[FOLDER]) / SIGNAL
         seen = _text(file)
         while True:

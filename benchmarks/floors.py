@@ -1,4 +1,4 @@
-"""What the machine allows: the same writes by bare clients, and the same tasks with nothing in them."""
+"""The floors of the machine: the same writes by bare clients, and the same tasks without work."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cassandra.concurrent import execute_concurrent
 from cassandra.query import BatchStatement, BatchType
 
 from benchmarks import SIGNAL
-from local.schema import BATCH_INDEX
-from local.world import Batch, Platform
+from local.platform.schema import BATCH_INDEX
+from local.platform.world import Batch, Platform
 
 ROWS_A_BATCH = 10
 """Rows of one partition in one conditional batch; the job's default of `threshold.batch.write.size`."""
@@ -29,7 +29,7 @@ _UPDATE = (
 def stores(platform: Platform, batches: Sequence[Batch], new_owner: dict[str, str]) -> float:
     """Seconds for both stores: conditional updates by partition, bulk updates, one refresh.
 
-    Nothing is read and nothing is recorded. `new_owner` is by old owner. Raises RuntimeError when a write is refused.
+    Without reads and without a ledger. `new_owner` is by old owner. Raises RuntimeError when a write is rejected.
     """
     update = platform.session.prepare(_UPDATE)
     begun = time.monotonic()
@@ -67,8 +67,8 @@ def _by_partition(
 def airflow(folder: Path, instances: int, *, timeout_s: float = 180, give_up_s: float = 20) -> float | None:
     """Seconds from the signal to the end of the last mapped task of the floor's DAG.
 
-    None when no task left its mark within `give_up_s` seconds: the watcher does not look yet.
-    Raises TimeoutError when it began and did not end.
+    None when no task has written its mark within `give_up_s` seconds: the watcher is not running yet.
+    Raises TimeoutError when the run has started and does not end in time.
     """
     run = f"run-{uuid4().hex[:8]}"
     marks = folder / run

@@ -1,4 +1,4 @@
-"""The watcher while nothing happens: its memory, connections, CPU, and the runs that it starts (none)."""
+"""The watcher without events: its memory, connections, CPU, and the runs it starts (none expected)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import psutil
 
 SAMPLE_SECONDS = 5.0
 SETTLE_SECONDS = 60.0
-"""Before the first sample: a triggerer that has just started is still importing."""
-CPU_PERCENT = 2.0
-"""Of one core, that the watcher may take."""
-GROWTH_MB = 2.0
-"""Between the medians of the first and the last third that count as none: what a heap's pages do by themselves."""
+"""Wait before the first sample: a triggerer that has just started is still importing."""
+MAX_CPU_PERCENT = 2.0
+"""Limit of the watcher's CPU, in percent of one core."""
+MAX_GROWTH_MB = 2.0
+"""Limit of the memory's growth between the medians of the first and the last third; a heap's pages vary this much."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The triggerer's processes at one moment."""
+    """One sample of the triggerer's processes."""
 
     at_s: float
     rss_mb: float
@@ -34,7 +34,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Idle:
-    """What the watcher needed in some minutes without an event."""
+    """The watcher's resource usage during `minutes` without events."""
 
     minutes: float
     looks: list[Look]
@@ -42,7 +42,7 @@ class Idle:
 
     @property
     def cpu_percent(self) -> float:
-        """Of one core; the whole triggerer, Airflow's own part included."""
+        """CPU of the whole triggerer, Airflow's own part included, in percent of one core."""
         first, last = self.looks[0], self.looks[-1]
         return 100 * (last.cpu_s - first.cpu_s) / (last.at_s - first.at_s)
 
@@ -51,7 +51,7 @@ class Idle:
         third = max(1, len(self.looks) // 3)
         return median(map(of, self.looks[-third:])) - median(map(of, self.looks[:third]))
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Figures and verdict, as JSON."""
         growth = {
             "rss_mb": round(self.growth(lambda s: s.rss_mb), 2),
@@ -60,9 +60,9 @@ class Idle:
             "threads": self.growth(lambda s: s.threads),
         }
         hit = (
-            self.cpu_percent < CPU_PERCENT
+            self.cpu_percent < MAX_CPU_PERCENT
             and self.runs_started == 0
-            and growth["rss_mb"] <= GROWTH_MB
+            and growth["rss_mb"] <= MAX_GROWTH_MB
             and all(growth[name] <= 0 for name in ("connections", "files", "threads"))
         )
         return {
@@ -72,14 +72,14 @@ class Idle:
             "rss_mb": round(self.looks[-1].rss_mb, 1),
             "connections": self.looks[-1].connections,
             "runs_started": self.runs_started,
-            "must_reach": f"no growth, no runs, under {CPU_PERCENT:g} % of a core",
+            "must_reach": f"no growth, no runs, under {MAX_CPU_PERCENT:g} % of a core",
             "hit": hit,
             "looks": [asdict(s) for s in self.looks[:: max(1, len(self.looks) // 20)]],
         }
 
 
 def watch(triggerer: int, minutes: float, runs: Callable[[], int]) -> Idle:
-    """Look at the process `triggerer` and its children for some minutes; `runs` counts the job's runs so far."""
+    """Sample the process `triggerer` and its children for `minutes`; `runs` returns the number of the job's runs so far."""
     time.sleep(SETTLE_SECONDS)
     before, begun = runs(), time.monotonic()
     looks = [_look(triggerer, begun)]

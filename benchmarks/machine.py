@@ -1,4 +1,4 @@
-"""What is measured on, and what a measurement cost: CPU by part, peak memory of task processes."""
+"""The machine, and the cost of a measurement: CPU by part, peak memory of task processes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any, Self
 
 import psutil
 
-from local.processes import Server
+from local.servers.processes import Server
 
 SAMPLE_SECONDS = 0.3
 TASK = "task runner"
-"""In the title of a process that runs a task's code."""
+"""Part of the title of a process that runs a task."""
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the versions. No names of hosts, no paths."""
+    """Machine and versions, without host names and paths."""
     packages = (
         "apache-airflow-core",
         "apache-airflow-task-sdk",
@@ -51,7 +51,7 @@ def _cpu_model() -> str:
 class Meter:
     """CPU seconds of every part between entry and exit, and the peak memory of the scheduler's task processes.
 
-    `rest_of_machine` is what other processes used meanwhile, this one included: how quiet the machine was.
+    `rest_of_machine` is the CPU of all other processes, this one included: it shows how quiet the machine was.
     """
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
@@ -66,7 +66,7 @@ class Meter:
         self.peak_any_mb = 0.0
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start measuring."""
         self._before = {name: _tree_cpu(pid) for name, pid in self._pids.items()}
         self._busy = _machine_cpu()
         self._thread.start()
@@ -75,7 +75,7 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End, and count."""
+        """Stop measuring and compute the figures."""
         self._end.set()
         self._thread.join()
         self.cpu = {name: round(_tree_cpu(pid) - self._before[name], 2) for name, pid in self._pids.items()}
@@ -99,7 +99,7 @@ class Meter:
 
 
 def _tree_cpu(pid: int) -> float:
-    """CPU of a process, of its descendants, and of those that ended and were waited for."""
+    """CPU of a process, its descendants, and its reaped children."""
     total = 0.0
     with suppress(psutil.Error):
         root = psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""The reconciliation beside a bare scan of the same token ranges: rows a second of both, in turn, and memory."""
+"""The reconciliation beside a bare scan of the same token ranges: rows a second and memory of both."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from statistics import median
 from typing import Any
 
 from local.paths import REPOSITORY
+from local.platform.world import Batch, Platform
 from local.stack import Stack
-from local.world import Batch, Platform
 
 ROUNDS = 3
-LEAST = 0.5
-"""Of the bare scan's rows a second, that ours must reach."""
-FLAT_MB = 30
-"""That ten times the rows may add to the peak."""
+MIN_RATIO = 0.5
+"""Required rows a second, relative to the bare scan."""
+MAX_GROWTH_MB = 30
+"""Limit of the growth of peak memory with ten times the rows."""
 ROWS_A_LOAD = 20_000
 LOAD_TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
 class Side:
-    """One pass in a process of its own."""
+    """The figures of one pass, which runs in a separate process."""
 
     rows: int
     seconds: float
     peak_mb: float
     cpu_s: float
-    """Of the process alone."""
+    """CPU of that process."""
     documents: int = 0
     differences: int = 0
 
@@ -48,32 +48,32 @@ class Round:
     """The passes of one round, one after the other."""
 
     bare: Side
-    """One range after the other, a page after the other, as the driver does it by itself."""
+    """One range after the other, page by page: the driver's default."""
     at_once: Side
-    """The same, two halves of each range at once, as ours reads them."""
+    """The same, but both halves of each range in parallel, as the reconciliation reads them."""
     ours: Side
 
 
-def measure(stack: Stack, rows: int, told: Callable[[str], None]) -> dict[str, Any]:
-    """Load a tenth, measure, load the rest, measure. Figures and verdict, as JSON."""
+def measure(stack: Stack, rows: int, report: Callable[[str], None]) -> dict[str, Any]:
+    """Load a tenth, measure, load the rest, measure. Returns figures and verdict for JSON."""
     figures: dict[str, Any] = {"rows": rows, "rounds": ROUNDS, "at": {}}
     a = stack.addresses
     with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka, env="dev") as platform:
         loaded = 0
         rounds: dict[int, list[Round]] = {}
         for upto in sorted({max(rows // 10, 1), rows}):
-            told(f"Loading {upto - loaded:,} rows and documents")
+            report(f"Loading {upto - loaded:,} rows and documents")
             begun = time.monotonic()
             _load(platform, loaded, upto, begun)
             loaded = upto
             seconds = time.monotonic() - begun
-            told(f"  {seconds:.0f} s")
+            report(f"  {seconds:.0f} s")
             rounds[upto] = []
             for n in range(ROUNDS):
                 rounds[upto].append(_round(a, upto))
-                told(f"{upto:,} rows, round {n + 1} of {ROUNDS}: {_line(rounds[upto][-1])}")
+                report(f"{upto:,} rows, round {n + 1} of {ROUNDS}: {_line(rounds[upto][-1])}")
             figures["at"][str(upto)] = {
-                "load_s": round(seconds, 1), "rounds": [_told(r) for r in rounds[upto]]
+                "load_s": round(seconds, 1), "rounds": [_figures(r) for r in rounds[upto]]
             }  # fmt: skip
     return figures | _verdict(rounds)
 
@@ -81,7 +81,7 @@ def measure(stack: Stack, rows: int, told: Callable[[str], None]) -> dict[str, A
 def _verdict(rounds: Mapping[int, list[Round]]) -> dict[str, Any]:
     last = rounds[max(rounds)]
     ratio = median(r.ours.per_second / r.bare.per_second for r in last)
-    peaks = {str(n): max(r.ours.peak_mb for r in some) for n, some in rounds.items()}
+    peaks = {str(n): max(r.ours.peak_mb for r in of_size) for n, of_size in rounds.items()}
     growth = max(peaks.values()) - min(peaks.values())
     return {
         "bare_per_second": round(median(r.bare.per_second for r in last)),
@@ -90,22 +90,22 @@ def _verdict(rounds: Mapping[int, list[Round]]) -> dict[str, Any]:
         "ratio": round(ratio, 2),
         "peak_mb": peaks,
         "growth_mb": round(growth, 1),
-        "must_reach": f"{LEAST:g} × the bare scan, no more than {FLAT_MB} MB more for ten times the rows",
-        "hit": ratio >= LEAST and growth <= FLAT_MB,
+        "must_reach": f"{MIN_RATIO:g} × the bare scan, no more than {MAX_GROWTH_MB} MB more for ten times the rows",
+        "hit": ratio >= MIN_RATIO and growth <= MAX_GROWTH_MB,
     }
 
 
-def summary(told: Mapping[str, Any]) -> str:
-    """The figures in some lines."""
+def summary(figures: Mapping[str, Any]) -> str:
+    """The figures as text."""
     return (
-        f"Reconciliation of {told['rows']:,} rows and documents, medians of {told['rounds']}: bare scan "
-        f"{told['bare_per_second']:,} rows/s (two at once {told['at_once_per_second']:,}), ours {told['ours_per_second']:,} rows/s ({told['ratio']:.2f}), "
-        f"both ways\nPeak MB by rows: {json.dumps(told['peak_mb'])}\n"
-        f"{'hit' if told['hit'] else 'MISS'}: {told['must_reach']}"
+        f"Reconciliation of {figures['rows']:,} rows and documents, medians of {figures['rounds']}: bare scan "
+        f"{figures['bare_per_second']:,} rows/s (two at once {figures['at_once_per_second']:,}), ours {figures['ours_per_second']:,} rows/s ({figures['ratio']:.2f}), "
+        f"both ways\nPeak MB by rows: {json.dumps(figures['peak_mb'])}\n"
+        f"{'hit' if figures['hit'] else 'MISS'}: {figures['must_reach']}"
     )
 
 
-def _told(r: Round) -> dict[str, Any]:
+def _figures(r: Round) -> dict[str, Any]:
     return {
         name: {**side, "per_second": round(side["rows"] / side["seconds"])}
         for name, side in asdict(r).items()
@@ -145,7 +145,7 @@ def _round(addresses: Any, rows: int) -> Round:
 
 
 def _pass(which: str, addresses: Any) -> Side:
-    """One pass in a fresh process: only so is the peak of its memory its own."""
+    """Run one pass in a new process, so that its peak memory can be measured."""
     done = subprocess.run(
         (sys.executable, "-m", "benchmarks.reconcile_pass", which, addresses.cassandra, addresses.elasticsearch, addresses.ledger),
         cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1800,

@@ -1,4 +1,4 @@
-"""One pass of the reconciliation's benchmark, in a process of its own: only so is the peak of its memory its own."""
+"""One pass of the reconciliation's benchmark; a separate process, so that its peak memory can be measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
@@ -20,7 +20,7 @@ from cassandra.policies import RoundRobinPolicy
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.reconcile import Side
-from local.schema import KEYSPACE, TABLE, connect_elasticsearch
+from local.platform.schema import KEYSPACE, TABLE, connect_elasticsearch
 from ownership.cql import SOCKET_OPTIONS, Cql
 from ownership.ledger.database import Database
 from ownership.parts import Parts
@@ -31,7 +31,7 @@ from ownership.settings import Settings
 
 RANGES = 64
 PAGE = 5000
-"""The driver's own size of a page, for the bare scan."""
+"""Page size of the bare scan, the driver's default."""
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def _session(address: str) -> Iterator[Any]:
 
 
 def _bare(cassandra: str, *_: str, at_once: bool = False) -> Side:
-    """The same columns of the same ranges, and nothing done with a row."""
+    """Read the same columns of the same ranges and only count the rows."""
     with _session(cassandra) as session, ThreadPoolExecutor(2) as pool:
         select = session.prepare(
             f"SELECT courseid, batchid, createdby, mentors, status FROM {KEYSPACE}.{TABLE} "  # noqa: S608
@@ -58,7 +58,7 @@ def _bare(cassandra: str, *_: str, at_once: bool = False) -> Side:
         select.fetch_size = PAGE
 
         def count(part: TokenRange) -> int:
-            # All ranges but the first begin behind the end of the one before.
+            # Every range but the first begins after the end of the previous one.
             return sum(1 for _ in session.execute(select, (part.after + (not part.first), part.upto)))
 
         begun, cpu, rows = time.monotonic(), time.process_time(), 0
@@ -69,15 +69,15 @@ def _bare(cassandra: str, *_: str, at_once: bool = False) -> Side:
 
 
 def _ours(cassandra: str, elasticsearch: str, ledger: str) -> Side:
-    """A run of one slice without a limit, as its task has it: both ways, with what it writes into the ledger."""
+    """A run of one slice without a rate limit, as in its task: both directions, with its writes to the ledger."""
     settings = Settings.model_validate({"reconcile.slices": 1, "reconcile.rows_per_second": 0})
-    nobody = Service("nobody", lambda: Endpoint("http://127.0.0.1:9"))
+    unused = Service("unused", lambda: Endpoint("http://127.0.0.1:9"))
     with (
         _session(cassandra) as session,
         closing(connect_elasticsearch(elasticsearch)) as client,
         closing(Database.at(conninfo_to_dict(ledger))) as database,
     ):
-        parts = Parts.over(settings, database, Cql(lambda: session), client, lms=nobody, userorg=nobody)
+        parts = Parts.over(settings, database, Cql(lambda: session), client, lms=unused, userorg=unused)
         run_id, order = f"bench-{uuid4().hex}", Order()
         (share,) = plan(parts, run_id, order)
         begun, cpu = time.monotonic(), time.process_time()
@@ -87,8 +87,8 @@ def _ours(cassandra: str, elasticsearch: str, ledger: str) -> Side:
         found = put_together(parts, run_id, order)
     if found is None or not found[0].complete:
         raise RuntimeError("the reconciliation did not end")
-    told = found[0]
-    return replace(side, rows=told.rows, documents=told.documents, differences=told.different)
+    report = found[0]
+    return replace(side, rows=report.rows, documents=report.documents, differences=report.different)
 
 
 def _side(begun: float, cpu: float, rows: int) -> Side:
@@ -97,14 +97,18 @@ def _side(begun: float, cpu: float, rows: int) -> Side:
 
 
 def _peak_mb() -> float:
-    """Peak memory of this process alone; `getrusage` begins with that of whoever started it."""
+    """Peak memory of this process, MB; the figure of `getrusage` includes the parent's peak before exec."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-PASSES = {"bare": _bare, "at_once": partial(_bare, at_once=True), "ours": _ours}
+PASSES: Mapping[str, Callable[..., Side]] = {
+    "bare": _bare,
+    "at_once": partial(_bare, at_once=True),
+    "ours": _ours,
+}
 
 if __name__ == "__main__":
     which, *addresses = sys.argv[1:]

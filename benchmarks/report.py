@@ -20,13 +20,13 @@ _VERDICT = {True: "[green]hit[/]", False: "[red]miss[/]", None: "–"}
 
 
 def console() -> Console:
-    """The terminal, or the log that stands in for it."""
+    """A console for the terminal, or of fixed width for a log."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def table(all_measured: Mapping[str, Measured]) -> Table:
-    """One line for each workload. Seconds."""
+    """A table with a line for each workload, in seconds."""
     made = Table(title="Seconds; medians", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("workload", "must reach", ""):
         made.add_column(column, overflow="fold")
@@ -54,13 +54,13 @@ def table(all_measured: Mapping[str, Measured]) -> Table:
     return made
 
 
-def idle(told: Mapping[str, Any]) -> str:
-    """The idle watcher in a line."""
-    growth = ", ".join(f"{name} {value:+g}" for name, value in told["growth"].items())
+def idle(summary: Mapping[str, Any]) -> str:
+    """A line for the idle watcher, from `Idle.summary`."""
+    growth = ", ".join(f"{name} {value:+g}" for name, value in summary["growth"].items())
     return (
-        f"Watcher, idle for {told['minutes']:g} minutes: {_VERDICT[told['hit']]}; "
-        f"{told['cpu_percent_of_a_core']} % of a core, {told['rss_mb']} MB, {told['connections']} connections, "
-        f"{told['runs_started']} runs started; growth: {growth}"
+        f"Watcher, idle for {summary['minutes']:g} minutes: {_VERDICT[summary['hit']]}; "
+        f"{summary['cpu_percent_of_a_core']} % of a core, {summary['rss_mb']} MB, {summary['connections']} connections, "
+        f"{summary['runs_started']} runs started; growth: {growth}"
     )
 
 
@@ -70,7 +70,7 @@ def write(
     circumstances: Mapping[str, Any],
     all_measured: Mapping[str, Measured],
 ) -> None:
-    """Everything that was measured, as JSON."""
+    """Write all measurements to `file`, as JSON."""
     results = []
     for measured in all_measured.values():
         f, verdict = Figures.of(measured), judge(measured, all_measured)
@@ -94,6 +94,6 @@ def write(
                 "airflow_floor_cpu": measured.airflow_cpu,
             }
         )
-    told = {"machine": dict(machine), "circumstances": dict(circumstances), "results": results}
+    written = {"machine": dict(machine), "circumstances": dict(circumstances), "results": results}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")

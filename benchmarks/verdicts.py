@@ -1,4 +1,4 @@
-"""What each workload must reach, judged by the floors of the same run."""
+"""The bound of each workload, relative to the floors of the same run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from statistics import median
 
 from benchmarks.workloads import Measured
 
-OWNER_SECONDS = 9.0
-PEAK_MB = 350.0
-WHALE_RATIO = 1.2
+MAX_OWNER_SECONDS = 9.0
+MAX_PEAK_MB = 350.0
+MAX_WHALE_RATIO = 1.2
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bound and whether it was met; None where it cannot be judged in this run."""
+    """A bound and whether it was met; None if it cannot be judged in this run."""
 
     bound: str
     limit_s: float | None
@@ -33,12 +33,12 @@ class Figures:
 
     @property
     def floor(self) -> float:
-        """Both floors together: what a run needs that does the writes and nothing else."""
+        """Both floors together: the time of a run that does the writes and nothing else."""
         return self.stores + self.airflow
 
     @property
     def ratio(self) -> float:
-        """Ours to both floors together."""
+        """The job's time relative to both floors together."""
         return self.ours / self.floor
 
     @classmethod
@@ -54,7 +54,7 @@ class Figures:
 
 
 def judge(measured: Measured, others: Mapping[str, Measured]) -> Verdict:
-    """The verdict on one workload; some bounds are on another workload of the same run."""
+    """The verdict on one workload. The bounds of "request" and "whale" depend on another workload of the same run."""
     f = Figures.of(measured)
     by_floors = f.airflow + 2.5 * f.stores
     bounds: dict[str, tuple[float, str]] = {
@@ -63,8 +63,8 @@ def judge(measured: Measured, others: Mapping[str, Measured]) -> Verdict:
         "burst": (min(by_floors, 26 / 3), "Airflow + 2.5 × stores, and a third of Flink"),
         "flood": (260 / 5, "a fifth of Flink"),
     }
-    if f.floor <= OWNER_SECONDS:
-        bounds["owner"] = (min(by_floors, OWNER_SECONDS), "Airflow + 2.5 × stores, and 9 s")
+    if f.floor <= MAX_OWNER_SECONDS:
+        bounds["owner"] = (min(by_floors, MAX_OWNER_SECONDS), "Airflow + 2.5 × stores, and 9 s")
     if "event" in others:
         bounds["request"] = (Figures.of(others["event"]).ours + 2, "the single event + 2 s")
     name = measured.workload.name
@@ -84,6 +84,6 @@ def _whale(measured: Measured, figures: Figures, others: Mapping[str, Measured])
     if "owner" not in others:
         return Verdict(bound, None, None)
     small = others["owner"]
-    limit = WHALE_RATIO * Figures.of(small).ours / small.workload.rows * measured.workload.rows
+    limit = MAX_WHALE_RATIO * Figures.of(small).ours / small.workload.rows * measured.workload.rows
     peak = max(s.peak_task_mb for s in measured.samples)
-    return Verdict(bound, limit, figures.ours <= limit and peak <= PEAK_MB)
+    return Verdict(bound, limit, figures.ours <= limit and peak <= MAX_PEAK_MB)

@@ -1,9 +1,9 @@
-"""The workloads, and one measurement of each: from the produce call to the last batch under its new owner."""
+"""The workloads and their measurement: from the produce call to the last batch under its new owner."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,15 +13,17 @@ from uuid import uuid4
 
 from benchmarks import floors
 from benchmarks.machine import Meter
-from local.airflow import DAG_ID, api
-from local.schema import BATCH_INDEX
+from local.platform.schema import BATCH_INDEX
+from local.platform.world import Batch, Platform, User
+from local.servers.airflow import DAG_ID, api
 from local.stack import Stack
-from local.world import Batch, Platform, User
 
 ORGANISATION = "org-bench"
 BATCHES_A_COURSE = 10
 WARM_UPS = 3
-"""Rounds before the first measurement: the time of the bare writes falls to a third meanwhile."""
+"""Rounds before the first measurement; they reduce the time of the bare writes to a third."""
+_COMBINED: Mapping[str, Callable[[Iterable[float]], float]] = {"begins": min, "ends": max, "summed": sum}
+"""How the times of many tasks are combined, by the last word of their label."""
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 
 
@@ -33,17 +35,17 @@ class Workload:
     title: str
     owners: int
     batches: int
-    """Of each owner."""
+    """Batches of each owner."""
     events: int = 1
-    """For each owner: one for each asset of a request."""
+    """Events of each owner: one for each asset of a request."""
     flink: tuple[float, float] | None = None
-    """Known seconds of the Flink job on 2 cores, from and to."""
+    """Known range of the Flink job on 2 cores, in seconds."""
     large: bool = False
     timeout_s: float = 120
 
     @property
     def rows(self) -> int:
-        """Batches in all."""
+        """Batches of all owners."""
         return self.owners * self.batches
 
 
@@ -63,19 +65,19 @@ class Sample:
 
     seconds: float
     quiet_s: float
-    """Until no run was under way any more."""
+    """Seconds until no run was active."""
     peak_task_mb: float
     cpu: dict[str, float]
     rest_of_machine_cpu: float
     timeline: dict[str, float]
-    """Seconds from the produce call to steps of the runs."""
+    """Seconds from the produce call to the start and end of the runs' steps."""
     instances: int
-    """Mapped instances of a stage in the run that had most."""
+    """Largest number of mapped instances of a stage in one run."""
 
 
 @dataclass
 class Measured:
-    """What a workload took, with its floors."""
+    """The measurements of a workload and of its floors."""
 
     workload: Workload
     samples: list[Sample] = field(default_factory=list)
@@ -95,7 +97,7 @@ class Bench:
         self.http = api(known.airflow, known.airflow_password)
 
     def warm_up(self) -> None:
-        """Some events and bare writes: first uses, and servers that have just started, are not what is measured."""
+        """Run events and bare writes first, so that cold servers and first calls are not measured."""
         if not any(floors.airflow(self.floor_folder, 1) for _ in range(5)):
             raise RuntimeError(
                 "the floor's DAG does not start; see the logs of the dag-processor and triggerer"
@@ -104,11 +106,11 @@ class Bench:
             self.sample(Workload("warm-up", "", 20, 100))
             self.stores_floor(Workload("warm-up", "", 20, 100))
 
-    def measure(self, workload: Workload, runs: int, told: Callable[[str], None]) -> Measured:
-        """All runs of a workload, each followed by its floors."""
+    def measure(self, workload: Workload, runs: int, report: Callable[[str], None]) -> Measured:
+        """Measure `runs` runs of a workload, each followed by its floors."""
         measured = Measured(workload)
         for n in range(runs):
-            told(f"{workload.title}: run {n + 1} of {runs}")
+            report(f"{workload.title}: run {n + 1} of {runs}")
             sample = self.sample(workload)
             measured.samples.append(sample)
             measured.stores.append(self.stores_floor(workload))
@@ -118,7 +120,7 @@ class Bench:
         return measured
 
     def stores_floor(self, workload: Workload) -> float:
-        """The same rows and documents, by bare clients."""
+        """Seconds of bare clients for the same number of rows and documents."""
         batches, pairs = self._make(workload, f"f{uuid4().hex[:6]}")
         self.platform.add_batches(batches)
         return floors.stores(self.platform, batches, pairs)
@@ -128,7 +130,7 @@ class Bench:
         return int(self._get(f"/dags/{DAG_ID}/dagRuns", limit=1)["total_entries"])
 
     def airflow_floor(self, instances: int) -> tuple[float, dict[str, float]]:
-        """As many mapped instances, with nothing in them."""
+        """Seconds and CPU of the same number of mapped instances without work."""
         self.wait_quiet()
         with Meter(self.stack.servers) as meter:
             seconds = floors.airflow(self.floor_folder, instances)
@@ -138,7 +140,7 @@ class Bench:
         return seconds, meter.cpu
 
     def sample(self, workload: Workload) -> Sample:
-        """One measurement. Raises TimeoutError, and RuntimeError when the stores disagree at its end."""
+        """Measure once. Raises TimeoutError, and RuntimeError when the stores disagree at the end."""
         tag = f"j{uuid4().hex[:6]}"
         batches, pairs = self._make(workload, tag)
         users = [User(u, ORGANISATION) for pair in pairs.items() for u in pair]
@@ -171,7 +173,7 @@ class Bench:
         )
 
     def wait_quiet(self, *, timeout_s: float = 600) -> None:
-        """Return when no run is under way."""
+        """Return when no run is active."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             answers = [
@@ -181,7 +183,7 @@ class Bench:
             if all(a.status_code == 200 and a.json()["total_entries"] == 0 for a in answers):
                 return
             time.sleep(0.3)
-        raise TimeoutError(f"runs are still under way after {timeout_s:.0f} s")
+        raise TimeoutError(f"runs are still active after {timeout_s:.0f} s")
 
     def _make(self, workload: Workload, tag: str) -> tuple[list[Batch], dict[str, str]]:
         pairs = {f"old-{tag}-{n}": f"new-{tag}-{n}" for n in range(workload.owners)}
@@ -193,7 +195,7 @@ class Bench:
         return batches, pairs
 
     def _await_documents(self, prefix: str, workload: Workload, begun: float) -> None:
-        """Return when a search shows every document under a new owner; rows are written before documents."""
+        """Return when a search finds every document under a new owner; the job writes rows before documents."""
         query = {"prefix": {"createdBy.raw": prefix}}
         pause = 0.05 if workload.rows < 1_000 else 0.2
         while (found := self.platform.search.count(index=BATCH_INDEX, query=query)["count"]) < workload.rows:
@@ -202,7 +204,7 @@ class Bench:
             time.sleep(pause)
 
     def _check(self, workload: Workload, batches: Sequence[Batch], pairs: dict[str, str]) -> None:
-        """Rows by partition, outside the time that counts; a few thousand at most."""
+        """Check rows by partition, at most a few thousand, after the measured time."""
         owners = set(pairs.values())
         step = max(1, len(batches) // 2_000)
         for course in sorted({b.course_id for b in batches[::step]}):
@@ -232,8 +234,7 @@ class Bench:
         line: dict[str, float] = {"runs": len(found["run begins"]), "instances": max(instances)}
         for label, values in found.items():
             if values:
-                some = {"begins": min, "ends": max, "summed": sum}[label.split()[-1]]
-                line[label] = round(some(values), 2)
+                line[label] = round(_COMBINED[label.split()[-1]](values), 2)
         return line
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
@@ -248,7 +249,7 @@ def _epoch(text: str) -> float:
 
 @contextmanager
 def opened(stack: Stack, floor_folder: Path) -> Iterator[Bench]:
-    """The bench on a stack that runs, with its clients closed at the end."""
+    """A bench on a running stack; its clients are closed at the end."""
     known = stack.addresses
     with Platform(
         cassandra=known.cassandra,

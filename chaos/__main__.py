@@ -1,6 +1,6 @@
-"""`make chaos`: rounds, or a load, on a stack of its own; a table, results as JSON.
+"""`make chaos`: rounds, or a load, on a separate stack; prints a table and writes results as JSON.
 
-The exit code is 1 when there was a violation; its seed plays the round again.
+The exit code is 1 after a violation; the printed seed repeats the round.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from chaos.between import Relay, SearchRelay
 from chaos.database import Database
 from chaos.faults import BY_NAME, Scene
-from chaos.load import Minute, play_load, told
+from chaos.load import Minute, memory_growth, play_load
+from chaos.relays import Relay, SearchRelay
 from chaos.rounds import Round, play
-from local.airflow import connections
-from local.cassandra import DURABLE
 from local.paths import TEST_STACKS
+from local.platform.world import Platform
+from local.servers.airflow import connections
+from local.servers.cassandra import DURABLE
 from local.stack import Stack
-from local.world import Platform
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SETTINGS = {"env": "dev", "claim.seconds": 15, "watcher.resignal.seconds": 5}
-"""Shorter lives than in production, so that a minute holds more of them."""
+"""Shorter intervals than in production, so that more of them fit into a minute."""
 LOAD_SETTINGS = {**SETTINGS, "claim.seconds": 30}
-"""With every slot in use a stage waits longer for its process."""
+"""When all slots are in use, a stage waits longer for its process."""
 AIRFLOW = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
 }
-"""A task whose process was killed with its scheduler is given up sooner than after Airflow's 5 minutes."""
+"""Airflow gives up a task whose process was killed with its scheduler sooner than after its default of 5 minutes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play and tell."""
+    """Play rounds or a load and print the result; 1 after a violation."""
     options = _options(arguments)
     terminal = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     directory = TEST_STACKS / f"chaos-{os.getpid()}"
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _scene(
     directory: Path, settings: Mapping[str, Any], *, relayed: bool
 ) -> Iterator[tuple[Scene, Platform]]:
-    """A stack with Airflow; what the job hears from three of its servers comes through relays, if wanted."""
+    """A stack with Airflow. If `relayed`, the job reaches three of its servers through relays."""
     with ExitStack() as stack:
         servers = stack.enter_context(
             Stack(directory, airflow=False, settings=settings, cassandra_settings=DURABLE)
@@ -135,9 +135,9 @@ def _load(scene: Scene, platform: Platform, options: argparse.Namespace, termina
     terminal.print(
         f"{done.messages} messages, {done.events} events, {done.batches} batches, {len(done.faults)} faults: "
         f"{done.states}; sent in {done.sent_s:g} s, all final {done.final_s:g} s later; "
-        f"{len(done.violations)} violations; MB in the first and the last third: {told(done)}"
+        f"{len(done.violations)} violations; MB in the first and the last third: {memory_growth(done)}"
     )
-    _write(f"load-{options.seed}", {**asdict(done), "memory_mb": told(done)})
+    _write(f"load-{options.seed}", {**asdict(done), "memory_mb": memory_growth(done)})
     return bool(done.violations)
 
 
@@ -179,25 +179,25 @@ def _table(rounds: list[Round]) -> Table:
     ):
         made.add_column(column, justify="right")
     for fault in dict.fromkeys(sorted(r.fault for r in rounds)):
-        some = [r for r in rounds if r.fault == fault]
-        settled = [r.settled_s for r in some]
+        of_fault = [r for r in rounds if r.fault == fault]
+        settled = [r.settled_s for r in of_fault]
         made.add_row(
             fault,
-            str(len(some)),
-            str(sum(r.messages for r in some)),
-            str(sum(r.batches for r in some)),
-            f"{sum(r.broken_s for r in some):.0f}",
+            str(len(of_fault)),
+            str(sum(r.messages for r in of_fault)),
+            str(sum(r.batches for r in of_fault)),
+            f"{sum(r.broken_s for r in of_fault):.0f}",
             f"{median(settled):.1f}",
             f"{max(settled):.1f}",
-            str(sum(len(r.violations) for r in some)),
+            str(sum(len(r.violations) for r in of_fault)),
         )
     return made
 
 
-def _write(name: str, told: dict[str, Any]) -> None:
+def _write(name: str, results: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    told = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **told}
-    (RESULTS / f"{name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    results = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **results}
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""PostgreSQL as the fault suite runs it: relays before it, a standby for a failover, pgbouncer where there is one.
+"""PostgreSQL of the fault suite: relays in front of it, a standby for a failover, pgbouncer if it is installed.
 
-The job reaches its ledger through a relay that cuts commits, then pgbouncer, then the relay before PostgreSQL.
+The job reaches its ledger through a relay that cuts commits, then pgbouncer, then the relay in front of PostgreSQL.
 Airflow and the oracle use the latter relay only.
 """
 
 from __future__ import annotations
 
-from chaos.between import CommitRelay, Relay
-from local import pgbouncer, postgres, tools
-from local.airflow import DATABASE
-from local.ports import HOST
-from local.processes import Server
+from chaos.relays import CommitRelay, Relay
+from local.servers import pgbouncer, postgres
+from local.servers.airflow import DATABASE
+from local.servers.ports import HOST
+from local.servers.processes import Server
 from local.stack import Stack
+from local.tools import programs
 
 STANDBY = "postgres-standby"
 """Name of the standby among the stack's servers, until it is promoted."""
@@ -23,12 +24,12 @@ class Database:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         primary = stack.servers[postgres.NAME]
-        # As in production. By default the local server may forget Airflow's last commits in a crash.
+        # As in production. By default a crash of the local server may lose Airflow's last commits.
         postgres.create_database(primary.address, DATABASE)
         postgres.commit_durably(primary.address, DATABASE)
         self.relay = Relay(_address(primary))
-        """Before whichever server is the primary."""
-        program = tools.found(pgbouncer.NAME)
+        """In front of the current primary."""
+        program = programs.found(pgbouncer.NAME)
         if program is not None:
             bouncer = pgbouncer.server(stack.layout, program, self.relay.address)
             stack.servers[bouncer.name] = bouncer
@@ -36,7 +37,7 @@ class Database:
             bouncer.wait_ready()
         behind = self.relay if program is None else stack.servers[pgbouncer.NAME]
         self.commits = CommitRelay(behind.address)
-        """Before the job's connections."""
+        """In front of the job's connections."""
 
     @property
     def jobs_ledger(self) -> str:
@@ -45,7 +46,7 @@ class Database:
 
     @property
     def ledger(self) -> str:
-        """The ledger's URL for everybody else."""
+        """The ledger's URL for the oracle and the demo's helpers."""
         return postgres.url_of_ledger(self._stack.layout, self.relay.address)
 
     @property
@@ -54,7 +55,7 @@ class Database:
         return f"postgresql+psycopg2://postgres@{self.relay.address}/{DATABASE}"
 
     def add_standby(self) -> None:
-        """Let a standby stream from the primary; from then on a commit is acknowledged when both have it."""
+        """Start a standby that streams from the primary; from then on a commit is acknowledged when both have it."""
         servers, layout = self._stack.servers, self._stack.layout
         if STANDBY in servers:
             return
@@ -68,7 +69,7 @@ class Database:
         postgres.replicate_synchronously(primary)
 
     def fail_over(self) -> None:
-        """Make the standby the primary, when the old one has been killed, and lead everybody to it."""
+        """Promote the standby after the primary was killed, and point the relay to it."""
         servers = self._stack.servers
         promoted: Server = servers.pop(STANDBY)
         postgres.promote(promoted)

@@ -1,4 +1,4 @@
-"""Faults in real processes: each strikes, holds for some seconds, and is taken back."""
+"""Faults in real processes: each is injected, lasts for seconds, and is repaired."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import httpx
 import psutil
 from elasticsearch import Elasticsearch
 
-from chaos.between import Relay, SearchRelay
 from chaos.database import Database
-from chaos.person import Person
-from local.airflow import COMPONENTS
-from local.pgbouncer import NAME as PGBOUNCER
-from local.postgres import NAME as POSTGRES
-from local.processes import await_condition
-from local.schema import BATCH_INDEX, connect_elasticsearch
+from chaos.relays import Relay, SearchRelay
+from chaos.ui import AirflowUi
+from local.platform.schema import BATCH_INDEX, connect_elasticsearch
+from local.servers.airflow import COMPONENTS
+from local.servers.pgbouncer import NAME as PGBOUNCER
+from local.servers.postgres import NAME as POSTGRES
+from local.servers.processes import await_condition
 from local.stack import Stack
 
 WORKER = "airflow worker -- "
 EXECUTOR = WORKER + "LocalExecutor"
-"""Titles of the processes that run tasks' code, and of those that watch over them (Airflow 3.3.2)."""
+"""Prefixes of the titles of processes that run tasks, and of those that supervise them (Airflow 3.3.2)."""
 STAGES = (
     "pull_transfer_events",
     "lookup_users",
@@ -37,16 +37,16 @@ STAGES = (
 )
 STORES = ("kafka", "cassandra", "elasticsearch")
 SERVICE_MODES = ("503", "slow", "drop", "garbage", "half")
-LONGEST_HOLD_S = 45.0
-"""Beyond every time-out of the job's clients: 10 s for Cassandra and Kafka, 25 s for PostgreSQL, 30 s for Elasticsearch."""
+MAX_HOLD_S = 45.0
+"""Longer than every time-out of the job's clients: 10 s for Cassandra and Kafka, 25 s for PostgreSQL, 30 s for Elasticsearch."""
 COMMITS_CUT = 0.3
-"""Share of the ledger's commits that are cut while that fault lasts."""
+"""Share of the ledger's commits whose connection is cut during that fault."""
 HEALTHY_WITHIN_S = 240.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What faults strike: a stack, and the relays before three of its servers where there are any."""
+    """The target of faults: a stack, and the relays in front of three of its servers, if any."""
 
     stack: Stack
     cassandra: Relay | None = None
@@ -56,20 +56,20 @@ class Scene:
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to break something."""
+    """A fault."""
 
     name: str
     seconds: tuple[float, float]
-    """How long it lasts, from and to."""
+    """Shortest and longest duration."""
     during: Callable[[Scene, Random], Any]
-    """A context manager: broken inside, whole again outside."""
+    """A context manager that injects the fault on entry and repairs it on exit."""
     by_relay: bool = False
-    """It needs the relays."""
+    """Whether it needs the relays."""
     prepare: Callable[[Scene], None] = lambda _: None
-    """What takes a while and breaks nothing; it may be done long before the strike."""
+    """Slow preparation without effect on the job; may run long before the fault."""
 
     def strike(self, scene: Scene, rng: Random) -> float:
-        """Break it, hold, mend it. Returns the seconds that it was broken."""
+        """Inject the fault, hold it, repair it. Returns its duration in seconds."""
         begun = time.monotonic()
         with self.during(scene, rng):
             time.sleep(rng.uniform(*self.seconds))
@@ -94,21 +94,21 @@ def _tasks_get(number: signal.Signals) -> Callable[[Scene, Random], Any]:
 
 @contextmanager
 def _runs_cleared(scene: Scene, _: Random) -> Iterator[None]:
-    with Person.at(scene.stack) as person:
-        person.clears_runs()
+    with AirflowUi.at(scene.stack) as ui:
+        ui.clear_runs()
     yield
 
 
 @contextmanager
 def _runs_ended(scene: Scene, _: Random) -> Iterator[None]:
-    with Person.at(scene.stack) as person:
-        person.ends_runs()
+    with AirflowUi.at(scene.stack) as ui:
+        ui.fail_runs()
     yield
 
 
 @contextmanager
 def _cassandra_answers_lost(scene: Scene, _: Random) -> Iterator[None]:
-    """Statements apply, and their answers never arrive: beyond the client's 10 s each is in doubt."""
+    """Statements are applied but their answers are lost: after the client's 10 s the result is unknown."""
     if scene.cassandra is None:
         raise ValueError("this fault needs the relays")
     with scene.cassandra.answers_lost():
@@ -125,7 +125,7 @@ def _bulk_items_rejected(scene: Scene, rng: Random) -> Iterator[None]:
 
 @contextmanager
 def _commits_cut(scene: Scene, rng: Random) -> Iterator[None]:
-    """The job loses connections in the middle of a commit: it cannot know whether the commit was carried out."""
+    """The job's connections are cut during a commit, so it cannot know whether the commit was carried out."""
     with _database(scene).commits.commits_cut(rng, COMMITS_CUT):
         yield
 
@@ -136,7 +136,7 @@ def _add_standby(scene: Scene) -> None:
 
 @contextmanager
 def _failed_over(scene: Scene, _: Random) -> Iterator[None]:
-    """The primary dies. Nobody serves until the standby, which has every acknowledged commit, is promoted."""
+    """The primary is killed. There is no server until the standby, which has every acknowledged commit, is promoted."""
     database = _database(scene)
     database.add_standby()
     scene.stack.servers[POSTGRES].kill()
@@ -154,7 +154,7 @@ def _database(scene: Scene) -> Database:
 
 
 def _supervised(during: Callable[[Scene, Random], Any]) -> Callable[[Scene, Random], Any]:
-    """The same, and in the end whatever of Airflow has given up is started again."""
+    """The same fault; afterwards each Airflow process that has exited is started again."""
 
     @contextmanager
     def wrapped(scene: Scene, rng: Random) -> Iterator[None]:
@@ -168,7 +168,7 @@ def _supervised(during: Callable[[Scene, Random], Any]) -> Callable[[Scene, Rand
 
 
 def supervise(stack: Stack) -> None:
-    """Return when all of Airflow is healthy; what has ended of it is started meanwhile."""
+    """Return when all of Airflow's processes are healthy; those that have exited are started again."""
 
     def healthy() -> bool:
         revive(stack)
@@ -178,23 +178,23 @@ def supervise(stack: Stack) -> None:
 
 
 def revive(stack: Stack) -> None:
-    """Start what has ended of Airflow, as a supervisor does: without its database a process of it may give up."""
+    """Start each Airflow process that has exited, as a supervisor does: without its database a process may exit."""
     for server in (stack.servers[name] for name in COMPONENTS):
         if not server.running:
-            server.stop()  # what it left behind
+            server.stop()  # ends its leftover children
             server.start()
 
 
 @contextmanager
 def _bouncer_killed(scene: Scene, rng: Random) -> Iterator[None]:
-    """Does nothing where there is no pgbouncer: a seed means the same fault on every machine."""
+    """No effect without pgbouncer, so that a seed means the same fault on every machine."""
     with (_killed(PGBOUNCER) if PGBOUNCER in scene.stack.servers else _nothing)(scene, rng):
         yield
 
 
 @contextmanager
 def _tasks_frozen(scene: Scene, _: Random) -> Iterator[None]:
-    """Past the life of their claim: others take over, and the old holders wake up beside them."""
+    """Frozen until their claims have expired: other runs take over, and then the old claimants resume beside them."""
     frozen = list(task_processes(scene.stack))
     for process in frozen:
         with suppress(psutil.Error):
@@ -208,7 +208,7 @@ def _tasks_frozen(scene: Scene, _: Random) -> Iterator[None]:
 
 
 def task_processes(stack: Stack) -> Iterator[psutil.Process]:
-    """The processes in which tasks' code runs now."""
+    """The processes that are running tasks."""
     scheduler = stack.servers["scheduler"].pid
     if scheduler is None:
         return
@@ -276,7 +276,7 @@ def _service(name: str, mode: str) -> Callable[[Scene, Random], Any]:
 
 @contextmanager
 def _index_full(scene: Scene, _: Random) -> Iterator[None]:
-    """What Elasticsearch does by itself when a disk is nearly full: it refuses writes and takes deletions."""
+    """As Elasticsearch does when a disk is nearly full: it rejects writes and accepts deletions."""
     client: Elasticsearch = connect_elasticsearch(scene.stack.addresses.elasticsearch)
     setting = "index.blocks.read_only_allow_delete"
     client.indices.put_settings(index=BATCH_INDEX, settings={setting: True})
@@ -291,7 +291,7 @@ FAULTS: Sequence[Fault] = (
     Fault("nothing", (0, 0), _nothing),
     Fault("task processes killed", (0, 0), _tasks_get(signal.SIGKILL)),
     Fault("task processes terminated", (0, 0), _tasks_get(signal.SIGTERM)),
-    Fault("task processes frozen", (20, LONGEST_HOLD_S), _tasks_frozen),
+    Fault("task processes frozen", (20, MAX_HOLD_S), _tasks_frozen),
     Fault("running runs cleared", (0, 0), _runs_cleared),
     Fault("running runs marked as failed", (0, 0), _runs_ended),
     Fault("scheduler killed", (0, 10), _killed("scheduler")),
@@ -301,7 +301,7 @@ FAULTS: Sequence[Fault] = (
     Fault("API server frozen", (5, 20), _frozen("api-server")),
     *(Fault(f"{name} stopped", (2, 20), _stopped(name)) for name in STORES),
     *(Fault(f"{name} killed", (0, 20), _killed(name)) for name in STORES),
-    *(Fault(f"{name} frozen", (12, LONGEST_HOLD_S), _frozen(name)) for name in STORES),
+    *(Fault(f"{name} frozen", (12, MAX_HOLD_S), _frozen(name)) for name in STORES),
     *(
         Fault(f"{name} answers {mode}", (3, 20), _service(name, mode))
         for name in ("lms", "userorg")
@@ -311,7 +311,7 @@ FAULTS: Sequence[Fault] = (
     Fault("cassandra's answers lost", (11, 25), _cassandra_answers_lost, by_relay=True),
     Fault("elasticsearch rejects bulk items", (5, 20), _bulk_items_rejected, by_relay=True),
     Fault("postgres killed", (0, 20), _supervised(_killed(POSTGRES))),
-    Fault("postgres frozen", (12, LONGEST_HOLD_S), _supervised(_frozen(POSTGRES))),
+    Fault("postgres frozen", (12, MAX_HOLD_S), _supervised(_frozen(POSTGRES))),
     Fault("postgres failed over", (0, 10), _failed_over, by_relay=True, prepare=_add_standby),
     Fault("ledger's commits cut", (5, 20), _commits_cut, by_relay=True),
     Fault("pgbouncer killed", (0, 10), _bouncer_killed, by_relay=True),
@@ -319,11 +319,11 @@ FAULTS: Sequence[Fault] = (
 BY_NAME = {fault.name: fault for fault in FAULTS}
 """Every fault by its name."""
 MOMENTS = (*STAGES, "at random")
-"""When a fault strikes: as soon as a stage runs, or some seconds after the first message."""
+"""When a fault is injected: as soon as a stage is running, or up to 5 s after the first message."""
 
 
 def drawn(seed: int) -> tuple[Fault, str]:
-    """Fault and moment of a seed. As many seeds in a row as there are pairs have each of them once."""
+    """Fault and moment of a seed. Consecutive seeds go through all pairs of fault and moment."""
     pairs = list(product(FAULTS, MOMENTS))
     Random("every fault at every moment").shuffle(pairs)
     return pairs[seed % len(pairs)]

@@ -1,4 +1,4 @@
-"""Many events in a steady stream, a fault a minute, and in the end the same questions as after a round."""
+"""A steady stream of many events with a fault a minute, and at the end the same checks as after a round."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import psutil
 
 from chaos import oracle
 from chaos.faults import BY_NAME, Scene, task_processes
-from chaos.patience import again
+from chaos.retrying import retried
 from chaos.verdict import Places, violations
 from chaos.worlds import World, load_world
-from local.airflow import COMPONENTS
-from local.outcome import events_of
-from local.story import REJECTED
-from local.world import Platform
+from local.demo.outcome import events_of
+from local.demo.story import REJECTED
+from local.platform.world import Platform
+from local.servers.airflow import COMPONENTS
 
 FAULTS = (
     "task processes killed",
@@ -52,16 +52,16 @@ class Minute:
     fault: str = ""
     sent: int = 0
     final: int = 0
-    """Events that were final at its end."""
+    """Number of events that were final at its end."""
     known: int = 0
-    """Events that had been sent by then."""
+    """Number of events that had been sent by its end."""
     memory_mb: dict[str, float] = field(default_factory=dict)
-    """Most resident memory of each of Airflow's processes, and of a task's process."""
+    """Peak resident memory of each Airflow process, and of the largest task process."""
 
 
 @dataclass
 class Load:
-    """What a load did and found."""
+    """The result of a load."""
 
     seed: int
     messages: int
@@ -77,9 +77,9 @@ class Load:
 
 
 def play_load(
-    scene: Scene, platform: Platform, seed: int, count: int, tell: Callable[[Minute], None]
+    scene: Scene, platform: Platform, seed: int, count: int, report: Callable[[Minute], None]
 ) -> Load:
-    """Send `count` messages in as many minutes as there are faults; tell after each minute."""
+    """Send `count` messages in as many minutes as there are faults; report after each minute."""
     world = load_world(seed, count)
     wanted = oracle.states(world)
     done = Load(seed, len(world.messages), len(wanted), len(world.batches))
@@ -103,7 +103,7 @@ def play_load(
                 time.sleep(LOOK_EVERY_S)
                 progress.look()
             _close(minute, done, progress, memory)
-            tell(minute)
+            report(minute)
             if time.monotonic() - begun > len(FAULTS) * EVERY_S + FINAL_WITHIN_S:
                 break
         sending.join()
@@ -118,7 +118,7 @@ def play_load(
 
 
 class Progress:
-    """Which of the sent events are final."""
+    """Keeps track of the events that are sent and final."""
 
     def __init__(self, ledger: str, events: set[str]) -> None:
         self._ledger = ledger
@@ -129,9 +129,9 @@ class Progress:
         self.sent_at = self.final_at = 0.0
 
     def look(self) -> None:
-        """Ask the ledger about those that were sent and not final."""
+        """Read the states of the sent, not yet final events from the ledger."""
         asked = list(self.open & self.sent)
-        with suppress(Exception):  # what is broken is asked again at the next look
+        with suppress(Exception):  # a failed read is repeated at the next call
             found = events_of(self._ledger, asked)
             self.open -= {mid for mid, e in found.items() if e.final}
         if not self.open and not self.final_at:
@@ -139,29 +139,29 @@ class Progress:
 
     @property
     def final(self) -> int:
-        """Events that are final."""
+        """Number of final events."""
         return self._events - len(self.open)
 
 
 def _send(
     platform: Platform, world: World, progress: Progress, places: Places, failed: list[BaseException]
 ) -> None:
-    """A steady stream: as many messages every second, each event with its time."""
+    """Send messages at a constant rate, each event with the time of its sending."""
     begun, count = time.monotonic(), len(world.messages)
     seconds = EVERY_S * len(FAULTS)
     stamped: set[str] = set()
     try:
         while progress.messages < count:
             due = min(count, int((time.monotonic() - begun) / seconds * count) + 1)
-            some = world.messages[progress.messages : due]
-            for n, m in enumerate(some):
+            batch = world.messages[progress.messages : due]
+            for n, m in enumerate(batch):
                 if isinstance(m.value, dict) and m.value["mid"] not in stamped:
                     stamped.add(m.value["mid"])
-                    m.value["ets"] = int(time.time() * 1000) - len(some) + n
-            there = again(lambda some=some: platform.emit_all(m.value for m in some))  # type: ignore[misc]
+                    m.value["ets"] = int(time.time() * 1000) - len(batch) + n
+            there = retried(lambda batch=batch: platform.emit_all(m.value for m in batch))  # type: ignore[misc]
             new = [
                 ("" if m.expected == REJECTED else m.mid(place), place)
-                for m, place in zip(some, there, strict=True)
+                for m, place in zip(batch, there, strict=True)
             ]
             places += new
             progress.sent |= {mid for mid, _ in new if mid}
@@ -220,13 +220,13 @@ def sampled(scene: Scene) -> Iterator[dict[str, list[float]]]:
 
 
 def growth(minutes: Sequence[Minute], name: str) -> tuple[float, float]:
-    """Median of a process's most memory (MB) in the first and in the last third of the minutes that have any."""
+    """Median of a process's peak memory (MB) in the first and in the last third of the minutes with a sample."""
     seen = [m.memory_mb[name] for m in minutes if name in m.memory_mb]
     third = max(1, len(seen) // 3)
     return (median(seen[:third]), median(seen[-third:])) if seen else (0.0, 0.0)
 
 
-def told(load: Load) -> dict[str, Any]:
-    """Growth of every process, for the results."""
+def memory_growth(load: Load) -> dict[str, Any]:
+    """`growth` of every process, by name."""
     names = sorted({name for m in load.minutes for name in m.memory_mb})
     return {name: growth(load.minutes, name) for name in names}

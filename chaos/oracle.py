@@ -1,4 +1,4 @@
-"""What must have become of a world, by a plain replay of its events; it knows nothing of how the job works. Pure."""
+"""The expected result of a world, by a plain replay of its events that shares no code with the job. Pure."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.worlds import Edit, World, event_of
-from local.story import COMPLETED, REJECTED, Message, Owners
-from local.world import LIVE, Batch
+from local.demo.story import COMPLETED, REJECTED, Message
+from local.platform.stores import Owners
+from local.platform.world import LIVE, Batch
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a batch may look like in the end, in both stores."""
+    """The permitted final states of a batch, in both stores."""
 
     owners: Collection[Owners]
-    """Any of these; where the LMS completed the batch meanwhile, as it was after any of the events."""
+    """Permitted owners. A batch that the LMS completed during the round may have those after any of the events."""
     gone: bool = False
 
 
 def expected(world: World) -> dict[str, Expected]:
-    """By batch id."""
+    """The expected final state by batch id."""
     batches = {b.batch_id: b for b in world.batches}
     seen = {b.batch_id: [Owners(b.created_by, tuple(b.mentors or ()))] for b in world.batches}
     of_user: dict[str, set[str]] = defaultdict(set)
@@ -39,7 +40,7 @@ def expected(world: World) -> dict[str, Expected]:
 
 
 def _named(owners: Owners) -> set[str]:
-    """Everybody whom a batch names, in lower case."""
+    """The ids of all owners of a batch, in lower case."""
     return {u.lower() for u in (owners.created_by, *owners.mentors) if u}
 
 
@@ -56,7 +57,7 @@ def _transfers(world: World) -> list[Message]:
 
 
 def _expected(batch: Batch, seen: Sequence[Owners], world: World) -> Expected:
-    """What may be there in the end; `seen`: what was there at first and after each transfer."""
+    """Permitted final owners; `seen` has the owners at first and after each transfer."""
     edit = world.edits.get(batch.batch_id)
     if edit is Edit.DELETE:
         return Expected((), gone=True)
@@ -69,7 +70,7 @@ def _expected(batch: Batch, seen: Sequence[Owners], world: World) -> Expected:
 
 
 def _moved(owners: Owners, old: str, new: str) -> Owners:
-    """One transfer; ids are compared without their case, and a mentor is not listed twice."""
+    """Owners after one transfer; ids are compared case-insensitively, and a mentor is not listed twice."""
 
     def successor(user: str) -> str:
         return new if user.lower() == old.lower() else user
@@ -87,7 +88,7 @@ def _moved(owners: Owners, old: str, new: str) -> Owners:
 def wrong_owners(
     world: World, rows: Mapping[str, Owners | None], documents: Mapping[str, Owners | None]
 ) -> list[str]:
-    """What is not as it must be in the two stores, a sentence each."""
+    """Deviations in the two stores, a sentence each."""
     found = []
     for batch, wanted in expected(world).items():
         for store, there in (("row", rows[batch]), ("document", documents[batch])):

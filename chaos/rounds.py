@@ -1,4 +1,4 @@
-"""One round: a world is made, its messages are sent, a fault strikes, and in the end everything is compared."""
+"""One round: create a world, send its messages, inject a fault, and compare everything at the end."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 from chaos import oracle
 from chaos.faults import MOMENTS, STAGES, Fault, Scene, drawn, revive
-from chaos.patience import again
-from chaos.person import Person
+from chaos.retrying import retried
+from chaos.ui import AirflowUi
 from chaos.verdict import Places, violations
 from chaos.worlds import Edit, World, random_world
-from local.outcome import events_of
-from local.processes import NotReadyError, await_condition
+from local.demo.outcome import events_of
+from local.demo.story import REJECTED
+from local.platform.world import Batch, Platform
+from local.servers.processes import NotReadyError, await_condition
 from local.stack import Stack
-from local.story import REJECTED
-from local.world import Batch, Platform
 
 SETTLED_WITHIN_S = 300.0
-"""From the end of the fault until every event is final; a failed stage is tried again after 10, 20, 40 … seconds."""
+"""Limit from the end of the fault until every event is final; a failed stage is retried after 10, 20, 40 … s."""
 STAGE_WITHIN_S = 10.0
 
 
 @dataclass
 class Round:
-    """What a round did and found."""
+    """The result of a round."""
 
     seed: int
     fault: str
@@ -43,7 +43,7 @@ class Round:
 
 
 def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None) -> Round:
-    """The round of `seed`: the same world, fault and moment each time; the processes' own timing differs."""
+    """Play the round of `seed`: always the same world, fault and moment, but not the same timing of processes."""
     rng = Random(f"round {seed}")
     its_fault, when = drawn(seed)
     if fault:
@@ -85,21 +85,19 @@ def _strike(
 
 
 def _await_stage(scene: Scene, stage: str) -> None:
-    """Return as soon as a task of the stage runs, or after a while: the messages may all be done by then."""
-    with Person.at(scene.stack) as person:
+    """Return as soon as a task of the stage is running, or after STAGE_WITHIN_S: all messages may be done by then."""
+    with AirflowUi.at(scene.stack) as ui:
         try:
-            await_condition(
-                lambda: person.sees_running(stage), timeout_s=STAGE_WITHIN_S, what=f"a running {stage}"
-            )
+            await_condition(lambda: ui.is_running(stage), timeout_s=STAGE_WITHIN_S, what=f"a running {stage}")
         except NotReadyError:
             return
 
 
 def _send(platform: Platform, world: World, rng: Random) -> Places:
-    """Send all groups. Returns the mid, or "" for what is no event, and place of every message."""
+    """Send all groups. Returns for every message its mid, or "" if it is not an event, and its offset."""
     places: Places = []
     for group in world.groups:
-        there = again(lambda group=group: platform.emit_all(m.value for m in group))  # type: ignore[misc]
+        there = retried(lambda group=group: platform.emit_all(m.value for m in group))  # type: ignore[misc]
         places += [
             ("" if m.expected == REJECTED else m.mid(place), place)
             for m, place in zip(group, there, strict=True)
@@ -112,8 +110,8 @@ def _edit(platform: Platform, world: World, rng: Random) -> int:
     of = {b.batch_id: b for b in world.batches}
     for batch, edit in world.edits.items():
         time.sleep(rng.uniform(0, 0.5))
-        again(lambda b=of[batch], e=edit: _edit_row(platform, world, b, e))  # type: ignore[misc]
-        again(lambda b=of[batch], e=edit: _edit_document(platform, world, b, e))  # type: ignore[misc]
+        retried(lambda b=of[batch], e=edit: _edit_row(platform, world, b, e))  # type: ignore[misc]
+        retried(lambda b=of[batch], e=edit: _edit_document(platform, world, b, e))  # type: ignore[misc]
     return len(world.edits)
 
 
@@ -134,7 +132,7 @@ def _edit_document(platform: Platform, world: World, batch: Batch, edit: Edit) -
 
 
 def _fields(world: World, edit: Edit) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Columns of the row and fields of the document that an edit sets."""
+    """The row's columns and the document's fields that an edit sets."""
     of: dict[Edit, tuple[dict[str, Any], dict[str, Any]]] = {
         Edit.NAME: ({"name": world.tag}, {"name": world.tag}),
         Edit.OWNER: ({"createdby": world.outsider}, {"createdBy": world.outsider}),
@@ -149,8 +147,8 @@ def _await_final(stack: Stack, world: World, done: Round) -> None:
     done.events = len(wanted)
 
     def final() -> bool:
-        revive(stack)  # Airflow may give up some seconds after its database was away
-        return all(event.final for event in again(lambda: events_of(ledger, wanted)).values())
+        revive(stack)  # a process may exit seconds after its database was unavailable
+        return all(event.final for event in retried(lambda: events_of(ledger, wanted)).values())
 
     try:
         await_condition(final, timeout_s=SETTLED_WITHIN_S, what="every event to be final", poll_s=0.5)

@@ -1,4 +1,4 @@
-"""What is not as it must be when everything has ended: both stores, the ledger, the queue, the offsets."""
+"""The checks at the end: both stores, the ledger, the queue, the dead letters, the committed offsets."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import psycopg
 
 from chaos import oracle
 from chaos.worlds import Edit, World
-from local.outcome import dead_letters, events_of
-from local.processes import NotReadyError, await_condition
-from local.schema import failed_topic
+from local.demo.outcome import dead_letters, events_of
+from local.demo.story import REJECTED
+from local.platform.schema import failed_topic
+from local.platform.stores import both_stores
+from local.platform.world import Offset, Platform
+from local.servers.processes import NotReadyError, await_condition
 from local.stack import Stack
-from local.stores import both_stores
-from local.story import REJECTED
-from local.world import Offset, Platform
 
 Places = list[tuple[str, Offset]]
-"""Of every message its mid, or "" for what is no event, and where it stands."""
+"""For every message its mid, or "" if it is not an event, and its offset."""
 
 
 def violations(stack: Stack, platform: Platform, world: World, places: Places) -> list[str]:
-    """Everything that is not as the oracle has it, a sentence each."""
+    """All deviations from the oracle's expectation, a sentence each."""
     wanted = oracle.states(world)
     rejected = [f"rejected:{p.topic}:{p.partition}:{p.offset}" for mid, p in places if not mid]
     events = events_of(stack.addresses.ledger, [*wanted, *rejected])
@@ -49,7 +49,7 @@ def _without_letter(stack: Stack, platform: Platform, rejected: Sequence[Offset]
 
 
 def _left_open(ledger: str, mids: Sequence[str]) -> list[str]:
-    """Rows of the queue whose events are final; settle of a run that still goes may yet remove them."""
+    """Final events that stay in the queue; the `settle` of a running run gets 60 s to remove them."""
     question = "SELECT mid FROM queue JOIN event ON event.id = queue.event_id WHERE mid = ANY(%s)"
     with psycopg.connect(ledger, autocommit=True, prepare_threshold=None) as connection:
 

@@ -1,4 +1,4 @@
-"""A random world: people, batches, messages in the order in which they are sent, and edits by the LMS meanwhile. Pure."""
+"""Random worlds: users, batches, messages in the order of sending, and concurrent edits by the LMS. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from local.story import COMPLETED, REJECTED, SKIPPED, Message
-from local.world import Batch, User, transfer_event
+from local.demo.story import COMPLETED, REJECTED, SKIPPED, Message
+from local.platform.world import Batch, User, transfer_event
 
 ORGANISATION = "org-chaos"
 OTHER = "org-chaos-other"
-LONGEST_CHAIN = 10
-BAD = 0.05
-TWICE = 0.1
+MAX_CHAIN = 10
+BAD_SHARE = 0.05
+DUPLICATE_SHARE = 0.1
 """Shares of a load's messages."""
 
 
 class Edit(StrEnum):
-    """What the LMS does to a batch while it may be on the move; in the row first, then in the document."""
+    """An edit of a batch by the LMS, concurrent with transfers: first of the row, then of the document."""
 
     NAME = "name"
     OWNER = "owner"
@@ -32,13 +32,13 @@ class Edit(StrEnum):
 
 @dataclass(frozen=True)
 class World:
-    """Everything that a round begins with, and what happens in it."""
+    """Initial state, messages and edits of a round."""
 
     tag: str
     users: Sequence[User]
     batches: Sequence[Batch]
     groups: Sequence[Sequence[Message]]
-    """Messages, those of a group sent at once."""
+    """Messages; those of a group are sent together."""
     edits: Mapping[str, Edit]
     """By batch id."""
 
@@ -49,12 +49,12 @@ class World:
 
     @property
     def outsider(self) -> str:
-        """Whom the LMS gives batches to: nobody in any transfer."""
+        """The user to whom the LMS gives batches; not in any transfer."""
         return f"lms-{self.tag}"
 
 
 def random_world(seed: int, *, events: int | None = None) -> World:
-    """The world of `seed`, always the same but for the times of its events; `events` if not 8 to 24."""
+    """The world of `seed`, always the same except for the times of its events; `events` messages, by default 8 to 24."""
     rng = Random(seed)
     tag = f"c{seed}-{rng.randrange(16**6):06x}"
     people = [User(f"User-{n}-{tag}", ORGANISATION) for n in range(rng.randint(4, 9))]
@@ -72,37 +72,37 @@ def random_world(seed: int, *, events: int | None = None) -> World:
 
 
 def load_world(seed: int, count: int) -> World:
-    """`count` messages: chains of up to 10 transfers, mixed as they come in; 5 % bad, 10 % sent twice.
+    """`count` messages: chains of up to 10 transfers, interleaved; 5 % are invalid, 10 % are sent twice.
 
-    Every message but those is a group of its own: the times of the events are set when they are sent.
+    Every message is its own group, because the times of the events are set when they are sent.
     """
     rng = Random(seed)
     tag = f"l{seed}-{rng.randrange(16**6):06x}"
     people: list[User] = []
     batches: list[Batch] = []
     chains: list[list[Message]] = []
-    transfers = round(count * (1 - BAD - TWICE))
+    transfers = round(count * (1 - BAD_SHARE - DUPLICATE_SHARE))
     while sum(map(len, chains)) < transfers:
         chain = [User(f"User-{len(people) + n}-{tag}", ORGANISATION) for n in range(rng.randint(2, 11))]
         people += chain
         batches += _held(rng, tag, chain, len(batches))
         chains.append([_transfer("a transfer", COMPLETED, old, new) for old, new in pairwise(chain)])
     sent = _mixed(rng, chains)[:transfers]
-    for n in range(round(count * BAD)):
+    for n in range(round(count * BAD_SHARE)):
         bad = (
             Message("not an event", REJECTED, rng.choice(_NO_EVENTS))
             if n % 5
             else _transfer("to nobody", SKIPPED, rng.choice(people), User(f"nobody-{n}-{tag}", ORGANISATION))
         )
         sent.insert(rng.randrange(len(sent) + 1), bad)
-    for _ in range(round(count * TWICE)):
+    for _ in range(round(count * DUPLICATE_SHARE)):
         at = rng.randrange(len(sent))
         sent.insert(rng.randint(at + 1, len(sent)), sent[at])
     return World(tag, people, batches, [[m] for m in sent], {})
 
 
 def _held(rng: Random, tag: str, chain: Sequence[User], first: int) -> Iterator[Batch]:
-    """One to three batches of each of the chain's people, with the others as mentors here and there."""
+    """One to three batches of each user of the chain, with up to two of the chain's users as mentors."""
     course = f"do_{tag}_{first}"
     for user in chain:
         for _ in range(rng.randint(1, 3)):
@@ -112,7 +112,7 @@ def _held(rng: Random, tag: str, chain: Sequence[User], first: int) -> Iterator[
 
 
 def _mixed(rng: Random, chains: Sequence[Sequence[Message]]) -> list[Message]:
-    """The messages of all chains, those of each in their order."""
+    """The messages of all chains, interleaved; each chain keeps its order."""
     turns = [n for n, chain in enumerate(chains) for _ in chain]
     rng.shuffle(turns)
     todo = [iter(chain) for chain in chains]
@@ -136,7 +136,7 @@ def _batches(rng: Random, tag: str, people: Sequence[User]) -> Iterator[Batch]:
 
 def _messages(rng: Random, tag: str, people: Sequence[User], foreign: User, count: int) -> Iterator[Message]:
     sent: list[Message] = []
-    chain = rng.sample(people, k=min(len(people), rng.randint(2, LONGEST_CHAIN)))
+    chain = rng.sample(people, k=min(len(people), rng.randint(2, MAX_CHAIN)))
     pairs = list(pairwise(chain))
     while len(pairs) < count:
         pairs.insert(rng.randrange(len(pairs) + 1), (rng.choice(people), rng.choice(people)))
@@ -145,7 +145,7 @@ def _messages(rng: Random, tag: str, people: Sequence[User], foreign: User, coun
         if kind < 0.05:
             message = Message("not an event", REJECTED, rng.choice(_NO_EVENTS))
         elif kind < 0.1 and sent:
-            message = rng.choice(sent)  # sent twice: nothing more may come of it
+            message = rng.choice(sent)  # a duplicate, which must have no effect
         elif kind < 0.15:
             message = _transfer("to another organisation's", SKIPPED, old, foreign)
         elif kind < 0.18:
@@ -182,7 +182,7 @@ def _groups(rng: Random, messages: Sequence[Message]) -> Iterator[Sequence[Messa
 
 
 def event_of(message: Message) -> dict[str, Any]:
-    """The event of a message that is one."""
+    """The event of a message. Raises TypeError when the message is not an event."""
     if not isinstance(message.value, Mapping):
         raise TypeError(f"{message.what} is no event")
     return dict(message.value)

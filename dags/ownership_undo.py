@@ -33,11 +33,11 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.flow import ID, OPEN, carry_out
+from ownership.flow import ID, OPEN, carry_out, section
 from ownership.retries import TransferRetries
 from ownership.sensors import PullUndo
 
-BY_USER, WHY = {"section": "By user and time"}, {"section": "Why"}
+BY_USER, WHY = section("By user and time"), section("Why")
 TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "maxLength": 40, **BY_USER}
 
 with DAG(

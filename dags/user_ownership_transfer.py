@@ -54,7 +54,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.flow import ID, OPEN, carry_out
+from ownership.flow import ID, OPEN, carry_out, section
 from ownership.retries import TransferRetries
 from ownership.sensors import PullTransferEvents
 from ownership.triggers import BacklogTrigger
@@ -62,16 +62,17 @@ from ownership.triggers import BacklogTrigger
 EVENTS = Asset(
     name="user.ownership.transfer",
     uri="x-ownership://user.ownership.transfer",
-    watchers=[AssetWatcher(name="ownership_backlog", trigger=BacklogTrigger())],
+    watchers=[
+        AssetWatcher(
+            name="ownership_backlog",
+            trigger=BacklogTrigger(),  # type: ignore[no-untyped-call]  # Airflow's constructor has no types
+        )
+    ],
 )
 MID: dict[str, Any] = {**ID, "maxLength": 320}
 OBJECT: dict[str, Any] = {"type": ["null", "object"]}
-WHO, WHAT, WHY = OPEN, {"section": "What moves"}, {"section": "Why"}
-SEVERAL, PLAN, REPAIR = (
-    {"section": "Several transfers"},
-    {"section": "Plan and approval"},
-    {"section": "Repair"},
-)
+WHO, WHAT, WHY = OPEN, section("What moves"), section("Why")
+SEVERAL, PLAN, REPAIR = section("Several transfers"), section("Plan and approval"), section("Repair")
 
 with DAG(
     dag_id="user_ownership_transfer",

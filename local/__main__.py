@@ -9,20 +9,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from local import elasticsearch, stack
+from local import stack
 from local.paths import ADDRESSES_FILE, DEMO, REPOSITORY, STACK, TEST_STACKS
+from local.servers import elasticsearch
 from local.stack import Addresses, Stack
 from local.terminal import console, report
 
 
 def print_addresses(addresses: Addresses) -> None:
-    """All addresses, as they are in the file."""
+    """Print all addresses, as they are in the file."""
     for name, value in addresses.as_environment().items():
         console.print(f"  [bold]{name}[/]={value}", soft_wrap=True)
 
 
 def up() -> int:
-    """Start everything, leave it running, print where it answers."""
+    """Start everything, leave it running, print the addresses."""
     if stack.running_parts(STACK):
         if ADDRESSES_FILE.exists():
             console.print("The stack runs already; `make down` ends it.")
@@ -53,7 +54,7 @@ def up() -> int:
 
 
 def down() -> int:
-    """End the stack, and what an interrupted demo or test session left; only processes that were started from here."""
+    """End the stack and what an interrupted demo or test session left: only processes that this checkout started."""
     ended = stack.end_all(STACK, report)
     ADDRESSES_FILE.unlink(missing_ok=True)
     for directory in (DEMO, *sorted(TEST_STACKS.glob("*"))):
@@ -66,7 +67,7 @@ def down() -> int:
 
 def demo(*, once: bool = False) -> int:
     """The sample world, with events, on a stack of its own until Ctrl-C."""
-    from local.demo import main
+    from local.demo.command import main
 
     return main(once=once)
 
@@ -76,7 +77,7 @@ def _short(file: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code. Errors that a person can mend are one sentence, without a trace."""
+    """Run one command and return its exit code. Errors that the user can fix are printed as one sentence, no traceback."""
     commands: dict[str, Callable[[], int]] = {"up": up, "down": down, "demo": demo}
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("command", choices=sorted(commands))

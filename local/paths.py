@@ -1,4 +1,4 @@
-"""Where things lie. Everything that is made at run time lies below `.local` of the checkout."""
+"""Folders and files. Everything that is made at run time is below `.local` of the checkout."""
 
 from __future__ import annotations
 

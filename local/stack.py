@@ -16,17 +16,17 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from local import airflow, cassandra, elasticsearch, kafka, postgres
-from local.layout import Layout
 from local.paths import REPOSITORY
-from local.ports import HOST, accepts
-from local.processes import NotReadyError, ProcessRecord, Server, child_environment, end
+from local.servers import airflow, cassandra, elasticsearch, kafka, postgres
+from local.servers.layout import Layout
+from local.servers.ports import HOST, accepts
+from local.servers.processes import NotReadyError, ProcessRecord, Server, child_environment, end
 
 Progress = Callable[[str, str, float], None]
-"""Called with a part's name, one of "starting", "ready", "given", "stopped", and the seconds that it took."""
+"""Called with a part's name, one of "starting", "ready", "given", "stopped", and the seconds it took."""
 
 GIVEN = ("KAFKA", "CASSANDRA", "ELASTICSEARCH", "LEDGER", "LMS", "USERORG")
-"""The addresses that may be given in the environment; their parts are not started then."""
+"""Addresses that may be given in the environment. A part with a given address is not started."""
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}
 _SCHEMES = {"KAFKA": ("",), "CASSANDRA": ("",), "LEDGER": ("postgresql",)}
@@ -41,7 +41,7 @@ _OWNER = "owner.json"
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where everything answers. `airflow` and its password are empty in a stack without Airflow."""
+    """The address of each part. `airflow` and its password are empty in a stack without Airflow."""
 
     kafka: str = ""  # host:port
     cassandra: str = ""  # host:port
@@ -54,7 +54,7 @@ class Addresses:
     airflow_password: str = ""
 
     def as_environment(self) -> dict[str, str]:
-        """The addresses by the names of their environment variables; those that are empty are left out."""
+        """The addresses by environment variable, without the empty ones."""
         return {name.upper(): value for name, value in asdict(self).items() if value}
 
     def write(self, file: Path) -> None:
@@ -66,7 +66,7 @@ class Addresses:
 
     @classmethod
     def read(cls, file: Path) -> Addresses:
-        """The addresses in `file`. Raises FileNotFoundError, and ValueError when a line is none of ours."""
+        """The addresses in `file`. Raises FileNotFoundError, and ValueError for an unknown name."""
         pairs = (line.partition("=") for line in file.read_text().splitlines() if line.strip())
         try:
             return cls(**{name.lower(): value for name, _, value in pairs})
@@ -86,9 +86,9 @@ def _silent(part: str, state: str, seconds: float) -> None:
 class Stack:
     """Kafka, Cassandra, Elasticsearch, PostgreSQL, both stand-ins and, if wanted, Airflow.
 
-    Everything lies below `directory`; ports are free ones. What `given` names (see GIVEN) is used instead of
-    started. `settings` becomes the Airflow Variable that the job reads, `cassandra_settings` are further ones of
-    `cassandra.yaml`. As a context manager it starts and stops.
+    All files are below `directory`; ports are chosen among the free ones. A part that `given` names (see GIVEN)
+    is used, not started. `settings` becomes the Airflow Variable that the job reads; `cassandra_settings` are added
+    to `cassandra.yaml`. As a context manager it starts and stops.
 
     `servers` holds what was started: kafka, cassandra, elasticsearch, postgres, lms, userorg, and Airflow's
     api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
@@ -138,7 +138,7 @@ class Stack:
     def start(self, progress: Progress | None = None) -> None:
         """Start everything and return when it can be used.
 
-        Raises RuntimeError (NotReadyError when a part does not answer in time); what runs by then is stopped.
+        Raises RuntimeError, NotReadyError when a part does not answer in time. The parts that had started are stopped.
         """
         self._progress = progress or _silent
         if running := running_parts(self.directory):
@@ -176,7 +176,7 @@ class Stack:
 
     @contextmanager
     def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """Threads for one start. A part that fails ends the others at once, instead of being waited for."""
+        """Threads for one start. When a part fails, the others are stopped at once."""
         with ThreadPoolExecutor(max_workers=16, thread_name_prefix="stack") as pool:
             try:
                 yield pool
@@ -187,10 +187,10 @@ class Stack:
                 raise
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Everything at once, since ports are known beforehand; only these steps have to wait for another.
+        """Start all parts in parallel; their ports are known beforehand. Only these steps wait for another.
 
-        The platform needs the stores, the ledger and Airflow their databases; and a DAG, once parsed, is watched:
-        then its topics and tables should be there.
+        The platform needs the stores. The ledger and Airflow need their databases. Airflow's dag-processor comes
+        last: a parsed DAG is watched at once, and its topics and tables have to exist by then.
         """
         database = pool.submit(self._start_postgres)
         stores = [
@@ -261,7 +261,7 @@ class Stack:
         where = ("--port", str(port), "--elasticsearch", self.addresses.elasticsearch)
         return Server(
             name=name,
-            command=(sys.executable, "-m", "local.standins", name, *where),
+            command=(sys.executable, "-m", "local.platform.standins", name, *where),
             directory=self.layout.data(name),
             log_file=self.layout.log(name),
             pid_file=self.layout.pid(name),
@@ -281,8 +281,8 @@ class Stack:
         server.wait_ready()
 
     def _create_platform(self) -> None:
-        """What the platform has without the job (keyspace, index, topics), then the ledger's tables."""
-        from local import world
+        """Create keyspace, indexes and topics, which the platform has without the job, then the ledger's tables."""
+        from local.platform import world
 
         known = self.addresses
         world.create_platform(
@@ -307,7 +307,7 @@ class Stack:
             )
 
     def _start_postgres(self) -> None:
-        """The server, with the ledger's database; with neither, if a ledger was given and Airflow is not wanted."""
+        """Start the server with the ledger's database. Not needed when a ledger is given and Airflow is not wanted."""
         if "LEDGER" in self.given:
             self._progress("ledger", "given", 0.0)
         if "postgres" in self.servers or ("LEDGER" in self.given and not self.with_airflow):
@@ -324,7 +324,7 @@ class Stack:
         _all_of(database)
         sockets = self.servers["postgres"].address
         needed = airflow.process_environment(self.layout, sockets)
-        # What is set already stays: another address of the database, say.
+        # A value that is already set stays: the fault suite sets another address of the database.
         self.airflow_env |= {name: value for name, value in needed.items() if name not in self.airflow_env}
         self._timed("migration", lambda: airflow.migrate(self.layout, self.airflow_env, sockets))
         _all_of(*(pool.submit(self._component, name) for name in ("api-server", "scheduler")))
@@ -332,7 +332,7 @@ class Stack:
     def _start_airflow_rest(self, pool: ThreadPoolExecutor) -> None:
         url = self.layout.url("airflow")
         password = airflow.Secrets.of(self.layout.data("airflow")).password
-        # Before the DAG is there: its watcher starts with it, and looks for its connections.
+        # Before the DAG is parsed: its watcher starts then, and reads these connections.
         airflow.store(url, password, self.airflow_env)
         _all_of(*(pool.submit(self._component, name) for name in ("dag-processor", "triggerer")))
         if any((REPOSITORY / "dags").glob("*.py")):
@@ -363,9 +363,9 @@ def _all_of(*futures: Future[None], then: Iterable[Future[None]] = ()) -> None:
 
 
 def _check_given(variable: str, address: str) -> None:
-    """A store must answer now: tables and topics are made in it. A service may come later.
+    """Check a given address. A store must answer now, because tables and topics are created in it; a service need not.
 
-    Raises ValueError for what is no address, NotReadyError for a store that does not answer.
+    Raises ValueError when it is not an address, NotReadyError when a store does not answer.
     """
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
@@ -391,28 +391,30 @@ def _is_healthy(url: str) -> bool:
 
 
 def records(directory: Path) -> dict[str, ProcessRecord]:
-    """The processes that a stack in `directory` started and did not end, by name; not all need still run."""
+    """Records of the processes that a stack in `directory` started and did not end, by name. Some may have died."""
     found = ((file.stem, ProcessRecord.load(file)) for file in sorted((directory / "pids").glob("*.json")))
     return {name: record for name, record in found if record is not None}
 
 
 def running_parts(directory: Path) -> list[str]:
-    """The names of the processes of the stack in `directory` that run."""
+    """Names of the running processes of the stack in `directory`."""
     return [name for name, record in records(directory).items() if record.alive]
 
 
 def claim(directory: Path) -> None:
-    """Note that this process owns the servers in `directory`: `make down` leaves them alone while it lives."""
+    """Record this process as the owner of the servers in `directory`; `make down` leaves them alone while it lives."""
     ProcessRecord.of(os.getpid()).save(directory / _OWNER)
 
 
 def owner(directory: Path) -> ProcessRecord | None:
-    """The process that started the stack in `directory`, whether it still runs or not."""
+    """Record of the process that started the stack in `directory`; it may have ended."""
     return ProcessRecord.load(directory / _OWNER)
 
 
 def end_all(directory: Path, progress: Progress | None = None) -> list[str]:
-    """End every process of the stack in `directory`, whoever started it; the names of those that still ran.
+    """End every process of the stack in `directory`, also one that another command started.
+
+    Returns the names of those that were still running.
 
     Raises RuntimeError when one of them cannot be ended.
     """

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from local import elasticsearch
-from local.layout import Layout
 from local.paths import REPOSITORY, TEST_STACKS
+from local.servers import elasticsearch
+from local.servers.layout import Layout
 from local.stack import Stack, claim, given_from_environment
 
 

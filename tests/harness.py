@@ -22,7 +22,7 @@ from elasticsearch import Elasticsearch
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local.schema import connect_elasticsearch
+from local.platform.schema import connect_elasticsearch
 from ownership.clock import now_ms
 from ownership.conf import manual_events, orders, undo_order
 from ownership.contracts import Pulled, Slice, Summary, Work
@@ -162,7 +162,7 @@ class Job:
 
     def drain(self, *, runs: int = 10, **pull: Any) -> list[Summary]:
         """Runs, one after the other, until there is nothing to claim."""
-        summaries = []
+        summaries: list[Summary] = []
         for _ in range(runs):
             run = self.run().pull(**pull)
             if not run.pulled.slices:
@@ -187,7 +187,7 @@ class Job:
 @contextmanager
 def opened_ledger(address: str, name: str) -> Iterator[Database]:
     """A ledger of one's own on the server of `address` (a URL): a database, dropped at the end."""
-    given = conninfo_to_dict(address)
+    given: dict[str, Any] = conninfo_to_dict(address)
     # As the local server's administrator, who needs no password.
     administrator = {"host": given["host"], "port": given["port"], "user": "postgres", "dbname": "postgres"}
     with psycopg.connect(**administrator, autocommit=True) as server:

@@ -6,18 +6,18 @@ import os
 
 import pytest
 
-from local import tools
+from local.tools import programs
 
 
 def needed(name: str) -> str:
     """The path of a program of `make tools`.
 
-    Without it the test is skipped, and says why. In CI it fails, unless `make tools` has said why it cannot be had.
+    Without it the test is skipped, and says why. In CI it fails, unless `make tools` has said why it cannot be installed.
     """
-    found = tools.found(name)
+    found = programs.found(name)
     if found is not None:
         return str(found)
-    why = tools.why_missing(name)
+    why = programs.why_missing(name)
     if why is None and os.environ.get("CI"):
         pytest.fail(f"there is no {name}: run `make tools` first, which brings it or says why it cannot")
     pytest.skip(

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, TopicPartition
 
-from local.sample import SampleWorld, sample_world
-from local.schema import create_platform, input_topic
-from local.world import Platform, User, transfer_event
+from local.demo.sample import SampleWorld, sample_world
+from local.platform.schema import create_platform, input_topic
+from local.platform.world import Platform, User, transfer_event
 
 LOOK_SECONDS: Final = 30.0
 

@@ -23,7 +23,13 @@ ID: dict[str, Any] = {
 }
 """An id in a form: printable, no white space around it. The job checks it again, with a message."""
 
-OPEN = {"section": "Run Parameters"}
+
+def section(title: str) -> dict[str, Any]:
+    """The section of a form that a `Param` stands in, as one of its keywords."""
+    return {"section": title}
+
+
+OPEN = section("Run Parameters")
 """The one section of a form that is open at first; Airflow's UI goes by this name."""
 
 LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"

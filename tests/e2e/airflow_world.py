@@ -16,9 +16,9 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from local.airflow import api
+from local.platform.world import Batch, Platform
+from local.servers.airflow import api
 from local.stack import Stack
-from local.world import Batch, Platform
 
 DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
 ASK = "approval.ask"
@@ -284,8 +284,15 @@ class Story:
 
     def owners(self, batches: list[Batch]) -> set[tuple[Any, Any]]:
         """Creators of batches in (row, document)."""
-        p = self.platform
-        return {
-            (p.row(b.course_id, b.batch_id)["createdby"], p.document(b.batch_id)["createdBy"])
-            for b in batches
-        }
+        found: set[tuple[Any, Any]] = set()
+        for batch in batches:
+            document = self.platform.document(batch.batch_id)
+            assert document is not None
+            found.add((self.creator(batch), document["createdBy"]))
+        return found
+
+    def creator(self, batch: Batch) -> Any:
+        """Who created a batch, by its row."""
+        row = self.platform.row(batch.course_id, batch.batch_id)
+        assert row is not None
+        return row["createdby"]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from airflow_world import Airflow, Story
 
+from local.platform.world import Platform
 from local.stack import Stack
-from local.world import Platform
+from tests.e2e.airflow_world import Airflow, Story
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow_world import APPROVAL, ASK, ORGANISATION, Airflow, Story, asked_at, question, until
+
+from tests.e2e.airflow_world import APPROVAL, ASK, ORGANISATION, Airflow, Story, asked_at, question, until
 
 LIMIT = 2
 

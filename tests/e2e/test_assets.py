@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_world import ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
 
 TABLE, INDEX = "course_batch.table", "course_batch.index"
 
@@ -17,7 +17,12 @@ def events_of(
     airflow: Airflow, run_id: str, dag: str = "user_ownership_transfer"
 ) -> dict[str, list[dict[str, Any]]]:
     """The asset events that `settle` of a run emitted, by the asset's name."""
-    params = {"source_dag_id": dag, "source_run_id": run_id, "source_task_id": "settle", "limit": 50}
+    params: dict[str, str | int] = {
+        "source_dag_id": dag,
+        "source_run_id": run_id,
+        "source_task_id": "settle",
+        "limit": 50,
+    }
     found: dict[str, list[dict[str, Any]]] = {}
     for event in airflow.http.get("/assets/events", params=params).json()["asset_events"]:
         found.setdefault(event["name"], []).append(event["extra"])

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from airflow_world import ORGANISATION, Airflow, Story, until
 
 from chaos.faults import BY_NAME, Scene, task_processes
 from chaos.rounds import play
 from local.stack import Stack
+from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 
 import pytest
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
-from local.world import Batch
+from local.platform.world import Batch
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 
@@ -65,7 +66,7 @@ def asked(airflow: Airflow) -> bool:
 def creator(story: Story, batch: Batch) -> str | None:
     """Who created a batch, by its row."""
     row = story.platform.row(batch.course_id, batch.batch_id)
-    return row and row["createdby"]
+    return row["createdby"] if row else None
 
 
 def running(airflow: Airflow, run_id: str, stage: str) -> bool:
@@ -138,14 +139,12 @@ def test_a_run_is_cleared_again_and_again_while_it_runs(airflow: Airflow, story:
             ]
         }
     )
+
+    def began_or_all_is_done(stage: str) -> bool:
+        return running(airflow, run_id, stage) or airflow.run(run_id)["state"] in ("success", "failed")
+
     for stage in STAGES:
-        until(
-            f"{stage} began or all is done",
-            lambda stage=stage: (
-                running(airflow, run_id, stage) or airflow.run(run_id)["state"] in ("success", "failed")
-            ),
-            every=0.05,
-        )
+        until(f"{stage} began or all is done", partial(began_or_all_is_done, stage), every=0.05)
         clear(airflow, run_id)
 
     assert airflow.ended(run_id, seconds=120) == "success"

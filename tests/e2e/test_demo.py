@@ -10,16 +10,15 @@ import httpx
 import pytest
 from rich.console import Console
 
-from local import airflow
-from local.acts import DemoError, Outcome, play
-from local.demo import print_next_steps
-from local.display import WIDTH
-from local.outcome import differences
-from local.runs import carried_out, opened_api
+from local.demo.acts import DemoError, Outcome, play
+from local.demo.command import print_next_steps
+from local.demo.display import WIDTH
+from local.demo.outcome import differences
+from local.demo.runs import carried_out, opened_api
+from local.platform.stores import Owners, both_stores
+from local.platform.world import Owned, Platform, create_platform
+from local.servers import airflow
 from local.stack import Stack
-from local.stores import both_stores
-from local.story import Owners
-from local.world import Owned, Platform, create_platform
 
 pytestmark = [pytest.mark.airflow, pytest.mark.servers]
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
+
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 PULL = ("pull_transfer_events", -1)
 
@@ -99,7 +100,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
             apart = announced(story, d, e, hours[1] + timedelta(minutes=5))
             chain.append(announced(story, b, c, hours[1] + timedelta(minutes=10)))
             mids = [*chain, apart]
-            airflow.backfill(*hours)
+            airflow.backfill(hours[0], hours[-1])
             runs = runs_of(airflow, hours)
 
             assert [airflow.ended(run, seconds=180) for run in runs] == ["failed", "failed"]
@@ -113,7 +114,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
         assert [story.state(mid) for mid in mids] == [None] * 3
         assert story.platform.as_written(batches) == before
 
-    airflow.backfill(*hours, "--reprocess-behavior", "failed")
+    airflow.backfill(hours[0], hours[-1], "--reprocess-behavior", "failed")
 
     assert runs_of(airflow, hours) == runs
     assert [airflow.ended(run, seconds=180) for run in runs] == ["success", "success"]
@@ -131,7 +132,7 @@ def test_two_windows_fail_while_the_services_are_down_and_one_backfill_heals_bot
     # Once more, the hours that succeeded: nothing is left to do, and nothing is done.
     airflow.ended(early)
     trail, moved = images(story, mids), story.platform.as_written(batches)
-    airflow.backfill(*hours, "--reprocess-behavior", "completed")
+    airflow.backfill(hours[0], hours[-1], "--reprocess-behavior", "completed")
 
     assert runs_of(airflow, hours) == runs
     assert [airflow.ended(run, seconds=180) for run in runs] == ["success", "success"]

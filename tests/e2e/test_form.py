@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story
+
+from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story
 
 FORM = {"from_user": "a", "to_user": "b", "organisation_id": "o"}
 

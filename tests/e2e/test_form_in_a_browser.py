@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, question, until
 from playwright.sync_api import Page, expect, sync_playwright
 
-from local.screenshots import ARGUMENTS, log_in
+from local.demo.screenshots import ARGUMENTS, log_in
+from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, question, until
 from tests.needs import needed
 
 WAIT_MS = 30_000

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, until
 
-from local.airflow import OPERATOR, USER, VIEWER, token
-from local.schema import BATCH_INDEX
+from local.platform.schema import BATCH_INDEX
+from local.servers.airflow import OPERATOR, USER, VIEWER, token
+from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, until
 
 PAGE = "/ownership-transfers"
 HOSTILE = "\"><script>alert('x')</script>&amp;%2F?#"

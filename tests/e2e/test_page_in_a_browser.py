@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from airflow_world import ORGANISATION, UNDO, Airflow, Story
 from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
 
-from local.screenshots import ARGUMENTS, log_in
+from local.demo.screenshots import ARGUMENTS, log_in
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
 from tests.needs import needed
 
 WAIT_MS = 30_000

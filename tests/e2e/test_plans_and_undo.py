@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_world import ORGANISATION, UNDO, Airflow, Story, until
-
-from local.schema import BATCH_INDEX
+from local.platform.schema import BATCH_INDEX
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, until
 
 
 def form(old: str, new: str, **more: Any) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
-from airflow_world import ORGANISATION, Airflow, Story, until
 from confluent_kafka import Consumer, TopicPartition
 from psycopg2 import sql
-from test_told import Received, served, webhook_server
 
-from local.schema import failed_topic
-from local.world import Batch, Offset
+from local.platform.schema import failed_topic
+from local.platform.world import Batch, Offset
+from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
+from tests.e2e.test_told import Received, served, webhook_server
 
 PROCESSES = ("scheduler", "triggerer", "dag-processor", "api-server")
 PASSWORDS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow_world import Airflow, Story, until
 
-from local.schema import BATCH_INDEX, KEYSPACE, TABLE
+from local.platform.schema import BATCH_INDEX, KEYSPACE, TABLE
+from tests.e2e.airflow_world import Airflow, Story, until
 
 RANGES = 40
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 
 def test_an_event_on_the_topic_starts_a_run_and_is_completed(airflow: Airflow, story: Story):

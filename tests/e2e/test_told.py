@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from airflow_world import ORGANISATION, UNDO, Airflow, Story, until
+
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, until
 
 HOST = "127.0.0.1"
 

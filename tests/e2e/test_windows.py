@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow_world import DAG, ORGANISATION, Airflow, Story, until
+
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ def test_a_run_killed_between_rows_and_documents_is_completed_by_a_later_one(air
     try:
         until(
             "a row moved",
-            lambda: story.platform.row(first.course_id, first.batch_id)["createdby"] == new,
+            lambda: story.creator(first) == new,
             every=0.01,
         )
         index.freeze()

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import Job
-from transfer_world import Faults, World, opened_faults, opened_world
 
-from local.ports import HOST, is_free
+from local.servers.ports import HOST, is_free
 from local.stack import Stack
+from tests.harness import Job
+from tests.integration.transfer_world import Faults, World, opened_faults, opened_world
 
 
 @pytest.fixture(scope="module")

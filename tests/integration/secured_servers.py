@@ -48,10 +48,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from local import cassandra, kafka, postgres
-from local.layout import Layout
-from local.ports import HOST
-from local.processes import Server, await_condition
+from local.servers import cassandra, kafka, postgres
+from local.servers.layout import Layout
+from local.servers.ports import HOST
+from local.servers.processes import Server, await_condition
 
 PASSWORD = "s3cret-Pa55word"  # noqa: S105  # of servers that live for a test; looked for in every message
 STORES_PASSWORD = "of-the-stores"  # noqa: S105  # the same, of their key stores

@@ -16,12 +16,12 @@ import pytest
 from confluent_kafka import TopicPartition
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from transfer_world import World
 
-from local.ports import HOST, is_free
+from local.servers.ports import HOST, is_free
 from local.stack import Stack
 from ownership.errors import OwnershipError, SettingsError, Unavailable
 from ownership.ledger.schema import REVISION
+from tests.integration.transfer_world import World
 
 VARIABLE = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"
 LEDGER = "AIRFLOW_CONN_OWNERSHIP_LEDGER"
@@ -113,7 +113,11 @@ class Wrong:
         self._connection = connection
         self._patch = patch
         given = conninfo_to_dict(server)
-        self._administrator = {"host": given["host"], "port": given["port"], "user": "postgres"}
+        self._administrator: dict[str, Any] = {
+            "host": given["host"],
+            "port": given["port"],
+            "user": "postgres",
+        }
 
     def set(self, **fields: Any) -> None:
         """Other fields of the Connection."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from random import Random
 
-from transfer_world import World
-
-from local.world import Offset
+from local.platform.world import Offset
 from ownership.errors import Poison
 from ownership.events import TransferEvent, parse_event
 from tests.fuzz.near_valid import PEOPLE, message
+from tests.integration.transfer_world import World
 
 MESSAGES = 400
 SEED = 2026

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from transfer_world import World
+from airflow.sdk.observability import stats
 
-from local.ports import is_free
-from ownership import metrics
+from local.servers.ports import is_free
 from ownership.clock import now_ms
 from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
 from ownership.health.look import look
 from ownership.topic import Span
 from ownership.triggers import _Watch
+from tests.integration.transfer_world import World
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_the_watcher_measures_topics_and_open_list(
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"env": given.env}))
     own_world.lead_to_ledger(environment, monkeypatch)
     sent: list[tuple[str, float]] = []
-    monkeypatch.setattr(metrics.stats, "gauge", lambda name, value: sent.append((name, value)))
+    monkeypatch.setattr(stats, "gauge", lambda name, value: sent.append((name, value)))
     a, b, c, d = own_world.users("a", "b", "c", "d")
     own_world.platform.emit(b"{no event")
     own_world.transfer(a, b)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from transfer_world import ORGANISATION, World
 
-from local.world import Batch, User
+from local.platform.world import Batch, User
+from tests.integration.transfer_world import ORGANISATION, World
 
 HOSTILE = [
     pytest.param("'; DROP TABLE sunbird_courses.course_batch; --", id="CQL"),

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import opened_ledger
 from sqlalchemy import text
 
 from ownership.clock import from_ms, now_ms
@@ -14,6 +13,7 @@ from ownership.ledger import months
 from ownership.ledger.database import Database
 from ownership.ledger.months import Removed, ensure_months, remove_old
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
+from tests.harness import opened_ledger
 
 DAYS = 400
 

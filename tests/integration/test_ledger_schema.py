@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from harness import opened_ledger
 from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -34,6 +34,7 @@ from ownership.ledger.months import make_months
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, REVISION, metadata
 from ownership.ledger.upgrade import upgrade
 from ownership.topic import Message
+from tests.harness import opened_ledger
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 VARIABLE = f"AIRFLOW_CONN_{CONNECTION.upper()}"
@@ -542,7 +543,7 @@ def test_the_queue_has_one_head(made: Ledger) -> None:
     assert made.execute("SELECT id, fencing_token FROM queue_head") == [(1, 0)]
     for row in ({"fencing_token": 0}, {"id": 2, "fencing_token": 0}):
         with pytest.raises(IntegrityError):
-            made.database.run(lambda c, r=row: insert(c, "queue_head", r))
+            made.database.run(partial(insert, table="queue_head", values=row))
 
 
 def test_an_event_s_id_begins_with_its_month_and_ids_grow(made: Ledger) -> None:

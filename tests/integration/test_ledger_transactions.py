@@ -8,14 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness import ledger_name, opened_ledger
 from sqlalchemy import Connection, text
-from transfer_world import World
 
 from ownership.clock import now_ms
 from ownership.errors import Unavailable
 from ownership.ledger import database as database_module
 from ownership.ledger.database import Database
+from tests.harness import ledger_name, opened_ledger
+from tests.integration.transfer_world import World
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ _ADMINISTRATOR: list[str] = []
 
 @pytest.fixture(autouse=True)
 def administrator(stack: Any) -> None:
-    address = psycopg.conninfo.conninfo_to_dict(stack.addresses.ledger)
+    address: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(stack.addresses.ledger)
     given = {"host": address["host"], "port": address["port"], "user": "postgres", "dbname": "postgres"}
     _ADMINISTRATOR[:] = [psycopg.conninfo.make_conninfo(**given)]
 

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -19,10 +20,10 @@ import pytest
 from psycopg import sql
 from sqlalchemy import event as hooks
 
-from local import postgres
-from local.layout import Layout
 from local.paths import TEST_STACKS
-from local.ports import HOST
+from local.servers import postgres
+from local.servers.layout import Layout
+from local.servers.ports import HOST
 from local.stack import claim
 from ownership.clock import from_ms, now_ms
 from ownership.events import OrderKey, Transfer, follow_up
@@ -295,7 +296,8 @@ def month_of(at_ms: int) -> int:
 
 def test_all_pages_together_show_every_transfer_and_rejected_message_once_newest_first(filled: Filled):
     pages = 60 if MEASURED else 10_000
-    everything = sorted([*filled.transfers, *filled.rejected], key=lambda m: m.key, reverse=True)
+    messages: list[Made | Rejected] = [*filled.transfers, *filled.rejected]
+    everything = sorted(messages, key=lambda m: m.key, reverse=True)
     assert filled.shown(Filters(), pages) == [m.mid for m in everything][: pages * PAGE_SIZE]
 
 
@@ -372,7 +374,8 @@ def test_a_course_of_more_events_than_a_list_looks_at_says_so(
 
 
 def test_the_newest_thousand_that_fit_are_counted_by_state_whatever_state_is_wanted(filled: Filled):
-    newest = sorted([*filled.transfers, *filled.rejected], key=lambda m: m.key, reverse=True)[:MAX_COUNTED]
+    messages: list[Made | Rejected] = [*filled.transfers, *filled.rejected]
+    newest = sorted(messages, key=lambda m: m.key, reverse=True)[:MAX_COUNTED]
     counts = Counter(m.state if isinstance(m, Made) else "rejected" for m in newest)
     for state in ("", "failed", "rejected"):
         found = filled.reads.page(Filters(state=state)).counts
@@ -494,7 +497,7 @@ def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_coun
         ),
     }
     for name, (filters, cursor, indexes) in lists.items():
-        for plan in plans_of(filled.database, lambda f=filters, c=cursor: filled.reads.page(f, c)):
+        for plan in plans_of(filled.database, partial(filled.reads.page, filters, cursor)):
             scans = [n for n in nodes(plan) if "Relation Name" in n]
             assert {n["Node Type"] for n in scans} <= {"Index Scan", "Index Only Scan"}, name
             assert {n["Index Name"] for n in scans} <= indexes, name

@@ -9,13 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from harness import Job
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transfer_world import World, opened_world
 
-from local.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
-from local.world import Batch
+from local.platform.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
+from local.platform.world import Batch
 from ownership import search_index
 from ownership.clock import now_ms
 from ownership.course_batches import RawRow
@@ -30,6 +28,9 @@ from ownership.reconcile.report import Report
 from ownership.reconcile.run import Order, Share
 from ownership.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, range_of, token, token_range
 from ownership.search_index import SearchIndex
+from ownership.stages import second_proof
+from tests.harness import Job
+from tests.integration.transfer_world import World, opened_world
 
 RANGES = 8
 
@@ -210,7 +211,7 @@ def test_a_row_that_is_deleted_during_the_repair_leaves_no_document(
 ) -> None:
     batch = world.batch(created_by="a")
     world.platform.delete_document(batch.batch_id)
-    follow = scan.follow_rows
+    follow = second_proof.follow_rows
 
     def and_the_row_goes(parts: Parts, ids: Any) -> None:
         follow(parts, ids)

@@ -10,7 +10,7 @@ import pytest
 from elasticsearch import Elasticsearch
 from elasticsearch.helpers import bulk
 
-from local.schema import connect_elasticsearch, create_batch_index
+from local.platform.schema import connect_elasticsearch, create_batch_index
 from ownership.errors import SettingsError, Unavailable
 from ownership.plan import BatchId
 from ownership.search_index import SearchIndex

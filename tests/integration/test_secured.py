@@ -25,9 +25,22 @@ from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster, NoHostAvailable, Session
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AclOperation
-from harness import Job
 from psycopg.errors import InsufficientPrivilege
-from secured_servers import (
+
+from local.platform import schema
+from local.platform.world import Platform, create_platform
+from local.servers.layout import Layout
+from local.servers.ports import HOST
+from local.servers.processes import await_condition
+from local.stack import Stack
+from ownership import topic
+from ownership.errors import OwnershipError, SettingsError, Unavailable
+from ownership.hooks import load_settings, opened_intake, opened_parts
+from ownership.ledger.__main__ import main
+from ownership.ledger.schema import REVISION, metadata
+from ownership.topic import Span
+from tests.harness import Job
+from tests.integration.secured_servers import (
     OPERATIONS,
     PASSWORD,
     SECURITY,
@@ -46,20 +59,7 @@ from secured_servers import (
     told_connections,
     told_statements,
 )
-from transfer_world import World
-
-from local import schema
-from local.layout import Layout
-from local.ports import HOST
-from local.processes import await_condition
-from local.stack import Stack
-from local.world import Platform, create_platform
-from ownership import topic
-from ownership.errors import OwnershipError, SettingsError, Unavailable
-from ownership.hooks import load_settings, opened_intake, opened_parts
-from ownership.ledger.__main__ import main
-from ownership.ledger.schema import REVISION, metadata
-from ownership.topic import Span
+from tests.integration.transfer_world import World
 
 ENV = "dev"  # the page's own
 
@@ -148,8 +148,8 @@ def secured(stack: Stack) -> Iterator[Secured]:
         connections[CASSANDRA]["extra"]["local_dc"] = "datacenter1"
         gate = PostgresGate(postgres.port, server_context(authority, client_certificate=False))
         connections[LEDGER] |= {"host": HOST, "port": ended.enter_context(gate.opened()).port}
-        for name, gate in gates.items():
-            connections[name] |= {"host": HOST, "port": gate.port}
+        for name, opened in gates.items():
+            connections[name] |= {"host": HOST, "port": opened.port}
         environment = {n: v for n, v in stack.airflow_env.items() if n.startswith("AIRFLOW__")}
         environment["AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"] = json.dumps({"env": ENV, "grace.ms": 0})
         made = Secured(
@@ -344,7 +344,9 @@ def test_the_names_of_somebody_who_asks_for_it_are_forgotten_and_the_audit_trail
     world.platform.emit(event)
     assert world.whole_run().events == {"completed": 1}
     bodies = world.job.parts.events.bodies
-    assert b"Zqfirst" in bodies([mid])[mid]
+    body = bodies([mid])[mid]
+    assert body is not None
+    assert b"Zqfirst" in body
 
     for statement in told_statements("What is kept where"):
         secured.postgres.execute(statement.replace("<user>", old), "ownership")

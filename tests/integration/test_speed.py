@@ -9,10 +9,10 @@ import time
 from typing import Any
 
 import pytest
-from transfer_world import World
 
 from benchmarks.floors import stores
-from local.world import Batch
+from local.platform.world import Batch
+from tests.integration.transfer_world import World
 
 ROWS = 600
 MOST_TIMES_THE_FLOOR = 20

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from transfer_world import World, opened_world
 
 from ownership.clock import now_ms
 from ownership.conf import Approve, ConfError
 from ownership.stages.operate import approve, questions
+from tests.integration.transfer_world import World, opened_world
 
 LIMIT = 3
 

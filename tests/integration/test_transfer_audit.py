@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from transfer_world import World
 
 from ownership.plan import BatchId
+from tests.integration.transfer_world import World
 
 
-def columns(world: World, mid: str, names: str) -> list[tuple[object, ...]]:
+def columns(world: World, mid: str, names: str) -> list[tuple[Any, ...]]:
     """Columns of an event's images, as they lie in the table."""
     return [
         tuple(r)
@@ -42,7 +44,7 @@ def test_a_plain_transfer_leaves_one_image_a_batch(world: World) -> None:
         BatchId(both.course_id, both.batch_id): ((old, (old,)), (new, (new,)), 0, "applied"),
     }
     assert {i.fencing_token for i in images} == {world.read(mid).fencing_token}
-    roles = dict(columns(world, mid, "batch_id, role"))
+    roles: dict[Any, Any] = dict(columns(world, mid, "batch_id, role"))
     assert roles == {
         created.batch_id: "created",
         mentored.batch_id: "mentored",

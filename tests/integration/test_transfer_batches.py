@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from transfer_world import World
 
-from local.world import COMPLETED, UPCOMING, Owned
+from local.platform.world import COMPLETED, UPCOMING, Owned
+from tests.integration.transfer_world import World
 
 
 def test_an_owner_of_a_hundred_batches_who_mentors_forty_loses_all_of_them(world: World) -> None:

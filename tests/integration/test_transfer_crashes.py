@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
-from harness import Run
-from transfer_world import World
 
 from ownership.clock import now_ms
 from ownership.errors import Unavailable
 from ownership.ledger import arrivals
 from ownership.queue import ClaimedEvent
 from ownership.stages.pull import accept, claim
+from tests.harness import Run
+from tests.integration.transfer_world import World
 
 
-def boom(*_: object, **__: object) -> None:
+def boom(*_: object, **__: object) -> NoReturn:
     raise Unavailable("test", "the process died here")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from transfer_world import Faults, World
 
-from local.world import Owned
+from local.platform.world import Owned
+from tests.integration.transfer_world import Faults, World
 
 MANY = 12_000
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transfer_world import ORGANISATION, World
 
-from local.world import Offset
+from local.platform.world import Offset
+from tests.integration.transfer_world import ORGANISATION, World
 
 # --- the same again
 
@@ -36,7 +36,13 @@ def test_the_whole_topic_read_again_changes_nothing(own_world: World) -> None:
     world = own_world
     a, b, c = world.users("a", "b", "c")
     batches = [world.batch(created_by=u, mentors=(u, "x")) for u in (a, b)]
-    events = [world.event(a, b), world.event(b, c), world.event(c, c), b"no json", world.event(a, "nobody")]
+    events: list[dict[str, Any] | bytes] = [
+        world.event(a, b),
+        world.event(b, c),
+        world.event(c, c),
+        b"no json",
+        world.event(a, "nobody"),
+    ]
     world.platform.emit_all(events)
     assert world.job.drain()[0].events == {"completed": 2, "skipped": 2}
     since = world.batch(created_by=b)  # B works on

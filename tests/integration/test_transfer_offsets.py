@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from transfer_world import Faults, World
 
-from local.processes import await_condition
+from local.servers.processes import await_condition
 from ownership import topic as topic_module
 from ownership.errors import Unavailable
 from ownership.topic import Message, Span
+from tests.integration.transfer_world import Faults, World
 
 SECONDS = 30
 
@@ -273,7 +273,11 @@ def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recogni
     world.job.drain()
 
     broker.create_the_topic_again()
-    new = [world.event(c, d), b"bad since", *(world.event(d, f"nobody{n}") for n in range(messages - 2))]
+    new: list[dict[str, Any] | bytes] = [
+        world.event(c, d),
+        b"bad since",
+        *(world.event(d, f"nobody{n}") for n in range(messages - 2)),
+    ]
     world.platform.emit_all(new, partition=0)
     run = world.run().pull(window=world.window())
 

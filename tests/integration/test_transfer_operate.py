@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from transfer_world import ORGANISATION, Faults, World
 
 from ownership.conf import ConfError
 from ownership.errors import Unavailable
 from ownership.ledger.events import RejectedMessage
+from tests.integration.transfer_world import ORGANISATION, Faults, World
 
 
 def test_an_abandoned_event_is_final_and_frees_what_it_blocked(world: World, userorg: Faults) -> None:
@@ -104,9 +105,7 @@ def test_a_failed_event_is_redriven_before_its_next_try_is_due(world: World, use
         pytest.param({"redrive": ["m"]}, "redrive: message: Input should be", id="no object"),
     ],
 )
-def test_an_order_that_cannot_be_read_is_refused(
-    world: World, conf: dict[str, object], sentence: str
-) -> None:
+def test_an_order_that_cannot_be_read_is_refused(world: World, conf: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfError, match=sentence):
         world.run().pull(**conf)
 

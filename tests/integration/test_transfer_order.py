@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
-from transfer_world import Faults, World
 
 from ownership.contracts import Phase, Work
+from tests.integration.transfer_world import Faults, World
 
 
-def moves_of(work: list[object]) -> list[dict[str, str]]:
+def moves_of(work: Sequence[object]) -> list[dict[str, str]]:
     """The maps of the phases that a lookup chose."""
     phases: list[Phase] = [p for w in work if isinstance(w, Work) for p in w.phases]
     return [p.moves for p in phases]

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from cassandra.protocol import OverloadedErrorMessage
 from elasticsearch import Elasticsearch
-from transfer_world import Faults, World
 
-from local.schema import BATCH_INDEX
+from local.platform.schema import BATCH_INDEX
 from ownership.clock import now_ms
 from ownership.errors import Unavailable
 from ownership.ledger.events import Verdict
+from tests.integration.transfer_world import Faults, World
 
 
 @pytest.fixture(autouse=True)

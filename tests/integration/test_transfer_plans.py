@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from transfer_world import Faults, World
 
 from ownership.conf import ConfError
 from ownership.plan_report import text
+from tests.integration.transfer_world import Faults, World
 
 
 def _dry_run(world: World, from_user: str, to_user: str, **fields: Any) -> tuple[str, Any]:

@@ -10,13 +10,13 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from harness import Job, Run, opened_job
-from transfer_world import World
 
 from ownership.clock import now_ms
 from ownership.ledger.changes import LATE
 from ownership.plan import Row
 from ownership.stages.pull import Window
+from tests.harness import Job, Run, opened_job
+from tests.integration.transfer_world import World
 
 SERVERS = ("kafka", "cassandra", "elasticsearch", "lms", "userorg")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from transfer_world import World
-
 from ownership.stages.pull import Window
+from tests.integration.transfer_world import World
 
 
 def around(world: World, mid: str) -> Window:
@@ -266,4 +265,6 @@ def test_a_window_finds_its_message_behind_newer_ones(own_world: World) -> None:
 
     assert (run.pulled.received, run.pulled.claimed) == (1, 1)
     assert run.finish().events == {"completed": 1}
-    assert world.owners(batch)[0] in (b, c)
+    owners = world.owners(batch)
+    assert owners is not None
+    assert owners[0] in (b, c)

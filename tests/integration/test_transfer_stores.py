@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from transfer_world import World
 
-from local.world import COMPLETED, Batch
+from local.platform.world import COMPLETED, Batch
 from ownership.stages.pull import Window
+from tests.integration.transfer_world import World
 
 
 def test_where_the_index_names_the_old_user_and_the_row_somebody_else_both_end_with_somebody_else(

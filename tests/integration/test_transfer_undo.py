@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transfer_world import Faults, World
 
-from local.world import Batch
+from local.platform.world import Batch
+from tests.integration.transfer_world import Faults, World
 
 
 def _since() -> str:

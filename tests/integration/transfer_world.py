@@ -12,12 +12,11 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from harness import Job, Run, ledger_name, opened_job, opened_ledger
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 
-from local.schema import failed_topic
-from local.world import Batch, Platform, User, create_platform
+from local.platform.schema import failed_topic
+from local.platform.world import Batch, Platform, User, create_platform
 from ownership.clock import now_ms
 from ownership.contracts import Summary
 from ownership.ledger.changes import APPLIED, Image, Planned
@@ -25,6 +24,7 @@ from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.queue import QueuedEvent
 from ownership.stages.pull import Window
 from ownership.topic import Span
+from tests.harness import Job, Run, ledger_name, opened_job, opened_ledger
 
 Owners = tuple[str | None, tuple[str, ...]]
 
@@ -32,6 +32,11 @@ ORGANISATION = "0126796199493140480"
 BATCHES_A_COURSE = 7
 
 _names = itertools.count(1)
+
+
+def _decoded(headers: Any) -> dict[str, str]:
+    """A message's headers as text."""
+    return {name: value.decode() for name, value in headers}
 
 
 class World:
@@ -84,12 +89,12 @@ class World:
     def row(self, batch: Batch) -> Owners | None:
         """Creator and mentors in Cassandra."""
         row = self.platform.row(batch.course_id, batch.batch_id)
-        return row and (row["createdby"], tuple(row["mentors"] or ()))
+        return (row["createdby"], tuple(row["mentors"] or ())) if row else None
 
     def document(self, batch: Batch) -> Owners | None:
         """Creator and mentors in the index."""
         found = self.platform.document(batch.batch_id)
-        return found and (found.get("createdBy"), tuple(found.get("mentors") or ()))
+        return (found.get("createdBy"), tuple(found.get("mentors") or ())) if found else None
 
     def owners(self, batch: Batch) -> Owners | None:
         """Creator and mentors, on which both stores agree."""
@@ -243,7 +248,7 @@ class World:
             while len(found) < high:
                 messages = consumer.consume(high - len(found), timeout=10)
                 assert messages, "the dead-letter topic stopped answering"
-                found += [({k: v.decode() for k, v in m.headers() or []}, m.value() or b"") for m in messages]
+                found += [(_decoded(m.headers() or []), m.value() or b"") for m in messages]
             return found
         finally:
             consumer.close()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from local.layout import Layout
 from local.paths import REPOSITORY
-from local.ports import HOST
-from local.processes import Server, child_environment
+from local.servers.layout import Layout
+from local.servers.ports import HOST
+from local.servers.processes import Server, child_environment
 from tests.needs import needed
 
 FOLDER = REPOSITORY / "deploy" / "observability"

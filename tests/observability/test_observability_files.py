@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local import tools
 from local.paths import REPOSITORY
+from local.tools import programs
 from ownership import metrics, states
 from ownership.reconcile.compare import KINDS
 from tests.observability.conftest import COUNTERS, FOLDER, GAUGES, TIMERS
@@ -106,10 +106,10 @@ def test_the_collector_makes_the_same_names() -> None:
 
 def test_the_collector_that_is_built_has_what_the_configuration_uses() -> None:
     configuration = load("collector.yml")
-    built = {kind: "".join(modules).replace("_", "") for kind, modules in tools.COMPONENTS.items()}
+    built = {kind: "".join(modules).replace("_", "") for kind, modules in programs.COMPONENTS.items()}
     for kind in ("receivers", "processors", "exporters"):
         assert [n for n in configuration[kind] if n.replace("_", "") not in built[kind]] == []
-        assert len(configuration[kind]) == len(tools.COMPONENTS[kind])
+        assert len(configuration[kind]) == len(programs.COMPONENTS[kind])
 
 
 def _named() -> list[Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from local.layout import Layout
-from local.ports import HOST
-from local.processes import await_condition
+from local.servers.layout import Layout
+from local.servers.ports import HOST
+from local.servers.processes import await_condition
 from tests.needs import needed
 from tests.observability.conftest import (
     COUNTERS,

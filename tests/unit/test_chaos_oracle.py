@@ -9,8 +9,9 @@ import pytest
 
 from chaos.oracle import Expected, expected, states, wrong_owners
 from chaos.worlds import ORGANISATION, Edit, World, event_of, random_world
-from local.story import COMPLETED, REJECTED, SKIPPED, Message, Owners
-from local.world import Batch, User, transfer_event
+from local.demo.story import COMPLETED, REJECTED, SKIPPED, Message
+from local.platform.stores import Owners
+from local.platform.world import Batch, User, transfer_event
 
 A, B, C, D = (User(f"User-{x}", ORGANISATION) for x in "ABCD")
 

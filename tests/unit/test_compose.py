@@ -25,11 +25,13 @@ import pytest
 import yaml
 
 from deploy.docker import ledger_database, seed
-from local import airflow, postgres, standins, tools
-from local.layout import Layout
+from local.demo.sample import sample_world
 from local.paths import REPOSITORY
-from local.sample import sample_world
+from local.platform import standins
+from local.servers import airflow, postgres
+from local.servers.layout import Layout
 from local.stack import DEFAULT_SETTINGS
+from local.tools import programs
 from ownership.errors import Poison
 from ownership.events import parse_event
 from ownership.settings import Settings
@@ -141,7 +143,7 @@ def pinned(package: str) -> str:
 
 
 def local_version(folder: str, coordinate: str) -> str:
-    document = tomllib.loads((REPOSITORY / "local" / folder / "jgo.toml").read_text())
+    document = tomllib.loads((REPOSITORY / "local" / "servers" / folder / "jgo.toml").read_text())
     (version,) = (
         each.removeprefix(coordinate + ":")
         for each in document["dependencies"]["coordinates"]
@@ -291,7 +293,7 @@ def test_git_ignores_the_secrets() -> None:
         pytest.param(
             "elasticsearch",
             "docker.elastic.co/elasticsearch/elasticsearch",
-            "elasticsearch7",
+            "elasticsearch/7",
             "org.elasticsearch:elasticsearch",
             id="elasticsearch",
         ),
@@ -552,7 +554,7 @@ def test_every_host_that_is_named_is_a_service(services: dict[str, Any], environ
 
 
 def test_kafka_is_set_up_as_in_the_local_stack(services: dict[str, Any]) -> None:
-    lines = (REPOSITORY / "local/kafka/server.properties").read_text().splitlines()
+    lines = (REPOSITORY / "local/servers/kafka/server.properties").read_text().splitlines()
     expected = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     # The image turns KAFKA_A_B into a.b; options of the virtual machine it leaves alone.
     found = {
@@ -652,7 +654,7 @@ def test_airflow_s_default_port_of_metrics_is_the_exporter_s(
     told = options(exporter)
     assert told["statsd.listen-udp"] == f":{environment['AIRFLOW__METRICS__STATSD_PORT']}"
     assert told["statsd.mapping-config"] in mounted(exporter)
-    assert exporter["image"].endswith(f":{tools.STATSD_EXPORTER}")  # the one that the tests send to
+    assert exporter["image"].endswith(f":{programs.STATSD_EXPORTER}")  # the one that the tests send to
 
 
 def test_prometheus_finds_its_rules_and_the_exporter(services: dict[str, Any]) -> None:

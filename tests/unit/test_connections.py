@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from ownership import hooks
 from ownership.connections import endpoint
 from ownership.errors import SettingsError
+from ownership.ledger.database import CONNECTION
 from ownership.service import Endpoint, Service
 from ownership.settings import Settings
 
@@ -47,7 +48,7 @@ def open_one(conn_id: str) -> None:
         Service("LMS", lambda: endpoint(hooks.LMS, SETTING))._client()
     elif conn_id == hooks.ELASTICSEARCH:
         hooks.elasticsearch_client()
-    elif conn_id == hooks.LEDGER:
+    elif conn_id == CONNECTION:
         hooks.ledger_parameters()
     elif conn_id == hooks.CASSANDRA:
         hooks.CassandraHook().shutdown_cluster()
@@ -139,39 +140,39 @@ def open_one(conn_id: str) -> None:
             id="Kafka: Java's way",
         ),
         pytest.param(
-            hooks.LEDGER, {**LEDGER, "conn_type": "mysql"}, "type 'mysql'.*must be postgres", id="ledger: another server"
+            CONNECTION, {**LEDGER, "conn_type": "mysql"}, "type 'mysql'.*must be postgres", id="ledger: another server"
         ),
-        pytest.param(hooks.LEDGER, {**LEDGER, "host": ""}, "has no host", id="ledger: no host"),
-        pytest.param(hooks.LEDGER, {**LEDGER, "schema": ""}, r"has no schema \(the database\)", id="ledger: no database"),
-        pytest.param(hooks.LEDGER, {**LEDGER, "login": ""}, "has no login", id="ledger: no login"),
-        pytest.param(hooks.LEDGER, {**LEDGER, "extra": f'["{SECRET}"]'}, "no JSON object", id="ledger: a list for an extra"),
+        pytest.param(CONNECTION, {**LEDGER, "host": ""}, "has no host", id="ledger: no host"),
+        pytest.param(CONNECTION, {**LEDGER, "schema": ""}, r"has no schema \(the database\)", id="ledger: no database"),
+        pytest.param(CONNECTION, {**LEDGER, "login": ""}, "has no login", id="ledger: no login"),
+        pytest.param(CONNECTION, {**LEDGER, "extra": f'["{SECRET}"]'}, "no JSON object", id="ledger: a list for an extra"),
         pytest.param(
-            hooks.LEDGER, {**LEDGER, "extra": {"sslmod": "require"}}, "'sslmod'.*known are sslmode, sslrootcert",
+            CONNECTION, {**LEDGER, "extra": {"sslmod": "require"}}, "'sslmod'.*known are sslmode, sslrootcert",
             id="ledger: a misspelt option",
         ),
         pytest.param(
-            hooks.LEDGER, {**LEDGER, "extra": {"password": SECRET, "options": "-c x=y"}}, "'options', 'password'",
+            CONNECTION, {**LEDGER, "extra": {"password": SECRET, "options": "-c x=y"}}, "'options', 'password'",
             id="ledger: what the fields or the job itself set",
         ),
         pytest.param(
-            hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": "/nowhere/ca.pem"}},
+            CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": "/nowhere/ca.pem"}},
             "'sslrootcert' names '/nowhere/ca.pem'.*No such file", id="ledger: no such authority",
         ),
         pytest.param(
-            hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": ["/ca.pem"]}},
+            CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": ["/ca.pem"]}},
             "'sslrootcert' must be the path", id="ledger: a list for a path",
         ),
         pytest.param(
-            hooks.LEDGER,
+            CONNECTION,
             {**LEDGER, "extra": {"sslmode": "require", "sslcert": "/nowhere/a.pem", "sslkey": "/nowhere/a.key"}},
             "'sslcert' names '/nowhere/a.pem'", id="ledger: no such certificate",
         ),
 
         pytest.param(
-            hooks.LEDGER, {**LEDGER, "extra": {"sslrootcert": "system"}},
+            CONNECTION, {**LEDGER, "extra": {"sslrootcert": "system"}},
             "sslrootcert in its extra without an sslmode that asks for TLS", id="ledger: an authority without TLS",
         ),        pytest.param(
-            hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "require", "sslkey": "/nowhere/a.key"}},
+            CONNECTION, {**LEDGER, "extra": {"sslmode": "require", "sslkey": "/nowhere/a.key"}},
             "without a certificate", id="ledger: a key alone",
         ),
     ],
@@ -204,7 +205,7 @@ def test_a_file_of_the_ledger_s_that_is_no_certificate_is_named(
     file = tmp_path / "ca.pem"
     file.write_text("no certificate")
     for name in ("sslrootcert", "sslcert", "sslcrl"):
-        set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", name: str(file)}})
+        set_to(monkeypatch, CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", name: str(file)}})
         with pytest.raises(SettingsError, match=rf"'{name}' names '.*ca\.pem', which cannot be used"):
             hooks.ledger_parameters()
 
@@ -217,7 +218,7 @@ def test_a_list_of_revoked_certificates_is_taken(monkeypatch: pytest.MonkeyPatch
     ).sign(key, hashes.SHA256())
     file = tmp_path / "revoked.pem"
     file.write_bytes(made.public_bytes(Encoding.PEM))
-    set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "extra": {"sslmode": "verify-full", "sslcrl": str(file)}})
+    set_to(monkeypatch, CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", "sslcrl": str(file)}})
     assert hooks.ledger_parameters()["sslcrl"] == str(file)
 
 
@@ -229,7 +230,7 @@ def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.Monke
         "user": "ownership",
         "password": SECRET,
     }
-    set_to(monkeypatch, hooks.LEDGER, LEDGER)
+    set_to(monkeypatch, CONNECTION, LEDGER)
     assert hooks.ledger_parameters() == named
 
     extra = {
@@ -239,7 +240,7 @@ def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.Monke
         "sslcert": "",
     }
     several = {**LEDGER, "host": "a.example,b.example", "port": 6432, "extra": extra}
-    set_to(monkeypatch, hooks.LEDGER, several)
+    set_to(monkeypatch, CONNECTION, several)
     assert hooks.ledger_parameters() == {
         **named,
         "host": "a.example,b.example",
@@ -253,13 +254,13 @@ def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.Monke
 def test_the_ledger_s_login_needs_no_password_where_the_server_asks_for_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    set_to(monkeypatch, hooks.LEDGER, {**LEDGER, "password": None})
+    set_to(monkeypatch, CONNECTION, {**LEDGER, "password": None})
     assert "password" not in hooks.ledger_parameters()
 
 
 def test_the_ledger_s_connection_may_be_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"postgresql://me:{SECRET}@db.example:6432/ledger?sslmode=require"
-    set_to(monkeypatch, hooks.LEDGER, uri)
+    set_to(monkeypatch, CONNECTION, uri)
     found = hooks.ledger_parameters()
     assert found == {
         "host": "db.example",

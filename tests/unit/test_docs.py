@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from ownership import hooks, metrics, plan, states
+from ownership import metrics, plan, states
 from ownership.conf import manual_events, orders, undo_order
 from ownership.ledger import changes
+from ownership.ledger.database import CONNECTION
 from ownership.reconcile.run import Order
 from ownership.settings import Settings
 
@@ -72,7 +73,7 @@ def test_the_connections_are_those_of_the_hooks() -> None:
     source = (ROOT / "plugins/ownership/hooks.py").read_text()
     known = re.findall(r'^[A-Z]+ = "(\w+_default)"', source, re.MULTILINE)
     assert len(known) == 5
-    known.append(hooks.LEDGER)
+    known.append(CONNECTION)
     assert [row[0].strip("`| ") for row in rows(section(OPERATIONS, "Connections"))] == known
 
 

@@ -23,7 +23,7 @@ def test_sigterm_ends_what_waits_and_asks_for_another_try() -> None:
 
 
 def test_nothing_takes_it_for_an_error_and_it_comes_once() -> None:
-    seen = []
+    seen: list[object] = []
     with pytest.raises(Stopped), interruptible():  # noqa: PT012  # what is in between is what is tested
         try:
             try:

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from local.ports import HOST, is_free
+from local.servers.ports import HOST, is_free
 from ownership import notifications
 from ownership.contracts import PlanTold, Summary
 from ownership.next_steps import next_conf

@@ -65,7 +65,8 @@ def test_owners_have_the_same_mark_only_if_they_are_the_same(
 
 
 def test_no_mentors_have_one_mark_however_they_are_written() -> None:
-    assert len({mark("a", none) for none in (None, [], (), "")}) == 1
+    nobody: tuple[Any, ...] = (None, [], (), "")
+    assert len({mark("a", none) for none in nobody}) == 1
     assert mark("a", "m") == mark("a", ["m"])
     assert mark({"a": 1}, None) == mark("a", [{}]) == 0
 

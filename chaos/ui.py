@@ -1,0 +1,58 @@
+"""An operator's actions on runs in Airflow's UI, through its REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from chaos.retrying import retried
+from local.servers.airflow import DAG_ID, api
+from local.stack import Stack
+
+ALL_RUNS = f"/dags/{DAG_ID}/dagRuns/~/taskInstances"
+
+
+class AirflowUi:
+    """A session of an operator who is logged in."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    @classmethod
+    @contextmanager
+    def at(cls, stack: Stack) -> Iterator[Self]:
+        """Log in."""
+        a = stack.addresses
+        with api(a.airflow, a.airflow_password) as http:
+            yield cls(http)
+
+    def is_running(self, stage: str) -> bool:
+        """True if a task of the stage runs in any run."""
+        found = self._http.get(ALL_RUNS, params={"state": "running"}).json()["task_instances"]
+        return any(t["task_id"].endswith(stage) for t in found)
+
+    def clear_runs(self) -> int:
+        """Clear every running run. Returns how many."""
+        return retried(lambda: self._each("POST", "/clear", {"dry_run": False}))
+
+    def fail_runs(self) -> int:
+        """Mark every running run as failed, so that none of its tasks is retried. Returns how many."""
+        return retried(lambda: self._each("PATCH", "", {"state": "failed"}))
+
+    def _each(self, method: str, path: str, body: dict[str, Any]) -> int:
+        runs = self._running()
+        for run in runs:
+            self._http.request(method, f"{_at(run)}{path}", json=body).raise_for_status()
+        return len(runs)
+
+    def _running(self) -> list[str]:
+        found = self._http.get(f"/dags/{DAG_ID}/dagRuns", params={"state": "running"}).json()
+        return [run["dag_run_id"] for run in found["dag_runs"]]
+
+
+def _at(run_id: str) -> str:
+    return f"/dags/{DAG_ID}/dagRuns/{quote(run_id, safe='')}"

@@ -1,0 +1,199 @@
+"""The platform's own schema on local servers: keyspace and table, the two indexes, the topics.
+
+Names, columns and mappings are the platform's (reference: Sunbird's `lms-service` and `userorg-service`);
+replication is cut down to what one node can hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    ExecutionProfile,
+    Session,
+)
+from cassandra.policies import RoundRobinPolicy
+from cassandra.query import dict_factory
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from elastic_transport import Transport, TransportApiResponse
+from elasticsearch import Elasticsearch
+
+TIMEOUT_SECONDS: Final = 30.0
+
+KEYSPACE: Final = "sunbird_courses"
+TABLE: Final = "course_batch"
+BATCH_INDEX: Final = "course-batch"
+USER_INDEX: Final = "user"
+
+COLUMNS: Final[Mapping[str, str]] = {
+    "courseid": "text",
+    "batchid": "text",
+    "cert_templates": "map<text, frozen<map<text, text>>>",
+    "createdby": "text",
+    "createddate": "text",
+    "createdfor": "list<text>",
+    "description": "text",
+    "enddate": "text",
+    "enrollmentenddate": "text",
+    "enrollmenttype": "text",
+    "mentors": "list<text>",
+    "name": "text",
+    "startdate": "text",
+    "status": "int",
+    "updateddate": "text",
+    # Of newer installations: the same dates as timestamps.
+    "created_date": "timestamp",
+    "end_date": "timestamp",
+    "enrollment_enddate": "timestamp",
+    "start_date": "timestamp",
+    "updated_date": "timestamp",
+}
+
+_BATCH_TEXTS: Final = (
+    "batchId",
+    "courseId",
+    "id",
+    "identifier",
+    "name",
+    "description",
+    "createdBy",
+    "createdDate",
+    "createdFor",
+    "mentors",
+    "enrollmentType",
+    "startDate",
+    "endDate",
+    "enrollmentEndDate",
+    "updatedDate",
+)
+_USER_TEXTS: Final = ("identifier", "id", "userId", "rootOrgId", "userName", "firstName", "lastName")
+
+
+def input_topic(env: str) -> str:
+    """The topic on which the platform announces transfers."""
+    return f"{env}.user.ownership.transfer"
+
+
+def failed_topic(env: str) -> str:
+    """The dead-letter topic of the transfer job."""
+    return f"{env}.user.ownership.transfer.failed"
+
+
+def create_platform(*, cassandra: str, elasticsearch: str, kafka: str, env: str = "dev") -> None:
+    """Create the platform's table, indexes and topics where they are missing; existing ones are left unchanged.
+
+    `cassandra` and `kafka` are `host:port`, `elasticsearch` is a URL. Raises the client libraries' errors
+    when a server does not answer within 30 seconds or rejects the request.
+    """
+    cluster = connect_cassandra(cassandra)
+    try:
+        _create_table(cluster.connect())
+    finally:
+        cluster.shutdown()
+    with connect_elasticsearch(elasticsearch) as client:
+        create_batch_index(client, BATCH_INDEX)
+        _create_index(client, USER_INDEX, _USER_TEXTS)
+    _create_topics(kafka, env)
+
+
+def connect_cassandra(address: str) -> Cluster:
+    """A driver for the node at `address` (host:port) whose rows are dictionaries; connects lazily."""
+    host, _, port = address.rpartition(":")
+    profile = ExecutionProfile(
+        load_balancing_policy=RoundRobinPolicy(),
+        request_timeout=TIMEOUT_SECONDS,
+        row_factory=dict_factory,
+    )
+    return Cluster(
+        [host],
+        port=int(port),
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        connect_timeout=TIMEOUT_SECONDS,
+        control_connection_timeout=TIMEOUT_SECONDS,
+    )
+
+
+def connect_elasticsearch(url: str) -> Elasticsearch:
+    """A client for the server at `url`, whose version may be 7.17 or 9.x.
+
+    Raises httpx.HTTPError when the server's version cannot be read.
+    """
+    # Not `GET /`: an embedded 9.x does not serve it.
+    answer = httpx.get(f"{url.rstrip('/')}/_nodes/_local", timeout=TIMEOUT_SECONDS, trust_env=False)
+    answer.raise_for_status()
+    (node,) = answer.json()["nodes"].values()
+    major = int(node["version"].split(".")[0])
+
+    class CompatibleTransport(Transport):
+        """Sends `compatible-with=<the server's major version>` in place of the client's own version."""
+
+        def perform_request(  # type: ignore[override]  # a pass-through: the parent's long list of options
+            self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **options: Any
+        ) -> TransportApiResponse:
+            compatible = {
+                name: re.sub(r"compatible-with=\d+", f"compatible-with={major}", value)
+                for name, value in (headers or {}).items()
+            }
+            return super().perform_request(method, target, headers=compatible, **options)
+
+    return Elasticsearch(url, transport_class=CompatibleTransport, request_timeout=TIMEOUT_SECONDS)
+
+
+def _create_table(session: Session) -> None:
+    session.execute(
+        f"CREATE KEYSPACE IF NOT EXISTS {KEYSPACE} "
+        "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+    )
+    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    session.execute(
+        f"CREATE TABLE IF NOT EXISTS {KEYSPACE}.{TABLE} ({columns}, PRIMARY KEY (courseid, batchid))"
+    )
+
+
+def create_batch_index(client: Elasticsearch, name: str, *, shards: int = 1) -> None:
+    """Create an index of course batches, unless it exists."""
+    _create_index(client, name, _BATCH_TEXTS, shards)
+
+
+def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...], shards: int = 1) -> None:
+    if client.indices.exists(index=name):
+        return
+    # The platform's `.raw` is a text field with the keyword tokenizer and a lower-casing filter. That
+    # tokenizer is not in an embedded server; a keyword with a lower-casing normalizer matches the same.
+    text = {"type": "text", "fields": {"raw": {"type": "keyword", "normalizer": "lower"}}}
+    client.indices.create(
+        index=name,
+        settings={
+            "number_of_shards": shards,  # production has 5; here they would only cost memory and start-up time
+            "number_of_replicas": 0,
+            "analysis": {"normalizer": {"lower": {"type": "custom", "filter": ["lowercase"]}}},
+        },
+        mappings={
+            "dynamic": False,
+            "properties": {**dict.fromkeys(texts, text), "status": {"type": "long"}},
+        },
+        wait_for_active_shards="1",
+    )
+
+
+def _create_topics(kafka: str, env: str) -> None:
+    # 2 MiB on the input, so that a message too big for the job can be put there: the broker's own limit
+    # ends a few bytes before a payload of 1 MiB. Failed messages carry their original and a reason.
+    topics = [
+        NewTopic(input_topic(env), 2, 1, config={"max.message.bytes": str(2 << 20)}),
+        NewTopic(failed_topic(env), 1, 1, config={"max.message.bytes": str(4 << 20)}),
+    ]
+    admin = AdminClient({"bootstrap.servers": kafka, "socket.timeout.ms": 10_000})
+    for created in admin.create_topics(topics, request_timeout=TIMEOUT_SECONDS).values():
+        try:
+            created.result(timeout=TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise

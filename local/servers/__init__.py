@@ -1,0 +1,1 @@
+"""The servers of the local stack, processes without Docker: how each is configured, started and probed."""

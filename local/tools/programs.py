@@ -1,0 +1,254 @@
+"""Installs the programs that tests use: `make tools`.
+
+Debian's Chromium shows pages; `promtool` and `prometheus` read the rules of `deploy/observability`; `statsd_exporter`
+and an OpenTelemetry collector receive Airflow's metrics; `pgbouncer` stands between the job and its ledger. All but
+Chromium are installed in `.local/tools`, without root. A program that cannot be installed is reported in a sentence and is
+not an error: its tests are skipped with the same sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from local.paths import STATE
+
+FOLDER: Final = STATE / "tools"
+WHY: Final = "missing.json"
+"""File beside the tools: for each missing tool the reason, from the last `make tools`."""
+
+STATSD_EXPORTER: Final = "v0.31.0"
+COLLECTOR: Final = "v0.165.0"
+_CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
+COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "receivers": ("go.opentelemetry.io/collector/receiver/otlpreceiver",),
+    "processors": tuple(
+        f"{_CONTRIB}/processor/{name}processor"
+        for name in ("resource", "deltatocumulative", "metricstransform")
+    ),
+    "exporters": (f"{_CONTRIB}/exporter/prometheusexporter",),
+}
+"""The collector components that `deploy/observability/collector.yml` uses."""
+
+
+_WITH_ITS_LIBRARIES = """\
+#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu*) exec "$here"/usr/sbin/pgbouncer "$@"
+"""
+
+
+class MissingError(Exception):
+    """A tool cannot be installed; the text says why."""
+
+
+class Tool(NamedTuple):
+    """A program, its path (below the tools' folder unless absolute), and the function that installs it."""
+
+    name: str
+    path: str
+    bring: Callable[[Path], None]
+    """Install it below this folder, at `path`.
+
+    :raises MissingError: if it cannot be installed.
+    """
+
+
+def run(*command: str, seconds: float, folder: Path | None = None, **environment: str) -> str:
+    """Run a command and return its output. After `seconds` it is killed with all its descendants.
+
+    :raises MissingError: with the last line of its output, if it fails or takes longer.
+    """
+    try:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    except OSError as e:
+        raise MissingError(f"{command[0]} cannot be run: {e.strerror}") from None
+    with child:
+        try:
+            output, _ = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            raise MissingError(f"`{' '.join(command[:3])}` took longer than {seconds:.0f} s") from None
+    if child.returncode:
+        last = (output.strip() or "no output").splitlines()[-1]
+        raise MissingError(f"`{' '.join(command[:3])}` failed: {last}")
+    return output
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program that an installation needs.
+
+    :raises MissingError: if it is not installed.
+    """
+    found = shutil.which(name) or shutil.which(name, path="/usr/local/go/bin")
+    if found is None:
+        raise MissingError(f"there is no {package}")
+    return found
+
+
+def install_chromium(folder: Path) -> None:  # noqa: ARG001  # Debian's package chooses its own folder
+    """Install Debian's package; needs root."""
+    apt = program("apt-get", "apt-get")
+    if os.geteuid():
+        raise MissingError("as root, apt-get install chromium")
+    run(apt, "-qq", "update", seconds=60)
+    run(apt, "-qq", "install", "--yes", "chromium", seconds=300, DEBIAN_FRONTEND="noninteractive")
+
+
+def bring_prometheus(folder: Path) -> None:
+    """Unpack Debian's package."""
+    unpack(folder / "prometheus", "prometheus")
+
+
+def bring_pgbouncer(folder: Path) -> None:
+    """Unpack Debian's package and its less common libraries, with a script that starts it with them."""
+    target = folder / "pgbouncer"
+    depends = run(program("apt-cache", "apt-cache"), "depends", "pgbouncer", seconds=60)
+    libraries = re.findall(r"Depends: (lib(?:c-ares|event)\S*)", depends)
+    unpack(target, "pgbouncer", *libraries)
+    script = target / "pgbouncer"
+    script.write_text(_WITH_ITS_LIBRARIES)
+    script.chmod(0o755)
+    try:
+        run(str(script), "--version", seconds=20)
+    except MissingError:
+        script.unlink()  # so that the next `make tools` tries again
+        raise
+
+
+def unpack(target: Path, *packages: str) -> None:
+    """Download Debian's packages and unpack them into a folder, without installing them."""
+    apt, dpkg = program("apt-get", "apt-get"), program("dpkg-deb", "dpkg-deb")
+    with tempfile.TemporaryDirectory() as scratch:
+        # Only root can update the package lists; other users take them as they are.
+        if os.geteuid() == 0:
+            with suppress(MissingError):
+                run(apt, "-qq", "update", seconds=60)
+        run(apt, "-qq", "download", *packages, seconds=60, folder=Path(scratch))
+        for package in Path(scratch).glob("*.deb"):
+            run(dpkg, "-x", str(package), str(target), seconds=60)
+
+
+def bring_statsd_exporter(folder: Path) -> None:
+    """Compile it from source."""
+    module = f"github.com/prometheus/statsd_exporter@{STATSD_EXPORTER}"
+    run(
+        program("go", "Go"),
+        "install",
+        module,
+        seconds=400,
+        GOBIN=str(folder / f"statsd_exporter-{STATSD_EXPORTER}"),
+    )
+
+
+def manifest(output: Path) -> str:
+    """The manifest for the collector's builder, as YAML (JSON is valid YAML)."""
+    return json.dumps(
+        {
+            "dist": {"name": "otelcol", "output_path": str(output)},
+            **{
+                kind: [{"gomod": f"{m} {COLLECTOR}"} for m in modules] for kind, modules in COMPONENTS.items()
+            },
+        }
+    )
+
+
+def bring_collector(folder: Path) -> None:
+    """Build it with OpenTelemetry's builder, with the needed components only."""
+    go = program("go", "Go")
+    with tempfile.TemporaryDirectory() as scratch:
+        plan, made = Path(scratch) / "builder.yaml", Path(scratch) / "made"
+        plan.write_text(manifest(made))
+        builder = f"go.opentelemetry.io/collector/cmd/builder@{COLLECTOR}"
+        run(go, "run", builder, "--config", str(plan), seconds=900)
+        target = folder / f"otelcol-{COLLECTOR}"
+        target.mkdir(exist_ok=True)
+        shutil.move(made / "otelcol", target / "otelcol")
+
+
+TOOLS: Final[Mapping[str, Tool]] = {
+    tool.name: tool
+    for tool in (
+        Tool("chromium", "/usr/bin/chromium", install_chromium),
+        Tool("promtool", "prometheus/usr/bin/promtool", bring_prometheus),
+        Tool("prometheus", "prometheus/usr/bin/prometheus", bring_prometheus),
+        Tool("statsd_exporter", f"statsd_exporter-{STATSD_EXPORTER}/statsd_exporter", bring_statsd_exporter),
+        Tool("pgbouncer", "pgbouncer/pgbouncer", bring_pgbouncer),
+        Tool("otelcol", f"otelcol-{COLLECTOR}/otelcol", bring_collector),
+    )
+}
+
+
+def found(name: str, folder: Path = FOLDER) -> Path | None:
+    """Path of an installed tool, or None."""
+    path = folder / TOOLS[name].path
+    return path if os.access(path, os.X_OK) else None
+
+
+def why_missing(name: str, folder: Path = FOLDER) -> str | None:
+    """Why the last `make tools` could not install a tool; None if it could, or never ran."""
+    try:
+        reasons: dict[str, str] = json.loads((folder / WHY).read_text())
+    except (OSError, ValueError):
+        return None
+    return reasons.get(name)
+
+
+def brought(tool: Tool, folder: Path) -> Path:
+    """Path of a tool, which is installed if it is missing.
+
+    :raises MissingError: if it cannot be installed.
+    """
+    path = folder / tool.path
+    if not path.exists():
+        try:
+            tool.bring(folder)
+        except (OSError, ValueError) as e:
+            raise MissingError(str(e)) from None
+    if not os.access(path, os.X_OK):
+        raise MissingError(f"the download has no {tool.name}")
+    return path
+
+
+def bring(tools: Mapping[str, Tool], folder: Path) -> dict[str, str]:
+    """Install the missing tools. Returns the reason for each that cannot be installed, by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing: dict[str, str] = {}
+    for tool in tools.values():
+        try:
+            print(f"{tool.name}: {brought(tool, folder)}")
+        except MissingError as e:
+            missing[tool.name] = str(e)
+            print(f"{tool.name} cannot be installed, so its tests are skipped: {e}.")
+    (folder / WHY).write_text(json.dumps(missing, indent=1) + "\n")
+    return missing
+
+
+def main(folder: Path = FOLDER) -> int:
+    """Install all tools; always returns 0, because a missing tool only skips tests."""
+    bring(TOOLS, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
