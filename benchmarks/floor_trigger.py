@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from benchmarks import FOLDER, SIGNAL
 
 POLL_SECONDS = 0.5
-"""Equal to `ownership.triggers.POLL_SECONDS`."""
+"""Equal to `ownership.edge.triggers.POLL_SECONDS`."""
 
 
 class SignalTrigger(BaseEventTrigger):

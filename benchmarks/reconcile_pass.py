@@ -21,13 +21,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.reconcile import Side
 from local.platform.schema import KEYSPACE, TABLE, connect_elasticsearch
-from ownership.cql import SOCKET_OPTIONS, Cql
+from ownership.domain.settings import Settings
 from ownership.ledger.database import Database
-from ownership.parts import Parts
+from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
+from ownership.platform.http_service import Endpoint, Service
+from ownership.platform.ring import TokenRange, token_range
 from ownership.reconcile.run import Order, look_at_ledger, look_at_ranges, plan, put_together
-from ownership.ring import TokenRange, token_range
-from ownership.service import Endpoint, Service
-from ownership.settings import Settings
+from ownership.stages.parts import Parts
 
 RANGES = 64
 PAGE = 5000

@@ -30,8 +30,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task, task_group
 
-from ownership.approvals import WANTED, AskApproval
-from ownership.retries import TransferRetries
+from ownership.edge.approvals import WANTED, AskApproval
+from ownership.edge.retries import TransferRetries
 
 LABEL = "{{ (task.op_kwargs.get('question') or {}).get('label', ti.map_index) }}"
 RETRIED: dict[str, Any] = {"retries": 5, "retry_policy": TransferRetries()}
@@ -50,14 +50,14 @@ with DAG(
     @task(**RETRIED)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
     def wanted() -> list[dict[str, Any]]:
         """Transfers that wait and that nobody is asked about yet."""
-        from ownership import tasks
+        from ownership.edge import tasks
 
         return tasks.approvals_wanted()
 
     @task(map_index_template=LABEL, **RETRIED)
     def decide(question: dict[str, Any], answer: dict[str, Any]) -> str:
         """Write the answer into the ledger."""
-        from ownership import tasks
+        from ownership.edge import tasks
 
         return tasks.decide(question, answer)
 

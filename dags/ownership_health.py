@@ -31,7 +31,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
 
-from ownership.notifications import NewsNotifier
+from ownership.edge.notifications import NewsNotifier
 
 with DAG(
     dag_id="ownership_health",

@@ -38,8 +38,8 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
-from ownership.flow import OPEN, TELL, section
-from ownership.retries import RETRIES, TransferRetries
+from ownership.edge.flow import OPEN, TELL, section
+from ownership.edge.retries import RETRIES, TransferRetries
 
 LABEL = "{{ (task.op_kwargs.get('share') or {}).get('label', ti.map_index) }}"
 RETRIED: dict[str, Any] = {"retries": RETRIES, "retry_policy": TransferRetries()}

@@ -33,9 +33,9 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.flow import ID, OPEN, carry_out, section
-from ownership.retries import TransferRetries
-from ownership.sensors import PullUndo
+from ownership.edge.flow import ID, OPEN, carry_out, section
+from ownership.edge.operators import PullUndo
+from ownership.edge.retries import TransferRetries
 
 BY_USER, WHY = section("By user and time"), section("Why")
 TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "maxLength": 40, **BY_USER}

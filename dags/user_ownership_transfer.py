@@ -54,10 +54,10 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.flow import ID, OPEN, carry_out, section
-from ownership.retries import TransferRetries
-from ownership.sensors import PullTransferEvents
-from ownership.triggers import BacklogTrigger
+from ownership.edge.flow import ID, OPEN, carry_out, section
+from ownership.edge.operators import PullTransferEvents
+from ownership.edge.retries import TransferRetries
+from ownership.edge.triggers import BacklogTrigger
 
 EVENTS = Asset(
     name="user.ownership.transfer",

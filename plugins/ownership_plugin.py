@@ -11,8 +11,8 @@ from airflow.plugins_manager import AirflowPlugin
 from ownership.page.entry import EXTERNAL_VIEW, FASTAPI_APP, TransferLink
 
 with contextlib.suppress(ImportError):  # the API server has no need of the stages
-    import ownership.flow
-    import ownership.tasks  # noqa: F401
+    import ownership.edge.flow
+    import ownership.edge.tasks  # noqa: F401
 
 
 class OwnershipPlugin(AirflowPlugin):

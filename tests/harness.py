@@ -23,26 +23,26 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from local.platform.schema import connect_elasticsearch
-from ownership.clock import now_ms
-from ownership.conf import manual_events, orders, undo_order
-from ownership.contracts import Pulled, Slice, Summary, Work
-from ownership.cql import SOCKET_OPTIONS, Cql
-from ownership.errors import OwnershipError, TakenOver
-from ownership.events import event_from
-from ownership.inbox import Inbox
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import manual_events, orders, undo_order
+from ownership.domain.contracts import Pulled, Slice, Summary, Work
+from ownership.domain.errors import OwnershipError, TakenOver
+from ownership.domain.event import event_from
+from ownership.domain.options import Request
+from ownership.domain.settings import Settings
 from ownership.ledger.database import Database
 from ownership.ledger.events import EventRow
 from ownership.ledger.upgrade import upgrade
-from ownership.options import Request
-from ownership.parts import Parts
-from ownership.service import Service
-from ownership.settings import Settings
+from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
+from ownership.platform.http_service import Service
+from ownership.platform.kafka import DeadLetters, Topic
+from ownership.stages.inbox import Inbox
 from ownership.stages.lookup import lookup_users
+from ownership.stages.parts import Parts
 from ownership.stages.pull import Intake, Order, Window, pull
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.settle import settle
 from ownership.stages.update import update_course_batches
-from ownership.topic import DeadLetters, Topic
 
 _runs = itertools.count(1)
 _times: dict[str, int] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from ownership.events import manual_event
+from ownership.domain.event import manual_event
 
 T = TypeVar("T")
 

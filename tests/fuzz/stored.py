@@ -19,11 +19,11 @@ from sqlalchemy import BigInteger, Column, Insert, Integer, LargeBinary, Select,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from ownership.inbox import Inbox
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.events import Events
 from ownership.ledger.schema import metadata
-from ownership.topic import DeadLetters
+from ownership.platform.kafka import DeadLetters
+from ownership.stages.inbox import Inbox
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import note
 
-from ownership import search_index
-from ownership.batches import BatchSearch, WindowExceeded
-from ownership.errors import OwnershipError, SettingsError, Unavailable
-from ownership.plan import BatchId
-from ownership.search_index import Document, SearchIndex
-from ownership.service import Service
-from ownership.users import Unknown, User, Users
+from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
+from ownership.domain.plan import BatchId, Document
+from ownership.platform import search_index
+from ownership.platform.http_service import Service
+from ownership.platform.lms import BatchSearch, WindowExceeded
+from ownership.platform.search_index import SearchIndex
+from ownership.platform.user_org import Unknown, User, Users
 from tests.fuzz.effort import Random, count, fuzzed
 from tests.fuzz.near_valid import PEOPLE, changed, pick, search_answer, spoiled, user_answer
 from tests.unit.conftest import Request, Server

@@ -12,13 +12,13 @@ import httpx
 from hypothesis import note
 from pydantic import TypeAdapter
 
-from ownership.conf import KNOWN, Orders, Undo, manual_events, orders, undo_order
-from ownership.contracts import Slice, packed
-from ownership.errors import SettingsError
-from ownership.events import LedgerId, TransferEvent, parse_event
-from ownership.options import Options, Request
-from ownership.queue import ClaimedEvent
-from ownership.settings import Settings
+from ownership.domain.conf import KNOWN, Orders, Undo, manual_events, orders, undo_order
+from ownership.domain.contracts import Slice, packed
+from ownership.domain.errors import SettingsError
+from ownership.domain.event import LedgerId, TransferEvent, parse_event
+from ownership.domain.options import Options, Request
+from ownership.domain.queue import ClaimedEvent
+from ownership.domain.settings import Settings
 from tests.fuzz.effort import Random, count, fuzzed
 from tests.fuzz.near_valid import conf, settings_text, undo
 from tests.fuzz.stored import Binding, Broker, inbox

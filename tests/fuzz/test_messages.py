@@ -11,9 +11,8 @@ import pytest
 from hypothesis import note
 from pydantic import TypeAdapter
 
-from ownership import inbox as inbox_module
-from ownership.contracts import Slice, packed
-from ownership.events import (
+from ownership.domain.contracts import Slice, packed
+from ownership.domain.event import (
     MAX_EVENT_BYTES,
     LedgerId,
     TransferEvent,
@@ -22,10 +21,11 @@ from ownership.events import (
     readable_mid,
     same_payload,
 )
-from ownership.inbox import STORED_BYTES, Accepted
-from ownership.lanes import label, lanes
-from ownership.queue import ClaimedEvent
-from ownership.topic import Message
+from ownership.domain.lanes import label, lanes
+from ownership.domain.queue import ClaimedEvent
+from ownership.platform.kafka import Message
+from ownership.stages import inbox as inbox_module
+from ownership.stages.inbox import STORED_BYTES, Accepted
 from tests.fuzz.effort import Random, count, fuzzed
 from tests.fuzz.near_valid import PEOPLE, message, pick
 from tests.fuzz.stored import Binding, Broker, inbox

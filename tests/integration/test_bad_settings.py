@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from local.servers.ports import HOST, is_free
 from local.stack import Stack
-from ownership.errors import OwnershipError, SettingsError, Unavailable
+from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.ledger.schema import REVISION
 from tests.integration.transfer_world import World
 
@@ -29,7 +29,7 @@ LEDGER = "AIRFLOW_CONN_OWNERSHIP_LEDGER"
 
 def opened() -> None:
     """What the sensor does before it reads."""
-    from ownership.hooks import opened_intake, opened_parts
+    from ownership.edge.hooks import opened_intake, opened_parts
 
     with opened_parts() as parts, opened_intake(parts):
         pass

@@ -6,8 +6,8 @@ import json
 from random import Random
 
 from local.platform.world import Offset
-from ownership.errors import Poison
-from ownership.events import TransferEvent, parse_event
+from ownership.domain.errors import Poison
+from ownership.domain.event import TransferEvent, parse_event
 from tests.fuzz.near_valid import PEOPLE, message
 from tests.integration.transfer_world import World
 

@@ -12,11 +12,11 @@ import pytest
 from airflow.sdk.observability import stats
 
 from local.servers.ports import is_free
-from ownership.clock import now_ms
+from ownership.domain.clock import now_ms
+from ownership.edge.triggers import _Watch
 from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
 from ownership.health.look import look
-from ownership.topic import Span
-from ownership.triggers import _Watch
+from ownership.platform.kafka import Span
 from tests.integration.transfer_world import World
 
 

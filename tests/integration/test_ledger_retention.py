@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from ownership.clock import from_ms, now_ms
+from ownership.domain.clock import from_ms, now_ms
 from ownership.ledger import months
 from ownership.ledger.database import Database
 from ownership.ledger.months import Removed, ensure_months, remove_old

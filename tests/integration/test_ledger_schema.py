@@ -22,9 +22,8 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from local.stack import Stack
-from ownership.clock import now_ms
-from ownership.errors import SettingsError, Unavailable
-from ownership.inbox import Inbox, NoRejects
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import SettingsError, Unavailable
 from ownership.ledger.__main__ import main
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.check import check
@@ -33,7 +32,8 @@ from ownership.ledger.events import Events
 from ownership.ledger.months import make_months
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, REVISION, metadata
 from ownership.ledger.upgrade import upgrade
-from ownership.topic import Message
+from ownership.platform.kafka import Message
+from ownership.stages.inbox import Inbox, NoRejects
 from tests.harness import opened_ledger
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from ownership.clock import now_ms
-from ownership.errors import Unavailable
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import Unavailable
 from ownership.ledger import database as database_module
 from ownership.ledger.database import Database
 from tests.harness import ledger_name, opened_ledger

@@ -25,8 +25,13 @@ from local.servers import postgres
 from local.servers.layout import Layout
 from local.servers.ports import HOST
 from local.stack import claim
-from ownership.clock import from_ms, now_ms
-from ownership.events import OrderKey, Transfer, follow_up
+from ownership.domain.clock import from_ms, now_ms
+from ownership.domain.event import OrderKey, Transfer, follow_up
+from ownership.domain.options import PLAIN, Options
+from ownership.domain.plan import MOVED, BatchId, Hop, Row
+from ownership.domain.queue import Choice, ClaimedEvent
+from ownership.domain.reconciliation import Report
+from ownership.domain.states import FINAL_STATES, OPEN_STATES
 from ownership.ledger import reads as module
 from ownership.ledger.arrivals import Arrival, Arrivals, Origin
 from ownership.ledger.changes import APPLIED, REFUSED, Changes, Image, Planned, PlanRow, new_image
@@ -48,11 +53,6 @@ from ownership.ledger.reads import (
 from ownership.ledger.reports import Reconciliations
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
 from ownership.ledger.upgrade import upgrade
-from ownership.options import PLAIN, Options
-from ownership.plan import MOVED, BatchId, Hop, Row
-from ownership.queue import Choice, ClaimedEvent
-from ownership.reconcile.report import Report
-from ownership.states import FINAL_STATES, OPEN_STATES
 
 COUNT = int(os.environ.get("PAGE_TRANSFERS", "4500"))
 MEASURED = COUNT >= 100_000

@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 
 from local.platform.schema import BATCH_INDEX, KEYSPACE, TABLE, create_batch_index
 from local.platform.world import Batch
-from ownership import search_index
-from ownership.clock import now_ms
-from ownership.course_batches import RawRow
-from ownership.errors import Unavailable
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import Unavailable
+from ownership.domain.plan import BatchId
+from ownership.domain.reconciliation import Report
 from ownership.ledger.changes import IN_DOUBT, LATE
-from ownership.parts import Parts
-from ownership.plan import BatchId
+from ownership.platform import search_index
+from ownership.platform.course_batches import RawRow
+from ownership.platform.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, range_of, token, token_range
+from ownership.platform.search_index import SearchIndex
 from ownership.reconcile import run as reconciling
 from ownership.reconcile import scan
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.report import Report
 from ownership.reconcile.run import Order, Share
-from ownership.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, range_of, token, token_range
-from ownership.search_index import SearchIndex
 from ownership.stages import second_proof
+from ownership.stages.parts import Parts
 from tests.harness import Job
 from tests.integration.transfer_world import World, opened_world
 

@@ -11,9 +11,9 @@ from elasticsearch import Elasticsearch
 from elasticsearch.helpers import bulk
 
 from local.platform.schema import connect_elasticsearch, create_batch_index
-from ownership.errors import SettingsError, Unavailable
-from ownership.plan import BatchId
-from ownership.search_index import SearchIndex
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.plan import BatchId
+from ownership.platform.search_index import SearchIndex
 
 
 @dataclass

@@ -33,12 +33,12 @@ from local.servers.layout import Layout
 from local.servers.ports import HOST
 from local.servers.processes import await_condition
 from local.stack import Stack
-from ownership import topic
-from ownership.errors import OwnershipError, SettingsError, Unavailable
-from ownership.hooks import load_settings, opened_intake, opened_parts
+from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
+from ownership.edge.hooks import load_settings, opened_intake, opened_parts
 from ownership.ledger.__main__ import main
 from ownership.ledger.schema import REVISION, metadata
-from ownership.topic import Span
+from ownership.platform import kafka as topic
+from ownership.platform.kafka import Span
 from tests.harness import Job
 from tests.integration.secured_servers import (
     OPERATIONS,
@@ -263,7 +263,7 @@ def _backlog(world: World) -> list[Span]:
 
 
 def test_the_watcher_sees_the_backlog_with_the_same_login(secured: Secured, world: World) -> None:
-    from ownership.triggers import _Watch
+    from ownership.edge.triggers import _Watch
 
     old, new = world.users("old", "new")
     world.batch(created_by=old)
@@ -364,7 +364,7 @@ def test_the_names_of_somebody_who_asks_for_it_are_forgotten_and_the_audit_trail
 def test_no_call_to_elasticsearch_is_missing_in_the_page(
     secured: Secured, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ownership import search_index
+    from ownership.platform import search_index
 
     old, new = world.users("old", "new")
     batches = world.batches(3, created_by=old)

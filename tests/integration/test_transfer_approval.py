@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ownership.clock import now_ms
-from ownership.conf import Approve, ConfError
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import Approve, ConfError
 from ownership.stages.operate import approve, questions
 from tests.integration.transfer_world import World, opened_world
 

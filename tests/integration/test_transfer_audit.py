@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ownership.plan import BatchId
+from ownership.domain.plan import BatchId
 from tests.integration.transfer_world import World
 
 

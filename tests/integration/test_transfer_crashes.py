@@ -8,10 +8,10 @@ from typing import NoReturn
 
 import pytest
 
-from ownership.clock import now_ms
-from ownership.errors import Unavailable
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import Unavailable
+from ownership.domain.queue import ClaimedEvent
 from ownership.ledger import arrivals
-from ownership.queue import ClaimedEvent
 from ownership.stages.pull import accept, claim
 from tests.harness import Run
 from tests.integration.transfer_world import World

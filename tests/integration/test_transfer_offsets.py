@@ -10,9 +10,9 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from local.servers.processes import await_condition
-from ownership import topic as topic_module
-from ownership.errors import Unavailable
-from ownership.topic import Message, Span
+from ownership.domain.errors import Unavailable
+from ownership.platform import kafka as topic_module
+from ownership.platform.kafka import Message, Span
 from tests.integration.transfer_world import Faults, World
 
 SECONDS = 30

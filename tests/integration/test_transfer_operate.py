@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ownership.conf import ConfError
-from ownership.errors import Unavailable
+from ownership.domain.conf import ConfError
+from ownership.domain.errors import Unavailable
 from ownership.ledger.events import RejectedMessage
 from tests.integration.transfer_world import ORGANISATION, Faults, World
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ownership.contracts import Phase, Work
+from ownership.domain.contracts import Phase, Work
 from tests.integration.transfer_world import Faults, World
 
 

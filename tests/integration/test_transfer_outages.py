@@ -13,8 +13,8 @@ from cassandra.protocol import OverloadedErrorMessage
 from elasticsearch import Elasticsearch
 
 from local.platform.schema import BATCH_INDEX
-from ownership.clock import now_ms
-from ownership.errors import Unavailable
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import Unavailable
 from ownership.ledger.events import Verdict
 from tests.integration.transfer_world import Faults, World
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ownership.conf import ConfError
-from ownership.plan_report import text
+from ownership.domain.conf import ConfError
+from ownership.domain.plan_report import text
 from tests.integration.transfer_world import Faults, World
 
 

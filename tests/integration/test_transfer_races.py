@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ownership.clock import now_ms
+from ownership.domain.clock import now_ms
+from ownership.domain.plan import Row
 from ownership.ledger.changes import LATE
-from ownership.plan import Row
 from ownership.stages.pull import Window
 from tests.harness import Job, Run, opened_job
 from tests.integration.transfer_world import World

@@ -17,13 +17,13 @@ from sqlalchemy import text
 
 from local.platform.schema import failed_topic
 from local.platform.world import Batch, Platform, User, create_platform
-from ownership.clock import now_ms
-from ownership.contracts import Summary
+from ownership.domain.clock import now_ms
+from ownership.domain.contracts import Summary
+from ownership.domain.queue import QueuedEvent
 from ownership.ledger.changes import APPLIED, Image, Planned
 from ownership.ledger.events import EventRow, RejectedMessage
-from ownership.queue import QueuedEvent
+from ownership.platform.kafka import Span
 from ownership.stages.pull import Window
-from ownership.topic import Span
 from tests.harness import Job, Run, ledger_name, opened_job, opened_ledger
 
 Owners = tuple[str | None, tuple[str, ...]]

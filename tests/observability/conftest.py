@@ -21,14 +21,14 @@ from tests.needs import needed
 
 FOLDER = REPOSITORY / "deploy" / "observability"
 
-# Every function of ownership/metrics.py, each figure another one.
+# Every function of ownership/edge/metrics.py, each figure another one.
 SENDS = """
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)  # Airflow's default
-from ownership import metrics
-from ownership.health.queue import QueueFacts
-from ownership.reconcile.compare import KINDS
+from ownership.edge import metrics
+from ownership.domain.backlog import QueueFacts
+from ownership.domain.compare import KINDS
 metrics.pulled(101, 102, 103, 104)
 metrics.settled(
     {"completed": 105, "skipped": 106, "failed": 107, "rehearsed": 108, "declined": 109, "awaiting_approval": 110},

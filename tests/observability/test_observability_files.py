@@ -12,8 +12,9 @@ import yaml
 
 from local.paths import REPOSITORY
 from local.tools import programs
-from ownership import metrics, states
-from ownership.reconcile.compare import KINDS
+from ownership.domain import states
+from ownership.domain.compare import KINDS
+from ownership.edge import metrics
 from tests.observability.conftest import COUNTERS, FOLDER, GAUGES, TIMERS
 from tests.observability.observability_queries import queries
 from tests.unit.test_docs import OPERATIONS, anchors, rows, section

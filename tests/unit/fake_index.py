@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from elastic_transport import ApiResponseMeta, BaseNode, HttpHeaders
 from elasticsearch import Elasticsearch
 
-from ownership.search_index import SearchIndex
+from ownership.platform.search_index import SearchIndex
 
 
 class Asked(NamedTuple):

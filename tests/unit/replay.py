@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from ownership.events import OrderKey, Transfer
-from ownership.plan import BatchId, Row
+from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.plan import BatchId, Row
 
 USERS = "abcde"
 """Folded, as all keys of maps and sets are."""

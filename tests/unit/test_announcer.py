@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ownership import triggers
-from ownership.triggers import MOST_AT_WORK, Announcer, BacklogTrigger, Seen
+from ownership.edge import triggers
+from ownership.edge.triggers import MOST_AT_WORK, Announcer, BacklogTrigger, Seen
 
 RESIGNAL = 30.0
 NOTHING: frozenset[tuple[str, int]] = frozenset()

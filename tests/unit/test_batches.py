@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from ownership import batches as module
-from ownership.batches import BatchSearch, WindowExceeded, owners
-from ownership.errors import Unavailable
-from ownership.plan import BatchId
-from ownership.service import Service
+from ownership.domain.errors import Unavailable
+from ownership.domain.plan import BatchId
+from ownership.platform import lms as module
+from ownership.platform.http_service import Service
+from ownership.platform.lms import BatchSearch, WindowExceeded, owners
 from tests.unit.conftest import Request, Server
 
 PATH = "/v1/course/batch/search"

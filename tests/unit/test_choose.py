@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.queue import Choice, QueuedEvent, at_work, choose
+from ownership.domain.queue import Choice, QueuedEvent, at_work, choose
 from tests.unit.replay import folded_event, in_any_case, transfer, users
 
 NOW = 1_000_000

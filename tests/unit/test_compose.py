@@ -32,9 +32,9 @@ from local.servers import airflow, postgres
 from local.servers.layout import Layout
 from local.stack import DEFAULT_SETTINGS
 from local.tools import programs
-from ownership.errors import Poison
-from ownership.events import parse_event
-from ownership.settings import Settings
+from ownership.domain.errors import Poison
+from ownership.domain.event import parse_event
+from ownership.domain.settings import Settings
 
 COMPOSE = REPOSITORY / "docker-compose.yml"
 DOCKER = REPOSITORY / "deploy" / "docker"
@@ -718,7 +718,7 @@ def test_the_platforms_addresses_reach_every_airflow_service_and_no_store_is_sta
 
 
 def test_the_jobs_own_code_reads_the_platforms_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ownership import hooks
+    from ownership.edge import hooks
 
     environment = resolved(load(PLATFORM)["services"]["airflow-worker"]["environment"], **GIVEN)
     for name, value in environment.items():

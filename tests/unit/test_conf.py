@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.conf import (
+from ownership.domain.conf import (
     KNOWN,
     MOST_EVENTS,
     Abandon,
@@ -20,8 +20,8 @@ from ownership.conf import (
     orders,
     undo_order,
 )
-from ownership.events import manual_event, parse_event
-from ownership.options import PLAIN, Options, Request
+from ownership.domain.event import manual_event, parse_event
+from ownership.domain.options import PLAIN, Options, Request
 from tests.unit.test_events import json_values
 
 AT = 1_767_225_601_000

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from ownership import hooks
-from ownership.connections import endpoint
-from ownership.errors import SettingsError
+from ownership.domain.errors import SettingsError
+from ownership.domain.settings import Settings
+from ownership.edge import hooks
+from ownership.edge.connections import endpoint
 from ownership.ledger.database import CONNECTION
-from ownership.service import Endpoint, Service
-from ownership.settings import Settings
+from ownership.platform.http_service import Endpoint, Service
 
 SECRET = "s3cret-Pa55word"  # noqa: S105  # looked for in every message
 SETTING = "service.lms.basePath"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ownership.contracts import Phase, Pulled, Slice, Summary, Work, packed, unpacked
-from ownership.queue import ClaimedEvent
+from ownership.domain.contracts import Phase, Pulled, Slice, Summary, Work, packed, unpacked
+from ownership.domain.queue import ClaimedEvent
 from tests.unit.replay import transfers
 
 HELD = [ClaimedEvent(t, 41 + n) for n, t in enumerate(transfers("AB", "BC"))]

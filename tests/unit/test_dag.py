@@ -133,7 +133,12 @@ def test_parsing_a_dag_file_imports_nothing_heavy_beyond_airflow_itself(
     assert dag_id in new
     assert [m for m in new if m.split(".")[0] in HEAVY] == []
     ours = {m for m in new if m.startswith("ownership")}
-    assert not ours & {"ownership.events", "ownership.contracts", "ownership.parts", "ownership.hooks"}
+    assert not ours & {
+        "ownership.domain.event",
+        "ownership.domain.contracts",
+        "ownership.stages.parts",
+        "ownership.edge.hooks",
+    }
 
 
 def test_nothing_can_be_started_without_a_valid_default(dag: dict[str, Any]) -> None:
@@ -150,7 +155,7 @@ def test_nothing_can_be_started_without_a_valid_default(dag: dict[str, Any]) -> 
 
 
 def test_an_untouched_form_asks_for_nothing(bag: dict[str, Any]) -> None:
-    from ownership.conf import ConfError, manual_events, orders, undo_order
+    from ownership.domain.conf import ConfError, manual_events, orders, undo_order
 
     values = {
         dag_id: {name: p["value"] for name, p in bag["dags"][dag_id]["params"].items()} for dag_id in DAG_IDS
@@ -171,7 +176,7 @@ def test_every_field_of_a_form_stands_in_a_section_under_a_title(bag: dict[str, 
 
 
 def test_the_params_are_those_that_the_conf_knows(bag: dict[str, Any], dag: dict[str, Any]) -> None:
-    from ownership.conf import KNOWN, MOST_EVENTS, Undo
+    from ownership.domain.conf import KNOWN, MOST_EVENTS, Undo
 
     assert set(dag["params"]) == set(KNOWN)
     assert set(bag["dags"]["ownership_undo"]["params"]) == set(Undo.model_fields)
@@ -179,7 +184,7 @@ def test_the_params_are_those_that_the_conf_knows(bag: dict[str, Any], dag: dict
 
 
 def test_the_example_in_the_manual_is_a_valid_conf(dag: dict[str, Any]) -> None:
-    from ownership.conf import manual_events
+    from ownership.domain.conf import manual_events
 
     example = next(line for line in dag["doc_md"].splitlines() if line.startswith("    {"))
     assert len(manual_events(json.loads(example), run_id="r", at_ms=1_767_225_601_000)) == 1
@@ -247,7 +252,7 @@ def test_the_tasks_are_those_of_the_design_in_their_order(dag: dict[str, Any]) -
 
 
 def test_every_task_that_can_fail_for_a_while_is_tried_again(dag: dict[str, Any]) -> None:
-    from ownership.retries import RETRIES
+    from ownership.edge.retries import RETRIES
 
     retries = {name: t["retries"] for name, t in dag["tasks"].items()}
     stages = [n for n in retries if n.startswith("transfer.")]
@@ -275,7 +280,7 @@ def test_claims_are_released_whatever_became_of_the_stages(dag: dict[str, Any]) 
 def test_mapped_instances_are_named_by_a_template_that_cannot_fail() -> None:
     from jinja2 import Environment, StrictUndefined
 
-    text = re.search(r'LABEL = "(.*)"\n', (ROOT / "plugins/ownership/flow.py").read_text())
+    text = re.search(r'LABEL = "(.*)"\n', (ROOT / "plugins/ownership/edge/flow.py").read_text())
     assert text
     template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text[1])  # noqa: S701
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from ownership import metrics, plan, states
-from ownership.conf import manual_events, orders, undo_order
+from ownership.domain import plan, states
+from ownership.domain.conf import manual_events, orders, undo_order
+from ownership.domain.settings import Settings
+from ownership.edge import metrics
 from ownership.ledger import changes
 from ownership.ledger.database import CONNECTION
 from ownership.reconcile.run import Order
-from ownership.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,7 +71,7 @@ def test_a_setting_s_default_and_bounds_are_those_of_the_code(field: str) -> Non
 
 
 def test_the_connections_are_those_of_the_hooks() -> None:
-    source = (ROOT / "plugins/ownership/hooks.py").read_text()
+    source = (ROOT / "plugins/ownership/edge/hooks.py").read_text()
     known = re.findall(r'^[A-Z]+ = "(\w+_default)"', source, re.MULTILINE)
     assert len(known) == 5
     known.append(CONNECTION)
@@ -153,10 +154,17 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
 
 def test_files_and_tests_that_the_architecture_names_exist() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    there = {p.name for folder in ("plugins", "dags", "tests") for p in (ROOT / folder).rglob("*.py")}
-    told = set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text))
-    assert len(told) > 20
-    assert told <= there
+    named_files = set(re.findall(r"`((?:[\w/]+/)?\w+\.py)`", text))
+    assert len(named_files) > 20
+    roots = (
+        ROOT,
+        ROOT / "plugins/ownership",
+        ROOT / "tests/unit",
+        ROOT / "tests/integration",
+        ROOT / "tests/e2e",
+    )
+    tests = {p.name for p in (ROOT / "tests").rglob("*.py")}
+    assert [f for f in named_files if f not in tests and not any((r / f).is_file() for r in roots)] == []
 
 
 def checked(dag: str, conf: dict[str, Any]) -> None:
@@ -212,7 +220,7 @@ def test_the_picture_is_text_for_both_themes() -> None:
     assert "prefers-color-scheme: dark" in text
     shown = {"".join(t.itertext()) for t in root.iter("{http://www.w3.org/2000/svg}text")}
     tasks = re.findall(
-        r"(?s)@task\(.*?\)[^\n]*\ndef (\w+)\(", (ROOT / "plugins/ownership/flow.py").read_text()
+        r"(?s)@task\(.*?\)[^\n]*\ndef (\w+)\(", (ROOT / "plugins/ownership/edge/flow.py").read_text()
     )
     assert len(tasks) == 5
     assert set(tasks) < shown

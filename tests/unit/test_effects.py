@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ownership.effects import MOST_HOPS, Moving, undoing
-from ownership.events import Transfer
-from ownership.lanes import compose, phase
-from ownership.options import PLAIN, Options
-from ownership.plan import (
+from ownership.domain.effects import MOST_HOPS, Moving, undoing
+from ownership.domain.event import Transfer
+from ownership.domain.lanes import compose, phase
+from ownership.domain.options import PLAIN, Options
+from ownership.domain.plan import (
     ALREADY,
     CHANGED_ELSEWHERE,
     EVERYTHING,

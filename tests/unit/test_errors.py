@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from ownership import errors
-from ownership.conf import ConfError
-from ownership.errors import OwnershipError, Permanent, Poison, TakenOver, Transient, Unavailable
+from ownership.domain import errors
+from ownership.domain.conf import ConfError
+from ownership.domain.errors import OwnershipError, Permanent, Poison, TakenOver, Transient, Unavailable
 
 CLASSES = {name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, Exception)}
 

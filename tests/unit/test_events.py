@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ownership.errors import Poison
-from ownership.events import (
+from ownership.domain.errors import Poison
+from ownership.domain.event import (
     MAX_CLOCK_DRIFT_MS,
     MAX_EVENT_BYTES,
     MOST_LEVELS,

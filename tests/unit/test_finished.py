@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from ownership.domain.options import PLAIN, Options
 from ownership.ledger.events import EventRow
-from ownership.options import PLAIN, Options
 from ownership.stages import finished
 from ownership.stages.finished import extras
 from tests.unit.replay import transfer

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from ownership.domain.backlog import QueueFacts, queue_facts
+from ownership.domain.queue import QueuedEvent
+from ownership.domain.reconciliation import Report
 from ownership.health import judge
 from ownership.health.judge import Seen, lasted, problems, sentence
-from ownership.health.queue import QueueFacts, queue_facts
 from ownership.health.tasks import is_news
-from ownership.queue import QueuedEvent
-from ownership.reconcile.report import Report
 from tests.unit.replay import transfer
 
 NOW = 10_000_000

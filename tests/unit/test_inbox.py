@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from ownership.events import LedgerId, OrderKey, Transfer
-from ownership.inbox import _clash
+from ownership.domain.event import LedgerId, OrderKey, Transfer
 from ownership.ledger.arrivals import Arrival, Origin
+from ownership.stages.inbox import _clash
 
 
 def test_the_longest_mid_given_by_hand_a_second_time_has_a_rejection_whose_name_a_conf_takes() -> None:

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from ownership.errors import Stopped, Transient
-from ownership.interruption import Interrupted, interruptible
+from ownership.domain.errors import Stopped, Transient
+from ownership.edge.interruption import Interrupted, interruptible
 
 
 def terminate() -> None:

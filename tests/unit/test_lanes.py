@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.events import Transfer
-from ownership.lanes import (
+from ownership.domain.event import Transfer
+from ownership.domain.lanes import (
     WHOLE,
     Kind,
     compose,
@@ -19,7 +19,7 @@ from ownership.lanes import (
     phase,
     sources,
 )
-from ownership.plan import Row, applied
+from ownership.domain.plan import Row, applied
 from tests.unit.replay import (
     events,
     folded_event,

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ownership.errors import SettingsError, Unavailable
+from ownership.domain.errors import SettingsError, Unavailable
 from ownership.ledger.database import CONNECTION, PART, TRIES, Database, _translated
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from ownership import metrics
-from ownership.health.queue import QueueFacts
-from ownership.queue import QueuedEvent
-from ownership.reconcile.compare import KINDS
+from ownership.domain.backlog import QueueFacts
+from ownership.domain.compare import KINDS
+from ownership.domain.queue import QueuedEvent
+from ownership.edge import metrics
 from tests.unit.replay import transfer
 
 

@@ -14,7 +14,7 @@ SENDS = """
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as the task runner does
-from ownership import metrics
+from ownership.edge import metrics
 metrics.pulled(3, 0, 0, 0)
 metrics.settled({"completed": 2}, {"moved": 140})
 metrics.backlog(7, 0, None)

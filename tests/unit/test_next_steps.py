@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from ownership import states
-from ownership.conf import ConfError, Orders, manual_events, orders, undo_order
-from ownership.events import with_follow_ups
-from ownership.next_steps import next_conf, put_back
-from ownership.plan import MOVED, Hop
-from ownership.plan_report import PlanReport
+from ownership.domain import states
+from ownership.domain.conf import ConfError, Orders, manual_events, orders, undo_order
+from ownership.domain.event import with_follow_ups
+from ownership.domain.next_steps import next_conf, put_back
+from ownership.domain.plan import MOVED, Hop
+from ownership.domain.plan_report import PlanReport
 from tests.unit.replay import row, transfer
 
 MID = "LP.1767225600000.6ba7b810"

@@ -27,11 +27,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from local.servers.ports import HOST, is_free
-from ownership import notifications
-from ownership.contracts import PlanTold, Summary
-from ownership.next_steps import next_conf
-from ownership.notifications import ID, LISTED, SUBJECT, Message, RunNotifier, message
-from ownership.states import AWAITING_APPROVAL, FAILED, REHEARSED
+from ownership.domain.contracts import PlanTold, Summary
+from ownership.domain.next_steps import next_conf
+from ownership.domain.states import AWAITING_APPROVAL, FAILED, REHEARSED
+from ownership.edge import notifications
+from ownership.edge.notifications import ID, LISTED, SUBJECT, Message, RunNotifier, message
 from tests.unit.conftest import Request, Server
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
@@ -293,17 +293,17 @@ def test_a_header_cannot_be_smuggled_into_the_subject() -> None:
 
 def test_the_module_can_be_imported_where_a_dag_file_is_parsed(tmp_path: Path) -> None:
     look = (
-        "import sys, airflow.sdk; before = set(sys.modules); import ownership.notifications; "
+        "import sys, airflow.sdk; before = set(sys.modules); import ownership.edge.notifications; "
         "print(*sorted(set(sys.modules) - before))"
     )
     command = (sys.executable, "-c", look)
     environment = {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(PLUGINS)}
     done = subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True, text=True)
     new = done.stdout.splitlines()[-1].split()
-    assert "ownership.notifications" in new
+    assert "ownership.edge.notifications" in new
     heavy = {"pydantic", "cassandra", "elasticsearch", "httpx", "confluent_kafka", "stamina", "aiosmtplib"}
     assert [m for m in new if m.split(".")[0] in heavy or m.startswith("airflow.providers")] == []
-    assert "ownership.contracts" not in new
+    assert "ownership.domain.contracts" not in new
 
 
 # That it arrives.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ownership.errors import SettingsError, Unavailable
+from ownership.domain.errors import SettingsError, Unavailable
 from ownership.ledger.database import Database
 from ownership.ledger.reads import Reads
 from ownership.page import store as module

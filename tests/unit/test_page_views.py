@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
-from ownership.conf import manual_events, orders, undo_order
-from ownership.events import OrderKey, Transfer
+from ownership.domain.conf import manual_events, orders, undo_order
+from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.options import Options
+from ownership.domain.plan import BatchId
+from ownership.domain.queue import QueuedEvent
+from ownership.domain.reconciliation import Report, Sample
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, REJECTED
 from ownership.ledger.changes import APPLIED as IMAGE_APPLIED
 from ownership.ledger.changes import LATE, REFUSED
 from ownership.ledger.events import EventRow, RejectedMessage
@@ -31,7 +36,6 @@ from ownership.ledger.reads import (
     from_cursor,
     to_cursor,
 )
-from ownership.options import Options
 from ownership.page import payload, views
 from ownership.page.actions import (
     ACTIONS,
@@ -45,10 +49,6 @@ from ownership.page.actions import (
     offered,
 )
 from ownership.page.views import RunLink
-from ownership.plan import BatchId
-from ownership.queue import QueuedEvent
-from ownership.reconcile.report import Report, Sample
-from ownership.states import FINAL_STATES, OPEN_STATES, REJECTED
 
 AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 AT_MS = int(AT.timestamp() * 1000)

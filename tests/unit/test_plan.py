@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ownership.events import Transfer
-from ownership.lanes import phase, sources
-from ownership.plan import Row, applied, hops, role
+from ownership.domain.event import Transfer
+from ownership.domain.lanes import phase, sources
+from ownership.domain.plan import Row, applied, hops, role
 from tests.unit.replay import (
     USERS,
     events,

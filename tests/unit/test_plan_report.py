@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.contracts import PlanTold
-from ownership.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE, BatchId, Hop, Row
-from ownership.plan_report import COURSES, LINES, PlanReport, escaped, markdown, text
+from ownership.domain.contracts import PlanTold
+from ownership.domain.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE, BatchId, Hop, Row
+from ownership.domain.plan_report import COURSES, LINES, PlanReport, escaped, markdown, text
 from tests.unit.replay import row, rows, transfer
 
 AB = transfer(1, "a", "b")

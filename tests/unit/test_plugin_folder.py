@@ -40,34 +40,3 @@ def test_no_package_name_is_used_both_in_dags_and_plugins() -> None:
         for d in ("dags", "plugins")
     ]
     assert not names[0] & names[1]
-
-
-@pytest.mark.parametrize("edge", [False, True], ids=["the domain", "the edge"])
-def test_airflow_is_imported_only_at_the_edge(edge: bool) -> None:
-    at_the_edge = {
-        "access",
-        "entry",
-        "approvals",
-        "assets",
-        "connections",
-        "flow",
-        "hooks",
-        "metrics",
-        "notifications",
-        "retries",
-        "sensors",
-        "tasks",
-        "triggers",
-    }
-    importing = {
-        f.stem
-        for f in (PLUGINS / "ownership").rglob("*.py")
-        if any(
-            line.lstrip().startswith(("from airflow", "import airflow"))
-            for line in f.read_text().splitlines()
-        )
-    }
-    if edge:
-        assert {"hooks", "sensors", "triggers", "retries"} <= importing
-    else:
-        assert importing - at_the_edge == set()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ownership.pools import ahead, pooled
+from ownership.platform.pools import ahead, pooled
 
 
 def test_everything_is_done_at_the_end() -> None:

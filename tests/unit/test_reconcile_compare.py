@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.batches import stored
-from ownership.events import OrderKey, Transfer
-from ownership.ledger.events import EventRow
-from ownership.options import Options
-from ownership.plan import BatchId, Row
-from ownership.reconcile.compare import (
+from ownership.domain.compare import (
     MISSING,
     STALE_MENTORS,
     STALE_OWNER,
     concerned,
     differences,
-    found_by,
     mark,
 )
+from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.options import Options
+from ownership.domain.plan import BatchId, Document, Row
+from ownership.ledger.events import EventRow
+from ownership.platform.lms import stored
+from ownership.platform.ring import range_of
+from ownership.platform.search_index import Seen
+from ownership.reconcile.proofs import found_by
 from ownership.reconcile.spill import Spill
-from ownership.ring import range_of
-from ownership.search_index import Document, Seen
 
 users = st.one_of(st.none(), st.sampled_from(["a", "A", "b", "İ"]))
 mentors = st.lists(st.sampled_from(["a", "A", "b", "m"]), max_size=3).map(tuple)

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.conf import ConfError
-from ownership.plan import BatchId, Row
-from ownership.reconcile.chart import HEIGHT, WIDTH, described, trend_svg
-from ownership.reconcile.compare import KINDS, STALE_OWNER
-from ownership.reconcile.pace import Pace
-from ownership.reconcile.report import (
+from ownership.domain.compare import KINDS, STALE_OWNER
+from ownership.domain.conf import ConfError
+from ownership.domain.plan import BatchId, Document, Row
+from ownership.domain.reconciliation import (
     SAMPLES,
     SAMPLES_A_PART,
     PartDone,
@@ -27,9 +25,10 @@ from ownership.reconcile.report import (
     sample,
     text,
 )
+from ownership.domain.settings import Settings
+from ownership.reconcile.chart import HEIGHT, WIDTH, described, trend_svg
+from ownership.reconcile.pace import Pace
 from ownership.reconcile.run import Order
-from ownership.search_index import Document
-from ownership.settings import Settings
 
 SVG = "{http://www.w3.org/2000/svg}"
 points = st.builds(

@@ -9,9 +9,9 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.conf import ConfError
-from ownership.errors import Incomplete, Permanent, SettingsError, Transient, Unavailable
-from ownership.retries import RETRIES, TransferRetries, delay_seconds, seed_of
+from ownership.domain.conf import ConfError
+from ownership.domain.errors import Incomplete, Permanent, SettingsError, Transient, Unavailable
+from ownership.edge.retries import RETRIES, TransferRetries, delay_seconds, seed_of
 from ownership.stages.settle import next_try_ms
 
 

@@ -5,7 +5,7 @@ from cassandra.metadata import Murmur3Token
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.ring import MAX_TOKEN, MIN_TOKEN, range_of, token, token_range
+from ownership.platform.ring import MAX_TOKEN, MIN_TOKEN, range_of, token, token_range
 
 cuts = st.integers(1, 4096)
 tokens = st.one_of(
@@ -58,7 +58,7 @@ def test_the_number_of_a_course_s_range_is_reckoned_as_the_ranges_are_cut(of: in
 @given(cuts, tokens)
 def test_the_number_is_right_at_every_edge(of: int, at: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ownership.ring.token", lambda _: at)
+        patch.setattr("ownership.platform.ring.token", lambda _: at)
         assert token_range(range_of("c", of), of).holds(at)
 
 

@@ -7,7 +7,7 @@ import pytest
 from cassandra.cqltypes import UTF8Type
 from cassandra.util import OrderedMapSerializedKey
 
-from ownership.search_index import document_of
+from ownership.platform.search_index import document_of
 
 ROW: dict[str, Any] = {
     "courseid": "do_1",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ownership.errors import SettingsError, Unavailable
-from ownership.plan import BatchId
-from ownership.search_index import DOCS_PER_CALL, TRIES, Document, SearchIndex
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.plan import BatchId, Document
+from ownership.platform.search_index import DOCS_PER_CALL, TRIES, SearchIndex
 from tests.unit.fake_index import Answer, Asked, Node, answers, fake_index, refused, told
 
 OWNERS = {"createdBy": "A", "mentors": ["m"]}
@@ -36,7 +36,7 @@ def node(fake: tuple[SearchIndex, type[Node]]) -> type[Node]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited between tries; no time passes."""
     waited: list[float] = []
-    monkeypatch.setattr("ownership.search_index.time.sleep", waited.append)
+    monkeypatch.setattr("ownership.platform.search_index.time.sleep", waited.append)
     return waited
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ownership import service as module
-from ownership.errors import SettingsError, Unavailable
-from ownership.service import Answer, Endpoint, Service, at, concurrently
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.platform import http_service as module
+from ownership.platform.http_service import Answer, Endpoint, Service, at, concurrently
 from tests.unit.conftest import Request, Server
 
 GOOD = {"result": {"response": {"ok": True}}}

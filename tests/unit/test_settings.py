@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ownership.errors import SettingsError
-from ownership.hooks import load_settings
-from ownership.settings import VARIABLE, Settings
+from ownership.domain.errors import SettingsError
+from ownership.domain.settings import VARIABLE, Settings
+from ownership.edge.hooks import load_settings
 from tests.unit.test_events import json_values
 
 KNOWN = sorted(f.alias or name for name, f in Settings.model_fields.items())

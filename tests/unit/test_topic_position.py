@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.topic import Span, position
+from ownership.platform.kafka import Span, position
 
 NONE = -1001
 """What Kafka's client says of a group without an offset."""

@@ -7,9 +7,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from ownership.errors import Unavailable
-from ownership.service import Service
-from ownership.users import Unknown, User, Users, same_id
+from ownership.domain.errors import Unavailable
+from ownership.platform.http_service import Service
+from ownership.platform.user_org import Unknown, User, Users, same_id
 from tests.unit.conftest import Server
 
 PATH = "/private/user/v1/read/"
@@ -119,7 +119,7 @@ def test_headers_that_only_drip_are_given_up(
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
         server.drip(handler.wfile.write, b"x")  # for 2 s
 
-    monkeypatch.setattr("ownership.service.CALL_SECONDS", 0.2)
+    monkeypatch.setattr("ownership.platform.http_service.CALL_SECONDS", 0.2)
     server.answer = drip
     began = time.monotonic()
     with pytest.raises(Unavailable):

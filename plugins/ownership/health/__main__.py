@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from ownership.errors import OwnershipError
+from ownership.domain.errors import OwnershipError
+from ownership.edge.hooks import load_settings
 from ownership.health.judge import problems, sentence
 from ownership.health.look import look
-from ownership.hooks import load_settings
 
 
 def main() -> int:

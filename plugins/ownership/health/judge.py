@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ownership.health.queue import QueueFacts
-from ownership.reconcile.report import Report, by_kind
-from ownership.reconcile.report import failures as differences
+from ownership.domain.backlog import QueueFacts
+from ownership.domain.reconciliation import Report, by_kind
+from ownership.domain.reconciliation import failures as differences
 
 PART, OVERDUE, BACKLOG, LOST, DIFFERENCES = "part", "overdue", "backlog", "lost", "differences"
 """Kinds of problems."""

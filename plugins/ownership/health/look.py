@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ownership.clock import now_ms
-from ownership.errors import OwnershipError
+from ownership.domain.backlog import QueueFacts, queue_facts
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import OwnershipError
+from ownership.domain.settings import Settings
+from ownership.edge.hooks import KafkaHook, checks, opened_parts
 from ownership.health.judge import Seen
-from ownership.health.queue import QueueFacts, queue_facts
-from ownership.hooks import KafkaHook, checks, opened_parts
-from ownership.parts import Parts
-from ownership.settings import Settings
+from ownership.stages.parts import Parts
 
 REASONS = 20
 """Overdue events whose reason is read."""

@@ -8,14 +8,14 @@ import structlog
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
-from ownership import metrics
+from ownership.edge import metrics
+from ownership.edge.hooks import load_settings, opened_database
+from ownership.edge.interruption import interruptible
+from ownership.edge.notifications import NEWS
 from ownership.health.judge import problems, sentence
 from ownership.health.look import look
-from ownership.hooks import load_settings, opened_database
-from ownership.interruption import interruptible
 from ownership.ledger.months import ensure_months
 from ownership.ledger.months import remove_old as remove_old_rows
-from ownership.notifications import NEWS
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ownership.errors import OwnershipError
-from ownership.hooks import opened_database
+from ownership.domain.errors import OwnershipError
+from ownership.edge.hooks import opened_database
 from ownership.ledger.check import check
 from ownership.ledger.schema import REVISION
 from ownership.ledger.upgrade import upgrade

@@ -9,14 +9,14 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from ownership.clock import now_ms
-from ownership.events import Transfer
+from ownership.domain.clock import now_ms
+from ownership.domain.event import Transfer
+from ownership.domain.options import PLAIN, Options
+from ownership.domain.states import RECEIVED
 from ownership.ledger.database import Database
 from ownership.ledger.events import RejectedMessage
 from ownership.ledger.months import ensure_months
 from ownership.ledger.schema import consumed_offset, event, payload, queue, rejected_message
-from ownership.options import PLAIN, Options
-from ownership.states import RECEIVED
 
 MAX_WAIT_MS = 5 * 60 * 1000
 """An event counts as accepted at the time of its message, but at most this long ago: deadlines begin then."""

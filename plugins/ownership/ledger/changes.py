@@ -16,9 +16,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, literal, select, text, tuple_
 
+from ownership.domain.plan import MOVED, BatchId, Hop, Row, changed_role, role
 from ownership.ledger.database import Database, copy
 from ownership.ledger.schema import among, change, event, plan
-from ownership.plan import MOVED, BatchId, Hop, Row, changed_role, role
 
 BATCHES_AT_ONCE = 5000
 """Batches whose plan and images are in memory together."""
@@ -83,27 +83,33 @@ _CHANGE_COLUMNS = (
     "event_id, course_id, batch_id, image, hop, hops, fencing_token, role, status, before_created_by, before_mentors, "
     "after_created_by, after_mentors"
 )
+_NO_NESTED_LOOP = text("SET LOCAL enable_nestloop = off")
+"""The statistics do not know a run's own rows yet: the planner expects one of them and would compare each with
+each, 1.2 s for 5,000. A hash needs 0.02 s."""
 _SETTLE_IMAGES = text(
-    "UPDATE change SET outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END "
-    "FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), CAST(:batches AS text[]), "
-    "CAST(:images AS uuid[]), CAST(:outcomes AS text[])) AS v (event_id, course_id, batch_id, image, outcome) "
+    "WITH v AS MATERIALIZED (SELECT * FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), "
+    "CAST(:batches AS text[]), CAST(:images AS uuid[]), CAST(:outcomes AS text[])) "
+    "AS v (event_id, course_id, batch_id, image, outcome)) "
+    "UPDATE change SET outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END FROM v "
     "WHERE change.event_id = v.event_id AND change.course_id = v.course_id AND change.batch_id = v.batch_id "
-    "AND change.image = v.image AND change.event_id = ANY(:ids)"
+    "AND change.image = v.image AND change.event_id = ANY(:ids) "
+    "AND change.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
 )
 _SETTLE_PLAN = text(
-    "UPDATE plan SET outcome = v.outcome, proven_at = :proven_at "
-    "FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), CAST(:batches AS text[]), "
-    "CAST(:outcomes AS text[])) AS v (event_id, course_id, batch_id, outcome) "
+    "WITH v AS MATERIALIZED (SELECT * FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), "
+    "CAST(:batches AS text[]), CAST(:outcomes AS text[])) AS v (event_id, course_id, batch_id, outcome)) "
+    "UPDATE plan SET outcome = v.outcome, proven_at = :proven_at FROM v "
     "WHERE plan.event_id = v.event_id AND plan.course_id = v.course_id AND plan.batch_id = v.batch_id "
-    "AND plan.event_id = ANY(:ids)"
+    "AND plan.event_id = ANY(:ids) "
+    "AND plan.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
 )
-
-_SETTLE_MOVED = text(
+_MOVED = (
     "UPDATE plan SET outcome = 'moved', proven_at = :proven_at WHERE event_id = ANY(:ids) AND EXISTS ("
-    "SELECT FROM change c WHERE c.event_id = ANY(:ids) AND c.course_id = plan.course_id "
-    "AND c.batch_id = plan.batch_id AND c.outcome = 'applied' "
-    "AND (c.event_id = plan.event_id OR plan.event_id <> ALL(:own)))"
+    "SELECT FROM change c WHERE c.event_id = ANY(:by) AND c.course_id = plan.course_id "
+    "AND c.batch_id = plan.batch_id AND c.outcome = 'applied'"
 )
+_SETTLE_MOVED = text(_MOVED + ")")
+_SETTLE_MOVED_BY_ITSELF = text(_MOVED + " AND c.event_id = plan.event_id)")
 _COUNT_MOVED = text(
     "SELECT event_id, count(DISTINCT (course_id, batch_id)) AS moved, count(*) FILTER (WHERE hop = hops - 1) AS rows "
     "FROM change WHERE event_id = ANY(:ids) AND outcome = 'applied' GROUP BY event_id"
@@ -322,6 +328,7 @@ class Changes:
             ids = self._event_ids(connection, {h.mid for i, _ in outcomes for h in i.hops})
             rows = sorted((ids[h.mid], *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops)
             events, courses, batches, uuids, values = map(list, zip(*rows, strict=True))
+            connection.execute(_NO_NESTED_LOOP)
             connection.execute(
                 _SETTLE_IMAGES,
                 {
@@ -340,8 +347,15 @@ class Changes:
 
         def work(connection: Connection) -> None:
             ids = self._event_ids(connection, mids)
-            values = {"ids": sorted(ids.values()), "own": [ids[m] for m in own], "proven_at": proven_at}
-            connection.execute(_SETTLE_MOVED, values)
+            by_itself = [ids[m] for m in own]
+            by_any = [i for i in ids.values() if i not in by_itself]
+            connection.execute(_NO_NESTED_LOOP)
+            for statement, some, by in (
+                (_SETTLE_MOVED, by_any, [*ids.values()]),
+                (_SETTLE_MOVED_BY_ITSELF, by_itself, by_itself),
+            ):
+                if some:
+                    connection.execute(statement, {"ids": some, "by": by, "proven_at": proven_at})
 
         self._database.run(work)
 
@@ -354,6 +368,7 @@ class Changes:
             ids = self._event_ids(connection, {p.mid for p, _ in outcomes})
             rows = sorted((ids[p.mid], *p.id, outcome) for p, outcome in outcomes)
             events, courses, batches, values = map(list, zip(*rows, strict=True))
+            connection.execute(_NO_NESTED_LOOP)
             connection.execute(
                 _SETTLE_PLAN,
                 {

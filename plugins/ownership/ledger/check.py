@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, select, text
 
-from ownership.errors import SettingsError, Unavailable
+from ownership.domain.errors import SettingsError, Unavailable
 from ownership.ledger.database import CONNECTION, PART, UPGRADE, Database
 from ownership.ledger.schema import REVISION, metadata
 

@@ -14,15 +14,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from ownership.clock import now
-from ownership.events import OrderKey, Transfer
-from ownership.ledger.database import Database
-from ownership.ledger.queue import lock, remove, take_over
-from ownership.ledger.schema import ORDER_KEY, among, event, event_run, payload, queue, rejected_message
-from ownership.next_steps import next_conf
-from ownership.options import Options
-from ownership.queue import ClaimedEvent
-from ownership.states import (
+from ownership.domain.clock import now
+from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.next_steps import next_conf
+from ownership.domain.options import Options
+from ownership.domain.queue import ClaimedEvent
+from ownership.domain.states import (
     ABANDONED,
     AWAITING_APPROVAL,
     COMPLETED,
@@ -34,6 +31,9 @@ from ownership.states import (
     REHEARSED,
     SKIPPED,
 )
+from ownership.ledger.database import Database
+from ownership.ledger.queue import lock, remove, take_over
+from ownership.ledger.schema import ORDER_KEY, among, event, event_run, payload, queue, rejected_message
 
 APPROVAL = "approval"
 """What an event in the queue awaits."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, text
 
-from ownership.clock import from_ms, now_ms
+from ownership.domain.clock import from_ms, now_ms
 from ownership.ledger.database import Database
 from ownership.ledger.schema import (
     MONTH_SHIFT,

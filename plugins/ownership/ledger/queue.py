@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, select, update
 
-from ownership.clock import now_ms
-from ownership.events import OrderKey, Transfer
+from ownership.domain.clock import now_ms
+from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
 from ownership.ledger.database import Database
 from ownership.ledger.schema import ORDER_KEY, among, event, queue, queue_head
-from ownership.queue import Choice, ClaimedEvent, QueuedEvent
 
 QUEUED = (
     select(*ORDER_KEY, event.c.from_user, event.c.to_user, queue)

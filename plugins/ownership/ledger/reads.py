@@ -38,7 +38,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ownership.events import MAX_CLOCK_DRIFT_MS, LedgerId, OrderKey, Transfer, folded, with_follow_ups
+from ownership.domain.event import MAX_CLOCK_DRIFT_MS, LedgerId, OrderKey, Transfer, folded, with_follow_ups
+from ownership.domain.options import Options
+from ownership.domain.plan import BatchId
+from ownership.domain.queue import QueuedEvent
+from ownership.domain.reconciliation import Report
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, REJECTED
 from ownership.ledger.database import STATEMENT_MS, Database
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
 from ownership.ledger.queue import QUEUED, queued_event
@@ -54,11 +59,6 @@ from ownership.ledger.schema import (
     queue,
     rejected_message,
 )
-from ownership.options import Options
-from ownership.plan import BatchId
-from ownership.queue import QueuedEvent
-from ownership.reconcile.report import Report
-from ownership.states import FINAL_STATES, OPEN_STATES, REJECTED
 
 PAGE_SIZE: Final = 50
 """Entries of a list, and batches of an event, on one page."""

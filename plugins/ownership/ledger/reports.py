@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from ownership.clock import now_ms
+from ownership.domain.clock import now_ms
+from ownership.domain.reconciliation import PartDone, Report
 from ownership.ledger.database import Database
 from ownership.ledger.schema import reconciliation, reconciliation_part
-from ownership.reconcile.report import PartDone, Report
 
 
 class Reconciliations:

@@ -44,7 +44,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
-from ownership.clock import from_ms, to_ms
+from ownership.domain.clock import from_ms, to_ms
 
 REVISION: Final = "0001"
 """The migration that this code works with."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ownership.plan import MOVED
-from ownership.states import ABANDONED, AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
+from ownership.domain.plan import MOVED
+from ownership.domain.states import ABANDONED, AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
 RECONCILE_DAG = "ownership_reconcile"

@@ -18,8 +18,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from ownership.clock import now_ms
-from ownership.errors import OwnershipError, SettingsError
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import OwnershipError, SettingsError
+from ownership.domain.plan import BatchId
+from ownership.domain.states import AWAITING_APPROVAL, RECEIVED, REHEARSED
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import OPEN, STATES, Filters, Reads, from_cursor
 from ownership.page import views
@@ -45,9 +47,7 @@ from ownership.page.actions import (
 )
 from ownership.page.entry import AIRFLOW
 from ownership.page.store import Store
-from ownership.plan import BatchId
 from ownership.reconcile.chart import MOST as TREND
-from ownership.states import AWAITING_APPROVAL, RECEIVED, REHEARSED
 
 log = structlog.get_logger(__name__)
 

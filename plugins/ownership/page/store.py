@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ownership.errors import OwnershipError, Unavailable
-from ownership.hooks import ledger_parameters
+from ownership.domain.errors import OwnershipError, Unavailable
+from ownership.edge.hooks import ledger_parameters
 from ownership.ledger.database import PART, Database
 from ownership.ledger.reads import Reads
 

@@ -8,8 +8,27 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from ownership.clock import from_ms, to_ms
-from ownership.contracts import PlanTold
+from ownership.domain.clock import from_ms, to_ms
+from ownership.domain.compare import WORDS as KIND_WORDS
+from ownership.domain.contracts import PlanTold
+from ownership.domain.options import Options
+from ownership.domain.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE
+from ownership.domain.queue import QueuedEvent
+from ownership.domain.reconciliation import Report
+from ownership.domain.states import (
+    ABANDONED,
+    APPLIED,
+    AWAITING_APPROVAL,
+    COMPLETED,
+    DECLINED,
+    FAILED,
+    OPEN_STATES,
+    PLANNED,
+    RECEIVED,
+    REHEARSED,
+    REJECTED,
+    SKIPPED,
+)
 from ownership.ledger.changes import APPLIED as IMAGE_APPLIED
 from ownership.ledger.changes import LATE as IMAGE_LATE
 from ownership.ledger.events import EventRow, RejectedMessage
@@ -29,28 +48,9 @@ from ownership.ledger.reads import (
     Progress,
     to_cursor,
 )
-from ownership.options import Options
 from ownership.page import payload
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG, Action, offered
-from ownership.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE
-from ownership.queue import QueuedEvent
 from ownership.reconcile.chart import trend_svg
-from ownership.reconcile.compare import WORDS as KIND_WORDS
-from ownership.reconcile.report import Report
-from ownership.states import (
-    ABANDONED,
-    APPLIED,
-    AWAITING_APPROVAL,
-    COMPLETED,
-    DECLINED,
-    FAILED,
-    OPEN_STATES,
-    PLANNED,
-    RECEIVED,
-    REHEARSED,
-    REJECTED,
-    SKIPPED,
-)
 
 CONFLICTS = (CHANGED_ELSEWHERE, GONE)
 _RUN_ID = re.compile(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from ownership.reconcile.report import Point, cut
+from ownership.domain.reconciliation import Point, cut
 
 WIDTH, HEIGHT = 480, 160
 MOST = 30

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ownership.clock import now_ms, to_ms
+from ownership.domain.clock import now_ms, to_ms
+from ownership.domain.compare import UNMOVED, UNPROVEN, is_user
+from ownership.domain.plan import CREATED, MENTORED, Document, Row
+from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
+from ownership.domain.states import COMPLETED, FINAL_STATES, OPEN_STATES
 from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, Image
 from ownership.ledger.events import EventRow
-from ownership.parts import Parts
-from ownership.reconcile.compare import UNMOVED, UNPROVEN
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.report import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
-from ownership.states import COMPLETED, FINAL_STATES, OPEN_STATES
+from ownership.stages.parts import Parts
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -110,3 +111,19 @@ def _recent(parts: Parts, days: int, states: Collection[str]) -> Iterator[list[E
     newest = now_ms() + DAY_MS  # a message may be ahead of this clock
     for hour in range(newest, newest - (days + 1) * DAY_MS, -HOUR_MS) if days > 0 else ():
         yield from parts.events.of_window(hour - HOUR_MS, hour, states, size=EVENTS_AT_ONCE)
+
+
+def found_by(event: EventRow, row: Row, document: Document | None) -> bool:
+    """True if the proof of an open event will come across the batch: its search finds the document.
+
+    Undos and plans that are applied exactly search for nothing: they keep to their plan.
+    """
+    if document is None or event.final:
+        return False
+    options = event.options
+    if options.dry_run or options.undo_of or options.plan_of or not options.scope.covers(row):
+        return False
+    source, roles = event.transfer.source, options.scope.roles
+    return (CREATED in roles and is_user(document.created_by, source)) or (
+        MENTORED in roles and any(is_user(m, source) for m in document.mentors)
+    )

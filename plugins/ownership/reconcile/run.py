@@ -13,19 +13,19 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ownership.clock import now_ms
-from ownership.conf import ConfError
-from ownership.course_batches import check_table
-from ownership.errors import SettingsError
-from ownership.events import explain
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import ConfError
+from ownership.domain.errors import SettingsError
+from ownership.domain.event import explain
+from ownership.domain.reconciliation import TREND, PartDone, Point, Report, Tally, report
+from ownership.domain.settings import Settings
 from ownership.ledger.check import check as check_ledger
-from ownership.parts import Parts
+from ownership.platform.course_batches import check_table
+from ownership.platform.ring import token_range
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.proofs import sources, unproven
-from ownership.reconcile.report import TREND, PartDone, Point, Report, Tally, report
 from ownership.reconcile.scan import PATIENCE_S, Scan
-from ownership.ring import token_range
-from ownership.settings import Settings
+from ownership.stages.parts import Parts
 
 RANGE, LEDGER = "range", "ledger"
 """The sorts of parts."""

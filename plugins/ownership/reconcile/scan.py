@@ -12,30 +12,37 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ownership.batches import stored
-from ownership.chunks import chunks
-from ownership.course_batches import RawRow
-from ownership.events import folded
-from ownership.ledger.events import EventRow
-from ownership.parts import Parts
-from ownership.plan import LIVE_STATUSES, BatchId, Row
-from ownership.pools import ahead
-from ownership.reconcile.compare import (
+from ownership.domain.chunks import chunks
+from ownership.domain.compare import (
     MISSING,
     ORPHAN,
     UNMOVED,
     anothers,
     concerned,
     differences,
-    found_by,
     mark,
 )
+from ownership.domain.event import folded
+from ownership.domain.plan import LIVE_STATUSES, BatchId, Document, Row
+from ownership.domain.reconciliation import (
+    DIFFERENT,
+    DOCUMENTS,
+    IN_FLIGHT,
+    LEFT,
+    REPAIRED,
+    ROWS,
+    Tally,
+    sample,
+)
+from ownership.ledger.events import EventRow
+from ownership.platform.course_batches import RawRow
+from ownership.platform.lms import stored
+from ownership.platform.pools import ahead
+from ownership.platform.ring import TokenRange
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.proofs import Gave
-from ownership.reconcile.report import DIFFERENT, DOCUMENTS, IN_FLIGHT, LEFT, REPAIRED, ROWS, Tally, sample
+from ownership.reconcile.proofs import Gave, found_by
 from ownership.reconcile.spill import Spill
-from ownership.ring import TokenRange
-from ownership.search_index import Document
+from ownership.stages.parts import Parts
 from ownership.stages.second_proof import follow_rows
 
 ROWS_A_PAGE = 5000

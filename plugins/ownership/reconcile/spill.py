@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any, Self
 
-from ownership.batches import stored
-from ownership.reconcile.compare import mark
-from ownership.ring import range_of
-from ownership.search_index import Seen
+from ownership.domain.compare import mark
+from ownership.platform.lms import stored
+from ownership.platform.ring import range_of
+from ownership.platform.search_index import Seen
 
 IN_MEMORY = 20_000
 """Documents that wait in memory to be written."""

@@ -9,14 +9,14 @@ import structlog
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from ownership import metrics
-from ownership.conf import ConfError
-from ownership.hooks import opened_parts
-from ownership.interruption import interruptible
-from ownership.parts import Parts
+from ownership.domain.conf import ConfError
+from ownership.domain.reconciliation import failures, text
+from ownership.edge import metrics
+from ownership.edge.hooks import opened_parts
+from ownership.edge.interruption import interruptible
 from ownership.reconcile import run
-from ownership.reconcile.report import failures, text
 from ownership.reconcile.run import Order, Share
+from ownership.stages.parts import Parts
 
 log = structlog.get_logger(__name__)
 

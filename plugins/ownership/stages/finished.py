@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ownership.chunks import chunks
+from ownership.domain.chunks import chunks
+from ownership.domain.plan import MOVED
 from ownership.ledger.changes import ROWS
 from ownership.ledger.events import EventRow
-from ownership.plan import MOVED
 from ownership.stages.working import batches_of
 
 PER_EVENT = 500

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import structlog
 
-from ownership.clock import now_ms
-from ownership.contracts import Phase
+from ownership.domain.clock import now_ms
+from ownership.domain.contracts import Phase
+from ownership.domain.next_steps import next_conf
+from ownership.domain.plan_report import PlanReport, owners_text
+from ownership.domain.queue import ClaimedEvent
+from ownership.domain.states import AWAITING_APPROVAL, DECLINED, REHEARSED
 from ownership.ledger.events import EventRow
-from ownership.next_steps import next_conf
-from ownership.parts import Parts
-from ownership.plan_report import PlanReport, owners_text
-from ownership.queue import ClaimedEvent
+from ownership.stages.parts import Parts
 from ownership.stages.working import Working
-from ownership.states import AWAITING_APPROVAL, DECLINED, REHEARSED
 
 log = structlog.get_logger(__name__)
 

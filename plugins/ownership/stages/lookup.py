@@ -9,24 +9,24 @@ from typing import NamedTuple
 
 import structlog
 
-from ownership.batches import Owners, WindowExceeded
-from ownership.chunks import chunks
-from ownership.clock import from_ms, now_ms
-from ownership.contracts import Phase, Slice, Work, packed
-from ownership.effects import undoing
-from ownership.errors import Transient, Unavailable
-from ownership.events import Transfer
-from ownership.lanes import WHOLE, Kind, fold, lanes, phase, sources
+from ownership.domain.chunks import chunks
+from ownership.domain.clock import from_ms, now_ms
+from ownership.domain.contracts import Phase, Slice, Work, packed
+from ownership.domain.effects import undoing
+from ownership.domain.errors import Transient, Unavailable
+from ownership.domain.event import Transfer
+from ownership.domain.lanes import WHOLE, Kind, fold, lanes, phase, sources
+from ownership.domain.plan import MOVED, BatchId, Hop, Row
+from ownership.domain.plan_report import PlanReport
+from ownership.domain.queue import ClaimedEvent
+from ownership.domain.states import AWAITING_APPROVAL
 from ownership.ledger.changes import PlanRow
 from ownership.ledger.events import EventRow, Verdict
-from ownership.parts import Parts
-from ownership.plan import MOVED, BatchId, Hop, Row
-from ownership.plan_report import PlanReport
-from ownership.queue import ClaimedEvent
+from ownership.platform.lms import Owners, WindowExceeded
+from ownership.platform.user_org import Lookup, Unknown, User, same_id
 from ownership.stages.gates import Plan, end_here
+from ownership.stages.parts import Parts
 from ownership.stages.working import Claim, Working, taken_hops
-from ownership.states import AWAITING_APPROVAL
-from ownership.users import Lookup, Unknown, User, same_id
 
 log = structlog.get_logger(__name__)
 

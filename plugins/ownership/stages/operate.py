@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from ownership.clock import now_ms, to_ms
-from ownership.conf import (
+from ownership.domain.clock import now_ms, to_ms
+from ownership.domain.conf import (
     MOST_EVENTS,
     Abandon,
     Approve,
@@ -24,17 +24,17 @@ from ownership.conf import (
     asked,
     merged,
 )
-from ownership.contracts import PlanTold
-from ownership.errors import Poison, Unavailable
-from ownership.events import event_from, folded, manual_event, with_follow_ups
+from ownership.domain.contracts import PlanTold
+from ownership.domain.errors import Poison, Unavailable
+from ownership.domain.event import event_from, folded, manual_event, with_follow_ups
+from ownership.domain.options import PLAIN, Options, Request
+from ownership.domain.plan import MOVED
+from ownership.domain.plan_report import escaped, markdown
+from ownership.domain.queue import ClaimedEvent, QueuedEvent, choose
+from ownership.domain.states import AWAITING_APPROVAL, REHEARSED, REJECTED, SKIPPED
 from ownership.ledger.events import EventRow
-from ownership.options import PLAIN, Options, Request
-from ownership.parts import Parts
-from ownership.plan import MOVED
-from ownership.plan_report import escaped, markdown
-from ownership.queue import ClaimedEvent, QueuedEvent, choose
-from ownership.states import AWAITING_APPROVAL, REHEARSED, REJECTED, SKIPPED
-from ownership.topic import Message, Span, Topic
+from ownership.platform.kafka import Message, Span, Topic
+from ownership.stages.parts import Parts
 
 log = structlog.get_logger(__name__)
 

@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 import structlog
 
-from ownership.clock import now_ms
-from ownership.conf import Orders
-from ownership.contracts import Pulled, Slice, packed
-from ownership.errors import Unavailable
-from ownership.inbox import Accepted, Inbox
-from ownership.lanes import label, lanes, pack
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import Orders
+from ownership.domain.contracts import Pulled, Slice, packed
+from ownership.domain.errors import Unavailable
+from ownership.domain.lanes import label, lanes, pack
+from ownership.domain.options import Request
+from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, choose
 from ownership.ledger.arrivals import Consumed, message_digest
-from ownership.options import Request
-from ownership.parts import Parts
-from ownership.queue import Choice, ClaimedEvent, QueuedEvent, choose
+from ownership.platform.kafka import Message, Span, Topic
+from ownership.stages.inbox import Accepted, Inbox
 from ownership.stages.operate import Ordered, carry_out
+from ownership.stages.parts import Parts
 from ownership.stages.second_proof import second_proof
-from ownership.topic import Message, Span, Topic
 
 log = structlog.get_logger(__name__)
 

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import structlog
 
-from ownership.chunks import chunks
-from ownership.clock import now
-from ownership.contracts import Phase, Work
-from ownership.errors import Incomplete
+from ownership.domain.chunks import chunks
+from ownership.domain.clock import now
+from ownership.domain.contracts import Phase, Work
+from ownership.domain.errors import Incomplete
+from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.changes import PlanRow
-from ownership.parts import Parts
-from ownership.plan import BatchId, Row
-from ownership.pools import pooled
-from ownership.search_index import Document
+from ownership.platform.pools import pooled
+from ownership.stages.parts import Parts
 from ownership.stages.update import ROWS_PER_WAVE, judge, move
 from ownership.stages.working import Working, batches_of
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from ownership.chunks import chunks
-from ownership.events import MOST_FOLLOW_UPS
-from ownership.inbox import Inbox
+from ownership.domain.chunks import chunks
+from ownership.domain.event import MOST_FOLLOW_UPS
+from ownership.domain.options import Options
+from ownership.domain.plan import BatchId, Row, applied
+from ownership.domain.states import COMPLETED
 from ownership.ledger.changes import IN_DOUBT, LATE
 from ownership.ledger.events import EventRow
-from ownership.options import Options
-from ownership.parts import Parts
-from ownership.plan import BatchId, Row, applied
-from ownership.states import COMPLETED
+from ownership.stages.inbox import Inbox
+from ownership.stages.parts import Parts
 
 log = logging.getLogger(__name__)
 

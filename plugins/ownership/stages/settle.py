@@ -8,16 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ownership.clock import now_ms, to_ms
-from ownership.contracts import PlanTold, Slice, Summary
+from ownership.domain.clock import now_ms, to_ms
+from ownership.domain.contracts import PlanTold, Slice, Summary
+from ownership.domain.next_steps import next_conf
+from ownership.domain.plan import CHANGED_ELSEWHERE
+from ownership.domain.queue import ClaimedEvent
+from ownership.domain.states import AWAITING_APPROVAL, COMPLETED, DECLINED, FAILED, RECEIVED, REHEARSED
 from ownership.ledger.events import EventRow
-from ownership.next_steps import next_conf
-from ownership.parts import Parts
-from ownership.plan import CHANGED_ELSEWHERE
-from ownership.queue import ClaimedEvent
 from ownership.stages.lookup import WAITS
+from ownership.stages.parts import Parts
 from ownership.stages.working import batches_of
-from ownership.states import AWAITING_APPROVAL, COMPLETED, DECLINED, FAILED, RECEIVED, REHEARSED
 
 FIRST_DELAY_MS = 10_000
 LAST_DELAY_MS = 900_000

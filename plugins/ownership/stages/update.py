@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from ownership.chunks import chunks
-from ownership.clock import now
-from ownership.contracts import Work
-from ownership.errors import TakenOver, Transient
+from ownership.domain.chunks import chunks
+from ownership.domain.clock import now
+from ownership.domain.contracts import Work
+from ownership.domain.errors import TakenOver, Transient
+from ownership.domain.plan import BatchId, Row
+from ownership.domain.states import APPLIED as STATE_APPLIED
 from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, REFUSED, SUPERSEDED, Image, new_image
-from ownership.parts import Parts
-from ownership.plan import BatchId, Row
+from ownership.stages.parts import Parts
 from ownership.stages.working import Working
-from ownership.states import APPLIED as STATE_APPLIED
 
 ROWS_PER_WAVE = 1000
 """Rows between two looks at the claim."""

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from ownership.clock import now_ms
-from ownership.contracts import Phase, Work
-from ownership.effects import Effect, Moving, Undoing, undoing
-from ownership.errors import TakenOver
-from ownership.events import folded
+from ownership.domain.clock import now_ms
+from ownership.domain.contracts import Phase, Work
+from ownership.domain.effects import Effect, Moving, Undoing, undoing
+from ownership.domain.errors import TakenOver
+from ownership.domain.event import folded
+from ownership.domain.plan import EVERYTHING, MOVED, BatchId, Hop, Row
+from ownership.domain.queue import ClaimedEvent
 from ownership.ledger.changes import APPLIED, LATE, ROWS, Planned
 from ownership.ledger.events import EventRow
-from ownership.parts import Parts
-from ownership.plan import EVERYTHING, MOVED, BatchId, Hop, Row
-from ownership.queue import ClaimedEvent
+from ownership.stages.parts import Parts
 
 KEEP_EVERY_MS = 1000
 

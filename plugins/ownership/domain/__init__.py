@@ -1,0 +1,1 @@
+"""Values and decisions. Pure: imports the standard library and pydantic only."""

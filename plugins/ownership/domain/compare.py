@@ -1,0 +1,68 @@
+"""When a row and its document differ, and when a transfer that is under way explains it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from ownership.domain.event import folded
+from ownership.domain.plan import Document, Row
+
+STALE_OWNER: Final = "stale_owner"
+STALE_MENTORS: Final = "stale_mentors"
+MISSING: Final = "missing_document"
+ORPHAN: Final = "orphan_document"
+UNPROVEN: Final = "unproven"
+UNMOVED: Final = "unmoved"
+KINDS: Final = (STALE_OWNER, STALE_MENTORS, MISSING, ORPHAN, UNPROVEN, UNMOVED)
+"""What a batch can be found as; a document may be stale in both ways."""
+WORDS: Final = {
+    STALE_OWNER: "stale owner",
+    STALE_MENTORS: "stale mentors",
+    MISSING: "missing document",
+    ORPHAN: "orphan document",
+    UNPROVEN: "moved, not proven",
+    UNMOVED: "left by a completed transfer",
+}
+"""The kinds as people read them."""
+
+
+def differences(row: Row, document: Document | None) -> tuple[str, ...]:
+    """How a document differs from its row, in the fields that a transfer may change.
+
+    A document under the batch's id that is another course's is not the row's: then it has none. One that names
+    no course is taken for the row's; the look from the index reports it.
+    """
+    if document is None or anothers(row, document):
+        return (MISSING,)
+    creator = (STALE_OWNER,) if document.created_by != row.created_by else ()
+    mentors = (STALE_MENTORS,) if document.mentors != row.mentors else ()
+    return (*creator, *mentors)
+
+
+def anothers(row: Row, document: Document) -> bool:
+    """True if the document under the batch's id belongs to a batch of another course."""
+    return document.course_id is not None and document.course_id != row.id.course_id
+
+
+def mark(created_by: object, mentors: object) -> int:
+    """A number for owners: equal ones have the same, others another. It holds within one process.
+
+    Null, absent and empty mentors are the same, as in a row; a single one may stand without a list.
+    """
+    listed = () if not mentors else mentors if isinstance(mentors, list | tuple) else (mentors,)
+    try:
+        return hash((created_by, *listed))
+    except TypeError:  # an object stands where a name should
+        return 0
+
+
+def concerned(users: Collection[str], row: Row, document: Document | None) -> bool:
+    """True if the row or the document names one of `users` (folded)."""
+    named = [*row.named, *((document.created_by, *document.mentors) if document else ())]
+    return any(folded(u) in users for u in named if isinstance(u, str))
+
+
+def is_user(value: object, user: str) -> bool:
+    """True if a field names the user (folded)."""
+    return isinstance(value, str) and folded(value) == user

@@ -1,0 +1,374 @@
+"""The conf of a run started by hand: transfers to carry out, and orders about events that are there.
+
+Pure; the same checks as for Kafka events, and every complaint names its field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from ownership.domain.errors import Poison, SettingsError
+from ownership.domain.event import (
+    MAX_EVENT_BYTES,
+    Identifier,
+    LedgerId,
+    TransferEvent,
+    event_from,
+    explain,
+    listed,
+    manual_event,
+    too_deep,
+)
+from ownership.domain.options import MOST_COURSES, Digest, LiveStatus, Options, Request, Role
+from ownership.domain.plan import LIVE_STATUSES, ROLES
+
+MOST_EVENTS = 1000
+"""Most events in one conf; more belong on the topic."""
+MOST_REASON = 500
+"""Longest reason, in characters."""
+
+WHO = ("from_user", "to_user", "organisation_id")
+HOW = ("roles", "statuses", "course_ids", "reason", "requested_by", "dry_run")
+ORDERS = ("approve", "decline", "abandon", "redrive")
+KNOWN = (*WHO, "events", *HOW, "execute_plan", "digest", *ORDERS)
+
+Reason = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MOST_REASON)
+]
+Moment = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
+"""A point in time; without an offset it is UTC."""
+
+
+def _shallow(patch: dict[str, Any]) -> dict[str, Any]:
+    if too_deep(patch):
+        raise ValueError("is nested too deeply")
+    return patch
+
+
+class ConfError(SettingsError):
+    """The conf cannot be carried out; the message names each field."""
+
+
+class _Given(BaseModel):
+    """Fields of a conf; a field that is null or empty was not filled in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {k: v for k, v in values.items() if v is not None and v != ""}
+
+
+class _Transfer(_Given):
+    """One transfer in the form's words."""
+
+    from_user: Identifier
+    to_user: Identifier
+    organisation_id: Identifier
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ROLES
+    statuses: Annotated[tuple[LiveStatus, ...], Field(min_length=1)] = LIVE_STATUSES
+    course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MOST_COURSES)] = ()
+    reason: Reason | None = None
+    requested_by: Identifier | None = None
+    dry_run: Annotated[bool, Field(strict=True)] = False
+
+    def options(self) -> Options:
+        """How it is carried out; a list that names everything, in any order, is no restriction."""
+        return Options(
+            roles=tuple(r for r in ROLES if r in self.roles),
+            statuses=tuple(s for s in LIVE_STATUSES if s in self.statuses),
+            course_ids=tuple(dict.fromkeys(self.course_ids)),
+            dry_run=self.dry_run,
+        )
+
+
+class _How(_Transfer):
+    """How the events of the conf are carried out, whoever they concern."""
+
+    from_user: Identifier = "-"
+    to_user: Identifier = "-"
+    organisation_id: Identifier = "-"
+
+
+class ExecutePlan(_Given):
+    """The plan of a dry run that is to be applied."""
+
+    execute_plan: LedgerId
+    digest: Digest
+    reason: Reason | None = None
+    requested_by: Identifier | None = None
+
+
+class Approve(_Given):
+    """The plan of a transfer that waits, approved."""
+
+    mid: LedgerId
+    digest: Digest
+    by: Identifier | None = None
+
+
+class Decline(_Given):
+    """A transfer that waits, refused, and why."""
+
+    mid: LedgerId
+    reason: Reason
+    by: Identifier | None = None
+
+
+class _Mids(_Given):
+    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MOST_EVENTS)]
+
+
+class Abandon(_Mids):
+    """Open events to end for good, and why."""
+
+    reason: Reason
+
+
+class DeadLetters(_Given):
+    """Dead letters to put back, by offset (both ends included), each mended by a JSON merge patch."""
+
+    partition: Annotated[int, Field(strict=True, ge=0)] = 0
+    from_offset: Annotated[int, Field(strict=True, ge=0)]
+    to_offset: Annotated[int, Field(strict=True, ge=0)]
+    mend: Annotated[dict[str, Any], AfterValidator(_shallow)] = {}
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if not 0 <= self.to_offset - self.from_offset < MOST_EVENTS:
+            raise ValueError(
+                f"to_offset must not be before from_offset, nor more than {MOST_EVENTS} messages"
+            )
+        return self
+
+
+class Redrive(_Given):
+    """Events to try again: failed ones now, skipped ones and dead letters as new events."""
+
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MOST_EVENTS)] = ()
+    states: tuple[Literal["failed", "skipped"], ...] = ()
+    since: Moment | None = None
+    until: Moment | None = None
+    dead_letters: DeadLetters | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if sum((bool(self.mids), bool(self.states), self.dead_letters is not None)) != 1:
+            raise ValueError("give one of mids, states (with since and until) and dead_letters")
+        if bool(self.states) != (self.since is not None) or (self.until and not self.states):
+            raise ValueError("states go with since, and if you like until")
+        return self
+
+
+class Undo(_Given):
+    """Completed events to take back: the conf of `ownership_undo`."""
+
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MOST_EVENTS)] = ()
+    from_user: Identifier | None = None
+    to_user: Identifier | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    run_id: Annotated[str, StringConstraints(min_length=1, max_length=250)] | None = None
+    dry_run: Annotated[bool, Field(strict=True)] = True
+    reason: Reason | None = None
+    requested_by: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        by_user = bool(self.from_user or self.to_user)
+        if sum((bool(self.mids), by_user, self.run_id is not None)) != 1:
+            raise ValueError("give one of mids, run_id, and from_user or to_user (with since)")
+        if by_user != (self.since is not None) or (self.until and not by_user):
+            raise ValueError("from_user and to_user go with since, and if you like until")
+        return self
+
+
+class Orders(NamedTuple):
+    """What an operator asks of a run beside transfers."""
+
+    approve: Approve | None = None
+    decline: Decline | None = None
+    abandon: Abandon | None = None
+    redrive: Redrive | None = None
+    execute: ExecutePlan | None = None
+    undo: Undo | None = None
+
+
+G = TypeVar("G", bound=_Given)
+
+
+def orders(conf: Mapping[str, Any]) -> Orders:
+    """What `conf` says beside its transfers.
+
+    :raises ConfError: naming the field and what is wrong with it.
+    """
+    execute = None
+    if conf.get("execute_plan") or conf.get("digest"):
+        _alone(conf, "execute_plan", (*WHO, "events", "dry_run"))
+        execute = _read(
+            ExecutePlan, {k: conf.get(k) for k in ("execute_plan", "digest", "reason", "requested_by")}
+        )
+
+    def order(name: str, kind: type[G]) -> G | None:
+        return _read(kind, conf[name], f"{name}: ") if conf.get(name) else None
+
+    return Orders(
+        approve=order("approve", Approve),
+        decline=order("decline", Decline),
+        abandon=order("abandon", Abandon),
+        redrive=order("redrive", Redrive),
+        execute=execute,
+    )
+
+
+def undo_order(conf: Mapping[str, Any]) -> Orders:
+    """What the conf of `ownership_undo` asks.
+
+    :raises ConfError: naming the field and what is wrong with it.
+    """
+    _known(conf, tuple(Undo.model_fields))
+    return Orders(undo=_read(Undo, dict(conf)))
+
+
+def manual_events(
+    conf: Mapping[str, Any], *, run_id: str, at_ms: int, by: str | None = None
+) -> list[Request]:
+    """The events that `conf` names, in order.
+
+    An item of `events` is a whole event as on the topic, or an object of the form's fields. One without
+    a `mid` of its own gets ``manual:<run id>:<n>``, the same at every try. The form's other fields say how
+    all of them are carried out. `by` is who started the run, for events that name nobody.
+
+    :raises ConfError: for unknown keys, missing fields and events out of contract.
+    """
+    _known(conf, KNOWN)
+    given = conf.get("events")
+    if (given is not None and not isinstance(given, Sequence)) or isinstance(given, str | bytes):
+        raise ConfError("events: must be a list of events.")
+    items = list(given or [])
+    form = {k: conf.get(k) for k in WHO}
+    filled = any(v not in (None, "") for v in form.values())
+    if len(items) + filled > MOST_EVENTS:
+        raise ConfError(f"events: has {len(items) + filled} events, at most {MOST_EVENTS} go into one run.")
+    shared = {k: v for k in HOW if (v := conf.get(k)) not in (None, "")}
+    if by is not None:
+        shared.setdefault("requested_by", by)
+    how = _read(_How, shared)
+
+    found = []
+    for n, item in enumerate(items):
+        found.append(_item(item, f"events[{n}]: ", f"manual:{run_id}:{n}", at_ms, shared, how))
+    if filled:
+        transfer = _read(_Transfer, {**shared, **form})
+        found.append(_short(transfer, f"manual:{run_id}:{len(items)}", at_ms))
+    mids = [r.event.mid for r in found]
+    repeated = sorted({m for m in mids if mids.count(m) > 1})
+    if repeated:
+        raise ConfError(f"events: mid {repeated[0]!r} is given more than once.")
+    return found
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """`value` with a JSON merge patch applied (RFC 7396)."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(value) if isinstance(value, Mapping) else {}
+    for key, change in patch.items():
+        if change is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), change)
+    return result
+
+
+def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any], how: _How) -> Request:
+    if not isinstance(item, Mapping):
+        raise ConfError(f"{where}must be an object, is {type(item).__name__}.")
+    if "edata" not in item and "eid" not in item:
+        return _short(_read(_Transfer, {**shared, **item}, where), mid, at_ms)
+    envelope = {"mid": mid, "ets": at_ms, **item}
+    try:
+        return Request(event_from(envelope), _payload(envelope), how.options())
+    except Poison as e:
+        raise ConfError(f"{where}{e}.") from None
+    except RecursionError:
+        raise ConfError(f"{where}is nested too deeply.") from None
+
+
+def _short(transfer: _Transfer, mid: str, at_ms: int) -> Request:
+    envelope = manual_event(
+        mid=mid,
+        ets=at_ms,
+        **{k: getattr(transfer, k) for k in WHO},
+        **asked(transfer.reason, transfer.requested_by),
+    )
+    return Request(_event(envelope), _payload(envelope), transfer.options())
+
+
+def asked(reason: str | None, requested_by: str | None) -> dict[str, Any]:
+    """Who asked for an event and why, in the fields that the platform's own events have for it."""
+    said: dict[str, Any] = {"context": reason} if reason else {}
+    return said | ({"actionBy": {"userId": requested_by}} if requested_by else {})
+
+
+def _event(envelope: Mapping[str, Any]) -> TransferEvent:
+    try:
+        return event_from(envelope)
+    except Poison as e:  # for instance a run id that makes the mid too long
+        raise ConfError(f"{e}.") from None
+
+
+def _payload(envelope: Mapping[str, Any]) -> bytes:
+    """The event as the ledger keeps it, no larger than one from the topic.
+
+    :raises Poison: if it is.
+    """
+    payload = json.dumps(envelope, sort_keys=True).encode()
+    if len(payload) > MAX_EVENT_BYTES:
+        raise Poison(f"the event has {len(payload)} bytes, at most {MAX_EVENT_BYTES} are taken")
+    return payload
+
+
+def _known(conf: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = set(conf) - set(known)
+    if unknown:
+        raise ConfError(f"Unknown conf {listed(unknown)}; known are {', '.join(known)}.")
+
+
+def _alone(conf: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
+    beside = [k for k in others if conf.get(k)]
+    if beside:
+        raise ConfError(f"{beside[0]}: does not go with {name}, whose plan says everything.")
+
+
+def _read(kind: type[G], values: Any, where: str = "") -> G:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as e:
+        missing = [str(x["loc"][-1]) for x in e.errors() if x["type"] == "missing" and kind is _Transfer]
+        unknown = [
+            str(x["loc"][-1]) for x in e.errors() if x["type"] == "extra_forbidden" and kind is _Transfer
+        ]
+        if missing or unknown:
+            words = [f"{f} is missing" for f in missing]
+            words += [f"{listed(unknown)} {'are' if len(unknown) > 1 else 'is'} unknown"] if unknown else []
+            raise ConfError(f"{where}{', '.join(words)}; give {', '.join(WHO)}.") from None
+        raise ConfError(f"{where}{explain(e)}.") from None
+    except RecursionError:
+        raise ConfError(f"{where}is nested too deeply.") from None

@@ -1,0 +1,169 @@
+"""What crosses the boundary between two tasks, as XCom: who, how many, which outcome.
+
+Batches never cross it: they are in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.queue import ClaimedEvent
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+HeldTuple = tuple[int, int, int, str, str, str, int]
+"""t, partition, offset, mid, from user, to user, fencing token."""
+
+
+def packed(events: Iterable[ClaimedEvent]) -> tuple[HeldTuple, ...]:
+    """ClaimedEvent events as plain tuples."""
+    return tuple((*h.transfer.key, h.transfer.from_user, h.transfer.to_user, h.fencing_token) for h in events)
+
+
+def unpacked(events: Sequence[HeldTuple]) -> list[ClaimedEvent]:
+    """ClaimedEvent events from plain tuples."""
+    return [
+        ClaimedEvent(Transfer(OrderKey(t, p, o, mid), f, to), token) for t, p, o, mid, f, to, token in events
+    ]
+
+
+class Slice(_Contract):
+    """Lanes for one mapped instance of the stages."""
+
+    label: str
+    run_id: str
+    events: tuple[HeldTuple, ...]
+
+    @property
+    def held(self) -> list[ClaimedEvent]:
+        """The slice's events."""
+        return unpacked(self.events)
+
+
+class Phase(_Contract):
+    """The part of a lane that this run applies."""
+
+    events: tuple[HeldTuple, ...]
+    moves: dict[str, str]
+    """Source user -> where the batches end up."""
+    later: tuple[str, ...] = ()
+    """Mids of transfers that come later and completed before."""
+
+    @property
+    def held(self) -> list[ClaimedEvent]:
+        """The phase's events, in order."""
+        return unpacked(self.events)
+
+
+class Work(_Contract):
+    """What a stage hands to the next: the phases, and counts for whoever looks at the run."""
+
+    label: str
+    run_id: str
+    phases: tuple[Phase, ...] = ()
+    events: dict[str, int] = {}
+    """Events by what became of them in this stage."""
+    batches: dict[str, int] = {}
+    """Batches by outcome."""
+    failures: dict[str, str] = {}
+    """Reason by mid, the first few."""
+
+    def step(
+        self,
+        phases: Iterable[Phase],
+        *,
+        events: dict[str, int],
+        batches: dict[str, int] | None = None,
+        failures: dict[str, str] | None = None,
+    ) -> Self:
+        """The same slice after a stage."""
+        return self.model_copy(
+            update={
+                "phases": tuple(phases),
+                "events": {k: v for k, v in events.items() if v},
+                "batches": {k: v for k, v in (batches or {}).items() if v},
+                "failures": dict(list((failures or {}).items())[:20]),
+            }
+        )
+
+
+class Pulled(_Contract):
+    """What `pull_transfer_events` found."""
+
+    slices: tuple[Slice, ...] = ()
+    received: int = 0
+    known: int = 0
+    rejected: int = 0
+    claimed: int = 0
+    follow_ups: int = 0
+    told: dict[str, str] = {}
+    """What became of each order of the conf, by mid."""
+    own: tuple[str, ...] = ()
+    """Mids of the events that the run itself brought."""
+    waits: dict[str, str] = {}
+    """Why events stay in the queue, by mid: those of the run's conf, and a few others."""
+
+
+class PlanLine(_Contract):
+    """One batch of a plan, as people read it: owners before and after, or why it will not change."""
+
+    course_id: str
+    batch_id: str
+    role: str
+    before: str
+    after: str
+
+
+class PlanTold(_Contract):
+    """An event's plan as people read it: of a dry run, or of a transfer that awaits its approval."""
+
+    mid: str
+    from_user: str
+    to_user: str
+    state: str = ""
+    digest: str
+    """Of every change in it: the same digest means the same rows, before and after."""
+    batches: int
+    """Batches that would change."""
+    roles: dict[str, int] = {}
+    courses: dict[str, int] = {}
+    """Batches that would change by course, the largest first; the rest is counted in `more_courses`."""
+    more_courses: int = 0
+    first: tuple[PlanLine, ...] = ()
+    conflicts: int = 0
+    """Batches that were found and would not change."""
+    first_conflicts: tuple[PlanLine, ...] = ()
+    next_conf: str = ""
+    """What to trigger next, ready to paste."""
+
+
+class Summary(_Contract):
+    """How a run ended."""
+
+    events: dict[str, int] = {}
+    batches: dict[str, int] = {}
+    failures: dict[str, str] = {}
+    """Reason by mid of events that failed, or that this run was asked for and that were refused."""
+    waits: dict[str, str] = {}
+    told: dict[str, str] = {}
+    """What became of each order of the conf, by mid."""
+    plans: tuple[PlanTold, ...] = ()
+    """Plans of dry runs and of transfers that await approval."""
+    conflicts: tuple[str, ...] = ()
+    """Batches that were left alone because somebody else changed them, the first few."""
+    users: dict[str, str] = {}
+    """``from → to`` by mid of every event that is named above."""
+    next_conf: dict[str, str] = {}
+    """Ready-to-paste conf by mid, for events that need somebody."""
+
+    @property
+    def failed(self) -> int:
+        """Events that are still open because a try failed."""
+        return self.events.get("failed", 0)

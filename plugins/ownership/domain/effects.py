@@ -1,0 +1,195 @@
+"""What the events of a phase do to a row: move it on, or take earlier changes back. Pure functions.
+
+An effect is idempotent: applied to its own result it changes nothing, so every step of a phase may be
+repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Protocol
+
+from ownership.domain.event import Transfer, folded
+from ownership.domain.lanes import Moves, sources
+from ownership.domain.plan import (
+    ALREADY,
+    CHANGED_ELSEWHERE,
+    EVERYTHING,
+    GONE,
+    NOT_LIVE,
+    BatchId,
+    Hop,
+    Row,
+    Scope,
+    applied,
+    changed_fields,
+    hops,
+    taken_back,
+)
+
+MOST_HOPS = 16
+"""Changes of one row that are taken back together; more wait for a later run."""
+_OTHER = "\x00"
+"""Stands for every user that no change knows; no id has a control character."""
+
+
+class Effect(Protocol):
+    """What a phase does."""
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Users (folded) whose batches are searched for, and of whom none may be left."""
+
+    @property
+    def ids(self) -> Collection[BatchId]:
+        """Batches that are known without a search."""
+
+    def after(self, row: Row) -> Row:
+        """What the row should be."""
+
+    def steps(self, before: Row, after: Row) -> list[Hop]:
+        """The change told event by event."""
+
+    def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
+        """Mids under which the batch is planned. `named`: users (folded) that its document names."""
+
+    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> str:
+        """What a planned batch is for event `mid` if nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Transfers as one map user -> user."""
+
+    events: Sequence[Transfer]
+    moves: Moves
+    scope: Scope = EVERYTHING
+    keep: Mapping[BatchId, frozenset[str]] = field(default_factory=dict)
+    """Users to whom a later transfer gave a batch: they keep it."""
+
+    @cached_property
+    def _away(self) -> Moves:
+        return {u: self.moves[u] for u in self.sources}
+
+    @cached_property
+    def sources(self) -> frozenset[str]:
+        """Users whose batches move away."""
+        return sources(self.moves)
+
+    @property
+    def ids(self) -> Collection[BatchId]:
+        """None: batches are found by their owners."""
+        return ()
+
+    def after(self, row: Row) -> Row:
+        """The row with its owners mapped, if it is in scope."""
+        if not self.scope.covers(row):
+            return row
+        return applied(self._away, row, self.keep.get(row.id, frozenset()), self.scope)
+
+    def steps(self, before: Row, after: Row) -> list[Hop]:
+        """The change told event by event."""
+        return hops(self.events, before, after, self.keep.get(before.id, frozenset()), self.scope)
+
+    def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
+        """The event that first moves the batch, for a batch that names a source, in row or document."""
+        users = {*map(folded, row.named if row else ()), *named} & self.sources
+        if not users or not self.scope.reaches(batch):
+            return []
+        if self.scope != EVERYTHING and row is not None and row.live and row.names(self.sources):
+            # A restricted transfer has nothing to say about a batch that it does not change.
+            users = users if self.after(row) != row else set()
+        first = next((e.mid for e in self.events if e.source in users), self.events[0].mid)
+        return [first] if users else []
+
+    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> str:  # noqa: ARG002  # the same for each
+        """Gone, no longer live, with the new user already, or with somebody else."""
+        if row is None:
+            return GONE
+        if not row.live:
+            return NOT_LIVE
+        return ALREADY if row.names({folded(v) for v in self._away.values()}) else CHANGED_ELSEWHERE
+
+
+@dataclass(frozen=True)
+class Undoing:
+    """Changes that are taken back: of each batch, in the order in which they are undone."""
+
+    taken: Mapping[BatchId, Sequence[Hop]]
+    """The original changes (before, after), each under the mid of the event that takes it back."""
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """None: who received the batches may have others, which stay."""
+        return frozenset()
+
+    @property
+    def ids(self) -> Collection[BatchId]:
+        """The batches that were changed."""
+        return self.taken.keys()
+
+    def after(self, row: Row) -> Row:
+        """The row as it was before the changes, as far as it still is as they left it."""
+        for hop in self.taken.get(row.id, ()):
+            row = taken_back(hop, row)
+        return row
+
+    def steps(self, before: Row, after: Row) -> list[Hop]:  # noqa: ARG002  # they add up to it
+        """The change told event by event."""
+        found: list[Hop] = []
+        row = before
+        for hop in self.taken.get(before.id, ()):
+            then = taken_back(hop, row)
+            if then == row:
+                continue
+            if found and found[-1].mid == hop.mid:  # two changes of one event are one share
+                row = found.pop().before
+            found.append(Hop(hop.mid, row, then))
+            row = then
+        return found
+
+    def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:  # noqa: ARG002
+        """Every event that takes a change of the batch back."""
+        return list(dict.fromkeys(hop.mid for hop in self.taken.get(batch, ())))
+
+    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> str:
+        """Gone, already as it was before, or changed by somebody else since."""
+        if row is None:
+            return GONE
+        walk = self.taken.get(batch, ())
+        own = {f: n for n, h in enumerate(walk) if h.mid == mid for f in changed_fields(h)}
+        back = all(_is_back(f, walk[n:], row) for f, n in own.items())
+        return ALREADY if own and back else CHANGED_ELSEWHERE
+
+    def closed(self) -> bool:
+        """True if it is idempotent: on every value that one of its changes knows, and on any other."""
+        return all(self._closed(walk) for walk in self.taken.values())
+
+    def _closed(self, walk: Sequence[Hop]) -> bool:
+        if len(walk) == 1:
+            return True
+        if len(walk) > MOST_HOPS:
+            return False
+        seen = [row for h in walk for row in (h.before, h.after)]
+        creators, lists = {r.created_by for r in seen}, {r.mentors for r in seen}
+        for creator, mentors in product({*creators, _OTHER}, {*lists, (_OTHER,)}):
+            then = self.after(seen[0]._replace(created_by=creator, mentors=mentors))
+            if self.after(then) != then:
+                return False
+        return True
+
+
+def _is_back(field_: str, walk: Sequence[Hop], row: Row) -> bool:
+    """True if the field is as it was before the first of `walk`, or as a later one took it back."""
+    return any(getattr(row, field_) == getattr(h.before, field_) for h in walk if field_ in changed_fields(h))
+
+
+def undoing(taken: Iterable[Hop]) -> Undoing:
+    """The effect that takes `taken` back, in this order."""
+    by_batch: dict[BatchId, list[Hop]] = {}
+    for hop in taken:
+        by_batch.setdefault(hop.before.id, []).append(hop)
+    return Undoing(by_batch)

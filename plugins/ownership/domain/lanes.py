@@ -1,0 +1,143 @@
+"""Which events belong together, and where each user's batches end up. Pure functions.
+
+A *lane* is a set of claimed events connected by shared users; a *phase* is the part of a lane
+that one run may apply at once; `compose` folds a phase into one map user -> user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ownership.domain.event import Transfer, folded
+
+
+class Kind(NamedTuple):
+    """Events of one kind may form a phase together; who must have a phase alone is a kind of its own."""
+
+    undo: bool
+    group: str
+
+
+WHOLE = Kind(undo=False, group="")
+"""Transfers of everything, as from the topic."""
+
+Moves = dict[str, str]
+"""Where a user's batches end up: folded id -> id as it is to be written. Who is not in it keeps them."""
+
+
+def compose(moves: Mapping[str, str], event: Transfer) -> Moves:
+    """`moves`, then `event`: whatever ended at the event's old user goes on to its new user."""
+    after = _passed_on(moves, event)
+    after.setdefault(event.source, event.to_user)
+    after.setdefault(event.target, event.to_user)
+    return after
+
+
+def _passed_on(moves: Mapping[str, str], event: Transfer) -> Moves:
+    return {u: event.to_user if folded(v) == event.source else v for u, v in moves.items()}
+
+
+def idempotent(moves: Mapping[str, str]) -> bool:
+    """True if applying `moves` to its own result changes nothing."""
+    return all(folded(moves.get(folded(v), v)) == folded(v) for v in moves.values())
+
+
+def sources(moves: Mapping[str, str]) -> frozenset[str]:
+    """Users (folded) whose batches move away."""
+    return frozenset(u for u, v in moves.items() if u != folded(v))
+
+
+def lanes(events: Iterable[Transfer]) -> list[list[Transfer]]:
+    """Union-find over {from, to}: events in key order, one list per group that shares users."""
+    parent: dict[str, str] = {}
+
+    def root(user: str) -> str:
+        parent.setdefault(user, user)
+        while parent[user] != user:
+            parent[user] = parent[parent[user]]
+            user = parent[user]
+        return user
+
+    ordered = sorted(events)
+    for e in ordered:
+        parent[root(e.source)] = root(e.target)
+    groups: dict[str, list[Transfer]] = {}
+    for e in ordered:
+        groups.setdefault(root(e.source), []).append(e)
+    return list(groups.values())
+
+
+def phase(
+    lane: Sequence[Transfer],
+    undecided: Callable[[Transfer], bool],
+    *,
+    most: int,
+    kind: Callable[[Transfer], Kind] = lambda _: WHOLE,
+    closed: Callable[[Sequence[Transfer]], bool] = lambda _: True,
+) -> tuple[list[Transfer], Moves]:
+    """The events of a lane that may be applied together, at most `most`, and their map.
+
+    An undecided event blocks its users. An event joins only others of its `kind`, and only if the map
+    stays idempotent: C->B then A->C must not be composed, because A's batches arriving at C would be
+    moved on by the rediscovery for the first event. What does not join waits for a later run, and blocks
+    too. Undos have no map; `closed` tells of them whether they are idempotent together.
+    """
+    chosen: list[Transfer] = []
+    moves: Moves = {}
+    blocked: set[str] = set()
+    for event in sorted(lane):
+        undo = kind(event).undo
+        then = moves if undo else compose(moves, event)
+        joins = not chosen or kind(event) == kind(chosen[0])
+        if (
+            event.users & blocked
+            or len(chosen) == most
+            or not joins
+            or undecided(event)
+            or not (closed([*chosen, event]) if undo else idempotent(then))
+        ):
+            blocked |= event.users
+            continue
+        chosen.append(event)
+        moves = then
+    return chosen, moves
+
+
+def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Moves:
+    """The phase's map, with transfers folded in that completed before although they come later.
+
+    A completed event changes where the batches end up, but adds no source of its own.
+    """
+    moves: Moves = {}
+    own: Moves = {}
+    phase_events = set(chosen)
+    for event in sorted({*chosen, *completed_later}):
+        if event in phase_events:
+            moves, own = compose(moves, event), compose(own, event)
+        else:
+            moves = _passed_on(moves, event)
+    # A target whose batches a completed event passed on is no source: it keeps what it got since.
+    return {u: v if folded(own[u]) != u else own[u] for u, v in moves.items()}
+
+
+def pack(groups: Sequence[Sequence[Transfer]], most: int) -> list[list[Transfer]]:
+    """Pack lanes into at most `most` slices of about equal numbers of events."""
+    if len(groups) <= most:
+        return [list(g) for g in groups]
+    bins: list[list[Transfer]] = [[] for _ in range(most)]
+    for group in sorted(groups, key=len, reverse=True):
+        min(bins, key=len).extend(group)
+    return [sorted(b) for b in bins]
+
+
+def label(events: Collection[Transfer]) -> str:
+    """Name of a slice in the UI: its first pair, ids cut to what tells them apart, and how many more."""
+    pairs = list(dict.fromkeys((e.from_user, e.to_user) for e in sorted(events)))
+    first = " → ".join(map(_short, pairs[0])) if pairs else "nothing"
+    more = f" + {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return f"{first}{more} ({len(events)} events)" if len(events) > 1 else first
+
+
+def _short(user_id: str) -> str:
+    return user_id if len(user_id) <= 20 else f"{user_id[:12]}…"

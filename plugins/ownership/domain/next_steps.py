@@ -1,0 +1,28 @@
+"""The conf that an operator pastes next, by an event's state. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ownership.domain.states import AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
+
+
+def next_conf(state: str, mid: str, digest: str | None = None) -> str | None:
+    """Ready-to-paste conf of `user_ownership_transfer` (for a completed event: of `ownership_undo`)."""
+    conf: dict[str, Any] | None = None
+    if state in (FAILED, SKIPPED):
+        conf = {"redrive": {"mids": [mid]}}
+    elif state == AWAITING_APPROVAL:
+        conf = {"approve": {"mid": mid, "digest": digest}}
+    elif state == REHEARSED:
+        conf = {"execute_plan": mid, "digest": digest}
+    elif state == COMPLETED:
+        conf = {"mids": [mid], "dry_run": True}
+    return json.dumps(conf) if conf else None
+
+
+def put_back(partition: int, offset: int) -> str:
+    """The same for a rejected message, by the place of its dead letter; `mend` is a JSON merge patch."""
+    letters = {"partition": partition, "from_offset": offset, "to_offset": offset, "mend": {}}
+    return json.dumps({"redrive": {"dead_letters": letters}})

@@ -1,0 +1,78 @@
+"""What an operator may ask of an event beyond the platform's own contract. Pure.
+
+An event from the topic never carries options: only a run's conf gives them, and the ledger keeps them
+beside the event's payload.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ownership.domain.event import Identifier, LedgerId, TransferEvent
+from ownership.domain.plan import LIVE_STATUSES, ROLES, Scope
+
+MOST_COURSES = 1000
+"""Most courses that one transfer can be restricted to."""
+
+Role = Literal["created", "mentored"]
+LiveStatus = Annotated[Literal[0, 1], BeforeValidator(lambda s: int(s) if s in ("0", "1") else s)]
+"""A form's list of choices hands numbers on as text."""
+Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{20}$")]
+"""What names the content of a plan."""
+
+
+class Options(BaseModel):
+    """How an event is carried out; all defaults for an event from the topic."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ROLES
+    """What of the old user's moves: batches that they created, batches that they mentor, or both."""
+    statuses: Annotated[tuple[LiveStatus, ...], Field(min_length=1)] = LIVE_STATUSES
+    """Only batches of these statuses move."""
+    course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MOST_COURSES)] = ()
+    """Only batches of these courses move; all if empty."""
+    dry_run: bool = False
+    """Plan only."""
+    undo_of: LedgerId | None = None
+    """The event whose changes are taken back; this one then moves nothing else."""
+    plan_of: LedgerId | None = None
+    """The dry run whose plan is applied."""
+    digest: Digest | None = None
+    """Digest of that plan: any other is refused."""
+
+    @property
+    def scope(self) -> Scope:
+        """Which batches, and what of them."""
+        return Scope(frozenset(self.roles), frozenset(self.statuses), frozenset(self.course_ids))
+
+    @property
+    def whole(self) -> bool:
+        """True for a transfer of everything, as from the topic: only such ones are composed."""
+        return self == PLAIN
+
+    def to_be_executed(self, mid: str, digest: str) -> Self:
+        """The options of the event that applies the plan of dry run `mid`."""
+        return self.model_copy(update={"dry_run": False, "plan_of": mid, "digest": digest})
+
+    def to_json(self) -> dict[str, Any] | None:
+        """As the ledger keeps it; None for an event from the topic."""
+        return None if self.whole else self.model_dump(mode="json", exclude_defaults=True)
+
+    @classmethod
+    def of(cls, value: dict[str, Any] | None) -> Self:
+        """From the ledger."""
+        return cls.model_validate(value) if value else cls()
+
+
+PLAIN = Options()
+
+
+class Request(NamedTuple):
+    """An event that was given by hand: with its payload and what else was asked."""
+
+    event: TransferEvent
+    payload: bytes
+    options: Options = PLAIN

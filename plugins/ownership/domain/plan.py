@@ -1,0 +1,196 @@
+"""What a transfer means for one row of `course_batch`. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from ownership.domain.event import Transfer, folded
+
+LIVE_STATUSES: Final = (0, 1)
+"""Upcoming and ongoing; 2 is completed (Sunbird-Lern lms-service)."""
+CREATED: Final = "created"
+MENTORED: Final = "mentored"
+ROLES: Final = (CREATED, MENTORED)
+"""How a user owns a batch."""
+
+MOVED, ALREADY, CHANGED_ELSEWHERE, GONE, NOT_LIVE = (
+    "moved",
+    "already",
+    "changed_elsewhere",
+    "gone",
+    "not_live",
+)
+"""What became of a planned batch."""
+
+
+class BatchId(NamedTuple):
+    """Primary key of a course batch."""
+
+    course_id: str
+    batch_id: str
+
+
+class Row(NamedTuple):
+    """The fields of a row that a transfer reads. Null and empty `mentors` are the same."""
+
+    id: BatchId
+    created_by: str | None
+    mentors: tuple[str, ...]
+    status: int | None
+
+    @property
+    def live(self) -> bool:
+        """True for upcoming and ongoing batches: the only ones that move."""
+        return self.status in LIVE_STATUSES
+
+    @property
+    def owners(self) -> tuple[str | None, tuple[str, ...]]:
+        """The two fields that a transfer may change."""
+        return self.created_by, self.mentors
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Creator and mentors."""
+        return (self.created_by, *self.mentors) if self.created_by is not None else self.mentors
+
+    def names(self, users: Collection[str]) -> bool:
+        """True if a user of `users` (folded) created or mentors the batch."""
+        return any(folded(u) in users for u in self.named)
+
+
+class Document(NamedTuple):
+    """The owner fields of a document, and the sequence number they were read at."""
+
+    batch_id: str
+    created_by: str | None
+    mentors: tuple[str, ...]
+    seq_no: int
+    primary_term: int
+    course_id: str | None = None
+    """None where the document names none."""
+
+    @property
+    def owners(self) -> tuple[str | None, tuple[str, ...]]:
+        """The two fields that a transfer may change."""
+        return self.created_by, self.mentors
+
+
+class Hop(NamedTuple):
+    """One event's share of a row's change."""
+
+    mid: str
+    before: Row
+    after: Row
+
+
+class Scope(NamedTuple):
+    """Which rows a transfer may change, and what of them."""
+
+    roles: frozenset[str] = frozenset(ROLES)
+    statuses: frozenset[int] = frozenset(LIVE_STATUSES)
+    courses: frozenset[str] = frozenset()
+    """All courses if empty."""
+    only: frozenset[BatchId] | None = None
+    """The batches of a plan that is to be applied exactly; None for every batch that is found."""
+
+    def reaches(self, batch: BatchId) -> bool:
+        """True if the scope has nothing against the batch, whatever its row says."""
+        return (not self.courses or batch.course_id in self.courses) and (
+            self.only is None or batch in self.only
+        )
+
+    def covers(self, row: Row) -> bool:
+        """True if the row may change."""
+        return row.status in self.statuses and self.reaches(row.id)
+
+
+EVERYTHING = Scope()
+"""A transfer from the topic: every live batch, in both roles."""
+
+
+def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scope: Scope = EVERYTHING) -> Row:
+    """`row` with its owners mapped by folded id, within `scope`, except users in `keep` (folded).
+
+    Mentors keep their order and lose repeats, but only where a mentor is mapped: a list that
+    the transfer does not concern is not touched.
+    """
+
+    def mapped(user: str) -> str:
+        return user if folded(user) in keep else moves.get(folded(user), user)
+
+    creator, mentors = row.created_by, row.mentors
+    if CREATED in scope.roles and creator is not None:
+        creator = mapped(creator)
+    if MENTORED in scope.roles:
+        mentors = tuple(map(mapped, row.mentors))
+    if (creator, mentors) == row.owners:
+        return row
+    if mentors != row.mentors:
+        mentors = _without_repeats(mentors)
+    return Row(row.id, creator, mentors, row.status)
+
+
+def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:
+    first: dict[str, str] = {}
+    for user in users:
+        first.setdefault(folded(user), user)
+    return tuple(first.values())
+
+
+def hops(
+    events: Sequence[Transfer],
+    before: Row,
+    after: Row,
+    keep: Collection[str] = (),
+    scope: Scope = EVERYTHING,
+) -> list[Hop]:
+    """The change `before` -> `after` told event by event, so that each event can be undone.
+
+    `events` is the phase in order. Where the steps do not add up to `after` (a later transfer
+    was folded in), the whole change is told as the last concerned event's.
+    """
+    steps: list[Hop] = []
+    row = before
+    for event in events:
+        if event.source in keep:
+            continue
+        then = applied({event.source: event.to_user}, row, scope=scope)
+        if then != row:
+            steps.append(Hop(event.mid, row, then))
+            row = then
+    if row.owners == after.owners:
+        return steps
+    return [Hop(steps[-1].mid if steps else events[-1].mid, before, after)]
+
+
+def taken_back(hop: Hop, row: Row) -> Row:
+    """`row` with the change of `hop` undone, or as it is.
+
+    Only what the hop changed is looked at, and only where all of that still is as the hop left it:
+    a mentor who was added since does not stand in the way of giving the creator back.
+    """
+    fields = changed_fields(hop)
+    if any(getattr(row, f) != getattr(hop.after, f) for f in fields):
+        return row
+    return row._replace(**{f: getattr(hop.before, f) for f in fields})
+
+
+def changed_fields(hop: Hop) -> tuple[str, ...]:
+    """The fields of a row that a hop changes."""
+    return tuple(f for f in ("created_by", "mentors") if getattr(hop.before, f) != getattr(hop.after, f))
+
+
+def role(row: Row, users: Collection[str]) -> str:
+    """How `users` (folded) own the row: ``created``, ``mentored``, ``created+mentored`` or empty."""
+    parts = (
+        (CREATED, row.created_by is not None and folded(row.created_by) in users),
+        (MENTORED, any(folded(m) in users for m in row.mentors)),
+    )
+    return "+".join(name for name, holds in parts if holds)
+
+
+def changed_role(hop: Hop) -> str:
+    """What a hop changes: ``created``, ``mentored`` or both."""
+    fields = changed_fields(hop)
+    return "+".join(name for name, f in ((CREATED, "created_by"), (MENTORED, "mentors")) if f in fields)

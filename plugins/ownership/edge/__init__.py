@@ -1,0 +1,1 @@
+"""Airflow: operators, triggers, hooks, retries, notifications, metrics."""

@@ -1,0 +1,225 @@
+"""What somebody wrote into a Connection, read and checked. Errors name the field, and never what is secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from airflow.sdk import BaseHook, Connection
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from ownership.domain.errors import SettingsError
+from ownership.edge import tls
+from ownership.platform.http_service import Endpoint, holds_login
+
+SERVICE_OPTIONS = ("verify", "cert", "headers")
+"""Extra of an HTTP connection."""
+
+
+def connection(conn_id: str) -> Connection:
+    """An Airflow Connection.
+
+    :raises SettingsError: if there is none.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except Exception as e:  # noqa: BLE001  # the SDK and the server raise different classes for "not found"
+        variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+        missing = "not found" in str(e).lower() or "isn't defined" in str(e).lower()
+        if missing and os.environ.get(variable):  # Airflow says of what it cannot parse that it is not there
+            raise SettingsError(
+                f"Connection '{conn_id}' cannot be read: {variable} must be one whole JSON object, or a URI."
+            ) from None
+        if missing:
+            raise SettingsError(
+                f"Connection '{conn_id}' is missing: add it under Admin → Connections, or set {variable}."
+            ) from None
+        # Of what cannot be parsed, an error may show all, with the password; the API server's own words do not.
+        words = (
+            str(e)
+            if isinstance(e, AirflowRuntimeError)
+            else f"{type(e).__name__}; is it whole JSON, or a URI?"
+        )
+        raise SettingsError(f"Connection '{conn_id}' cannot be read: {words}") from None
+
+
+class Options:
+    """The extra of a connection, or an object in it."""
+
+    def __init__(self, conn_id: str, values: dict[str, Any], where: str = "extra") -> None:
+        self._conn_id = conn_id
+        self._where = where
+        self.values = values
+
+    @classmethod
+    def of(cls, conn_id: str, conn: Connection) -> Self:
+        """The extra of `conn`.
+
+        :raises SettingsError: if it is no JSON object: Airflow itself would go on without it.
+        """
+        try:
+            values = json.loads(conn.extra) if conn.extra else {}
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise SettingsError(f"Connection '{conn_id}' has an extra that is no JSON object.")
+        return cls(conn_id, conn.extra_dejson)  # which tells the log what to mask
+
+    def only(self, *known: str) -> Self:
+        """The same.
+
+        :raises SettingsError: if there is another name: what is ignored may be what should protect.
+        """
+        if unknown := sorted(set(self.values) - set(known)):
+            raise SettingsError(
+                f"Connection '{self._conn_id}' has {', '.join(map(repr, unknown))} in its {self._where}, which the "
+                f"job does not know; known are {', '.join(known)}."
+            )
+        return self
+
+    def inside(self, name: str) -> Options | None:
+        """The object `name`, None where there is none."""
+        values = self.values.get(name)
+        if values is None:
+            return None
+        if not isinstance(values, dict):
+            raise self.wrong(name, "an object")
+        return Options(self._conn_id, values, f"{self._where} '{name}'")
+
+    def file(self, name: str) -> tls.File | None:
+        """The file that `name` names."""
+        return self.as_file(name, self.values.get(name))
+
+    def as_file(self, name: str, path: Any) -> tls.File | None:
+        """The file at `path`, which stands in `name`."""
+        if path is None or path == "":
+            return None
+        if not isinstance(path, str):
+            raise self.wrong(name, "the path of a PEM file")
+        return tls.File(f"{self._where} '{name}'", path)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false, also as text."""
+        try:
+            return {"true": True, "false": False}[str(self.values.get(name, default)).lower()]
+        except KeyError:
+            raise self.wrong(name, "true or false") from None
+
+    def context(self, **files_and_flags: Any) -> ssl.SSLContext:
+        """As `tls.context`, which raises errors of this connection."""
+        return tls.context(self._conn_id, **files_and_flags)
+
+    def wrong(self, name: str, wanted: str) -> SettingsError:
+        """What to say of a value."""
+        return SettingsError(f"Connection '{self._conn_id}': {self._where} '{name}' must be {wanted}.")
+
+    def without_tls(self, *names: str) -> SettingsError:
+        """What to say of options that a plain connection would leave unused."""
+        return SettingsError(
+            f"Connection '{self._conn_id}' has {', '.join(names)} in its {self._where}, but its schema is not "
+            "https: set schema https."
+        )
+
+
+def endpoint(conn_id: str, setting: str, override: str | None = None) -> Endpoint:
+    """An HTTP service with its login, headers and certificates, from its Connection.
+
+    Extra: ``verify`` (path of a CA's file, or false), ``cert`` (path of a certificate with its key, or a list
+    of the two), ``headers`` (an object of texts). With a URL (`override`) from the settings (`setting`) nothing
+    of the Connection is used: a secret goes only where it was meant to go.
+
+    :raises SettingsError: naming the field that is wrong.
+    """
+    if override:
+        if holds_login(override):
+            raise SettingsError(
+                f"Setting '{setting}' holds a login: remove it, and put URL, login and password into "
+                f"Connection '{conn_id}'."
+            )
+        return Endpoint(
+            override,
+            advice=f"the URL is that of setting '{setting}', for which no login, header or certificate is used; "
+            f"those go with the host of Connection '{conn_id}'",
+        )
+    conn = connection(conn_id)
+    url = url_of(conn_id, conn)
+    extra = Options.of(conn_id, conn).only(*SERVICE_OPTIONS)
+    headers = _headers(extra)
+    if conn.login and "authorization" in map(str.lower, headers):
+        raise SettingsError(f"Connection '{conn_id}' has a login and a header Authorization: remove one.")
+    return Endpoint(
+        url,
+        login=(conn.login, conn.password or "") if conn.login else None,
+        headers=headers,
+        tls=_service_tls(extra, secure=url.lower().startswith("https:")),
+        advice=f"check host, login and extra ({', '.join(SERVICE_OPTIONS)}) of Connection '{conn_id}'",
+    )
+
+
+def url_of(conn_id: str, conn: Connection) -> str:
+    """The URL of an HTTP connection.
+
+    :raises SettingsError: if host and schema make none, or the host holds a login.
+    """
+    host = conn.host or ""
+    if not host:
+        raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
+    url = host if "://" in host else f"{scheme_of(conn_id, conn)}://{host}"
+    refuse_login(conn_id, url)
+    try:
+        has_port = urlsplit(url).port is not None
+    except ValueError as e:
+        raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
+    return url if has_port or not conn.port else f"{url}:{conn.port}"
+
+
+def scheme_of(conn_id: str, conn: Connection) -> str:
+    """The schema of an HTTP connection: http, unless it says otherwise.
+
+    :raises SettingsError: if it is another one.
+    """
+    scheme = (conn.schema or "http").lower()
+    if scheme not in ("http", "https"):
+        raise SettingsError(f"Connection '{conn_id}' has schema {conn.schema!r}; use http or https.")
+    return scheme
+
+
+def refuse_login(conn_id: str, url: str) -> None:
+    """A URL is in logs and messages.
+
+    :raises SettingsError: if it holds a login.
+    """
+    if holds_login(url):
+        raise SettingsError(
+            f"Connection '{conn_id}' has a login in its host: use the fields login and password."
+        )
+
+
+def _headers(extra: Options) -> dict[str, str]:
+    """Checked here: the client's own error would show the value."""
+    found = extra.inside("headers")
+    for name, value in found.values.items() if found else ():
+        if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+            raise extra.wrong("headers", "an object whose names are those of headers")
+        if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
+            raise extra.wrong(
+                "headers", f"an object of texts of printable ASCII characters, which {name} is not"
+            )
+    return found.values if found else {}
+
+
+def _service_tls(extra: Options, *, secure: bool) -> ssl.SSLContext | None:
+    verify = str(extra.values.get("verify", True)).lower()
+    ca = None if verify in ("true", "false") else extra.file("verify")
+    cert = extra.values.get("cert")
+    pair = cert if isinstance(cert, list) and len(cert) == 2 else [cert, None]
+    certificate, key = (extra.as_file("cert", path) for path in pair)
+    if secure:
+        return extra.context(ca=ca, certificate=certificate, key=key, verify=verify != "false")
+    if ca or certificate or key:
+        raise extra.without_tls("verify or cert")
+    return None

@@ -1,0 +1,109 @@
+"""What the DAGs share: the flow behind a pull (slices through three stages, settle, verdict), and form fields.
+
+Imported when a DAG file is parsed, so it imports nothing of the job itself.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import AssetAlias, task, task_group
+
+from ownership.edge.approvals import ALIAS
+from ownership.edge.assets import FINISHED, INDEX, TABLE
+from ownership.edge.notifications import RunNotifier
+from ownership.edge.operators import PULLED, PullTransferEvents
+from ownership.edge.retries import RETRIES, TransferRetries
+
+ID: dict[str, Any] = {
+    "type": ["null", "string"],
+    "maxLength": 256,
+    "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+}
+"""An id in a form: printable, no white space around it. The job checks it again, with a message."""
+
+
+def section(title: str) -> dict[str, Any]:
+    """The section of a form that a `Param` stands in, as one of its keywords."""
+    return {"section": title}
+
+
+OPEN = section("Run Parameters")
+"""The one section of a form that is open at first; Airflow's UI goes by this name."""
+
+LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
+STAGE: dict[str, Any] = {
+    "map_index_template": LABEL,
+    "retries": RETRIES,
+    "retry_policy": TransferRetries(),
+    "execution_timeout": timedelta(hours=2),
+}
+TELL = RunNotifier()
+
+
+@task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
+def lookup_users(work: dict[str, Any]) -> dict[str, Any]:
+    """Verdicts by User-Org, phases, discovery through the LMS, plan."""
+    from ownership.edge import tasks
+
+    return tasks.lookup(work)
+
+
+@task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
+def update_course_batches(work: dict[str, Any]) -> dict[str, Any]:
+    """Rows in Cassandra, by compare-and-set."""
+    from ownership.edge import tasks
+
+    return tasks.update(work)
+
+
+@task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
+def reindex_course_batches(work: dict[str, Any]) -> dict[str, Any]:
+    """Documents in Elasticsearch, the proof, the commit."""
+    from ownership.edge import tasks
+
+    return tasks.reindex(work)
+
+
+@task_group
+def transfer(work: dict[str, Any]) -> Any:
+    """One slice of lanes through the three stages."""
+    return reindex_course_batches(work=update_course_batches(work=lookup_users(work=work)))
+
+
+# all_done: claims are released whatever became of the stages.
+@task(
+    trigger_rule="all_done",
+    retries=5,
+    retry_policy=TransferRetries(),
+    outlets=[AssetAlias(ALIAS), AssetAlias(FINISHED)],
+    inlets=[TABLE, INDEX],  # so that Airflow shows them, also where nobody's DAG is scheduled on them
+    on_success_callback=TELL,
+    on_failure_callback=TELL,
+)
+def settle(pull_task: str, *, ti: Any = None) -> dict[str, Any]:
+    """Claims released, states counted, the run's summary."""
+    from ownership.edge import tasks
+
+    return tasks.settle(
+        ti.xcom_pull(task_ids=pull_task, key="return_value"), ti.xcom_pull(task_ids=pull_task, key=PULLED)
+    )
+
+
+# Only a leaf decides a run's state, and settle must not fail: so this fails in its place.
+@task(retries=0)
+def verdict(summary: dict[str, Any]) -> None:
+    """Red when an event failed."""
+    from ownership.edge import tasks
+
+    tasks.verdict(summary)
+
+
+def carry_out(pull: PullTransferEvents) -> Any:
+    """Wire the stages behind `pull`. Returns the task whose result is the run's summary."""
+    settled = settle(pull.task_id)
+    transfer.expand(work=pull.output) >> settled
+    pull >> settled
+    verdict(settled)  # type: ignore[arg-type]  # an XComArg, which Airflow resolves
+    return settled

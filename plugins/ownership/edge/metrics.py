@@ -1,0 +1,94 @@
+"""Counters and timers under the words that operators of the old job know.
+
+Names carry everything: plain StatsD drops tags. All begin with ``ownership.``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow.sdk.observability import stats
+
+if TYPE_CHECKING:
+    from ownership.domain.backlog import QueueFacts
+
+PREFIX = "ownership"
+
+
+def pulled(received: int, rejected: int, known: int, follow_ups: int) -> None:
+    """What a pull accepted."""
+    _count("total-transfer-events-count", received)
+    _count("rejected-message-count", rejected)
+    _count("known-message-count", known)
+    _count("follow-up-events-count", follow_ups)
+
+
+def settled(events: Mapping[str, int], batches: Mapping[str, int]) -> None:
+    """How a run ended: events by state, batches by outcome."""
+    _count("success-message-count", events.get("completed", 0))
+    _count("skipped-message-count", events.get("skipped", 0))
+    _count("failed-message-count", events.get("failed", 0))
+    _count("rehearsed-message-count", events.get("rehearsed", 0))
+    _count("declined-message-count", events.get("declined", 0))
+    _count("awaiting-approval-count", events.get("awaiting_approval", 0))
+    _count("db-update-success-count", batches.get("moved", 0))
+    _count("conflict-count", batches.get("changed_elsewhere", 0))
+
+
+def users_read(count: int) -> None:
+    """User-Org answers that decided something."""
+    _count("api-read-success-count", count)
+
+
+def backlog(messages: int, oldest_seconds: float, dead_letters: int | None) -> None:
+    """What the watcher sees in the topics: uncommitted messages, the age of the oldest, dead letters."""
+    stats.gauge(f"{PREFIX}.backlog-messages", messages)
+    stats.gauge(f"{PREFIX}.backlog-age-seconds", oldest_seconds)
+    if dead_letters is not None:
+        stats.gauge(f"{PREFIX}.dead-letters", dead_letters)
+
+
+def queue(facts: QueueFacts, now_ms: int) -> None:
+    """What the watcher sees in the queue."""
+    age = 0 if facts.oldest_ms is None else max(now_ms - facts.oldest_ms, 0)
+    stats.gauge(f"{PREFIX}.open-events", facts.open)
+    stats.gauge(f"{PREFIX}.oldest-open-event-seconds", round(age / 1000, 1))
+    stats.gauge(f"{PREFIX}.overdue-events", len(facts.overdue))
+    stats.gauge(f"{PREFIX}.blocked-events", facts.blocked)
+    stats.gauge(f"{PREFIX}.claims-held", facts.held)
+    stats.gauge(f"{PREFIX}.awaiting-approval-events", facts.awaiting)
+
+
+def problems(count: int) -> None:
+    """What the last look at everything found wrong."""
+    stats.gauge(f"{PREFIX}.health-problems", count)
+
+
+def lag(milliseconds: float) -> None:
+    """Time from the broker's timestamp to the proof, of one event."""
+    stats.timing(f"{PREFIX}.event-to-proven", milliseconds)
+
+
+def reconciled(rows: int, documents: int, found: Mapping[str, int]) -> None:
+    """What a reconciliation read, and the batches that it found, by kind."""
+    _count("reconcile-rows-count", rows)
+    _count("reconcile-documents-count", documents)
+    _count("stale-owner-count", found.get("stale_owner", 0))
+    _count("stale-mentors-count", found.get("stale_mentors", 0))
+    _count("missing-document-count", found.get("missing_document", 0))
+    _count("orphan-document-count", found.get("orphan_document", 0))
+    _count("unproven-batch-count", found.get("unproven", 0))
+    _count("unmoved-batch-count", found.get("unmoved", 0))
+
+
+def reconciliation_ended(left: int, in_flight: int, repaired: int) -> None:
+    """How it ended: what differs still is a gauge, so that it can be watched between two runs."""
+    _count("repaired-document-count", repaired)
+    _count("in-flight-difference-count", in_flight)
+    stats.gauge(f"{PREFIX}.reconcile-differences-left", left)
+
+
+def _count(name: str, value: int) -> None:
+    if value:
+        stats.incr(f"{PREFIX}.{name}", value)

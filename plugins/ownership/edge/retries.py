@@ -1,0 +1,52 @@
+"""Airflow's retries, by the job's error tree."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow.sdk import RetryDecision, RetryPolicy
+
+from ownership.domain.errors import Permanent
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+RETRIES = 9
+"""Retries of a stage: from 10 s to a quarter of an hour each, about an hour in all."""
+FIRST_SECONDS = 10.0
+LAST_SECONDS = 900.0
+
+
+def delay_seconds(seed: str, try_number: int) -> float:
+    """Delay before the try after `try_number` (1-based): doubling, with ±25 % jitter.
+
+    The jitter follows from `seed` (run, task and map index): instances do not retry in the same
+    moment, and a stage knows how long its claim must outlive it.
+    """
+    jitter = random.Random(f"{seed}:{try_number}").random()
+    return float(min(LAST_SECONDS, FIRST_SECONDS * 2 ** min(try_number - 1, 10)) * (0.75 + 0.5 * jitter))
+
+
+def seed_of(context: Context) -> str:
+    """What tells this task instance from its siblings."""
+    ti = context["ti"]
+    return f"{ti.run_id}:{ti.task_id}:{ti.map_index}"
+
+
+class TransferRetries(RetryPolicy):
+    """Permanent errors fail at once; everything else backs off exponentially."""
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,  # noqa: ARG002  # Airflow's own limit holds anyhow
+        context: Context | None = None,
+    ) -> RetryDecision:
+        """Decide in the task's process, after the exception."""
+        if isinstance(exception, Permanent):
+            return RetryDecision.fail(str(exception))
+        seconds = delay_seconds(seed_of(context) if context else "", try_number)
+        return RetryDecision.retry(timedelta(seconds=seconds), f"{type(exception).__name__}: {exception}")

@@ -1,0 +1,209 @@
+"""The stages as Airflow runs them: parts opened, retries, last tries, logs and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from airflow.sdk import AssetAlias, get_current_context
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+
+from ownership.domain import plan_report
+from ownership.domain.conf import Approve, Decline
+from ownership.domain.contracts import Slice, Summary, Work
+from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient
+from ownership.domain.queue import ClaimedEvent
+from ownership.domain.states import AWAITING_APPROVAL
+from ownership.edge import assets, metrics
+from ownership.edge.approvals import ALIAS, APPROVE, DECLINE, WANTED
+from ownership.edge.hooks import opened_parts
+from ownership.edge.interruption import Interrupted, interruptible
+from ownership.edge.retries import delay_seconds, seed_of
+from ownership.ledger.events import EventRow
+from ownership.stages import operate
+from ownership.stages import settle as settling
+from ownership.stages.finished import extras
+from ownership.stages.lookup import lookup_users
+from ownership.stages.parts import Parts
+from ownership.stages.reindex import reindex_course_batches
+from ownership.stages.update import update_course_batches
+from ownership.stages.working import Claim
+
+log = structlog.get_logger(__name__)
+
+EVENTS_LOGGED = 50
+"""Failed events of a slice that get a line each; all are in the ledger."""
+
+
+def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
+    """`lookup_users` of one slice."""
+    ti = get_current_context()["ti"]
+    last = ti.try_number > ti.max_tries
+    given = Slice.model_validate(work)
+
+    def stage(parts: Parts) -> Work:
+        done = lookup_users(parts, given, last_try=last)
+        metrics.users_read(parts.users.answered)
+        return done
+
+    return _run("lookup_users", stage, Work(label=given.label, run_id=given.run_id), given.held)
+
+
+def update(work: Mapping[str, Any]) -> dict[str, Any]:
+    """`update_course_batches` of one slice."""
+    given = Work.model_validate(work)
+    return _run(
+        "update_course_batches", lambda parts: update_course_batches(parts, given), given, _held(given)
+    )
+
+
+def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
+    """`reindex_course_batches` of one slice."""
+    given = Work.model_validate(work)
+    return _run(
+        "reindex_course_batches", lambda parts: reindex_course_batches(parts, given), given, _held(given)
+    )
+
+
+def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Release what is left, count, and skip the verdict where nothing failed.
+
+    It never fails the run itself: it must have run to its end for the claims to be free.
+    """
+    ti = get_current_context()["ti"]
+    if slices is None:
+        return {"failures": {"pull_transfer_events": "did not end: its log says why"}}
+    with opened_parts() as parts:
+        given = [Slice.model_validate(s) for s in slices]
+        pulled = pulled or {}
+        settled = settling.settle(parts, given, dict(pulled.get("waits", {})), dict(pulled.get("told", {})))
+    summary = settled.summary
+    metrics.settled(summary.events, summary.batches)
+    for milliseconds in settled.lags:
+        metrics.lag(milliseconds)
+    told = summary.model_dump(mode="json")
+    log.info("run settled", run_id=ti.run_id, **summary.model_dump(mode="json", exclude={"plans"}))
+    for plan in summary.plans:
+        for line in plan_report.text(plan).splitlines():
+            log.info(line)
+    if summary.events.get(AWAITING_APPROVAL):
+        _ask_for_approval(summary)
+    _tell_finished(ti.run_id, settled.finished)
+    if summary.failures:
+        return told
+    ti.xcom_push(key="return_value", value=told)
+    raise DownstreamTasksSkipped(tasks=["verdict"])
+
+
+def approvals_wanted() -> list[dict[str, Any]]:
+    """What there is to ask about: a question for each transfer that waits for an approval."""
+    run_id = get_current_context()["ti"].run_id
+    with opened_parts() as parts:
+        questions = operate.questions(parts, run_id=run_id)
+    log.info("approvals wanted", mids=[q["mid"] for q in questions])
+    return questions
+
+
+def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """Write an answer from the UI into the ledger. Returns what became of the transfer.
+
+    :raises ConfError: if the transfer waits with another plan by now.
+    """
+    mid, by, reason = question["mid"], answer["by"] or "somebody", answer["reason"] or "no reason given"
+    run_id = get_current_context()["ti"].run_id
+    with opened_parts() as parts:
+        if answer["chosen"] == APPROVE:
+            told = operate.approve(
+                parts, Approve(mid=mid, digest=question["digest"], by=by), run_id=run_id, by=by
+            )
+        elif answer["chosen"] == DECLINE:
+            told = operate.decline(parts, Decline(mid=mid, reason=reason, by=by), run_id=run_id, by=by)
+        else:
+            told = "was not answered in time; the next run of user_ownership_transfer declines it"
+    log.warning("approval answered", mid=mid, outcome=told)
+    return told
+
+
+def verdict(summary: Mapping[str, Any]) -> None:
+    """Fail the run: events are still open, or it did not get that far.
+
+    :raises AirflowFailException: always.
+    """
+    told = Summary.model_validate({k: v for k, v in summary.items() if k in Summary.model_fields})
+    reasons = "; ".join(f"{mid}: {why}" for mid, why in list(told.failures.items())[:5])
+    what = f"{told.failed} events failed and will be tried again. " if told.failed else ""
+    raise AirflowFailException(what + reasons)
+
+
+def _ask_for_approval(summary: Summary) -> None:
+    """Start the approval DAG; the event's content is for people, the DAG asks the ledger."""
+    waiting: list[Any] = [p.mid for p in summary.plans if p.state == AWAITING_APPROVAL]
+    get_current_context()["outlet_events"][AssetAlias(ALIAS)].add(WANTED, extra={"mids": waiting})
+
+
+def _held(work: Work) -> list[ClaimedEvent]:
+    return [h for p in work.phases for h in p.held]
+
+
+def _tell_finished(run_id: str, finished: Sequence[EventRow]) -> None:
+    """Update the assets of table and index, for whoever schedules a DAG on them."""
+    events = get_current_context()["outlet_events"][AssetAlias(assets.FINISHED)]
+    for extra in extras(run_id, finished):
+        for asset in (assets.TABLE, assets.INDEX):
+            events.add(asset, extra=extra)
+
+
+def _run(
+    name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[ClaimedEvent]
+) -> dict[str, Any]:
+    """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry.
+
+    :raises Stopped: if the task is told to end; any run may go on with its events at once.
+    """
+    if not held:
+        return given.step((), events={}).model_dump(mode="json")
+    context = get_current_context()
+    ti = context["ti"]
+    bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
+    with interruptible(), opened_parts() as parts:
+        parts.cql.connect_ahead()
+        try:
+            done = stage(parts)
+        except Interrupted:
+            bound.warning("stage interrupted", try_number=ti.try_number)
+            parts.queue.release(held, next_try_ms=0)
+            raise
+        except TakenOver as e:
+            bound.warning("taken over", why=str(e))
+            return given.step((), events={"taken_over": len(held)}).model_dump(mode="json")
+        except OwnershipError as e:
+            again = isinstance(e, Transient) and ti.try_number <= ti.max_tries
+            seconds = delay_seconds(seed_of(context), ti.try_number) if again else 0
+            bound.warning("stage failed", why=str(e), try_number=ti.try_number, again_in=seconds)
+            _leave(parts, held, given.run_id, str(e), seconds)
+            if again or isinstance(e, Permanent):
+                raise
+            return given.step(
+                (), events={"failed": len(held)}, failures={h.mid: str(e) for h in held}
+            ).model_dump(mode="json")
+    bound.info("stage done", **done.model_dump(mode="json", include={"events", "batches", "failures"}))
+    return done.model_dump(mode="json")
+
+
+def _leave(parts: Parts, held: Sequence[ClaimedEvent], run_id: str, why: str, seconds: float) -> None:
+    """Note the failure in the ledger, and make the claim outlive the delay of the retry."""
+    try:
+        rows = parts.events.read([h.mid for h in held])
+        open_ = [h for h in held if h.mid in rows and not rows[h.mid].final]
+        parts.events.fail([(h, why, rows[h.mid].attempts) for h in open_])
+        for h in open_[:EVENTS_LOGGED]:
+            log.warning(
+                "transfer failed",
+                mid=h.mid, from_user=h.transfer.from_user, to_user=h.transfer.to_user, run_id=run_id, why=why,
+            )  # fmt: skip
+        if seconds:
+            lives_ms = int(seconds * 1000) + parts.settings.claim_seconds * 1000
+            Claim(parts, open_, run_id).renew(lives_ms)
+    except OwnershipError as e:
+        log.warning("the ledger cannot be told", why=str(e), run_id=run_id)

@@ -1,0 +1,210 @@
+"""The watcher: says when there is work, and measures it. It never commits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from ownership.domain.queue import QueuedEvent
+    from ownership.platform.kafka import Span
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 15.0
+"""Pause after an error; the triggerer would restart us once a second."""
+QUEUE_EVERY = 1.0
+"""Seconds between two looks at the queue."""
+LOOK_SHARE = 10
+"""A look at a long queue may take this part of the time: then looks are farther apart."""
+MOST_AT_WORK = 4
+"""Runs that hold events and are not waiting for a retry. Each has a quarter of the executor's slots
+(`hooks.SLOTS_PER_SLICE`): a further one would wait for slots until its claims have expired, and take over
+from others what they wait for slots with. What is left is more work for the next."""
+MOST_BETWEEN_LOOKS = 15.0
+"""But not farther than this, in seconds: a look that took long because PostgreSQL did not answer says nothing
+about the queue."""
+GAUGE_EVERY = 15.0
+
+
+class Seen(NamedTuple):
+    """What one look found."""
+
+    backlog: int
+    """Messages that the ledger has not read."""
+    committed: tuple[int, ...]
+    high: tuple[int, ...]
+    claimable: frozenset[tuple[str, int]]
+    """Mid and fencing token of every event in the queue that a run could claim."""
+    queue_look: int
+    """Number of the look at the queue that `claimable` is from: not every look is a new one."""
+    at_work: int = 0
+    """Runs that hold events and do not wait for a retry."""
+
+
+class QueueLook(NamedTuple):
+    """What a look at the queue found; see `Seen`."""
+
+    claimable: frozenset[tuple[str, int]]
+    at_work: int
+    queued: Sequence[QueuedEvent] = ()
+
+
+class Announcer:
+    """Decides which looks are worth a signal. Pure but for the clock that it is given."""
+
+    def __init__(self, resignal_seconds: float) -> None:
+        self._resignal = resignal_seconds
+        self._high: tuple[int, ...] = ()
+        self._queue: frozenset[tuple[str, int]] = frozenset()
+        self._before: frozenset[tuple[str, int]] = frozenset()
+        self._steady: frozenset[tuple[str, int]] = frozenset()
+        self._queue_look = -1
+        self._at = float("-inf")
+
+    def worth_a_signal(self, seen: Seen, now: float) -> bool:
+        """True if there is work that no signal announced yet, or the last one led to nothing.
+
+        A backlog is announced once until the run that it started has committed: what arrives
+        meanwhile is read by that run. An event in the queue counts once it was claimable in two
+        looks at the queue: in one, its own run may be just about to claim it. Others are announced when
+        somebody has taken those that were. While enough runs are at work nothing is.
+        """
+        if seen.queue_look != self._queue_look:
+            self._steady = seen.claimable & self._before
+            self._before, self._queue_look = seen.claimable, seen.queue_look
+        steady = self._steady
+        pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
+        new_messages = seen.backlog > 0 and pulled
+        new_in_queue = bool(steady) and not steady & self._queue
+        again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
+        if seen.at_work >= MOST_AT_WORK or not (new_messages or new_in_queue or again):
+            return False
+        if seen.backlog > 0:
+            self._high = seen.high
+        self._queue, self._at = steady, now
+        return True
+
+
+def next_look(began: float, ended: float) -> float:
+    """When to look at the queue again after a look that began and ended then, all in seconds. Pure."""
+    pause = min(LOOK_SHARE * (ended - began), MOST_BETWEEN_LOOKS)
+    return max(began + QUEUE_EVERY, ended + pause)
+
+
+class BacklogTrigger(BaseEventTrigger):
+    """Fires when the topic has uncommitted messages, or the queue an event that can be claimed.
+
+    The payload is for people; a run reads Kafka and the ledger itself.
+    """
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments (none: everything is a setting)."""
+        return "ownership.edge.triggers.BacklogTrigger", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look, signal, sleep; after an error say so once, close everything, start anew."""
+        while True:
+            with ExitStack() as stack:
+                try:
+                    watch = await asyncio.to_thread(_Watch, stack)
+                    announcer = Announcer(watch.resignal_seconds)
+                    while True:
+                        seen = await asyncio.to_thread(watch.look)
+                        if announcer.worth_a_signal(seen, time.monotonic()):
+                            log.info("work to do", backlog=seen.backlog, claimable=len(seen.claimable))
+                            yield TriggerEvent({"backlog": seen.backlog, "claimable": len(seen.claimable)})
+                        await asyncio.to_thread(
+                            watch.measure
+                        )  # after the signal: it may have to read a message
+                        await asyncio.sleep(POLL_SECONDS)
+                except Exception as e:  # noqa: BLE001  # whatever it is, the watcher must come back
+                    log.warning(
+                        "watcher cannot look", error=f"{type(e).__name__}: {e}", again_in=RETRY_SECONDS
+                    )
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+class _Watch:
+    """Open clients of the watcher."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        from ownership.edge.hooks import KafkaHook, load_settings, opened_database
+        from ownership.ledger.arrivals import Arrivals
+        from ownership.ledger.queue import Queue
+
+        settings = load_settings()
+        self._settings = settings
+        self.resignal_seconds = float(settings.resignal_seconds)
+        self._topic = KafkaHook(settings).topic()
+        stack.callback(self._topic.close)
+        self._letters = self._topic.beside(settings.failed_topic)
+        database = stack.enter_context(opened_database(connections=1))
+        self._arrivals, self._queue = Arrivals(database), Queue(database)
+        self._looked = QueueLook(frozenset(), 0)
+        self._consumed: dict[int, int] = {}
+        self._spans: Sequence[Span] = ()
+        self._queue_look = 0
+        self._next_look = self._measured_at = float("-inf")
+
+    def look(self) -> Seen:
+        """The ledger's offsets against watermarks, and the queue."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._consumed = {p: c.next_offset for p, c in self._arrivals.consumed(self._topic.name).items()}
+            self._looked = self._look_at_queue()
+            self._queue_look += 1
+            self._next_look = next_look(now, time.monotonic())
+        self._spans, looked = self._topic.backlog(self._consumed), self._looked
+        return Seen(
+            sum(s.end - s.start for s in self._spans),
+            tuple(s.start for s in self._spans),
+            tuple(s.end for s in self._spans),
+            looked.claimable,
+            self._queue_look,
+            looked.at_work,
+        )
+
+    def measure(self) -> None:
+        """Send the gauges of the last look, if the last ones are old enough."""
+        from ownership.domain.backlog import queue_facts
+        from ownership.domain.clock import now_ms
+        from ownership.domain.errors import OwnershipError
+        from ownership.edge import metrics
+
+        if time.monotonic() - self._measured_at < GAUGE_EVERY:
+            return
+        self._measured_at = time.monotonic()
+        backlog = sum(s.end - s.start for s in self._spans)
+        since_ms = self._topic.oldest_ms(self._spans)
+        try:
+            letters = sum(s.end - s.start for s in self._letters.since(0))
+        except OwnershipError:  # a pull says what is wrong with that topic; the watcher must go on
+            letters = None
+        now = now_ms()
+        metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, letters)
+        deadline_ms = self._settings.deadline_minutes * 60_000
+        metrics.queue(queue_facts(self._looked.queued, now_ms=now, deadline_ms=deadline_ms), now)
+
+    def _look_at_queue(self) -> QueueLook:
+        from ownership.domain.clock import now_ms
+        from ownership.domain.queue import at_work, choose
+
+        queued = self._queue.read()
+        now = now_ms()
+        choice = choose(
+            queued, run_id="", now_ms=now, judged_ms=now, grace_ms=self._settings.grace_ms,
+            limit=self._settings.max_events,
+        )  # fmt: skip
+        return QueueLook(
+            frozenset((e.mid, e.fencing_token) for e in choice.take),
+            len(at_work(queued, now_ms=now, lease_ms=self._settings.claim_seconds * 1000)),
+            queued,
+        )

@@ -1,0 +1,198 @@
+"""Cassandra, as the row store uses it: prepared, concurrent, bounded, retried.
+
+Statements are written with ``?`` and bound values; only validated names (`settings.CqlName`)
+are ever put into their text.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+from cassandra import (
+    DriverException,
+    InvalidRequest,
+    OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
+    Unauthorized,
+    WriteFailure,
+    WriteTimeout,
+)
+from cassandra import (
+    Unavailable as TooFewReplicas,
+)
+from cassandra.cluster import NoHostAvailable, Session
+from cassandra.concurrent import execute_concurrent
+from cassandra.connection import ConnectionException
+from cassandra.protocol import RequestExecutionException, ServerError
+from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
+
+from ownership.domain.errors import SettingsError, Unavailable
+
+PART = "Cassandra"
+CONCURRENT = 64
+"""Statements under way at once from one process."""
+SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+"""For the driver, which leaves the system's default: a request of several segments then waits 40 ms for the
+server's delayed acknowledgement (measured: 100 keys in one statement 54 ms, with this 4 ms)."""
+TRIES = 4
+"""Tries of a statement that may be repeated; waits of 0.2, 0.4, 0.8 s (± half) between them."""
+
+T = TypeVar("T")
+Statement = tuple[str, Sequence[Any]]
+"""CQL and its values."""
+
+_OUTAGES = (
+    NoHostAvailable,
+    ConnectionException,
+    OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
+    # Overloaded, bootstrapping, truncating: no driver exceptions, but the server's own messages.
+    RequestExecutionException,
+    ServerError,
+    TooFewReplicas,
+    WriteFailure,
+    WriteTimeout,
+)
+
+
+class Conditional(NamedTuple):
+    """Answer of a compare-and-set."""
+
+    applied: bool
+    rows: list[dict[str, Any]]
+    """Where not applied: the current values of every row that the statement names."""
+
+
+class Cql:
+    """A session with prepared statements kept by their text; a statement is tried `TRIES` times at most."""
+
+    def __init__(self, connect: Callable[[], Session]) -> None:
+        """`connect` is called when the session is first used."""
+        self._connect = connect
+        self._ahead: Future[Session] | None = None
+        self._prepared: dict[str, PreparedStatement] = {}
+
+    @cached_property
+    def session(self) -> Session:
+        """The driver's session."""
+        ahead, self._ahead = self._ahead, None
+        return ahead.result() if ahead else self._connect()
+
+    def connect_ahead(self) -> None:
+        """Begin to connect (0.1 s) while the caller does something else; an error shows when the session is used."""
+        pool = ThreadPoolExecutor(1, "cassandra-connect")
+        self._ahead = pool.submit(self._connect)
+        pool.shutdown(wait=False)
+
+    def wait_for_connect(self) -> None:
+        """Let a connect that nobody used come to its end, so that it can be closed."""
+        if self._ahead:
+            wait([self._ahead])
+
+    def bind(self, cql: str, values: Sequence[Any] = ()) -> BoundStatement:
+        """The statement with its values bound."""
+        statement = self._prepared.get(cql)
+        if statement is None:
+            statement = self._guard(lambda: self.session.prepare(cql))
+            self._prepared[cql] = statement
+        return statement.bind(values)
+
+    def pages(self, cql: str, values: Sequence[Any], *, rows: int) -> Iterator[list[Any]]:
+        """Rows of one query, `rows` at a time at most; a page that meets an outage is asked for again."""
+        statement = self.bind(cql, values)
+        statement.fetch_size = rows
+        state: bytes | None = None
+        while True:
+            page = self._guard(lambda at=state: self.session.execute(statement, paging_state=at))  # type: ignore[misc]
+            if found := list(page.current_rows):
+                yield found
+            state = page.paging_state
+            if state is None:
+                return
+
+    def select_each(self, cql: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
+        """One query with many values, concurrently: its rows, in the order of `values`."""
+        return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
+
+    def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[Conditional]:
+        """Many conditional batches on different partitions, concurrently: each applied as a whole or not at all.
+
+        A time-out leaves a batch in doubt, and the *same* batch is repeated: callers must take "not applied, but
+        the row is as I wanted it" for done.
+        """
+        return [_answer(r) for r in self._concurrently([self._batch(b) for b in batches])]
+
+    def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
+        if len(statements) == 1:
+            return self.bind(*statements[0])
+        batch = BatchStatement(BatchType.UNLOGGED)
+        for s in statements:
+            batch.add(self.bind(*s))
+        return batch
+
+    def _concurrently(self, statements: list[Any]) -> list[Any]:
+        """Results in order; statements that met an outage are repeated, `TRIES` times in all."""
+        results: list[Any] = [None] * len(statements)
+        todo = list(range(len(statements)))
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            outcomes = execute_concurrent(
+                self.session,
+                [(statements[i], ()) for i in todo],
+                concurrency=CONCURRENT,
+                raise_on_first_error=False,
+            )
+            failed = []
+            for i, (success, result) in zip(todo, outcomes, strict=True):
+                if success:
+                    results[i] = result
+                elif isinstance(result, _OUTAGES):
+                    failed.append((i, result))
+                else:
+                    raise _translated(result)
+            if not failed:
+                return results
+            todo = [i for i, _ in failed]
+        raise Unavailable(PART, _short(failed[0][1]))
+
+    def _guard(self, action: Callable[[], T]) -> T:
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            try:
+                return action()
+            except _OUTAGES as e:
+                last = e
+            except DriverException as e:
+                raise _translated(e) from None
+        raise Unavailable(PART, _short(last)) from None
+
+
+def _answer(result: Any) -> Conditional:
+    """Applied flag and current values of a conditional statement's result set."""
+    rows = [dict(r._asdict()) for r in result]
+    # A conditional statement always answers with at least one row; its first column says so.
+    applied = all(bool(next(iter(r.values()))) for r in rows)
+    return Conditional(applied, [] if applied else rows)
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, (InvalidRequest, Unauthorized)):
+        return SettingsError(
+            f"Cassandra refuses a statement: {_short(error)}. Check keyspace, table and grants "
+            "(settings lms-cassandra.keyspace, lms-cassandra.course_batch.table)."
+        )
+    return error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

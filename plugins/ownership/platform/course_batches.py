@@ -1,0 +1,148 @@
+"""Rows of the platform's `course_batch`: read by partition, changed only by compare-and-set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+from ownership.domain.chunks import chunks
+from ownership.domain.errors import SettingsError
+from ownership.domain.plan import BatchId, Row
+from ownership.domain.settings import Settings
+from ownership.platform.cassandra import Cql, Statement
+from ownership.platform.ring import TokenRange
+
+IDS_PER_READ = 100
+"""Batches in one read."""
+COURSES_PER_READ = 10
+"""Courses in one read: each is looked through for all batches of the read."""
+
+
+class RawRow(Protocol):
+    """A row as the driver reads it: of a million of them, few are worth a `Row`."""
+
+    courseid: str
+    batchid: str
+    createdby: str | None
+    mentors: list[str] | None
+    status: int | None
+
+
+class CourseBatches:
+    """Reads and conditional writes of `course_batch`."""
+
+    def __init__(self, cql: Cql, keyspace: str, table: str, *, batch_size: int) -> None:
+        """`batch_size`: most rows in one conditional batch."""
+        self._cql = cql
+        self._table = f"{keyspace}.{table}"
+        self._batch_size = batch_size
+
+    def read(self, ids: Collection[BatchId]) -> dict[BatchId, Row]:
+        """The rows that exist, with the fields that a transfer reads."""
+        rows = self._select("courseid, batchid, createdby, mentors, status", ids)
+        return {r.id: r for r in map(_row, rows)}
+
+    def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
+        """The rows that exist, with all columns: a document is made from them."""
+        rows = self._select("*", ids)
+        return {BatchId(r.courseid, r.batchid): dict(r._asdict()) for r in rows}
+
+    def pages(self, tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:
+        """The rows whose course is in a range of the ring, at most `rows` at a time, as they are now."""
+        first = ">=" if tokens.first else ">"
+        cql = (
+            f"SELECT courseid, batchid, createdby, mentors, status FROM {self._table} "
+            f"WHERE token(courseid) {first} ? AND token(courseid) <= ?"
+        )
+        yield from self._cql.pages(cql, (tokens.after, tokens.upto), rows=rows)
+
+    def creators_written_ms(self, ids: Collection[BatchId]) -> dict[BatchId, int]:
+        """When the creator of each row was written (epoch ms), of the rows that have one."""
+        found = self._select("courseid, batchid, writetime(createdby) AS written", ids)
+        return {BatchId(r.courseid, r.batchid): r.written // 1000 for r in found if r.written is not None}
+
+    def swap(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
+        """Change each (before, after) where the row still is `before`, owners and status.
+
+        Rows of one course go together, at most `batch_size`, and apply as a whole or not at all;
+        `alone` changes each by itself. `before` must name somebody: a condition on nulls only
+        would create a row that does not exist. False means not applied by this call's last try: after a
+        time-out an earlier try may have, so read the row before you judge.
+        """
+        by_course: dict[str, list[int]] = defaultdict(list)
+        for n, (before, _) in enumerate(changes):
+            by_course[before.id.course_id].append(n)
+        size = 1 if alone else self._batch_size
+        groups = [g for some in by_course.values() for g in chunks(some, size)]
+        answers = self._cql.conditional_batches([[self._update(*changes[n]) for n in g] for g in groups])
+        applied = {n: answer.applied for group, answer in zip(groups, answers, strict=True) for n in group}
+        return [applied[n] for n in range(len(changes))]
+
+    def _update(self, before: Row, after: Row) -> Statement:
+        sets: dict[str, Any] = {}
+        if before.created_by != after.created_by:
+            sets["createdby"] = after.created_by
+        if before.mentors != after.mentors:
+            sets["mentors"] = list(after.mentors)
+        cql = (
+            f"UPDATE {self._table} SET {', '.join(f'{n} = ?' for n in sets)} WHERE courseid = ? AND batchid = ? "
+            "IF createdby = ? AND mentors = ? AND status = ?"
+        )
+        values = (*sets.values(), *before.id, before.created_by, list(before.mentors) or None, before.status)
+        return cql, values
+
+    def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
+        wanted = {i for i in ids if i.course_id and i.batch_id}  # a stray document may name no course
+        cql = f"SELECT {columns} FROM {self._table} WHERE courseid IN ? AND batchid IN ?"
+        answers = self._cql.select_each(cql, _reads(wanted))
+        # Courses that are read together may have batches of the same id.
+        return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
+
+
+def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
+    """Courses and their batches, read together: a few small courses, or a part of a large one."""
+    by_course: dict[str, list[str]] = defaultdict(list)
+    for i in sorted(ids):
+        by_course[i.course_id].append(i.batch_id)
+    courses: list[str] = []
+    batches: list[str] = []
+    for course, of_course in by_course.items():
+        for some in chunks(of_course, IDS_PER_READ):
+            if courses and (len(courses) == COURSES_PER_READ or len(batches) + len(some) > IDS_PER_READ):
+                yield courses, batches
+                courses, batches = [], []
+            courses = [*courses, course]
+            batches = [*batches, *some]
+    if courses:
+        yield courses, batches
+
+
+def _row(r: Any) -> Row:
+    return Row(BatchId(r.courseid, r.batchid), r.createdby, tuple(r.mentors or ()), r.status)
+
+
+def check_table(cql: Cql, settings: Settings) -> None:
+    """Verify that the platform's table is there.
+
+    :raises SettingsError: saying which is missing and what to set.
+    """
+    keyspaces = cql.session.cluster.metadata.keyspaces
+    platform = keyspaces.get(settings.keyspace)
+    if platform is None:
+        raise SettingsError(
+            f"Cassandra has no keyspace '{settings.keyspace}': set 'lms-cassandra.keyspace', "
+            "or point Connection 'cassandra_default' to the platform's cluster."
+        )
+    table = platform.tables.get(settings.course_batch_table)
+    if table is None:
+        raise SettingsError(
+            f"Keyspace '{settings.keyspace}' has no table '{settings.course_batch_table}': "
+            "set 'lms-cassandra.course_batch.table'."
+        )
+    missing = {"courseid", "batchid", "createdby", "mentors", "status"} - set(table.columns)
+    if missing:
+        raise SettingsError(
+            f"Table '{settings.keyspace}.{settings.course_batch_table}' has no column "
+            f"{', '.join(sorted(missing))}: it is no course_batch table; set 'lms-cassandra.course_batch.table'."
+        )

@@ -1,0 +1,193 @@
+"""One HTTP service of the platform: keep-alive, bounded time, size and tries."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self, TypeVar
+
+import httpx
+import stamina
+
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.platform.pools import pooled
+
+MAX_BYTES = 32 * 1024 * 1024
+"""An answer larger than this is refused: 1,000 batches have less than 1 MiB."""
+CALL_SECONDS = 20.0
+"""Bound on a whole call, however slowly the bytes of its answer drip."""
+CONCURRENT = 16
+"""Calls under way at once to one service."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Answer(NamedTuple):
+    """Status and decoded JSON object of an answer."""
+
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a service is, and how the job shows who it is. No text of it has a secret."""
+
+    url: str
+    login: tuple[str, str] | None = field(default=None, repr=False)
+    """Name and password, sent as HTTP Basic."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every call."""
+    tls: ssl.SSLContext | None = None
+    """Whom an https server must prove to be, and the job's own certificate; None: the public authorities."""
+    advice: str = ""
+    """Where to look when the service is not reached or refuses the job."""
+
+
+class Service:
+    """A JSON service at an endpoint. Use as a context manager."""
+
+    def __init__(self, name: str, endpoint: Callable[[], str | Endpoint], *, tries: int = 3) -> None:
+        """`name` is used in messages; `tries` counts calls, a second or two apart. A URL alone is an endpoint.
+
+        `endpoint` is asked at the first call: two of three stages call no service, and a client
+        costs them a look at the Connection and a TLS context.
+        """
+        self.name = name
+        self._endpoint = endpoint
+        self._advice = ""
+        self._tries = tries
+        self._opening = threading.Lock()
+        self._opened: httpx.Client | None = None
+        self._calls = ThreadPoolExecutor(CONCURRENT)
+
+    def _client(self) -> httpx.Client:
+        """The client, opened at the first call.
+
+        :raises SettingsError: if the URL is none.
+        """
+        with self._opening:
+            if self._opened is None:
+                found = self._endpoint()
+                self._opened = self._open(found if isinstance(found, Endpoint) else Endpoint(found))
+            return self._opened
+
+    def _open(self, endpoint: Endpoint) -> httpx.Client:
+        self._advice = endpoint.advice and f"; {endpoint.advice}"
+        url = endpoint.url
+        if holds_login(url):
+            raise SettingsError(
+                f"The URL of {self.name} holds a login: put it into the fields of its Connection."
+            )
+        try:
+            return httpx.Client(
+                base_url=url,
+                auth=endpoint.login,
+                headers=dict(endpoint.headers),
+                timeout=httpx.Timeout(10.0, connect=3.0),
+                limits=httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT),
+                follow_redirects=False,
+                trust_env=False,
+                # A context for TLS takes 30 ms to make, also where there is nothing to verify.
+                verify=endpoint.tls or not url.startswith("http:"),
+            )
+        except (httpx.InvalidURL, ValueError) as e:
+            raise SettingsError(f"The URL of {self.name}, {url!r}, is no URL: {e}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A call that was given up may still run: its thread ends with the client's connections.
+        self._calls.shutdown(wait=False, cancel_futures=True)
+        if self._opened is not None:
+            self._opened.close()
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """One request, tried again while the service is unavailable.
+
+        :raises Unavailable: no answer in time, a 5xx or 429, a refusal (401, 403), or an answer that is no
+            JSON object. A refusal is tried again later like an outage: a gateway's word about the job is no
+            word about a user.
+        """
+        for attempt in stamina.retry_context(
+            on=Unavailable, attempts=self._tries, wait_initial=0.3, wait_max=3.0, timeout=45.0
+        ):
+            with attempt:
+                return self._once(method, path, body)
+        raise AssertionError("unreachable: stamina returns or raises")
+
+    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
+        # The client's own time-outs are for the next bytes, also while an answer's headers come.
+        exchange = self._calls.submit(self._exchange, method, path, body)
+        try:
+            status, content = exchange.result(timeout=CALL_SECONDS)
+        except TimeoutError:
+            exchange.cancel()
+            raise Unavailable(
+                self.name, f"did not finish its answer within {CALL_SECONDS:.0f} s{self._advice}"
+            ) from None
+        except httpx.RemoteProtocolError as e:
+            # Its text quotes the answer, and what a service says about a person is no matter of a log.
+            raise Unavailable(
+                self.name, f"{type(e).__name__}: sends no whole HTTP answer{self._advice}"
+            ) from None
+        except httpx.HTTPError as e:
+            raise Unavailable(self.name, f"{type(e).__name__}: {e}{self._advice}") from None
+        if status in (401, 403):
+            raise Unavailable(self.name, f"refuses access (HTTP {status}){self._advice}")
+        if status >= 500 or status == 429:
+            raise Unavailable(self.name, f"HTTP {status}")
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError):
+            raise Unavailable(self.name, f"HTTP {status} without a JSON body") from None
+        if not isinstance(value, dict):
+            raise Unavailable(self.name, f"HTTP {status} with a JSON body that is no object")
+        return Answer(status, value)
+
+    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        """Status and body of an answer."""
+        deadline = time.monotonic() + CALL_SECONDS
+        with self._client().stream(method, path, json=body) as response:
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_BYTES:
+                    raise Unavailable(self.name, f"answers with more than {MAX_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            return response.status_code, bytes(content)
+
+
+def holds_login(url: str) -> bool:
+    """Whether a URL holds a user, or what else may stand before an ``@``: it would be sent, and be in every message."""
+    return "@" in url.partition("://")[2].partition("/")[0]
+
+
+def at(value: Any, *path: str) -> Any:
+    """The value at `path` in nested objects, None where there is none."""
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def concurrently(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | Unavailable]:
+    """`function` over `items`, a few at a time, in their order; an outage of one item is its result."""
+
+    def guarded(item: A) -> B | Unavailable:
+        try:
+            return function(item)
+        except Unavailable as e:
+            return e
+
+    with pooled(CONCURRENT) as pool:
+        yield from pool.map(guarded, items)

@@ -1,0 +1,432 @@
+"""The input topic and its dead letters.
+
+Partitions are assigned, not subscribed to: no rebalance, and no offset moves unless `commit`
+is called. A group with subscribed, live members refuses the commit. (The old Flink job assigns its
+partitions too: nothing can tell that it still runs.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, NamedTuple
+
+import stamina
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+
+from ownership.domain.errors import SettingsError, Unavailable
+
+PART = "Kafka"
+SECONDS = 10.0
+"""Bound of one call to the broker."""
+STALL_SECONDS = 30.0
+"""A read that yields nothing for this long, below the watermark, is an outage."""
+
+_UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_DENIED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+)
+_UNREACHED = (KafkaError._SSL, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+_SAYS_NOTHING = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._FATAL,
+)
+"""The client has tried for as long as it may. Why it failed, it has said elsewhere."""
+
+
+_ELECTING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+
+
+Heard = deque[KafkaError]
+"""What a client said of its connections by itself; give it a bound."""
+
+
+class Message(NamedTuple):
+    """A message as it lies in the topic. `kafka_ms` is its timestamp, epoch ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    kafka_ms: int
+    value: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Place(NamedTuple):
+    """Where a message lies in its topic."""
+
+    partition: int
+    offset: int
+
+
+class Span(NamedTuple):
+    """Messages of a partition: start <= offset < end."""
+
+    partition: int
+    start: int
+    end: int
+    deleted: int = 0
+    """Messages before `start` that the topic deleted before the ledger had them."""
+    ignored: int | None = None
+    """The consumer group's offset, where it is ahead of the ledger: it is not followed."""
+    created_again: bool = False
+    """True if the ledger had read further than the topic goes: it is another topic of the same name."""
+
+
+class Topic:
+    """The messages of the input topic, and where the consumer group stands."""
+
+    def __init__(self, consumer: Consumer, name: str, heard: Heard | None = None) -> None:
+        """`heard` is what the consumer's ``error_cb`` fills."""
+        self._consumer = consumer
+        self._heard = deque() if heard is None else heard
+        self.name = name
+
+    def beside(self, name: str) -> Topic:
+        """Another topic over the same client, for the same consumer group; closed with this one."""
+        return Topic(self._consumer, name, self._heard)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _errors(self) -> _KafkaErrors:
+        return _KafkaErrors(self.name, self._listen)
+
+    def _listen(self) -> list[KafkaError]:
+        if not self._consumer.assignment():  # else it might be a message that is given
+            message = self._consumer.poll(0)
+            if message is not None and (error := message.error()):
+                self._heard.append(error)
+        return _drained(self._heard)
+
+    def partitions(self) -> list[int]:
+        """The topic's partitions.
+
+        :raises SettingsError: if there is no such topic.
+        :raises Unavailable: if the broker does not answer.
+        """
+        with self._errors():
+            metadata = self._consumer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
+            if metadata is None:
+                raise _no_topic(self.name)
+            if metadata.error is not None:
+                raise KafkaException(metadata.error)
+            return sorted(metadata.partitions)
+
+    def backlog(self, consumed: Mapping[int, int]) -> list[Span]:
+        """What the ledger has not read, per partition, up to the watermarks now.
+
+        `consumed` is the ledger's next offset of each partition that it has read. `position` says where a partition
+        begins.
+        """
+        with self._errors():
+            partitions = self.partitions()
+            wanted = [TopicPartition(self.name, p) for p in partitions]
+            committed = {t.partition: t.offset for t in self._committed(wanted) if not t.error}
+            spans = []
+            for p in partitions:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self.name, p), timeout=SECONDS
+                )
+                spans.append(position(p, low, high, committed.get(p, -1), consumed.get(p)))
+            return spans
+
+    def message_at(self, partition: int, offset: int) -> Message | None:
+        """The message at an offset; None if there is none, or none comes within two seconds."""
+        at = TopicPartition(self.name, partition, offset)
+        with self._errors():
+            low, high = self._consumer.get_watermark_offsets(at, timeout=SECONDS)
+            if not low <= offset < high:
+                return None
+            self._consumer.assign([at])
+            try:
+                found = self._consumer.consume(1, timeout=2.0)
+            finally:
+                self._consumer.unassign()
+            message = _message(found[0]) if found and not found[0].error() else None
+            return message if message and message.offset == offset else None
+
+    def oldest_ms(self, spans: Sequence[Span]) -> int | None:
+        """The earliest of the broker's timestamps (epoch ms) of each span's first message; None if all are empty."""
+        times = []
+        for span in spans:
+            with closing(self.read([span], at_once=1)) as messages:
+                times += [m.kafka_ms for m in islice(messages, 1)]
+        return min(times, default=None)
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """The oldest offset that the topic still has, and the one after the newest.
+
+        :raises SettingsError: if there is no such topic or partition.
+        """
+        with self._errors():
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self.name, partition), timeout=SECONDS
+            )
+            return low, high
+
+    def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        """The group's offsets; a coordinator that is being elected, as on a new broker, is waited for."""
+        for attempt in stamina.retry_context(
+            on=_between_coordinators, attempts=10, wait_initial=0.2, wait_max=2.0, timeout=SECONDS
+        ):
+            with attempt:
+                return self._consumer.committed(wanted, timeout=SECONDS)
+        raise AssertionError("unreachable: stamina returns or raises")
+
+    def since(self, start_ms: int) -> list[Span]:
+        """From the first message whose timestamp is not before `start_ms`, per partition, to the watermark.
+
+        Producers' timestamps are not in order, so an interval's end cannot be found by time: whoever
+        wants one reads on and looks at each message.
+        """
+        with self._errors():
+            partitions = self.partitions()
+            first = self._consumer.offsets_for_times(
+                [TopicPartition(self.name, p, start_ms) for p in partitions], timeout=SECONDS
+            )
+            spans = []
+            for t in first:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self.name, t.partition), timeout=SECONDS
+                )
+                spans.append(Span(t.partition, max(low, t.offset) if t.offset >= 0 else high, high))
+            return spans
+
+    def read(self, spans: Sequence[Span], *, at_once: int = 500) -> Generator[Message]:
+        """The messages of `spans`, partition by partition, each in offset order; the client waits for `at_once`.
+
+        :raises Unavailable: if the broker stops answering below a span's end.
+        """
+        for span in spans:
+            if span.start < span.end:
+                yield from self._read_span(span, at_once)
+
+    def _read_span(self, span: Span, at_once: int) -> Generator[Message]:
+        with self._errors():
+            self._consumer.assign([TopicPartition(self.name, span.partition, span.start)])
+            try:
+                position, last = span.start, time.monotonic()
+                while position < span.end:
+                    # It waits for as many as it is asked for, so it is asked for no more than there are.
+                    for m in self._consumer.consume(min(at_once, span.end - position), timeout=0.5):
+                        if error := m.error():
+                            raise KafkaException(error)
+                        last = time.monotonic()
+                        message = _message(m)
+                        if message.offset >= span.end:
+                            return
+                        yield message
+                    # Compacted or transactional topics have gaps: trust the position, not a count.
+                    here = self._consumer.position([TopicPartition(self.name, span.partition)])[0].offset
+                    position = max(position, here)
+                    if time.monotonic() - last > STALL_SECONDS:
+                        raise Unavailable(PART, f"stops at offset {position} of partition {span.partition}")
+            finally:
+                self._consumer.unassign()
+
+    def claim_offsets(self, spans: Sequence[Span]) -> None:
+        """Commit what is committed already, before anything is read.
+
+        A group that refuses this would refuse the real commit when the ledger has the messages.
+
+        :raises SettingsError: if the group has live members.
+        """
+        self.commit([s._replace(end=s.start) for s in spans if s.start < s.end])
+
+    def commit(self, spans: Sequence[Span]) -> None:
+        """Commit the ends of `spans`, synchronously.
+
+        :raises SettingsError: if the group has live members, so that offsets are not ours to move.
+        """
+        offsets = [TopicPartition(self.name, s.partition, s.end) for s in spans]
+        if not offsets:
+            return
+        with self._errors():
+            try:
+                done = self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as e:
+                if e.args[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
+                    raise SettingsError(
+                        f"The consumer group of topic '{self.name}' has live members: stop them, "
+                        "or set another 'kafka.groupId'."
+                    ) from None
+                raise
+            for t in done or []:
+                if t.error:
+                    raise KafkaException(t.error)
+
+
+def position(partition: int, low: int, high: int, committed: int, consumed: int | None) -> Span:
+    """Where reading a partition goes on. Pure.
+
+    `low` and `high` are its watermarks, `committed` is the consumer group's offset (negative: none), `consumed` the
+    ledger's next one. The ledger's counts. A group that an operator set back is followed, and so is one that has no
+    offset, or one beyond the end: what is read again is known. One that was set forward is not.
+    """
+    if consumed is None:
+        start = committed if low <= committed <= high else low
+        return Span(partition, start, high, max(low - committed, 0) if committed >= 0 else 0)
+    if consumed > high:
+        return Span(partition, low, high, created_again=True)
+    deleted = max(low - consumed, 0)
+    if committed > high or committed < 0:
+        return Span(partition, low, high, deleted)
+    start = max(min(committed, consumed), low)
+    return Span(partition, start, high, deleted, ignored=committed if committed > start else None)
+
+
+class DeadLetters:
+    """Copies of rejected messages, on the dead-letter topic."""
+
+    def __init__(self, producer: Producer, name: str, heard: Heard | None = None) -> None:
+        """`heard` is what the producer's ``error_cb`` fills."""
+        self._producer = producer
+        self._heard = deque() if heard is None else heard
+        self.name = name
+
+    def _errors(self) -> _KafkaErrors:
+        return _KafkaErrors(self.name, self._listen)
+
+    def _listen(self) -> list[KafkaError]:
+        try:
+            self._producer.poll(0)
+        except KafkaException as e:  # what ends an idempotent producer for good is thrown, once
+            self._heard.append(e.args[0])
+        return _drained(self._heard)
+
+    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
+        """Produce a copy of `message` and wait until all in-sync replicas have it.
+
+        Headers: topic, partition, offset, error_class, error_message. A message that the topic
+        refuses for its size is cut, and says so in the header ``truncated`` (its full length).
+        Returns where the copy lies.
+        """
+        headers = {
+            "topic": message.topic,
+            "partition": str(message.partition),
+            "offset": str(message.offset),
+            "error_class": error_class,
+            "error_message": reason[:1000],
+        }
+        done = self._produce(message.value, headers)
+        if isinstance(done, KafkaError) and done.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            headers["truncated"] = str(len(message.value))
+            done = self._produce(message.value[: 64 * 1024], headers)
+        if isinstance(done, KafkaError):
+            with self._errors():
+                raise KafkaException(done)
+        return done
+
+    def _produce(self, value: bytes, headers: Mapping[str, str]) -> Place | KafkaError:
+        outcome: list[Place | KafkaError] = []
+        encoded: list[tuple[str, str | bytes | None]] = [
+            (k, v.encode("utf-8", "replace")) for k, v in headers.items()
+        ]
+        with self._errors():
+            try:
+                self._producer.produce(
+                    self.name,
+                    value=value,
+                    headers=encoded,
+                    on_delivery=lambda error, m: outcome.append(
+                        error or Place(m.partition() or 0, m.offset() or 0)
+                    ),
+                )
+            except KafkaException as e:  # librdkafka refuses what is above its own limit at once
+                return e.args[0]  # type: ignore[no-any-return]
+            deadline = time.monotonic() + SECONDS
+            while not outcome and time.monotonic() < deadline:
+                # Not `flush`: it goes on to the next callback with an exception of the last one.
+                self._producer.poll(0.5)
+        if not outcome:
+            raise Unavailable(PART, f"dead letter for '{self.name}' not acknowledged within {SECONDS:.0f} s")
+        return outcome[0]
+
+
+class _KafkaErrors:
+    """Translates the client's exceptions into the job's."""
+
+    def __init__(self, topic: str, listen: Callable[[], list[KafkaError]]) -> None:
+        self._topic = topic
+        self._listen = listen
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, KafkaException):
+            return
+        cause = error.args[0]
+        if isinstance(cause, KafkaError) and cause.code() in _SAYS_NOTHING:
+            said = self._listen()
+            for codes in (_DENIED, _UNREACHED):
+                cause = next((e for e in said if e.code() in codes), cause)
+                if cause.code() in codes:
+                    break
+        if isinstance(cause, KafkaError) and cause.code() in _UNKNOWN:
+            raise _no_topic(self._topic) from None
+        if isinstance(cause, KafkaError) and cause.code() in _DENIED:
+            raise SettingsError(
+                f"Kafka refuses access to '{self._topic}': {cause.str()}. Check credentials and ACLs of "
+                "Connection 'kafka_default'."
+            ) from None
+        if isinstance(cause, KafkaError) and cause.code() in _UNREACHED:
+            raise Unavailable(
+                PART,
+                f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right? "
+                "Are its security.protocol and ssl.*?",
+            ) from None
+        raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
+
+
+def _drained(heard: Heard) -> list[KafkaError]:
+    """Drain the client's buffered errors, so that an old one is not reported twice."""
+    said = list(heard)
+    heard.clear()
+    return said
+
+
+def _between_coordinators(error: Exception) -> bool:
+    cause = error.args[0] if isinstance(error, KafkaException) else None
+    return isinstance(cause, KafkaError) and cause.code() in _ELECTING
+
+
+def _no_topic(name: str) -> SettingsError:
+    return SettingsError(
+        f"Kafka has no topic '{name}': create it, or set 'env', 'kafka.input.topic' or 'kafka.failed.topic'."
+    )
+
+
+def _message(m: Any) -> Message:
+    kind, ms = m.timestamp()
+    now = int(time.time() * 1000)
+    return Message(
+        m.topic(),
+        m.partition(),
+        m.offset(),
+        now if kind == TIMESTAMP_NOT_AVAILABLE else ms,
+        m.value() or b"",
+        {k: (v or b"").decode("utf-8", "replace") for k, v in m.headers() or ()},
+    )

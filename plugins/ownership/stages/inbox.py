@@ -1,0 +1,279 @@
+"""Accept: every message gets its durable row in the ledger before its offset is committed.
+
+First the dead-letter copies, which may be repeated after a crash. Then one transaction: events, rejected messages and
+the next offset of the partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import Poison, Unavailable
+from ownership.domain.event import (
+    OrderKey,
+    Transfer,
+    TransferEvent,
+    follow_up,
+    order_time,
+    parse_event,
+    readable_mid,
+    same_payload,
+)
+from ownership.domain.next_steps import put_back
+from ownership.domain.options import PLAIN, Options, Request
+from ownership.ledger.arrivals import Arrival, Arrivals, Consumed, Origin, message_digest
+from ownership.ledger.events import EventRow, Events, RejectedMessage
+from ownership.platform.kafka import Message, Place
+
+log = structlog.get_logger(__name__)
+
+MESSAGES_AT_ONCE = 500
+"""Messages whose rows are written together."""
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""Bytes of values after which they are written although they are fewer messages."""
+HOLD_MS = 30_000
+"""Lease of the events that a run brings."""
+STORED_BYTES = 2 * 1024 * 1024
+"""Most bytes of a rejected message that the ledger keeps; its dead letter has the rest."""
+
+
+class Rejects(Protocol):
+    """Where copies of rejected messages go."""
+
+    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
+        """Store a copy durably; where it lies."""
+
+
+class NoRejects:
+    """For a run that reads no messages, so that there is nothing to reject but what it brings itself."""
+
+    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
+        """Never called: events that are given by hand have no dead letters."""
+        raise Unavailable(
+            "Kafka", f"no dead letter can be written for {message.topic}: {error_class}: {reason}"
+        )
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What became of some messages."""
+
+    received: list[Transfer] = field(default_factory=list)
+    """Events that are new in the ledger."""
+    known: list[str] = field(default_factory=list)
+    """Mids that the ledger had: redelivered, or sent twice with the same payload."""
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    """Mid and reason of each message that was rejected."""
+
+    def __add__(self, more: Accepted) -> Accepted:
+        """Both together."""
+        return Accepted(self.received + more.received, self.known + more.known, self.rejected + more.rejected)
+
+
+class Inbox:
+    """Takes messages and manual events into the ledger."""
+
+    def __init__(self, events: Events, arrivals: Arrivals, rejects: Rejects, *, retention_ms: int) -> None:
+        """`retention_ms`: a message older than this is refused, because its old rows are gone."""
+        self._events = events
+        self._arrivals = arrivals
+        self._rejects = rejects
+        self._retention_ms = retention_ms
+
+    def consumed(self, topic: str) -> dict[int, Consumed]:
+        """By partition, how far the ledger has the topic."""
+        return self._arrivals.consumed(topic)
+
+    def advance(self, consumed: Sequence[Consumed]) -> None:
+        """Note how far partitions are read that had no message."""
+        if consumed:
+            self._arrivals.store([], [], consumed)
+
+    def restart(self, topic: str, starts: Mapping[int, int]) -> None:
+        """Begin anew at these offsets, by partition: the topic was created again."""
+        self._arrivals.restart(topic, starts)
+
+    def accept(self, messages: Iterable[Message]) -> Accepted:
+        """Store messages, partition by partition in offset order. Everything before the return is durable."""
+        total = Accepted()
+        part: list[Message] = []
+        size = 0
+        for message in messages:
+            part.append(message)
+            size += len(message.value)
+            if len(part) == MESSAGES_AT_ONCE or size > BYTES_AT_ONCE:
+                total += self._accept_part(part)
+                part, size = [], 0
+        if part:
+            total += self._accept_part(part)
+        return total
+
+    def accept_manual(self, requests: Sequence[Request], *, run_id: str, at_ms: int) -> Accepted:
+        """Queue events that were given by hand, held for the run that brings them.
+
+        `at_ms` (the run's own time, the same for every try) orders them after what is there.
+        """
+        arrivals = [
+            _arrival(r.event, r.payload, Origin("manual", "", -1, n, at_ms), t=at_ms, options=r.options)
+            for n, r in enumerate(requests)
+        ]
+        return self._store(arrivals, [], holder=run_id)
+
+    def follow_up(self, after: EventRow) -> list[Transfer]:
+        """Queue an event like `after` right behind it: batches that still name its old user."""
+        key = after.transfer.key
+        mid = follow_up(after.mid)
+        arrival = Arrival(
+            after.transfer._replace(key=key._replace(mid=mid)),
+            Origin("follow-up", "", key.partition, key.offset, after.kafka_ms),
+            self._events.bodies([after.mid])[after.mid] or b"",
+            after.organisation_id or "",
+            options=after.options,
+            requested_by=after.requested_by,
+            request_reason=after.request_reason,
+            valid=True,
+        )
+        return self._store([arrival], []).received
+
+    def _accept_part(self, messages: Sequence[Message]) -> Accepted:
+        arrivals: list[Arrival] = []
+        rejected: list[tuple[Message, RejectedMessage]] = []
+        for message in messages:
+            try:
+                event = parse_event(message.value)
+                self._refuse_old(message)
+            except Poison as poison:
+                mid = readable_mid(message.value)
+                rejected.append((message, _rejection(message, str(poison), message_mid=mid)))
+                continue
+            origin = Origin("kafka", message.topic, message.partition, message.offset, message.kafka_ms)
+            arrivals.append(_arrival(event, message.value, origin, t=order_time(event.ets, message.kafka_ms)))
+        return self._store(arrivals, rejected, _consumed(messages))
+
+    def _refuse_old(self, message: Message) -> None:
+        if now_ms() - message.kafka_ms > self._retention_ms:
+            raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
+
+    def _store(
+        self,
+        arrivals: Sequence[Arrival],
+        rejected: Sequence[tuple[Message, RejectedMessage]],
+        consumed: Sequence[Consumed] = (),
+        *,
+        holder: str | None = None,
+    ) -> Accepted:
+        """Store what is new; a rejection for what contradicts the ledger.
+
+        Of messages that another run stores meanwhile a second look finds the rows.
+        """
+        received: list[Transfer] = []
+        again: list[str] = []
+        clashes: list[Arrival] = []
+        refused: list[RejectedMessage] = []
+        todo = list(arrivals)
+        while True:
+            known = self._events.bodies({a.mid for a in todo})
+            fresh: dict[str, Arrival] = {}
+            for a in todo:
+                if a.mid not in known and a.mid not in fresh:
+                    fresh[a.mid] = a
+                    continue
+                body = fresh[a.mid].payload if a.mid in fresh else known[a.mid]
+                if body is None or same_payload(body, a.payload):
+                    again.append(a.mid)
+                else:
+                    clashes.append(a)
+            new = self._new_rejections([*rejected, *map(_clash, clashes)])
+            refused += new
+            # Long enough for the run to claim what it brought, before the watcher's run does.
+            inserted = self._arrivals.store(
+                list(fresh.values()), new, consumed, holder=holder, lease_ms=HOLD_MS
+            )
+            received += [a.transfer for a in fresh.values() if a.mid in inserted]
+            todo = [a for a in fresh.values() if a.mid not in inserted]
+            if not todo:
+                return Accepted(received, again, [(r.mid, r.reason) for r in refused])
+
+    def _new_rejections(self, rejected: Sequence[tuple[Message, RejectedMessage]]) -> list[RejectedMessage]:
+        """Those that the ledger does not know, with their dead-letter copies produced."""
+        other_life = {r.mid: _of_another_life(r) for _, r in rejected}
+        known = self._events.rejected({*other_life, *other_life.values()})
+        new: dict[str, RejectedMessage] = {}
+        for message, r in rejected:
+            before = known.get(r.mid)
+            if before is not None and (before.kafka_ms, before.body) != (r.kafka_ms, r.body):
+                # The topic was created again: what lay at this place was another message.
+                r = r._replace(mid=other_life[r.mid])  # noqa: PLW2901
+            if r.mid in known or r.mid in new:
+                continue
+            if message.topic:
+                place = self._rejects.send(message, error_class=Poison.__name__, reason=r.reason)
+                r = r._replace(next_conf=put_back(*place))  # noqa: PLW2901
+            new[r.mid] = r
+            log.warning("message rejected", mid=r.mid, why=r.reason, partition=message.partition)
+        return list(new.values())
+
+
+def _consumed(messages: Sequence[Message]) -> list[Consumed]:
+    """How far these messages bring their partitions."""
+    last = {m.partition: m for m in messages}
+    return [
+        Consumed(m.topic, m.partition, m.offset + 1, m.offset, message_digest(m.kafka_ms, m.value))
+        for m in last.values()
+    ]
+
+
+def _arrival(
+    event: TransferEvent, payload: bytes, origin: Origin, *, t: int, options: Options = PLAIN
+) -> Arrival:
+    key = OrderKey(t, origin.partition, origin.offset, event.mid)
+    return Arrival(
+        Transfer(key, event.from_user, event.to_user),
+        origin,
+        payload,
+        event.organisation_id,
+        event.ets,
+        options=options,
+        requested_by=event.requested_by,
+        request_reason=event.request_reason,
+    )
+
+
+def _clash(a: Arrival) -> tuple[Message, RejectedMessage]:
+    """The rejection of an event whose mid the ledger knows with another payload."""
+    o = a.origin
+    message = Message(o.topic, o.partition, o.offset, o.kafka_ms, a.payload)
+    reason = f"mid {a.mid!r} was received before with another payload"
+    return message, _rejection(message, reason, source=o.source, message_mid=a.mid)
+
+
+def _rejection(
+    message: Message, reason: str, *, source: str = "kafka", message_mid: str | None = None
+) -> RejectedMessage:
+    """Ledger row of a message that is no event; its mid says where the message lies."""
+    # By hand there is no place in a topic: the time of its run, its number in it and its mid tell it apart.
+    # The longest mids are cut, so that this one can be given in a conf like any other.
+    by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{(message_mid or '')[:280]}"
+    where = f"{message.topic}:{message.partition}:{message.offset}" if message.topic else by_hand
+    return RejectedMessage(
+        f"rejected:{where}",
+        source,
+        message.topic,
+        message.partition,
+        message.offset,
+        message.kafka_ms,
+        message_mid,
+        message.value[:STORED_BYTES],
+        reason[:2000],
+        None,
+    )
+
+
+def _of_another_life(r: RejectedMessage) -> str:
+    """The mid of a rejected message whose place an earlier topic of the same name had given to another."""
+    return f"{r.mid}:{message_digest(r.kafka_ms, r.body)[:12]}"
