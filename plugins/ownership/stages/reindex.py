@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from ownership.domain.chunks import chunks
 from ownership.domain.clock import now
 from ownership.domain.contracts import Phase, Work
 from ownership.domain.errors import Incomplete
-from ownership.domain.plan import BatchId, Document, Row
+from ownership.domain.plan import BatchId, Document
 from ownership.ledger.changes import PlanRow
 from ownership.platform.pools import pooled
 from ownership.stages.parts import Parts
@@ -38,9 +38,9 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     if not work.phases:
         return work
     working = Working(parts, work)
-    rows, unproven = prove(working, parts.changes.batches(working.concerned_mids(working.phases)))
+    unproven = prove(working, parts.changes.batches(working.concerned_mids(working.phases)))
     proven = [p for p in working.phases if not any(p is q for q in unproven)]
-    done, batches = _commit(working, proven, rows)
+    done, batches = _commit(working, proven)
     if unproven:
         mids = [h for p in unproven for h in p.held]
         why = "incomplete: batches still name the old user after the last round of the proof"
@@ -49,44 +49,42 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     return work.step((), events={"completed": done}, batches=batches)
 
 
-def prove(working: Working, ids: Collection[BatchId]) -> tuple[dict[BatchId, Row | None], list[Phase]]:
+def prove(working: Working, ids: Collection[BatchId]) -> list[Phase]:
     """Sync and re-read until both stores agree and every search hit is explained.
 
-    Returns the rows as they were read last (None where there is none), and the phases that are
-    not proven after the last round.
+    Returns the phases that are not proven after the last round.
     """
-    index = working.parts.index
+    parts = working.parts
     todo, created = set(ids), set[BatchId]()
     doubtful: set[BatchId] = set()
-    rows: dict[BatchId, Row | None] = {}
     for _ in range(ROUNDS):
         working.fence()
         if doubtful:
             # A document that was written since the last refresh is read from the log, which costs far more.
-            index.refresh()
-        rows, doubtful = sync(working, sorted(todo), created)
-        if wrong := [i for i in sorted(doubtful) if not working.right(rows[i])]:
-            for wave in chunks(wrong, ROWS_PER_WAVE):
-                move(working, wave)
+            parts.index.refresh()
+        doubtful, outdated = sync(working, sorted(todo), created)
+        for wave in chunks(sorted(outdated), ROWS_PER_WAVE):
+            move(working, wave)
         if doubtful:
             continue  # only a read that agrees ends the loop, never a write
-        index.refresh()
+        parts.index.refresh()
         doubtful = _unexplained(working, todo)
         if not doubtful:
-            return rows, []
+            return []
         todo |= doubtful
-    bad = [r for i in doubtful if (r := rows.get(i))]
-    unproven = {id(p): p for r in bad for p in working.concerned(r)}
-    # Documents that differ from rows which name no source belong to nobody in particular.
-    return rows, list(unproven.values()) or list(working.phases)
+    rows = parts.rows.read(doubtful).values()
+    unproven = {id(p): p for row in rows for p in working.concerned(row)}
+    # Documents that differ from rows which name no source belong to no phase in particular.
+    return list(unproven.values()) or list(working.phases)
 
 
 class Synced(NamedTuple):
-    """What one pass over some batches found and did."""
+    """What one pass over some batches found and did. It holds no rows: there may be 100,000."""
 
-    rows: dict[BatchId, Row | None]
     doubtful: set[BatchId]
-    """Not right when they were read."""
+    """Row or document was not right when it was read."""
+    outdated: set[BatchId]
+    """Those of them whose row still names a source."""
     created: set[BatchId]
     """Batches whose document was missing."""
     gone: set[BatchId]
@@ -95,23 +93,22 @@ class Synced(NamedTuple):
 
 def sync(
     working: Working, ids: Sequence[BatchId], created: set[BatchId]
-) -> tuple[dict[BatchId, Row | None], set[BatchId]]:
+) -> tuple[set[BatchId], set[BatchId]]:
     """One pass: read documents, then rows; write the owner fields of documents that differ.
 
     Some waves at once: the two stores work in turn for each. `created` is kept up to date. Returns the
-    rows and the ids that were not right when they were read.
+    batches that were not right when they were read, and those of them whose row was not.
     """
-    found: dict[BatchId, Row | None] = {}
-    doubtful: set[BatchId] = set()
+    doubtful, outdated = set[BatchId](), set[BatchId]()
     before = frozenset(created)
     with pooled(WAVES_AT_ONCE) as pool:
         waves = chunks(ids, DOCUMENTS_PER_WAVE)
         for done in pool.map(lambda wave: _sync_wave(working, wave, before), waves):
-            found |= done.rows
             doubtful |= done.doubtful
+            outdated |= done.outdated
             created |= done.created
             created -= done.gone
-    return found, doubtful
+    return doubtful, outdated
 
 
 def _sync_wave(working: Working, ids: Sequence[BatchId], created: AbstractSet[BatchId]) -> Synced:
@@ -136,8 +133,9 @@ def _sync_wave(working: Working, ids: Sequence[BatchId], created: AbstractSet[Ba
     if updates or whole:
         parts.index.write(updates, whole.values())
     written = {document.batch_id for document, *_ in updates}
-    doubtful = {i for i in ids if not working.right(rows.get(i)) or i.batch_id in written}
-    return Synced({i: rows.get(i) for i in ids}, doubtful | set(whole), set(whole), gone)
+    outdated = {i for i in ids if not working.right(rows.get(i))}
+    doubtful = outdated | {i for i in ids if i.batch_id in written} | set(whole)
+    return Synced(doubtful, outdated, set(whole), gone)
 
 
 def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
@@ -166,11 +164,9 @@ def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
     return unexplained
 
 
-def _commit(
-    working: Working, phases: Iterable[Phase], rows: dict[BatchId, Row | None]
-) -> tuple[int, dict[str, int]]:
+def _commit(working: Working, phases: Sequence[Phase]) -> tuple[int, dict[str, int]]:
     """Record what became of every batch, then complete the events of the phases in one transaction."""
-    parts, phases = working.parts, list(phases)
+    parts = working.parts
     if not phases:
         return 0, {}
     mids, proven_at = working.concerned_mids(phases), now()
@@ -178,6 +174,7 @@ def _commit(
     own = [m for m in mids if working.takes_back(m)]
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):
+        rows = parts.rows.read({p.id for p in unmoved})
         settled = [(p, working.unmoved(p, rows.get(p.id))) for p in unmoved]
         parts.changes.settle_plan(settled, proven_at=proven_at)
 
