@@ -21,7 +21,7 @@ up: $(STAMP) ## Kafka, Cassandra, Elasticsearch, stand-ins and Airflow, left run
 	@$(BIN)/python -m local up
 
 down: ## end what `make up` started
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
+	@if [ -e $(STAMP) ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
 
 test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests/unit -k lanes" for some
 	@$(BIN)/python -m pytest $(ARGS)

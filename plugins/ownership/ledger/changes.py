@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Select, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, literal, select, text, tuple_
 
 from ownership.domain.plan import MOVED, BatchId, Hop, Row, changed_role, role
 from ownership.ledger.database import Database, copy
@@ -321,23 +321,13 @@ class Changes:
 
     def settle_images(self, outcomes: Sequence[tuple[Image, str]]) -> None:
         """Write what became of images, in one statement."""
-        if not outcomes:
-            return
+        rows = [(h.mid, *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops]
+        self._settle(_SETTLE_IMAGES, ("courses", "batches", "images", "outcomes"), rows)
 
-        def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {h.mid for i, _ in outcomes for h in i.hops})
-            rows = sorted((ids[h.mid], *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops)
-            events, courses, batches, uuids, values = map(list, zip(*rows, strict=True))
-            connection.execute(_NO_NESTED_LOOP)
-            connection.execute(
-                _SETTLE_IMAGES,
-                {
-                    "events": events, "courses": courses, "batches": batches, "images": uuids,
-                    "outcomes": values, "ids": sorted(set(events)),
-                },
-            )  # fmt: skip
-
-        self._database.run(work)
+    def settle_plan(self, outcomes: Sequence[tuple[Planned, str]], *, proven_at: datetime) -> None:
+        """Write what became of planned batches and when row and document were seen to agree, in one statement."""
+        rows = [(p.mid, *p.id, outcome) for p, outcome in outcomes]
+        self._settle(_SETTLE_PLAN, ("courses", "batches", "outcomes"), rows, proven_at=proven_at)
 
     def settle_moved(self, mids: Collection[str], *, own: Collection[str], proven_at: datetime) -> None:
         """Mark the planned batches of events as moved, of which one of their changes was applied.
@@ -348,34 +338,31 @@ class Changes:
         def work(connection: Connection) -> None:
             ids = self._event_ids(connection, mids)
             by_itself = [ids[m] for m in own]
-            by_any = [i for i in ids.values() if i not in by_itself]
+            by_any = list(set(ids.values()) - set(by_itself))
             connection.execute(_NO_NESTED_LOOP)
-            for statement, some, by in (
-                (_SETTLE_MOVED, by_any, [*ids.values()]),
+            for statement, settled, by in (
+                (_SETTLE_MOVED, by_any, list(ids.values())),
                 (_SETTLE_MOVED_BY_ITSELF, by_itself, by_itself),
             ):
-                if some:
-                    connection.execute(statement, {"ids": some, "by": by, "proven_at": proven_at})
+                if settled:
+                    connection.execute(statement, {"ids": settled, "by": by, "proven_at": proven_at})
 
         self._database.run(work)
 
-    def settle_plan(self, outcomes: Sequence[tuple[Planned, str]], *, proven_at: datetime) -> None:
-        """Write what became of planned batches and when row and document were seen to agree, in one statement."""
-        if not outcomes:
+    def _settle(
+        self, statement: TextClause, names: Sequence[str], rows: Sequence[tuple[Any, ...]], **values: Any
+    ) -> None:
+        """Give outcomes to some rows at once. Each has its event's mid first, then a value for each of `names`."""
+        if not rows:
             return
 
         def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {p.mid for p, _ in outcomes})
-            rows = sorted((ids[p.mid], *p.id, outcome) for p, outcome in outcomes)
-            events, courses, batches, values = map(list, zip(*rows, strict=True))
+            ids = self._event_ids(connection, {mid for mid, *_ in rows})
+            # Rows are locked in one order, whoever writes them.
+            events, *columns = map(list, zip(*sorted((ids[mid], *rest) for mid, *rest in rows), strict=True))
+            arrays = {"events": events, "ids": sorted(set(events)), **dict(zip(names, columns, strict=True))}
             connection.execute(_NO_NESTED_LOOP)
-            connection.execute(
-                _SETTLE_PLAN,
-                {
-                    "events": events, "courses": courses, "batches": batches, "outcomes": values,
-                    "proven_at": proven_at, "ids": sorted(set(events)),
-                },
-            )  # fmt: skip
+            connection.execute(statement, arrays | values)
 
         self._database.run(work)
 

@@ -38,7 +38,7 @@ class Gave(NamedTuple):
 
 
 def sources(parts: Parts, days: int) -> dict[str, Gave]:
-    """By old user (folded), their last completed transfer of everything within the days, `MOST_SOURCES` at most."""
+    """By old user (folded), their last completed transfer of everything within the days, `MAX_SOURCES` at most."""
     found: dict[str, Gave] = {}
     for e in (e for events in _recent(parts, days, (COMPLETED,)) for e in events):
         source = e.transfer.source

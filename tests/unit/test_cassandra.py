@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from itertools import count
+from threading import Event
+from typing import Any
+
+import pytest
+
+from ownership.domain.errors import Unavailable
+from ownership.platform.cassandra import Cql
+
+
+def test_a_session_that_is_connected_ahead_is_the_one_that_is_used():
+    calls = count()
+    cql = Cql(lambda: next(calls))  # type: ignore[arg-type, return-value]  # any session will do
+    cql.connect_ahead()
+    assert [cql.session, cql.session] == [0, 0]
+    assert next(calls) == 1
+
+
+def test_the_caller_goes_on_while_the_session_is_connected_ahead():
+    may_end = Event()
+
+    def connect() -> Any:
+        assert may_end.wait(30)
+        return "session"
+
+    cql = Cql(connect)
+    cql.connect_ahead()  # returns although connect has not
+    may_end.set()
+    assert cql.session == "session"  # type: ignore[comparison-overlap]
+
+
+def test_an_error_of_connecting_ahead_is_raised_where_the_session_is_used_and_the_next_use_connects_anew():
+    answers = iter([Unavailable("Cassandra", "no node"), "session"])
+
+    def connect() -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    cql = Cql(connect)
+    cql.connect_ahead()
+    with pytest.raises(Unavailable, match="no node"):
+        _ = cql.session
+    assert cql.session == "session"  # type: ignore[comparison-overlap]
+
+
+def test_a_connect_that_nobody_used_has_ended_before_its_clients_are_closed():
+    may_end, ended = Event(), Event()
+
+    def connect() -> Any:
+        assert may_end.wait(30)
+        ended.set()
+
+    cql = Cql(connect)
+    cql.connect_ahead()
+    may_end.set()
+    cql.wait_for_connect()
+    assert ended.is_set()
