@@ -77,7 +77,9 @@ def _ours(cassandra: str, elasticsearch: str, ledger: str) -> Side:
         closing(connect_elasticsearch(elasticsearch)) as client,
         closing(Database.at(conninfo_to_dict(ledger))) as database,
     ):
-        parts = Parts.over(settings, database, Cql(lambda: session), client, lms=unused, userorg=unused)
+        parts = Parts.from_clients(
+            settings, database, Cql(lambda: session), client, lms=unused, userorg=unused
+        )
         run_id, order = f"bench-{uuid4().hex}", Order()
         (share,) = plan(parts, run_id, order)
         begun, cpu = time.monotonic(), time.process_time()

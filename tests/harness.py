@@ -149,12 +149,12 @@ class Job:
     topic: Topic
     inbox: Inbox
     client: Elasticsearch
-    letters: Topic
+    dead_letters: Topic
 
     @property
     def intake(self) -> Intake:
         """Where events come from."""
-        return Intake(self.topic, self.inbox, self.letters)
+        return Intake(self.topic, self.inbox, self.dead_letters)
 
     def run(self, run_id: str | None = None) -> Run:
         """A new run."""
@@ -243,7 +243,7 @@ def opened_job(
             stack.enter_context(Service(name, partial(str, url)))
             for name, url in (("LMS", lms), ("User-Org", userorg))
         ]
-        parts = Parts.over(given, database, cql, client, lms=services[0], userorg=services[1])
+        parts = Parts.from_clients(given, database, cql, client, lms=services[0], userorg=services[1])
         consumer = {
             "bootstrap.servers": kafka,
             "group.id": given.group_id,
@@ -252,9 +252,9 @@ def opened_job(
         }
         topic = Topic(Consumer(consumer), given.input_topic)
         stack.callback(topic.close)
-        letters = topic.beside(given.failed_topic)
+        dead_letters = topic.beside(given.failed_topic)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
         inbox = Inbox(
             parts.events, parts.arrivals, dead, retention_ms=given.retention_days * 24 * 3600 * 1000
         )
-        yield Job(given, parts, topic, inbox, client, letters)
+        yield Job(given, parts, topic, inbox, client, dead_letters)

@@ -150,14 +150,14 @@ class Broker:
     """Confluent's producer, as far as dead letters use it."""
 
     def __init__(self) -> None:
-        self.letters: list[tuple[bytes, list[tuple[str, bytes]]]] = []
+        self.dead_letters: list[tuple[bytes, list[tuple[str, bytes]]]] = []
 
     def produce(
         self, _topic: str, *, value: bytes, headers: list[tuple[str, bytes]], on_delivery: Any
     ) -> None:
         assert isinstance(value, bytes)
         assert all(isinstance(k, str) and isinstance(v, bytes) for k, v in headers)
-        self.letters.append((value, headers))
+        self.dead_letters.append((value, headers))
         on_delivery(None, self)
 
     def flush(self, _seconds: float) -> None: ...
@@ -166,7 +166,7 @@ class Broker:
         return 0
 
     def offset(self) -> int:
-        return len(self.letters) - 1
+        return len(self.dead_letters) - 1
 
 
 def inbox(database: Binding, broker: Broker) -> Inbox:

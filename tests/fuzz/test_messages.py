@@ -95,7 +95,7 @@ def test_a_message_is_stored_as_an_event_or_rejected_with_its_reason_and_a_dead_
         (row,) = ledger.of("rejected_message")
         assert LEDGER_ID.validate_python(mid) == row["mid"] == f"rejected:in:{partition}:{offset}"
         assert (row["reason"], row["body"]) == (reason, value[:STORED_BYTES])
-        ((letter, headers),) = broker.letters
+        ((letter, headers),) = broker.dead_letters
         assert letter == value
         assert dict(headers)["error_message"].decode() == reason[:1000]
         assert ledger.of("event") == ledger.of("queue") == ledger.of("payload") == []
@@ -111,7 +111,7 @@ def test_a_message_is_stored_as_an_event_or_rejected_with_its_reason_and_a_dead_
     assert {row["source_user"], row["target_user"]} == transfer.users
     assert [p["body"] for p in ledger.of("payload")] == [value]
     assert len(ledger.of("queue")) == 1
-    assert broker.letters == []
+    assert broker.dead_letters == []
     assert ledger.of("rejected_message") == []
     assert same_payload(value, value)
     # As it crosses to the next task: JSON that PostgreSQL takes, and the same again behind it.

@@ -15,7 +15,7 @@ import pytest
 from local.servers.ports import HOST, is_free
 from local.stack import Stack
 from tests.harness import Job
-from tests.integration.transfer_world import Faults, World, opened_faults, opened_world
+from tests.integration.stages.transfer_world import Faults, World, opened_faults, opened_world
 
 
 @pytest.fixture(scope="module")

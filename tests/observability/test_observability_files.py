@@ -17,7 +17,7 @@ from ownership.domain.compare import KINDS
 from ownership.edge import metrics
 from tests.observability.conftest import COUNTERS, FOLDER, GAUGES, TIMERS
 from tests.observability.observability_queries import queries
-from tests.unit.test_docs import OPERATIONS, anchors, rows, section
+from tests.unit.repository.test_docs import OPERATIONS, anchors, rows, section
 
 HISTOGRAM = ("_bucket", "_sum", "_count")
 

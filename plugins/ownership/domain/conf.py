@@ -32,12 +32,12 @@ from ownership.domain.event import (
     manual_event,
     too_deep,
 )
-from ownership.domain.options import MOST_COURSES, Digest, LiveStatus, Options, Request, Role
+from ownership.domain.options import MAX_COURSES, Digest, LiveStatus, Options, Request, Role
 from ownership.domain.plan import LIVE_STATUSES, ROLES
 
-MOST_EVENTS = 1000
+MAX_EVENTS = 1000
 """Most events in one conf; more belong on the topic."""
-MOST_REASON = 500
+MAX_REASON = 500
 """Longest reason, in characters."""
 
 WHO = ("from_user", "to_user", "organisation_id")
@@ -46,7 +46,7 @@ ORDERS = ("approve", "decline", "abandon", "redrive")
 KNOWN = (*WHO, "events", *HOW, "execute_plan", "digest", *ORDERS)
 
 Reason = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MOST_REASON)
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_REASON)
 ]
 Moment = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
 """A point in time; without an offset it is UTC."""
@@ -83,7 +83,7 @@ class _Transfer(_Given):
     organisation_id: Identifier
     roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ROLES
     statuses: Annotated[tuple[LiveStatus, ...], Field(min_length=1)] = LIVE_STATUSES
-    course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MOST_COURSES)] = ()
+    course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MAX_COURSES)] = ()
     reason: Reason | None = None
     requested_by: Identifier | None = None
     dry_run: Annotated[bool, Field(strict=True)] = False
@@ -132,7 +132,7 @@ class Decline(_Given):
 
 
 class _Mids(_Given):
-    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MOST_EVENTS)]
+    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
 class Abandon(_Mids):
@@ -151,17 +151,15 @@ class DeadLetters(_Given):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        if not 0 <= self.to_offset - self.from_offset < MOST_EVENTS:
-            raise ValueError(
-                f"to_offset must not be before from_offset, nor more than {MOST_EVENTS} messages"
-            )
+        if not 0 <= self.to_offset - self.from_offset < MAX_EVENTS:
+            raise ValueError(f"to_offset must not be before from_offset, nor more than {MAX_EVENTS} messages")
         return self
 
 
 class Redrive(_Given):
     """Events to try again: failed ones now, skipped ones and dead letters as new events."""
 
-    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MOST_EVENTS)] = ()
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS)] = ()
     states: tuple[Literal["failed", "skipped"], ...] = ()
     since: Moment | None = None
     until: Moment | None = None
@@ -179,7 +177,7 @@ class Redrive(_Given):
 class Undo(_Given):
     """Completed events to take back: the conf of `ownership_undo`."""
 
-    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MOST_EVENTS)] = ()
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS)] = ()
     from_user: Identifier | None = None
     to_user: Identifier | None = None
     since: Moment | None = None
@@ -264,8 +262,8 @@ def manual_events(
     items = list(given or [])
     form = {k: conf.get(k) for k in WHO}
     filled = any(v not in (None, "") for v in form.values())
-    if len(items) + filled > MOST_EVENTS:
-        raise ConfError(f"events: has {len(items) + filled} events, at most {MOST_EVENTS} go into one run.")
+    if len(items) + filled > MAX_EVENTS:
+        raise ConfError(f"events: has {len(items) + filled} events, at most {MAX_EVENTS} go into one run.")
     shared = {k: v for k in HOW if (v := conf.get(k)) not in (None, "")}
     if by is not None:
         shared.setdefault("requested_by", by)

@@ -30,7 +30,7 @@ from ownership.domain.plan import (
     taken_back,
 )
 
-MOST_HOPS = 16
+MAX_HOPS = 16
 """Changes of one row that are taken back together; more wait for a later run."""
 _OTHER = "\x00"
 """Stands for every user that no change knows; no id has a control character."""
@@ -171,7 +171,7 @@ class Undoing:
     def _closed(self, walk: Sequence[Hop]) -> bool:
         if len(walk) == 1:
             return True
-        if len(walk) > MOST_HOPS:
+        if len(walk) > MAX_HOPS:
             return False
         seen = [row for h in walk for row in (h.before, h.after)]
         creators, lists = {r.created_by for r in seen}, {r.mentors for r in seen}

@@ -15,11 +15,11 @@
 
 from __future__ import annotations
 
-MOST_WORDS = 2000
+MAX_WORDS = 2000
 """Most characters of an error's text."""
 
 
-def one_line(words: object, most: int = MOST_WORDS) -> str:
+def one_line(words: object, most: int = MAX_WORDS) -> str:
     """`words` as one printable line of at most `most` characters.
 
     Whatever a store, a service or a conf said ends in logs, the ledger and XCom, of which some refuse control

@@ -20,11 +20,11 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_CLOCK_DRIFT_MS = 5 * 60 * 1000
 """An `ets` further than this from the broker's timestamp does not decide the order."""
 
-MOST_LEVELS = 100
+MAX_LEVELS = 100
 """Objects and lists in one another that an event may have; a real one has five. Python's own bound depends on who
 calls: what one task reads, another could not."""
 
-MOST_FOLLOW_UPS = 4
+MAX_FOLLOW_UPS = 4
 """Follow-ups in a row of one event."""
 
 _FIELDS_NAMED = 10
@@ -57,7 +57,7 @@ def follow_up(mid: str) -> str:
 
 def with_follow_ups(mid: str) -> list[str]:
     """The mids of an event and of the follow-ups that it can have."""
-    return [f"{mid}{'+' * n}" for n in range(MOST_FOLLOW_UPS + 1)]
+    return [f"{mid}{'+' * n}" for n in range(MAX_FOLLOW_UPS + 1)]
 
 
 def folded(user_id: str) -> str:
@@ -242,9 +242,9 @@ def event_from(value: Any) -> TransferEvent:
 
 
 def too_deep(value: Any) -> bool:
-    """True for a JSON value with more than `MOST_LEVELS` objects and lists in one another."""
+    """True for a JSON value with more than `MAX_LEVELS` objects and lists in one another."""
     level = [value]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         level = [
             inner
             for outer in level

@@ -24,5 +24,5 @@ def next_conf(state: str, mid: str, digest: str | None = None) -> str | None:
 
 def put_back(partition: int, offset: int) -> str:
     """The same for a rejected message, by the place of its dead letter; `mend` is a JSON merge patch."""
-    letters = {"partition": partition, "from_offset": offset, "to_offset": offset, "mend": {}}
-    return json.dumps({"redrive": {"dead_letters": letters}})
+    dead_letters = {"partition": partition, "from_offset": offset, "to_offset": offset, "mend": {}}
+    return json.dumps({"redrive": {"dead_letters": dead_letters}})

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ownership.domain.event import Identifier, LedgerId, TransferEvent
 from ownership.domain.plan import LIVE_STATUSES, ROLES, Scope
 
-MOST_COURSES = 1000
+MAX_COURSES = 1000
 """Most courses that one transfer can be restricted to."""
 
 Role = Literal["created", "mentored"]
@@ -32,7 +32,7 @@ class Options(BaseModel):
     """What of the old user's moves: batches that they created, batches that they mentor, or both."""
     statuses: Annotated[tuple[LiveStatus, ...], Field(min_length=1)] = LIVE_STATUSES
     """Only batches of these statuses move."""
-    course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MOST_COURSES)] = ()
+    course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MAX_COURSES)] = ()
     """Only batches of these courses move; all if empty."""
     dry_run: bool = False
     """Plan only."""

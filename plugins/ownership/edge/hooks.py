@@ -404,7 +404,7 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
         stack.callback(client.close)
         database = stack.enter_context(opened_database())
         cql = stack.enter_context(opened_cql())
-        yield Parts.over(settings, database, cql, client, lms=lms, userorg=userorg)
+        yield Parts.from_clients(settings, database, cql, client, lms=lms, userorg=userorg)
 
 
 def checks(parts: Parts) -> tuple[Callable[[], None], ...]:
@@ -435,7 +435,7 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     retention_ms = settings.retention_days * 24 * 3600 * 1000
     with ExitStack() as stack:
         try:
-            topic, letters, rejects = _opened_kafka(stack, settings)
+            topic, dead_letters, rejects = _opened_kafka(stack, settings)
         except (SettingsError, Unavailable) as e:
             if not by_hand:
                 raise
@@ -443,17 +443,17 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
             yield Intake(None, inbox, missing=str(e))
             return
         inbox = Inbox(parts.events, parts.arrivals, rejects, retention_ms=retention_ms)
-        yield Intake(topic, inbox, letters)
+        yield Intake(topic, inbox, dead_letters)
 
 
 def _opened_kafka(stack: ExitStack, settings: Settings) -> tuple[Topic, Topic, DeadLetters]:
     kafka = KafkaHook(settings)
     topic = kafka.topic()
     stack.callback(topic.close)
-    letters = topic.beside(settings.failed_topic)
-    for each in (topic, letters):
+    dead_letters = topic.beside(settings.failed_topic)
+    for each in (topic, dead_letters):
         each.partitions()
-    return topic, letters, kafka.dead_letters()
+    return topic, dead_letters, kafka.dead_letters()
 
 
 def _reachable(conn_id: str, endpoint: Endpoint) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PULLED = "pulled"
 """XCom key of the counts, beside the slices that are mapped over."""
-MOST_PASSES = 20
-MOST_SLICES = 256
+MAX_PASSES = 20
+MAX_SLICES = 256
 """Upper bound of setting `max_mapped`."""
 
 
@@ -57,7 +57,7 @@ class PullTransferEvents(BaseSensorOperator):
         from ownership.stages.pull import pull
 
         pulled = None
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             claimed = pulled.claimed if pulled else 0
             pulled, young_until_ms = pull(parts, intake, order, pulled)
             # One more pass for the tail of a burst; more only for a run that has nothing yet.
@@ -73,7 +73,7 @@ class PullTransferEvents(BaseSensorOperator):
         """What to skip. In a run that was cleared, the mapped instances of before are there still."""
         tasks: list[str | tuple[str, int]] = sorted(self.get_flat_relative_ids(upstream=False))
         if context["ti"].try_number > 1:
-            tasks += [(task, index) for task in list(tasks) for index in range(MOST_SLICES)]  # type: ignore[misc]
+            tasks += [(task, index) for task in list(tasks) for index in range(MAX_SLICES)]  # type: ignore[misc]
         return tasks
 
     def _order(self, context: Context) -> Order:

@@ -24,11 +24,11 @@ QUEUE_EVERY = 1.0
 """Seconds between two looks at the queue."""
 LOOK_SHARE = 10
 """A look at a long queue may take this part of the time: then looks are farther apart."""
-MOST_AT_WORK = 4
+MAX_RUNS_AT_WORK = 4
 """Runs that hold events and are not waiting for a retry. Each has a quarter of the executor's slots
 (`hooks.SLOTS_PER_SLICE`): a further one would wait for slots until its claims have expired, and take over
 from others what they wait for slots with. What is left is more work for the next."""
-MOST_BETWEEN_LOOKS = 15.0
+MAX_LOOK_INTERVAL = 15.0
 """But not farther than this, in seconds: a look that took long because PostgreSQL did not answer says nothing
 about the queue."""
 GAUGE_EVERY = 15.0
@@ -85,7 +85,7 @@ class Announcer:
         new_messages = seen.backlog > 0 and pulled
         new_in_queue = bool(steady) and not steady & self._queue
         again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
-        if seen.at_work >= MOST_AT_WORK or not (new_messages or new_in_queue or again):
+        if seen.at_work >= MAX_RUNS_AT_WORK or not (new_messages or new_in_queue or again):
             return False
         if seen.backlog > 0:
             self._high = seen.high
@@ -95,7 +95,7 @@ class Announcer:
 
 def next_look(began: float, ended: float) -> float:
     """When to look at the queue again after a look that began and ended then, all in seconds. Pure."""
-    pause = min(LOOK_SHARE * (ended - began), MOST_BETWEEN_LOOKS)
+    pause = min(LOOK_SHARE * (ended - began), MAX_LOOK_INTERVAL)
     return max(began + QUEUE_EVERY, ended + pause)
 
 
@@ -145,7 +145,7 @@ class _Watch:
         self.resignal_seconds = float(settings.resignal_seconds)
         self._topic = KafkaHook(settings).topic()
         stack.callback(self._topic.close)
-        self._letters = self._topic.beside(settings.failed_topic)
+        self._dead_letters = self._topic.beside(settings.failed_topic)
         database = stack.enter_context(opened_database(connections=1))
         self._arrivals, self._queue = Arrivals(database), Queue(database)
         self._looked = QueueLook(frozenset(), 0)
@@ -185,11 +185,11 @@ class _Watch:
         backlog = sum(s.end - s.start for s in self._spans)
         since_ms = self._topic.oldest_ms(self._spans)
         try:
-            letters = sum(s.end - s.start for s in self._letters.since(0))
+            dead_letters = sum(s.end - s.start for s in self._dead_letters.since(0))
         except OwnershipError:  # a pull says what is wrong with that topic; the watcher must go on
-            letters = None
+            dead_letters = None
         now = now_ms()
-        metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, letters)
+        metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, dead_letters)
         deadline_ms = self._settings.deadline_minutes * 60_000
         metrics.queue(queue_facts(self._looked.queued, now_ms=now, deadline_ms=deadline_ms), now)
 

@@ -10,7 +10,7 @@ from ownership.domain.states import ABANDONED, AWAITING_APPROVAL, COMPLETED, FAI
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
 RECONCILE_DAG = "ownership_reconcile"
-MOST_REASON = 500
+MAX_REASON = 500
 
 
 class Action(NamedTuple):

@@ -38,7 +38,7 @@ from ownership.page.access import (
 from ownership.page.actions import (
     ACTIONS,
     EXECUTE,
-    MOST_REASON,
+    MAX_REASON,
     RECONCILE_DAG,
     REHEARSE_UNDO,
     UNDO,
@@ -287,7 +287,7 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
         more=bool(changed and changed.next),
         rehearsal=rehearsal,
         token=form_token(user, wanted, mid, event.digest, event.state),
-        most_reason=MOST_REASON,
+        max_reason=MAX_REASON,
         paused=is_paused(wanted.dag_id),
         user=user.get_name(),
     )
@@ -312,15 +312,15 @@ async def act(
     request: Request,
     user: User,
     token: Annotated[str, Form(max_length=4000)] = "",
-    reason: Annotated[str, Form(max_length=4 * MOST_REASON)] = "",
+    reason: Annotated[str, Form(max_length=4 * MAX_REASON)] = "",
 ) -> Response:
     """Start the run that was confirmed, in the name of the signed-in user."""
     form = form_of(token, user)
     order = form.order
     await run_in_threadpool(check_start, order.action, request, user)
     reason = reason.strip()
-    if len(reason) > MOST_REASON or (order.action.reason == "required" and not reason):
-        raise HTTPException(400, f"A reason of at most {MOST_REASON} characters is needed.")
+    if len(reason) > MAX_REASON or (order.action.reason == "required" and not reason):
+        raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")
     answer = await _trigger(request, order.action.dag_id, order.run_id, order.conf(reason))
     if answer.status_code not in (200, 409):  # 409: the same form was sent before, and its run is there
         log.warning("page action refused", action=order.action.name, mid=order.mid, status=answer.status_code)

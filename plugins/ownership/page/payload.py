@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "(not shown)"
-MOST_CHARACTERS: Final = 20_000
+MAX_CHARACTERS: Final = 20_000
 
 _PERSON: Final[Mapping[str, Any]] = dict.fromkeys(("userId", "userName", "firstName", "lastName", "roles"))
 _FIELDS: Final[Mapping[str, Any]] = {
@@ -35,7 +35,7 @@ def shown(payload: bytes) -> str | None:
     if not isinstance(value, dict):
         return None
     text = json.dumps(_shown(value, _FIELDS), indent=2, ensure_ascii=False)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}\n…"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}\n…"
 
 
 def names(payload: bytes) -> dict[str, str]:

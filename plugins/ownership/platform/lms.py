@@ -16,7 +16,7 @@ WINDOW = 10_000
 """The service cuts offset + limit down to this, and Elasticsearch stops counting at it unless it
 is told otherwise, which the service does not (Sunbird-Lern lms-service): a count of 10,000 may be more."""
 USERS_PER_SEARCH = 500
-MOST_BYTES_OF_A_KEY = 65_535
+MAX_KEY_BYTES = 65_535
 """Cassandra refuses a longer one."""
 
 Owners = tuple[frozenset[str], BatchId]
@@ -98,7 +98,7 @@ class BatchSearch:
 def stored(value: Any) -> TypeGuard[str]:
     """True for a text that a row's key can hold: of anything else there is no row."""
     try:
-        return isinstance(value, str) and len(value.encode()) <= MOST_BYTES_OF_A_KEY
+        return isinstance(value, str) and len(value.encode()) <= MAX_KEY_BYTES
     except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
         return False
 

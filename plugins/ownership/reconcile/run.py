@@ -33,7 +33,7 @@ LEAST_A_SECOND = 100.0
 """Of a slice: at less, the index would forget its point in time between two pages."""
 DOCUMENTS_A_RANGE = 20_000
 """So many are in memory at once: a large index is cut into more ranges than the setting says."""
-MOST_RANGES = 4096
+MAX_RANGES = 4096
 
 
 class Order(BaseModel):
@@ -99,7 +99,7 @@ def plan(parts: Parts, run_id: str, order: Order) -> list[Share]:
     parts.index.check()
     order = order.following(parts.settings)
     large = -(-parts.index.count() // DOCUMENTS_A_RANGE)
-    wanted = max(order.ranges or 1, min(large, MOST_RANGES))
+    wanted = max(order.ranges or 1, min(large, MAX_RANGES))
     _, stands = parts.reconciliations.begin(run_id, {RANGE: wanted})
     of = stands[RANGE]
     slices = min(parts.settings.reconcile_slices, of)

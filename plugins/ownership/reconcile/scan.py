@@ -46,7 +46,7 @@ from ownership.stages.parts import Parts
 from ownership.stages.second_proof import follow_rows
 
 ROWS_A_PAGE = 5000
-MOST_SUSPECTS = 2000
+MAX_SUSPECTS = 2000
 """Batches that wait for their second look at most."""
 PATIENCE_S = 1.0
 """From the first look at a batch to the second: longer than the index's refresh, and than the LMS needs for both
@@ -94,7 +94,7 @@ class Scan:
                     if self._unlike(row, documents) or self._gave(row.createdby, row.status)
                 ]
             )
-            if len(waiting.ids) >= MOST_SUSPECTS:
+            if len(waiting.ids) >= MAX_SUSPECTS:
                 self._settle(waiting, tally, self._rows_again)
         self._settle(waiting, tally, self._rows_again)
         waiting.add([BatchId(course, batch) for batch, (course, _) in documents.items()])
@@ -127,7 +127,7 @@ class Scan:
             return
         if (wait := waiting.since + self.patience_s - time.monotonic()) > 0:
             self.sleep(wait)
-        for some in chunks(waiting.ids, MOST_SUSPECTS):
+        for some in chunks(waiting.ids, MAX_SUSPECTS):
             again(some, tally)
         waiting.ids = []
 

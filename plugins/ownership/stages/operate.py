@@ -11,7 +11,7 @@ import structlog
 
 from ownership.domain.clock import now_ms, to_ms
 from ownership.domain.conf import (
-    MOST_EVENTS,
+    MAX_EVENTS,
     Abandon,
     Approve,
     ConfError,
@@ -39,7 +39,7 @@ from ownership.stages.parts import Parts
 log = structlog.get_logger(__name__)
 
 _TRIES = 20
-MOST_HOURS = 24 * 400
+MAX_HOURS = 24 * 400
 """Longest time range of an order, in hours."""
 
 
@@ -51,9 +51,9 @@ class Ordered(NamedTuple):
 
 
 def carry_out(
-    parts: Parts, orders: Orders, *, run_id: str, at_ms: int, by: str, letters: Topic | None
+    parts: Parts, orders: Orders, *, run_id: str, at_ms: int, by: str, dead_letters: Topic | None
 ) -> Ordered:
-    """Do what was ordered. `by` started the run; `letters` is the dead-letter topic, None if out of reach.
+    """Do what was ordered. `by` started the run; `dead_letters` is the dead-letter topic, None if out of reach.
 
     Repeating an order of the same run changes nothing more.
 
@@ -69,7 +69,7 @@ def carry_out(
         told |= abandon(parts, orders.abandon, run_id=run_id)
     found: list[Ordered] = []
     if orders.redrive:
-        found.append(redriven(parts, orders.redrive, run_id=run_id, at_ms=at_ms, letters=letters))
+        found.append(redriven(parts, orders.redrive, run_id=run_id, at_ms=at_ms, dead_letters=dead_letters))
     if orders.execute:
         found.append(executed(parts, orders.execute, run_id=run_id, at_ms=at_ms, by=by))
     if orders.undo:
@@ -224,14 +224,14 @@ def _blocked_by(mid: str, queued: Sequence[QueuedEvent]) -> list[str]:
 
 
 def redriven(
-    parts: Parts, order: Redrive, *, run_id: str, at_ms: int, letters: Topic | None = None
+    parts: Parts, order: Redrive, *, run_id: str, at_ms: int, dead_letters: Topic | None = None
 ) -> Ordered:
     """New events for skipped ones and for dead letters; the failed ones this run tries anyhow.
 
     :raises ConfError: if the order names too many, or offsets that the topic does not have.
     """
     if order.dead_letters:
-        return _put_back(order.dead_letters, letters, run_id=run_id, at_ms=at_ms)
+        return _put_back(order.dead_letters, dead_letters, run_id=run_id, at_ms=at_ms)
     mids: Sequence[str] = order.mids
     if order.states:
         start = _ms(order.since)
@@ -264,19 +264,19 @@ def redriven(
     return Ordered(requests, told)
 
 
-def _put_back(order: DeadLetters, letters: Topic | None, *, run_id: str, at_ms: int) -> Ordered:
-    if letters is None:
+def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at_ms: int) -> Ordered:
+    if dead_letters is None:
         raise Unavailable("Kafka", "the dead-letter topic cannot be read, so nothing was put back")
-    low, high = letters.bounds(order.partition)
+    low, high = dead_letters.bounds(order.partition)
     if not low <= order.from_offset <= order.to_offset < high:
         raise ConfError(
-            f"redrive: dead_letters: partition {order.partition} of '{letters.name}' has the offsets "
+            f"redrive: dead_letters: partition {order.partition} of '{dead_letters.name}' has the offsets "
             f"{low} to {high - 1}."
         )
     requests: list[Request] = []
     told: dict[str, str] = {}
     span = Span(order.partition, order.from_offset, order.to_offset + 1)
-    for message in letters.read([span]):
+    for message in dead_letters.read([span]):
         name, new = f"dead letter {message.partition}:{message.offset}", f"redrive:{run_id}:{message.offset}"
         try:
             requests.append(_mended(message, order.mend, new, at_ms))
@@ -417,14 +417,14 @@ def _again(
 
 
 def _bounded(mids: Collection[str], what: str) -> None:
-    if len(mids) > MOST_EVENTS:
-        raise ConfError(f"{what}: {len(mids)} events are meant, at most {MOST_EVENTS} go into one run.")
+    if len(mids) > MAX_EVENTS:
+        raise ConfError(f"{what}: {len(mids)} events are meant, at most {MAX_EVENTS} go into one run.")
 
 
 def _end(start_ms: int, until: datetime | None, at_ms: int) -> int:
     end = _ms(until) if until else max(at_ms, now_ms()) + 1
-    if end - start_ms > MOST_HOURS * 3_600_000:
-        raise ConfError(f"since: is more than {MOST_HOURS // 24} days before the end; narrow the range.")
+    if end - start_ms > MAX_HOURS * 3_600_000:
+        raise ConfError(f"since: is more than {MAX_HOURS // 24} days before the end; narrow the range.")
     return end
 
 

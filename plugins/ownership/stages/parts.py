@@ -43,7 +43,7 @@ class Parts:
     cql: Cql
 
     @classmethod
-    def over(
+    def from_clients(
         cls,
         settings: Settings,
         database: Database,

@@ -67,7 +67,7 @@ class Intake(NamedTuple):
     topic: Topic | None
     """None if Kafka is out of reach and the run can do without it."""
     inbox: Inbox
-    letters: Topic | None = None
+    dead_letters: Topic | None = None
     """The dead-letter topic."""
     missing: str = ""
     """Why there is no topic."""
@@ -193,7 +193,12 @@ def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> t
     ordered = Ordered([], {})
     if first:
         ordered = carry_out(
-            parts, order.orders, run_id=order.run_id, at_ms=order.at_ms, by=order.by, letters=intake.letters
+            parts,
+            order.orders,
+            run_id=order.run_id,
+            at_ms=order.at_ms,
+            by=order.by,
+            dead_letters=intake.dead_letters,
         )
         told |= ordered.told
         requests = [*order.requests, *ordered.requests]
@@ -284,11 +289,11 @@ def claim(
 def slices(parts: Parts, held: Sequence[ClaimedEvent], run_id: str) -> list[Slice]:
     """Lanes as slices: one each while they are few, packed evenly above that."""
     by_mid = {h.mid: h for h in held}
-    packs = pack(lanes(h.transfer for h in held), most_slices(parts))
+    packs = pack(lanes(h.transfer for h in held), max_slices(parts))
     return [Slice(label=label(p), run_id=run_id, events=packed(by_mid[t.mid] for t in p)) for p in packs]
 
 
-def most_slices(parts: Parts) -> int:
+def max_slices(parts: Parts) -> int:
     """Upper bound on mapped instances of a stage."""
     settings = parts.settings
     return min(settings.max_mapped, settings.parallelism or settings.max_mapped)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from ownership.domain.chunks import chunks
-from ownership.domain.event import MOST_FOLLOW_UPS
+from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Row, applied
 from ownership.domain.states import COMPLETED
@@ -90,9 +90,9 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Col
     for (from_user, *_), event in last.items():
         if not any(_still_theirs(event, r) for r in rows):
             continue
-        if event.mid.endswith("+" * MOST_FOLLOW_UPS):
+        if event.mid.endswith("+" * MAX_FOLLOW_UPS):
             log.warning(
-                "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MOST_FOLLOW_UPS
+                "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MAX_FOLLOW_UPS
             )
             continue
         if parts.events.gives_back(event):  # what a later transfer gave, or gives, is theirs

@@ -21,10 +21,10 @@ from ownership.stages.working import batches_of
 
 FIRST_DELAY_MS = 10_000
 LAST_DELAY_MS = 900_000
-MOST_TOLD = 50
+MAX_REPORTED = 50
 """Events that a summary names of each sort; all are in the ledger."""
-MOST_PLANS = 20
-MOST_CONFLICTS = 20
+MAX_PLANS = 20
+MAX_CONFLICTS = 20
 WAITING = "waiting"
 _DIED = "its stage ended without a result: see the task's log"
 
@@ -80,7 +80,7 @@ def settle(
     summary = Summary(
         events=dict(Counter(became.values())),
         batches=batches_of(r.counts for r in completed),
-        failures=dict(list(failures.items())[:MOST_TOLD]),
+        failures=dict(list(failures.items())[:MAX_REPORTED]),
         waits=waits,
         told=told,
     )
@@ -114,14 +114,14 @@ def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) 
         PlanTold.model_validate_json(row.report)
         for row in rows.values()
         if row.report and row.state in (REHEARSED, AWAITING_APPROVAL)
-    ][:MOST_PLANS]
+    ][:MAX_PLANS]
     conflicts = [row for row in rows.values() if row.state == COMPLETED and row.counts.get(CHANGED_ELSEWHERE)]
     named = {m: rows[m] for m in summary.failures}
-    named |= {p.mid: rows[p.mid] for p in plans} | {row.mid: row for row in conflicts[:MOST_TOLD]}
+    named |= {p.mid: rows[p.mid] for p in plans} | {row.mid: row for row in conflicts[:MAX_REPORTED]}
     return summary.model_copy(
         update={
             "plans": tuple(plans),
-            "conflicts": tuple(islice(_conflicts(parts, conflicts), MOST_CONFLICTS)),
+            "conflicts": tuple(islice(_conflicts(parts, conflicts), MAX_CONFLICTS)),
             "users": {m: f"{r.transfer.from_user} → {r.transfer.to_user}" for m, r in named.items()},
             "next_conf": {
                 m: conf
@@ -140,5 +140,5 @@ def _now_in(row: EventRow, failures: Collection[str]) -> str:
 def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[str]:
     """Batches that were left alone because somebody else changed them."""
     for event in events:
-        for r in parts.changes.read_plan(event.mid, outcome=CHANGED_ELSEWHERE, limit=MOST_CONFLICTS):
+        for r in parts.changes.read_plan(event.mid, outcome=CHANGED_ELSEWHERE, limit=MAX_CONFLICTS):
             yield f"{event.mid}: batch {r.planned.id.batch_id} of course {r.planned.id.course_id}"

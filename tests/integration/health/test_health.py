@@ -1,0 +1,171 @@
+"""One look at real parts: what is open, since when, and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from airflow.sdk.observability import stats
+
+from local.servers.ports import is_free
+from ownership.domain.clock import now_ms
+from ownership.edge.triggers import _Watch
+from ownership.health.judge import BACKLOG, OVERDUE, PART, Seen, problems, sentence
+from ownership.health.look import look
+from ownership.platform.kafka import Span
+from tests.integration.stages.transfer_world import World
+
+
+@pytest.fixture
+def seen(environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A look at the world's own topic and ledger, for which every open event is late."""
+    own_world.lead_to_ledger(environment, monkeypatch)
+    return lambda: look(own_world.job.settings.model_copy(update={"deadline_minutes": 0}))
+
+
+def told(found: Seen, deadline_minutes: int = 30) -> dict[str, str]:
+    return {p.kind: p.sentence for p in problems(found, deadline_minutes=deadline_minutes)}
+
+
+def test_a_platform_with_nothing_to_do_is_healthy(seen: Any):
+    found = seen()
+    assert (found.unreachable, told(found)) == ((), {})
+    assert sentence(found, []) == "Healthy: nothing is open."
+
+
+def test_messages_that_no_run_has_pulled_are_counted_with_the_age_of_the_oldest(seen: Any, own_world: World):
+    old, new = own_world.users("old", "new")
+    before = now_ms()
+    for _ in range(3):
+        own_world.transfer(old, new)
+
+    found = seen()
+
+    assert (found.backlog, found.queue.open) == (3, 0)
+    assert before - 1000 <= found.backlog_since_ms <= now_ms()
+    assert told(found) == {}
+    assert BACKLOG in told(found, deadline_minutes=0)
+    own_world.whole_run()
+    assert (seen().backlog, seen().backlog_since_ms) == (0, None)
+
+
+def test_an_event_that_fails_is_overdue_with_its_reason_and_what_it_blocks(
+    seen: Any, own_world: World, userorg: Any
+):
+    old, new, third = own_world.users("old", "new", "third")
+    own_world.batch(created_by=old)
+    first = own_world.transfer(old, new)
+    own_world.transfer(new, third)
+    own_world.transfer(third, "nobody-knows-this-user")
+    userorg.set("503")
+    own_world.run().pull().finish()
+
+    found = seen()
+
+    assert (found.queue.open, found.queue.held) == (3, 0)
+    said = told(found, deadline_minutes=0)
+    assert set(said) == {OVERDUE}
+    assert f"the oldest, {first} ({old} to {new}), is open for" in said[OVERDUE]
+    assert "failed: User-Org" in said[OVERDUE]
+    assert "2 others wait for it" in said[OVERDUE]
+    userorg.clear()
+    own_world.whole_run()
+
+
+@pytest.mark.parametrize("name", ["kafka", "cassandra", "elasticsearch", "lms", "userorg"])
+def test_a_part_that_does_not_answer_is_named_and_the_others_are_asked_all_the_same(
+    seen: Any, nowhere: Callable[[str], None], name: str
+):
+    nowhere(name)
+
+    found = seen()
+
+    assert len(found.unreachable) == 1
+    assert f"Connection '{name}_default' right" in told(found)[PART]
+    assert (found.backlog is None) is (name == "kafka")
+    assert found.queue is not None
+
+
+def test_a_ledger_that_does_not_answer_is_named_and_the_others_are_asked_all_the_same(
+    seen: Any, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    port = next(p for p in range(10_000, 30_000) if is_free(p))
+    wrong = environment["AIRFLOW_CONN_OWNERSHIP_LEDGER"] | {"port": port}
+    monkeypatch.setenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", json.dumps(wrong))
+
+    found = seen()
+
+    assert len(found.unreachable) == 1
+    assert "Connection 'ownership_ledger' right" in told(found)[PART]
+    assert (found.backlog is None, found.queue) == (False, None)
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_one(
+    environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from ownership.health.__main__ import main
+
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": "nowhere"}')
+    assert main() == 1
+    assert "topic 'nowhere.user.ownership.transfer.failed'" in capsys.readouterr().out.splitlines()[0].lower()
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": 5')
+    assert main() == 1
+    assert "is not JSON" in capsys.readouterr().out
+
+
+def test_the_oldest_message_of_all_partitions_is_found_and_reading_it_moves_nothing(own_world: World):
+    old, new = own_world.users("old", "new")
+    topic = own_world.job.topic
+    own_world.transfer(old, new)
+    before = topic.backlog({})
+    between = now_ms()
+    time.sleep(0.01)  # the broker's clock has moved on: what is awaited is time itself
+    own_world.transfer(old, new)
+
+    oldest = topic.oldest_ms(topic.backlog({}))
+
+    assert oldest is not None
+    assert oldest <= between
+    assert [s.start for s in topic.backlog({})] == [s.start for s in before]
+    assert topic.oldest_ms([Span(s.partition, s.end, s.end) for s in topic.backlog({})]) is None
+    own_world.whole_run()
+
+
+def test_the_watcher_measures_topics_and_open_list(
+    environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch
+):
+    given = own_world.job.settings
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"env": given.env}))
+    own_world.lead_to_ledger(environment, monkeypatch)
+    sent: list[tuple[str, float]] = []
+    monkeypatch.setattr(stats, "gauge", lambda name, value: sent.append((name, value)))
+    a, b, c, d = own_world.users("a", "b", "c", "d")
+    own_world.platform.emit(b"{no event")
+    own_world.transfer(a, b)
+    own_world.transfer(b, c)
+    run = own_world.run().pull()
+    own_world.transfer(c, d)
+    own_world.run().pull()
+    own_world.transfer(d, a)
+
+    with ExitStack() as stack:
+        watch = _Watch(stack)
+        watch.look()
+        watch.measure()
+        first = len(sent)
+        watch.measure()  # at once again: nothing is due
+
+    told = {name.removeprefix("ownership."): value for name, value in sent}
+    assert len(sent) == len(told) == first
+    assert 0 <= told.pop("backlog-age-seconds") < 60
+    assert 0 < told.pop("oldest-open-event-seconds") < 60
+    assert told == {
+        "backlog-messages": 1, "dead-letters": 1, "open-events": 3, "overdue-events": 0, "blocked-events": 1,
+        "claims-held": 2, "awaiting-approval-events": 0,
+    }  # fmt: skip
+    run.finish()
+    own_world.whole_run()

@@ -1,0 +1,217 @@
+"""A transfer above `approval.batches` waits for somebody, and for nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import Approve, ConfError
+from ownership.stages.operate import approve, questions
+from tests.integration.stages.transfer_world import World, opened_world
+
+LIMIT = 3
+
+
+@pytest.fixture(scope="module")
+def approving(stack: Any) -> Iterator[World]:
+    with opened_world(stack.addresses, **{"approval.batches": LIMIT}) as world:
+        yield world
+
+
+@pytest.fixture
+def world(approving: World) -> Iterator[World]:
+    approving.made, approving.hidden = [], set()
+    yield approving
+    approving.check_stores()
+    assert approving.job.open_mids() == []
+
+
+def _waiting(world: World, batches: int = LIMIT + 1) -> tuple[str, str, str, list[Any], str]:
+    """Users, a transfer that awaits its approval with its batches, and its plan's digest."""
+    a, b = world.users("a", "b")
+    made = world.batches(batches, created_by=a)
+    mid = world.transfer(a, b)
+    summary = world.whole_run()
+    assert summary.events == {"awaiting_approval": 1}
+    (plan,) = summary.plans
+    return a, b, mid, made, plan.digest
+
+
+def test_a_large_transfer_waits_after_planning_and_holds_nothing(world: World) -> None:
+    a, _, mid, batches, digest = _waiting(world)
+
+    event, row = world.read(mid), world.queued(mid)
+    assert (event.state, event.digest) == ("awaiting_approval", digest)
+    assert event.reason == f"{LIMIT + 1} batches are more than approval.batches = {LIMIT}"
+    assert event.next_conf == f'{{"approve": {{"mid": "{mid}", "digest": "{digest}"}}}}'
+    assert (row.awaits, row.holder) == ("approval", None)
+    assert world.creators(batches) == [a] * 4
+    assert world.run().pull(patient=False).pulled.waits[mid] == "awaits approval"
+
+    world.whole_run(decline={"mid": mid, "reason": "over"})
+
+
+def test_an_approved_transfer_goes_on_in_the_same_run(world: World) -> None:
+    _, b, mid, batches, digest = _waiting(world)
+
+    run = world.run().pull(approve={"mid": mid, "digest": digest})
+    summary = run.finish()
+
+    assert run.pulled.told == {mid: "was approved by tester"}
+    assert summary.events == {"completed": 1}
+    assert world.creators(batches) == [b] * 4
+    assert world.run().pull(approve={"mid": mid, "digest": digest}).pulled.told == {
+        mid: "is completed already"
+    }
+
+
+def test_a_refusal_ends_it_with_who_and_why_and_frees_what_it_blocked(world: World) -> None:
+    a, b, mid, batches, _ = _waiting(world)
+    (c,) = world.users("c")
+    own = world.batch(created_by=b)
+    behind = world.transfer(b, c)
+    assert world.run().pull().pulled.waits[behind] == f"waits for {mid}"
+
+    run = world.run().pull(decline={"mid": mid, "reason": "wrong person", "by": "registrar"})
+    summary = run.finish()
+
+    assert run.pulled.told == {mid: f"was declined by registrar; it blocked {behind}"}
+    assert summary.told == run.pulled.told
+    assert summary.events == {"completed": 1}
+    assert (world.state(mid), world.read(mid).reason) == ("declined", "declined by registrar: wrong person")
+    assert world.creators([*batches, own]) == [a] * 4 + [c]
+
+
+def test_what_nobody_approves_in_time_is_declined(world: World) -> None:
+    a, _, mid, batches, _ = _waiting(world)
+    past = now_ms() - 1
+    passed = "UPDATE event SET awaits_until = to_timestamp(:ms / 1000.0) WHERE mid = :mid RETURNING id"
+    assert len(world.rows(passed, ms=past, mid=mid)) == 1
+    world.make_due(mid)
+
+    summary = world.whole_run()
+
+    assert summary.events == {"declined": 1}
+    assert summary.failures == {}
+    assert summary.told[mid].startswith("declined: nobody approved it until ")
+    assert world.state(mid) == "declined"
+    assert world.creators(batches) == [a] * 4
+
+
+def test_smaller_transfers_of_others_and_of_the_same_run_are_not_kept(world: World) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    large, small = world.batches(LIMIT + 1, created_by=a), world.batches(LIMIT, created_by=c)
+    first, second = world.transfer(a, b), world.transfer(c, d)
+
+    summary = world.whole_run()
+
+    assert summary.events == {"awaiting_approval": 1, "completed": 1}
+    assert world.job.states([first, second]) == ["awaiting_approval", "completed"]
+    assert world.creators([*large, *small]) == [a] * 4 + [d] * 3
+    world.whole_run(decline={"mid": first, "reason": "over"})
+
+
+def test_in_a_lane_what_comes_before_the_large_one_goes_on_and_the_rest_waits(world: World) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    small, large = world.batch(created_by=a), world.batches(LIMIT + 1, created_by=c)
+    first, big, after = world.transfer(a, b), world.transfer(c, b), world.transfer(b, d)
+    world.whole_run()
+    world.job.drain()
+
+    assert world.job.states([first, big, after]) == ["completed", "awaiting_approval", "received"]
+    assert world.creators([small, *large]) == [b] + [c] * 4
+    digest = world.read(big).digest
+    world.whole_run(approve={"mid": big, "digest": digest})
+    # What B got is more than the limit too.
+    world.job.drain()
+    world.whole_run(approve={"mid": after, "digest": world.read(after).digest})
+    assert world.creators([small, *large]) == [d] * 5
+
+
+def test_a_plan_that_changed_after_its_approval_is_asked_about_again(world: World) -> None:
+    a, b, mid, batches, digest = _waiting(world)
+    run = world.run().pull(approve={"mid": mid, "digest": digest})
+    more = world.batch(created_by=a)
+
+    summary = run.finish()
+
+    assert summary.events == {"awaiting_approval": 1}
+    event = world.read(mid)
+    assert event.digest != digest
+    assert (event.reason or "").endswith("; the plan has changed since it was approved")
+    world.whole_run(approve={"mid": mid, "digest": event.digest})
+    assert world.creators([*batches, more]) == [b] * 5
+
+
+def test_each_waiting_transfer_is_asked_about_once_and_again_by_a_run_that_is_cleared(world: World) -> None:
+    a, b, mid, _, digest = _waiting(world)
+
+    (question,) = questions(world.job.parts, run_id="asks")
+
+    assert (question["mid"], question["digest"], question["label"]) == (mid, digest, f"{a} → {b}")
+    assert question["subject"] == f"Approve: {LIMIT + 1} course batches, {a} → {b}"
+    assert f"Digest `{digest}`" in question["body"]
+    assert 0 < question["seconds"] <= world.job.settings.approval_hours * 3600
+    assert questions(world.job.parts, run_id="another") == []
+    assert questions(world.job.parts, run_id="asks")[0]["mid"] == mid
+    world.whole_run(decline={"mid": mid, "reason": "over"})
+    assert questions(world.job.parts, run_id="asks") == []
+
+
+def test_another_digest_is_no_approval(world: World) -> None:
+    a, _, mid, batches, digest = _waiting(world)
+
+    with pytest.raises(
+        ConfError, match=f"approve: digest: is not that of the plan of {mid}, which is {digest}"
+    ):
+        world.run().pull(approve={"mid": mid, "digest": "0" * 20})
+
+    assert world.state(mid) == "awaiting_approval"
+    assert world.creators(batches) == [a] * 4
+    world.whole_run(decline={"mid": mid, "reason": "over"})
+
+
+def test_only_what_awaits_an_approval_is_approved_or_declined(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    mid = world.transfer(a, b)
+    run = world.run().pull().lookup()
+
+    told = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled.told
+    assert told == {mid: "is planned and awaits no approval"}
+    told = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled.told
+    assert told == {mid: "is planned and awaits no approval"}
+    # The holder was not disturbed.
+    assert run.update().reindex().settle().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())
+
+
+def test_a_dry_run_needs_no_approval_and_an_executed_plan_does(world: World) -> None:
+    a, b = world.users("a", "b")
+    batches = world.batches(LIMIT + 1, created_by=a)
+    run = world.run().pull(form=world.form(a, b, dry_run=True))
+    (plan,) = run.finish().plans
+    assert plan.state == "rehearsed"
+
+    run = world.run().pull(execute_plan=plan.mid, digest=plan.digest)
+    assert run.finish().events == {"awaiting_approval": 1}
+    mid = f"execute:{run.run_id}"
+    summary = world.whole_run(approve={"mid": mid, "digest": world.read(mid).digest})
+
+    assert summary.events == {"completed": 1}
+    assert world.creators(batches) == [b] * 4
+
+
+def test_an_approval_whose_answer_is_lost_can_be_given_again(world: World) -> None:
+    _, b, mid, batches, digest = _waiting(world)
+    parts = world.job.parts
+    order = Approve(mid=mid, digest=digest)
+    assert approve(parts, order, run_id="dies", by="tester") == "was approved by tester"
+
+    assert approve(parts, order, run_id="again", by="tester") == "is received and awaits no approval"
+
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators(batches) == [b] * 4

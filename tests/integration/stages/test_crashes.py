@@ -1,0 +1,369 @@
+"""Runs that die, and runs that come back from the dead."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import NoReturn
+
+import pytest
+
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import Unavailable
+from ownership.domain.queue import ClaimedEvent
+from ownership.ledger import arrivals
+from ownership.stages.pull import accept, claim
+from tests.harness import Run
+from tests.integration.stages.transfer_world import World
+
+
+def boom(*_: object, **__: object) -> NoReturn:
+    raise Unavailable("test", "the process died here")
+
+
+STAGES = ("lookup", "update", "reindex")
+
+
+def until(run: Run, stage: str) -> Run:
+    """A run up to and with `stage`."""
+    run.pull()
+    for name in STAGES[: 0 if stage == "pull" else STAGES.index(stage) + 1]:
+        getattr(run, name)()
+    return run
+
+
+def after(run: Run, stage: str) -> Run:
+    """The rest of its stages."""
+    for name in STAGES[0 if stage == "pull" else STAGES.index(stage) + 1 :]:
+        getattr(run, name)()
+    return run
+
+
+@pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
+def test_a_run_that_died_after_a_stage_is_completed_by_a_later_one(world: World, stage: str) -> None:
+    old, new, other = world.users("old", "new", "other")
+    batches = world.batches(3, created_by=old, mentors=("x", old))
+    mid = world.transfer(old, new)
+    until(world.run(), stage)
+
+    # While its claim lives, nobody else takes the event.
+    blocked = world.run().pull()
+    assert blocked.pulled.claimed == 0
+    assert "is held by run" in blocked.pulled.waits[mid]
+
+    behind = world.transfer(new, other)
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 2}
+    assert world.job.states([mid, behind]) == ["completed", "completed"]
+    assert {world.owners(b) for b in batches} == {(other, ("x", other))}
+    assert set(world.outcomes(mid).values()) == {"moved"}
+
+
+def test_a_claim_that_is_silent_for_its_seconds_is_taken_over(world: World) -> None:
+    settings = world.job.settings
+    assert settings.claim_seconds == 120
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    world.run().pull()
+    row = world.queued(mid)
+    assert row.lease_expires_ms - row.accepted_ms == pytest.approx(120_000, abs=10_000)
+    world.expire(mid)
+    world.whole_run()
+    assert world.owners(batch) == (new, ())
+
+
+def test_a_stage_renews_a_claim_only_when_a_third_of_its_life_is_over(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull()
+    first = world.queued(mid).lease_expires_ms
+
+    run.lookup()
+    assert world.queued(mid).lease_expires_ms == first
+
+    world.expire(mid)  # nobody has taken it over yet: the token still is the run's
+    run.update()
+    assert world.queued(mid).lease_expires_ms > first
+
+    run.reindex().settle()
+    assert world.owners(batch) == (new, ())
+
+
+def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batches = world.batches(14, created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    with monkeypatch.context() as patch:  # after the rows, before what became of them is written
+        patch.setattr(world.job.parts.changes, "settle_images", boom)
+        assert len(run.update().errors) == 1
+    assert [world.row(b) for b in batches] == [(new, ())] * 14
+    assert world.state(mid) == "planned"
+    world.expire(mid)
+
+    assert world.whole_run().batches == {"moved": 14}
+    assert world.creators(batches) == [new] * 14
+    assert set(world.outcomes(mid).values()) == {"moved"}
+    assert world.trail(mid) == {b.batch_id: [((old, ()), (new, ()))] for b in batches}
+
+
+def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.rows, "swap", boom)
+        run.update()
+    assert world.row(batch) == (old, ())
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["superseded", "applied"]
+    assert world.read(mid).counts["moved"] == 1
+
+
+def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applied(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batches = world.batches(10, created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    swap = world.job.parts.rows.swap
+
+    def timed_out(changes: list[object], **how: bool) -> list[bool]:
+        swap(changes, **how)  # type: ignore[arg-type]
+        return [False] * len(changes)  # the answer of the repeated compare-and-set
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.rows, "swap", timed_out)
+        run.update()
+    assert run.errors == []
+    assert run.reindex().settle().batches == {"moved": 10}
+    assert world.creators(batches) == [new] * 10
+    assert len(world.trail(mid)) == 10
+
+
+def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup().update()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.events, "complete", boom)
+        run.reindex()
+    assert world.owners(batch) == (new, ())
+    assert world.state(mid) == "applied"
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.read(mid).counts["moved"] == 1
+
+
+def test_a_commit_whose_answer_is_lost_is_found_when_it_is_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b)]
+    mids = [world.transfer(a, b), world.transfer(b, c)]
+    run = world.run().pull().lookup().update()
+    complete = world.job.parts.events.complete
+
+    def twice(phases: list[list[tuple[ClaimedEvent, dict[str, int]]]]) -> list[ClaimedEvent]:
+        first = complete(phases)
+        assert complete(phases) == first
+        return first
+
+    monkeypatch.setattr(world.job.parts.events, "complete", twice)
+    assert run.reindex().settle().events == {"completed": 2}
+    assert world.job.states(mids) == ["completed", "completed"]
+    assert [world.read(m).counts["moved"] for m in mids] == [1, 2]
+    assert world.job.open_mids() == []
+    assert world.creators(batches) == [c, c]
+
+
+def test_a_run_that_died_just_after_its_commit_leaves_nothing_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = world.users("a", "b")
+    batches = world.batches(3, created_by=a)
+    mid = world.transfer(a, b)
+    run = world.run().pull().lookup().update()
+    complete = world.job.parts.events.complete
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.events, "complete", lambda phases: (complete(phases), boom()))
+        assert len(run.reindex().errors) == 1
+    assert (world.state(mid), world.job.open_mids()) == ("completed", [])
+    assert world.run().pull().pulled.claimed == 0
+    assert world.read(mid).counts["moved"] == 3
+    assert world.creators(batches) == [b] * 3
+
+
+# --- the fence
+
+
+@pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
+def test_a_holder_whose_claim_was_taken_over_and_finished_writes_nothing(world: World, stage: str) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    slow = until(world.run(), stage)
+    world.expire(mid)
+    assert world.whole_run().events == {"completed": 1}
+    # Afterwards the LMS gives the batch to the old user again, in both stores.
+    world.edit(batch, createdby=old)
+    world.platform.put_document(batch.batch_id, createdBy=old, mentors=["someone"])
+    world.hidden.add(batch.batch_id)
+    trail, event = world.trail(mid), world.read(mid)
+
+    after(slow, stage).settle()
+
+    assert world.row(batch) == (old, ())
+    assert world.document(batch) == (old, ("someone",))
+    assert world.trail(mid) == trail
+    assert world.read(mid) == event
+
+
+@pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
+def test_a_holder_whose_claim_was_taken_over_leaves_the_event_to_its_new_holder(
+    world: World, stage: str
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    slow = until(world.run(), stage)
+    world.expire(mid)
+    other = world.run().pull()
+    before, event = world.row(batch), world.read(mid)
+
+    after(slow, stage)
+    assert slow.settle().events == {"taken_over": 1}
+
+    assert world.row(batch) == before
+    assert world.read(mid) == event
+    assert other.finish().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+def test_a_claim_lost_between_image_and_write_ends_without_the_write(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    slow = world.run().pull().lookup()
+    record = world.job.parts.changes.record
+    takers: list[Run] = []
+
+    def taken_over_after(*args: object) -> None:
+        record(*args)  # type: ignore[arg-type]
+        if not takers:
+            world.expire(mid)
+            takers.append(world.run().pull())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.changes, "record", taken_over_after)
+        slow.update()
+    assert slow.work == []
+    assert world.row(batch) == (old, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["refused"]
+    assert takers[0].finish().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+# --- accept
+
+
+def test_a_run_that_dies_while_it_accepts_leaves_nothing_and_the_messages_are_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    mids = [world.transfer(a, b), world.transfer(b, c)]
+    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    with monkeypatch.context() as patch:  # after the events and their places in the queue, before the offsets
+        patch.setattr(arrivals, "_set_offsets", boom)
+        with pytest.raises(Unavailable):
+            world.run().pull()
+    assert world.job.open_mids() == []
+    assert world.job.parts.events.read(mids) == {}
+    assert world.job.inbox.consumed(world.platform.input_topic) == consumed
+
+    run = world.run().pull()
+    assert (run.pulled.received, run.pulled.claimed) == (2, 2)
+    assert run.finish().events == {"completed": 2}
+    assert world.owners(batch) == (c, ())
+
+
+def test_event_rows_without_a_commit_are_known_when_they_come_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    world.transfer(a, b)
+    world.platform.emit(b"not json")
+    dead = len(world.dead_letters())
+    with monkeypatch.context() as patch:
+        # The commit of what was read; the trial before it, of what is committed anyway, goes through.
+        commit = world.job.topic.commit
+        patch.setattr(
+            world.job.topic,
+            "commit",
+            lambda spans: boom() if any(s.end > s.start for s in spans) else commit(spans),
+        )
+        with pytest.raises(Unavailable):
+            world.run().pull()
+    run = world.run().pull()
+    assert (run.pulled.received, run.pulled.known, run.pulled.rejected) == (0, 1, 0)
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())
+    assert len(world.dead_letters()) == dead + 1
+    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    backlog = world.job.topic.backlog({p: c.next_offset for p, c in consumed.items()})
+    assert sum(s.end - s.start for s in backlog) == 0
+
+
+def test_a_dead_letter_without_its_row_is_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = world.platform.emit(b"not json either")
+    dead = len(world.dead_letters())
+    with monkeypatch.context() as patch:
+        patch.setattr(world.job.parts.arrivals, "store", boom)
+        with pytest.raises(Unavailable):
+            world.run().pull()
+    assert world.run().pull().pulled.rejected == 1
+    mid = f"rejected:{at.topic}:{at.partition}:{at.offset}"
+    assert world.job.parts.events.rejected([mid])[mid].body == b"not json either"
+    copies = [value for _, value in world.dead_letters()[dead:]]
+    assert copies == [b"not json either"] * 2
+
+
+# --- claims
+
+
+def test_runs_that_claim_at_the_same_time_share_the_queue_and_never_hold_the_same_event(world: World) -> None:
+    users = world.users(*(f"u{n}" for n in range(24)))
+    events = [world.event(users[n], users[n + 1]) for n in range(0, 24, 2)]
+    batches = [world.batch(created_by=e["edata"]["fromUserProfile"]["userId"]) for e in events]
+    world.platform.emit_all(events)
+    accept(world.job.topic, world.job.inbox, None)
+    later = now_ms() + 10_000
+
+    def take(n: int) -> list[str]:
+        return [h.mid for h in claim(parts, run_id=f"racer-{n}", judged_ms=later, patient=True)[0]]
+
+    parts = replace(world.job.parts, settings=world.job.settings.model_copy(update={"max_events": 5}))
+    with ThreadPoolExecutor(4) as pool:
+        taken = [mid for mids in pool.map(take, range(4)) for mid in mids]
+    assert sorted(taken) == sorted(e["mid"] for e in events)
+
+    world.expire(*taken)
+    assert world.whole_run().events == {"completed": 12}
+    assert world.creators(batches) == [e["edata"]["toUserProfile"]["userId"] for e in events]

@@ -1,0 +1,357 @@
+"""What comes out of the topic: repeated, contradicting, invalid and unreadable messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local.platform.world import Offset
+from tests.integration.stages.transfer_world import ORGANISATION, World
+
+# --- the same again
+
+
+def test_the_same_message_three_times_is_one_transfer(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    event = world.event(old, new)
+    world.platform.emit_all([event, event], partition=0)
+    run = world.run().pull()
+    assert (run.pulled.received, run.pulled.known, run.pulled.claimed) == (1, 1, 1)
+    run.finish()
+    trail, row = world.trail(event["mid"]), world.read(event["mid"])
+    # The third comes when all is done, in another spelling of the same JSON.
+    world.platform.emit(json.dumps(event, indent=1, sort_keys=True).encode(), partition=1)
+    again = world.run().pull()
+    assert (again.pulled.received, again.pulled.known, again.pulled.claimed) == (0, 1, 0)
+    assert world.owners(batch) == (new, ())
+    assert world.trail(event["mid"]) == trail
+    assert world.read(event["mid"]) == row
+
+
+def test_the_whole_topic_read_again_changes_nothing(own_world: World) -> None:
+    world = own_world
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u, mentors=(u, "x")) for u in (a, b)]
+    events: list[dict[str, Any] | bytes] = [
+        world.event(a, b),
+        world.event(b, c),
+        world.event(c, c),
+        b"no json",
+        world.event(a, "nobody"),
+    ]
+    world.platform.emit_all(events)
+    assert world.job.drain()[0].events == {"completed": 2, "skipped": 2}
+    since = world.batch(created_by=b)  # B works on
+    mids = [e["mid"] for e in events if isinstance(e, dict)]
+    before = world.job.parts.events.read(mids), world.change_rows(), world.event_rows()
+    dead = len(world.dead_letters())
+    rows = [world.platform.row(x.course_id, x.batch_id) for x in batches]
+
+    world.rewind()
+    again = world.run().pull()
+
+    assert (again.pulled.received, again.pulled.rejected, again.pulled.claimed) == (0, 0, 0)
+    assert again.pulled.known == 4
+    assert (world.job.parts.events.read(mids), world.change_rows(), world.event_rows()) == before
+    assert len(world.dead_letters()) == dead == 1
+    assert [world.platform.row(x.course_id, x.batch_id) for x in batches] == rows
+    assert world.creators([*batches, since]) == [c, c, b]
+    assert world.job.open_mids() == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_same_mid_with_another_payload_is_rejected(world: World, together: bool) -> None:
+    old, new, thief = world.users("old", "new", "thief")
+    batch = world.batch(created_by=old)
+    event = world.event(old, new)
+    forged = world.event(old, thief, mid=event["mid"])
+    world.platform.emit(event, partition=0)
+    if not together:
+        world.whole_run()
+    at = world.platform.emit(forged, partition=0)
+    world.job.drain()
+    assert world.state(event["mid"]) == "completed"
+    assert world.owners(batch) == (new, ())
+    rejected = world.rejected(rejection(at))
+    assert rejected.reason == f"mid {event['mid']!r} was received before with another payload"
+    assert json.loads(rejected.body) == forged
+    headers, value = world.dead_letters()[-1]
+    assert headers["offset"] == str(at.offset)
+    assert json.loads(value) == forged
+
+
+# --- valid events that must not be carried out
+
+
+def test_an_unknown_user_is_skipped_with_the_reason(world: World) -> None:
+    (known,) = world.users("known")
+    batch = world.batch(created_by=known)
+    stray = world.batch(created_by=f"ghost-{world.env}")
+    mids = [world.transfer(known, "nobody"), world.transfer(f"ghost-{world.env}", known)]
+    assert world.whole_run().events == {"skipped": 2}
+    assert [world.read(m).reason for m in mids] == [
+        "user 'nobody' is unknown to User-Org",
+        f"user 'ghost-{world.env}' is unknown to User-Org",
+    ]
+    assert world.creators([batch, stray]) == [known, f"ghost-{world.env}"]
+
+
+@pytest.mark.parametrize("outside", ["old", "new", "event"])
+def test_another_organisation_is_skipped_with_the_reason(world: World, outside: str) -> None:
+    (inside,) = world.users("inside")
+    (stranger,) = world.users("stranger", organisation="another")
+    (second,) = world.users("second")
+    old, new = {"old": (stranger, inside), "new": (inside, stranger), "event": (inside, second)}[outside]
+    batch = world.batch(created_by=old, mentors=(old,))
+    event = world.platform.event(old, new, "a third one" if outside == "event" else ORGANISATION)
+    world.platform.emit(event)
+    assert world.whole_run().events == {"skipped": 1}
+    assert world.owners(batch) == (old, (old,))
+    who = inside if outside == "event" else stranger
+    assert world.read(event["mid"]).reason == f"user {who!r} belongs to another organisation than the event's"
+    assert world.changes(event["mid"]) == ([], [])
+
+
+@pytest.mark.parametrize("spelling", [str, str.upper])
+def test_a_transfer_to_oneself_is_skipped_with_the_reason(
+    world: World, spelling: Callable[[str], str]
+) -> None:
+    (user,) = world.users("user")
+    batch = world.batch(created_by=user)
+    mid = world.transfer(user, spelling(user))
+    assert world.whole_run().events == {"skipped": 1}
+    assert world.read(mid).reason == "old and new user are the same"
+    assert world.owners(batch) == (user, ())
+
+
+def test_a_skipped_event_holds_nobody_back(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    world.transfer(a, "nobody")
+    world.transfer(a, b)
+    assert world.whole_run().events == {"skipped": 1, "completed": 1}
+    assert world.owners(batch) == (b, ())
+
+
+def test_the_organisation_is_compared_whatever_its_case(world: World) -> None:
+    old, new = world.users("old", "new", organisation="Org-Of-Mixed-Case")
+    batch = world.batch(created_by=old)
+    event = world.platform.event(old, new, "ORG-of-mixed-case")
+    world.platform.emit(event)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+# --- poison
+
+
+def rejection(at: Offset) -> str:
+    """Mid of the ledger's row for a rejected message."""
+    return f"rejected:{at.topic}:{at.partition}:{at.offset}"
+
+
+def without(event: dict[str, Any], *path: str) -> dict[str, Any]:
+    """The event without one field."""
+    copy: dict[str, Any] = json.loads(json.dumps(event))
+    part = copy
+    for name in path[:-1]:
+        part = part[name]
+    del part[path[-1]]
+    return copy
+
+
+def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
+    """Messages that are no transfer, and how the reason begins."""
+    event = world.event("a", "b")
+    dumped = json.dumps(event).encode()
+
+    def told(value: object) -> bytes:
+        return json.dumps(value).encode()
+
+    def changed(**edata: Any) -> bytes:
+        return told({**event, "edata": {**event["edata"], **edata}})
+
+    return {
+        "null value": (None, "the message is empty"),
+        "empty": (b"", "the message is empty"),
+        "blank": (b" \n", "not JSON"),
+        "text": (b"not json", "not JSON"),
+        "cut off": (dumped[: len(dumped) // 2], "not JSON"),
+        "two events": (dumped + dumped, "not JSON"),
+        "byte order mark": (b"\xef\xbb\xbf" + dumped, "not JSON"),
+        "not UTF-8": (b"\xff\xfe\x00{" + dumped, "not UTF-8"),
+        "latin-1": (dumped.replace(b"orgadmin", "Jos\xe9".encode("latin-1")), "not UTF-8"),
+        "UTF-16": (dumped.decode().encode("utf-16"), "not UTF-8"),
+        "list": (b"[]", "the message is a JSON list, not an object"),
+        "null": (b"null", "the message is a JSON NoneType, not an object"),
+        "number": (b"1", "the message is a JSON int, not an object"),
+        "list of events": (told([event]), "the message is a JSON list"),
+        "empty object": (b"{}", "eid: Field required; ets: Field required; mid: Field required"),
+        "huge": (told({**event, "padding": "x" * (1 << 20)}), "the message has 1049"),
+        "nested 10,000 deep": (b"[" * 10_000 + b"]" * 10_000, "the JSON is nested too deeply"),
+        "nested inside": (
+            dumped.replace(
+                b'"assetInformation": {}', b'"assetInformation": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000
+            ),
+            "the JSON is nested too deeply",
+        ),
+        "number of 5,000 digits": (
+            dumped.replace(b'"iteration": 1', b'"iteration": ' + b"9" * 5000),
+            "not JSON",
+        ),
+        "no mid": (told(without(event, "mid")), "mid: Field required"),
+        "mid is a number": (told({**event, "mid": 7}), "mid: "),
+        "mid is empty": (told({**event, "mid": ""}), "mid: "),
+        "mid of 301 characters": (told({**event, "mid": "m" * 301}), "mid: "),
+        "mid with a line break": (told({**event, "mid": "LP\n1"}), "mid: "),
+        "mid with a lone surrogate": (told({**event, "mid": "LP.\ud800"}), "mid: "),
+        "no ets": (told(without(event, "ets")), "ets: Field required"),
+        "ets is text": (told({**event, "ets": "1767225601000"}), "ets: "),
+        "ets is negative": (told({**event, "ets": -1}), "ets: "),
+        "ets is beyond all numbers": (told({**event, "ets": 2**70}), "ets: "),
+        "ets is true": (told({**event, "ets": True}), "ets: "),
+        "ets is NaN": (told({**event, "ets": float("nan")}), "ets: "),
+        "another eid": (told({**event, "eid": "BE_AUDIT"}), "eid: "),
+        "another action": (changed(action="delete-user"), "edata.action: "),
+        "no edata": (told(without(event, "edata")), "edata: Field required"),
+        "edata is a list": (told({**event, "edata": []}), "edata: "),
+        "no old user": (
+            told(without(event, "edata", "fromUserProfile")),
+            "edata.fromUserProfile: Field required",
+        ),
+        "new user is null": (changed(toUserProfile={"userId": None}), "edata.toUserProfile.userId: "),
+        "new user is a list": (changed(toUserProfile={"userId": ["a", "b"]}), "edata.toUserProfile.userId: "),
+        "old user is blank": (changed(fromUserProfile={"userId": "  "}), "edata.fromUserProfile.userId: "),
+        "old user is a number": (changed(fromUserProfile={"userId": 1}), "edata.fromUserProfile.userId: "),
+        "no organisation": (
+            told(without(event, "edata", "organisationId")),
+            "edata.organisationId: Field required",
+        ),
+        "old flat form": (
+            changed(fromUserId="a", toUserId="b", fromUserProfile=None, toUserProfile=None),
+            "edata.fromUserProfile: ",
+        ),
+    }
+
+
+def test_every_kind_of_poison_is_rejected_with_its_reason_and_the_events_around_it_complete(
+    own_world: World,
+) -> None:
+    world = own_world
+    old, new, last = world.users("old", "new", "last")
+    batch = world.batch(created_by=old)
+    bad = poisons(world)
+    first, second = world.event(old, new), world.event(new, last)
+    values = [value for value, _ in bad.values()]
+    offsets = world.platform.emit_all([first, *values, second], partition=0)[1:-1]
+
+    run = world.run().pull()
+
+    assert (run.pulled.received, run.pulled.rejected) == (2, len(bad))
+    assert run.finish().events == {"completed": 2}
+    assert world.owners(batch) == (last, ())
+    letters = {int(h["offset"]): (h, value) for h, value in world.dead_letters()}
+    assert set(letters) == {at.offset for at in offsets}
+    for (name, (value, reason)), at in zip(bad.items(), offsets, strict=True):
+        row = world.rejected(rejection(at))
+        assert row.reason.startswith(reason), (name, row.reason)
+        assert row.body == (value or b""), name
+        assert row.kafka_ms > 0, name
+        headers, copy = letters[at.offset]
+        assert headers.pop("error_message").startswith(reason), name
+        assert headers == {
+            "topic": world.platform.input_topic,
+            "partition": "0",
+            "offset": str(at.offset),
+            "error_class": "Poison",
+        } | ({"truncated": str(len(value or b""))} if "truncated" in headers else {}), name
+        assert (value or b"").startswith(copy), name
+        assert "truncated" in headers or copy == (value or b""), name
+    # Read again, they are the same rows and no new letters.
+    world.rewind()
+    assert world.run().pull().pulled.rejected == 0
+    assert len(world.dead_letters()) == len(bad)
+
+
+def test_a_message_older_than_the_ledgers_retention_is_rejected(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    ancient = world.event(old, new)["ets"] - 401 * 24 * 3600 * 1000
+    at = world.platform.emit(world.event(old, new, ets=ancient), timestamp=ancient)
+    assert world.run().pull().pulled.rejected == 1
+    assert world.rejected(rejection(at)).reason.startswith("older than ledger.retention.days")
+    assert world.owners(batch) == (old, ())
+
+
+def test_fields_that_nobody_told_us_about_are_ignored(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    event = world.event(
+        old,
+        new,
+        edata={"assetInformation": None, "iteration": "2", "newField": {"deep": [1, {}]}, "actionBy": None},
+        context=None,
+        object=None,
+    )
+    world.platform.emit(event)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+def test_the_platforms_own_examples_good_and_bad_end_as_they_should(own_world: World) -> None:
+    """The kinds of lines that the platform's sample of its events has, in its order."""
+    world = own_world
+    a, b, c, d = world.users("a", "b", "c", "d")
+    (outsider,) = world.users("outsider", organisation="other")
+    batches = [world.batch(created_by=u) for u in (a, b, c, d, outsider)]
+    good = [
+        world.event(a, b, request_id="req-1"),
+        world.event(b, d, request_id="req-2", reason="User Deletion"),
+        *(
+            world.event(c, d, request_id="req-3", asset={"objectType": "Content", "identifier": f"do_{n}"})
+            for n in range(3)
+        ),
+    ]
+    skipped = [world.event(a, a), world.event("00000000-dead", b), world.event(outsider, b)]
+    lines: list[Any] = [
+        *good,
+        *skipped,
+        without(world.event(a, b), "edata", "fromUserProfile"),
+        world.event(a, b, edata={"toUserProfile": {"userId": None}}),
+        without(world.event(a, b), "mid"),
+        b"not json",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"eid":"BE_JOB_REQUEST","edata":',
+    ]
+    # One more of the list has the same mid and payload as the first.
+    world.platform.emit_all([*lines, good[0]])
+
+    run = world.run().pull()
+
+    assert (run.pulled.received, run.pulled.known, run.pulled.rejected) == (8, 1, 8)
+    assert run.finish().events == {"completed": 5, "skipped": 3}
+    assert world.job.states([e["mid"] for e in good]) == ["completed"] * 5
+    assert world.job.states([e["mid"] for e in skipped]) == ["skipped"] * 3
+    assert world.creators(batches) == [d, d, d, d, outsider]
+    assert len(world.dead_letters()) == 8
+    assert world.job.open_mids() == []
+
+
+def test_events_with_the_longest_ids_are_queued_and_claimed_by_the_hundred(own_world: World) -> None:
+    world = own_world
+    long = [f"{n:03}-{'x' * 252}" for n in range(120)]
+    events = [
+        world.event(long[n], f"{long[n][:-1]}y", mid=f"LP.{n:03}.{'m' * 293}") for n in range(len(long))
+    ]
+    world.platform.emit_all(events, partition=0)
+
+    run = world.run().pull()
+
+    assert (run.pulled.received, run.pulled.claimed) == (120, 120)
+    assert run.finish().events == {"skipped": 120}

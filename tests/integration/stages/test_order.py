@@ -1,0 +1,324 @@
+"""Transfers that share users end as if each had run alone, in the order of their events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import pytest
+
+from ownership.domain.contracts import Phase, Work
+from tests.integration.stages.transfer_world import Faults, World
+
+
+def moves_of(work: Sequence[object]) -> list[dict[str, str]]:
+    """The maps of the phases that a lookup chose."""
+    phases: list[Phase] = [p for w in work if isinstance(w, Work) for p in w.phases]
+    return [p.moves for p in phases]
+
+
+# --- in one run
+
+
+def test_a_chain_in_one_run_ends_at_its_last_user(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b, of_c = (world.batches(2, created_by=u, mentors=(u, "x")) for u in (a, b, c))
+    mids = [world.transfer(a, b), world.transfer(b, c)]
+    assert world.whole_run().events == {"completed": 2}
+    assert world.job.states(mids) == ["completed", "completed"]
+    assert {world.owners(x) for x in (*of_a, *of_b, *of_c)} == {(c, (c, "x"))}
+
+
+def test_a_swap_in_one_run_gives_everything_to_the_one_who_received_last(world: World) -> None:
+    a, b = world.users("a", "b")
+    of_a, of_b = world.batches(2, created_by=a), world.batches(2, created_by=b, mentors=(a, b))
+    world.transfer(a, b)
+    world.transfer(b, a)
+    assert world.whole_run().events == {"completed": 2}
+    assert world.creators([*of_a, *of_b]) == [a] * 4
+    assert {world.owners(x) for x in of_b} == {(a, (a,))}
+
+
+def test_a_circle_of_three_gives_everything_to_the_one_where_it_began(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    for pair in ((a, b), (b, c), (c, a)):
+        world.transfer(*pair)
+    assert world.whole_run().events == {"completed": 3}
+    assert world.creators(batches) == [a, a, a]
+
+
+def test_a_transfer_to_a_user_who_gave_before_keeps_what_arrives(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b, of_c = (world.batch(created_by=u) for u in (a, b, c))
+    first, second = world.transfer(c, b), world.transfer(a, c)
+
+    run = world.run().pull().lookup()
+    assert moves_of(run.work) == [{c: b, b: b}]
+    summary = run.update().reindex().settle()
+
+    assert summary.events == {"completed": 1, "waiting": 1}
+    assert world.job.states([first, second]) == ["completed", "received"]
+    assert world.creators([of_a, of_b, of_c]) == [a, b, b]
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_b, of_c]) == [c, b, b]
+
+
+def test_a_long_chain_in_one_run_ends_at_its_last_user(world: World) -> None:
+    users = world.users(*"abcdefgh")
+    batches = [world.batch(created_by=u) for u in users]
+    for pair in pairwise(users):
+        world.transfer(*pair)
+    assert world.whole_run().events == {"completed": 7}
+    assert world.creators(batches) == [users[-1]] * 8
+
+
+def test_the_order_is_the_producers_not_that_of_the_partitions(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    first, second = world.event(a, b), world.event(b, c)
+    # The later one is pushed first.
+    world.platform.emit(second, partition=1)
+    world.platform.emit(first, partition=0)
+    world.whole_run()
+    assert world.creators(batches) == [c, c, c]
+
+
+def test_pairs_without_a_common_user_are_lanes_of_their_own(world: World) -> None:
+    users = world.users(*"abcdef")
+    pairs = [(users[n], users[n + 1]) for n in (0, 2, 4)]
+    batches = [world.batch(created_by=a) for a, _ in pairs]
+    for pair in pairs:
+        world.transfer(*pair)
+    run = world.run().pull()
+    assert [len(s.events) for s in run.pulled.slices] == [1, 1, 1]
+    assert run.finish().events == {"completed": 3}
+    assert world.creators(batches) == [b for _, b in pairs]
+
+
+def test_events_that_share_a_user_in_another_case_are_one_lane(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    world.transfer(a, b)
+    world.transfer(b.upper(), c)
+    run = world.run().pull()
+    assert [len(s.events) for s in run.pulled.slices] == [2]
+    assert run.finish().events == {"completed": 2}
+    assert world.creators(batches) == [c] * 3
+
+
+def test_a_batch_of_two_lanes_gets_both_changes(world: World) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    batch = world.batch(created_by=a, mentors=(c, a))
+    first, second = world.transfer(a, b), world.transfer(c, d)
+    assert world.whole_run().events == {"completed": 2}
+    assert world.owners(batch) == (b, (d, b))
+    assert world.read(first).counts["moved"] == 1
+    assert world.read(second).counts["moved"] == 1
+
+
+# --- across runs
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2, 3])
+def test_a_chain_whose_second_part_arrives_in_another_run_while_the_first_is_running(
+    world: World, stages: int
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    world.transfer(a, b)
+    one = world.run().pull()
+    for stage in (one.lookup, one.update, one.reindex)[:stages]:
+        stage()
+    late = world.transfer(b, c)
+
+    two = world.run().pull()
+
+    if stages < 3:  # the first is still open: it blocks its users
+        assert two.pulled.claimed == 0
+        assert late in two.pulled.waits
+        for stage in (one.lookup, one.update, one.reindex)[stages:]:
+            stage()
+        assert one.settle().events == {"completed": 1}
+        two = world.run().pull()
+    assert two.finish().events == {"completed": 1}
+    one.settle()
+    assert world.creators(batches) == [c, c, c]
+
+
+def test_an_open_event_holds_back_a_later_one_of_its_user_in_another_case(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    world.transfer(a, b)
+    one = world.run().pull()
+    second = world.transfer(b.upper(), c)
+    two = world.run().pull()
+    assert two.pulled.claimed == 0
+    one.finish()
+    assert world.creators(batches) == [b, b, c]
+    assert world.whole_run().events == {"completed": 1}
+    assert world.state(second) == "completed"
+    assert world.creators(batches) == [c] * 3
+
+
+def test_a_swap_across_two_runs(world: World) -> None:
+    a, b = world.users("a", "b")
+    batches = [world.batch(created_by=u) for u in (a, b)]
+    world.transfer(a, b)
+    world.whole_run()
+    assert world.creators(batches) == [b, b]
+    world.transfer(b, a)
+    world.whole_run()
+    assert world.creators(batches) == [a, a]
+
+
+def test_a_circle_across_two_runs(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    world.transfer(a, b)
+    world.whole_run()
+    world.transfer(b, c)
+    world.transfer(c, a)
+    world.whole_run()
+    assert world.creators(batches) == [a, a, a]
+
+
+def test_a_transfer_arrives_for_a_user_whose_own_is_running(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_c = world.batch(created_by=a), world.batch(created_by=c)
+    world.transfer(c, b)
+    one = world.run().pull().lookup()
+    world.transfer(a, c)
+    assert world.run().pull().pulled.claimed == 0
+    one.update().reindex()
+    assert one.settle().events == {"completed": 1}
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_c]) == [c, b]
+
+
+def test_an_earlier_event_that_fails_holds_back_the_later_one_of_the_same_user(
+    world: World, userorg: Faults
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    first = world.transfer(a, b)
+    userorg.set("503", user=a)
+    run = world.run().pull().lookup()
+    assert len(run.errors) == 1
+    assert run.settle().events == {"failed": 1}
+    second = world.transfer(b, c)
+
+    # The run of a person, which tries failed events at once, and one of the watcher, which waits for their time.
+    assert world.whole_run(patient=True).events == {}
+    assert world.run().pull(patient=False).lookup(last_try=True).settle().events == {
+        "failed": 1,
+        "waiting": 1,
+    }
+    assert world.job.states([first, second]) == ["failed", "received"]
+    assert world.creators(batches) == [a, b, c]
+
+    userorg.clear()
+    world.job.drain(patient=False)
+    assert world.job.states([first, second]) == ["completed", "completed"]
+    assert world.creators(batches) == [c, c, c]
+
+
+def test_a_failing_event_holds_back_only_its_own_users(world: World, userorg: Faults) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    of_a, of_c = world.batch(created_by=a), world.batch(created_by=c)
+    userorg.set("503", user=a)
+    failing, healthy = world.transfer(a, b), world.transfer(c, d)
+    assert world.whole_run().events == {"completed": 1, "failed": 1}
+    assert world.job.states([failing, healthy]) == ["failed", "completed"]
+    assert world.creators([of_a, of_c]) == [a, d]
+    userorg.clear()
+    world.job.drain(patient=False)
+    assert world.creators([of_a, of_c]) == [b, d]
+
+
+# --- events that come late
+
+
+def test_an_event_older_than_a_completed_one_is_late_and_moves_what_its_user_holds_now(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(a, b)
+    second = world.transfer(b, c)
+    world.whole_run()
+    assert world.creators([of_a, of_b]) == [a, c]
+
+    world.platform.emit(older)
+    assert world.whole_run().events == {"completed": 1}
+
+    # In order, A's would have gone on to C with B's.
+    assert world.creators([of_a, of_b]) == [c, c]
+    assert world.read(older["mid"]).late
+    assert not world.read(second).late
+
+
+def test_a_late_event_follows_one_that_spells_its_user_in_another_case(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(a, b)
+    world.transfer(b.upper(), c)
+    world.whole_run()
+    assert world.creators([of_a, of_b]) == [a, c]
+    world.platform.emit(older)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_b]) == [c, c]
+    assert world.read(older["mid"]).late
+
+
+@pytest.mark.parametrize("spelling", [str, str.upper])
+def test_a_late_event_does_not_take_back_what_a_later_one_gave_in_another_case(
+    world: World, spelling: Callable[[str], str]
+) -> None:
+    a, b = world.users("a", "b")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(b, a)
+    world.transfer(a, spelling(b))
+    world.whole_run()
+    world.platform.emit(older)
+    world.whole_run()
+    assert [str(u).lower() for u in world.creators([of_a, of_b])] == [b, b]
+
+
+def test_a_late_event_leaves_what_the_later_user_got_since(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a = world.batch(created_by=a)
+    older = world.event(a, b)
+    world.transfer(b, c)
+    world.whole_run()
+    since = world.batch(created_by=b)
+    world.platform.emit(older)
+    world.whole_run()
+    assert world.creators([of_a, since]) == [c, b]
+
+
+def test_a_late_event_does_not_take_back_what_a_later_one_gave(world: World) -> None:
+    a, b = world.users("a", "b")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(b, a)
+    world.transfer(a, b)
+    world.whole_run()
+    assert world.creators([of_a, of_b]) == [b, b]
+    world.platform.emit(older)
+    world.whole_run()
+    # B to A, then A to B: B's batches come back to B.
+    assert world.creators([of_a, of_b]) == [b, b]
+    assert world.read(older["mid"]).late
+
+
+def test_an_event_whose_clock_is_far_off_is_ordered_by_the_brokers(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b, c)]
+    first = world.event(a, b, ets=4_000_000_000_000)
+    second = world.event(b, c)
+    world.platform.emit(first, partition=0)
+    later = world.transfer(c, b)
+    world.platform.emit(second, partition=1, timestamp=second["ets"] - 1000)
+    world.job.drain()
+    # By the broker: B to C a second ago, then A to B, then C to B.
+    assert world.job.states([first["mid"], second["mid"], later]) == ["completed"] * 3
+    assert world.creators(batches) == [b, b, b]
+    assert world.read(first["mid"]).transfer.key.t < 4_000_000_000_000  # type: ignore[union-attr]

@@ -1,0 +1,270 @@
+"""The hourly run looks again: at completed events, at its window's messages; and events that are started by hand."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ownership.stages.pull import Window
+from tests.integration.stages.transfer_world import World
+
+
+def around(world: World, mid: str) -> Window:
+    """A window that holds an event's message."""
+    at = world.read(mid).kafka_ms
+    return Window(at - 1000, at + 1000)
+
+
+# --- the second proof
+
+
+def test_a_document_that_was_written_late_from_an_older_row_is_mended(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old, mentors=("x", old))
+    mid = world.transfer(old, new)
+    world.whole_run()
+    assert world.read(mid).reproved_at is None
+    world.platform.put_document(batch.batch_id, createdBy=old, mentors=["x", old])
+
+    run = world.run().pull(window=around(world, mid))
+
+    assert (run.pulled.follow_ups, run.pulled.claimed) == (0, 0)
+    assert world.owners(batch) == (new, ("x", new))
+    assert world.read(mid).reproved_at is not None
+
+
+def test_a_document_that_lost_its_batch_is_created_again_by_the_second_proof(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    world.whole_run()
+    world.platform.delete_document(batch.batch_id)
+    world.run().pull(window=around(world, mid))
+    assert world.owners(batch) == (new, ())
+
+
+def test_a_batch_that_appears_late_becomes_a_follow_up_which_completes(world: World) -> None:
+    old, new, other = world.users("old", "new", "other")
+    world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    world.whole_run()
+    late = world.batch(created_by=other, mentors=("x", old))
+
+    run = world.run().pull(window=around(world, mid))
+    assert (run.pulled.follow_ups, run.pulled.claimed) == (1, 1)
+    assert run.finish().events == {"completed": 1}
+
+    follow_up = world.read(f"{mid}+")
+    assert (follow_up.state, follow_up.origin, follow_up.counts["moved"]) == ("completed", "follow-up", 1)
+    assert world.owners(late) == (other, ("x", new))
+    # A look at the same window again finds nothing more.
+    again = world.run().pull(window=around(world, mid))
+    assert (again.pulled.follow_ups, again.pulled.claimed) == (0, 0)
+
+
+def test_a_batch_that_appears_late_in_another_case_becomes_a_follow_up(world: World) -> None:
+    old, new = world.users("old", "new")
+    mid = world.transfer(old, new)
+    world.whole_run()
+    late = world.batch(created_by=old.upper())
+    run = world.run().pull(window=around(world, mid))
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(late) == (new, ())
+
+
+def test_a_follow_up_is_carried_out_although_the_old_user_is_deleted_by_now(world: World) -> None:
+    old, new = world.users("old", "new")
+    mid = world.transfer(old, new)
+    world.whole_run()
+    late = world.batch(created_by=old)
+    world.platform.search.delete(index="user", id=old.lower(), refresh=True)
+    assert world.run().pull(window=around(world, mid)).finish().events == {"completed": 1}
+    assert world.owners(late) == (new, ())
+
+
+def test_a_follow_up_of_a_chain_goes_on_to_where_the_chain_ended(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(b, c)
+    world.whole_run()
+    late = world.batch(created_by=a)
+    window = Window(world.read(first).kafka_ms, world.read(second).kafka_ms + 1)
+    run = world.run().pull(window=window)
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(late) == (c, ())
+
+
+def test_batches_of_a_user_who_received_again_later_are_not_taken_by_the_second_proof(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(b, a)
+    world.whole_run()
+    assert world.owners(batch) == (a, ())
+    window = Window(world.read(first).kafka_ms, world.read(second).kafka_ms + 1)
+    assert world.run().pull(window=window).pulled.follow_ups == 0
+    assert world.owners(batch) == (a, ())
+
+
+def test_batches_of_a_user_who_received_again_in_another_case_are_not_taken_either(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(b.upper(), a.upper())
+    world.whole_run()
+    assert world.owners(batch) == (a.upper(), ())
+    window = Window(world.read(first).kafka_ms, world.read(second).kafka_ms + 1)
+    assert world.run().pull(window=window).pulled.follow_ups == 0
+    assert world.owners(batch) == (a.upper(), ())
+
+
+def test_the_second_proof_lets_completed_batches_and_orphaned_documents_be(world: World) -> None:
+    old, new = world.users("old", "new")
+    mid = world.transfer(old, new)
+    world.whole_run()
+    completed = world.batch(created_by=old, status=2)
+    world.platform.put_document(completed.batch_id, status=1)
+    (orphan,) = world.batches(rows=False, created_by=old)
+    assert world.run().pull(window=around(world, mid)).pulled.follow_ups == 0
+    assert world.owners(completed) == (old, ())
+    assert world.document(orphan) == (old, ())
+    assert world.row(orphan) is None
+
+
+# --- a window
+
+
+def truncate(world: World) -> None:
+    """The ledger loses everything but how far it has the topic."""
+    world.execute("TRUNCATE event, payload, event_run, queue, plan, change, rejected_message")
+
+
+def test_a_window_finds_the_messages_that_the_ledger_lost(own_world: World) -> None:
+    world = own_world
+    a, b, c, d = world.users("a", "b", "c", "d")
+    outside = world.event(c, d)
+    before = world.platform.emit(outside, timestamp=outside["ets"] - 7_200_000)
+    batch, other = world.batch(created_by=a), world.batch(created_by=c)
+    mid = world.transfer(a, b)
+    bad = world.platform.emit(b"not json")
+    world.run().pull()  # accepted and committed, then all is lost
+    window = around(world, mid)
+    truncate(world)
+    assert world.run().pull().pulled.claimed == 0
+    assert before.topic == bad.topic
+
+    run = world.run().pull(window=window)
+
+    assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (1, 1, 1)
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())
+    assert world.owners(other) == (c, ())
+    assert world.rejected(f"rejected:{bad.topic}:{bad.partition}:{bad.offset}").body == b"not json"
+    again = world.run().pull(window=window)
+    assert (again.pulled.received, again.pulled.known, again.pulled.claimed) == (0, 1, 0)
+
+
+def test_a_transfer_done_before_the_ledger_was_lost_is_done_again_without_a_change(own_world: World) -> None:
+    world = own_world
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    mid = world.transfer(a, b)
+    world.whole_run()
+    window = around(world, mid)
+    row = world.platform.row(batch.course_id, batch.batch_id)
+    truncate(world)
+    assert world.run().pull(window=window).finish().events == {"completed": 1}
+    assert world.platform.row(batch.course_id, batch.batch_id) == row
+    assert world.trail(mid) == {}
+
+
+def test_an_hour_with_nothing_in_it_ends_with_nothing_to_do(world: World) -> None:
+    quiet = Window(0, 3_600_000)
+    run = world.run().pull(window=quiet)
+    assert (run.pulled.received, run.pulled.known, run.pulled.claimed, run.pulled.slices) == (0, 0, 0, ())
+
+
+# --- by hand
+
+
+def test_an_event_started_by_hand_is_queued_and_carried_out(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    event = world.event(old, new)
+    run = world.run().pull(events=[event])
+    assert (run.pulled.received, run.pulled.claimed) == (1, 1)
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+    assert world.read(event["mid"]).origin == "manual"
+
+
+def test_an_event_started_by_hand_waits_for_an_earlier_open_one_and_the_run_says_which(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    one = world.run().pull()
+    event = world.event(b, c)
+    two = world.run().pull(events=[event], patient=False)
+    assert two.pulled.claimed == 0
+    assert two.pulled.waits == {event["mid"]: f"waits for {first}", first: f"is held by run {one.run_id}"}
+    one.finish()
+    two.settle()
+    world.expire(event["mid"])
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (c, ())
+
+
+def test_a_chain_started_by_hand_takes_effect_in_its_order(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = [world.batch(created_by=u) for u in (a, b)]
+    run = world.run().pull(events=[world.event(a, b), world.event(b, c)])
+    assert run.finish().events == {"completed": 2}
+    assert world.creators(batches) == [c, c]
+
+
+def test_the_same_event_by_hand_and_from_the_topic_is_one_transfer(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    event: dict[str, Any] = world.event(old, new)
+    world.platform.emit(event)
+    run = world.run().pull(events=[event])
+    assert (run.pulled.received, run.pulled.known, run.pulled.claimed) == (1, 1, 1)
+    assert run.finish().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+def test_an_event_by_hand_whose_mid_is_taken_is_rejected_each_time(world: World) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    batch = world.batch(created_by=a)
+    mid = world.transfer(a, b)
+    world.whole_run()
+    for target in (c, d):
+        run = world.run().pull(events=[world.event(a, target, mid=mid)])
+        assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (0, 1, 0)
+    assert world.owners(batch) == (b, ())
+
+
+def test_a_window_finds_its_message_behind_newer_ones(own_world: World) -> None:
+    """Producers set the timestamps: the messages of an hour do not lie together."""
+    world = own_world
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    world.platform.emit(world.event(b, c), partition=0)
+    two_hours_ago = int(time.time() * 1000) - 2 * 3_600_000
+    old = world.event(a, b, ets=two_hours_ago)
+    world.platform.emit(old, partition=0, timestamp=two_hours_ago)
+    world.job.drain()
+    world.lose(old["mid"])
+
+    run = world.run().pull(window=Window(two_hours_ago - 1000, two_hours_ago + 1000))
+
+    assert (run.pulled.received, run.pulled.claimed) == (1, 1)
+    assert run.finish().events == {"completed": 1}
+    owners = world.owners(batch)
+    assert owners is not None
+    assert owners[0] in (b, c)

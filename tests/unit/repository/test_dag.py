@@ -1,0 +1,292 @@
+"""What every DAG of the house must be, and what this one must be besides."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+FILES = sorted((ROOT / "dags").glob("*.py"))
+DAG_IDS = [f.stem for f in FILES]
+TAGS = {"ownership", "sunbird", "operators"}
+OWNERS = {"platform"}
+HEAVY = ("cassandra", "confluent_kafka", "elasticsearch", "elastic_transport", "pydantic", "httpx", "stamina")
+
+LOOK = """
+import importlib, json, sys
+sys.path[:0] = ["plugins", "dags"]
+import airflow.sdk
+from airflow.sdk import BaseSensorOperator, DAG, RetryPolicy, task
+import airflow.triggers.base
+before = set(sys.modules)
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.fixture(scope="session")
+def in_a_fresh_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    home = tmp_path_factory.mktemp("airflow")
+
+    def run(code: str, *arguments: str) -> str:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
+        environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
+        command = (sys.executable, "-c", code, *arguments)
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, check=False, timeout=120, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.splitlines()[-1]
+
+    return run
+
+
+SHOW = """
+import json, logging, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+sys.path.insert(0, "plugins")
+bag = DagBag("dags", bundle_path=None)
+dags = {}
+for dag_id, dag in bag.dags.items():
+    DagSerialization.to_dict(dag)
+    dags[dag_id] = {
+        "doc_md": dag.doc_md,
+        "tags": sorted(dag.tags),
+        "max_active_runs": dag.max_active_runs,
+        "catchup": dag.catchup,
+        "schedule": type(dag.timetable).__name__,
+        "start_date": str(dag.start_date),
+        "leaves": sorted(t.task_id for t in dag.leaves),
+        "params": {name: {"value": dag.params[name], **dag.params.get_param(name).schema,
+                          "described": bool(dag.params.get_param(name).description)} for name in dag.params},
+        "tasks": {
+            t.task_id: {
+                "owner": t.owner,
+                "retries": t.retries,
+                "policy": type(getattr(t, "retry_policy", None)).__name__,
+                "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None,
+                "sensor_timeout": getattr(t, "timeout", None),
+                "trigger_rule": str(getattr(t.trigger_rule, "value", t.trigger_rule)),
+                "label": getattr(t, "map_index_template", None),
+                "downstream": sorted(t.downstream_task_ids),
+                "doc": bool(t.doc_md or t.doc),
+            }
+            for t in dag.tasks
+        },
+    }
+print(json.dumps({"errors": bag.import_errors, "dags": dags}))
+"""
+
+
+@pytest.fixture(scope="session")
+def bag(in_a_fresh_airflow: Callable[..., str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(in_a_fresh_airflow(SHOW))
+    return found
+
+
+@pytest.fixture
+def dag(bag: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = bag["dags"]["user_ownership_transfer"]
+    return found
+
+
+def test_every_file_is_found_by_airflow_and_is_one_dag_of_its_own_name(bag: dict[str, Any]) -> None:
+    assert bag["errors"] == {}
+    assert sorted(bag["dags"]) == DAG_IDS
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_a_dag_keeps_the_rules_of_the_house(bag: dict[str, Any], dag_id: str) -> None:
+    told = bag["dags"][dag_id]
+    assert len(told["doc_md"]) > 300
+    assert told["tags"]
+    assert set(told["tags"]) <= TAGS
+    assert 1 <= told["max_active_runs"] <= 32
+    assert told["catchup"] is False
+    assert {t["owner"] for t in told["tasks"].values()} <= OWNERS
+    assert all(p["described"] for p in told["params"].values())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_a_dag_file_only_wires(file: Path) -> None:
+    manual, code = re.fullmatch(r'(?s)(""".*?""")(.*)', file.read_text()).groups()  # type: ignore[union-attr]
+    assert len(code.splitlines()) < 150
+    assert len(manual.splitlines()) > 5
+    assert "Variable" not in code
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_parsing_a_dag_file_imports_nothing_heavy_beyond_airflow_itself(
+    in_a_fresh_airflow: Callable[..., str], dag_id: str
+) -> None:
+    new = json.loads(in_a_fresh_airflow(LOOK, dag_id))
+    assert dag_id in new
+    assert [m for m in new if m.split(".")[0] in HEAVY] == []
+    ours = {m for m in new if m.startswith("ownership")}
+    assert not ours & {
+        "ownership.domain.event",
+        "ownership.domain.contracts",
+        "ownership.stages.parts",
+        "ownership.edge.hooks",
+    }
+
+
+def test_nothing_can_be_started_without_a_valid_default(dag: dict[str, Any]) -> None:
+    values = {name: p["value"] for name, p in dag["params"].items()}
+    assert values == {
+        **dict.fromkeys(("from_user", "to_user", "organisation_id", "reason", "requested_by")),
+        **dict.fromkeys(("execute_plan", "digest", "approve", "decline", "redrive", "abandon")),
+        "events": [],
+        "course_ids": [],
+        "roles": ["created", "mentored"],
+        "statuses": [0, 1],
+        "dry_run": False,
+    }
+
+
+def test_an_untouched_form_asks_for_nothing(bag: dict[str, Any]) -> None:
+    from ownership.domain.conf import ConfError, manual_events, orders, undo_order
+
+    values = {
+        dag_id: {name: p["value"] for name, p in bag["dags"][dag_id]["params"].items()} for dag_id in DAG_IDS
+    }
+    main = values["user_ownership_transfer"]
+    assert manual_events(main, run_id="r", at_ms=1) == []
+    assert not any(orders(main))
+    with pytest.raises(ConfError, match="give one of mids, run_id"):
+        undo_order(values["ownership_undo"])
+
+
+def test_every_field_of_a_form_stands_in_a_section_under_a_title(bag: dict[str, Any]) -> None:
+    for dag_id in ("user_ownership_transfer", "ownership_undo", "ownership_reconcile"):
+        for name, param in bag["dags"][dag_id]["params"].items():
+            assert param["section"], name
+            assert param["title"], name
+            assert {"type"} <= set(param), name
+
+
+def test_the_params_are_those_that_the_conf_knows(bag: dict[str, Any], dag: dict[str, Any]) -> None:
+    from ownership.domain.conf import KNOWN, MAX_EVENTS, Undo
+
+    assert set(dag["params"]) == set(KNOWN)
+    assert set(bag["dags"]["ownership_undo"]["params"]) == set(Undo.model_fields)
+    assert dag["params"]["events"]["maxItems"] == MAX_EVENTS
+
+
+def test_the_example_in_the_manual_is_a_valid_conf(dag: dict[str, Any]) -> None:
+    from ownership.domain.conf import manual_events
+
+    example = next(line for line in dag["doc_md"].splitlines() if line.startswith("    {"))
+    assert len(manual_events(json.loads(example), run_id="r", at_ms=1_767_225_601_000)) == 1
+
+
+def test_the_manual_names_every_stage_that_can_be_red(dag: dict[str, Any]) -> None:
+    for word in ("pull", "lookup", "update", "reindex", "settle"):
+        assert f"{word} red" in dag["doc_md"] or f"`{word}`" in dag["doc_md"]
+
+
+def test_the_form_of_the_reconciliation_is_what_its_conf_knows_and_repairs_nothing_untouched(
+    bag: dict[str, Any],
+) -> None:
+    from ownership.reconcile.run import Order
+
+    params = bag["dags"]["ownership_reconcile"]["params"]
+    assert set(params) == set(Order.model_fields)
+    untouched = {name: p["value"] for name, p in params.items() if p["value"] is not None}
+    assert Order.of(untouched) == Order()
+    for name, p in params.items():
+        if "integer" in p["type"]:
+            for edge in (p["minimum"], p["maximum"]):
+                assert getattr(Order.of({name: edge}), name) == edge
+
+
+def test_a_reconciliation_looks_both_ways_and_reports_whatever_became_of_it(bag: dict[str, Any]) -> None:
+    told = bag["dags"]["ownership_reconcile"]
+    assert {t: v["downstream"] for t, v in told["tasks"].items()} == {
+        "plan_ranges": ["reconcile_range", "unproven"],
+        "reconcile_range": ["report"],
+        "unproven": ["report"],
+        "report": ["verdict"],
+        "verdict": [],
+    }
+    assert told["leaves"] == ["verdict"]
+    assert told["schedule"] == "CronTriggerTimetable"
+    assert told["max_active_runs"] == 1
+    rules = {n: t["trigger_rule"] for n, t in told["tasks"].items()}
+    assert rules.pop("report") == "all_done"
+    assert set(rules.values()) == {"all_success"}
+    assert {n for n, t in told["tasks"].items() if not t["retries"]} == {"verdict"}
+    for name in told["tasks"]:
+        assert f"{name} " in f"{told['doc_md']} report ".replace("*", " ").replace("`", " ")
+
+
+def test_time_or_messages_start_it(dag: dict[str, Any]) -> None:
+    assert dag["schedule"] == "AssetOrTimeSchedule"
+    assert "+00:00" in dag["start_date"]
+
+
+def test_asset_runs_do_not_wait_for_a_backfill_to_end(dag: dict[str, Any]) -> None:
+    assert dag["max_active_runs"] > 10
+
+
+def test_the_tasks_are_those_of_the_design_in_their_order(dag: dict[str, Any]) -> None:
+    assert {t: v["downstream"] for t, v in dag["tasks"].items()} == {
+        "pull_transfer_events": ["settle", "transfer.lookup_users"],
+        "transfer.lookup_users": ["transfer.update_course_batches"],
+        "transfer.update_course_batches": ["transfer.reindex_course_batches"],
+        "transfer.reindex_course_batches": ["settle"],
+        "settle": ["verdict"],
+        "verdict": [],
+    }
+    assert dag["leaves"] == ["verdict"]
+
+
+def test_every_task_that_can_fail_for_a_while_is_tried_again(dag: dict[str, Any]) -> None:
+    from ownership.edge.retries import RETRIES
+
+    retries = {name: t["retries"] for name, t in dag["tasks"].items()}
+    stages = [n for n in retries if n.startswith("transfer.")]
+    assert len(stages) == 3
+    assert all(retries[n] == RETRIES for n in stages)
+    assert retries["pull_transfer_events"] >= 1
+    assert retries["settle"] >= 1
+    assert retries["verdict"] == 0
+    assert {t["policy"] for n, t in dag["tasks"].items() if n != "verdict"} == {"TransferRetries"}
+
+
+def test_no_task_can_last_for_ever(dag: dict[str, Any]) -> None:
+    for name, t in dag["tasks"].items():
+        if name.startswith("transfer."):
+            assert timedelta(minutes=10) <= timedelta(seconds=t["timeout"]) <= timedelta(hours=6)
+    assert dag["tasks"]["pull_transfer_events"]["sensor_timeout"] <= 3600
+
+
+def test_claims_are_released_whatever_became_of_the_stages(dag: dict[str, Any]) -> None:
+    rules = {n: t["trigger_rule"] for n, t in dag["tasks"].items()}
+    assert rules.pop("settle") == "all_done"
+    assert set(rules.values()) == {"all_success"}
+
+
+def test_mapped_instances_are_named_by_a_template_that_cannot_fail() -> None:
+    from jinja2 import Environment, StrictUndefined
+
+    text = re.search(r'LABEL = "(.*)"\n', (ROOT / "plugins/ownership/edge/flow.py").read_text())
+    assert text
+    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text[1])  # noqa: S701
+
+    def rendered(**op_kwargs: Any) -> str:
+        return template.render(task={"op_kwargs": op_kwargs}, ti={"map_index": 3})
+
+    assert rendered(work={"label": "A → B"}) == "A → B"
+    assert rendered(work=None) == "3"
+    assert rendered() == "3"

@@ -1,0 +1,226 @@
+"""The pages say what the code says: settings, metrics, states, error sentences, links, commands, examples."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from ownership.domain import plan, states
+from ownership.domain.conf import manual_events, orders, undo_order
+from ownership.domain.settings import Settings
+from ownership.edge import metrics
+from ownership.ledger import changes
+from ownership.ledger.database import CONNECTION
+from ownership.reconcile.run import Order
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+FIELDS = Settings.model_fields
+DEFAULTS = Settings.parse(None)
+
+
+def section(text: str, heading: str) -> str:
+    found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", text)
+    assert found, heading
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the first table, without its head."""
+    lines = re.search(r"(?m)(?:^\|.*\n)+", text)
+    assert lines
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[0].splitlines()[2:]]
+
+
+def named(field: str) -> str:
+    return FIELDS[field].alias or field
+
+
+def bounds(field: FieldInfo) -> str:
+    low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
+    high = next(m.le for m in field.metadata if hasattr(m, "le"))
+    return f"{low}–{high}"
+
+
+SETTINGS = {row[0].strip("`| "): row for row in rows(section(OPERATIONS, "Settings"))}
+
+
+def test_every_setting_is_in_the_table_and_nothing_else_in_their_order() -> None:
+    assert list(SETTINGS) == [named(f) for f in FIELDS]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_setting_s_default_and_bounds_are_those_of_the_code(field: str) -> None:
+    _, told, limits, meaning = SETTINGS[named(field)]
+    default = getattr(DEFAULTS, field)
+    if default is None:
+        assert re.fullmatch(r"from Connection `\w+`", told)
+        assert told.removeprefix("from ") in (FIELDS[field].description or "")
+    else:
+        assert told.strip("`").replace("{env}", DEFAULTS.env) == str(default)
+    if isinstance(default, int):
+        assert limits == bounds(FIELDS[field])
+    assert len(meaning) > 10
+
+
+def test_the_connections_are_those_of_the_hooks() -> None:
+    source = (ROOT / "plugins/ownership/edge/hooks.py").read_text()
+    known = re.findall(r'^[A-Z]+ = "(\w+_default)"', source, re.MULTILINE)
+    assert len(known) == 5
+    known.append(CONNECTION)
+    assert [row[0].strip("`| ") for row in rows(section(OPERATIONS, "Connections"))] == known
+
+
+def test_every_metric_is_in_the_table_and_nothing_else() -> None:
+    source = Path(metrics.__file__).read_text()
+    counters = {f"{metrics.PREFIX}.{n}" for n in re.findall(r'_count\("([\w-]+)"', source)}
+    others = {f"{metrics.PREFIX}.{n}" for n in re.findall(r'\{PREFIX\}\.([\w-]+)"', source)}
+    assert len(counters) > 5
+    assert len(others) > 2
+    told = {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "Metrics"))}
+    assert set(told) == counters | others
+    assert {n for n, kind in told.items() if kind == "counter"} == counters
+
+
+def test_every_state_is_in_the_table_and_whether_it_is_final() -> None:
+    told = {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "States and outcomes"))}
+    assert told == dict.fromkeys(states.OPEN_STATES, "no") | dict.fromkeys(states.FINAL_STATES, "yes")
+    readme = section((ROOT / "README.md").read_text(), "Operate it")
+    assert all(f"`{state}`" in readme for state in told)
+
+
+def test_every_outcome_is_explained() -> None:
+    text = section(OPERATIONS, "States and outcomes")
+    batches = (plan.MOVED, plan.ALREADY, plan.CHANGED_ELSEWHERE, plan.GONE, plan.NOT_LIVE)
+    images = (changes.APPLIED, changes.REFUSED, changes.SUPERSEDED, changes.IN_DOUBT, changes.LATE)
+    assert all(f"\n| `{outcome}` |" in text for outcome in (*batches, *images))
+
+
+def _sentences() -> list[str]:
+    cells = [row[0].strip("| ") for row in rows(section(OPERATIONS, "pull_transfer_events is red"))]
+    return [s for cell in cells for s in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("sentence", _sentences())
+def test_a_sentence_of_the_runbook_is_one_that_the_code_says(sentence: str) -> None:
+    files = sorted((ROOT / "plugins/ownership").rglob("*.py"))
+    said = "".join(
+        part.value
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+        for part in (node.values if isinstance(node, ast.JoinedStr) else [node])
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    )
+    assert all(piece in said for piece in sentence.split("…"))
+
+
+def _links() -> list[Any]:
+    return [
+        pytest.param(page, target, id=f"{page.name}:{target}")
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if "://" not in target
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize(("page", "target"), _links())
+def test_a_link_leads_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    file = page.parent / path if path else page
+    assert file.exists()
+    if anchor:
+        assert anchor in anchors(file)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
+    targets = set(re.findall(r"(?m)^([a-z]+):.*##", (ROOT / "Makefile").read_text()))
+    told = re.findall(r"(?m)(?:`|^ {4}|make )(?:[A-Z_]+=\S+ )*make ([a-z]+)", page.read_text())
+    assert set(told) <= targets
+
+
+def test_files_and_tests_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named_files = set(re.findall(r"`((?:[\w/]+/)?\w+\.py)`", text))
+    assert len(named_files) > 20
+    roots = (
+        ROOT,
+        ROOT / "plugins/ownership",
+        ROOT / "tests/unit",
+        ROOT / "tests/integration",
+        ROOT / "tests/e2e",
+    )
+    tests = {p.name for p in (ROOT / "tests").rglob("*.py")}
+    assert [f for f in named_files if f not in tests and not any((r / f).is_file() for r in roots)] == []
+
+
+def checked(dag: str, conf: dict[str, Any]) -> None:
+    """As the DAG's first task would read it."""
+    if dag == "ownership_reconcile":
+        assert Order.of(conf)
+        return
+    if dag == "ownership_undo":
+        assert undo_order(conf).undo
+        return
+    events = manual_events(conf, run_id="r", at_ms=1_767_225_601_000)
+    assert events or any(orders(conf))
+
+
+def test_the_confs_of_the_manuals_are_valid() -> None:
+    found = 0
+    for file in sorted((ROOT / "dags").glob("*.py")):
+        manual = ast.get_docstring(ast.parse(file.read_text())) or ""
+        own = file.stem in ("ownership_undo", "ownership_reconcile")
+        dag = file.stem if own else "user_ownership_transfer"
+        for line in re.findall(r"(?m)^ {4}(\{.*\})$", manual):
+            checked(dag, json.loads(line.replace('"0f2d…"', f'"{"0" * 20}"').replace('["…"]', '["m"]')))
+            found += 1
+    assert found >= 8
+
+
+def test_every_command_of_the_pages_that_triggers_a_run_has_a_valid_conf() -> None:
+    told = [
+        pair
+        for page in PAGES
+        for pair in re.findall(
+            r"airflow dags trigger (\w+)[ \\\n]+--conf[ \\\n]+'(\{.*?\})'", page.read_text(), re.DOTALL
+        )
+    ]
+    assert len(told) >= 12
+    for dag, conf in told:
+        if ": …" not in conf:
+            checked(dag, json.loads(conf.replace("<digest>", "0" * 20)))
+
+
+def test_the_example_of_the_settings_is_valid() -> None:
+    example = re.search(r"(?m)^    (\{.*\})$", section(OPERATIONS, "Settings"))
+    assert example
+    assert Settings.parse(example[1]).env == "prod"
+
+
+def test_the_picture_is_text_for_both_themes() -> None:
+    from xml.etree import ElementTree as ET
+
+    text = (ROOT / "docs/images/flow.svg").read_text()
+    root = ET.fromstring(text)  # noqa: S314  # our own file
+    assert root.attrib["role"] == "img"
+    assert "prefers-color-scheme: dark" in text
+    shown = {"".join(t.itertext()) for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    tasks = re.findall(
+        r"(?s)@task\(.*?\)[^\n]*\ndef (\w+)\(", (ROOT / "plugins/ownership/edge/flow.py").read_text()
+    )
+    assert len(tasks) == 5
+    assert set(tasks) < shown
