@@ -230,7 +230,7 @@ def opened_job(
             [host],
             port=int(port),
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-            protocol_version=5,
+            protocol_version=4,
             sockopts=SOCKET_OPTIONS,
         )
         stack.callback(cluster.shutdown)

@@ -63,6 +63,10 @@ _OUTAGES = (
 )
 
 
+class StatementRefused(SettingsError):
+    """The server knows the statement and does not allow it: a restriction of its version, a guardrail, a bound."""
+
+
 class Conditional(NamedTuple):
     """Answer of a compare-and-set."""
 
@@ -186,10 +190,14 @@ def _answer(result: Any) -> Conditional:
 
 
 def _translated(error: Exception) -> Exception:
-    if isinstance(error, (InvalidRequest, Unauthorized)):
+    if isinstance(error, Unauthorized):
         return SettingsError(
-            f"Cassandra refuses a statement: {_short(error)}. Check keyspace, table and grants "
-            "(settings lms-cassandra.keyspace, lms-cassandra.course_batch.table)."
+            f"Cassandra refuses a statement: {_short(error)}. Grant the job's role SELECT and MODIFY on the table."
+        )
+    if isinstance(error, InvalidRequest):
+        return StatementRefused(
+            f"Cassandra refuses a statement: {_short(error)}. Check keyspace and table "
+            "(settings lms-cassandra.keyspace, lms-cassandra.course_batch.table), or the guardrail that it names."
         )
     return error
 

@@ -10,7 +10,7 @@ from ownership.domain.chunks import chunks
 from ownership.domain.errors import SettingsError
 from ownership.domain.plan import BatchId, Row
 from ownership.domain.settings import Settings
-from ownership.platform.cassandra import Cql, Statement
+from ownership.platform.cassandra import Cql, Statement, StatementRefused
 from ownership.platform.ring import TokenRange
 
 IDS_PER_READ = 100
@@ -33,10 +33,13 @@ class CourseBatches:
     """Reads and conditional writes of `course_batch`."""
 
     def __init__(self, cql: Cql, keyspace: str, table: str, *, batch_size: int) -> None:
-        """`batch_size`: most rows in one conditional batch."""
+        """`batch_size`: limit on the rows of one conditional batch; with 1 there are no batches."""
         self._cql = cql
+        self._keyspace, self._name = keyspace, table
         self._table = f"{keyspace}.{table}"
         self._batch_size = batch_size
+        self._row_by_row = False
+        """True once the server has refused a read of several rows."""
 
     def read(self, ids: Collection[BatchId]) -> dict[BatchId, Row]:
         """The rows that exist, with the fields that a transfer reads."""
@@ -44,8 +47,12 @@ class CourseBatches:
         return {r.id: r for r in map(_row, rows)}
 
     def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
-        """The rows that exist, with all columns: a document is made from them."""
-        rows = self._select("*", ids)
+        """The rows that exist, with all columns: a document is made from them.
+
+        The columns are named: with `*`, a column that is added while a session lives shifts what it reads.
+        """
+        table = self._cql.session.cluster.metadata.keyspaces[self._keyspace].tables[self._name]
+        rows = self._select(", ".join(f'"{name}"' for name in table.columns), ids)
         return {BatchId(r.courseid, r.batchid): dict(r._asdict()) for r in rows}
 
     def pages(self, tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:
@@ -62,19 +69,27 @@ class CourseBatches:
         found = self._select("courseid, batchid, writetime(createdby) AS written", ids)
         return {BatchId(r.courseid, r.batchid): r.written // 1000 for r in found if r.written is not None}
 
-    def swap(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
+    def compare_and_set(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
         """Change each (before, after) where the row still is `before`, owners and status.
 
-        Rows of one course go together, at most `batch_size`, and apply as a whole or not at all;
-        `alone` changes each by itself. `before` must name somebody: a condition on nulls only
-        would create a row that does not exist. False means not applied by this call's last try: after a
-        time-out an earlier try may have, so read the row before you judge.
+        Rows of one course go together, at most `batch_size`, and apply as a whole or not at all; `alone` changes
+        each by itself. `before` must name somebody: a condition on nulls only would create a row that does not
+        exist. False means that this call's last try was not applied. An earlier try may have been, whose answer
+        was lost or whose batch was refused: read the row before you judge.
         """
+        try:
+            return self._compare_and_set(changes, 1 if alone else self._batch_size)
+        except StatementRefused:
+            if alone or self._batch_size == 1:
+                raise
+            # `batch_size_fail_threshold`, a guardrail, or a store without conditional batches.
+            return self._compare_and_set(changes, 1)
+
+    def _compare_and_set(self, changes: Sequence[tuple[Row, Row]], size: int) -> list[bool]:
         by_course: dict[str, list[int]] = defaultdict(list)
         for n, (before, _) in enumerate(changes):
             by_course[before.id.course_id].append(n)
-        size = 1 if alone else self._batch_size
-        groups = [g for some in by_course.values() for g in chunks(some, size)]
+        groups = [g for of_course in by_course.values() for g in chunks(of_course, size)]
         answers = self._cql.conditional_batches([[self._update(*changes[n]) for n in g] for g in groups])
         applied = {n: answer.applied for group, answer in zip(groups, answers, strict=True) for n in group}
         return [applied[n] for n in range(len(changes))]
@@ -93,11 +108,23 @@ class CourseBatches:
         return cql, values
 
     def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
+        """The rows of `ids`, many in one read where the server allows it.
+
+        Cassandra 3.11 refuses two IN relations where a collection is selected, and guardrails (4.1 and later) bound
+        them. One refusal is enough: from then on each row is read by itself.
+        """
         wanted = {i for i in ids if i.course_id and i.batch_id}  # a stray document may name no course
-        cql = f"SELECT {columns} FROM {self._table} WHERE courseid IN ? AND batchid IN ?"
-        answers = self._cql.select_each(cql, _reads(wanted))
-        # Courses that are read together may have batches of the same id.
-        return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
+        select = f"SELECT {columns} FROM {self._table} WHERE"
+        if not self._row_by_row:
+            try:
+                answers = self._cql.select_each(f"{select} courseid IN ? AND batchid IN ?", _reads(wanted))
+            except StatementRefused:
+                self._row_by_row = True
+            else:
+                # Courses that are read together may have batches of the same id.
+                return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
+        answers = self._cql.select_each(f"{select} courseid = ? AND batchid = ?", sorted(wanted))
+        return [r for rows in answers for r in rows]
 
 
 def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
@@ -108,12 +135,12 @@ def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
     courses: list[str] = []
     batches: list[str] = []
     for course, of_course in by_course.items():
-        for some in chunks(of_course, IDS_PER_READ):
-            if courses and (len(courses) == COURSES_PER_READ or len(batches) + len(some) > IDS_PER_READ):
+        for part in chunks(of_course, IDS_PER_READ):
+            if courses and (len(courses) == COURSES_PER_READ or len(batches) + len(part) > IDS_PER_READ):
                 yield courses, batches
                 courses, batches = [], []
             courses = [*courses, course]
-            batches = [*batches, *some]
+            batches = [*batches, *part]
     if courses:
         yield courses, batches
 

@@ -68,7 +68,9 @@ def _move_in_waves(working: Working, ids: Sequence[BatchId]) -> int:
                 under_way = None
             if wave:
                 still = _still_wanted(working, wave)
-                swapped = pool.submit(working.parts.rows.swap, [wave.changes[n] for n in still], alone=False)
+                swapped = pool.submit(
+                    working.parts.rows.compare_and_set, [wave.changes[n] for n in still], alone=False
+                )
                 under_way = wave, still, swapped
         return moved + _ended(working, *under_way) if under_way else moved
 
@@ -90,7 +92,7 @@ def move(working: Working, ids: Collection[BatchId], *, alone: bool = False) -> 
         if wave is None:
             return moved
         still = _still_wanted(working, wave)
-        swapped = working.parts.rows.swap([wave.changes[n] for n in still], alone=alone)
+        swapped = working.parts.rows.compare_and_set([wave.changes[n] for n in still], alone=alone)
         more, todo = _settled(working, wave, dict(zip(still, swapped, strict=True)))
         moved, alone = moved + more, True
         if not todo:

@@ -132,15 +132,15 @@ def test_an_image_is_durable_before_its_row_is_changed(world: World, monkeypatch
     batches = world.batches(12, created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    swap = world.job.parts.rows.swap
+    compare_and_set = world.job.parts.rows.compare_and_set
     seen: list[dict[str, tuple[object, object]]] = []
 
     def looked_at_first(*args: object, **how: bool) -> list[bool]:
         images = world.changes(mid)[1]
         seen.append({i.id.batch_id: (i.before.owners, i.outcome) for i in images})
-        return swap(*args, **how)  # type: ignore[arg-type]
+        return compare_and_set(*args, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(world.job.parts.rows, "swap", looked_at_first)
+    monkeypatch.setattr(world.job.parts.rows, "compare_and_set", looked_at_first)
     run.update().reindex().settle()
     assert seen == [{b.batch_id: ((old, ()), None) for b in batches}]
     assert world.creators(batches) == [new] * 12

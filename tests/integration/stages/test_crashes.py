@@ -119,7 +119,7 @@ def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.rows, "swap", boom)
+        patch.setattr(world.job.parts.rows, "compare_and_set", boom)
         run.update()
     assert world.row(batch) == (old, ())
     world.expire(mid)
@@ -136,14 +136,14 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applie
     batches = world.batches(10, created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    swap = world.job.parts.rows.swap
+    compare_and_set = world.job.parts.rows.compare_and_set
 
     def timed_out(changes: list[object], **how: bool) -> list[bool]:
-        swap(changes, **how)  # type: ignore[arg-type]
+        compare_and_set(changes, **how)  # type: ignore[arg-type]
         return [False] * len(changes)  # the answer of the repeated compare-and-set
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.rows, "swap", timed_out)
+        patch.setattr(world.job.parts.rows, "compare_and_set", timed_out)
         run.update()
     assert run.errors == []
     assert run.reindex().settle().batches == {"moved": 10}

@@ -68,7 +68,7 @@ def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be
     mid = world.transfer(old, new)
     frozen = world.run().pull().lookup()
     rows = world.job.parts.rows
-    swap = rows.swap
+    compare_and_set = rows.compare_and_set
     struck: list[bool] = []
     others: list[dict[str, int]] = []
 
@@ -81,10 +81,10 @@ def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be
             # The LMS gives the batch back, to the very value that the frozen process has read.
             world.edit(batch, createdby=old)
             world.platform.put_document(batch.batch_id, createdBy=old)
-        return swap(changes, alone=alone)
+        return compare_and_set(changes, alone=alone)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "swap", frozen_before)
+        patch.setattr(rows, "compare_and_set", frozen_before)
         frozen.update()
 
     assert others == [{"completed": 1}]

@@ -216,15 +216,15 @@ def test_a_row_edited_between_image_and_write_refuses_the_write(
     batch, *others = world.batches(3, created_by=old, mentors=("x",))
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    swap = world.job.parts.rows.swap
+    compare_and_set = world.job.parts.rows.compare_and_set
     late = [lambda: world.edit(batch, mentors=["x", "added"])]
 
     def edited_first(*args: object, **how: bool) -> list[bool]:
         if late:
             late.pop()()
-        return swap(*args, **how)  # type: ignore[arg-type]
+        return compare_and_set(*args, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(world.job.parts.rows, "swap", edited_first)
+    monkeypatch.setattr(world.job.parts.rows, "compare_and_set", edited_first)
     assert run.update().reindex().settle().events == {"completed": 1}
 
     assert world.owners(batch) == (new, ("x", "added"))

@@ -1,0 +1,165 @@
+"""Rows of `course_batch` on a real Cassandra, also where the server allows less than the newest one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cassandra import InvalidRequest
+from cassandra.query import BatchStatement, BoundStatement
+
+from ownership.domain.plan import BatchId, Row
+from ownership.platform.cassandra import Cql, StatementRefused
+from ownership.platform.course_batches import CourseBatches
+from tests.integration.stages.transfer_world import World
+
+Refusal = Callable[[Any], bool]
+
+
+class StrictSession:
+    """The real session of a server that refuses some statements."""
+
+    def __init__(self, session: Any, refuses: Refusal) -> None:
+        self._session = session
+        self._refuses = refuses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def prepare(self, cql: str) -> Any:
+        """As Cassandra 3.11 does it: a query that it does not know is refused when it is prepared."""
+        if self._refuses(cql):
+            raise InvalidRequest("refused when prepared")
+        return self._session.prepare(cql)
+
+    def execute_async(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """As a guardrail does it: what the values make of the query decides."""
+        if self._refuses(statement):
+            raise InvalidRequest("refused when executed")
+        return self._session.execute_async(statement, *args, **kwargs)
+
+
+def is_batch(statement: Any) -> bool:
+    """True for a conditional batch."""
+    return isinstance(statement, BatchStatement)
+
+
+def has_two_in_relations(statement: Any) -> bool:
+    """True for what Cassandra 3.11 does not prepare."""
+    return isinstance(statement, str) and statement.count(" IN ?") == 2
+
+
+def is_beyond_a_guardrail(statement: Any) -> bool:
+    """True for a read of several rows that is executed."""
+    return isinstance(statement, BoundStatement) and " IN ?" in statement.prepared_statement.query_string
+
+
+def rows_of(world: World, refuses: Refusal, *, batch_size: int = 25) -> CourseBatches:
+    """The world's rows through a server that refuses some statements."""
+    session: Any = StrictSession(world.job.parts.cql.session, refuses)
+    settings = world.job.settings
+    return CourseBatches(
+        Cql(lambda: session), settings.keyspace, settings.course_batch_table, batch_size=batch_size
+    )
+
+
+def rows_only(world: World, count: int, **fields: Any) -> list[Any]:
+    """Batches whose documents nobody brings up to date."""
+    made = world.batches(count, documents=False, **fields)
+    world.hidden |= {b.batch_id for b in made}
+    return made
+
+
+def ids(batches: list[Any]) -> list[BatchId]:
+    """The keys of batches."""
+    return [BatchId(b.course_id, b.batch_id) for b in batches]
+
+
+@pytest.mark.parametrize("refuses", [has_two_in_relations, is_beyond_a_guardrail])
+def test_a_server_that_refuses_reads_of_several_rows_is_read_row_by_row(world: World, refuses: Refusal):
+    mentor, creator = world.users("mentor", "creator")
+    batches = world.batches(9, created_by=creator, mentors=(mentor,))
+    rows = rows_of(world, refuses)
+    wanted = [*ids(batches), BatchId(batches[0].course_id, "no such batch"), BatchId("", "of no course")]
+
+    assert rows.read(wanted) == {i: Row(i, creator, (mentor,), 1) for i in ids(batches)}
+    assert {i: r["createdby"] for i, r in rows.read_whole(wanted).items()} == dict.fromkeys(
+        ids(batches), creator
+    )
+    assert rows.creators_written_ms(wanted).keys() == set(ids(batches))
+
+
+def test_a_statement_that_is_wrong_in_itself_is_reported_and_not_read_row_by_row_for_ever(world: World):
+    rows = CourseBatches(world.job.parts.cql, world.job.settings.keyspace, "no_such_table", batch_size=1)
+    with pytest.raises(StatementRefused, match=r"no_such_table.*lms-cassandra\.course_batch\.table"):
+        rows.read([BatchId("course", "batch")])
+
+
+def test_a_batch_that_the_server_refuses_is_written_row_by_row(world: World):
+    old, new = world.users("old", "new")
+    batches = rows_only(world, 9, created_by=old)
+    rows = rows_of(world, is_batch)
+    changes = [(row, row._replace(created_by=new)) for row in rows.read(ids(batches)).values()]
+    world.edit(batches[4], createdby="somebody-else")
+
+    applied = rows.compare_and_set(changes)
+
+    now = rows.read(ids(batches))
+    assert [now[before.id].created_by for before, _ in changes] == [
+        new if done else "somebody-else" for done in applied
+    ]
+    assert applied.count(False) == 1
+
+
+def test_with_a_batch_size_of_one_no_batch_is_sent_to_a_store_that_has_none(world: World):
+    old, new = world.users("old", "new")
+    batches = rows_only(world, 9, created_by=old, mentors=(old,))
+    sent: list[Any] = []
+
+    def noted(statement: Any) -> bool:
+        sent.append(statement)
+        return False
+
+    rows = rows_of(world, noted, batch_size=1)
+    changes = [
+        (row, row._replace(created_by=new, mentors=(new,))) for row in rows.read(ids(batches)).values()
+    ]
+    assert rows.compare_and_set(changes) == [True] * 9
+    assert not any(map(is_batch, sent))
+    assert {world.row(b) for b in batches} == {(new, (new,))}
+
+
+def test_a_whole_transfer_is_carried_out_where_conditional_batches_and_wide_reads_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    old, new = world.users("old", "new")
+    batches = world.batches(9, created_by=old, mentors=(old,))
+    strict = StrictSession(
+        world.job.parts.cql.session,
+        lambda s: is_batch(s) or has_two_in_relations(s) or is_beyond_a_guardrail(s),
+    )
+    monkeypatch.setattr(world.job.parts.cql, "session", strict)
+    monkeypatch.setattr(world.job.parts.cql, "_prepared", {})
+    mid = world.transfer(old, new)
+
+    world.whole_run()
+
+    assert world.state(mid) == "completed"
+    assert {world.owners(b) for b in batches} == {(new, (new,))}
+
+
+def test_a_column_that_is_added_while_the_session_lives_shifts_no_value(world: World):
+    (creator,) = world.users("creator")
+    batch = world.batch(created_by=creator)
+    rows = world.job.parts.rows
+    (before,) = rows.read_whole(ids([batch])).values()
+    cql = world.job.parts.cql
+    table = f"{world.job.settings.keyspace}.{world.job.settings.course_batch_table}"
+    cql.session.execute(f"ALTER TABLE {table} ADD aaa_first text")
+    try:
+        (after,) = rows.read_whole(ids([batch])).values()
+        assert before.items() <= after.items()
+        assert after["createdby"] == creator
+    finally:
+        cql.session.execute(f"ALTER TABLE {table} DROP aaa_first")
