@@ -15,11 +15,7 @@ from typing import Protocol
 from ownership.domain.event import Transfer, folded
 from ownership.domain.lanes import Moves, sources
 from ownership.domain.plan import (
-    ALREADY,
-    CHANGED_ELSEWHERE,
     EVERYTHING,
-    GONE,
-    NOT_LIVE,
     BatchId,
     Hop,
     Row,
@@ -29,6 +25,7 @@ from ownership.domain.plan import (
     hops,
     taken_back,
 )
+from ownership.domain.states import BatchOutcome
 
 MAX_HOPS = 16
 """Changes of one row that are taken back together; more wait for a later run."""
@@ -56,7 +53,7 @@ class Effect(Protocol):
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
         """Mids under which the batch is planned. `named`: users (folded) that its document names."""
 
-    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> str:
+    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
         """What a planned batch is for event `mid` if nothing was changed."""
 
 
@@ -105,13 +102,17 @@ class Moving:
         first = next((e.mid for e in self.events if e.source in users), self.events[0].mid)
         return [first] if users else []
 
-    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> str:  # noqa: ARG002  # the same for each
+    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:  # noqa: ARG002  # the same for each
         """Gone, no longer live, with the new user already, or with somebody else."""
         if row is None:
-            return GONE
+            return BatchOutcome.GONE
         if not row.live:
-            return NOT_LIVE
-        return ALREADY if row.names({folded(v) for v in self._away.values()}) else CHANGED_ELSEWHERE
+            return BatchOutcome.NOT_LIVE
+        return (
+            BatchOutcome.ALREADY
+            if row.names({folded(v) for v in self._away.values()})
+            else BatchOutcome.CHANGED_ELSEWHERE
+        )
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,14 @@ class Undoing:
         """Every event that takes a change of the batch back."""
         return list(dict.fromkeys(hop.mid for hop in self.taken.get(batch, ())))
 
-    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> str:
+    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
         """Gone, already as it was before, or changed by somebody else since."""
         if row is None:
-            return GONE
+            return BatchOutcome.GONE
         walk = self.taken.get(batch, ())
         own = {f: n for n, h in enumerate(walk) if h.mid == mid for f in changed_fields(h)}
         back = all(_is_back(f, walk[n:], row) for f, n in own.items())
-        return ALREADY if own and back else CHANGED_ELSEWHERE
+        return BatchOutcome.ALREADY if own and back else BatchOutcome.CHANGED_ELSEWHERE
 
     def closed(self) -> bool:
         """True if it is idempotent: on every value that one of its changes knows, and on any other."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ownership.domain.states import AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
+from ownership.domain.states import EventState
 
 
-def next_conf(state: str, mid: str, digest: str | None = None) -> str | None:
+def next_conf(state: EventState, mid: str, digest: str | None = None) -> str | None:
     """Ready-to-paste conf of `user_ownership_transfer` (for a completed event: of `ownership_undo`)."""
     conf: dict[str, Any] | None = None
-    if state in (FAILED, SKIPPED):
+    if state in (EventState.FAILED, EventState.SKIPPED):
         conf = {"redrive": {"mids": [mid]}}
-    elif state == AWAITING_APPROVAL:
+    elif state == EventState.AWAITING_APPROVAL:
         conf = {"approve": {"mid": mid, "digest": digest}}
-    elif state == REHEARSED:
+    elif state == EventState.REHEARSED:
         conf = {"execute_plan": mid, "digest": digest}
-    elif state == COMPLETED:
+    elif state == EventState.COMPLETED:
         conf = {"mids": [mid], "dry_run": True}
     return json.dumps(conf) if conf else None
 

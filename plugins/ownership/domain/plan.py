@@ -14,15 +14,6 @@ MENTORED: Final = "mentored"
 ROLES: Final = (CREATED, MENTORED)
 """How a user owns a batch."""
 
-MOVED, ALREADY, CHANGED_ELSEWHERE, GONE, NOT_LIVE = (
-    "moved",
-    "already",
-    "changed_elsewhere",
-    "gone",
-    "not_live",
-)
-"""What became of a planned batch."""
-
 
 class BatchId(NamedTuple):
     """Primary key of a course batch."""

@@ -1,11 +1,56 @@
-"""The states of an event."""
+"""The states of an event, and what became of its batches and their changes."""
 
 from __future__ import annotations
 
-RECEIVED, PLANNED, APPLIED, COMPLETED = "received", "planned", "applied", "completed"
-FAILED, AWAITING_APPROVAL = "failed", "awaiting_approval"
-SKIPPED, REJECTED, ABANDONED = "skipped", "rejected", "abandoned"
-REHEARSED, DECLINED = "rehearsed", "declined"
+from enum import StrEnum
+from typing import Final
 
-OPEN_STATES = (RECEIVED, PLANNED, AWAITING_APPROVAL, APPLIED, FAILED)
-FINAL_STATES = (COMPLETED, SKIPPED, REJECTED, ABANDONED, REHEARSED, DECLINED)
+
+class EventState(StrEnum):
+    """The state of an event. A rejected message has no row among the events: its state is always `REJECTED`."""
+
+    RECEIVED = "received"
+    PLANNED = "planned"
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPLIED = "applied"
+    FAILED = "failed"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"
+    ABANDONED = "abandoned"
+    REHEARSED = "rehearsed"
+    DECLINED = "declined"
+
+
+OPEN_STATES: Final = (
+    EventState.RECEIVED,
+    EventState.PLANNED,
+    EventState.AWAITING_APPROVAL,
+    EventState.APPLIED,
+    EventState.FAILED,
+)
+FINAL_STATES: Final = tuple(s for s in EventState if s not in OPEN_STATES)
+
+
+class BatchOutcome(StrEnum):
+    """What became of a planned batch."""
+
+    MOVED = "moved"
+    ALREADY = "already"
+    CHANGED_ELSEWHERE = "changed_elsewhere"
+    GONE = "gone"
+    NOT_LIVE = "not_live"
+
+
+class ChangeOutcome(StrEnum):
+    """What became of one compare-and-set on a row."""
+
+    APPLIED = "applied"
+    REFUSED = "refused"
+    """The row was not as it had been read."""
+    SUPERSEDED = "superseded"
+    """Another try of the same change was applied."""
+    IN_DOUBT = "in_doubt"
+    """Cannot be told: the row was edited since."""
+    LATE = "late"
+    """Applied after the claim was lost."""

@@ -20,7 +20,7 @@ from airflow.sdk.bases.notifier import BaseNotifier
 from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]  # as providers import it
 
-from ownership.domain.states import AWAITING_APPROVAL
+from ownership.domain.states import EventState
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -78,14 +78,14 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
 
     Pure. Ids and reasons come from outside: each becomes one line of bounded length.
     """
-    from ownership.domain.plan import CHANGED_ELSEWHERE
+    from ownership.domain.states import BatchOutcome
 
-    approvals = [p for p in summary.plans if p.state == AWAITING_APPROVAL]
+    approvals = [p for p in summary.plans if p.state == EventState.AWAITING_APPROVAL]
     # The summary names the first few; it counts all.
     counts = {
         FAILED: max(len(summary.failures), summary.failed),
-        APPROVAL_WANTED: max(len(approvals), summary.events.get(AWAITING_APPROVAL, 0)),
-        CONFLICTS: max(len(summary.conflicts), summary.batches.get(CHANGED_ELSEWHERE, 0)),
+        APPROVAL_WANTED: max(len(approvals), summary.events.get(EventState.AWAITING_APPROVAL, 0)),
+        CONFLICTS: max(len(summary.conflicts), summary.batches.get(BatchOutcome.CHANGED_ELSEWHERE, 0)),
     }
     counts = {kind: n for kind, n in counts.items() if n}
     if not counts:

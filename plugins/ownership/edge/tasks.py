@@ -14,7 +14,7 @@ from ownership.domain.conf import Approve, Decline
 from ownership.domain.contracts import Slice, Summary, Work
 from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import AWAITING_APPROVAL
+from ownership.domain.states import EventState
 from ownership.edge import assets, metrics
 from ownership.edge.approvals import ALIAS, APPROVE, DECLINE, WANTED
 from ownership.edge.hooks import opened_parts
@@ -87,7 +87,7 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
     for plan in summary.plans:
         for line in plan_report.text(plan).splitlines():
             log.info(line)
-    if summary.events.get(AWAITING_APPROVAL):
+    if summary.events.get(EventState.AWAITING_APPROVAL):
         _ask_for_approval(summary)
     _tell_finished(ti.run_id, settled.finished)
     if summary.failures:
@@ -138,7 +138,7 @@ def verdict(summary: Mapping[str, Any]) -> None:
 
 def _ask_for_approval(summary: Summary) -> None:
     """Start the approval DAG; the event's content is for people, the DAG asks the ledger."""
-    waiting: list[Any] = [p.mid for p in summary.plans if p.state == AWAITING_APPROVAL]
+    waiting: list[Any] = [p.mid for p in summary.plans if p.state == EventState.AWAITING_APPROVAL]
     get_current_context()["outlet_events"][AssetAlias(ALIAS)].add(WANTED, extra={"mids": waiting})
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from ownership.domain.clock import now_ms
 from ownership.domain.event import Transfer
 from ownership.domain.options import PLAIN, Options
-from ownership.domain.states import RECEIVED
+from ownership.domain.states import EventState
 from ownership.ledger.database import Database
 from ownership.ledger.events import RejectedMessage
 from ownership.ledger.months import ensure_months
@@ -172,7 +172,7 @@ def _event(a: Arrival) -> dict[str, object]:
         "options": a.options.to_json(),
         "requested_by": a.requested_by,
         "request_reason": a.request_reason,
-        "state": RECEIVED,
+        "state": EventState.RECEIVED,
         "verdict": "valid" if a.valid else None,
     }
 

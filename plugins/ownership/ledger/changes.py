@@ -16,7 +16,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, TextClause, literal, select, text, tuple_
 
-from ownership.domain.plan import MOVED, BatchId, Hop, Row, changed_role, role
+from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
+from ownership.domain.states import BatchOutcome, ChangeOutcome
 from ownership.ledger.database import Database, copy
 from ownership.ledger.schema import among, change, event, plan
 
@@ -26,17 +27,13 @@ BATCHES_AT_ONCE = 5000
 ROWS = "rows"
 """In an event's counts: rows whose change ended with this event."""
 
-APPLIED, REFUSED, SUPERSEDED, IN_DOUBT, LATE = "applied", "refused", "superseded", "in_doubt", "late"
-"""What became of an image: the compare-and-set applied, did not, was another try's, cannot be
-told because the row was edited since, applied after the claim was lost."""
-
 
 class Planned(NamedTuple):
     """A batch that an event concerns, and what became of it so far."""
 
     mid: str
     id: BatchId
-    outcome: str | None = None
+    outcome: BatchOutcome | None = None
 
 
 class PlanRow(NamedTuple):
@@ -56,7 +53,7 @@ class Image(NamedTuple):
     before: Row
     after: Row
     hops: tuple[Hop, ...]
-    outcome: str | None = None
+    outcome: ChangeOutcome | None = None
     applied_at: datetime | None = None
 
 
@@ -172,7 +169,8 @@ class Changes:
                 .limit(BATCHES_AT_ONCE)
             )
             return [
-                Planned(r.mid, BatchId(r.course_id, r.batch_id), r.outcome) for r in connection.execute(query)
+                Planned(r.mid, BatchId(r.course_id, r.batch_id), batch_outcome(r.outcome))
+                for r in connection.execute(query)
             ]
 
         return self._database.run(work)
@@ -187,7 +185,7 @@ class Changes:
             mid_of = {i: m for m, i in self._event_ids(connection, mids).items()}
             found: dict[str, dict[str, int]] = {m: {} for m in mids}
             for r in connection.execute(_COUNT_MOVED, {"ids": list(mid_of)}):
-                found[mid_of[r.event_id]] = {MOVED: r.moved} | ({ROWS: r.rows} if r.rows else {})
+                found[mid_of[r.event_id]] = {BatchOutcome.MOVED: r.moved} | ({ROWS: r.rows} if r.rows else {})
             for r in connection.execute(_COUNT_UNMOVED, {"ids": list(mid_of)}):
                 found[mid_of[r.event_id]][r.outcome] = r.batches
             return found
@@ -218,7 +216,7 @@ class Changes:
             plan,
             part,
         )
-        planned = [Planned(r[0], BatchId(r[1], r[2]), r[3]) for r in connection.execute(plans)]
+        planned = [Planned(r[0], BatchId(r[1], r[2]), batch_outcome(r[3])) for r in connection.execute(plans)]
         changes = connection.execute(
             _within(_CHANGE.where(_of_events(change.c.event_id, ids)), change, part)
         ).all()
@@ -272,7 +270,9 @@ class Changes:
         )
         return self._database.run(lambda c: set(c.scalars(query)))
 
-    def read_plan(self, mid: str, *, outcome: str | None = None, limit: int | None = None) -> list[PlanRow]:
+    def read_plan(
+        self, mid: str, *, outcome: BatchOutcome | None = None, limit: int | None = None
+    ) -> list[PlanRow]:
         """The plan of one event, with owners before and after as they were planned, in the order of batches."""
         query = _PLAN.where(event.c.mid == mid).order_by(plan.c.course_id, plan.c.batch_id).limit(limit)
         if outcome:
@@ -319,12 +319,12 @@ class Changes:
 
         self._database.run(work)
 
-    def settle_images(self, outcomes: Sequence[tuple[Image, str]]) -> None:
+    def settle_images(self, outcomes: Sequence[tuple[Image, ChangeOutcome]]) -> None:
         """Write what became of images, in one statement."""
         rows = [(h.mid, *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops]
         self._settle(_SETTLE_IMAGES, ("courses", "batches", "images", "outcomes"), rows)
 
-    def settle_plan(self, outcomes: Sequence[tuple[Planned, str]], *, proven_at: datetime) -> None:
+    def settle_plan(self, outcomes: Sequence[tuple[Planned, BatchOutcome]], *, proven_at: datetime) -> None:
         """Write what became of planned batches and when row and document were seen to agree, in one statement."""
         rows = [(p.mid, *p.id, outcome) for p, outcome in outcomes]
         self._settle(_SETTLE_PLAN, ("courses", "batches", "outcomes"), rows, proven_at=proven_at)
@@ -374,6 +374,16 @@ class Changes:
         return {m: self._ids[m] for m in mids if m in self._ids}
 
 
+def batch_outcome(value: str | None) -> BatchOutcome | None:
+    """From a row of `plan`."""
+    return None if value is None else BatchOutcome(value)
+
+
+def change_outcome(value: str | None) -> ChangeOutcome | None:
+    """From a row of `change`."""
+    return None if value is None else ChangeOutcome(value)
+
+
 def _of_events(column: ColumnElement[int], ids: Mapping[str, int]) -> ColumnElement[bool]:
     """The rows of some events. Of one, the index gives them in the order of batches."""
     return column == next(iter(ids.values())) if len(ids) == 1 else among(column, ids.values())
@@ -414,7 +424,7 @@ def _image(rows: Sequence[Any]) -> Image:
         hops[0].before,
         hops[-1].after,
         hops,
-        first.outcome,
+        change_outcome(first.outcome),
         first.applied_at,
     )
 
@@ -425,7 +435,7 @@ def _row(batch: BatchId, r: Any, name: str) -> Row:
 
 
 def _plan_row(r: Any) -> PlanRow:
-    planned = Planned(r.mid, BatchId(r.course_id, r.batch_id), r.outcome)
+    planned = Planned(r.mid, BatchId(r.course_id, r.batch_id), batch_outcome(r.outcome))
     if r.status is None:
         return PlanRow(planned, None, None)
     before = _row(planned.id, r, "before")

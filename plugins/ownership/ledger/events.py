@@ -19,18 +19,7 @@ from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.next_steps import next_conf
 from ownership.domain.options import Options
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import (
-    ABANDONED,
-    AWAITING_APPROVAL,
-    COMPLETED,
-    DECLINED,
-    FAILED,
-    FINAL_STATES,
-    PLANNED,
-    RECEIVED,
-    REHEARSED,
-    SKIPPED,
-)
+from ownership.domain.states import FINAL_STATES, EventState
 from ownership.ledger.database import Database
 from ownership.ledger.queue import lock, remove, take_over
 from ownership.ledger.schema import ORDER_KEY, among, event, event_run, payload, queue, rejected_message
@@ -55,7 +44,7 @@ class EventRow(NamedTuple):
 
     mid: str
     transfer: Transfer
-    state: str
+    state: EventState
     verdict: Verdict | None
     reason: str | None
     organisation_id: str | None
@@ -113,7 +102,7 @@ EVENT_COLUMNS = tuple(
     c for c in event.c if c.name not in ("id", "source_user", "target_user", "follows", "ets", "asked_run")
 )
 _EVENT = select(*EVENT_COLUMNS)
-_CONVERTED = ("transfer", "verdict", "planned_with", "options", "awaits_until_ms")
+_CONVERTED = ("transfer", "state", "verdict", "planned_with", "options", "awaits_until_ms")
 _AS_IT_IS = tuple(name for name in EventRow._fields if name not in _CONVERTED)
 """Fields that are columns."""
 
@@ -152,7 +141,9 @@ class Events:
         todo, seen = set(users), set[str]()
         while todo:
             seen |= todo
-            query = _EVENT.where(event.c.state == COMPLETED, _of_users(todo), tuple_(*ORDER_KEY) > first)
+            query = _EVENT.where(
+                event.c.state == EventState.COMPLETED, _of_users(todo), tuple_(*ORDER_KEY) > first
+            )
             more = {e.mid: e for e in self._select(query) if e.mid not in own and e.mid not in found}
             found |= more
             todo = {u for e in more.values() for u in e.transfer.users} - seen
@@ -163,7 +154,7 @@ class Events:
         query = select(event.c.mid).where(
             event.c.target_user == later_than.transfer.source,
             tuple_(*ORDER_KEY) > later_than.transfer.key,
-            or_(event.c.state == COMPLETED, event.c.ended_at.is_(None)),
+            or_(event.c.state == EventState.COMPLETED, event.c.ended_at.is_(None)),
         )
         return self._database.run(lambda c: c.execute(query.limit(1)).first() is not None)
 
@@ -174,7 +165,7 @@ class Events:
         """
         return self._select(
             _EVENT.where(
-                event.c.state == COMPLETED,
+                event.c.state == EventState.COMPLETED,
                 among(event.c.target_user, users),
                 event.c.order_ms >= since_ms,
                 event.c.reproved_at.is_(None),
@@ -182,7 +173,7 @@ class Events:
         )
 
     def of_window(
-        self, start_ms: int, end_ms: int, states: Collection[str], *, size: int = 200
+        self, start_ms: int, end_ms: int, states: Collection[EventState], *, size: int = 200
     ) -> Iterator[list[EventRow]]:
         """Events in one of `states` whose message has start <= broker's timestamp < end, `size` at a time.
 
@@ -253,7 +244,7 @@ class Events:
 
     def planned(self, claimed: Sequence[tuple[ClaimedEvent, int, frozenset[str]]], *, run_id: str) -> None:
         """Record for each event (with its number of tries, and `planned_with`) that its plan is complete."""
-        common = {"state": PLANNED, "reason": None, "run_id": run_id, "planned_at": now()}
+        common = {"state": EventState.PLANNED, "reason": None, "run_id": run_id, "planned_at": now()}
         self._write(
             [
                 (e, {**common, "attempts": attempts, "planned_with": sorted(planned_with)})
@@ -269,10 +260,10 @@ class Events:
                 (
                     e,
                     {
-                        "state": FAILED,
+                        "state": EventState.FAILED,
                         "reason": why[:MAX_REASON],
                         "attempts": n,
-                        "next_conf": next_conf(FAILED, e.mid),
+                        "next_conf": next_conf(EventState.FAILED, e.mid),
                     },
                 )
                 for e, why, n in failed
@@ -281,9 +272,9 @@ class Events:
 
     def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
         """Record why the run leaves events that it has claimed to a later one."""
-        self._write([(e, {"state": RECEIVED, "reason": why[:MAX_REASON]}) for e, why in claimed])
+        self._write([(e, {"state": EventState.RECEIVED, "reason": why[:MAX_REASON]}) for e, why in claimed])
 
-    def tell_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: str) -> None:
+    def tell_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: EventState) -> None:
         """Keep an event's plan as people read it, with the conf that would go on with it in `state`."""
         self.note([claimed], digest=digest, report=report, next_conf=next_conf(state, claimed.mid, digest))
 
@@ -300,13 +291,15 @@ class Events:
 
         def work(connection: Connection) -> list[ClaimedEvent]:
             mine = lock(connection, claimed.values())
-            before = _ended_by(connection, [e for e in claimed.values() if e.mid not in mine], COMPLETED)
+            before = _ended_by(
+                connection, [e for e in claimed.values() if e.mid not in mine], EventState.COMPLETED
+            )
             whole = [p for p in phases if all(e.mid in mine or e.mid in before for e, _ in p)]
             ending = [(e, counts) for p in whole for e, counts in p if e.mid in mine]
             at = now()
-            common = {"state": COMPLETED, "reason": None, "completed_at": at, "ended_at": at}
+            common = {"state": EventState.COMPLETED, "reason": None, "completed_at": at, "ended_at": at}
             writes = [
-                (e, {**common, "counts": dict(counts), "next_conf": next_conf(COMPLETED, e.mid)})
+                (e, {**common, "counts": dict(counts), "next_conf": next_conf(EventState.COMPLETED, e.mid)})
                 for e, counts in ending
             ]
             _update(connection, mine, writes)
@@ -317,27 +310,33 @@ class Events:
 
     def rehearse(self, claimed: ClaimedEvent, counts: Mapping[str, int]) -> None:
         """Make a dry run final as `rehearsed`, with what its plan expects."""
-        self._write([(claimed, {"counts": dict(counts), "reason": None})], end=REHEARSED)
+        self._write([(claimed, {"counts": dict(counts), "reason": None})], end=EventState.REHEARSED)
 
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""
-        writes = [(e, {"reason": why, "next_conf": next_conf(SKIPPED, e.mid)}) for e, why in claimed]
-        self._write(writes, end=SKIPPED, run_id=run_id)
+        writes = [
+            (e, {"reason": why, "next_conf": next_conf(EventState.SKIPPED, e.mid)}) for e, why in claimed
+        ]
+        self._write(writes, end=EventState.SKIPPED, run_id=run_id)
 
     def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `declined`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=DECLINED)
+        return self._write(
+            [(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=EventState.DECLINED
+        )
 
     def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=ABANDONED)
+        return self._write(
+            [(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=EventState.ABANDONED
+        )
 
     # -- approvals -----------------------------------------------------------------------------------------
 
     def await_approval(self, claimed: ClaimedEvent, reason: str, until_ms: int) -> None:
         """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
         columns = {
-            "state": AWAITING_APPROVAL,
+            "state": EventState.AWAITING_APPROVAL,
             "reason": reason[:MAX_REASON],
             "awaits_until": until_ms,
             "asked_run": None,
@@ -346,7 +345,7 @@ class Events:
 
     def approve(self, claimed: ClaimedEvent, digest: str, by: str) -> bool:
         """Approve the plan with `digest`: the event goes back into the queue, and on with that plan alone."""
-        columns = {"state": RECEIVED, "reason": None, "approved_digest": digest, "approved_by": by}
+        columns = {"state": EventState.RECEIVED, "reason": None, "approved_digest": digest, "approved_by": by}
         return self._write([(claimed, columns)], queued={"awaits": None, "next_try_at": None})
 
     def take_over(self, mid: str, *, run_id: str) -> ClaimedEvent | None:
@@ -359,17 +358,17 @@ class Events:
         def work(connection: Connection) -> list[EventRow]:
             connection.execute(
                 update(event)
-                .where(event.c.state == AWAITING_APPROVAL, event.c.asked_run.is_(None))
+                .where(event.c.state == EventState.AWAITING_APPROVAL, event.c.asked_run.is_(None))
                 .values(asked_run=run_id)
             )
-            query = _EVENT.where(event.c.state == AWAITING_APPROVAL, event.c.asked_run == run_id)
+            query = _EVENT.where(event.c.state == EventState.AWAITING_APPROVAL, event.c.asked_run == run_id)
             return [event_row(r) for r in connection.execute(query.order_by(*ORDER_KEY))]
 
         return self._database.run(work)
 
     def reproved(self, mids: Collection[str]) -> None:
         """Note the second proof of completed events."""
-        done = among(event.c.mid, mids) & (event.c.state == COMPLETED)
+        done = among(event.c.mid, mids) & (event.c.state == EventState.COMPLETED)
         self._database.run(lambda c: c.execute(update(event).where(done).values(reproved_at=now())))
 
     # -- how -----------------------------------------------------------------------------------------------
@@ -378,7 +377,7 @@ class Events:
         self,
         writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
         *,
-        end: str | None = None,
+        end: EventState | None = None,
         queued: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ) -> bool:
@@ -412,7 +411,7 @@ def _of_users(users: Collection[str]) -> Any:
     return or_(among(event.c.source_user, users), among(event.c.target_user, users))
 
 
-def _ended_by(connection: Connection, claimed: Sequence[ClaimedEvent], state: str) -> set[str]:
+def _ended_by(connection: Connection, claimed: Sequence[ClaimedEvent], state: EventState) -> set[str]:
     """Mids of those that ended in `state` under their token: a repeated transaction finds what it did before."""
     if not claimed:
         return set()
@@ -446,6 +445,7 @@ def event_row(r: Any) -> EventRow:
     key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
     return EventRow(
         transfer=Transfer(key, r.from_user, r.to_user),
+        state=EventState(r.state),
         verdict=_verdict(r) if r.verdict else None,
         planned_with=frozenset(r.planned_with),
         options=Options.of(r.options),

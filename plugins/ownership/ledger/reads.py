@@ -43,7 +43,8 @@ from ownership.domain.options import Options
 from ownership.domain.plan import BatchId
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
-from ownership.domain.states import FINAL_STATES, OPEN_STATES, REJECTED
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, BatchOutcome, ChangeOutcome, EventState
+from ownership.ledger.changes import batch_outcome, change_outcome
 from ownership.ledger.database import STATEMENT_MS, Database
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
 from ownership.ledger.queue import QUEUED, queued_event
@@ -72,7 +73,7 @@ MAX_LANE: Final = 50
 """Events of a lane that are read."""
 OPEN: Final = "open"
 """The filter that stands for every open state."""
-STATES: Final = tuple(dict.fromkeys((*OPEN_STATES, *FINAL_STATES, REJECTED)))
+STATES: Final = (*OPEN_STATES, *FINAL_STATES)
 """What an entry of a list can be."""
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ class Filters(NamedTuple):
     @property
     def with_rejected(self) -> bool:
         """True if rejected messages can fit: they have neither users nor batches nor a run."""
-        return REJECTED in self.states and not (self.user or self._narrowed)
+        return EventState.REJECTED in self.states and not (self.user or self._narrowed)
 
     @property
     def _narrowed(self) -> bool:
@@ -144,7 +145,7 @@ class ListEntry(NamedTuple):
 
     key: OrderKey
     """A rejected message has its place by its broker's timestamp."""
-    state: str
+    state: EventState
     kafka_ms: int
     from_user: str | None
     """None for a rejected message, like `to_user`."""
@@ -166,7 +167,7 @@ class ListEntry(NamedTuple):
 class StateCounts(NamedTuple):
     """Numbers by state of the newest entries that fit a list's filters, whatever state is wanted."""
 
-    of: Mapping[str, int]
+    of: Mapping[EventState, int]
     oldest_ms: int | None
     """Order time of the oldest entry that is counted."""
 
@@ -210,7 +211,7 @@ class PlannedBatch(NamedTuple):
     before: Owners
     after: Owners | None
     """None where nothing was to change."""
-    outcome: str | None
+    outcome: BatchOutcome | None
     proven_at: datetime | None
 
 
@@ -222,7 +223,7 @@ class BatchHop(NamedTuple):
     after: Owners
     hop: int
     hops: int
-    outcome: str | None
+    outcome: ChangeOutcome | None
     applied_at: datetime | None
 
 
@@ -276,7 +277,10 @@ class Reads:
             counts = connection.execute(select(*columns).group_by(newest.c.state)).all()
             return ListPage(
                 entries[:PAGE_SIZE],
-                StateCounts({r.state: r.n for r in counts}, min((r.oldest_ms for r in counts), default=None)),
+                StateCounts(
+                    {EventState(r.state): r.n for r in counts},
+                    min((r.oldest_ms for r in counts), default=None),
+                ),
                 entries[PAGE_SIZE - 1].key if len(entries) > PAGE_SIZE else None,
                 cut=ids is not None and len(ids) > MAX_NARROWED,
             )
@@ -454,7 +458,7 @@ def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | Non
             _in_order(taken, ORDER_KEY, bounds, (event.c.target_user, user)),
         ]
     elif filters.state:
-        states = [s for s in filters.states if s != REJECTED]
+        states = [s for s in filters.states if s != EventState.REJECTED]
         arms = [_in_order(events, ORDER_KEY, bounds, (event.c.state, s)) for s in states]
     else:
         arms = [_in_order(events, ORDER_KEY, bounds)]
@@ -547,7 +551,7 @@ _ENTRY_COLUMNS = (*ORDER_KEY, *(event.c[name] for name in _ENTRY_FIELDS))
 _MESSAGE = rejected_message.c
 _REJECTED_KEY = (_MESSAGE.kafka_ms, _MESSAGE.kafka_partition, _MESSAGE.kafka_offset, _MESSAGE.mid)
 _OF_REJECTED: Mapping[str, ColumnElement[Any]] = {
-    "state": cast(literal(REJECTED), Text),
+    "state": cast(literal(EventState.REJECTED), Text),
     "kafka_ms": _MESSAGE.kafka_ms,
     "reason": _MESSAGE.reason,
     "ended_at": _MESSAGE.received_at,
@@ -562,7 +566,12 @@ def _entry(r: Any) -> ListEntry:
     """An entry from a row with the columns above."""
     key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
     columns = {name: getattr(r, name) for name in _ENTRY_FIELDS}
-    return ListEntry(key, **columns | {"counts": r.counts or {}, "options": Options.of(r.options)})
+    converted = {
+        "state": EventState(r.state),
+        "counts": r.counts or {},
+        "options": Options.of(r.options),
+    }
+    return ListEntry(key, **columns | converted)
 
 
 def _key_of(table: FromClause) -> _Columns:
@@ -643,7 +652,7 @@ def _hops(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> 
     found: dict[BatchId, list[BatchHop]] = {}
     for r in connection.execute(query.order_by(change.c.fencing_token, change.c.recorded_at, change.c.image)):
         before, after = _owners(r, "before"), _owners(r, "after")
-        hop = BatchHop(r.role, before, after, r.hop, r.hops, r.outcome, r.applied_at)
+        hop = BatchHop(r.role, before, after, r.hop, r.hops, change_outcome(r.outcome), r.applied_at)
         found.setdefault(BatchId(r.course_id, r.batch_id), []).append(hop)
     return found
 
@@ -651,7 +660,7 @@ def _hops(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> 
 def _planned(r: Any) -> PlannedBatch:
     # An unchanged row has no owners afterwards.
     after = None if r.after_mentors is None else _owners(r, "after")
-    return PlannedBatch(r.role, _owners(r, "before"), after, r.outcome, r.proven_at)
+    return PlannedBatch(r.role, _owners(r, "before"), after, batch_outcome(r.outcome), r.proven_at)
 
 
 def _owners(r: Any, when: str) -> Owners:

@@ -22,6 +22,7 @@ from fastapi import Depends, HTTPException, Request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy import select
 
+from ownership.domain.states import EventState
 from ownership.page.actions import ACTIONS, TRANSFER_DAG, UNDO_DAG, Action, Order
 from ownership.page.views import RunLink, run_href
 
@@ -58,7 +59,7 @@ class Form(NamedTuple):
     """What a form says when it comes back, and in which state it was shown."""
 
     order: Order
-    state: str
+    state: EventState
 
 
 def form_token(user: BaseUser, action: Action, mid: str, digest: str | None, state: str) -> str:
@@ -81,7 +82,7 @@ def form_of(token: str, user: BaseUser) -> Form:
         raise HTTPException(403, "This form is too old, or was not made here. Open it again.") from None
     if owner != str(user.get_id()):
         raise HTTPException(403, "This form was opened by somebody else. Open it again.")
-    return Form(Order(ACTIONS[name], mid, digest, run_id), state)
+    return Form(Order(ACTIONS[name], mid, digest, run_id), EventState(state))
 
 
 def _signer() -> URLSafeTimedSerializer:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ownership.domain.plan import MOVED
-from ownership.domain.states import ABANDONED, AWAITING_APPROVAL, COMPLETED, FAILED, REHEARSED, SKIPPED
+from ownership.domain.states import BatchOutcome, EventState
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
 RECONCILE_DAG = "ownership_reconcile"
@@ -112,26 +111,28 @@ class Order(NamedTuple):
             case _:
                 return {"execute_plan": self.mid, "digest": self.digest, **why}
 
-    def shows(self, state: str = "") -> str:
+    def shows(self, state: EventState) -> str:
         """Mid of the event by which the outcome is seen: a new one, or the same."""
         if self.action in (REHEARSE_UNDO, UNDO):
             return f"undo:{self.run_id}:0"
         if self.action is EXECUTE:
             return f"execute:{self.run_id}"
-        if self.action is REDRIVE and state == SKIPPED:
+        if self.action is REDRIVE and state == EventState.SKIPPED:
             return f"redrive:{self.run_id}:0"
         return self.mid
 
 
-def offered(state: str, counts: Mapping[str, int], digest: str | None) -> list[Action]:
+def offered(state: EventState, counts: Mapping[str, int], digest: str | None) -> list[Action]:
     """What can be asked of an event in `state`."""
-    if state in (COMPLETED, ABANDONED):
+    if state in (EventState.COMPLETED, EventState.ABANDONED):
         # An abandoned event has no counts; what it moved until then is in its images.
-        return [REHEARSE_UNDO, UNDO] if counts.get(MOVED) or state == ABANDONED else []
-    if state in (FAILED, SKIPPED):
+        return (
+            [REHEARSE_UNDO, UNDO] if counts.get(BatchOutcome.MOVED) or state == EventState.ABANDONED else []
+        )
+    if state in (EventState.FAILED, EventState.SKIPPED):
         return [REDRIVE]
-    if state == AWAITING_APPROVAL and digest:
+    if state == EventState.AWAITING_APPROVAL and digest:
         return [APPROVE, DECLINE]
-    if state == REHEARSED and digest:
+    if state == EventState.REHEARSED and digest:
         return [EXECUTE]
     return []

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import OwnershipError, SettingsError
 from ownership.domain.plan import BatchId
-from ownership.domain.states import AWAITING_APPROVAL, RECEIVED, REHEARSED
+from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import OPEN, STATES, Filters, Reads, from_cursor
 from ownership.page import views
@@ -171,7 +171,7 @@ def listing(
         open_counts=open_counts,
         compared=views.reconciled_in_short(compared[0] if compared else None),
         open_href=views.list_href(Filters(state=OPEN)),
-        waiting_href=views.list_href(Filters(state=AWAITING_APPROVAL)),
+        waiting_href=views.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
         user=user.get_name(),
     )
 
@@ -205,7 +205,7 @@ def _detail(reads: Reads, event: EventRow | RejectedMessage, user: User) -> view
         runs=runs_of([event.run_id, *(f.run_id for f in followed)]),
         queued=queued,
         blocker=blocker,
-        progress=None if event.final or event.state == RECEIVED else reads.progress(event),
+        progress=None if event.final or event.state == EventState.RECEIVED else reads.progress(event),
         lane=reads.lane(event),
         followed=followed,
         may=may_start(user),
@@ -296,7 +296,7 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
 def _rehearsal(reads: Reads, seen: views.Detail) -> views.Detail | None:
     """The newest dry run of the event's undo, whose plan tells what the undo would do."""
     for line in reversed(seen.followed):
-        if line.state == REHEARSED and "undo" in line.kind:
+        if line.state == EventState.REHEARSED and "undo" in line.kind:
             event = reads.event(line.mid)
             if isinstance(event, EventRow):
                 return views.detail(event, b"", now_ms=now_ms(), runs={})

@@ -12,25 +12,9 @@ from ownership.domain.clock import from_ms, to_ms
 from ownership.domain.compare import WORDS as KIND_WORDS
 from ownership.domain.contracts import PlanTold
 from ownership.domain.options import Options
-from ownership.domain.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
-from ownership.domain.states import (
-    ABANDONED,
-    APPLIED,
-    AWAITING_APPROVAL,
-    COMPLETED,
-    DECLINED,
-    FAILED,
-    OPEN_STATES,
-    PLANNED,
-    RECEIVED,
-    REHEARSED,
-    REJECTED,
-    SKIPPED,
-)
-from ownership.ledger.changes import APPLIED as IMAGE_APPLIED
-from ownership.ledger.changes import LATE as IMAGE_LATE
+from ownership.domain.states import OPEN_STATES, BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import (
     MAX_COUNTED,
@@ -52,24 +36,24 @@ from ownership.page import payload
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG, Action, offered
 from ownership.reconcile.chart import trend_svg
 
-CONFLICTS = (CHANGED_ELSEWHERE, GONE)
+CONFLICTS = (BatchOutcome.CHANGED_ELSEWHERE, BatchOutcome.GONE)
 _RUN_ID = re.compile(
     r"(manual|scheduled|asset_triggered|backfill|operator_triggered)__\d{4}-(\d\d-\d\d)T(\d\d:\d\d:\d\d)"
 )
 _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 
 WORDS: Mapping[str, str] = {
-    RECEIVED: "received",
-    PLANNED: "planned",
-    APPLIED: "applied",
-    COMPLETED: "completed",
-    FAILED: "failed",
-    AWAITING_APPROVAL: "awaiting approval",
-    SKIPPED: "skipped",
-    REJECTED: "rejected",
-    ABANDONED: "abandoned",
-    REHEARSED: "rehearsed",
-    DECLINED: "declined",
+    EventState.RECEIVED: "received",
+    EventState.PLANNED: "planned",
+    EventState.APPLIED: "applied",
+    EventState.COMPLETED: "completed",
+    EventState.FAILED: "failed",
+    EventState.AWAITING_APPROVAL: "awaiting approval",
+    EventState.SKIPPED: "skipped",
+    EventState.REJECTED: "rejected",
+    EventState.ABANDONED: "abandoned",
+    EventState.REHEARSED: "rehearsed",
+    EventState.DECLINED: "declined",
 }
 """A state as people read it; it is also the name of its colour."""
 
@@ -332,7 +316,7 @@ def kind_of(mid: str, options: Options) -> str:
 def line(entry: ListEntry, runs: Mapping[str, RunLink], *, now_ms: int) -> Line:
     """An event, or a rejected message, in the list."""
     counts = entry.counts
-    known = entry.state in (COMPLETED, REHEARSED)
+    known = entry.state in (EventState.COMPLETED, EventState.REHEARSED)
     conflicts = sum(counts.get(c, 0) for c in CONFLICTS)
     return Line(
         mid=entry.mid,
@@ -344,12 +328,14 @@ def line(entry: ListEntry, runs: Mapping[str, RunLink], *, now_ms: int) -> Line:
         to_user=entry.to_user or "",
         organisation=entry.organisation_id or "",
         requested_by=entry.requested_by or "",
-        moved=number(counts.get(MOVED, 0)) if known else "",
+        moved=number(counts.get(BatchOutcome.MOVED, 0)) if known else "",
         conflicts=number(conflicts) if known else "",
-        lag="" if entry.state in (REJECTED, SKIPPED) else _lag(entry.kafka_ms, entry.ended_at, now_ms),
+        lag=""
+        if entry.state in (EventState.REJECTED, EventState.SKIPPED)
+        else _lag(entry.kafka_ms, entry.ended_at, now_ms),
         run_id=entry.run_id or "",
         run=runs.get(entry.run_id or ""),
-        note=(entry.reason or "") if entry.state != COMPLETED else "",
+        note=(entry.reason or "") if entry.state != EventState.COMPLETED else "",
     )
 
 
@@ -442,7 +428,7 @@ def detail(
         to_name=names.get("toUserProfile", ""),
         sentence=_sentence(event, queued, blocker, now_ms),
         facts=_facts(event, runs, names, now_ms),
-        bar=None if event.final or event.state == AWAITING_APPROVAL else _bar(event, progress),
+        bar=None if event.final or event.state == EventState.AWAITING_APPROVAL else _bar(event, progress),
         steps=_steps(event, queued, now_ms),
         tiles=_tiles(event.state, event.counts),
         lane=_lane(event, lane),
@@ -452,7 +438,7 @@ def detail(
         event_text=payload.shown(body),
         event_missing=_missing(body),
         conf=event.next_conf,
-        conf_dag=UNDO_DAG if event.state == COMPLETED else TRANSFER_DAG,
+        conf_dag=UNDO_DAG if event.state == EventState.COMPLETED else TRANSFER_DAG,
         actions=[a for a in offered(event.state, event.counts, event.digest) if a.dag_id in may],
         run=runs.get(event.run_id or ""),
     )
@@ -464,7 +450,7 @@ def rejected(message: RejectedMessage) -> Detail:
     return Detail(
         mid=message.mid,
         kind=kind_of(message.mid, Options()),
-        state=REJECTED,
+        state=EventState.REJECTED,
         final=True,
         sentence="This message is no transfer event; a copy is on the dead-letter topic.",
         facts=[
@@ -474,7 +460,7 @@ def rejected(message: RejectedMessage) -> Detail:
         ],
         steps=[
             Step("announced", announced, "done"),
-            Step(WORDS[REJECTED], moment(message.received_at), "bad", message.reason),
+            Step(WORDS[EventState.REJECTED], moment(message.received_at), "bad", message.reason),
         ],
         event_text=payload.shown(message.body),
         event_missing=_missing(message.body),
@@ -487,7 +473,7 @@ def rejected(message: RejectedMessage) -> Detail:
 def _sentence(event: EventRow, queued: QueuedEvent | None, blocker: str | None, now_ms: int) -> str:
     """Is it finished, and what became of it?"""
     counts = event.counts
-    moved = counted(counts.get(MOVED, 0), "batch", "batches")
+    moved = counted(counts.get(BatchOutcome.MOVED, 0), "batch", "batches")
     conflicts = sum(counts.get(c, 0) for c in CONFLICTS)
     but = f"; {number(conflicts)} left alone" if conflicts else ""
     again = ""
@@ -495,18 +481,18 @@ def _sentence(event: EventRow, queued: QueuedEvent | None, blocker: str | None, 
         again = f" Tried again in {duration(queued.next_try_ms - now_ms)}, or at once by the button."
     waits = f"Waits for {short(blocker, 40)}, an earlier transfer of one of its users." if blocker else ""
     told = {
-        RECEIVED: waits or "In the queue; a run takes it within seconds.",
-        PLANNED: "Planned; its rows are being moved.",
-        APPLIED: "Its rows are moved; the search index follows and is proven.",
-        COMPLETED: f"Finished: {moved} moved{but}, and proven in both stores."
-        if counts.get(MOVED) or conflicts
+        EventState.RECEIVED: waits or "In the queue; a run takes it within seconds.",
+        EventState.PLANNED: "Planned; its rows are being moved.",
+        EventState.APPLIED: "Its rows are moved; the search index follows and is proven.",
+        EventState.COMPLETED: f"Finished: {moved} moved{but}, and proven in both stores."
+        if counts.get(BatchOutcome.MOVED) or conflicts
         else "Finished: there was nothing to move, which is proven in both stores.",
-        FAILED: f"A try failed.{again}",
-        AWAITING_APPROVAL: "Planned, and waiting until somebody approves it.",
-        SKIPPED: "Nothing was done: the transfer is not valid.",
-        ABANDONED: "Given up by an operator. What it had moved until then stays moved.",
-        REHEARSED: f"A dry run: {moved} would change{but}. Nothing has changed.",
-        DECLINED: "Refused. Nothing has changed.",
+        EventState.FAILED: f"A try failed.{again}",
+        EventState.AWAITING_APPROVAL: "Planned, and waiting until somebody approves it.",
+        EventState.SKIPPED: "Nothing was done: the transfer is not valid.",
+        EventState.ABANDONED: "Given up by an operator. What it had moved until then stays moved.",
+        EventState.REHEARSED: f"A dry run: {moved} would change{but}. Nothing has changed.",
+        EventState.DECLINED: "Refused. Nothing has changed.",
     }
     return told.get(event.state, "")
 
@@ -520,7 +506,9 @@ def _facts(event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str
         Fact("Reason", event.request_reason or "none given"),
         Fact("Organisation", event.organisation_id or "–"),
         Fact("Announced", f"{announced.text} UTC" if announced else "–"),
-        Fact("Lag", "–" if event.state == SKIPPED else _lag(event.kafka_ms, event.ended_at, now_ms)),
+        Fact(
+            "Lag", "–" if event.state == EventState.SKIPPED else _lag(event.kafka_ms, event.ended_at, now_ms)
+        ),
     ]
     run = runs.get(event.run_id or "")
     if run:
@@ -569,9 +557,13 @@ def _option_facts(options: Options) -> list[Fact]:
 def _bar(event: EventRow, progress: Progress | None) -> Bar:
     """A bar that moves: received 3, planned 10 up to 70, applied up to 95 of a hundred."""
     p = progress or Progress(0, 0, 0)
-    if event.state == RECEIVED or not p.planned:
-        done = {RECEIVED: 3, PLANNED: 10, APPLIED: 75}.get(event.state, 3)
-        words = {RECEIVED: "waiting for a run", PLANNED: "looking for batches", APPLIED: "proving"}
+    if event.state == EventState.RECEIVED or not p.planned:
+        done = {EventState.RECEIVED: 3, EventState.PLANNED: 10, EventState.APPLIED: 75}.get(event.state, 3)
+        words = {
+            EventState.RECEIVED: "waiting for a run",
+            EventState.PLANNED: "looking for batches",
+            EventState.APPLIED: "proving",
+        }
         return Bar(done, words.get(event.state, "waiting for its next try"))
     percent = round(10 + 60 * p.moved / p.planned + 25 * p.proven / p.planned)
     rows = f"{number(p.moved)} of {counted(p.planned, 'row')} moved"
@@ -582,51 +574,53 @@ def _steps(event: EventRow, queued: QueuedEvent | None, now_ms: int) -> list[Ste
     """The timeline: what was, what is, what is ahead."""
     state, reason = event.state, event.reason or ""
     way = (
-        (RECEIVED, moment(event.received_at)),
-        (PLANNED, moment(event.planned_at)),
-        (APPLIED, moment(event.applied_at)),
+        (EventState.RECEIVED, moment(event.received_at)),
+        (EventState.PLANNED, moment(event.planned_at)),
+        (EventState.APPLIED, moment(event.applied_at)),
     )
     steps = [Step("announced", moment(event.kafka_ms), "done")]
     steps += [Step(label, at, "done") for label, at in way if at]
-    if state == COMPLETED:
-        steps.append(Step(COMPLETED, moment(event.completed_at), "done"))
+    if state == EventState.COMPLETED:
+        steps.append(Step(EventState.COMPLETED, moment(event.completed_at), "done"))
         if event.reproved_at:
             steps.append(Step("proven a second time", moment(event.reproved_at), "done"))
         return steps
     if event.final:
-        status = "done" if state == REHEARSED else "stopped"
+        status = "done" if state == EventState.REHEARSED else "stopped"
         return [*steps, Step(WORDS[state], moment(event.ended_at), status, reason)]
-    if state in (FAILED, AWAITING_APPROVAL):
+    if state in (EventState.FAILED, EventState.AWAITING_APPROVAL):
         if queued and queued.next_try_ms > now_ms:
-            word = "waits until" if state == AWAITING_APPROVAL else "next try"
+            word = "waits until" if state == EventState.AWAITING_APPROVAL else "next try"
             at = moment(queued.next_try_ms)
             reason = f"{reason} ({word} {at.text if at else '?'} UTC)".strip()
-        steps.append(Step(WORDS[state], None, "bad" if state == FAILED else "now", reason))
-        return [*steps, Step(COMPLETED, None, "ahead")]
+        steps.append(Step(WORDS[state], None, "bad" if state == EventState.FAILED else "now", reason))
+        return [*steps, Step(EventState.COMPLETED, None, "ahead")]
     if steps[-1].label == state:
         steps[-1] = steps[-1]._replace(status="now", note=reason)
     elif state in [s.label for s in steps]:
         # Planned before, and back in the queue.
         steps.append(Step(WORDS[state], None, "now", reason))
-    rest = [PLANNED, APPLIED, COMPLETED][{RECEIVED: 0, PLANNED: 1, APPLIED: 2}.get(state, 0) :]
+    rest = [EventState.PLANNED, EventState.APPLIED, EventState.COMPLETED][
+        {EventState.RECEIVED: 0, EventState.PLANNED: 1, EventState.APPLIED: 2}.get(state, 0) :
+    ]
     return steps + [Step(s, None, "ahead") for s in rest]
 
 
 def _tiles(state: str, counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    if state not in (COMPLETED, REHEARSED) or not any(counts.values()):
+    if state not in (EventState.COMPLETED, EventState.REHEARSED) or not any(counts.values()):
         return []
-    first = "would move" if state == REHEARSED else "moved"
+    first = "would move" if state == EventState.REHEARSED else "moved"
     names = {
-        MOVED: (first, "good"),
-        ALREADY: ("already as wanted", ""),
-        CHANGED_ELSEWHERE: ("changed elsewhere", "warn"),
-        GONE: ("gone", "warn"),
-        NOT_LIVE: ("not live", ""),
+        BatchOutcome.MOVED: (first, "good"),
+        BatchOutcome.ALREADY: ("already as wanted", ""),
+        BatchOutcome.CHANGED_ELSEWHERE: ("changed elsewhere", "warn"),
+        BatchOutcome.GONE: ("gone", "warn"),
+        BatchOutcome.NOT_LIVE: ("not live", ""),
     }
     return [
         (words, number(counts.get(outcome, 0)), tone if counts.get(outcome) else "")
         for outcome, (words, tone) in names.items()
-        if counts.get(outcome) or outcome in (MOVED, CHANGED_ELSEWHERE)
+        if counts.get(outcome) or outcome in (BatchOutcome.MOVED, BatchOutcome.CHANGED_ELSEWHERE)
     ]
 
 
@@ -659,7 +653,7 @@ def change_lines(page: ChangesPage) -> list[ChangeLine]:
 
 def _change_line(c: BatchChange) -> ChangeLine:
     """A batch by the hop that was applied, else by its plan, else by the last try."""
-    applied = [h for h in c.hops if h.outcome in (IMAGE_APPLIED, IMAGE_LATE)]
+    applied = [h for h in c.hops if h.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE)]
     hop = applied[-1] if applied else None
     shown: BatchHop | PlannedBatch | None = hop or c.plan or (c.hops[-1] if c.hops else None)
     before, after = _owners(shown and shown.before), _owners(shown and shown.after)
@@ -668,7 +662,7 @@ def _change_line(c: BatchChange) -> ChangeLine:
         notes.append(f"hop {hop.hop + 1} of {hop.hops}")
     if tries := len(c.hops) - len(applied):
         notes.append(f"{counted(tries, 'other try', 'other tries')}")
-    if hop and hop.outcome == IMAGE_LATE:
+    if hop and hop.outcome == ChangeOutcome.LATE:
         notes.append("applied after the claim was lost")
     return ChangeLine(
         c.id.course_id,
@@ -676,7 +670,7 @@ def _change_line(c: BatchChange) -> ChangeLine:
         (shown.role or "") if shown else "",
         before,
         after if after != before else (),
-        (c.plan and c.plan.outcome) or (MOVED if hop else "planned"),
+        (c.plan and c.plan.outcome) or (BatchOutcome.MOVED if hop else "planned"),
         moment(hop.applied_at) if hop else None,
         moment(c.plan.proven_at) if c.plan else None,
         ", ".join(notes),

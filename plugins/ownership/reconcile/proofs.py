@@ -12,8 +12,8 @@ from ownership.domain.clock import now_ms, to_ms
 from ownership.domain.compare import UNMOVED, UNPROVEN, is_user
 from ownership.domain.plan import CREATED, MENTORED, Document, Row
 from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
-from ownership.domain.states import COMPLETED, FINAL_STATES, OPEN_STATES
-from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, Image
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, ChangeOutcome, EventState
+from ownership.ledger.changes import Image
 from ownership.ledger.events import EventRow
 from ownership.reconcile.pace import Pace
 from ownership.stages.parts import Parts
@@ -40,7 +40,7 @@ class Gave(NamedTuple):
 def sources(parts: Parts, days: int) -> dict[str, Gave]:
     """By old user (folded), their last completed transfer of everything within the days, `MAX_SOURCES` at most."""
     found: dict[str, Gave] = {}
-    for e in (e for events in _recent(parts, days, (COMPLETED,)) for e in events):
+    for e in (e for events in _recent(parts, days, (EventState.COMPLETED,)) for e in events):
         source = e.transfer.source
         if e.options.whole and (source in found or len(found) < MAX_SOURCES):
             gave = Gave(to_ms(e.completed_at) if e.completed_at else 0, e.mid)
@@ -75,10 +75,12 @@ def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) ->
     seen = set()
     for mid, image in suspects:
         row = rows.get(image.id)
-        stands = row is not None and (image.outcome == IN_DOUBT or row.owners == image.after.owners)
+        stands = row is not None and (
+            image.outcome == ChangeOutcome.IN_DOUBT or row.owners == image.after.owners
+        )
         if not stands or (mid, image.id) in seen:
             continue
-        if of[mid].state != COMPLETED and states.get(mid) == COMPLETED:
+        if of[mid].state != EventState.COMPLETED and states.get(mid) == EventState.COMPLETED:
             continue
         seen.add((mid, image.id))
         note = f"{mid} is {states.get(mid, of[mid].state)}, its image {image.outcome or 'without an outcome'}"
@@ -93,9 +95,9 @@ def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) ->
 def _doubtful(event: EventRow | None, image: Image) -> bool:
     if event is None:  # a hop of an event of another group, which looks at it itself
         return False
-    if event.state == COMPLETED:
-        return image.outcome in (LATE, IN_DOUBT, None)
-    return image.outcome in (APPLIED, LATE, IN_DOUBT, None)
+    if event.state == EventState.COMPLETED:
+        return image.outcome in (ChangeOutcome.LATE, ChangeOutcome.IN_DOUBT, None)
+    return image.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE, ChangeOutcome.IN_DOUBT, None)
 
 
 def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
@@ -106,7 +108,7 @@ def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
     return held | young
 
 
-def _recent(parts: Parts, days: int, states: Collection[str]) -> Iterator[list[EventRow]]:
+def _recent(parts: Parts, days: int, states: Collection[EventState]) -> Iterator[list[EventRow]]:
     """The events of the last days in one of `states`, those of the newest hours first, some at a time."""
     newest = now_ms() + DAY_MS  # a message may be ahead of this clock
     for hour in range(newest, newest - (days + 1) * DAY_MS, -HOUR_MS) if days > 0 else ():

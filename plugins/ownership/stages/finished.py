@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ownership.domain.chunks import chunks
-from ownership.domain.plan import MOVED
+from ownership.domain.states import BatchOutcome
 from ownership.ledger.changes import ROWS
 from ownership.ledger.events import EventRow
 from ownership.stages.working import batches_of
@@ -21,7 +21,7 @@ PER_EVENT = 500
 def extras(run_id: str, finished: Sequence[EventRow]) -> Iterator[dict[str, Any]]:
     """The `extra` of each asset event of a run; `moved` counts a batch that a chain moved once."""
     for some in chunks(finished, PER_EVENT):
-        moved = batches_of(row.counts for row in some).get(MOVED, 0)
+        moved = batches_of(row.counts for row in some).get(BatchOutcome.MOVED, 0)
         yield {"run_id": run_id, "moved": moved, "transfers": [_told(row) for row in some]}
 
 
@@ -33,6 +33,6 @@ def _told(row: EventRow) -> dict[str, Any]:
         "to_user": row.transfer.to_user,
         "organisation_id": row.organisation_id,
         "undo_of": row.options.undo_of,
-        "moved": counts.get(MOVED, 0),
+        "moved": counts.get(BatchOutcome.MOVED, 0),
         "counts": counts,
     }

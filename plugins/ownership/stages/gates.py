@@ -12,7 +12,7 @@ from ownership.domain.contracts import Phase
 from ownership.domain.next_steps import next_conf
 from ownership.domain.plan_report import PlanReport, owners_text
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import AWAITING_APPROVAL, DECLINED, REHEARSED
+from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
 from ownership.stages.parts import Parts
 from ownership.stages.working import Working
@@ -52,7 +52,7 @@ def _gate(working: Working, plan: Plan, phase: Phase) -> str | None:
     if event.options.dry_run:
         for h in phase.held:
             _rehearsed(parts, h, plan.reports[h.mid])
-        return REHEARSED
+        return EventState.REHEARSED
     if plan.started & {h.mid for h in phase.held}:
         return None
     if event.options.plan_of and report.digest != event.options.digest:
@@ -64,7 +64,7 @@ def _gate(working: Working, plan: Plan, phase: Phase) -> str | None:
 
 
 def _rehearsed(parts: Parts, held: ClaimedEvent, report: PlanReport) -> None:
-    _tell(parts, held, report, REHEARSED)
+    _tell(parts, held, report, EventState.REHEARSED)
     parts.events.rehearse(held, report.outcomes)
 
 
@@ -74,7 +74,7 @@ def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanRepo
     )
     parts.events.decline(held, why)
     log.warning("plan refused", mid=held.mid, why=why)
-    return DECLINED
+    return EventState.DECLINED
 
 
 def _left_to_approval(
@@ -82,14 +82,14 @@ def _left_to_approval(
 ) -> str:
     again = "; the plan has changed since it was approved" if event.approved_digest else ""
     until_ms = now_ms() + parts.settings.approval_hours * HOUR_MS
-    _tell(parts, held, report, AWAITING_APPROVAL)
+    _tell(parts, held, report, EventState.AWAITING_APPROVAL)
     why = f"{report.batches} batches are more than approval.batches = {limit}{again}"
     parts.events.await_approval(held, why, until_ms)
     log.warning("transfer awaits approval", mid=held.mid, why=why, digest=report.digest)
-    return AWAITING_APPROVAL
+    return EventState.AWAITING_APPROVAL
 
 
-def _tell(parts: Parts, held: ClaimedEvent, report: PlanReport, state: str) -> None:
+def _tell(parts: Parts, held: ClaimedEvent, report: PlanReport, state: EventState) -> None:
     told = report.told().model_copy(
         update={"state": state, "next_conf": next_conf(state, held.mid, report.digest) or ""}
     )

@@ -16,10 +16,10 @@ from ownership.domain.effects import undoing
 from ownership.domain.errors import Transient, Unavailable
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import WHOLE, Kind, fold, lanes, phase, sources
-from ownership.domain.plan import MOVED, BatchId, Hop, Row
+from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.plan_report import PlanReport
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import AWAITING_APPROVAL
+from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.changes import PlanRow
 from ownership.ledger.events import EventRow, Verdict
 from ownership.platform.lms import Owners, WindowExceeded
@@ -114,7 +114,9 @@ def _decline_expired(
     """End those that nobody approved in time."""
     now = now_ms()
     expired = [
-        h for h in events if rows[h.mid].state == AWAITING_APPROVAL and rows[h.mid].awaits_until_ms <= now
+        h
+        for h in events
+        if rows[h.mid].state == EventState.AWAITING_APPROVAL and rows[h.mid].awaits_until_ms <= now
     ]
     for h in expired:
         until = from_ms(rows[h.mid].awaits_until_ms)
@@ -301,12 +303,12 @@ def _plan_row(
     steps = working.steps(row, working.after(row)) if row else []
     for hop in steps:
         if report := reports.get(hop.mid):
-            report.change(hop, MOVED)
+            report.change(hop, BatchOutcome.MOVED)
     hop_of = {hop.mid: hop for hop in steps}
     found = []
     for planned in working.planned(batch, row, named):
         mid = planned.mid
-        expected = MOVED if mid in hop_of else working.unmoved(planned, row)
+        expected = BatchOutcome.MOVED if mid in hop_of else working.unmoved(planned, row)
         if mid in reports and mid not in hop_of:
             reports[mid].conflict(batch, row, expected)
         # A dry run ends with what it expects; of others it is written when it has come true.

@@ -28,10 +28,9 @@ from ownership.domain.contracts import PlanTold
 from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import event_from, folded, manual_event, with_follow_ups
 from ownership.domain.options import PLAIN, Options, Request
-from ownership.domain.plan import MOVED
 from ownership.domain.plan_report import escaped, markdown
 from ownership.domain.queue import ClaimedEvent, QueuedEvent, choose
-from ownership.domain.states import AWAITING_APPROVAL, REHEARSED, REJECTED, SKIPPED
+from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.events import EventRow
 from ownership.platform.kafka import Message, Span, Topic
 from ownership.stages.parts import Parts
@@ -164,7 +163,7 @@ def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
 
 
 def _awaits_none(event: EventRow) -> str | None:
-    return None if event.state == AWAITING_APPROVAL else f"is {event.state} and awaits no approval"
+    return None if event.state == EventState.AWAITING_APPROVAL else f"is {event.state} and awaits no approval"
 
 
 def _ended(
@@ -202,7 +201,7 @@ def _taken(
         event = parts.events.read([mid]).get(mid)
         if event is None:
             rejected = parts.events.rejected([mid])
-            return f"is {REJECTED} already" if rejected else "is not in the ledger"
+            return f"is {EventState.REJECTED} already" if rejected else "is not in the ledger"
         if event.final:
             return f"is {event.state} already"
         if unless and (why := unless(event)):
@@ -235,7 +234,9 @@ def redriven(
     mids: Sequence[str] = order.mids
     if order.states:
         start = _ms(order.since)
-        found = parts.events.of_window(start, _end(start, order.until, at_ms), order.states)
+        found = parts.events.of_window(
+            start, _end(start, order.until, at_ms), [*map(EventState, order.states)]
+        )
         mids = [e.mid for events in found for e in events]
         _bounded(mids, "redrive")
     rows = parts.events.read(mids)
@@ -255,7 +256,7 @@ def redriven(
             told[mid] = "is not in the ledger"
         elif not row.final:
             told[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
-        elif row.state != SKIPPED:
+        elif row.state != EventState.SKIPPED:
             told[mid] = f"is {row.state} already; only failed and skipped events can be redriven"
         else:
             new = f"redrive:{run_id}:{n}"
@@ -316,12 +317,12 @@ def executed(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: s
     row = parts.events.read([mid]).get(mid)
     if row is None:
         state = (
-            f"is {REJECTED}, and no dry run with a plan"
+            f"is {EventState.REJECTED}, and no dry run with a plan"
             if parts.events.rejected([mid])
             else "is not in the ledger"
         )
         raise ConfError(f"execute_plan: event {mid} {state}.")
-    if row.state != REHEARSED:
+    if row.state != EventState.REHEARSED:
         raise ConfError(f"execute_plan: event {mid} is {row.state}, and no dry run with a plan.")
     if row.digest != order.digest:
         raise ConfError(f"digest: is not that of the plan of {mid}, which is {row.digest}.")
@@ -375,7 +376,7 @@ def _chosen(parts: Parts, order: Undo, at_ms: int) -> list[str]:
 
 def _changed_something(parts: Parts, row: EventRow) -> bool:
     if row.counts:
-        return row.state != REHEARSED and bool(row.counts.get(MOVED))
+        return row.state != EventState.REHEARSED and bool(row.counts.get(BatchOutcome.MOVED))
     # Abandoned half-way: what it moved is in its images only.
     return parts.changes.has_images(row.mid)
 

@@ -14,8 +14,7 @@ from ownership.domain.chunks import chunks
 from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Row, applied
-from ownership.domain.states import COMPLETED
-from ownership.ledger.changes import IN_DOUBT, LATE
+from ownership.domain.states import ChangeOutcome, EventState
 from ownership.ledger.events import EventRow
 from ownership.stages.inbox import Inbox
 from ownership.stages.parts import Parts
@@ -34,7 +33,9 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
     :raises Unavailable: if a store is; events proven until then stay proven.
     """
     follow_ups = 0
-    for done in parts.events.of_window(start_ms - LOOK_BACK_MS, end_ms, (COMPLETED,), size=EVENTS_AT_ONCE):
+    for done in parts.events.of_window(
+        start_ms - LOOK_BACK_MS, end_ms, (EventState.COMPLETED,), size=EVENTS_AT_ONCE
+    ):
         # The window's own are proven whenever it is run; older ones only if no run did it.
         if events := [e for e in done if e.kafka_ms >= start_ms or e.reproved_at is None]:
             follow_ups += _prove(parts, inbox, events)
@@ -44,7 +45,7 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
 def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
     planned, images = parts.changes.read([e.mid for e in events])
     for image in images:
-        if image.outcome in (LATE, IN_DOUBT):
+        if image.outcome in (ChangeOutcome.LATE, ChangeOutcome.IN_DOUBT):
             log.warning(
                 "batch %s of course %s: a write of token %s is %s; compare row and audit trail",
                 image.id.batch_id, image.id.course_id, image.fencing_token, image.outcome,

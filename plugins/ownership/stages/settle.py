@@ -11,9 +11,8 @@ from typing import NamedTuple
 from ownership.domain.clock import now_ms, to_ms
 from ownership.domain.contracts import PlanTold, Slice, Summary
 from ownership.domain.next_steps import next_conf
-from ownership.domain.plan import CHANGED_ELSEWHERE
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import AWAITING_APPROVAL, COMPLETED, DECLINED, FAILED, RECEIVED, REHEARSED
+from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.events import EventRow
 from ownership.stages.lookup import WAITS
 from ownership.stages.parts import Parts
@@ -65,18 +64,18 @@ def settle(
     for h in held:
         of[became.get(h.mid, "")].append(h)
 
-    unsaid = [h for h in of[FAILED] if rows[h.mid].state != FAILED]
-    failures = {h.mid: rows[h.mid].reason or _DIED for h in of[FAILED]}
+    unsaid = [h for h in of[EventState.FAILED] if rows[h.mid].state != EventState.FAILED]
+    failures = {h.mid: rows[h.mid].reason or _DIED for h in of[EventState.FAILED]}
     parts.events.fail([(h, failures[h.mid], rows[h.mid].attempts + 1) for h in unsaid])
     parts.queue.release(of[WAITING], next_try_ms=0)
-    _release(parts, [(h, rows[h.mid].attempts) for h in of[FAILED]])
+    _release(parts, [(h, rows[h.mid].attempts) for h in of[EventState.FAILED]])
 
     told = dict(told or {})
-    for h in of[DECLINED]:
+    for h in of[EventState.DECLINED]:
         # To apply a plan is asked of this very run; that nobody approved one is nobody's failure.
         where = failures if rows[h.mid].options.plan_of else told
-        where[h.mid] = rows[h.mid].reason or DECLINED
-    completed = [rows[h.mid] for h in sorted(of[COMPLETED], key=lambda h: h.transfer.key)]
+        where[h.mid] = rows[h.mid].reason or EventState.DECLINED
+    completed = [rows[h.mid] for h in sorted(of[EventState.COMPLETED], key=lambda h: h.transfer.key)]
     summary = Summary(
         events=dict(Counter(became.values())),
         batches=batches_of(r.counts for r in completed),
@@ -93,9 +92,9 @@ def _became(row: EventRow, mine: bool) -> str:  # noqa: FBT001  # of this run st
         return row.state
     if not mine:
         return "taken_over"
-    if row.state == RECEIVED and (row.reason or "").startswith(WAITS):
+    if row.state == EventState.RECEIVED and (row.reason or "").startswith(WAITS):
         return WAITING
-    return row.state if row.state == AWAITING_APPROVAL else FAILED
+    return row.state if row.state == EventState.AWAITING_APPROVAL else EventState.FAILED
 
 
 def _release(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) -> None:
@@ -113,9 +112,13 @@ def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) 
     plans = [
         PlanTold.model_validate_json(row.report)
         for row in rows.values()
-        if row.report and row.state in (REHEARSED, AWAITING_APPROVAL)
+        if row.report and row.state in (EventState.REHEARSED, EventState.AWAITING_APPROVAL)
     ][:MAX_PLANS]
-    conflicts = [row for row in rows.values() if row.state == COMPLETED and row.counts.get(CHANGED_ELSEWHERE)]
+    conflicts = [
+        row
+        for row in rows.values()
+        if row.state == EventState.COMPLETED and row.counts.get(BatchOutcome.CHANGED_ELSEWHERE)
+    ]
     named = {m: rows[m] for m in summary.failures}
     named |= {p.mid: rows[p.mid] for p in plans} | {row.mid: row for row in conflicts[:MAX_REPORTED]}
     return summary.model_copy(
@@ -132,13 +135,15 @@ def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) 
     )
 
 
-def _now_in(row: EventRow, failures: Collection[str]) -> str:
+def _now_in(row: EventRow, failures: Collection[str]) -> EventState:
     """The event's state, also where this very run has just written it."""
-    return FAILED if row.mid in failures and not row.final else row.state
+    return EventState.FAILED if row.mid in failures and not row.final else row.state
 
 
 def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[str]:
     """Batches that were left alone because somebody else changed them."""
     for event in events:
-        for r in parts.changes.read_plan(event.mid, outcome=CHANGED_ELSEWHERE, limit=MAX_CONFLICTS):
+        for r in parts.changes.read_plan(
+            event.mid, outcome=BatchOutcome.CHANGED_ELSEWHERE, limit=MAX_CONFLICTS
+        ):
             yield f"{event.mid}: batch {r.planned.id.batch_id} of course {r.planned.id.course_id}"

@@ -12,8 +12,8 @@ from ownership.domain.clock import now
 from ownership.domain.contracts import Work
 from ownership.domain.errors import TakenOver, Transient
 from ownership.domain.plan import BatchId, Row
-from ownership.domain.states import APPLIED as STATE_APPLIED
-from ownership.ledger.changes import APPLIED, IN_DOUBT, LATE, REFUSED, SUPERSEDED, Image, new_image
+from ownership.domain.states import ChangeOutcome, EventState
+from ownership.ledger.changes import Image, new_image
 from ownership.stages.parts import Parts
 from ownership.stages.working import Working
 
@@ -36,7 +36,7 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     judge(parts, parts.changes.undecided(mids))
     ids = sorted(parts.changes.batches(mids))
     moved = _move_in_waves(working, ids)
-    parts.events.note(working.held, state=STATE_APPLIED, applied_at=now())
+    parts.events.note(working.held, state=EventState.APPLIED, applied_at=now())
     return work.step(
         working.phases,
         events={"applied": len(working.held)},
@@ -120,7 +120,7 @@ def _still_wanted(working: Working, wave: _Wave) -> list[int]:
     try:
         working.fence()
     except TakenOver:
-        working.parts.changes.settle_images([(i, REFUSED) for i in wave.images])
+        working.parts.changes.settle_images([(i, ChangeOutcome.REFUSED) for i in wave.images])
         raise
     if working.phases is held:
         return list(range(len(wave.changes)))
@@ -129,9 +129,12 @@ def _still_wanted(working: Working, wave: _Wave) -> list[int]:
 
 def _settled(working: Working, wave: _Wave, applied: Mapping[int, bool]) -> tuple[int, list[BatchId]]:
     """Write what became of a wave's images. Returns how many rows changed, and which were refused."""
-    outcomes = [(image, APPLIED if applied.get(n) else REFUSED) for n, image in enumerate(wave.images)]
+    outcomes = [
+        (image, ChangeOutcome.APPLIED if applied.get(n) else ChangeOutcome.REFUSED)
+        for n, image in enumerate(wave.images)
+    ]
     _settle(working, outcomes)
-    refused = [image.id for image, outcome in outcomes if outcome != APPLIED]
+    refused = [image.id for image, outcome in outcomes if outcome != ChangeOutcome.APPLIED]
     return len(outcomes) - len(refused), refused
 
 
@@ -144,7 +147,9 @@ def judge(parts: Parts, images: Sequence[Image]) -> None:
     if not open_:
         return
     rows = parts.rows.read({i.id for i in open_})
-    applied = Counter((i.id, i.before.owners, i.after.owners) for i in images if i.outcome == APPLIED)
+    applied = Counter(
+        (i.id, i.before.owners, i.after.owners) for i in images if i.outcome == ChangeOutcome.APPLIED
+    )
     parts.changes.settle_images(
         [
             (i, _verdict(i, rows.get(i.id), twin=(i.id, i.before.owners, i.after.owners) in applied))
@@ -153,10 +158,14 @@ def judge(parts: Parts, images: Sequence[Image]) -> None:
     )
 
 
-def _verdict(image: Image, row: Row | None, *, twin: bool) -> str:
+def _verdict(image: Image, row: Row | None, *, twin: bool) -> ChangeOutcome:
     if twin or (row is not None and row.owners == image.before.owners):
-        return SUPERSEDED
-    return APPLIED if row is not None and row.owners == image.after.owners else IN_DOUBT
+        return ChangeOutcome.SUPERSEDED
+    return (
+        ChangeOutcome.APPLIED
+        if row is not None and row.owners == image.after.owners
+        else ChangeOutcome.IN_DOUBT
+    )
 
 
 def _image(working: Working, before: Row, after: Row) -> Image:
@@ -164,22 +173,27 @@ def _image(working: Working, before: Row, after: Row) -> Image:
     return new_image(before.id, working.token(steps[-1].mid), before, after, steps)
 
 
-def _settle(working: Working, outcomes: list[tuple[Image, str]]) -> None:
+def _settle(working: Working, outcomes: list[tuple[Image, ChangeOutcome]]) -> None:
     """Write the outcomes. A refusal after a time-out may be our own success: the row tells.
 
     If the claim was lost while the rows were written, the writes that applied are marked late: a
     successor may have built on the row before them. The second proof looks at them.
     """
     parts = working.parts
-    refused = {image.id for image, outcome in outcomes if outcome == REFUSED}
+    refused = {image.id for image, outcome in outcomes if outcome == ChangeOutcome.REFUSED}
     rows = parts.rows.read(refused) if refused else {}
     for n, (image, outcome) in enumerate(outcomes):
         row = rows.get(image.id)
-        if outcome == REFUSED and row is not None and row.owners == image.after.owners:
-            outcomes[n] = (image, APPLIED)
+        if outcome == ChangeOutcome.REFUSED and row is not None and row.owners == image.after.owners:
+            outcomes[n] = (image, ChangeOutcome.APPLIED)
     try:
         working.fence()
     except TakenOver:
-        parts.changes.settle_images([(i, LATE if outcome == APPLIED else outcome) for i, outcome in outcomes])
+        parts.changes.settle_images(
+            [
+                (i, ChangeOutcome.LATE if outcome == ChangeOutcome.APPLIED else outcome)
+                for i, outcome in outcomes
+            ]
+        )
         raise
     parts.changes.settle_images(outcomes)

@@ -12,9 +12,10 @@ from ownership.domain.contracts import Phase, Work
 from ownership.domain.effects import Effect, Moving, Undoing, undoing
 from ownership.domain.errors import TakenOver
 from ownership.domain.event import folded
-from ownership.domain.plan import EVERYTHING, MOVED, BatchId, Hop, Row
+from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row
 from ownership.domain.queue import ClaimedEvent
-from ownership.ledger.changes import APPLIED, LATE, ROWS, Planned
+from ownership.domain.states import BatchOutcome, ChangeOutcome
+from ownership.ledger.changes import ROWS, Planned
 from ownership.ledger.events import EventRow
 from ownership.stages.parts import Parts
 
@@ -181,7 +182,7 @@ class Working:
         """True if the event is an undo: what it moved are its own changes only."""
         return isinstance(self._effect_of(mid), Undoing)
 
-    def unmoved(self, planned: Planned, row: Row | None) -> str:
+    def unmoved(self, planned: Planned, row: Row | None) -> BatchOutcome:
         """What became of a planned batch that was not moved, by its row as it is."""
         return self._effect_of(planned.mid).unmoved(planned.mid, planned.id, row)
 
@@ -214,7 +215,7 @@ def taken_hops(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
     _, images = parts.changes.read(set(of.values()))
     found: dict[str, list[Hop]] = defaultdict(list)
     for image in reversed(images):
-        if image.outcome in (APPLIED, LATE):
+        if image.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE):
             for hop in image.hops:
                 found[hop.mid].append(hop)
     return [h._replace(mid=u.mid) for u in undos for h in found.get(of.get(u.mid, ""), ())]
@@ -228,7 +229,7 @@ def _given_later(
     _, images = parts.changes.read(later)
     keep: dict[BatchId, set[str]] = defaultdict(set)
     for image in images:
-        for hop in image.hops if image.outcome == APPLIED else ():
+        for hop in image.hops if image.outcome == ChangeOutcome.APPLIED else ():
             event = later.get(hop.mid)
             if (
                 event
@@ -244,6 +245,6 @@ def batches_of(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = defaultdict(int)
     for some in counts:
         for name, n in some.items():
-            if name != MOVED:
-                total[MOVED if name == ROWS else name] += n
+            if name != BatchOutcome.MOVED:
+                total[BatchOutcome.MOVED if name == ROWS else name] += n
     return dict(total)

@@ -28,13 +28,13 @@ from local.stack import claim
 from ownership.domain.clock import from_ms, now_ms
 from ownership.domain.event import OrderKey, Transfer, follow_up
 from ownership.domain.options import PLAIN, Options
-from ownership.domain.plan import MOVED, BatchId, Hop, Row
+from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.queue import Choice, ClaimedEvent
 from ownership.domain.reconciliation import Report
-from ownership.domain.states import FINAL_STATES, OPEN_STATES
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, BatchOutcome, ChangeOutcome
 from ownership.ledger import reads as module
 from ownership.ledger.arrivals import Arrival, Arrivals, Origin
-from ownership.ledger.changes import APPLIED, REFUSED, Changes, Image, Planned, PlanRow, new_image
+from ownership.ledger.changes import Changes, Image, Planned, PlanRow, new_image
 from ownership.ledger.database import Database
 from ownership.ledger.events import EventRow, Events, RejectedMessage, Verdict
 from ownership.ledger.queue import Queue
@@ -623,12 +623,14 @@ class Ledger:
             hops = [Hop(c.mid, row(b, users[n]), row(b, users[n + 1])) for n, c in enumerate(claimed)]
             images.append(new_image(b, claimed[0].fencing_token, hops[0].before, hops[-1].after, hops))
         self.changes.record(images)
-        self.changes.settle_images([(i, APPLIED) for i in images])
+        self.changes.settle_images([(i, ChangeOutcome.APPLIED) for i in images])
         return images
 
     def prove(self, first: str, batches: list[BatchId]) -> None:
         """Note that rows and documents agree."""
-        self.changes.settle_plan([(Planned(first, b), MOVED) for b in batches], proven_at=from_ms(now_ms()))
+        self.changes.settle_plan(
+            [(Planned(first, b), BatchOutcome.MOVED) for b in batches], proven_at=from_ms(now_ms())
+        )
 
     def event(self, mid: str) -> EventRow:
         """An event as the page reads it."""
@@ -661,7 +663,7 @@ def test_the_changes_of_a_transfer_come_in_pages_with_plan_and_every_try(ledger:
     refused = new_image(batches[0], claimed[0].fencing_token, row(batches[0], "z"), row(batches[0], "b"),
                         [Hop(t.mid, row(batches[0], "z"), row(batches[0], "b"))])  # fmt: skip
     ledger.changes.record([refused])
-    ledger.changes.settle_images([(refused, REFUSED)])
+    ledger.changes.settle_images([(refused, ChangeOutcome.REFUSED)])
     ledger.move(claimed, batches)
     assert ledger.reads.progress(ledger.event(t.mid)) == Progress(130, 130, 0)
     ledger.prove(t.mid, batches[:100])
@@ -677,8 +679,10 @@ def test_the_changes_of_a_transfer_come_in_pages_with_plan_and_every_try(ledger:
         after = page.next
     assert after is None
     assert [c.id for c in found] == batches
-    assert [[h.outcome for h in c.hops] for c in found] == [[REFUSED, APPLIED]] + [[APPLIED]] * 129
-    assert [c.plan.outcome for c in found if c.plan] == [MOVED] * 100 + [None] * 30
+    assert [[h.outcome for h in c.hops] for c in found] == [
+        [ChangeOutcome.REFUSED, ChangeOutcome.APPLIED]
+    ] + [[ChangeOutcome.APPLIED]] * 129
+    assert [c.plan.outcome for c in found if c.plan] == [BatchOutcome.MOVED] * 100 + [None] * 30
     first = found[0]
     assert first.plan
     assert (first.plan.role, first.plan.before.created_by, first.plan.after) == (
@@ -698,8 +702,10 @@ def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(
     images = ledger.move(claimed, batches)
     at = from_ms(now_ms())
     for settle in (
-        lambda: ledger.changes.settle_images([(i, APPLIED) for i in images]),
-        lambda: ledger.changes.settle_plan([(Planned(t.mid, b), MOVED) for b in batches], proven_at=at),
+        lambda: ledger.changes.settle_images([(i, ChangeOutcome.APPLIED) for i in images]),
+        lambda: ledger.changes.settle_plan(
+            [(Planned(t.mid, b), BatchOutcome.MOVED) for b in batches], proven_at=at
+        ),
         lambda: ledger.changes.settle_moved([t.mid], own=[], proven_at=at),
         lambda: ledger.changes.settle_moved([t.mid], own=[t.mid], proven_at=at),
     ):
@@ -723,7 +729,7 @@ def test_a_lane_is_found_from_each_of_its_events_with_the_plan_that_one_of_them_
         assert [e.mid for e in ledger.reads.lane(event)] == [t.mid for t in chain]
         changed = ledger.reads.changes(event).batches
         assert [(c.plan and c.plan.outcome, [(h.hop, h.hops) for h in c.hops]) for c in changed] == [
-            (MOVED, [(n, 2)])
+            (BatchOutcome.MOVED, [(n, 2)])
         ] * 3
         assert ledger.reads.progress(event) == Progress(3, 3, 3)
     assert [e.mid for e in ledger.reads.lane(ledger.event(other.mid))] == [other.mid]

@@ -18,7 +18,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.domain.plan import BatchId
 from ownership.domain.reconciliation import Report
-from ownership.ledger.changes import IN_DOUBT, LATE
+from ownership.domain.states import ChangeOutcome
 from ownership.platform import search_index
 from ownership.platform.course_batches import RawRow
 from ownership.platform.ring import MAX_TOKEN, MIN_TOKEN, TokenRange, range_of, token, token_range
@@ -297,9 +297,12 @@ def test_what_an_abandoned_transfer_moved_is_not_proven(world: World, job: Job) 
     assert (sample.batch_id, "is abandoned" in sample.note) == (moved.batch_id, True)
 
 
-@pytest.mark.parametrize(("outcome", "found"), [(LATE, 1), (IN_DOUBT, 1), ("superseded", 0)])
+@pytest.mark.parametrize(
+    ("outcome", "found"),
+    [(ChangeOutcome.LATE, 1), (ChangeOutcome.IN_DOUBT, 1), (ChangeOutcome.SUPERSEDED, 0)],
+)
 def test_images_that_are_late_or_in_doubt_are_not_proven(
-    world: World, job: Job, outcome: str, found: int
+    world: World, job: Job, outcome: ChangeOutcome, found: int
 ) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
@@ -310,7 +313,7 @@ def test_images_that_are_late_or_in_doubt_are_not_proven(
     assert reconcile(job).counts.get("unproven", 0) == found
     world.edit(batch, createdby="x")
     world.platform.put_document(batch.batch_id, createdBy="x")
-    assert reconcile(job).counts.get("unproven", 0) == (1 if outcome == IN_DOUBT else 0)
+    assert reconcile(job).counts.get("unproven", 0) == (1 if outcome == ChangeOutcome.IN_DOUBT else 0)
     assert reconcile(job, days=0).counts == {}
 
 

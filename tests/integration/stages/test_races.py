@@ -13,7 +13,7 @@ import pytest
 
 from ownership.domain.clock import now_ms
 from ownership.domain.plan import Row
-from ownership.ledger.changes import LATE
+from ownership.domain.states import ChangeOutcome
 from ownership.stages.pull import Window
 from tests.harness import Job, Run, opened_job
 from tests.integration.stages.transfer_world import World
@@ -90,7 +90,7 @@ def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be
     assert others == [{"completed": 1}]
     assert frozen.work == []  # it found out right after its write that its claim is gone
     assert world.row(batch) == (new, ())
-    assert sorted(i.outcome or "" for i in world.changes(mid)[1]) == ["applied", LATE]
+    assert sorted(i.outcome or "" for i in world.changes(mid)[1]) == ["applied", ChangeOutcome.LATE]
     at = world.read(mid).kafka_ms
     with caplog.at_level(logging.WARNING):
         world.run().pull(window=Window(at - 1000, at + 1000))

@@ -20,7 +20,8 @@ from local.platform.world import Batch, Platform, User, create_platform
 from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Summary
 from ownership.domain.queue import QueuedEvent
-from ownership.ledger.changes import APPLIED, Image, Planned
+from ownership.domain.states import ChangeOutcome
+from ownership.ledger.changes import Image, Planned
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.platform.kafka import Span
 from ownership.stages.pull import Window
@@ -219,7 +220,7 @@ class World:
         """The event's own applied hops, before and after, by batch id."""
         found: dict[str, list[tuple[Owners, Owners]]] = {}
         for image in self.changes(mid)[1]:
-            assert image.outcome == APPLIED, image
+            assert image.outcome == ChangeOutcome.APPLIED, image
             for hop in image.hops:
                 if hop.mid == mid:
                     found.setdefault(image.id.batch_id, []).append((hop.before.owners, hop.after.owners))

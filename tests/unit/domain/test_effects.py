@@ -13,20 +13,8 @@ from ownership.domain.effects import MAX_HOPS, Moving, undoing
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import compose, phase
 from ownership.domain.options import PLAIN, Options
-from ownership.domain.plan import (
-    ALREADY,
-    CHANGED_ELSEWHERE,
-    EVERYTHING,
-    GONE,
-    NOT_LIVE,
-    BatchId,
-    Hop,
-    Row,
-    Scope,
-    changed_role,
-    hops,
-    taken_back,
-)
+from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope, changed_role, hops, taken_back
+from ownership.domain.states import BatchOutcome
 from tests.unit.replay import USERS, events, mixed_events, mixed_rows, replay, row, rows, transfers
 
 CREATED, MENTORED = frozenset({"created"}), frozenset({"mentored"})
@@ -102,12 +90,12 @@ def test_a_batch_is_planned_by_the_event_that_first_moves_it_also_if_only_its_do
 @pytest.mark.parametrize(
     ("found", "outcome"),
     [
-        (None, GONE),
-        (row("a", status=2), NOT_LIVE),
-        (row("b"), ALREADY),
-        (row("B"), ALREADY),
-        (row("x", "yb"), ALREADY),
-        (row("x"), CHANGED_ELSEWHERE),
+        (None, BatchOutcome.GONE),
+        (row("a", status=2), BatchOutcome.NOT_LIVE),
+        (row("b"), BatchOutcome.ALREADY),
+        (row("B"), BatchOutcome.ALREADY),
+        (row("x", "yb"), BatchOutcome.ALREADY),
+        (row("x"), BatchOutcome.CHANGED_ELSEWHERE),
     ],
 )
 def test_what_a_planned_batch_is_where_a_transfer_changed_nothing(found: Row | None, outcome: str) -> None:
@@ -117,8 +105,8 @@ def test_what_a_planned_batch_is_where_a_transfer_changed_nothing(found: Row | N
 
 def test_a_batch_that_came_back_to_its_first_user_is_where_it_should_be() -> None:
     effect = moving("ab", "bc", "ca")
-    assert effect.unmoved("m01", row("a").id, row("a")) == ALREADY
-    assert effect.unmoved("m01", row("a").id, row("b")) == CHANGED_ELSEWHERE
+    assert effect.unmoved("m01", row("a").id, row("a")) == BatchOutcome.ALREADY
+    assert effect.unmoved("m01", row("a").id, row("b")) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_transfers_search_the_users_whose_batches_move_away_and_know_no_batch_beforehand() -> None:
@@ -255,7 +243,7 @@ def test_a_change_is_back_if_all_that_it_touched_is_as_before_it(
     change: Hop, back: list[Row], not_back: list[Row]
 ) -> None:
     effect = undoing([change])
-    assert [r for r in (*back, *not_back) if effect.unmoved("u", r.id, r) == ALREADY] == back
+    assert [r for r in (*back, *not_back) if effect.unmoved("u", r.id, r) == BatchOutcome.ALREADY] == back
 
 
 @pytest.mark.parametrize(
@@ -330,7 +318,7 @@ def test_whatever_a_phase_did_its_undos_give_back_to_the_letter(
     assert undo.after(after) == before
     assert undo.after(after._replace(status=2)) == before._replace(status=2)
     for mid in undo.planned_by(before.id, before, ()):
-        assert undo.unmoved(mid, before.id, before) == ALREADY
+        assert undo.unmoved(mid, before.id, before) == BatchOutcome.ALREADY
 
 
 @given(st.lists(st.tuples(rows, rows), min_size=1, max_size=4), rows)
@@ -353,9 +341,9 @@ CHAIN = undoing([B_TO_C, A_TO_B])
     ("found", "then", "outcomes"),
     [
         pytest.param(row("c", "y"), row("a", "y"), {"u1": "moved", "u0": "moved"}, id="both as they were left"),
-        pytest.param(row("b"), row("a"), {"u1": ALREADY, "u0": "moved"}, id="the newer one is back"),
-        pytest.param(row("a"), row("a"), {"u1": ALREADY, "u0": ALREADY}, id="both are back"),
-        pytest.param(row("x"), row("x"), {"u1": CHANGED_ELSEWHERE, "u0": CHANGED_ELSEWHERE}, id="somebody else's"),
+        pytest.param(row("b"), row("a"), {"u1": BatchOutcome.ALREADY, "u0": "moved"}, id="the newer one is back"),
+        pytest.param(row("a"), row("a"), {"u1": BatchOutcome.ALREADY, "u0": BatchOutcome.ALREADY}, id="both are back"),
+        pytest.param(row("x"), row("x"), {"u1": BatchOutcome.CHANGED_ELSEWHERE, "u0": BatchOutcome.CHANGED_ELSEWHERE}, id="somebody else's"),
     ],
 )  # fmt: skip
 def test_of_a_chain_each_undo_has_its_own_outcome(found: Row, then: Row, outcomes: dict[str, str]) -> None:
@@ -364,7 +352,7 @@ def test_of_a_chain_each_undo_has_its_own_outcome(found: Row, then: Row, outcome
     assert told == {mid for mid, outcome in outcomes.items() if outcome == "moved"}
     for mid, outcome in outcomes.items():
         assert mid in told or CHAIN.unmoved(mid, found.id, found) == outcome
-        assert CHAIN.unmoved(mid, found.id, None) == GONE
+        assert CHAIN.unmoved(mid, found.id, None) == BatchOutcome.GONE
 
 
 def test_a_batch_that_somebody_changed_keeps_no_other_from_being_given_back() -> None:
@@ -378,7 +366,7 @@ def test_undos_of_the_creator_and_of_the_mentors_do_not_wait_for_each_other() ->
     effect = undoing([hop(row("a", "m"), row("b", "m"), "u0"), hop(row("b", "m"), row("b", "n"), "u1")])
     assert effect.after(row("b", "n")) == row("a", "m")
     assert [h.mid for h in effect.steps(row("b", "x"), row("a", "x"))] == ["u0"]
-    assert effect.unmoved("u1", row("b").id, row("a", "x")) == CHANGED_ELSEWHERE
+    assert effect.unmoved("u1", row("b").id, row("a", "x")) == BatchOutcome.CHANGED_ELSEWHERE
     assert [h.mid for h in effect.steps(row("x", "n"), row("x", "m"))] == ["u1"]
 
 
@@ -464,7 +452,12 @@ def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:
 
 @pytest.mark.parametrize(
     ("found", "outcome"),
-    [(None, GONE), (row("a"), ALREADY), (row("x"), CHANGED_ELSEWHERE), (row("b", "y"), CHANGED_ELSEWHERE)],
+    [
+        (None, BatchOutcome.GONE),
+        (row("a"), BatchOutcome.ALREADY),
+        (row("x"), BatchOutcome.CHANGED_ELSEWHERE),
+        (row("b", "y"), BatchOutcome.CHANGED_ELSEWHERE),
+    ],
 )
 def test_what_a_batch_is_where_an_undo_changed_nothing(found: Row | None, outcome: str) -> None:
     effect = undoing([hop(row("a"), row("b"))])
@@ -483,8 +476,8 @@ def test_an_undo_whose_field_was_edited_is_a_conflict_although_another_s_change_
     effect = undoing([hop(row("a", "d"), row("c", "d"), "u2"), hop(row("a", "c"), row("a", "d"), "u1")])
     now = effect.after(row("x", "d"))  # somebody gave the batch to x
     assert now == row("x", "c")
-    assert effect.unmoved("u1", now.id, now) == ALREADY
-    assert effect.unmoved("u2", now.id, now) == CHANGED_ELSEWHERE
+    assert effect.unmoved("u1", now.id, now) == BatchOutcome.ALREADY
+    assert effect.unmoved("u2", now.id, now) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_a_field_is_back_only_by_a_change_of_that_field() -> None:
@@ -492,14 +485,14 @@ def test_a_field_is_back_only_by_a_change_of_that_field() -> None:
     effect = undoing([hop(row("a", "n"), row("b", "n"), "u2"), hop(row("z", "m"), row("z", "n"), "u1")])
     now = effect.after(row("z", "n"))
     assert now == row("z", "m")
-    assert effect.unmoved("u1", now.id, now) == ALREADY
-    assert effect.unmoved("u2", now.id, now) == CHANGED_ELSEWHERE
+    assert effect.unmoved("u1", now.id, now) == BatchOutcome.ALREADY
+    assert effect.unmoved("u2", now.id, now) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_an_undo_that_another_one_went_on_from_is_back() -> None:
     effect = undoing([hop(row("b"), row("c"), "u2"), hop(row("a"), row("b"), "u1")])
     assert effect.after(row("c")) == row("a")
-    assert effect.unmoved("u2", row("a").id, row("a")) == ALREADY
+    assert effect.unmoved("u2", row("a").id, row("a")) == BatchOutcome.ALREADY
 
 
 def test_two_changes_that_one_event_made_to_a_row_are_one_share_of_its_undo() -> None:
@@ -519,6 +512,6 @@ def test_undos_that_are_done_together_are_idempotent_on_any_row(
 
 def test_an_event_that_changed_a_row_twice_is_back_only_if_both_changes_are() -> None:
     effect = undoing([hop(row("a", "y"), row("a", "z")), hop(row("a", "y"), row("b", "y"))])
-    assert effect.unmoved("u", row("a").id, row("a", "y")) == ALREADY
-    assert effect.unmoved("u", row("a").id, row("a", "w")) == CHANGED_ELSEWHERE
-    assert effect.unmoved("u", row("a").id, row("x", "y")) == CHANGED_ELSEWHERE
+    assert effect.unmoved("u", row("a").id, row("a", "y")) == BatchOutcome.ALREADY
+    assert effect.unmoved("u", row("a").id, row("a", "w")) == BatchOutcome.CHANGED_ELSEWHERE
+    assert effect.unmoved("u", row("a").id, row("x", "y")) == BatchOutcome.CHANGED_ELSEWHERE

@@ -9,23 +9,22 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from ownership.domain import states
 from ownership.domain.conf import ConfError, Orders, manual_events, orders, undo_order
 from ownership.domain.event import with_follow_ups
 from ownership.domain.next_steps import next_conf, put_back
-from ownership.domain.plan import MOVED, Hop
+from ownership.domain.plan import Hop
 from ownership.domain.plan_report import PlanReport
+from ownership.domain.states import BatchOutcome, EventState
 from tests.unit.replay import row, transfer
 
 MID = "LP.1767225600000.6ba7b810"
 DIGEST = "0123456789abcdef0123"
-STATES = (*states.OPEN_STATES, *states.FINAL_STATES)
 WITH_NEXT = {
-    states.FAILED,
-    states.SKIPPED,
-    states.AWAITING_APPROVAL,
-    states.REHEARSED,
-    states.COMPLETED,
+    EventState.FAILED,
+    EventState.SKIPPED,
+    EventState.AWAITING_APPROVAL,
+    EventState.REHEARSED,
+    EventState.COMPLETED,
 }
 
 mids = (
@@ -36,15 +35,15 @@ mids = (
 digests = st.from_regex(r"[0-9a-f]{20}", fullmatch=True)
 
 
-def given(state: str) -> dict[str, Any]:
+def given(state: EventState) -> dict[str, Any]:
     conf = next_conf(state, MID, DIGEST)
     assert conf is not None
     return dict(json.loads(conf))
 
 
-def read(state: str, conf: dict[str, Any]) -> Orders:
+def read(state: EventState, conf: dict[str, Any]) -> Orders:
     """The conf as the DAG reads it for which it is meant."""
-    if state == states.COMPLETED:
+    if state == EventState.COMPLETED:
         return undo_order(conf)
     assert manual_events(conf, run_id="manual__1", at_ms=1) == []
     return orders(conf)
@@ -52,65 +51,65 @@ def read(state: str, conf: dict[str, Any]) -> Orders:
 
 @for_all(st.sampled_from(sorted(WITH_NEXT)), mids, digests)
 def test_what_is_to_be_pasted_is_one_order_about_the_event_whatever_its_mid(
-    state: str, mid: str, digest: str
+    state: EventState, mid: str, digest: str
 ) -> None:
     conf = json.loads(next_conf(state, mid, digest) or "")
     (order,) = (order for order in read(state, conf) if order is not None)
     said = order.model_dump()
     assert mid in (said.get("mid"), said.get("execute_plan"), *said.get("mids", ()))
-    if state in (states.AWAITING_APPROVAL, states.REHEARSED):
+    if state in (EventState.AWAITING_APPROVAL, EventState.REHEARSED):
         assert said["digest"] == digest
     else:
         assert said["mids"] == (mid,)
 
 
 def test_what_one_dag_is_to_be_given_the_other_refuses() -> None:
-    for state in WITH_NEXT - {states.COMPLETED}:
+    for state in WITH_NEXT - {EventState.COMPLETED}:
         with pytest.raises(ConfError, match="Unknown conf"):
             undo_order(given(state))
     with pytest.raises(ConfError, match="Unknown conf 'mids'"):
-        manual_events(given(states.COMPLETED), run_id="manual__1", at_ms=1)
+        manual_events(given(EventState.COMPLETED), run_id="manual__1", at_ms=1)
 
 
 def test_only_states_with_a_plan_need_a_digest() -> None:
-    for state in (states.FAILED, states.SKIPPED, states.COMPLETED):
+    for state in (EventState.FAILED, EventState.SKIPPED, EventState.COMPLETED):
         assert next_conf(state, MID) == next_conf(state, MID, DIGEST)
 
 
 def test_the_digest_of_a_report_is_one_that_can_be_approved_and_executed() -> None:
     report = PlanReport(transfer(1, "a", "b"))
     for n in range(2):
-        for state in (states.AWAITING_APPROVAL, states.REHEARSED):
+        for state in (EventState.AWAITING_APPROVAL, EventState.REHEARSED):
             found = read(state, json.loads(next_conf(state, MID, report.digest) or ""))
             assert (found.approve or found.execute).digest == report.digest  # type: ignore[union-attr]
-        report.change(Hop("m01", row("a", n=n), row("b", n=n)), MOVED)
+        report.change(Hop("m01", row("a", n=n), row("b", n=n)), BatchOutcome.MOVED)
 
 
-@pytest.mark.parametrize("state", [states.FAILED, states.SKIPPED])
-def test_a_failed_or_skipped_event_is_tried_again(state: str) -> None:
+@pytest.mark.parametrize("state", [EventState.FAILED, EventState.SKIPPED])
+def test_a_failed_or_skipped_event_is_tried_again(state: EventState) -> None:
     assert orders(given(state)).redrive.mids == (MID,)  # type: ignore[union-attr]
 
 
 def test_a_waiting_transfer_is_approved_with_its_digest() -> None:
-    approve = orders(given(states.AWAITING_APPROVAL)).approve
+    approve = orders(given(EventState.AWAITING_APPROVAL)).approve
     assert approve is not None
     assert (approve.mid, approve.digest) == (MID, DIGEST)
 
 
 def test_a_dry_run_is_executed_with_its_digest() -> None:
-    execute = orders(given(states.REHEARSED)).execute
+    execute = orders(given(EventState.REHEARSED)).execute
     assert execute is not None
     assert (execute.execute_plan, execute.digest) == (MID, DIGEST)
 
 
 def test_a_completed_event_is_taken_back_by_the_undo_s_dag_as_a_dry_run_at_first() -> None:
-    undo = undo_order(given(states.COMPLETED)).undo
+    undo = undo_order(given(EventState.COMPLETED)).undo
     assert undo is not None
     assert (undo.mids, undo.dry_run) == ((MID,), True)
 
 
-@pytest.mark.parametrize("state", [s for s in STATES if s not in WITH_NEXT])
-def test_for_other_states_there_is_nothing_to_paste(state: str) -> None:
+@pytest.mark.parametrize("state", [s for s in EventState if s not in WITH_NEXT])
+def test_for_other_states_there_is_nothing_to_paste(state: EventState) -> None:
     assert next_conf(state, MID, DIGEST) is None
 
 
@@ -128,7 +127,7 @@ def test_a_dead_letter_at_any_place_is_put_back_alone_and_its_conf_can_be_mended
 ) -> None:
     conf = json.loads(put_back(partition, offset))
     conf["redrive"]["dead_letters"]["mend"] |= {"edata": {"organisationId": "O"}, "iteration": None}
-    (order,) = (order for order in read(states.REJECTED, conf) if order is not None)
+    (order,) = (order for order in read(EventState.REJECTED, conf) if order is not None)
     assert order.model_dump()["dead_letters"] == {
         "partition": partition,
         "from_offset": offset,
@@ -139,8 +138,8 @@ def test_a_dead_letter_at_any_place_is_put_back_alone_and_its_conf_can_be_mended
 
 def test_the_longest_mid_that_the_ledger_can_have_is_taken() -> None:
     longest = with_follow_ups("m" * 300)[-1]
-    for state in (states.FAILED, states.AWAITING_APPROVAL, states.REHEARSED):
+    for state in (EventState.FAILED, EventState.AWAITING_APPROVAL, EventState.REHEARSED):
         conf = next_conf(state, longest, DIGEST)
         assert conf is not None
         assert any(orders(json.loads(conf)))
-    assert undo_order(json.loads(next_conf(states.COMPLETED, longest) or "")).undo
+    assert undo_order(json.loads(next_conf(EventState.COMPLETED, longest) or "")).undo

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownership.domain.contracts import PlanTold
-from ownership.domain.plan import ALREADY, CHANGED_ELSEWHERE, GONE, MOVED, NOT_LIVE, BatchId, Hop, Row
+from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.plan_report import COURSES, LINES, PlanReport, escaped, markdown, text
+from ownership.domain.states import BatchOutcome
 from tests.unit.replay import row, rows, transfer
 
 AB = transfer(1, "a", "b")
@@ -36,7 +37,7 @@ def moved(n: int, course: str = "course") -> Hop:
 def report(*changes: Hop) -> PlanReport:
     made = PlanReport(AB)
     for change in changes:
-        made.change(change, MOVED)
+        made.change(change, BatchOutcome.MOVED)
     return made
 
 
@@ -53,7 +54,7 @@ def test_the_digest_names_batch_status_and_owners_and_nothing_of_the_event() -> 
     digest = report(hop(before, after)).digest
     others = [PlanReport(transfer(2, "A", "B")), PlanReport(AB)]
     for other, mid in zip(others, ("m02", "m01"), strict=True):
-        other.change(Hop(mid, before, after), MOVED)
+        other.change(Hop(mid, before, after), BatchOutcome.MOVED)
     assert {other.digest for other in others} == {digest}
 
 
@@ -99,16 +100,20 @@ def test_the_digest_of_a_plan_is_the_same_in_the_next_version(changes: list[Hop]
 def test_what_would_not_change_is_counted_and_is_no_part_of_the_digest() -> None:
     made = report(moved(1))
     digest = made.digest
-    made.conflict(BatchId("course", "gone"), None, GONE)
+    made.conflict(BatchId("course", "gone"), None, BatchOutcome.GONE)
     assert made.digest == digest
     told = made.told()
     assert (told.batches, told.conflicts) == (1, 1)
     assert told.first_conflicts[0].before == "there is no such row"
-    assert made.outcomes == {MOVED: 1, GONE: 1}
+    assert made.outcomes == {BatchOutcome.MOVED: 1, BatchOutcome.GONE: 1}
 
 
 @given(
-    pairs, st.lists(st.tuples(ids, st.none() | placed_rows, st.sampled_from([GONE, NOT_LIVE])), max_size=25)
+    pairs,
+    st.lists(
+        st.tuples(ids, st.none() | placed_rows, st.sampled_from([BatchOutcome.GONE, BatchOutcome.NOT_LIVE])),
+        max_size=25,
+    ),
 )
 def test_every_batch_is_counted_by_role_course_and_outcome(
     changes: list[tuple[Row, Row]], conflicts: list[tuple[BatchId, Row | None, str]]
@@ -125,7 +130,7 @@ def test_every_batch_is_counted_by_role_course_and_outcome(
     assert sum(told.roles.values()) == len(changes)
     assert sum(n for name, n in told.roles.items() if "created" in name) == creators
     assert sum(n for name, n in told.roles.items() if "mentored" in name) == mentors
-    assert made.outcomes[MOVED] == len(changes)
+    assert made.outcomes[BatchOutcome.MOVED] == len(changes)
     assert made.outcomes.total() == len(changes) + len(conflicts)
     shown = [(x.course_id, x.batch_id) for x in told.first_conflicts]
     assert shown == [tuple(at) for at, *_ in conflicts[:LINES]]
@@ -145,7 +150,7 @@ def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
 def test_of_many_batches_that_would_not_change_the_first_few_are_shown() -> None:
     made = PlanReport(AB)
     for n in range(100):
-        made.conflict(BatchId("course", f"batch-{n:03}"), None, GONE)
+        made.conflict(BatchId("course", f"batch-{n:03}"), None, BatchOutcome.GONE)
     told = made.told()
     assert told.conflicts == 100
     assert [x.batch_id for x in told.first_conflicts] == [f"batch-{n:03}" for n in range(LINES)]
@@ -153,7 +158,7 @@ def test_of_many_batches_that_would_not_change_the_first_few_are_shown() -> None
 
 def test_a_plan_reads_well_in_a_log() -> None:
     made = report(hop(row("a", "", n=1), row("b", "", n=1)), hop(row("x", "ya", n=20), row("x", "yb", n=20)))
-    made.conflict(BatchId("course", "batch-3"), row("c"), CHANGED_ELSEWHERE)
+    made.conflict(BatchId("course", "batch-3"), row("c"), BatchOutcome.CHANGED_ELSEWHERE)
     told = made.told().model_copy(update={"state": "rehearsed", "next_conf": '{"execute_plan": "m01"}'})
     assert text(told).splitlines() == [
         f"rehearsed: m01, a → b: 2 batches would change, 1 would not; digest {made.digest}",
@@ -176,7 +181,7 @@ def test_a_plan_that_changes_nothing_is_one_line() -> None:
 
 def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
     made = report(hop(row(None, "a"), row(None, "b")), hop(row("a", "a", n=1), row("b", "b", n=1)))
-    made.conflict(BatchId("course", "batch-2"), None, GONE)
+    made.conflict(BatchId("course", "batch-2"), None, BatchOutcome.GONE)
     assert text(made.told()).splitlines()[1:] == [
         "  by role:   mentored 1, created+mentored 1",
         "  by course: course 2",
@@ -190,7 +195,7 @@ def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
 
 def test_a_plan_reads_well_on_a_page() -> None:
     made = report(moved(1, "c1"), moved(2, "c2"))
-    made.conflict(BatchId("c3", "b3"), row("b"), ALREADY)
+    made.conflict(BatchId("c3", "b3"), row("b"), BatchOutcome.ALREADY)
     told = made.told().model_copy(update={"next_conf": '{"approve": {}}'})
     assert markdown(told).split("\n\n") == [
         f"**2 batches would change, 1 would not.** Digest `{made.digest}` of `m01`.",

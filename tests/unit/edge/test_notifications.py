@@ -29,7 +29,7 @@ from structlog.testing import capture_logs
 from local.servers.ports import HOST, is_free
 from ownership.domain.contracts import PlanTold, Summary
 from ownership.domain.next_steps import next_conf
-from ownership.domain.states import AWAITING_APPROVAL, FAILED, REHEARSED
+from ownership.domain.states import EventState
 from ownership.edge import notifications
 from ownership.edge.notifications import ID, LISTED, SUBJECT, Message, RunNotifier, message
 from tests.unit.conftest import Request, Server
@@ -59,11 +59,11 @@ def failed(*mids: str, why: str = "User-Org unavailable: HTTP 503") -> Summary:
         events={"failed": len(mids)},
         failures=dict.fromkeys(mids, why),
         users=dict.fromkeys(mids, "old-1 → new-1"),
-        next_conf={m: next_conf(FAILED, m) or "" for m in mids},
+        next_conf={m: next_conf(EventState.FAILED, m) or "" for m in mids},
     )
 
 
-def plan(mid: str = "m2", state: str = AWAITING_APPROVAL, **more: Any) -> PlanTold:
+def plan(mid: str = "m2", state: EventState = EventState.AWAITING_APPROVAL, **more: Any) -> PlanTold:
     digest = "0123456789abcdef0123"
     given = {
         "courses": {"c1": 39, "c2": 2},
@@ -83,7 +83,7 @@ CONFLICTS = Summary(
     users={"m4": "old-4 → new-4", "m": "nobody → nobody"},
 )
 EVERYTHING = failed("m1").model_copy(
-    update={"plans": (plan(), plan("m3", REHEARSED)), "conflicts": CONFLICTS.conflicts}
+    update={"plans": (plan(), plan("m3", EventState.REHEARSED)), "conflicts": CONFLICTS.conflicts}
 )
 
 
@@ -98,7 +98,7 @@ EVERYTHING = failed("m1").model_copy(
             Summary(events={"completed": 9, "skipped": 1}, batches={"moved": 40}), id="all went well"
         ),
         pytest.param(Summary(waits={"m": "waits for n"}, told={"n": "was abandoned"}), id="orders and waits"),
-        pytest.param(Summary(plans=(plan(state=REHEARSED),)), id="a dry run"),
+        pytest.param(Summary(plans=(plan(state=EventState.REHEARSED),)), id="a dry run"),
         pytest.param(
             Summary(next_conf={"m": "{}"}, users={"m": "a → b"}), id="a conf that nobody must paste"
         ),
@@ -225,7 +225,9 @@ def test_what_is_left_out_of_a_long_list_is_counted() -> None:
 
 
 def test_what_the_summary_only_counts_is_told_too() -> None:
-    it = told(Summary(events={AWAITING_APPROVAL: 31}, batches={"changed_elsewhere": 2}, plans=(plan(),)))
+    it = told(
+        Summary(events={EventState.AWAITING_APPROVAL: 31}, batches={"changed_elsewhere": 2}, plans=(plan(),))
+    )
     assert it.subject.startswith(f"{DAG_ID}: 31 approvals wanted, 2 conflicts")
     assert "… and 30 more" in it.text
     assert "… and 2 more" in it.text
@@ -448,7 +450,7 @@ def test_the_webhook_gets_the_same_as_json(hook: Server, monkeypatch: pytest.Mon
 
 
 def test_a_run_that_needs_nobody_sends_nothing(both: tuple[Mailbox, Server]) -> None:
-    assert notified(ended(Summary(events={"completed": 3}, plans=(plan(state=REHEARSED),)))) == []
+    assert notified(ended(Summary(events={"completed": 3}, plans=(plan(state=EventState.REHEARSED),)))) == []
     assert both[0].mails == both[1].requests == []
 
 

@@ -15,9 +15,7 @@ from ownership.domain.options import Options
 from ownership.domain.plan import BatchId
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report, Sample
-from ownership.domain.states import FINAL_STATES, OPEN_STATES, REJECTED
-from ownership.ledger.changes import APPLIED as IMAGE_APPLIED
-from ownership.ledger.changes import LATE, REFUSED
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, ChangeOutcome, EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import (
     MAX_COUNTED,
@@ -55,7 +53,7 @@ AT_MS = int(AT.timestamp() * 1000)
 NOW_MS = AT_MS + 60_000
 DIGEST = "0f" * 10
 RUN = RunLink("manual__1", "user_ownership_transfer", "success", "../dags/x")
-EVENT_STATES = [s for s in (*OPEN_STATES, *FINAL_STATES) if s != REJECTED]
+EVENT_STATES = [s for s in (*OPEN_STATES, *FINAL_STATES) if s != EventState.REJECTED]
 
 
 def key(mid: str = "LP.1.a") -> OrderKey:
@@ -171,7 +169,7 @@ def test_a_cursor_comes_back_as_it_was():
 
 
 def listed(*entries: ListEntry, more: bool = False, cut: bool = False, total: int = 0) -> ListPage:
-    states = {e.state: 1 for e in entries} | ({"completed": total} if total else {})
+    states = {e.state: 1 for e in entries} | ({EventState.COMPLETED: total} if total else {})
     return ListPage(list(entries), StateCounts(states, AT_MS), key() if more else None, cut)
 
 
@@ -388,7 +386,7 @@ def changed(plan: PlannedBatch | None, *hops: BatchHop) -> views.ChangeLine:
 
 def test_a_change_is_told_by_its_image_and_proven_by_its_plan():
     plan = PlannedBatch("created", owners("stale"), owners("new"), "moved", AT)
-    line = changed(plan, hop(REFUSED), hop(IMAGE_APPLIED, applied_at=AT, hops=2))
+    line = changed(plan, hop(ChangeOutcome.REFUSED), hop(ChangeOutcome.APPLIED, applied_at=AT, hops=2))
     assert (line.before, line.after) == (("created by old", "mentor m"), ("created by new", "mentor m"))
     assert (line.outcome, line.note) == ("moved", "hop 1 of 2, 1 other try")
     assert line.row_at == line.document_at == views.moment(AT)
@@ -401,9 +399,9 @@ def test_a_batch_that_was_left_alone_shows_its_owners_and_why():
 
 
 def test_a_change_without_a_plan_of_its_own_is_moved_when_it_was_applied_and_planned_before():
-    assert changed(None, hop(IMAGE_APPLIED)).outcome == "moved"
+    assert changed(None, hop(ChangeOutcome.APPLIED)).outcome == "moved"
     assert changed(None, hop(None)).outcome == "planned"
-    assert changed(None, hop(LATE)).note == "applied after the claim was lost"
+    assert changed(None, hop(ChangeOutcome.LATE)).note == "applied after the claim was lost"
 
 
 # -- what of the event is shown
@@ -458,24 +456,24 @@ def test_the_outcome_of_an_action_is_seen_at_the_event_that_it_makes():
         "rehearse_undo": "undo:r:0", "undo": "undo:r:0", "execute": "execute:r", "redrive": "redrive:r:0",
         "approve": "m", "decline": "m",
     }  # fmt: skip
-    assert Order(REDRIVE, "m", None, "r").shows("failed") == "m"
+    assert Order(REDRIVE, "m", None, "r").shows(EventState.FAILED) == "m"
 
 
 @pytest.mark.parametrize(
     ("state", "counts", "digest", "names"),
     [
-        ("completed", {"moved": 1}, None, [REHEARSE_UNDO, UNDO]),
-        ("completed", {"already": 1}, None, []),
-        ("abandoned", {}, None, [REHEARSE_UNDO, UNDO]),
-        ("failed", {}, None, [REDRIVE]),
-        ("skipped", {}, None, [REDRIVE]),
-        ("awaiting_approval", {}, DIGEST, [APPROVE, DECLINE]),
-        ("rehearsed", {"moved": 1}, DIGEST, [EXECUTE]),
-        ("received", {}, None, []),
-        ("rejected", {}, None, []),
+        (EventState.COMPLETED, {"moved": 1}, None, [REHEARSE_UNDO, UNDO]),
+        (EventState.COMPLETED, {"already": 1}, None, []),
+        (EventState.ABANDONED, {}, None, [REHEARSE_UNDO, UNDO]),
+        (EventState.FAILED, {}, None, [REDRIVE]),
+        (EventState.SKIPPED, {}, None, [REDRIVE]),
+        (EventState.AWAITING_APPROVAL, {}, DIGEST, [APPROVE, DECLINE]),
+        (EventState.REHEARSED, {"moved": 1}, DIGEST, [EXECUTE]),
+        (EventState.RECEIVED, {}, None, []),
+        (EventState.REJECTED, {}, None, []),
     ],
 )
-def test_what_is_offered_follows_from_the_state(state: str, counts: Any, digest: Any, names: Any):
+def test_what_is_offered_follows_from_the_state(state: EventState, counts: Any, digest: Any, names: Any):
     assert offered(state, counts, digest) == names
 
 

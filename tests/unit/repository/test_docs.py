@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from ownership.domain import plan, states
+from ownership.domain import states
 from ownership.domain.conf import manual_events, orders, undo_order
 from ownership.domain.settings import Settings
 from ownership.edge import metrics
-from ownership.ledger import changes
 from ownership.ledger.database import CONNECTION
 from ownership.reconcile.run import Order
 
@@ -98,9 +97,7 @@ def test_every_state_is_in_the_table_and_whether_it_is_final() -> None:
 
 def test_every_outcome_is_explained() -> None:
     text = section(OPERATIONS, "States and outcomes")
-    batches = (plan.MOVED, plan.ALREADY, plan.CHANGED_ELSEWHERE, plan.GONE, plan.NOT_LIVE)
-    images = (changes.APPLIED, changes.REFUSED, changes.SUPERSEDED, changes.IN_DOUBT, changes.LATE)
-    assert all(f"\n| `{outcome}` |" in text for outcome in (*batches, *images))
+    assert all(f"\n| `{outcome}` |" in text for outcome in (*states.BatchOutcome, *states.ChangeOutcome))
 
 
 def _sentences() -> list[str]:
