@@ -17,7 +17,7 @@ help: ## this list
 demo: $(STAMP) ## everything with a sample world and real events, until Ctrl-C
 	@$(BIN)/python -m local demo
 
-up: $(STAMP) ## Kafka, Cassandra, Elasticsearch, stand-ins and Airflow, left running; KAFKA=host:port, LMS=URL, … use yours
+up: $(STAMP) ## Kafka, Cassandra, a search server, stand-ins and Airflow, left running; KAFKA=host:port, LMS=URL, … use yours
 	@$(BIN)/python -m local up
 
 down: ## end what `make up` started
@@ -66,8 +66,8 @@ $(STAMP): requirements.txt requirements-dev.txt
 lock: $(STAMP) ## compile the requirement files and the servers' lock files again
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 requirements-dev.in -o requirements-dev.txt
-	for folder in kafka cassandra elasticsearch/7 elasticsearch/9; do \
-	  (cd local/servers/$$folder && $(CURDIR)/$(BIN)/jgo --resolver python --timeout 60 sync --force && \
+	for lock in local/servers/*/*/jgo.toml; do \
+	  (cd $$(dirname $$lock) && $(CURDIR)/$(BIN)/jgo --resolver python --timeout 60 sync --force && \
 	   mv .jgo/jgo.lock.toml . && rm -rf .jgo) || exit 1; done
 
 clean: down ## end everything and delete what was made, except the environment

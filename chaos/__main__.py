@@ -33,7 +33,7 @@ from chaos.rounds import Round, play
 from local.paths import TEST_STACKS
 from local.platform.world import Platform
 from local.servers.airflow import connections
-from local.servers.cassandra import DURABLE
+from local.servers.releases import Releases
 from local.stack import Stack
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -70,7 +70,13 @@ def _scene(
     """A stack with Airflow. If `relayed`, the job reaches three of its servers through relays."""
     with ExitStack() as stack:
         servers = stack.enter_context(
-            Stack(directory, airflow=False, settings=settings, cassandra_settings=DURABLE)
+            Stack(
+                directory,
+                airflow=False,
+                releases=Releases.from_environment(),
+                settings=settings,
+                durable=True,
+            )
         )
         a = servers.addresses
         scene = Scene(servers)

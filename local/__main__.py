@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local import stack
 from local.paths import ADDRESSES_FILE, DEMO, REPOSITORY, STACK, TEST_STACKS
-from local.servers import elasticsearch
+from local.servers.releases import Releases
 from local.stack import Addresses, Stack
 from local.terminal import console, report
 
@@ -41,7 +41,7 @@ def up() -> int:
     started = Stack(
         STACK,
         airflow=True,
-        elasticsearch_version=elasticsearch.version_from_environment(),
+        releases=Releases.from_environment(),
         given=stack.given_from_environment(),
     )
     started.start(report)

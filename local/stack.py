@@ -17,10 +17,11 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from local.paths import REPOSITORY
-from local.servers import airflow, cassandra, elasticsearch, kafka, postgres
+from local.servers import airflow, cassandra, kafka, postgres, search
 from local.servers.layout import Layout
 from local.servers.ports import HOST, accepts
 from local.servers.processes import NotReadyError, ProcessRecord, Server, child_environment, end
+from local.servers.releases import Releases
 
 Progress = Callable[[str, str, float], None]
 """Called with a part's name, one of "starting", "ready", "given", "stopped", and the seconds it took."""
@@ -84,11 +85,11 @@ def _silent(part: str, state: str, seconds: float) -> None:
 
 
 class Stack:
-    """Kafka, Cassandra, Elasticsearch, PostgreSQL, both stand-ins and, if wanted, Airflow.
+    """Kafka, Cassandra, Elasticsearch or OpenSearch, PostgreSQL, both stand-ins and, if wanted, Airflow.
 
-    All files are below `directory`; ports are chosen among the free ones. A part that `given` names (see GIVEN)
-    is used, not started. `settings` becomes the Airflow Variable that the job reads; `cassandra_settings` are added
-    to `cassandra.yaml`. As a context manager it starts and stops.
+    `releases` are those of the first three (default: `Releases()`). All files are below `directory`; ports are chosen among the free ones.
+    A part that `given` names (see GIVEN) is used, not started. `settings` becomes the Airflow Variable that the job
+    reads. If `durable`, acknowledged rows survive a crash of Cassandra. As a context manager it starts and stops.
 
     `servers` holds what was started: kafka, cassandra, elasticsearch, postgres, lms, userorg, and Airflow's
     api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
@@ -100,17 +101,17 @@ class Stack:
         directory: Path,
         *,
         airflow: bool,
-        elasticsearch_version: int = elasticsearch.DEFAULT_VERSION,
+        releases: Releases | None = None,
         given: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
-        cassandra_settings: Mapping[str, object] | None = None,
+        durable: bool = False,
     ) -> None:
         self.layout = Layout.of(directory)
         self.with_airflow = airflow
-        self.elasticsearch_version = elasticsearch_version
+        self.releases = releases or Releases()
         self.given = {name: value for name, value in (given or {}).items() if value}
         self.settings = dict(DEFAULT_SETTINGS if settings is None else settings)
-        self._cassandra_settings = cassandra_settings
+        self._durable = durable
         self.servers: dict[str, Server] = {}
         self.addresses = Addresses()
         self.airflow_env: dict[str, str] = {}
@@ -195,7 +196,7 @@ class Stack:
         database = pool.submit(self._start_postgres)
         stores = [
             database,
-            pool.submit(self._part, "KAFKA", "kafka", kafka.server),
+            pool.submit(self._part, "KAFKA", "kafka", self._kafka),
             pool.submit(self._part, "CASSANDRA", "cassandra", self._cassandra),
             pool.submit(self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch),
         ]
@@ -215,18 +216,18 @@ class Stack:
         layout, given = self.layout, self.given
         for variable, address in given.items():
             _check_given(variable, address)
-        search = f"elasticsearch{self.elasticsearch_version}"
+        releases = self.releases
         self.addresses = Addresses(
-            kafka=given.get("KAFKA") or f"{HOST}:{layout.port('kafka')}",
-            cassandra=given.get("CASSANDRA") or f"{HOST}:{layout.port('cassandra')}",
-            elasticsearch=given.get("ELASTICSEARCH") or layout.url(search),
+            kafka=given.get("KAFKA") or f"{HOST}:{layout.port(releases.kafka)}",
+            cassandra=given.get("CASSANDRA") or f"{HOST}:{layout.port(releases.rows)}",
+            elasticsearch=given.get("ELASTICSEARCH") or layout.url(releases.search),
             ledger=given.get("LEDGER") or postgres.url_of_ledger(layout),
             lms=given.get("LMS") or layout.url("lms"),
             userorg=given.get("USERORG") or layout.url("userorg"),
         )
         known = self.addresses
         self.airflow_env = {
-            **airflow.base_environment(layout, self.settings, self.elasticsearch_version),
+            **airflow.base_environment(layout, self.settings, releases),
             **airflow.connections(
                 kafka=known.kafka,
                 cassandra=known.cassandra,
@@ -249,11 +250,14 @@ class Stack:
             return
         self._timed(name, lambda: self._run(name, make(self.layout)))
 
+    def _kafka(self, layout: Layout) -> Server:
+        return kafka.server(layout, self.releases.kafka)
+
     def _cassandra(self, layout: Layout) -> Server:
-        return cassandra.server(layout, self._cassandra_settings)
+        return cassandra.server(layout, self.releases.rows, durable=self._durable)
 
     def _elasticsearch(self, layout: Layout) -> Server:
-        return elasticsearch.server(layout, self.elasticsearch_version)
+        return search.server(layout, self.releases.search)
 
     def _service(self, name: str) -> Server:
         port = self.layout.port(name)

@@ -15,9 +15,18 @@ from pathlib import Path
 import pytest
 
 from local.paths import REPOSITORY, TEST_STACKS
-from local.servers import elasticsearch
+from local.servers import search
 from local.servers.layout import Layout
+from local.servers.releases import Releases
 from local.stack import Stack, claim, given_from_environment
+
+
+def pytest_configure() -> None:
+    """Refuse an unknown server before the first test."""
+    try:
+        Releases.from_environment()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +57,7 @@ def stack(stack_directory: Path) -> Iterator[Stack]:
     started = Stack(
         stack_directory,
         airflow=False,
-        elasticsearch_version=elasticsearch.version_from_environment(),
+        releases=Releases.from_environment(),
         given=given_from_environment(),
         settings={"env": "dev", "claim.seconds": 20},  # a dead run's events are taken over while a test waits
     )
@@ -80,7 +89,7 @@ def elasticsearch9(stack_directory: Path) -> Iterator[str]:
     if given := os.environ.get("ELASTICSEARCH9"):
         yield given
         return
-    server = elasticsearch.server(Layout.of(stack_directory), version=9)
+    server = search.server(Layout.of(stack_directory), "elasticsearch9")
     server.start()
     try:
         server.wait_ready()

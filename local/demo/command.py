@@ -25,8 +25,9 @@ from local.demo.acts import DemoError, Outcome, play
 from local.demo.display import console, run_line
 from local.demo.runs import opened_api
 from local.paths import DEMO, REPOSITORY
-from local.servers import airflow, elasticsearch
+from local.servers import airflow
 from local.servers.processes import NotReadyError, await_condition
+from local.servers.releases import Releases
 from local.stack import Addresses, Stack
 from local.terminal import report
 
@@ -114,7 +115,7 @@ def _own_stack(shown_on: Console) -> Iterator[Stack]:
     shown_on.print(
         f"Starting the demo's stack (the first time downloads the servers; logs in {_short(DEMO)}/logs)"
     )
-    started = Stack(DEMO, airflow=True, elasticsearch_version=elasticsearch.version_from_environment())
+    started = Stack(DEMO, airflow=True, releases=Releases.from_environment())
     try:
         try:
             started.start(_quiet_report)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import httpx
 from cassandra.cluster import (
     EXEC_PROFILE_DEFAULT,
     Cluster,
@@ -22,10 +21,12 @@ from cassandra.query import dict_factory
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from elastic_transport import Transport, TransportApiResponse
+from elastic_transport import HttpHeaders, Urllib3HttpNode
+from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import Elasticsearch
 
 TIMEOUT_SECONDS: Final = 30.0
+_VENDOR_TYPE: Final = re.compile(r"application/vnd\.elasticsearch\+([a-z-]+);\s*compatible-with=\d+")
 
 KEYSPACE: Final = "sunbird_courses"
 TABLE: Final = "course_batch"
@@ -115,35 +116,35 @@ def connect_cassandra(address: str) -> Cluster:
         [host],
         port=int(port),
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        protocol_version=4,  # which 3.11 to 5 speak
         connect_timeout=TIMEOUT_SECONDS,
         control_connection_timeout=TIMEOUT_SECONDS,
     )
 
 
+class PlainNode(Urllib3HttpNode):
+    """Sends plain media types, and gives answers the product header: 7.10 and OpenSearch know neither mark of the client."""
+
+    def perform_request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: HttpHeaders | None = None,
+        request_timeout: DefaultType | float | None = DEFAULT,
+    ) -> Any:  # the parent's type is not public
+        """As the parent's."""
+        plain = HttpHeaders(
+            {name: _VENDOR_TYPE.sub(r"application/\1", value) for name, value in (headers or {}).items()}
+        )
+        answer = super().perform_request(method, target, body, plain, request_timeout)
+        answer.meta.headers["X-Elastic-Product"] = "Elasticsearch"
+        return answer
+
+
 def connect_elasticsearch(url: str) -> Elasticsearch:
-    """A client for the server at `url`, whose version may be 7.17 or 9.x.
-
-    Raises httpx.HTTPError when the server's version cannot be read.
-    """
-    # Not `GET /`: an embedded 9.x does not serve it.
-    answer = httpx.get(f"{url.rstrip('/')}/_nodes/_local", timeout=TIMEOUT_SECONDS, trust_env=False)
-    answer.raise_for_status()
-    (node,) = answer.json()["nodes"].values()
-    major = int(node["version"].split(".")[0])
-
-    class CompatibleTransport(Transport):
-        """Sends `compatible-with=<the server's major version>` in place of the client's own version."""
-
-        def perform_request(  # type: ignore[override]  # a pass-through: the parent's long list of options
-            self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **options: Any
-        ) -> TransportApiResponse:
-            compatible = {
-                name: re.sub(r"compatible-with=\d+", f"compatible-with={major}", value)
-                for name, value in (headers or {}).items()
-            }
-            return super().perform_request(method, target, headers=compatible, **options)
-
-    return Elasticsearch(url, transport_class=CompatibleTransport, request_timeout=TIMEOUT_SECONDS)
+    """A client for the server at `url`: Elasticsearch from 7.10 on, or OpenSearch."""
+    return Elasticsearch(url, node_class=PlainNode, request_timeout=TIMEOUT_SECONDS)
 
 
 def _create_table(session: Session) -> None:

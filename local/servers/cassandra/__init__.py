@@ -6,8 +6,10 @@ import json
 import socket
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from typing import Final
 
 from local.servers import java
 from local.servers.layout import Layout
@@ -17,48 +19,75 @@ from local.servers.processes import Server
 _HERE = Path(__file__).parent
 _OPTIONS_REQUEST = bytes.fromhex("040000000500000000")  # CQL v4, stream 0, OPTIONS, no body
 _SUPPORTED = 0x06
-QUICK: Mapping[str, object] = {"commitlog_sync": "periodic", "commitlog_sync_period": "10000ms"}
-"""A write is acknowledged before it is on disk, Cassandra's default."""
-DURABLE: Mapping[str, object] = {"commitlog_sync": "batch", "commitlog_sync_period": None}
-"""An acknowledged write survives `kill`, as in production it survives the loss of one of three replicas."""
+_QUICK: Final[Mapping[str, object]] = {
+    "commitlog_sync": "periodic",
+    "commitlog_sync_period_in_ms": 10_000,
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """What differs between the releases; their jars are in the lock file of the folder with their name."""
+
+    java: int
+    properties: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    durable: Mapping[str, object] = field(default_factory=lambda: {"commitlog_sync": "batch"})
+
+
+RELEASES: Final[Mapping[str, Release]] = {
+    "cassandra311": Release(
+        11,
+        settings={"start_rpc": False},
+        durable={"commitlog_sync": "batch", "commitlog_sync_batch_window_in_ms": 1},
+    ),
+    "cassandra41": Release(11),
+    "cassandra5": Release(17, properties=("-Djava.security.manager=allow",)),
+}
+"""By the values of ROWS_SERVER."""
 
 
 def server(
-    layout: Layout, more: Mapping[str, object] | None = None, tls: ssl.SSLContext | None = None
+    layout: Layout,
+    name: str,
+    more: Mapping[str, object] | None = None,
+    tls: ssl.SSLContext | None = None,
+    *,
+    durable: bool = False,
 ) -> Server:
-    """Cassandra with its data below `layout`; downloads its jars when they are missing.
+    """The release `name` with its data below `layout`; downloads its jars when they are missing.
 
     `more` are further settings of `cassandra.yaml`. If they require TLS of clients, `tls` is used to probe the port.
-    After `kill` the writes of the last 0.1 s may be lost (the interval of the commit log's marks), unless the
-    settings include `DURABLE`.
+    If `durable`, an acknowledged write survives `kill`, as in production it survives the loss of one of three
+    replicas. Otherwise, as is Cassandra's default, the writes of the last 0.1 s may be lost (the interval of the
+    commit log's marks).
     """
-    name = "cassandra"
-    directory = layout.data(name)
-    port, storage_port = layout.port(name), layout.port("cassandra-storage")
+    release = RELEASES[name]
+    directory = layout.data(name)  # an older release cannot read a newer one's data
+    port, storage_port = layout.port(name), layout.port(f"{name}-storage")
     configuration = directory / "cassandra.yaml"
 
     def prepare() -> None:
         template = Template((_HERE / "cassandra.yaml").read_text())
         text = template.substitute(port=port, storage_port=storage_port, directory=directory)
-        settings = {**QUICK, **(more or {})}
-        text += "".join(
-            f"{key}: {json.dumps(value)}\n" for key, value in settings.items() if value is not None
-        )
+        settings = {**release.settings, **(release.durable if durable else _QUICK), **(more or {})}
+        text += "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
         configuration.touch(mode=0o600)  # it may hold passwords
         configuration.write_text(text)
 
     command = (
-        str(java.runtime_17()),
+        str(java.runtime(release.java)),
         "-Xms768m",
         "-Xmx768m",
-        f"@{_HERE / 'java17.args'}",
+        f"@{_HERE / 'java.args'}",
+        *release.properties,
         f"-Dcassandra.config={configuration.as_uri()}",
         f"-Dcassandra.storagedir={directory}",
         f"-Dlogback.configurationFile={_HERE / 'logback.xml'}",
         f"-Djava.io.tmpdir={directory}",  # native libraries are unpacked there and deleted at the end
         "-Dcassandra.superuser_setup_delay_ms=0",  # with logins required: no other node can have created the superuser
         "-cp",
-        java.class_path(_HERE),
+        java.class_path(_HERE / name),
         "org.apache.cassandra.service.CassandraDaemon",
     )
     return Server(

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from typing import Final
 
 from local.servers import java
 from local.servers.layout import Layout
@@ -17,18 +18,20 @@ from local.servers.ports import HOST
 from local.servers.processes import Server
 
 _HERE = Path(__file__).parent
+RELEASES: Final[Mapping[str, int]] = {"kafka3": 17, "kafka4": 17}
+"""Java by the values of KAFKA_SERVER."""
 
 
-def server(layout: Layout, more: Mapping[str, object] | None = None) -> Server:
-    """Kafka with its data below `layout`; downloads its jars when they are missing.
+def server(layout: Layout, name: str, more: Mapping[str, object] | None = None) -> Server:
+    """The release `name` with its data below `layout`; downloads its jars when they are missing.
 
     `more` are further properties of the broker; they override those of `server.properties`.
     """
-    name = "kafka"
     directory = layout.data(name)
-    port, controller_port = layout.port(name), layout.port("kafka-controller")
+    port, controller_port = layout.port(name), layout.port(f"{name}-controller")
     logging = f"-Dlog4j2.configurationFile={_HERE / 'log4j2.properties'}"
-    run_java = (str(java.runtime_17()), "-Xmx512m", logging, "-cp", java.class_path(_HERE))
+    class_path = java.class_path(_HERE / name)
+    run_java = (str(java.runtime(RELEASES[name])), "-Xmx512m", logging, "-cp", class_path)
     properties = directory / "server.properties"
 
     def prepare() -> None:

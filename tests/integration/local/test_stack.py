@@ -14,11 +14,12 @@ import psycopg
 import pytest
 
 from local import stack as stack_module
-from local.servers import elasticsearch, postgres
+from local.servers import postgres, search
 from local.servers.java import Jar
 from local.servers.layout import Layout
 from local.servers.ports import PortBook, is_free
 from local.servers.processes import NotReadyError, ProcessRecord, Server, end
+from local.servers.releases import Releases
 from local.stack import Addresses, Stack
 
 
@@ -44,9 +45,9 @@ def sleeper(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def search(spare_directory: Path) -> Iterator[Server]:
-    """An Elasticsearch of its own, to be frozen and killed."""
-    server = elasticsearch.server(Layout.of(spare_directory))
+def index(spare_directory: Path) -> Iterator[Server]:
+    """A search server of its own, to be frozen and killed."""
+    server = search.server(Layout.of(spare_directory), Releases().search)
     server.start()
     server.wait_ready()
     yield server
@@ -172,23 +173,23 @@ def test_a_given_part_is_not_started(stack: Stack, spare_directory: Path):
 
 
 @pytest.mark.servers
-def test_data_outlives_a_crash_and_a_restart_on_the_same_port(search: Server):
-    httpx.put(f"{search.address}/kept/_doc/1?refresh=true", json={"a": 1}, timeout=30).raise_for_status()
-    search.kill()
-    assert not search.running
-    search.restart()
-    assert httpx.get(f"{search.address}/kept/_doc/1", timeout=30).json()["_source"] == {"a": 1}
-    search.stop()
-    assert all(is_free(port) for port in search.ports)
+def test_data_outlives_a_crash_and_a_restart_on_the_same_port(index: Server):
+    httpx.put(f"{index.address}/kept/_doc/1?refresh=true", json={"a": 1}, timeout=30).raise_for_status()
+    index.kill()
+    assert not index.running
+    index.restart()
+    assert httpx.get(f"{index.address}/kept/_doc/1", timeout=30).json()["_source"] == {"a": 1}
+    index.stop()
+    assert all(is_free(port) for port in index.ports)
 
 
 @pytest.mark.servers
-def test_a_frozen_server_does_not_answer_until_it_is_thawed(search: Server):
-    search.freeze()
+def test_a_frozen_server_does_not_answer_until_it_is_thawed(index: Server):
+    index.freeze()
     with pytest.raises(httpx.TimeoutException):
-        httpx.get(f"{search.address}/_cluster/health", timeout=1)
-    search.thaw()
-    assert httpx.get(f"{search.address}/_cluster/health", timeout=30).status_code == 200
+        httpx.get(f"{index.address}/_cluster/health", timeout=1)
+    index.thaw()
+    assert httpx.get(f"{index.address}/_cluster/health", timeout=30).status_code == 200
 
 
 @pytest.mark.servers
@@ -232,12 +233,6 @@ def test_the_ledger_s_role_needs_its_password_and_its_commits_are_durable(stack:
 def test_each_server_of_the_stack_answers(stack: Stack):
     assert all(server.answers() for server in stack.servers.values())
     assert httpx.get(f"{stack.addresses.lms}/health", timeout=5).status_code == 200
-
-
-@pytest.mark.servers
-def test_elasticsearch_9_indexes_and_finds(elasticsearch9: str):
-    httpx.put(f"{elasticsearch9}/look/_doc/1?refresh=true", json={"a": "b"}, timeout=30).raise_for_status()
-    assert httpx.get(f"{elasticsearch9}/look/_count", timeout=30).json()["count"] == 1
 
 
 @pytest.mark.airflow

@@ -52,6 +52,7 @@ from local.servers import cassandra, kafka, postgres
 from local.servers.layout import Layout
 from local.servers.ports import HOST
 from local.servers.processes import Server, await_condition
+from local.servers.releases import Releases
 
 PASSWORD = "s3cret-Pa55word"  # noqa: S105  # of servers that live for a test; looked for in every message
 STORES_PASSWORD = "of-the-stores"  # noqa: S105  # the same, of their key stores
@@ -239,7 +240,7 @@ def secured_kafka(layout: Layout, authority: Authority) -> Kafka:
         "ssl.truststore.password": STORES_PASSWORD,
     }
     return Kafka(
-        kafka.server(layout, more),
+        kafka.server(layout, Releases().kafka, more),
         *(f"{HOST}:{ports[name]}" for name in ("PLAINTEXT", "SASL_SSL", "SASL_PLAINTEXT", "SSL")),
     )
 
@@ -264,7 +265,7 @@ def secured_cassandra(layout: Layout, authority: Authority, tls: ssl.SSLContext)
             "truststore_password": STORES_PASSWORD,
         },
     }
-    return cassandra.server(layout, more, tls)
+    return cassandra.server(layout, Releases().rows, more, tls)
 
 
 @dataclass(frozen=True)

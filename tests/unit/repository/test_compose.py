@@ -30,6 +30,7 @@ from local.paths import REPOSITORY
 from local.platform import standins
 from local.servers import airflow, postgres
 from local.servers.layout import Layout
+from local.servers.releases import Releases
 from local.stack import DEFAULT_SETTINGS
 from local.tools import programs
 from ownership.domain.errors import Poison
@@ -199,7 +200,7 @@ def environment(services: dict[str, Any]) -> dict[str, str]:
 @pytest.fixture
 def local_environment(tmp_path: Path) -> dict[str, str]:
     layout = Layout.of(tmp_path)
-    base = airflow.base_environment(layout, DEFAULT_SETTINGS, elasticsearch_version=7)
+    base = airflow.base_environment(layout, DEFAULT_SETTINGS, Releases())
     names = airflow.process_environment(layout, str(tmp_path))
     own = {**base, **names}
     return {name: value for name, value in own.items() if name.startswith(("AIRFLOW__", "AIRFLOW_VAR_"))}
@@ -286,14 +287,18 @@ def test_git_ignores_the_secrets() -> None:
 @pytest.mark.parametrize(
     ("service", "image", "folder", "coordinate"),
     [
-        pytest.param("kafka", "apache/kafka", "kafka", "org.apache.kafka:kafka_2.13", id="kafka"),
+        pytest.param("kafka", "apache/kafka", "kafka/kafka4", "org.apache.kafka:kafka_2.13", id="kafka"),
         pytest.param(
-            "cassandra", "cassandra", "cassandra", "org.apache.cassandra:cassandra-all", id="cassandra"
+            "cassandra",
+            "cassandra",
+            "cassandra/cassandra5",
+            "org.apache.cassandra:cassandra-all",
+            id="cassandra",
         ),
         pytest.param(
             "elasticsearch",
             "docker.elastic.co/elasticsearch/elasticsearch",
-            "elasticsearch/7",
+            "search/elasticsearch717",
             "org.elasticsearch:elasticsearch",
             id="elasticsearch",
         ),

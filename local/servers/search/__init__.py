@@ -1,0 +1,130 @@
+"""The search server: one node of Elasticsearch or OpenSearch, HTTP, no security."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from local.servers import java
+from local.servers.layout import Layout
+from local.servers.ports import HOST
+from local.servers.processes import Server
+
+_HERE = Path(__file__).parent
+_NETTY_MODULE = "transport-netty4"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What differs between the releases; their jars are in the lock file of the folder with their name."""
+
+    java: int
+    product: str
+    """Names the root package and the settings file."""
+    properties: str
+    """Prefix of its system properties."""
+    plugins: tuple[str, ...] = ()
+    """Classes below the root package; without any, the HTTP transport is laid out as a module."""
+
+
+RELEASES: Final[Mapping[str, Release]] = {
+    "elasticsearch710": Release(
+        17, "elasticsearch", "es", ("transport.Netty4Plugin", "index.reindex.ReindexPlugin")
+    ),
+    "elasticsearch717": Release(
+        17, "elasticsearch", "es", ("transport.Netty4Plugin", "reindex.ReindexPlugin")
+    ),
+    "elasticsearch9": Release(21, "elasticsearch", "es"),
+    "opensearch2": Release(
+        17, "opensearch", "opensearch", ("transport.Netty4Plugin", "index.reindex.ReindexPlugin")
+    ),
+    "opensearch3": Release(
+        21,
+        "opensearch",
+        "opensearch",
+        ("transport.Netty4ModulePlugin", "index.reindex.ReindexModulePlugin"),
+    ),
+}
+"""By the values of SEARCH_SERVER."""
+
+
+def server(layout: Layout, name: str) -> Server:
+    """The release `name` with its data below `layout`; downloads its jars when they are missing."""
+    release = RELEASES[name]
+    folder = _HERE / name
+    directory = layout.data(name)  # the releases cannot read each other's data
+    port, transport_port = layout.port(name), layout.port(f"{name}-transport")
+    jars = java.jars(folder)
+    modules = [jar for jar in jars if not release.plugins and jar.name.startswith(("netty-", _NETTY_MODULE))]
+    class_path = os.pathsep.join(str(jar) for jar in jars if jar not in modules)
+
+    def prepare() -> None:
+        configuration = directory / "config"
+        configuration.mkdir(exist_ok=True)
+        template = Template((_HERE / "settings.yml").read_text())
+        (configuration / f"{release.product}.yml").write_text(
+            template.substitute(port=port, transport_port=transport_port, directory=directory)
+        )
+        (configuration / "log4j2.properties").write_text((_HERE / "log4j2.properties").read_text())
+        if modules:
+            _lay_out_module(directory, folder, modules)
+
+    script = (folder if modules else _HERE) / "node.groovy"
+    return Server(
+        name=name,
+        command=(
+            str(java.runtime(release.java)),
+            "-Xms512m",
+            "-Xmx512m",
+            *(("--enable-native-access=ALL-UNNAMED",) if release.java >= 21 else ()),
+            f"-D{release.properties}.path.home={directory}",
+            f"-D{release.properties}.networkaddress.cache.ttl=60",
+            "-Djna.nosys=true",
+            f"-Djava.io.tmpdir={directory}",
+            "-Dlog4j.shutdownHookEnabled=false",
+            "-Dlog4j2.disable.jmx=true",
+            "-Dlog4j2.formatMsgNoLookups=true",
+            "-cp",
+            class_path,
+            "groovy.ui.GroovyMain",
+            str(script),
+            str(directory),
+            f"org.{release.product}",
+            *release.plugins,
+        ),
+        directory=directory,
+        log_file=layout.log(name),
+        pid_file=layout.pid(name),
+        address=f"http://{HOST}:{port}",
+        answers=lambda: _answers(port),
+        prepare=prepare,
+        ports=(port, transport_port),
+    )
+
+
+def _lay_out_module(directory: Path, folder: Path, jars: list[Path]) -> None:
+    """Lay out the HTTP transport of Elasticsearch 9 as a module: a folder with a descriptor and the jars."""
+    module = directory / "modules" / _NETTY_MODULE
+    module.mkdir(parents=True, exist_ok=True)
+    (directory / "plugins").mkdir(exist_ok=True)
+    (module / "plugin-descriptor.properties").write_text((folder / f"{_NETTY_MODULE}.properties").read_text())
+    for jar in jars:
+        link = module / jar.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(jar)
+
+
+def _answers(port: int) -> bool:
+    """Whether the node is up and all shards that can be assigned are assigned."""
+    url = f"http://{HOST}:{port}/_cluster/health?wait_for_status=yellow&timeout=1s"
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
