@@ -87,9 +87,10 @@ def _silent(part: str, state: str, seconds: float) -> None:
 class Stack:
     """Kafka, Cassandra, Elasticsearch or OpenSearch, PostgreSQL, both stand-ins and, if wanted, Airflow.
 
-    `releases` are those of the first three (default: `Releases()`). All files are below `directory`; ports are chosen among the free ones.
-    A part that `given` names (see GIVEN) is used, not started. `settings` becomes the Airflow Variable that the job
-    reads. If `durable`, acknowledged rows survive a crash of Cassandra. As a context manager it starts and stops.
+    `releases` are those of the first three (default: `Releases()`). All files are below `directory`; ports are
+    chosen among the free ones. A part that `given` names (see GIVEN) is used, not started. `settings` becomes the
+    Airflow Variable that the job reads. If `durable`, acknowledged rows survive a crash of Cassandra. As a context
+    manager it starts and stops.
 
     `servers` holds what was started: kafka, cassandra, elasticsearch, postgres, lms, userorg, and Airflow's
     api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
@@ -196,9 +197,11 @@ class Stack:
         database = pool.submit(self._start_postgres)
         stores = [
             database,
-            pool.submit(self._part, "KAFKA", "kafka", self._kafka),
-            pool.submit(self._part, "CASSANDRA", "cassandra", self._cassandra),
-            pool.submit(self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch),
+            pool.submit(self._part, "KAFKA", "kafka", self._kafka, self.releases.kafka),
+            pool.submit(self._part, "CASSANDRA", "cassandra", self._cassandra, self.releases.rows),
+            pool.submit(
+                self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch, self.releases.search
+            ),
         ]
         others = [
             pool.submit(self._part, "LMS", "lms", lambda _: self._service("lms")),
@@ -244,11 +247,13 @@ class Stack:
         work()
         self._progress(part, "ready", time.monotonic() - begun)
 
-    def _part(self, variable: str, name: str, make: Callable[[Layout], Server]) -> None:
+    def _part(
+        self, variable: str, name: str, make: Callable[[Layout], Server], release: str | None = None
+    ) -> None:
         if variable in self.given:
             self._progress(name, "given", 0.0)
             return
-        self._timed(name, lambda: self._run(name, make(self.layout)))
+        self._timed(release or name, lambda: self._run(name, make(self.layout)))
 
     def _kafka(self, layout: Layout) -> Server:
         return kafka.server(layout, self.releases.kafka)
