@@ -36,7 +36,7 @@ def table(all_measured: Mapping[str, Measured]) -> Table:
     for measured in all_measured.values():
         f, verdict = Figures.of(measured), judge(measured, all_measured)
         flink = measured.workload.flink
-        known = "–" if flink is None else "–".join(f"{s:g}" for s in dict.fromkeys(flink))
+        known = "–" if flink is None else " / ".join(f"{s:g}" for s in flink)
         made.add_row(
             measured.workload.title,
             verdict.bound,
@@ -48,7 +48,7 @@ def table(all_measured: Mapping[str, Measured]) -> Table:
             f"{f.ratio:.2f}",
             "–" if verdict.limit_s is None else f"{verdict.limit_s:.2f}",
             known,
-            "–" if flink is None else f"{flink[1] / f.ours:.1f}",
+            "–" if flink is None else " / ".join(f"{s / f.ours:.1f}" for s in flink),
             f"{max(s.peak_task_mb for s in measured.samples):.0f}",
         )
     return made
