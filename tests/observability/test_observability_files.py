@@ -17,7 +17,7 @@ from ownership.domain.compare import KINDS
 from ownership.edge import metrics
 from tests.observability.conftest import COUNTERS, FOLDER, GAUGES, TIMERS
 from tests.observability.observability_queries import queries
-from tests.unit.repository.test_docs import OPERATIONS, anchors, rows, section
+from tests.unit.repository.test_docs import OPERATIONS, anchors, kinds_of_metrics, rows, section
 
 HISTOGRAM = ("_bucket", "_sum", "_count")
 
@@ -33,12 +33,8 @@ RULES = [rule for group in load("rules.yml")["groups"] for rule in group["rules"
 TESTS = load("rules_test.yml")["tests"]
 
 
-def kinds_of_metrics() -> dict[str, str]:
-    """Every metric of the job and its kind, as the table of the docs has them; test_docs holds that to the code."""
-    return {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "Metrics"))}
-
-
 METRICS = kinds_of_metrics()
+"""Every metric of the job and its kind, as the table of the docs has them; test_docs holds that to the code."""
 
 
 def test_every_metric_of_the_job_is_mapped_and_none_that_it_has_not() -> None:
