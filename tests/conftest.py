@@ -1,7 +1,7 @@
 """What the tests share: one set of real servers for a session, Airflow on top of it when a test asks for it.
 
-A part whose address is set in the environment (KAFKA, CASSANDRA, ELASTICSEARCH, LEDGER, LMS, USERORG, and
-ELASTICSEARCH9 for the second version) is used instead of started.
+A part whose address is set in the environment (KAFKA, CASSANDRA, ELASTICSEARCH, LEDGER, LMS, USERORG) is used instead
+of started. SEARCH_SERVER, ROWS_SERVER and KAFKA_SERVER choose releases.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 
 from local.paths import REPOSITORY, TEST_STACKS
-from local.servers import search
-from local.servers.layout import Layout
 from local.servers.releases import Releases
 from local.stack import Stack, claim, given_from_environment
 
@@ -81,18 +79,3 @@ def airflow_stack(stack: Stack) -> Stack:
     )
     stack.start_airflow()
     return stack
-
-
-@pytest.fixture(scope="session")
-def elasticsearch9(stack_directory: Path) -> Iterator[str]:
-    """The URL of an Elasticsearch 9."""
-    if given := os.environ.get("ELASTICSEARCH9"):
-        yield given
-        return
-    server = search.server(Layout.of(stack_directory), "elasticsearch9")
-    server.start()
-    try:
-        server.wait_ready()
-        yield server.address
-    finally:
-        server.stop()

@@ -7,15 +7,59 @@ with rows and documents in agreement. `own_world` is for a test that counts or b
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from local.servers import cassandra, search
 from local.servers.ports import HOST, is_free
+from local.servers.processes import Server
+from local.servers.releases import KNOWN
 from local.stack import Stack
 from tests.harness import Job
 from tests.integration.stages.transfer_world import Faults, World, opened_faults, opened_world
+
+NOT_YET = {"elasticsearch710", "opensearch2", "opensearch3"}
+
+
+def contract_of(part: str) -> list[str]:
+    """The releases of a part that its contract tests run on: all, or the one that the environment chooses."""
+    asked = os.environ.get(f"{part.upper()}_SERVER")
+    return [asked] if asked else [name for name in KNOWN[part] if name not in NOT_YET]
+
+
+@contextmanager
+def running(server: Server) -> Iterator[str]:
+    """The address of a server that runs meanwhile."""
+    server.start()
+    try:
+        server.wait_ready()
+        yield server.address
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module", params=contract_of("search"))
+def search_server(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
+    """URL of a search server; one release after the other, so that only one runs beside the stack."""
+    if request.param == stack.releases.search:
+        yield stack.addresses.elasticsearch
+        return
+    with running(search.server(stack.layout, request.param)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=contract_of("rows"))
+def rows_server(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
+    """Address of a Cassandra; one release after the other."""
+    if request.param == stack.releases.rows:
+        yield stack.addresses.cassandra
+        return
+    with running(cassandra.server(stack.layout, request.param)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,29 @@
-"""Rows of `course_batch` on a real Cassandra, also where the server allows less than the newest one does."""
+"""The contract of `course_batch` on every Cassandra that is supported, also where it allows less than the newest does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from cassandra import InvalidRequest
 from cassandra.query import BatchStatement, BoundStatement
 
+from local.stack import Stack
 from ownership.domain.plan import BatchId, Row
 from ownership.platform.cassandra import Cql, StatementRefused
 from ownership.platform.course_batches import CourseBatches
-from tests.integration.stages.transfer_world import World
+from tests.integration.stages.transfer_world import World, opened_world
 
 Refusal = Callable[[Any], bool]
+
+
+@pytest.fixture(scope="module")
+def module_world(stack: Stack, rows_server: str) -> Iterator[World]:
+    """A world whose rows are in each of the servers in turn."""
+    with opened_world(replace(stack.addresses, cassandra=rows_server)) as world:
+        yield world
 
 
 class StrictSession:

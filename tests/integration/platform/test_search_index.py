@@ -1,4 +1,4 @@
-"""The search index on both ends of the supported range: Elasticsearch 7.17 and 9."""
+"""The contract of the search index, on every search server that is supported."""
 
 from __future__ import annotations
 
@@ -44,14 +44,10 @@ class Index:
         return {batch.batch_id for _, batch in self.job.live_batches(users)}
 
 
-@pytest.fixture(params=[7, 9], ids=["7.17", "9"])
-def index(request: pytest.FixtureRequest) -> Iterator[Index]:
+@pytest.fixture
+def index(search_server: str) -> Iterator[Index]:
     """An empty index of course batches."""
-    if request.param == 7:
-        url = request.getfixturevalue("stack").addresses.elasticsearch
-    else:
-        url = request.getfixturevalue("elasticsearch9")
-    client = connect_elasticsearch(url)
+    client = connect_elasticsearch(search_server)
     name = f"course-batch-{uuid4().hex[:8]}"
     create_batch_index(client, name)
     with client:
