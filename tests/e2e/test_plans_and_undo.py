@@ -113,10 +113,10 @@ def test_the_hops_of_a_chain_are_undone_one_by_one_and_what_changed_since_is_tol
     assert story.owners(batches[1:]) == {(a, a)}
     assert story.owners([changed]) == {(other, other)}
     mids = [f"undo:{undone}:{n}" for n in range(2)]
-    assert {c.split(": ")[1] for c in summary["conflicts"]} == {
-        f"batch {changed.batch_id} of course {changed.course_id}"
+    assert {(c["course_id"], c["batch_id"]) for c in summary["conflicts"]} == {
+        (changed.course_id, changed.batch_id)
     }
-    assert {c.split(": ")[0] for c in summary["conflicts"]} <= set(mids)
+    assert {c["mid"] for c in summary["conflicts"]} <= set(mids)
 
 
 def test_an_undo_that_the_index_does_not_take_is_finished_by_itself_when_it_does(

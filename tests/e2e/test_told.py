@@ -168,7 +168,9 @@ def test_conflicts_of_an_undo_are_told_with_the_batch(airflow: Airflow, story: S
 
     mail, post = told(received, undone)
     assert (post["kinds"], post["dag_id"]) == (["conflicts"], UNDO)
-    assert post["conflicts"] == [f"undo:{undone}:0: batch {batch.batch_id} of course {batch.course_id}"]
+    assert post["conflicts"] == [
+        {"mid": f"undo:{undone}:0", "course_id": batch.course_id, "batch_id": batch.batch_id}
+    ]
     assert "1 conflict" in str(mail["Subject"])
     # The transfer itself needed nobody.
     assert received.of(run_id) == ([], [])

@@ -57,6 +57,11 @@ class Phase(_Contract):
     """Mids of transfers that come later and completed before."""
 
     @property
+    def key(self) -> str:
+        """What names the phase: the mid of its first event."""
+        return self.events[0][3]
+
+    @property
     def held(self) -> list[ClaimedEvent]:
         """The phase's events, in order."""
         return unpacked(self.events)
@@ -144,6 +149,14 @@ class PlanTold(_Contract):
     """What to trigger next, ready to paste."""
 
 
+class Conflict(_Contract):
+    """A batch that an event left alone because another writer changed it."""
+
+    mid: str
+    course_id: str
+    batch_id: str
+
+
 class Summary(_Contract):
     """How a run ended."""
 
@@ -156,8 +169,8 @@ class Summary(_Contract):
     """What became of each order of the conf, by mid."""
     plans: tuple[PlanTold, ...] = ()
     """Plans of dry runs and of transfers that await approval."""
-    conflicts: tuple[str, ...] = ()
-    """Batches that were left alone because somebody else changed them, the first few."""
+    conflicts: tuple[Conflict, ...] = ()
+    """The first few."""
     users: dict[str, str] = {}
     """``from → to`` by mid of every event that is named above."""
     next_conf: dict[str, str] = {}

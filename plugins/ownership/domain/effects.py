@@ -1,4 +1,4 @@
-"""What the events of a phase do to a row: move it on, or take earlier changes back. Pure functions.
+"""What the events of a phase do to a row: pass it on, or revert earlier changes. Pure.
 
 An effect is idempotent: applied to its own result it changes nothing, so every step of a phase may be
 repeated.
@@ -20,15 +20,15 @@ from ownership.domain.plan import (
     Hop,
     Row,
     Scope,
-    applied,
     changed_fields,
     hops,
-    taken_back,
+    map_owners,
+    revert,
 )
 from ownership.domain.states import BatchOutcome
 
 MAX_HOPS = 16
-"""Changes of one row that are taken back together; more wait for a later run."""
+"""Changes of one row that are reverted together; more wait for a later run."""
 _OTHER = "\x00"
 """Stands for every user that no change knows; no id has a control character."""
 
@@ -44,22 +44,22 @@ class Effect(Protocol):
     def ids(self) -> Collection[BatchId]:
         """Batches that are known without a search."""
 
-    def after(self, row: Row) -> Row:
+    def apply(self, row: Row) -> Row:
         """What the row should be."""
 
-    def steps(self, before: Row, after: Row) -> list[Hop]:
-        """The change told event by event."""
+    def hops(self, before: Row, after: Row) -> list[Hop]:
+        """The change `before` -> `after`, event by event."""
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
         """Mids under which the batch is planned. `named`: users (folded) that its document names."""
 
-    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
-        """What a planned batch is for event `mid` if nothing was changed."""
+    def unmoved_outcome(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
+        """The outcome of a batch that was planned for event `mid` and not changed, by its row as it is now."""
 
 
 @dataclass(frozen=True)
 class Moving:
-    """Transfers as one map user -> user."""
+    """Transfers, composed into one map user -> user."""
 
     events: Sequence[Transfer]
     moves: Moves
@@ -81,14 +81,14 @@ class Moving:
         """None: batches are found by their owners."""
         return ()
 
-    def after(self, row: Row) -> Row:
+    def apply(self, row: Row) -> Row:
         """The row with its owners mapped, if it is in scope."""
         if not self.scope.covers(row):
             return row
-        return applied(self._away, row, self.keep.get(row.id, frozenset()), self.scope)
+        return map_owners(self._away, row, self.keep.get(row.id, frozenset()), self.scope)
 
-    def steps(self, before: Row, after: Row) -> list[Hop]:
-        """The change told event by event."""
+    def hops(self, before: Row, after: Row) -> list[Hop]:
+        """The change `before` -> `after`, event by event."""
         return hops(self.events, before, after, self.keep.get(before.id, frozenset()), self.scope)
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
@@ -98,52 +98,50 @@ class Moving:
             return []
         if self.scope != EVERYTHING and row is not None and row.live and row.names(self.sources):
             # A restricted transfer has nothing to say about a batch that it does not change.
-            users = users if self.after(row) != row else set()
+            users = users if self.apply(row) != row else set()
         first = next((e.mid for e in self.events if e.source in users), self.events[0].mid)
         return [first] if users else []
 
-    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:  # noqa: ARG002  # the same for each
-        """Gone, no longer live, with the new user already, or with somebody else."""
+    def unmoved_outcome(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:  # noqa: ARG002  # the same for each
+        """Gone, no longer live, with the new user already, or with another user."""
         if row is None:
             return BatchOutcome.GONE
         if not row.live:
             return BatchOutcome.NOT_LIVE
-        return (
-            BatchOutcome.ALREADY
-            if row.names({folded(v) for v in self._away.values()})
-            else BatchOutcome.CHANGED_ELSEWHERE
-        )
+        if row.names({folded(v) for v in self._away.values()}):
+            return BatchOutcome.ALREADY
+        return BatchOutcome.CHANGED_ELSEWHERE
 
 
 @dataclass(frozen=True)
 class Undoing:
-    """Changes that are taken back: of each batch, in the order in which they are undone."""
+    """An undo: the changes of each batch that it reverts, in the order in which it reverts them."""
 
-    taken: Mapping[BatchId, Sequence[Hop]]
-    """The original changes (before, after), each under the mid of the event that takes it back."""
+    hops_of: Mapping[BatchId, Sequence[Hop]]
+    """The original changes (before, after), each under the mid of the event that reverts it."""
 
     @property
     def sources(self) -> frozenset[str]:
-        """None: who received the batches may have others, which stay."""
+        """None: the users who received the batches may own others, which stay."""
         return frozenset()
 
     @property
     def ids(self) -> Collection[BatchId]:
         """The batches that were changed."""
-        return self.taken.keys()
+        return self.hops_of.keys()
 
-    def after(self, row: Row) -> Row:
-        """The row as it was before the changes, as far as it still is as they left it."""
-        for hop in self.taken.get(row.id, ()):
-            row = taken_back(hop, row)
+    def apply(self, row: Row) -> Row:
+        """The row with each change reverted, where the row still is as the change left it."""
+        for hop in self.hops_of.get(row.id, ()):
+            row = revert(hop, row)
         return row
 
-    def steps(self, before: Row, after: Row) -> list[Hop]:  # noqa: ARG002  # they add up to it
-        """The change told event by event."""
+    def hops(self, before: Row, after: Row) -> list[Hop]:  # noqa: ARG002  # they add up to it
+        """The change `before` -> `after`, event by event."""
         found: list[Hop] = []
         row = before
-        for hop in self.taken.get(before.id, ()):
-            then = taken_back(hop, row)
+        for hop in self.hops_of.get(before.id, ()):
+            then = revert(hop, row)
             if then == row:
                 continue
             if found and found[-1].mid == hop.mid:  # two changes of one event are one share
@@ -153,23 +151,26 @@ class Undoing:
         return found
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:  # noqa: ARG002
-        """Every event that takes a change of the batch back."""
-        return list(dict.fromkeys(hop.mid for hop in self.taken.get(batch, ())))
+        """Every event that reverts a change of the batch."""
+        return list(dict.fromkeys(hop.mid for hop in self.hops_of.get(batch, ())))
 
-    def unmoved(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
-        """Gone, already as it was before, or changed by somebody else since."""
+    def unmoved_outcome(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
+        """Gone, back as it was before the change, or changed by another writer since."""
         if row is None:
             return BatchOutcome.GONE
-        walk = self.taken.get(batch, ())
+        walk = self.hops_of.get(batch, ())
         own = {f: n for n, h in enumerate(walk) if h.mid == mid for f in changed_fields(h)}
         back = all(_is_back(f, walk[n:], row) for f, n in own.items())
         return BatchOutcome.ALREADY if own and back else BatchOutcome.CHANGED_ELSEWHERE
 
-    def closed(self) -> bool:
-        """True if it is idempotent: on every value that one of its changes knows, and on any other."""
-        return all(self._closed(walk) for walk in self.taken.values())
+    def is_idempotent(self) -> bool:
+        """True if it changes nothing in its own result, whatever the row is.
 
-    def _closed(self, walk: Sequence[Hop]) -> bool:
+        Tried with every value that one of its changes knows, and with one that none of them knows.
+        """
+        return all(self._is_idempotent(walk) for walk in self.hops_of.values())
+
+    def _is_idempotent(self, walk: Sequence[Hop]) -> bool:
         if len(walk) == 1:
             return True
         if len(walk) > MAX_HOPS:
@@ -177,8 +178,8 @@ class Undoing:
         seen = [row for h in walk for row in (h.before, h.after)]
         creators, lists = {r.created_by for r in seen}, {r.mentors for r in seen}
         for creator, mentors in product({*creators, _OTHER}, {*lists, (_OTHER,)}):
-            then = self.after(seen[0]._replace(created_by=creator, mentors=mentors))
-            if self.after(then) != then:
+            then = self.apply(seen[0]._replace(created_by=creator, mentors=mentors))
+            if self.apply(then) != then:
                 return False
         return True
 
@@ -188,9 +189,9 @@ def _is_back(field_: str, walk: Sequence[Hop], row: Row) -> bool:
     return any(getattr(row, field_) == getattr(h.before, field_) for h in walk if field_ in changed_fields(h))
 
 
-def undoing(taken: Iterable[Hop]) -> Undoing:
-    """The effect that takes `taken` back, in this order."""
+def undoing(changes: Iterable[Hop]) -> Undoing:
+    """The effect that reverts `changes`, in this order."""
     by_batch: dict[BatchId, list[Hop]] = {}
-    for hop in taken:
+    for hop in changes:
         by_batch.setdefault(hop.before.id, []).append(hop)
     return Undoing(by_batch)

@@ -100,7 +100,9 @@ EVERYTHING = Scope()
 """A transfer from the topic: every live batch, in both roles."""
 
 
-def applied(moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scope: Scope = EVERYTHING) -> Row:
+def map_owners(
+    moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scope: Scope = EVERYTHING
+) -> Row:
     """`row` with its owners mapped by folded id, within `scope`, except users in `keep` (folded).
 
     Mentors keep their order and lose repeats, but only where a mentor is mapped: a list that
@@ -136,30 +138,29 @@ def hops(
     keep: Collection[str] = (),
     scope: Scope = EVERYTHING,
 ) -> list[Hop]:
-    """The change `before` -> `after` told event by event, so that each event can be undone.
+    """The change `before` -> `after`, event by event, so that each event can be undone.
 
-    `events` is the phase in order. Where the steps do not add up to `after` (a later transfer
-    was folded in), the whole change is told as the last concerned event's.
+    `events` is the phase in order. Where the hops do not add up to `after` (a later transfer
+    was folded in), the whole change is one hop of the last event that has a share.
     """
-    steps: list[Hop] = []
+    found: list[Hop] = []
     row = before
     for event in events:
         if event.source in keep:
             continue
-        then = applied({event.source: event.to_user}, row, scope=scope)
+        then = map_owners({event.source: event.to_user}, row, scope=scope)
         if then != row:
-            steps.append(Hop(event.mid, row, then))
+            found.append(Hop(event.mid, row, then))
             row = then
     if row.owners == after.owners:
-        return steps
-    return [Hop(steps[-1].mid if steps else events[-1].mid, before, after)]
+        return found
+    return [Hop(found[-1].mid if found else events[-1].mid, before, after)]
 
 
-def taken_back(hop: Hop, row: Row) -> Row:
-    """`row` with the change of `hop` undone, or as it is.
+def revert(hop: Hop, row: Row) -> Row:
+    """`row` with the change of `hop` reverted, if the fields that the hop changed still are as it left them.
 
-    Only what the hop changed is looked at, and only where all of that still is as the hop left it:
-    a mentor who was added since does not stand in the way of giving the creator back.
+    Other fields do not matter: a mentor who was added since does not keep the creator from being restored.
     """
     fields = changed_fields(hop)
     if any(getattr(row, f) != getattr(hop.after, f) for f in fields):

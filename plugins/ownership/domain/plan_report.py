@@ -12,9 +12,9 @@ from ownership.domain.contracts import PlanLine, PlanTold
 from ownership.domain.event import Transfer
 from ownership.domain.plan import BatchId, Hop, Row, changed_role
 
-LINES = 10
+MAX_LINES = 10
 """Batches that a report shows of each kind."""
-COURSES = 20
+MAX_COURSES = 20
 _DIGITS = 20
 
 
@@ -29,23 +29,23 @@ class PlanReport:
     batches: int = 0
     conflicts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Batches by what is expected to become of them."""
+    """Batches by the outcome that the plan expects."""
     _roles: Counter[str] = field(default_factory=Counter)
     _courses: Counter[str] = field(default_factory=Counter)
     _first: list[PlanLine] = field(default_factory=list)
     _first_conflicts: list[PlanLine] = field(default_factory=list)
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def change(self, hop: Hop, outcome: str) -> None:
+    def add_change(self, hop: Hop, outcome: str) -> None:
         """A batch that would change."""
         before, after = hop.before, hop.after
-        told = (*before.id, before.status, *before.owners, *after.owners)
-        self._hash.update(json.dumps(told, separators=(",", ":")).encode() + b"\n")
+        change = (*before.id, before.status, *before.owners, *after.owners)
+        self._hash.update(json.dumps(change, separators=(",", ":")).encode() + b"\n")
         self.batches += 1
         self.outcomes[outcome] += 1
         self._roles[changed_role(hop)] += 1
         self._courses[before.id.course_id] += 1
-        if len(self._first) < LINES:
+        if len(self._first) < MAX_LINES:
             self._first.append(
                 PlanLine(
                     course_id=before.id.course_id,
@@ -56,11 +56,11 @@ class PlanReport:
                 )
             )
 
-    def conflict(self, batch: BatchId, row: Row | None, outcome: str) -> None:
+    def add_conflict(self, batch: BatchId, row: Row | None, outcome: str) -> None:
         """A batch that was found and would not change."""
         self.conflicts += 1
         self.outcomes[outcome] += 1
-        if len(self._first_conflicts) < LINES:
+        if len(self._first_conflicts) < MAX_LINES:
             self._first_conflicts.append(
                 PlanLine(
                     course_id=batch.course_id,
@@ -73,12 +73,12 @@ class PlanReport:
 
     @property
     def digest(self) -> str:
-        """Names every change: batch, status, owners before and after."""
+        """Identifies the plan: a hash of batch, status, owners before and after of every change."""
         return self._hash.hexdigest()[:_DIGITS]
 
-    def told(self) -> PlanTold:
-        """For people."""
-        courses = self._courses.most_common(COURSES)
+    def summary(self) -> PlanTold:
+        """The plan as people read it."""
+        courses = self._courses.most_common(MAX_COURSES)
         return PlanTold(
             mid=self.transfer.mid,
             from_user=self.transfer.from_user,
@@ -114,7 +114,7 @@ def text(plan: PlanTold) -> str:
 
 
 def markdown(plan: PlanTold) -> str:
-    """The same for a page. Ids come from outside: none of their characters is mark-up."""
+    """The same as Markdown, for a page. Ids come from outside: none of their characters is mark-up."""
     parts = [f"**{_size(plan)}.** Digest {_code(plan.digest)} of {_code(plan.mid)}."]
     parts += [f"{name.capitalize()}: {escaped(counts)}" for name, counts in _counted(plan)]
     parts += _rows("First rows", plan.first)
@@ -130,8 +130,8 @@ def _size(plan: PlanTold) -> str:
 
 def _counted(plan: PlanTold) -> list[tuple[str, str]]:
     more = f", others {plan.more_courses}" if plan.more_courses else ""
-    told = (("by role", _counts(plan.roles)), ("by course", _counts(plan.courses) + more))
-    return [(name, counts) for name, counts in told if counts]
+    counts = (("by role", _counts(plan.roles)), ("by course", _counts(plan.courses) + more))
+    return [(name, text) for name, text in counts if text]
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -158,7 +158,7 @@ def _rows(title: str, rows: tuple[PlanLine, ...]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """`text` in Markdown, on one line: every punctuation mark stands for itself."""
+    """`text` in Markdown, on one line, with every punctuation mark escaped."""
     return re.sub(r"([^\w\s,→]|_)", r"\\\1", " ".join(text.split()))
 
 

@@ -39,7 +39,7 @@ FAILED, APPROVAL_WANTED, CONFLICTS = "failed", "approval_wanted", "conflicts"
 
 LISTED = 20
 """Most entries of a list; the others are counted."""
-SUBJECT, ID, USERS, REASON, CONFLICT, CONF = 200, 300, 600, 300, 900, 8000
+SUBJECT, ID, USERS, REASON, CONF = 200, 300, 600, 300, 8000
 """Most characters of each. A conf is left out where it is longer: half of one is of no use."""
 
 SECONDS = 15.0
@@ -94,7 +94,7 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
     conflicts = summary.conflicts[:LISTED]
     told_users = summary.users | {p.mid: f"{p.from_user} → {p.to_user}" for p in approvals}
     shown = [*failures, *(p.mid for p in approvals[:LISTED])]
-    shown += [mid for mid in told_users if any(c.startswith(f"{mid}: ") for c in conflicts)]
+    shown += [c.mid for c in conflicts]
     users = {_id(mid): _line(told_users[mid], USERS) for mid in shown if mid in told_users}
     body = {
         "dag_id": _id(dag_id),
@@ -104,7 +104,9 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
         "counts": counts,
         "failures": {_id(mid): _line(why, REASON) for mid, why in failures.items()},
         "approvals": [_approval(p) for p in approvals[:LISTED]],
-        "conflicts": [_line(c, CONFLICT) for c in conflicts],
+        "conflicts": [
+            {"mid": _id(c.mid), "course_id": _id(c.course_id), "batch_id": _id(c.batch_id)} for c in conflicts
+        ],
         "users": users,
         "next_step": [
             s._asdict() for s in _next_steps(summary, approvals, failures, conflicts=CONFLICTS in counts)
@@ -215,9 +217,8 @@ def _parts(body: Mapping[str, Any]) -> list[_Part]:
         rest = f"; {n} that were found would not change" if (n := approval["conflicts"]) else ""
         return f"{approval['batches']} batches in {courses} courses{rest}"
 
-    def which(conflict: str) -> str:
-        mid = next((m for m in users if conflict.startswith(f"{m}: ")), "")
-        return f"{who(mid)}{conflict.removeprefix(mid)}" if mid else conflict
+    def which(conflict: Mapping[str, str]) -> str:
+        return f"{who(conflict['mid'])}: batch {conflict['batch_id']} of course {conflict['course_id']}"
 
     told = (
         (FAILED, "Failed", [f"{who(mid)}: {why}" for mid, why in body["failures"].items()]),

@@ -23,12 +23,12 @@ from ownership.edge.retries import delay_seconds, seed_of
 from ownership.ledger.events import EventRow
 from ownership.stages import operate
 from ownership.stages import settle as settling
+from ownership.stages.claim import Claim
 from ownership.stages.finished import extras
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.update import update_course_batches
-from ownership.stages.working import Claim
 
 log = structlog.get_logger(__name__)
 

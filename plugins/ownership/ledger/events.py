@@ -47,6 +47,8 @@ class EventRow(NamedTuple):
     state: EventState
     verdict: Verdict | None
     reason: str | None
+    waits_for: str | None
+    """Mid of the earlier event for which the run that last wrote this one left it in the queue."""
     organisation_id: str | None
     origin: str
     topic: str
@@ -271,8 +273,20 @@ class Events:
         )
 
     def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
-        """Record why the run leaves events that it has claimed to a later one."""
-        self._write([(e, {"state": EventState.RECEIVED, "reason": why[:MAX_REASON]}) for e, why in claimed])
+        """Record for which earlier event (its mid) the run leaves an event that it has claimed to a later run."""
+        self._write(
+            [
+                (
+                    e,
+                    {
+                        "state": EventState.RECEIVED,
+                        "reason": f"waits for {blocker}, an earlier event of its lane"[:MAX_REASON],
+                        "waits_for": blocker,
+                    },
+                )
+                for e, blocker in claimed
+            ]
+        )
 
     def tell_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: EventState) -> None:
         """Keep an event's plan as people read it, with the conf that would go on with it in `state`."""
@@ -428,9 +442,14 @@ def _update(
     writes: Iterable[tuple[ClaimedEvent, Mapping[str, Any]]],
     *conditions: ColumnElement[bool],
 ) -> None:
-    """Set columns and the fencing token of those events that have an id in `ids`; the same columns for all."""
+    """Set columns and the fencing token of those events that have an id in `ids`; the same columns for all.
+
+    Whatever is written of an event ends its wait, unless it says for what it waits.
+    """
     rows = [
-        (ids[e.mid], {**columns, "fencing_token": e.fencing_token}) for e, columns in writes if e.mid in ids
+        (ids[e.mid], {"waits_for": None, **columns, "fencing_token": e.fencing_token})
+        for e, columns in writes
+        if e.mid in ids
     ]
     if rows:
         values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0][1]}

@@ -101,7 +101,7 @@ event = _table(
     from_user=Text, to_user=Text, source_user=Text, target_user=Text, organisation_id=Text,
     origin=Text, topic=Text, kafka_ms=BigInteger, ets=BigInteger,
     options=JSONB(none_as_null=True), follows=Texts, requested_by=Text, request_reason=Text,
-    state=Text, verdict=Text, verdict_reason=Text, reason=Text,
+    state=Text, verdict=Text, verdict_reason=Text, reason=Text, waits_for=Text,
     fencing_token=BigInteger, run_id=Text, attempts=Integer, planned_with=Texts, counts=JSONB, late=Boolean,
     digest=Text, report=Text, approved_digest=Text, approved_by=Text, awaits_until=EpochMs, asked_run=Text,
     next_conf=Text,

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
-from ownership.domain.chunks import chunks
+from more_itertools import chunked
+
 from ownership.domain.errors import SettingsError
 from ownership.domain.plan import BatchId, Row
 from ownership.domain.settings import Settings
@@ -89,7 +90,7 @@ class CourseBatches:
         by_course: dict[str, list[int]] = defaultdict(list)
         for n, (before, _) in enumerate(changes):
             by_course[before.id.course_id].append(n)
-        groups = [g for of_course in by_course.values() for g in chunks(of_course, size)]
+        groups = [g for of_course in by_course.values() for g in chunked(of_course, size)]
         answers = self._cql.conditional_batches([[self._update(*changes[n]) for n in g] for g in groups])
         applied = {n: answer.applied for group, answer in zip(groups, answers, strict=True) for n in group}
         return [applied[n] for n in range(len(changes))]
@@ -135,7 +136,7 @@ def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
     courses: list[str] = []
     batches: list[str] = []
     for course, of_course in by_course.items():
-        for part in chunks(of_course, IDS_PER_READ):
+        for part in chunked(of_course, IDS_PER_READ):
             if courses and (len(courses) == COURSES_PER_READ or len(batches) + len(part) > IDS_PER_READ):
                 yield courses, batches
                 courses, batches = [], []

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, TypeGuard
 
-from ownership.domain.chunks import chunks
+from more_itertools import chunked
+
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId
@@ -42,7 +43,7 @@ class BatchSearch:
         :raises Unavailable: on an outage or an answer out of contract.
         """
         found: dict[BatchId, frozenset[str]] = {}
-        for some in chunks(sorted(user_ids), USERS_PER_SEARCH):
+        for some in chunked(sorted(user_ids), USERS_PER_SEARCH):
             for field in ("createdBy", "mentors"):
                 for users, batch in self._pages({field: some, "status": list(LIVE_STATUSES)}):
                     found[batch] = found.get(batch, frozenset()) | users

@@ -22,8 +22,8 @@ from elasticsearch import (
     Elasticsearch,
     NotFoundError,
 )
+from more_itertools import chunked
 
-from ownership.domain.chunks import chunks
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId, Document
@@ -121,7 +121,7 @@ class SearchIndex:
     def get(self, batch_ids: Collection[str]) -> dict[str, Document]:
         """The documents that exist, by batch id, with their sequence numbers."""
         found: dict[str, Document] = {}
-        for some in chunks(sorted(batch_ids), DOCS_PER_CALL):
+        for some in chunked(sorted(batch_ids), DOCS_PER_CALL):
             answer = _call(
                 lambda some=some: self._es.mget(  # type: ignore[misc]
                     index=self._index,
@@ -157,7 +157,7 @@ class SearchIndex:
             for d, created_by, mentors in updates
         ]
         lines += [({"create": {"_id": row["batchid"]}}, document_of(row)) for row in creates]
-        for some in chunks(lines, DOCS_PER_CALL):
+        for some in chunked(lines, DOCS_PER_CALL):
             self._bulk(list(some))
 
     def _bulk(self, lines: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
@@ -217,7 +217,7 @@ class SearchIndex:
 
         :raises Unavailable: also on a partial answer: a missing shard is no empty shard.
         """
-        for some in chunks(sorted({folded(u) for u in user_ids}), USERS_PER_SEARCH):
+        for some in chunked(sorted({folded(u) for u in user_ids}), USERS_PER_SEARCH):
             query = {
                 "bool": {
                     "filter": [

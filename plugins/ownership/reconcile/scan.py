@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ownership.domain.chunks import chunks
+from more_itertools import chunked
+
 from ownership.domain.compare import (
     MISSING,
     ORPHAN,
@@ -127,7 +128,7 @@ class Scan:
             return
         if (wait := waiting.since + self.patience_s - time.monotonic()) > 0:
             self.sleep(wait)
-        for some in chunks(waiting.ids, MAX_SUSPECTS):
+        for some in chunked(waiting.ids, MAX_SUSPECTS):
             again(some, tally)
         waiting.ids = []
 

@@ -1,18 +1,19 @@
-"""What others are told of finished transfers: who gave to whom, and how many batches, by outcome. Pure.
+"""What a run reports of its finished transfers: who gave to whom, and how many batches, by outcome. Pure.
 
 Ids and counts only; the names of the event's profiles stay in the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ownership.domain.chunks import chunks
+from more_itertools import chunked
+
 from ownership.domain.states import BatchOutcome
 from ownership.ledger.changes import ROWS
 from ownership.ledger.events import EventRow
-from ownership.stages.working import batches_of
 
 PER_EVENT = 500
 """Transfers that one asset event names; a run with more emits several."""
@@ -20,12 +21,22 @@ PER_EVENT = 500
 
 def extras(run_id: str, finished: Sequence[EventRow]) -> Iterator[dict[str, Any]]:
     """The `extra` of each asset event of a run; `moved` counts a batch that a chain moved once."""
-    for some in chunks(finished, PER_EVENT):
-        moved = batches_of(row.counts for row in some).get(BatchOutcome.MOVED, 0)
-        yield {"run_id": run_id, "moved": moved, "transfers": [_told(row) for row in some]}
+    for rows in chunked(finished, PER_EVENT):
+        moved = total_batches(row.counts for row in rows).get(BatchOutcome.MOVED, 0)
+        yield {"run_id": run_id, "moved": moved, "transfers": [_transfer(row) for row in rows]}
 
 
-def _told(row: EventRow) -> dict[str, Any]:
+def total_batches(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Batches by outcome over several events, from each event's counts: a batch that a chain moved counts once."""
+    total: Counter[str] = Counter()
+    for of_event in counts:
+        total.update({k: n for k, n in of_event.items() if k not in (BatchOutcome.MOVED, ROWS)})
+        if rows := of_event.get(ROWS):
+            total[BatchOutcome.MOVED] += rows
+    return dict(total)
+
+
+def _transfer(row: EventRow) -> dict[str, Any]:
     counts = {outcome: n for outcome, n in row.counts.items() if outcome != ROWS}
     return {
         "mid": row.mid,

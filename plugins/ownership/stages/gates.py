@@ -14,12 +14,12 @@ from ownership.domain.plan_report import PlanReport, owners_text
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
+from ownership.stages.claimed_work import ClaimedWork
 from ownership.stages.parts import Parts
-from ownership.stages.working import Working
 
 log = structlog.get_logger(__name__)
 
-DIFFERENCES_TOLD = 3
+MAX_DIFFERENCES = 3
 HOUR_MS = 3_600_000
 
 
@@ -28,32 +28,32 @@ class Plan(NamedTuple):
 
     batches: int
     reports: dict[str, PlanReport]
-    """By mid, for the events whose plan somebody will look at."""
+    """By mid, for the events whose plan a person may look at."""
     started: AbstractSet[str]
-    """Mids whose changes have begun in an earlier try: their plan is no longer asked about."""
+    """Mids whose changes began in an earlier try: their plan needs no approval any more."""
 
 
-def end_here(working: Working, plan: Plan) -> dict[str, str]:
-    """Take out of `working` the phases that do not go on; the state of each of their events, by mid."""
-    ended: dict[str, str] = {}
-    for phase in list(working.phases):
-        if state := _gate(working, plan, phase):
-            working.drop([phase])
-            ended |= dict.fromkeys((h.mid for h in phase.held), state)
+def end_here(parts: Parts, claimed: ClaimedWork, plan: Plan) -> dict[str, EventState]:
+    """Drop the phases that do not go on; the state of each of their events, by mid."""
+    ended: dict[str, EventState] = {}
+    for phase in list(claimed.book.phases):
+        if state := _gate(parts, claimed, plan, phase):
+            claimed.drop([phase])
+            ended |= dict.fromkeys((e.mid for e in phase.held), state)
     return ended
 
 
-def _gate(working: Working, plan: Plan, phase: Phase) -> str | None:
-    parts, held = working.parts, phase.held[0]
-    event = working.events[held.mid]
+def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> EventState | None:
+    held = phase.held[0]
+    event = claimed.events[held.mid]
     report = plan.reports.get(held.mid)
     if report is None:
         return None
     if event.options.dry_run:
-        for h in phase.held:
-            _rehearsed(parts, h, plan.reports[h.mid])
+        for e in phase.held:
+            _rehearsed(parts, e, plan.reports[e.mid])
         return EventState.REHEARSED
-    if plan.started & {h.mid for h in phase.held}:
+    if plan.started & {e.mid for e in phase.held}:
         return None
     if event.options.plan_of and report.digest != event.options.digest:
         return _refused(parts, held, event, report)
@@ -64,11 +64,11 @@ def _gate(working: Working, plan: Plan, phase: Phase) -> str | None:
 
 
 def _rehearsed(parts: Parts, held: ClaimedEvent, report: PlanReport) -> None:
-    _tell(parts, held, report, EventState.REHEARSED)
+    _keep_plan(parts, held, report, EventState.REHEARSED)
     parts.events.rehearse(held, report.outcomes)
 
 
-def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport) -> str:
+def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport) -> EventState:
     why = (
         f"declined: the plan of {event.options.plan_of} no longer holds: {_differences(parts, event, report)}"
     )
@@ -79,21 +79,22 @@ def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanRepo
 
 def _left_to_approval(
     parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport, limit: int
-) -> str:
+) -> EventState:
     again = "; the plan has changed since it was approved" if event.approved_digest else ""
     until_ms = now_ms() + parts.settings.approval_hours * HOUR_MS
-    _tell(parts, held, report, EventState.AWAITING_APPROVAL)
+    _keep_plan(parts, held, report, EventState.AWAITING_APPROVAL)
     why = f"{report.batches} batches are more than approval.batches = {limit}{again}"
     parts.events.await_approval(held, why, until_ms)
     log.warning("transfer awaits approval", mid=held.mid, why=why, digest=report.digest)
     return EventState.AWAITING_APPROVAL
 
 
-def _tell(parts: Parts, held: ClaimedEvent, report: PlanReport, state: EventState) -> None:
-    told = report.told().model_copy(
+def _keep_plan(parts: Parts, held: ClaimedEvent, report: PlanReport, state: EventState) -> None:
+    """Keep the plan in the ledger as people read it, with the conf that goes on from `state`."""
+    summary = report.summary().model_copy(
         update={"state": state, "next_conf": next_conf(state, held.mid, report.digest) or ""}
     )
-    parts.events.tell_plan(held, report.digest, told.model_dump_json(), state)
+    parts.events.tell_plan(held, report.digest, summary.model_dump_json(), state)
 
 
 def _differences(parts: Parts, event: EventRow, report: PlanReport) -> str:
@@ -113,5 +114,5 @@ def _differences(parts: Parts, event: EventRow, report: PlanReport) -> str:
             found.append(f"{name} had status {before.status} and has {row.status}")
     if not found:
         return f"it had {len(changes)} batches, now there are {report.batches}"
-    more = f" and {len(found) - DIFFERENCES_TOLD} more" if len(found) > DIFFERENCES_TOLD else ""
-    return "; ".join(found[:DIFFERENCES_TOLD]) + more
+    more = f" and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
+    return "; ".join(found[:MAX_DIFFERENCES]) + more

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import structlog
+from more_itertools import chunked
 
-from ownership.domain.chunks import chunks
 from ownership.domain.clock import from_ms, now_ms
 from ownership.domain.contracts import Phase, Slice, Work, packed
 from ownership.domain.effects import undoing
 from ownership.domain.errors import Transient, Unavailable
 from ownership.domain.event import Transfer
-from ownership.domain.lanes import WHOLE, Kind, fold, lanes, phase, sources
+from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phase, sources
+from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.plan_report import PlanReport
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
-from ownership.ledger.changes import PlanRow
+from ownership.ledger.changes import Planned, PlanRow
 from ownership.ledger.events import EventRow, Verdict
 from ownership.platform.lms import Owners, WindowExceeded
 from ownership.platform.user_org import Lookup, Unknown, User, same_id
+from ownership.stages.claim import Claim
+from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
 from ownership.stages.gates import Plan, end_here
 from ownership.stages.parts import Parts
-from ownership.stages.working import Claim, Working, taken_hops
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +37,6 @@ EVENTS_PER_PHASE = 1000
 ROWS_AT_ONCE = 2000
 JUST_NOW_MS = 2 * 3600 * 1000
 """How far back a completed transfer may have given rows that the index does not show yet."""
-WAITS = "waits: "
-"""Reason of an event that this run claimed and leaves to a later one."""
 
 
 class Judged(NamedTuple):
@@ -47,86 +47,108 @@ class Judged(NamedTuple):
     outages: list[tuple[ClaimedEvent, str]]
 
 
+class Chosen(NamedTuple):
+    """What a run does with a slice's valid events."""
+
+    phases: list[Phase]
+    waiting: list[tuple[ClaimedEvent, str]]
+    """Events that a later run carries out, each with the mid of the event for which it waits."""
+    late: list[ClaimedEvent]
+    """Events of the phases that come after a later event of their users has completed."""
+
+
+class Planning(NamedTuple):
+    """What became of a slice's valid events in this stage."""
+
+    phases: list[Phase]
+    """Those that go on."""
+    waiting: list[tuple[ClaimedEvent, str]]
+    ends: dict[str, EventState]
+    """By mid, the state of events that end here or await an approval."""
+    batches: int
+
+
 def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     """Decide the slice's events, choose its phases, find their batches, write the plan.
 
-    Dry runs end here. What needs an approval is left to wait for it, and stands in nobody's way but its
-    own users'.
+    Dry runs end here. An event that needs an approval is left to wait for it, and blocks only later events of its
+    own users.
 
-    :raises Transient: if nothing of the slice could go on and this is not the last try; the
-        claim then still is the run's.
+    :raises Transient: if nothing of the slice could go on and this is not the last try; the run then still
+        holds the claim.
     """
     claim = Claim(parts, work.held, work.run_id)
     claim.check()
     handed = Work(label=work.label, run_id=work.run_id)
-    rows = parts.events.read([h.mid for h in claim.events])
-    open_ = [h for h in claim.events if h.mid in rows and not rows[h.mid].final]
+    rows = parts.events.read([e.mid for e in claim.events])
+    open_ = [e for e in claim.events if e.mid in rows and not rows[e.mid].final]
     expired = _decline_expired(parts, open_, rows)
-    judged = _judge(parts, claim, [h for h in open_ if h not in expired], rows, work.run_id)
+    judged = _judge(parts, claim, [e for e in open_ if e not in expired], rows, work.run_id)
     parts.events.skip(judged.skipped, run_id=work.run_id)
-    for h, why in judged.skipped:
-        log.info("transfer skipped", why=why, **_words(h), run_id=work.run_id)
-    for h, why in judged.outages:
-        log.warning("transfer undecided", why=why, **_words(h), run_id=work.run_id)
-    _fail(parts, judged.outages, rows)
+    for e, why in judged.skipped:
+        log.info("transfer skipped", why=why, **_named(e), run_id=work.run_id)
+    for e, why in judged.outages:
+        log.warning("transfer undecided", why=why, **_named(e), run_id=work.run_id)
+    parts.events.fail([(e, why, rows[e.mid].attempts + 1) for e, why in judged.outages])
 
-    outages = {h.mid: why for h, why in judged.outages}
-    phases, waiting, batches, ends = _planned_phases(parts, judged, rows, handed)
-    parts.events.keep_waiting([(h, f"{WAITS}{why}") for h, why in waiting])
-    if outages and not phases and not ends and not last_try:
+    outages = {e.mid: why for e, why in judged.outages}
+    planned = _choose_and_plan(parts, judged, rows, handed)
+    parts.events.keep_waiting(planned.waiting)
+    if outages and not planned.phases and not planned.ends and not last_try:
         raise Transient(next(iter(outages.values())))
-    counts = Counter(ends.values())
+    counts: Counter[str] = Counter(planned.ends.values())
     counts.update(
-        skipped=len(judged.skipped), failed=len(outages), waiting=len(waiting), declined=len(expired),
-        planned=sum(len(p.events) for p in phases),
+        skipped=len(judged.skipped), failed=len(outages), waiting=len(planned.waiting), declined=len(expired),
+        planned=sum(len(p.events) for p in planned.phases),
     )  # fmt: skip
-    return handed.step(phases, events=dict(counts), batches={"planned": batches}, failures=outages)
+    return handed.step(
+        planned.phases, events=dict(counts), batches={"planned": planned.batches}, failures=outages
+    )
 
 
-def _planned_phases(
-    parts: Parts, judged: Judged, rows: dict[str, EventRow], handed: Work
-) -> tuple[list[Phase], list[tuple[ClaimedEvent, str]], int, dict[str, str]]:
-    """The phases with their plans: those that go on, who waits, the number of batches, and how others end.
+def _choose_and_plan(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], handed: Work) -> Planning:
+    """Choose the phases, write their plans, and end those that do not go on.
 
     A transfer above the size for which an approval is wanted is planned once more without the rest of
-    its lane: what is approved is what it does alone.
+    its lane: the approval is about what it does alone.
     """
     limit = parts.settings.approval_batches
     alone: set[str] = set()
     while True:
-        phases, waiting = _phases(parts, judged, rows, alone)
-        if not phases:
-            return [], waiting, 0, {}
-        working = Working(parts, handed.step(phases, events={}))
-        plan = _plan(working)
-        composed = {h.mid for p in working.phases if len(p.events) > 1 for h in p.held}
+        chosen = _choose(parts, judged, rows, alone)
+        parts.events.note(chosen.late, late=True)
+        if not chosen.phases:
+            return Planning([], chosen.waiting, {}, 0)
+        claimed = load(parts, handed.step(chosen.phases, events={}))
+        plan = _plan(parts, claimed)
+        composed = {e.mid for p in claimed.book.phases if len(p.events) > 1 for e in p.held}
         large = {m for m in composed - alone if limit and plan.reports[m].batches > limit}
         if not large:
             break
         alone |= large
-    ends = end_here(working, plan)
-    return [p for p in phases if any(p is q for q in working.phases)], waiting, plan.batches, ends
+    ends = end_here(parts, claimed, plan)
+    return Planning(list(claimed.book.phases), chosen.waiting, ends, plan.batches)
 
 
 def _decline_expired(
-    parts: Parts, events: Sequence[ClaimedEvent], rows: dict[str, EventRow]
+    parts: Parts, events: Sequence[ClaimedEvent], rows: Mapping[str, EventRow]
 ) -> list[ClaimedEvent]:
-    """End those that nobody approved in time."""
+    """End the events whose approval did not come in time."""
     now = now_ms()
     expired = [
-        h
-        for h in events
-        if rows[h.mid].state == EventState.AWAITING_APPROVAL and rows[h.mid].awaits_until_ms <= now
+        e
+        for e in events
+        if rows[e.mid].state == EventState.AWAITING_APPROVAL and rows[e.mid].awaits_until_ms <= now
     ]
-    for h in expired:
-        until = from_ms(rows[h.mid].awaits_until_ms)
-        parts.events.decline(h, f"declined: nobody approved it until {until:%Y-%m-%d %H:%M} UTC")
-        log.warning("transfer declined", why="nobody approved it in time", **_words(h))
+    for e in expired:
+        until = from_ms(rows[e.mid].awaits_until_ms)
+        parts.events.decline(e, f"declined: nobody approved it until {until:%Y-%m-%d %H:%M} UTC")
+        log.warning("transfer declined", why="nobody approved it in time", **_named(e))
     return expired
 
 
-def _words(h: ClaimedEvent) -> dict[str, str]:
-    return {"mid": h.mid, "from_user": h.transfer.from_user, "to_user": h.transfer.to_user}
+def _named(e: ClaimedEvent) -> dict[str, str]:
+    return {"mid": e.mid, "from_user": e.transfer.from_user, "to_user": e.transfer.to_user}
 
 
 def _judge(
@@ -143,7 +165,7 @@ def _judge(
         {u for h in different for u in (h.transfer.from_user, h.transfer.to_user)}
     ):
         found[user] = answer
-        claim.keep()
+        claim.keep_alive()
     verdicts: list[tuple[ClaimedEvent, Verdict]] = [(h, Verdict(valid=True)) for h in undos]
     outages: list[tuple[ClaimedEvent, str]] = []
     for h in undecided:
@@ -177,16 +199,16 @@ def _invalid(answers: Iterable[Lookup], organisation: str) -> str | None:
     return None
 
 
-def _phases(
-    parts: Parts, judged: Judged, rows: dict[str, EventRow], alone: AbstractSet[str]
-) -> tuple[list[Phase], list[tuple[ClaimedEvent, str]]]:
-    """The phases of the slice's lanes, and the valid events that must wait for a later run.
+def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: AbstractSet[str]) -> Chosen:
+    """Decide which events go together in a phase, and which wait. It writes nothing.
 
-    `alone`: mids that get a phase to themselves.
+    Reads later, completed events of the same users, and the changes that undos take back. `alone`: mids that
+    get a phase to themselves.
     """
-    held = {h.mid: h for h in [*judged.valid, *(h for h, _ in judged.outages)]}
-    undecided = {h.mid for h, _ in judged.outages}
-    taken_back: dict[str, list[Hop]] = {}
+    held = {e.mid: e for e in [*judged.valid, *(e for e, _ in judged.outages)]}
+    undecided = {e.mid for e, _ in judged.outages}
+    valid = {e.mid for e in judged.valid}
+    reverted: dict[str, list[Hop]] = {}
 
     def kind(e: Transfer) -> Kind:
         row = rows[e.mid]
@@ -202,148 +224,156 @@ def _phases(
         if len(events) == 1:
             return True
         for e in events:
-            if e.mid not in taken_back:
-                taken_back[e.mid] = taken_hops(parts, [rows[e.mid]])
-        return undoing(hop for e in events for hop in taken_back[e.mid]).closed()
+            if e.mid not in reverted:
+                reverted[e.mid] = hops_to_undo(parts, [rows[e.mid]])
+        return undoing(hop for e in events for hop in reverted[e.mid]).is_idempotent()
 
-    chosen_lanes = []
-    for lane in lanes(h.transfer for h in held.values()):
-        chosen, moves = phase(
+    waiting: list[tuple[ClaimedEvent, str]] = []
+    chosen: list[tuple[list[Transfer], Moves]] = []
+    for lane in lanes(e.transfer for e in held.values()):
+        events, moves = phase(
             lane, lambda e: e.mid in undecided, most=EVENTS_PER_PHASE, kind=kind, closed=closed
         )
-        if chosen:
-            chosen_lanes.append((chosen, moves))
-    taken = {e.mid for chosen, _ in chosen_lanes for e in chosen}
-    waiting = [
-        (h, "an earlier event of its lane must be completed first")
-        for h in judged.valid
-        if h.mid not in taken
-    ]
-    if not chosen_lanes:
-        return [], waiting
+        if events:
+            chosen.append((events, moves))
+        left = valid & {e.mid for e in lane} - {e.mid for e in events}
+        blockers = _blockers(lane) if left else {}
+        waiting += [(held[e.mid], blockers[e.mid]) for e in lane if e.mid in left]
+    if not chosen:
+        return Chosen([], waiting, [])
 
-    everyone = [e for chosen, _ in chosen_lanes for e in chosen]
-    users = {u for e in everyone for u in e.users}
-    later = parts.events.later_completed(everyone, users)
-    phases, late = [], []
-    for chosen, moves in chosen_lanes:
-        after = [e for e in later if e.transfer.key > chosen[0].key]
-        # A later transfer that was restricted, or undone, passes nothing on but what it moved itself.
-        folded = fold(chosen, [e.transfer for e in after if e.options.whole])
-        own = sources(moves)
-        gave = [e.mid for e in after if e.transfer.target in own]
-        phases.append(
-            Phase(
-                events=packed(held[e.mid] for e in chosen),
-                moves={u: folded.get(u, v) for u, v in moves.items()},
-                later=tuple(gave),
-            )
-        )
+    every = [e for events, _ in chosen for e in events]
+    completed = parts.events.later_completed(every, {u for e in every for u in e.users})
+    phases: list[Phase] = []
+    late: list[ClaimedEvent] = []
+    for events, moves in chosen:
+        later = [e for e in completed if e.transfer.key > events[0].key]
+        phases.append(_phase(events, moves, later, held))
         late += [
             held[e.mid]
-            for e in chosen
-            if any(a.transfer.key > e.key and a.transfer.users & e.users for a in after)
+            for e in events
+            if any(row.transfer.key > e.key and row.transfer.users & e.users for row in later)
         ]
-    parts.events.note(late, late=True)
-    return phases, waiting
+    return Chosen(phases, waiting, late)
 
 
-def _plan(working: Working) -> Plan:
+def _blockers(lane: Sequence[Transfer]) -> dict[str, str]:
+    """By mid, the mid of the nearest earlier event that shares a user with it, else of the lane's first event."""
+    last: dict[str, int] = {}
+    blockers = {}
+    for n, e in enumerate(lane):
+        blockers[e.mid] = lane[max((last[u] for u in e.users if u in last), default=0)].mid
+        last |= dict.fromkeys(e.users, n)
+    return blockers
+
+
+def _phase(
+    events: Sequence[Transfer],
+    moves: Moves,
+    later: Sequence[EventRow],
+    held: Mapping[str, ClaimedEvent],
+) -> Phase:
+    """The phase of some events. `later`: events that come after the first of them and have completed."""
+    # A later transfer that was restricted, or undone, passes nothing on but what it moved itself.
+    passed_on = fold(events, [row.transfer for row in later if row.options.whole])
+    own = sources(moves)
+    return Phase(
+        events=packed(held[e.mid] for e in events),
+        moves={u: passed_on.get(u, v) for u, v in moves.items()},
+        later=tuple(row.mid for row in later if row.transfer.target in own),
+    )
+
+
+def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
     """Find every batch of the phases and write the plan.
 
     The plan is what the search shows, every row that was ever planned for these events (its
-    document may be right already), and rows that a just completed transfer gave to a source.
+    document may be up to date already), and rows that a just completed transfer gave to a source.
     """
-    parts = working.parts
-    if working.sources:
+    book, events = claimed.book, claimed.events
+    if book.sources:
         parts.index.refresh()
-    named = _discover(parts, working)
-    mids = working.concerned_mids(working.phases)
+    document_users = _discover(parts, book.sources)
+    mids = claimed.mids_with_plans(book.phases)
     old = parts.changes.planned(mids)
-    given = parts.events.given_to(working.sources, since_ms=now_ms() - JUST_NOW_MS) if working.sources else []
-    recent = parts.changes.batches([e.mid for e in given if e.mid not in working.events])
-    ids = sorted({*named, *recent, *working.ids})
-    reports = {
-        h.mid: PlanReport(h.transfer) for h in working.held if _looked_at(parts, working.events[h.mid])
-    }
-    users = {h.mid: working.sources for h in working.held}
+    given = parts.events.given_to(book.sources, since_ms=now_ms() - JUST_NOW_MS) if book.sources else []
+    recent = parts.changes.batches([e.mid for e in given if e.mid not in events])
+    ids = sorted({*document_users, *recent, *book.ids})
+    reports = {e.mid: PlanReport(e.transfer) for e in book.held if _needs_report(parts, events[e.mid])}
+    users = {e.mid: book.sources for e in book.held}
 
     batches = {i for _, i in old}
     planning: set[str] = set()
-    for some in chunks(ids, ROWS_AT_ONCE):
-        rows = parts.rows.read(some)
+    for part in chunked(ids, ROWS_AT_ONCE):
+        rows = parts.rows.read(part)
         found: list[PlanRow] = []
-        for batch in some:
-            found += _plan_row(working, batch, rows.get(batch), named.get(batch, frozenset()), reports)
+        for batch in part:
+            document = document_users.get(batch, frozenset())
+            found += _plan_rows(book, events, batch, rows.get(batch), document, reports)
         fresh = [
             r
             for r in found
-            if (r.planned.mid, r.planned.id) not in old or working.events[r.planned.mid].options.dry_run
+            if (r.planned.mid, r.planned.id) not in old or events[r.planned.mid].options.dry_run
         ]
         parts.changes.plan(fresh, users)
         planning |= {r.planned.mid for r in fresh}
         batches |= {r.planned.id for r in found}
-    _note(working, planning)
+    _note_planned(parts, claimed, planning)
     return Plan(len(batches), reports, parts.changes.started(mids) if reports else frozenset())
 
 
-def _looked_at(parts: Parts, event: EventRow) -> bool:
-    """True if somebody may look at the event's plan."""
+def _needs_report(parts: Parts, event: EventRow) -> bool:
+    """True if a person may look at the event's plan."""
     return not event.options.whole or bool(event.approved_digest) or parts.settings.approval_batches > 0
 
 
-def _plan_row(
-    working: Working,
+def _plan_rows(
+    book: PhaseBook,
+    events: Mapping[str, EventRow],
     batch: BatchId,
     row: Row | None,
-    named: frozenset[str],
-    reports: dict[str, PlanReport],
+    document_users: frozenset[str],
+    reports: Mapping[str, PlanReport],
 ) -> list[PlanRow]:
-    """What a batch is in the plans of the events that it concerns; told to their reports."""
-    steps = working.steps(row, working.after(row)) if row else []
-    for hop in steps:
-        if report := reports.get(hop.mid):
-            report.change(hop, BatchOutcome.MOVED)
-    hop_of = {hop.mid: hop for hop in steps}
+    """The batch's rows in the plans of the events that it concerns; their reports count it."""
+    hops = {hop.mid: hop for hop in (book.hops(row, book.apply(row)) if row else ())}
+    for mid, hop in hops.items():
+        if mid in reports:
+            reports[mid].add_change(hop, BatchOutcome.MOVED)
     found = []
-    for planned in working.planned(batch, row, named):
-        mid = planned.mid
-        expected = BatchOutcome.MOVED if mid in hop_of else working.unmoved(planned, row)
-        if mid in reports and mid not in hop_of:
-            reports[mid].conflict(batch, row, expected)
-        # A dry run ends with what it expects; of others it is written when it has come true.
-        outcome = expected if working.events[mid].options.dry_run else None
-        found.append(PlanRow(planned._replace(outcome=outcome), row, hop_of.get(mid)))
+    for mid in book.planned_by(batch, row, document_users):
+        expected = BatchOutcome.MOVED if mid in hops else book.unmoved_outcome(mid, batch, row)
+        if mid in reports and mid not in hops:
+            reports[mid].add_conflict(batch, row, expected)
+        # A dry run ends with the outcome that it expects; for other events it is written once it is true.
+        outcome = expected if events[mid].options.dry_run else None
+        found.append(PlanRow(Planned(mid, batch, outcome), row, hops.get(mid)))
     return found
 
 
-def _discover(parts: Parts, working: Working) -> dict[BatchId, frozenset[str]]:
+def _discover(parts: Parts, sources: frozenset[str]) -> dict[BatchId, frozenset[str]]:
     """The live batches whose documents name sources, with the sources (folded) that each names."""
-    if not working.sources:
+    if not sources:
         return {}
     hits: Iterable[Owners]
     try:
-        hits = parts.search.live_batches(working.sources)
+        hits = parts.search.live_batches(sources)
     except WindowExceeded:
-        hits = parts.index.live_batches(working.sources)
+        hits = parts.index.live_batches(sources)
     # Intern the sets: many batches share few.
     once: dict[frozenset[str], frozenset[str]] = {}
-    named = ((batch, users & working.sources) for users, batch in hits)
+    named = ((batch, users & sources) for users, batch in hits)
     return {batch: once.setdefault(users, users) for batch, users in named}
 
 
-def _note(working: Working, planning: AbstractSet[str]) -> None:
-    """Record for every event under which events its phase's plan stands, and that it is planned.
+def _note_planned(parts: Parts, claimed: ClaimedWork, planning: AbstractSet[str]) -> None:
+    """Record for every event that it is planned, and under which events its phase's plan is kept.
 
     `planning`: mids that have got plan rows now.
     """
     planned = []
-    for p in working.phases:
-        own = {h.mid for h in p.held}
-        planned_with = frozenset(planning & own).union(*(working.events[mid].planned_with for mid in own))
-        planned += [(h, working.events[h.mid].attempts + 1, planned_with) for h in p.held]
-    working.parts.events.planned(planned, run_id=working.run_id)
-
-
-def _fail(parts: Parts, outages: Sequence[tuple[ClaimedEvent, str]], rows: dict[str, EventRow]) -> None:
-    parts.events.fail([(h, why, rows[h.mid].attempts + 1) for h, why in outages])
+    for p in claimed.book.phases:
+        rows = {e.mid: claimed.events[e.mid] for e in p.held}
+        planned_with = frozenset(planning & rows.keys()).union(*(row.planned_with for row in rows.values()))
+        planned += [(e, rows[e.mid].attempts + 1, planned_with) for e in p.held]
+    parts.events.planned(planned, run_id=claimed.run_id)

@@ -7,17 +7,19 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import structlog
+from more_itertools import chunked
 
-from ownership.domain.chunks import chunks
 from ownership.domain.clock import now
 from ownership.domain.contracts import Phase, Work
 from ownership.domain.errors import Incomplete
+from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import BatchId, Document
-from ownership.ledger.changes import PlanRow
+from ownership.ledger.changes import Planned, PlanRow
 from ownership.platform.pools import pooled
+from ownership.stages.claimed_work import ClaimedWork, load
+from ownership.stages.finished import total_batches
 from ownership.stages.parts import Parts
-from ownership.stages.update import ROWS_PER_WAVE, judge, move
-from ownership.stages.working import Working, batches_of
+from ownership.stages.update import ROWS_PER_WAVE, move, settle_undecided
 
 log = structlog.get_logger(__name__)
 
@@ -37,52 +39,52 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     """
     if not work.phases:
         return work
-    working = Working(parts, work)
-    unproven = prove(working, parts.changes.batches(working.concerned_mids(working.phases)))
-    proven = [p for p in working.phases if not any(p is q for q in unproven)]
-    done, batches = _commit(working, proven)
+    claimed = load(parts, work)
+    unproven = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
+    unproven_keys = {p.key for p in unproven}
+    proven = [p for p in claimed.book.phases if p.key not in unproven_keys]
+    done, batches = _commit(parts, claimed, proven)
     if unproven:
-        mids = [h for p in unproven for h in p.held]
+        failed = [e for p in unproven for e in p.held]
         why = "incomplete: batches still name the old user after the last round of the proof"
-        parts.events.fail([(h, why, working.events[h.mid].attempts) for h in mids])
-        raise Incomplete(f"{len(mids)} events are {why}")
+        parts.events.fail([(e, why, claimed.events[e.mid].attempts) for e in failed])
+        raise Incomplete(f"{len(failed)} events are {why}")
     return work.step((), events={"completed": done}, batches=batches)
 
 
-def prove(working: Working, ids: Collection[BatchId]) -> list[Phase]:
+def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> list[Phase]:
     """Sync and re-read until both stores agree and every search hit is explained.
 
     Returns the phases that are not proven after the last round.
     """
-    parts = working.parts
     todo, created = set(ids), set[BatchId]()
     doubtful: set[BatchId] = set()
     for _ in range(ROUNDS):
-        working.fence()
+        claimed.fence()
         if doubtful:
-            # A document that was written since the last refresh is read from the log, which costs far more.
+            # Reading a document that was written since the last refresh costs far more: it comes from the log.
             parts.index.refresh()
-        doubtful, outdated = sync(working, sorted(todo), created)
-        for wave in chunks(sorted(outdated), ROWS_PER_WAVE):
-            move(working, wave)
+        doubtful, outdated = sync(parts, claimed, sorted(todo), created)
+        for wave in chunked(sorted(outdated), ROWS_PER_WAVE):
+            move(parts, claimed, wave)
         if doubtful:
             continue  # only a read that agrees ends the loop, never a write
         parts.index.refresh()
-        doubtful = _unexplained(working, todo)
+        doubtful = _unexplained(parts, claimed, todo)
         if not doubtful:
             return []
         todo |= doubtful
     rows = parts.rows.read(doubtful).values()
-    unproven = {id(p): p for row in rows for p in working.concerned(row)}
-    # Documents that differ from rows which name no source belong to no phase in particular.
-    return list(unproven.values()) or list(working.phases)
+    unproven = {p.key: p for row in rows for p in claimed.book.phases_of(row)}
+    # A document that differs from a row which names no source belongs to no phase in particular.
+    return list((unproven or {p.key: p for p in claimed.book.phases}).values())
 
 
 class Synced(NamedTuple):
     """What one pass over some batches found and did. It holds no rows: there may be 100,000."""
 
     doubtful: set[BatchId]
-    """Row or document was not right when it was read."""
+    """Row or document was not up to date when it was read."""
     outdated: set[BatchId]
     """Those of them whose row still names a source."""
     created: set[BatchId]
@@ -92,18 +94,18 @@ class Synced(NamedTuple):
 
 
 def sync(
-    working: Working, ids: Sequence[BatchId], created: set[BatchId]
+    parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId], created: set[BatchId]
 ) -> tuple[set[BatchId], set[BatchId]]:
     """One pass: read documents, then rows; write the owner fields of documents that differ.
 
-    Some waves at once: the two stores work in turn for each. `created` is kept up to date. Returns the
-    batches that were not right when they were read, and those of them whose row was not.
+    Several waves at once: each uses the two stores in turn. `created` is updated. Returns the batches that
+    were not up to date when they were read, and those of them whose row was not.
     """
     doubtful, outdated = set[BatchId](), set[BatchId]()
     before = frozenset(created)
     with pooled(WAVES_AT_ONCE) as pool:
-        waves = chunks(ids, DOCUMENTS_PER_WAVE)
-        for done in pool.map(lambda wave: _sync_wave(working, wave, before), waves):
+        waves = chunked(ids, DOCUMENTS_PER_WAVE)
+        for done in pool.map(lambda wave: _sync_wave(parts, claimed.book, wave, before), waves):
             doubtful |= done.doubtful
             outdated |= done.outdated
             created |= done.created
@@ -111,9 +113,10 @@ def sync(
     return doubtful, outdated
 
 
-def _sync_wave(working: Working, ids: Sequence[BatchId], created: AbstractSet[BatchId]) -> Synced:
-    """The sequence number is read before the row, so a document written after that read refuses ours."""
-    parts = working.parts
+def _sync_wave(
+    parts: Parts, book: PhaseBook, ids: Sequence[BatchId], created: AbstractSet[BatchId]
+) -> Synced:
+    """The sequence number is read before the row, so a document written after that read refuses our write."""
     documents = parts.index.get({i.batch_id for i in ids})
     rows = parts.rows.read(ids)
     updates: list[tuple[Document, str | None, tuple[str, ...]]] = []
@@ -133,15 +136,15 @@ def _sync_wave(working: Working, ids: Sequence[BatchId], created: AbstractSet[Ba
     if updates or whole:
         parts.index.write(updates, whole.values())
     written = {document.batch_id for document, *_ in updates}
-    outdated = {i for i in ids if not working.right(rows.get(i))}
+    outdated = {i for i in ids if not book.is_up_to_date(rows.get(i))}
     doubtful = outdated | {i for i in ids if i.batch_id in written} | set(whole)
     return Synced(doubtful, outdated, set(whole), gone)
 
 
-def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
-    """Search hits for the sources that neither an absent or finished row nor a right one explains."""
-    parts = working.parts
-    hits = {batch: users & working.sources for users, batch in parts.index.live_batches(working.sources)}
+def _unexplained(parts: Parts, claimed: ClaimedWork, known: Collection[BatchId]) -> set[BatchId]:
+    """Search hits for the sources, except where the row is gone, finished, or agrees with the document."""
+    book = claimed.book
+    hits = {batch: users & book.sources for users, batch in parts.index.live_batches(book.sources)}
     if not hits:
         return set()
     rows = parts.rows.read(hits)
@@ -151,42 +154,41 @@ def _unexplained(working: Working, known: Collection[BatchId]) -> set[BatchId]:
         row, document = rows.get(batch), documents.get(batch.batch_id)
         if row is None or not row.live:
             continue
-        if working.right(row) and document is not None and document.owners == row.owners:
+        if book.is_up_to_date(row) and document is not None and document.owners == row.owners:
             continue
         unexplained.add(batch)
     new = [
-        PlanRow(p, rows.get(batch), None)
+        PlanRow(Planned(mid, batch), rows.get(batch), None)
         for batch in unexplained
         if batch not in known
-        for p in working.planned(batch, rows.get(batch), hits[batch])
+        for mid in book.planned_by(batch, rows.get(batch), hits[batch])
     ]
-    parts.changes.plan(new, {h.mid: working.sources for h in working.held})
+    parts.changes.plan(new, {e.mid: book.sources for e in book.held})
     return unexplained
 
 
-def _commit(working: Working, phases: Sequence[Phase]) -> tuple[int, dict[str, int]]:
-    """Record what became of every batch, then complete the events of the phases in one transaction."""
-    parts = working.parts
+def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tuple[int, dict[str, int]]:
+    """Record the outcome of every batch, then complete the events of the phases in one transaction."""
     if not phases:
         return 0, {}
-    mids, proven_at = working.concerned_mids(phases), now()
-    judge(parts, parts.changes.undecided(mids))
-    own = [m for m in mids if working.takes_back(m)]
+    mids, proven_at = claimed.mids_with_plans(phases), now()
+    settle_undecided(parts, parts.changes.undecided(mids))
+    own = [m for m in mids if claimed.book.is_undo(m)]
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):
         rows = parts.rows.read({p.id for p in unmoved})
-        settled = [(p, working.unmoved(p, rows.get(p.id))) for p in unmoved]
+        settled = [(p, claimed.book.unmoved_outcome(p.mid, p.id, rows.get(p.id))) for p in unmoved]
         parts.changes.settle_plan(settled, proven_at=proven_at)
 
-    counts = parts.changes.counts([h.mid for p in phases for h in p.held])
-    committed = parts.events.complete([[(h, counts[h.mid]) for h in p.held] for p in phases])
-    for h in committed:
+    counts = parts.changes.counts([e.mid for p in phases for e in p.held])
+    committed = parts.events.complete([[(e, counts[e.mid]) for e in p.held] for p in phases])
+    for e in committed:
         log.info(
             "transfer completed",
-            mid=h.mid,
-            from_user=h.transfer.from_user,
-            to_user=h.transfer.to_user,
-            run_id=working.run_id,
-            **counts[h.mid],
+            mid=e.mid,
+            from_user=e.transfer.from_user,
+            to_user=e.transfer.to_user,
+            run_id=claimed.run_id,
+            **counts[e.mid],
         )
-    return len(committed), batches_of(counts[h.mid] for h in committed)
+    return len(committed), total_batches(counts[e.mid] for e in committed)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from ownership.domain.chunks import chunks
+from more_itertools import chunked
+
 from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
-from ownership.domain.plan import BatchId, Row, applied
+from ownership.domain.plan import BatchId, Row, map_owners
 from ownership.domain.states import ChangeOutcome, EventState
 from ownership.ledger.events import EventRow
 from ownership.stages.inbox import Inbox
@@ -66,7 +67,7 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
 
 def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
     """Documents follow rows, as they are now. A missing document is created from its row."""
-    for some in chunks(sorted(ids), 1000):
+    for some in chunked(sorted(ids), 1000):
         for _ in range(ROUNDS_OF_SYNC):
             documents = parts.index.get({i.batch_id for i in some})
             rows = parts.rows.read(some)
@@ -110,4 +111,4 @@ def _still_theirs(event: EventRow, row: Row) -> bool:
     if not event.options.scope.covers(row):
         return False
     moves = {event.transfer.source: event.transfer.to_user}
-    return applied(moves, row, scope=event.options.scope) != row
+    return map_owners(moves, row, scope=event.options.scope) != row

@@ -1,4 +1,4 @@
-"""`settle`: what the run leaves behind is released, and the run's summary is drawn from the ledger."""
+"""`settle`: releases the events that the run still holds, and sums the run up from the ledger."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from itertools import islice
 from typing import NamedTuple
 
 from ownership.domain.clock import now_ms, to_ms
-from ownership.domain.contracts import PlanTold, Slice, Summary
+from ownership.domain.contracts import Conflict, PlanTold, Slice, Summary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.events import EventRow
-from ownership.stages.lookup import WAITS
+from ownership.stages.finished import total_batches
 from ownership.stages.parts import Parts
-from ownership.stages.working import batches_of
 
 FIRST_DELAY_MS = 10_000
 LAST_DELAY_MS = 900_000
@@ -24,7 +23,8 @@ MAX_REPORTED = 50
 """Events that a summary names of each sort; all are in the ledger."""
 MAX_PLANS = 20
 MAX_CONFLICTS = 20
-WAITING = "waiting"
+WAITING, TAKEN_OVER = "waiting", "taken_over"
+"""What the summary counts open events as, beside their states."""
 _DIED = "its stage ended without a result: see the task's log"
 
 
@@ -53,32 +53,34 @@ def settle(
     """Release the events that this run still holds; count how its events ended.
 
     An event that is open without a recorded reason was in a stage that died: it failed. One that
-    only waits for an earlier event of its lane may be claimed at once. `told` is what became of the
-    run's orders.
+    only waits for an earlier event of its lane may be claimed at once. `told` has what became of the
+    run's orders, by mid.
     """
-    held = [h for s in slices for h in s.held]
-    mine = set(parts.queue.held(held))
-    rows = parts.events.read([h.mid for h in held])
-    became = {h.mid: _became(rows[h.mid], h.mid in mine) for h in held if h.mid in rows}  # others are too old
-    of: dict[str, list[ClaimedEvent]] = defaultdict(list)
-    for h in held:
-        of[became.get(h.mid, "")].append(h)
+    claimed = [e for s in slices for e in s.held]
+    held = parts.queue.held(claimed)
+    rows = parts.events.read([e.mid for e in claimed])
+    # An event without a row is so old that retention removed it.
+    outcomes = {e.mid: _outcome_of(rows[e.mid], e, held=e.mid in held) for e in claimed if e.mid in rows}
+    by_outcome: dict[str, list[ClaimedEvent]] = defaultdict(list)
+    for e in claimed:
+        by_outcome[outcomes.get(e.mid, "")].append(e)
 
-    unsaid = [h for h in of[EventState.FAILED] if rows[h.mid].state != EventState.FAILED]
-    failures = {h.mid: rows[h.mid].reason or _DIED for h in of[EventState.FAILED]}
-    parts.events.fail([(h, failures[h.mid], rows[h.mid].attempts + 1) for h in unsaid])
-    parts.queue.release(of[WAITING], next_try_ms=0)
-    _release(parts, [(h, rows[h.mid].attempts) for h in of[EventState.FAILED]])
+    failed = by_outcome[EventState.FAILED]
+    failures = {e.mid: _failure(rows[e.mid]) for e in failed}
+    unrecorded = [e for e in failed if rows[e.mid].state != EventState.FAILED]
+    parts.events.fail([(e, failures[e.mid], rows[e.mid].attempts + 1) for e in unrecorded])
+    parts.queue.release(by_outcome[WAITING], next_try_ms=0)
+    _release_failed(parts, [(e, rows[e.mid].attempts) for e in failed])
 
     told = dict(told or {})
-    for h in of[EventState.DECLINED]:
-        # To apply a plan is asked of this very run; that nobody approved one is nobody's failure.
-        where = failures if rows[h.mid].options.plan_of else told
-        where[h.mid] = rows[h.mid].reason or EventState.DECLINED
-    completed = [rows[h.mid] for h in sorted(of[EventState.COMPLETED], key=lambda h: h.transfer.key)]
+    for e in by_outcome[EventState.DECLINED]:
+        # The operator asked this very run to apply a plan; that an approval was not given fails no run.
+        where = failures if rows[e.mid].options.plan_of else told
+        where[e.mid] = rows[e.mid].reason or EventState.DECLINED
+    completed = [rows[e.mid] for e in sorted(by_outcome[EventState.COMPLETED], key=lambda e: e.transfer.key)]
     summary = Summary(
-        events=dict(Counter(became.values())),
-        batches=batches_of(r.counts for r in completed),
+        events=dict(Counter(outcomes.values())),
+        batches=total_batches(r.counts for r in completed),
         failures=dict(list(failures.items())[:MAX_REPORTED]),
         waits=waits,
         told=told,
@@ -86,29 +88,35 @@ def settle(
     return Settled(_with_details(parts, summary, rows), completed)
 
 
-def _became(row: EventRow, mine: bool) -> str:  # noqa: FBT001  # of this run still
-    """What the run's summary counts an event as."""
+def _outcome_of(row: EventRow, event: ClaimedEvent, *, held: bool) -> str:
+    """What the run's summary counts an event as; `held`: the run still holds it."""
     if row.final:
         return row.state
-    if not mine:
-        return "taken_over"
-    if row.state == EventState.RECEIVED and (row.reason or "").startswith(WAITS):
+    if not held:
+        return TAKEN_OVER
+    # A wait that an earlier run recorded says nothing about this one: its stage may have died.
+    if row.waits_for and row.fencing_token == event.fencing_token:
         return WAITING
     return row.state if row.state == EventState.AWAITING_APPROVAL else EventState.FAILED
 
 
-def _release(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) -> None:
+def _failure(row: EventRow) -> str:
+    """Why an open event failed: its reason, unless that is only an earlier run's wait."""
+    return row.reason if row.reason and not row.waits_for else _DIED
+
+
+def _release_failed(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) -> None:
     """Let go of failed events, each with the delay of its number of attempts."""
     now = now_ms()
     by_attempts: dict[int, list[ClaimedEvent]] = defaultdict(list)
-    for h, attempts in failed:
-        by_attempts[attempts].append(h)
-    for attempts, some in by_attempts.items():
-        parts.queue.release(some, next_try_ms=now + next_try_ms(attempts))
+    for event, attempts in failed:
+        by_attempts[attempts].append(event)
+    for attempts, events in by_attempts.items():
+        parts.queue.release(events, next_try_ms=now + next_try_ms(attempts))
 
 
 def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) -> Summary:
-    """The summary with plans, conflicts, and what to paste next, for the events that need somebody."""
+    """The summary with plans, conflicts, and the next conf of the events that an operator must look at."""
     plans = [
         PlanTold.model_validate_json(row.report)
         for row in rows.values()
@@ -129,21 +137,22 @@ def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) 
             "next_conf": {
                 m: conf
                 for m, r in named.items()
-                if (conf := next_conf(_now_in(r, summary.failures), m, r.digest))
+                if (conf := next_conf(_current_state(r, summary.failures), m, r.digest))
             },
         }
     )
 
 
-def _now_in(row: EventRow, failures: Collection[str]) -> EventState:
-    """The event's state, also where this very run has just written it."""
+def _current_state(row: EventRow, failures: Collection[str]) -> EventState:
+    """The event's state, also where `settle` wrote it after the row was read."""
     return EventState.FAILED if row.mid in failures and not row.final else row.state
 
 
-def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[str]:
-    """Batches that were left alone because somebody else changed them."""
+def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[Conflict]:
+    """Batches that events left alone because another writer changed them."""
     for event in events:
         for r in parts.changes.read_plan(
             event.mid, outcome=BatchOutcome.CHANGED_ELSEWHERE, limit=MAX_CONFLICTS
         ):
-            yield f"{event.mid}: batch {r.planned.id.batch_id} of course {r.planned.id.course_id}"
+            batch = r.planned.id
+            yield Conflict(mid=event.mid, course_id=batch.course_id, batch_id=batch.batch_id)

@@ -64,6 +64,22 @@ def test_a_transfer_to_a_user_who_gave_before_keeps_what_arrives(world: World) -
     assert world.creators([of_a, of_b, of_c]) == [c, b, b]
 
 
+def test_an_event_that_waited_in_an_earlier_run_fails_with_a_run_whose_stage_died(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a = world.batch(created_by=a)
+    first, second = world.transfer(c, b), world.transfer(a, c)
+    assert world.whole_run().events == {"completed": 1, "waiting": 1}
+    assert world.read(second).waits_for == first
+
+    died = world.run().pull().settle()
+
+    assert died.events == {"failed": 1}
+    assert "without a result" in died.failures[second]
+    assert world.read(second).waits_for is None
+    world.job.drain(patient=False)
+    assert world.creators([of_a]) == [c]
+
+
 def test_a_long_chain_in_one_run_ends_at_its_last_user(world: World) -> None:
     users = world.users(*"abcdefgh")
     batches = [world.batch(created_by=u) for u in users]

@@ -90,8 +90,8 @@ def test_what_somebody_changed_since_is_a_conflict_and_stays(world: World) -> No
         gone.batch_id: "gone",
         finished.batch_id: "moved",
     }
-    assert {c.split(": ")[1] for c in summary.conflicts} == {
-        f"batch {x.batch_id} of course {x.course_id}" for x in (owner, mentored)
+    assert {(c.course_id, c.batch_id) for c in summary.conflicts} == {
+        (x.course_id, x.batch_id) for x in (owner, mentored)
     }
     assert world.owners(owner) == (c, ())
     assert world.owners(mentored) == (c, (b, c))

@@ -13,7 +13,7 @@ from ownership.domain.effects import MAX_HOPS, Moving, undoing
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import compose, phase
 from ownership.domain.options import PLAIN, Options
-from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope, changed_role, hops, taken_back
+from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope, changed_role, hops, revert
 from ownership.domain.states import BatchOutcome
 from tests.unit.replay import USERS, events, mixed_events, mixed_rows, replay, row, rows, transfers
 
@@ -71,9 +71,9 @@ def moving_together(todo: list[Transfer], scope: Scope = EVERYTHING, **more: Any
 def test_a_transfer_changes_a_row_within_its_scope_only(scope: dict[str, object], after: Row) -> None:
     effect = moving("ab", **scope)
     before = row("a", "xa")
-    assert effect.after(before) == after
+    assert effect.apply(before) == after
     if after != before:
-        assert effect.steps(before, after) == [Hop("m00", before, after)]
+        assert effect.hops(before, after) == [Hop("m00", before, after)]
     assert effect.planned_by(before.id, before, ()) == (["m00"] if after != before else [])
 
 
@@ -100,13 +100,13 @@ def test_a_batch_is_planned_by_the_event_that_first_moves_it_also_if_only_its_do
 )
 def test_what_a_planned_batch_is_where_a_transfer_changed_nothing(found: Row | None, outcome: str) -> None:
     for effect in (moving("ab"), moving("aB")):
-        assert effect.unmoved("m00", BatchId("course", "batch-0"), found) == outcome
+        assert effect.unmoved_outcome("m00", BatchId("course", "batch-0"), found) == outcome
 
 
 def test_a_batch_that_came_back_to_its_first_user_is_where_it_should_be() -> None:
     effect = moving("ab", "bc", "ca")
-    assert effect.unmoved("m01", row("a").id, row("a")) == BatchOutcome.ALREADY
-    assert effect.unmoved("m01", row("a").id, row("b")) == BatchOutcome.CHANGED_ELSEWHERE
+    assert effect.unmoved_outcome("m01", row("a").id, row("a")) == BatchOutcome.ALREADY
+    assert effect.unmoved_outcome("m01", row("a").id, row("b")) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_transfers_search_the_users_whose_batches_move_away_and_know_no_batch_beforehand() -> None:
@@ -125,7 +125,7 @@ def test_options_say_the_scope_and_an_event_from_the_topic_has_no_bounds() -> No
 def test_a_restricted_phase_does_its_part_of_what_the_whole_one_does_and_nothing_else(
     todo: list[Transfer], before: Row, scope: Scope
 ) -> None:
-    after, whole = (moving_together(todo, s).after(before) for s in (scope, EVERYTHING))
+    after, whole = (moving_together(todo, s).apply(before) for s in (scope, EVERYTHING))
     concerned = (
         before.status in scope.statuses
         and (not scope.courses or before.id.course_id in scope.courses)
@@ -143,11 +143,11 @@ def test_a_phase_in_any_role_is_idempotent_and_told_step_by_step(
     todo: list[Transfer], before: Row, own: frozenset[str], keep: dict[BatchId, frozenset[str]]
 ) -> None:
     effect = moving_together(todo, Scope(own), keep=keep)
-    after = effect.after(before)
-    assert effect.after(after) == after
+    after = effect.apply(before)
+    assert effect.apply(after) == after
     if after == before:
         return
-    steps = effect.steps(before, after)
+    steps = effect.hops(before, after)
     assert (steps[0].before, steps[-1].after) == (before, after)
     assert all(one.after == next_.before for one, next_ in pairwise(steps))
     for step in steps:
@@ -157,24 +157,24 @@ def test_a_phase_in_any_role_is_idempotent_and_told_step_by_step(
 def test_the_steps_of_a_restricted_chain_are_restricted_too() -> None:
     effect = moving("ab", "bc", roles=CREATED)
     before, between, after = row("a", "ab"), row("b", "ab"), row("c", "ab")
-    assert effect.after(before) == after
-    assert effect.steps(before, after) == [Hop("m00", before, between), Hop("m01", between, after)]
+    assert effect.apply(before) == after
+    assert effect.hops(before, after) == [Hop("m00", before, between), Hop("m01", between, after)]
 
 
 def test_a_change_that_a_later_transfer_was_folded_into_is_told_as_the_event_s_that_moves_the_batch() -> None:
     todo = transfers("ab", "de")
     effect = Moving(todo, {"a": "c", "b": "b", "d": "e", "e": "e"})
-    assert effect.steps(row("a"), row("c")) == [Hop("m00", row("a"), row("c"))]
+    assert effect.hops(row("a"), row("c")) == [Hop("m00", row("a"), row("c"))]
 
 
 def test_a_user_keeps_the_one_batch_that_a_later_transfer_gave() -> None:
     given_later, other = row("a", "ca"), row("a", "ca", n=1)
     moves = {"a": "b", "b": "b", "c": "d", "d": "d"}
     effect = Moving(transfers("cd", "ab"), moves, keep={given_later.id: frozenset("a")})
-    after = effect.after(given_later)
+    after = effect.apply(given_later)
     assert after == row("a", "da")
-    assert effect.steps(given_later, after) == [Hop("m00", given_later, after)]
-    assert effect.after(other) == row("b", "db", n=1)
+    assert effect.hops(given_later, after) == [Hop("m00", given_later, after)]
+    assert effect.apply(other) == row("b", "db", n=1)
     # It is planned all the same, so that its outcome is told.
     assert effect.planned_by(given_later.id, row("a"), ()) == ["m01"]
 
@@ -243,7 +243,9 @@ def test_a_change_is_back_if_all_that_it_touched_is_as_before_it(
     change: Hop, back: list[Row], not_back: list[Row]
 ) -> None:
     effect = undoing([change])
-    assert [r for r in (*back, *not_back) if effect.unmoved("u", r.id, r) == BatchOutcome.ALREADY] == back
+    assert [
+        r for r in (*back, *not_back) if effect.unmoved_outcome("u", r.id, r) == BatchOutcome.ALREADY
+    ] == back
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_what_a_change_touched_is_told_by_role(after: Row, changed: str) -> None
     ],
 )
 def test_a_change_is_taken_back_only_where_the_row_still_is_as_it_left_it(now: Row, then: Row) -> None:
-    assert taken_back(hop(row("a", "xa"), row("b", "xb")), now) == then
+    assert revert(hop(row("a", "xa"), row("b", "xb")), now) == then
 
 
 @pytest.mark.parametrize(
@@ -279,16 +281,16 @@ def test_what_the_change_did_not_touch_does_not_stand_in_its_way(
     change: tuple[Row, Row], now: Row, then: Row, changed: str
 ) -> None:
     assert changed_role(hop(*change)) == changed
-    assert taken_back(hop(*change), now) == then
+    assert revert(hop(*change), now) == then
 
 
 @given(rows, rows, rows)
 def test_taking_back_restores_what_it_finds_and_twice_is_once(before: Row, after: Row, now: Row) -> None:
     assume(before.owners != after.owners)
     change = hop(before, after)
-    assert taken_back(change, after).owners == before.owners
-    then = taken_back(change, now)
-    assert taken_back(change, then) == then or then == now
+    assert revert(change, after).owners == before.owners
+    then = revert(change, now)
+    assert revert(change, then) == then or then == now
     assert all(getattr(then, f) in (getattr(now, f), getattr(before, f)) for f in ("created_by", "mentors"))
 
 
@@ -299,8 +301,8 @@ def test_the_hops_of_a_transfer_taken_back_newest_first_give_the_row_back(
     after = replay(todo, before)
     steps = hops(todo, before, after)
     effect = undoing(h._replace(mid=f"undo-{h.mid}") for h in reversed(steps))
-    told = effect.steps(after, effect.after(after))
-    assert effect.after(after) == before
+    told = effect.hops(after, effect.apply(after))
+    assert effect.apply(after) == before
     # Each undo has its own share, one after the other.
     assert [h.mid for h in told] == [f"undo-{h.mid}" for h in reversed(steps)]
     assert all(one.after == next_.before for one, next_ in pairwise(told))
@@ -311,23 +313,23 @@ def test_whatever_a_phase_did_its_undos_give_back_to_the_letter(
     todo: list[Transfer], before: Row, own: frozenset[str], keep: dict[BatchId, frozenset[str]]
 ) -> None:
     moved = moving_together(todo, Scope(own), keep=keep)
-    after = moved.after(before)
+    after = moved.apply(before)
     if after == before:
         return
-    undo = undoing(reversed(moved.steps(before, after)))
-    assert undo.after(after) == before
-    assert undo.after(after._replace(status=2)) == before._replace(status=2)
+    undo = undoing(reversed(moved.hops(before, after)))
+    assert undo.apply(after) == before
+    assert undo.apply(after._replace(status=2)) == before._replace(status=2)
     for mid in undo.planned_by(before.id, before, ()):
-        assert undo.unmoved(mid, before.id, before) == BatchOutcome.ALREADY
+        assert undo.unmoved_outcome(mid, before.id, before) == BatchOutcome.ALREADY
 
 
 @given(st.lists(st.tuples(rows, rows), min_size=1, max_size=4), rows)
 def test_an_undo_writes_nothing_but_what_its_changes_found(changes: list[tuple[Row, Row]], now: Row) -> None:
     effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
-    then = effect.after(now)
+    then = effect.apply(now)
     assert then.created_by in {now.created_by, *(before.created_by for before, _ in changes)}
     assert then.mentors in {now.mentors, *(before.mentors for before, _ in changes)}
-    told = effect.steps(now, then)
+    told = effect.hops(now, then)
     assert [told[0].before, told[-1].after] == [now, then] if told else now == then
     assert all(h.before != h.after for h in told)
 
@@ -347,27 +349,27 @@ CHAIN = undoing([B_TO_C, A_TO_B])
     ],
 )  # fmt: skip
 def test_of_a_chain_each_undo_has_its_own_outcome(found: Row, then: Row, outcomes: dict[str, str]) -> None:
-    assert CHAIN.after(found) == then
-    told = {h.mid for h in CHAIN.steps(found, then)}
+    assert CHAIN.apply(found) == then
+    told = {h.mid for h in CHAIN.hops(found, then)}
     assert told == {mid for mid, outcome in outcomes.items() if outcome == "moved"}
     for mid, outcome in outcomes.items():
-        assert mid in told or CHAIN.unmoved(mid, found.id, found) == outcome
-        assert CHAIN.unmoved(mid, found.id, None) == BatchOutcome.GONE
+        assert mid in told or CHAIN.unmoved_outcome(mid, found.id, found) == outcome
+        assert CHAIN.unmoved_outcome(mid, found.id, None) == BatchOutcome.GONE
 
 
 def test_a_batch_that_somebody_changed_keeps_no_other_from_being_given_back() -> None:
     effect = undoing(hop(row("a", n=n), row("b", n=n), f"u{n % 2}") for n in range(3))
     now = [row("b"), row("x", n=1), row("b", n=2), row("b", n=3)]
-    assert [effect.after(r) for r in now] == [row("a"), row("x", n=1), row("a", n=2), row("b", n=3)]
+    assert [effect.apply(r) for r in now] == [row("a"), row("x", n=1), row("a", n=2), row("b", n=3)]
     assert list(effect.ids) == [r.id for r in now[:3]]
 
 
 def test_undos_of_the_creator_and_of_the_mentors_do_not_wait_for_each_other() -> None:
     effect = undoing([hop(row("a", "m"), row("b", "m"), "u0"), hop(row("b", "m"), row("b", "n"), "u1")])
-    assert effect.after(row("b", "n")) == row("a", "m")
-    assert [h.mid for h in effect.steps(row("b", "x"), row("a", "x"))] == ["u0"]
-    assert effect.unmoved("u1", row("b").id, row("a", "x")) == BatchOutcome.CHANGED_ELSEWHERE
-    assert [h.mid for h in effect.steps(row("x", "n"), row("x", "m"))] == ["u1"]
+    assert effect.apply(row("b", "n")) == row("a", "m")
+    assert [h.mid for h in effect.hops(row("b", "x"), row("a", "x"))] == ["u0"]
+    assert effect.unmoved_outcome("u1", row("b").id, row("a", "x")) == BatchOutcome.CHANGED_ELSEWHERE
+    assert [h.mid for h in effect.hops(row("x", "n"), row("x", "m"))] == ["u1"]
 
 
 def test_a_batch_is_planned_once_by_every_event_that_takes_a_change_of_it_back() -> None:
@@ -380,16 +382,16 @@ def test_a_batch_is_planned_once_by_every_event_that_takes_a_change_of_it_back()
 def test_undos_are_done_in_one_go_only_if_they_are_idempotent_on_every_batch() -> None:
     again = [hop(row("b"), row("a"), "u0"), hop(row("a"), row("c"), "u1")]
     single = [hop(row("a", n=1), row("b", n=1), "u0")]
-    assert undoing(single).closed()
-    assert not undoing([*again, *single]).closed()
-    assert not undoing([*single, *again]).closed()
+    assert undoing(single).is_idempotent()
+    assert not undoing([*again, *single]).is_idempotent()
+    assert not undoing([*single, *again]).is_idempotent()
 
 
 def test_undos_that_would_go_on_only_from_a_mixture_of_their_values_are_not_done_in_one_go() -> None:
     # Creator b with mentor q occurs in none of them; there the second makes p of q, and the first goes on.
     walk = [hop(row("a", "o"), row("b", "p"), "u0"), hop(row("c", "p"), row("c", "q"), "u1")]
-    assert [undoing(walk).after(r) for r in (row("a", "o"), row("c", "q"))] == [row("a", "o"), row("c", "p")]
-    assert not undoing(walk).closed()
+    assert [undoing(walk).apply(r) for r in (row("a", "o"), row("c", "q"))] == [row("a", "o"), row("c", "p")]
+    assert not undoing(walk).is_idempotent()
 
 
 @given(st.lists(st.tuples(rows, rows), min_size=1, max_size=4))
@@ -397,17 +399,17 @@ def test_undos_that_are_done_together_are_idempotent_on_every_value_that_they_kn
     changes: list[tuple[Row, Row]],
 ) -> None:
     effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
-    assume(effect.closed())
+    assume(effect.is_idempotent())
     for seen in (r for pair in changes for r in pair):
-        once = effect.after(seen)
-        assert effect.after(once) == once
+        once = effect.apply(seen)
+        assert effect.apply(once) == once
 
 
 def test_undos_of_which_a_second_try_would_do_more_are_not_done_in_one_go() -> None:
     walk = [hop(row("b"), row("a"), "u0"), hop(row("a"), row("c"), "u1")]  # c becomes a, and then b
-    assert undoing(walk[:1]).closed()
-    assert undoing(reversed(walk)).closed()
-    assert not undoing(walk).closed()
+    assert undoing(walk[:1]).is_idempotent()
+    assert undoing(reversed(walk)).is_idempotent()
+    assert not undoing(walk).is_idempotent()
 
 
 @pytest.mark.parametrize(
@@ -439,15 +441,15 @@ def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_
     walk: list[tuple[Row, Row]], now: Row
 ) -> None:
     effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(walk))
-    once = effect.after(now)
-    assert effect.after(once) != once
-    assert not effect.closed()
+    once = effect.apply(now)
+    assert effect.apply(once) != once
+    assert not effect.is_idempotent()
 
 
 def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:
     chain = [hop(row(f"u{n}"), row(f"u{n + 1}")) for n in range(MAX_HOPS + 1)]
-    assert undoing(reversed(chain[:-1])).closed()
-    assert not undoing(reversed(chain)).closed()
+    assert undoing(reversed(chain[:-1])).is_idempotent()
+    assert not undoing(reversed(chain)).is_idempotent()
 
 
 @pytest.mark.parametrize(
@@ -461,7 +463,7 @@ def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:
 )
 def test_what_a_batch_is_where_an_undo_changed_nothing(found: Row | None, outcome: str) -> None:
     effect = undoing([hop(row("a"), row("b"))])
-    assert effect.unmoved("u", row("a").id, found) == outcome
+    assert effect.unmoved_outcome("u", row("a").id, found) == outcome
 
 
 def test_an_undo_searches_nobody_and_knows_its_batches() -> None:
@@ -474,30 +476,30 @@ def test_an_undo_searches_nobody_and_knows_its_batches() -> None:
 
 def test_an_undo_whose_field_was_edited_is_a_conflict_although_another_s_change_is_back() -> None:
     effect = undoing([hop(row("a", "d"), row("c", "d"), "u2"), hop(row("a", "c"), row("a", "d"), "u1")])
-    now = effect.after(row("x", "d"))  # somebody gave the batch to x
+    now = effect.apply(row("x", "d"))  # somebody gave the batch to x
     assert now == row("x", "c")
-    assert effect.unmoved("u1", now.id, now) == BatchOutcome.ALREADY
-    assert effect.unmoved("u2", now.id, now) == BatchOutcome.CHANGED_ELSEWHERE
+    assert effect.unmoved_outcome("u1", now.id, now) == BatchOutcome.ALREADY
+    assert effect.unmoved_outcome("u2", now.id, now) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_a_field_is_back_only_by_a_change_of_that_field() -> None:
     # Between the two transfers somebody gave the batch from z to a, and now it is z's again.
     effect = undoing([hop(row("a", "n"), row("b", "n"), "u2"), hop(row("z", "m"), row("z", "n"), "u1")])
-    now = effect.after(row("z", "n"))
+    now = effect.apply(row("z", "n"))
     assert now == row("z", "m")
-    assert effect.unmoved("u1", now.id, now) == BatchOutcome.ALREADY
-    assert effect.unmoved("u2", now.id, now) == BatchOutcome.CHANGED_ELSEWHERE
+    assert effect.unmoved_outcome("u1", now.id, now) == BatchOutcome.ALREADY
+    assert effect.unmoved_outcome("u2", now.id, now) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_an_undo_that_another_one_went_on_from_is_back() -> None:
     effect = undoing([hop(row("b"), row("c"), "u2"), hop(row("a"), row("b"), "u1")])
-    assert effect.after(row("c")) == row("a")
-    assert effect.unmoved("u2", row("a").id, row("a")) == BatchOutcome.ALREADY
+    assert effect.apply(row("c")) == row("a")
+    assert effect.unmoved_outcome("u2", row("a").id, row("a")) == BatchOutcome.ALREADY
 
 
 def test_two_changes_that_one_event_made_to_a_row_are_one_share_of_its_undo() -> None:
     effect = undoing([hop(row("b", "a"), row("b", "b")), hop(row("a", "a"), row("b", "a"))])
-    assert effect.steps(row("b", "b"), row("a", "a")) == [hop(row("b", "b"), row("a", "a"))]
+    assert effect.hops(row("b", "b"), row("a", "a")) == [hop(row("b", "b"), row("a", "a"))]
 
 
 @given(st.lists(st.tuples(rows, rows), min_size=2, max_size=3), rows)
@@ -505,13 +507,13 @@ def test_undos_that_are_done_together_are_idempotent_on_any_row(
     changes: list[tuple[Row, Row]], now: Row
 ) -> None:
     effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
-    assume(effect.closed())
-    once = effect.after(now)
-    assert effect.after(once) == once
+    assume(effect.is_idempotent())
+    once = effect.apply(now)
+    assert effect.apply(once) == once
 
 
 def test_an_event_that_changed_a_row_twice_is_back_only_if_both_changes_are() -> None:
     effect = undoing([hop(row("a", "y"), row("a", "z")), hop(row("a", "y"), row("b", "y"))])
-    assert effect.unmoved("u", row("a").id, row("a", "y")) == BatchOutcome.ALREADY
-    assert effect.unmoved("u", row("a").id, row("a", "w")) == BatchOutcome.CHANGED_ELSEWHERE
-    assert effect.unmoved("u", row("a").id, row("x", "y")) == BatchOutcome.CHANGED_ELSEWHERE
+    assert effect.unmoved_outcome("u", row("a").id, row("a", "y")) == BatchOutcome.ALREADY
+    assert effect.unmoved_outcome("u", row("a").id, row("a", "w")) == BatchOutcome.CHANGED_ELSEWHERE
+    assert effect.unmoved_outcome("u", row("a").id, row("x", "y")) == BatchOutcome.CHANGED_ELSEWHERE

@@ -19,7 +19,7 @@ from ownership.domain.lanes import (
     phase,
     sources,
 )
-from ownership.domain.plan import Row, applied
+from ownership.domain.plan import Row, map_owners
 from tests.unit.replay import (
     events,
     folded_event,
@@ -52,7 +52,7 @@ def folded_moves(moves: dict[str, str]) -> dict[str, str]:
 
 def moved(moves: dict[str, str], before: Row) -> Row:
     """The row as a stage writes it: only sources are moved."""
-    return applied({u: moves[u] for u in sources(moves)}, before)
+    return map_owners({u: moves[u] for u in sources(moves)}, before)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_idempotent_map_does_to_a_row_what_its_events_do_one_after_the_other(
     moves = composed(todo)
     if not idempotent(moves):
         return
-    after, naive = applied(moves, before), replay(todo, before)
+    after, naive = map_owners(moves, before), replay(todo, before)
     assert after.created_by == naive.created_by
     if after.mentors == before.mentors:  # a mentor who comes back leaves the list as it was, repeats too
         assert without_repeats(after).mentors == without_repeats(naive).mentors
@@ -103,7 +103,7 @@ def test_phases_one_after_the_other_do_what_the_events_do(todo: list[Transfer], 
         chosen, moves = phase(waiting, none_undecided, most=100)
         assert chosen, "an event that nothing blocks always joins"
         for _ in range(3):  # rediscovery: what arrived at a source meanwhile is found again
-            now = [applied(moves, r) for r in now]
+            now = [map_owners(moves, r) for r in now]
         waiting = [e for e in waiting if e not in chosen]
     assert [without_repeats(r) for r in now] == [without_repeats(replay(todo, r)) for r in world]
 
@@ -119,7 +119,7 @@ def test_order_holds_when_some_events_are_undecided_for_a_while_and_phases_are_s
         assert len(chosen) <= most
         assert not {e.mid for e in chosen} & undecided
         for _ in range(2):
-            now = [applied(moves, r) for r in now]
+            now = [map_owners(moves, r) for r in now]
         waiting = [e for e in waiting if e not in chosen]
         if not chosen:
             assert undecided
@@ -193,7 +193,7 @@ def test_a_completed_transfer_adds_no_source_of_its_own() -> None:
     late, completed, gift = transfer(1, "a", "b"), transfer(2, "b", "c"), transfer(3, "d", "b")
     moves = fold([late], [completed, gift])
     assert sources(moves) == {"a"}
-    assert applied(moves, row("b")).created_by == "b"
+    assert map_owners(moves, row("b")).created_by == "b"
 
 
 def test_folding_nothing_in_is_composing() -> None:
@@ -215,7 +215,7 @@ def test_a_late_phase_ends_as_if_it_had_come_in_time(
     given = {e.to_user for e in completed if e.to_user in gives and now != before and now.names([e.to_user])}
     if given:
         return
-    after = applied(fold(chosen, completed), now)
+    after = map_owners(fold(chosen, completed), now)
     assert without_repeats(after) == without_repeats(replay([*chosen, *completed], before))
 
 

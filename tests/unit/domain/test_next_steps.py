@@ -82,7 +82,7 @@ def test_the_digest_of_a_report_is_one_that_can_be_approved_and_executed() -> No
         for state in (EventState.AWAITING_APPROVAL, EventState.REHEARSED):
             found = read(state, json.loads(next_conf(state, MID, report.digest) or ""))
             assert (found.approve or found.execute).digest == report.digest  # type: ignore[union-attr]
-        report.change(Hop("m01", row("a", n=n), row("b", n=n)), BatchOutcome.MOVED)
+        report.add_change(Hop("m01", row("a", n=n), row("b", n=n)), BatchOutcome.MOVED)
 
 
 @pytest.mark.parametrize("state", [EventState.FAILED, EventState.SKIPPED])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import phase, sources
-from ownership.domain.plan import Row, applied, hops, role
+from ownership.domain.plan import Row, hops, map_owners, role
 from tests.unit.replay import (
     USERS,
     events,
@@ -42,7 +42,7 @@ keeps = st.frozensets(st.sampled_from(USERS), max_size=2)
     ],
 )
 def test_a_transfer_changes_both_fields_and_keeps_the_order(before: Row, after: Row) -> None:
-    assert applied({"a": "b", "b": "b"}, before) == after
+    assert map_owners({"a": "b", "b": "b"}, before) == after
 
 
 @given(maps, rows, keeps)
@@ -50,15 +50,15 @@ def test_applying_an_idempotent_map_twice_is_applying_it_once(
     moves: dict[str, str], before: Row, keep: frozenset[str]
 ) -> None:
     assume(all(moves.get(v, v) == v for v in moves.values()))
-    once = applied(moves, before, keep)
-    assert applied(moves, once, keep) == once
+    once = map_owners(moves, before, keep)
+    assert map_owners(moves, once, keep) == once
 
 
 @given(maps, rows, keeps)
 def test_mentors_whom_the_map_does_not_concern_are_not_touched(
     moves: dict[str, str], before: Row, keep: frozenset[str]
 ) -> None:
-    after = applied(moves, before, keep)
+    after = map_owners(moves, before, keep)
     moved = {u for u, v in moves.items() if u != v} - keep
     if not moved & set(before.mentors):
         assert after.mentors == before.mentors
@@ -71,7 +71,7 @@ def test_mentors_whom_the_map_does_not_concern_are_not_touched(
 
 @given(maps, rows)
 def test_users_to_keep_are_not_mapped(moves: dict[str, str], before: Row) -> None:
-    assert applied(moves, before, frozenset(USERS)) == before
+    assert map_owners(moves, before, frozenset(USERS)) == before
 
 
 @given(events(proper=True), rows, keeps)
@@ -79,7 +79,7 @@ def test_hops_lead_from_before_to_after_and_each_changes_something(
     todo: list[Transfer], before: Row, keep: frozenset[str]
 ) -> None:
     chosen, moves = phase(todo, lambda _: False, most=100)
-    after = applied(moves, before, keep)
+    after = map_owners(moves, before, keep)
     assume(chosen and after != before)
     steps = hops(chosen, before, after, keep)
     assert steps[0].before == before
@@ -95,7 +95,7 @@ def test_hops_lead_from_before_to_after_and_each_changes_something(
 @given(events(proper=True), rows)
 def test_each_hop_is_its_events_own_share(todo: list[Transfer], before: Row) -> None:
     chosen, moves = phase(todo, lambda _: False, most=100)
-    after = applied(moves, before)
+    after = map_owners(moves, before)
     assume(after != before)
     steps = hops(chosen, before, after)
     by_mid = {e.mid: e for e in chosen}
@@ -167,7 +167,7 @@ def test_the_role_of_users_is_told(who: str, what: str) -> None:
     ],
 )
 def test_owners_are_found_in_any_case_and_written_as_the_event_spells_them(before: Row, after: Row) -> None:
-    assert applied({"a": "B"}, before) == after
+    assert map_owners({"a": "B"}, before) == after
 
 
 @given(mixed_events, mixed_rows)
@@ -177,7 +177,7 @@ def test_one_transfer_in_any_case_is_the_folded_transfer_of_the_folded_row(
     for event in todo:
         if event.source == event.target:
             continue
-        after = applied({event.source: event.to_user}, before)
+        after = map_owners({event.source: event.to_user}, before)
         assert folded_row(after) == one_transfer(folded_event(event), folded_row(before))
         assert {*after.named} - {*before.named} <= {event.to_user}
         before = after
@@ -186,20 +186,20 @@ def test_one_transfer_in_any_case_is_the_folded_transfer_of_the_folded_row(
 @given(maps, mixed_rows, keeps)
 def test_users_to_keep_are_kept_in_any_case(moves: dict[str, str], before: Row, keep: frozenset[str]) -> None:
     moves = {u: v.upper() for u, v in moves.items()}
-    after = applied(moves, before, keep)
+    after = map_owners(moves, before, keep)
     kept = {u for u in folded_row(before).mentors if u in keep}
     assert kept <= set(folded_row(after).mentors)
     if before.created_by and before.created_by.lower() in keep:
         assert after.created_by == before.created_by
-    assert applied(moves, before, frozenset(USERS)) == before
+    assert map_owners(moves, before, frozenset(USERS)) == before
 
 
 @given(mixed_events, mixed_rows)
 def test_applying_a_phase_twice_is_applying_it_once_in_any_case(todo: list[Transfer], before: Row) -> None:
     _, moves = phase(todo, lambda _: False, most=100)
     moves = {u: moves[u] for u in sources(moves)}
-    once = applied(moves, before)
-    assert applied(moves, once) == once
+    once = map_owners(moves, before)
+    assert map_owners(moves, once) == once
     assert not once.names(moves)
 
 
@@ -208,7 +208,7 @@ def test_hops_lead_from_before_to_after_in_any_case(
     todo: list[Transfer], before: Row, keep: frozenset[str]
 ) -> None:
     chosen, moves = phase([e for e in todo if len(e.users) == 2], lambda _: False, most=100)
-    after = applied({u: moves[u] for u in sources(moves)}, before, keep)
+    after = map_owners({u: moves[u] for u in sources(moves)}, before, keep)
     assume(chosen and after != before)
     steps = hops(chosen, before, after, keep)
     assert steps[0].before == before

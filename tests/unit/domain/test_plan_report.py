@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ownership.domain.contracts import PlanTold
 from ownership.domain.plan import BatchId, Hop, Row
-from ownership.domain.plan_report import COURSES, LINES, PlanReport, escaped, markdown, text
+from ownership.domain.plan_report import MAX_COURSES, MAX_LINES, PlanReport, escaped, markdown, text
 from ownership.domain.states import BatchOutcome
 from tests.unit.replay import row, rows, transfer
 
@@ -37,7 +37,7 @@ def moved(n: int, course: str = "course") -> Hop:
 def report(*changes: Hop) -> PlanReport:
     made = PlanReport(AB)
     for change in changes:
-        made.change(change, BatchOutcome.MOVED)
+        made.add_change(change, BatchOutcome.MOVED)
     return made
 
 
@@ -54,7 +54,7 @@ def test_the_digest_names_batch_status_and_owners_and_nothing_of_the_event() -> 
     digest = report(hop(before, after)).digest
     others = [PlanReport(transfer(2, "A", "B")), PlanReport(AB)]
     for other, mid in zip(others, ("m02", "m01"), strict=True):
-        other.change(Hop(mid, before, after), BatchOutcome.MOVED)
+        other.add_change(Hop(mid, before, after), BatchOutcome.MOVED)
     assert {other.digest for other in others} == {digest}
 
 
@@ -100,9 +100,9 @@ def test_the_digest_of_a_plan_is_the_same_in_the_next_version(changes: list[Hop]
 def test_what_would_not_change_is_counted_and_is_no_part_of_the_digest() -> None:
     made = report(moved(1))
     digest = made.digest
-    made.conflict(BatchId("course", "gone"), None, BatchOutcome.GONE)
+    made.add_conflict(BatchId("course", "gone"), None, BatchOutcome.GONE)
     assert made.digest == digest
-    told = made.told()
+    told = made.summary()
     assert (told.batches, told.conflicts) == (1, 1)
     assert told.first_conflicts[0].before == "there is no such row"
     assert made.outcomes == {BatchOutcome.MOVED: 1, BatchOutcome.GONE: 1}
@@ -120,8 +120,8 @@ def test_every_batch_is_counted_by_role_course_and_outcome(
 ) -> None:
     made = report(*(hop(*pair) for pair in changes))
     for conflict in conflicts:
-        made.conflict(*conflict)
-    told = made.told()
+        made.add_conflict(*conflict)
+    told = made.summary()
     assert (told.batches, told.conflicts) == (len(changes), len(conflicts))
     assert told.courses == Counter(before.id.course_id for before, _ in changes)
     assert list(told.courses.values()) == sorted(told.courses.values(), reverse=True)
@@ -133,16 +133,16 @@ def test_every_batch_is_counted_by_role_course_and_outcome(
     assert made.outcomes[BatchOutcome.MOVED] == len(changes)
     assert made.outcomes.total() == len(changes) + len(conflicts)
     shown = [(x.course_id, x.batch_id) for x in told.first_conflicts]
-    assert shown == [tuple(at) for at, *_ in conflicts[:LINES]]
+    assert shown == [tuple(at) for at, *_ in conflicts[:MAX_LINES]]
     assert PlanTold.model_validate_json(told.model_dump_json()) == told
 
 
 def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
-    told = report(*(moved(n, f"course-{n % 30:02}") for n in range(100))).told()
-    assert (LINES, COURSES) == (10, 20)
+    told = report(*(moved(n, f"course-{n % 30:02}") for n in range(100))).summary()
+    assert (MAX_LINES, MAX_COURSES) == (10, 20)
     assert told.batches == 100
-    assert [x.batch_id for x in told.first] == [f"batch-{n:03}" for n in range(LINES)]
-    assert list(told.courses) == [f"course-{n:02}" for n in range(COURSES)]
+    assert [x.batch_id for x in told.first] == [f"batch-{n:03}" for n in range(MAX_LINES)]
+    assert list(told.courses) == [f"course-{n:02}" for n in range(MAX_COURSES)]
     assert sum(told.courses.values()) + told.more_courses == 100
     assert "others 30" in text(told)
 
@@ -150,16 +150,16 @@ def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
 def test_of_many_batches_that_would_not_change_the_first_few_are_shown() -> None:
     made = PlanReport(AB)
     for n in range(100):
-        made.conflict(BatchId("course", f"batch-{n:03}"), None, BatchOutcome.GONE)
-    told = made.told()
+        made.add_conflict(BatchId("course", f"batch-{n:03}"), None, BatchOutcome.GONE)
+    told = made.summary()
     assert told.conflicts == 100
-    assert [x.batch_id for x in told.first_conflicts] == [f"batch-{n:03}" for n in range(LINES)]
+    assert [x.batch_id for x in told.first_conflicts] == [f"batch-{n:03}" for n in range(MAX_LINES)]
 
 
 def test_a_plan_reads_well_in_a_log() -> None:
     made = report(hop(row("a", "", n=1), row("b", "", n=1)), hop(row("x", "ya", n=20), row("x", "yb", n=20)))
-    made.conflict(BatchId("course", "batch-3"), row("c"), BatchOutcome.CHANGED_ELSEWHERE)
-    told = made.told().model_copy(update={"state": "rehearsed", "next_conf": '{"execute_plan": "m01"}'})
+    made.add_conflict(BatchId("course", "batch-3"), row("c"), BatchOutcome.CHANGED_ELSEWHERE)
+    told = made.summary().model_copy(update={"state": "rehearsed", "next_conf": '{"execute_plan": "m01"}'})
     assert text(told).splitlines() == [
         f"rehearsed: m01, a → b: 2 batches would change, 1 would not; digest {made.digest}",
         "  by role:   created 1, mentored 1",
@@ -174,15 +174,15 @@ def test_a_plan_reads_well_in_a_log() -> None:
 
 
 def test_a_plan_that_changes_nothing_is_one_line() -> None:
-    told = PlanReport(AB).told().model_copy(update={"state": "rehearsed"})
+    told = PlanReport(AB).summary().model_copy(update={"state": "rehearsed"})
     assert text(told) == (f"rehearsed: m01, a → b: 0 batches would change, 0 would not; digest {told.digest}")
     assert markdown(told) == f"**0 batches would change, 0 would not.** Digest `{told.digest}` of `m01`."
 
 
 def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
     made = report(hop(row(None, "a"), row(None, "b")), hop(row("a", "a", n=1), row("b", "b", n=1)))
-    made.conflict(BatchId("course", "batch-2"), None, BatchOutcome.GONE)
-    assert text(made.told()).splitlines()[1:] == [
+    made.add_conflict(BatchId("course", "batch-2"), None, BatchOutcome.GONE)
+    assert text(made.summary()).splitlines()[1:] == [
         "  by role:   mentored 1, created+mentored 1",
         "  by course: course 2",
         "  first rows, before → after:",
@@ -195,8 +195,8 @@ def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
 
 def test_a_plan_reads_well_on_a_page() -> None:
     made = report(moved(1, "c1"), moved(2, "c2"))
-    made.conflict(BatchId("c3", "b3"), row("b"), BatchOutcome.ALREADY)
-    told = made.told().model_copy(update={"next_conf": '{"approve": {}}'})
+    made.add_conflict(BatchId("c3", "b3"), row("b"), BatchOutcome.ALREADY)
+    told = made.summary().model_copy(update={"next_conf": '{"approve": {}}'})
     assert markdown(told).split("\n\n") == [
         f"**2 batches would change, 1 would not.** Digest `{made.digest}` of `m01`.",
         "By role: created 2",
@@ -212,7 +212,7 @@ def test_a_plan_reads_well_on_a_page() -> None:
 
 def test_on_a_page_a_plan_is_a_table_and_no_id_is_mark_up() -> None:
     nasty = Row(BatchId("do|1", "<b>*x*</b>"), "a", (), 1)
-    told = report(hop(nasty, nasty._replace(created_by="[b](http://x)"))).told()
+    told = report(hop(nasty, nasty._replace(created_by="[b](http://x)"))).summary()
     page = markdown(told.model_copy(update={"mid": "m`01"}))
     assert f"Digest `{told.digest}` of `` m`01 ``." in page
     assert "| course | batch | before | after |" in page

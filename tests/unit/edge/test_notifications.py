@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from local.servers.ports import HOST, is_free
-from ownership.domain.contracts import PlanTold, Summary
+from ownership.domain.contracts import Conflict, PlanTold, Summary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.states import EventState
 from ownership.edge import notifications
@@ -77,8 +77,12 @@ def plan(mid: str = "m2", state: EventState = EventState.AWAITING_APPROVAL, **mo
     )
 
 
+def conflict(text: str) -> Conflict:
+    return Conflict(mid=text, course_id=text, batch_id=text)
+
+
 CONFLICTS = Summary(
-    conflicts=("m4: batch b1 of course c1",),
+    conflicts=(Conflict(mid="m4", course_id="c1", batch_id="b1"),),
     batches={"changed_elsewhere": 1, "moved": 4},
     users={"m4": "old-4 → new-4", "m": "nobody → nobody"},
 )
@@ -148,7 +152,7 @@ def test_conflicts_are_told_with_their_batches() -> None:
     it = told(CONFLICTS)
     assert it.subject == f"{DAG_ID}: 1 conflict ({RUN_ID})"
     assert it.body["kinds"] == ["conflicts"]
-    assert it.body["conflicts"] == ["m4: batch b1 of course c1"]
+    assert it.body["conflicts"] == [{"mid": "m4", "course_id": "c1", "batch_id": "b1"}]
     assert it.body["users"] == {"m4": "old-4 → new-4"}
     assert "- m4 (old-4 → new-4): batch b1 of course c1\n" in it.text
     assert "changed by somebody else" in it.text
@@ -242,7 +246,7 @@ def test_a_message_has_a_bounded_size_whatever_is_in_it() -> None:
         users=dict.fromkeys(mids, long),
         next_conf=dict.fromkeys(mids, json.dumps({"redrive": {"mids": mids}})),
         plans=tuple(plan(m, next_conf=long) for m in mids),
-        conflicts=tuple(mids),
+        conflicts=tuple(conflict(m) for m in mids),
     )
     it = told(worst, run_id=long)
     assert len(it.subject) <= SUBJECT
@@ -265,7 +269,7 @@ def test_nothing_that_comes_from_an_event_is_markup(hostile: str) -> None:
         Summary(
             failures={hostile: hostile},
             users={hostile: hostile},
-            conflicts=(hostile,),
+            conflicts=(conflict(hostile),),
             plans=(plan(hostile, next_conf=hostile),),
             next_conf={hostile: hostile},
         ),
@@ -280,7 +284,7 @@ def test_nothing_that_comes_from_an_event_is_markup(hostile: str) -> None:
 
 @given(st.text(), st.text(), st.text())
 def test_no_text_breaks_a_line_or_the_encoding(mid: str, why: str, run_id: str) -> None:
-    it = told(Summary(failures={mid: why}, conflicts=(why,)), run_id=run_id)
+    it = told(Summary(failures={mid: why}, conflicts=(conflict(why),)), run_id=run_id)
     assert it.subject.isprintable()
     assert len(it.subject.splitlines()) == 1
     assert len(it.text.splitlines()) == 12

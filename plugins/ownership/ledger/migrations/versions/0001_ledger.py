@@ -54,6 +54,7 @@ STATEMENTS = (
         verdict text CHECK (verdict IN ('valid', 'invalid')),
         verdict_reason text,
         reason text,
+        waits_for text,
         fencing_token bigint NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
         run_id text,
         attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),

@@ -1,0 +1,51 @@
+"""A run's claim on events: the fence before every wave of writes, and the lease that is renewed in time."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from ownership.domain.clock import now_ms
+from ownership.domain.queue import ClaimedEvent
+from ownership.stages.parts import Parts
+
+CHECK_EVERY_MS = 1000
+"""How often `keep_alive` looks at the queue at most."""
+
+
+class Claim:
+    """The events that a run holds."""
+
+    def __init__(self, parts: Parts, events: Iterable[ClaimedEvent], run_id: str) -> None:
+        self.events = list(events)
+        self._queue = parts.queue
+        self._run_id = run_id
+        self._lease_ms = parts.settings.claim_seconds * 1000
+        self._checked_at = 0
+
+    def check(self) -> set[str]:
+        """Give up the events that another run took over; their mids.
+
+        Renews the lease when a third of it is over: the queue says when it expires.
+        """
+        if not self.events:
+            return set()
+        self._checked_at = now_ms()
+        held = self._queue.held(self.events)
+        lost = {e.mid for e in self.events} - held.keys()
+        self.restrict_to(held)
+        if held and min(q.lease_expires_ms for q in held.values()) - now_ms() < self._lease_ms * 2 // 3:
+            self.renew(self._lease_ms)
+        return lost
+
+    def keep_alive(self) -> None:
+        """Check now and then, during a wait that needs no fence."""
+        if now_ms() - self._checked_at > CHECK_EVERY_MS:
+            self.check()
+
+    def renew(self, lease_ms: int) -> None:
+        """Let the lease expire `lease_ms` from now."""
+        self._queue.renew(self.events, run_id=self._run_id, lease_expires_ms=now_ms() + lease_ms)
+
+    def restrict_to(self, mids: Container[str]) -> None:
+        """Check and renew only these events from now on."""
+        self.events = [e for e in self.events if e.mid in mids]

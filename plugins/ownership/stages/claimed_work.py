@@ -1,0 +1,125 @@
+"""What a stage works on: the phases of its slice that the run still holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from ownership.domain.contracts import Phase, Work
+from ownership.domain.effects import Effect, Moving, undoing
+from ownership.domain.errors import TakenOver
+from ownership.domain.phase_book import PhaseBook
+from ownership.domain.plan import EVERYTHING, BatchId, Hop
+from ownership.domain.states import ChangeOutcome
+from ownership.ledger.events import EventRow
+from ownership.stages.claim import Claim
+from ownership.stages.parts import Parts
+
+
+@dataclass
+class ClaimedWork:
+    """The claim on some events, their rows in the ledger, and the book of their phases."""
+
+    run_id: str
+    claim: Claim
+    events: Mapping[str, EventRow]
+    """By mid, as they were when the work was loaded."""
+    book: PhaseBook
+
+    def fence(self) -> None:
+        """The check before every wave of writes: phases that another run took over leave the book.
+
+        :raises TakenOver: if none is left.
+        """
+        had_phases = bool(self.book.phases)
+        self._drop(self.claim.check())
+        if had_phases and not self.book.phases:
+            raise TakenOver("every event of this slice is held by another run now")
+
+    def drop(self, phases: Iterable[Phase]) -> None:
+        """Go on without these phases: their events have ended, or await an approval."""
+        self._drop({e.mid for p in phases for e in p.held})
+
+    def mids_with_plans(self, phases: Iterable[Phase]) -> set[str]:
+        """The events under which the plans and images of phases are kept."""
+        return {m for p in phases for e in p.held for m in (e.mid, *self.events[e.mid].planned_with)}
+
+    def _drop(self, mids: AbstractSet[str]) -> None:
+        if mids:
+            self.book = self.book.without(mids)
+            self.claim.restrict_to({e.mid for e in self.book.held})
+
+
+def load(parts: Parts, work: Work) -> ClaimedWork:
+    """Check the claim, and read what the phases need.
+
+    Reads the queue (the claim), the events, and from the audit trail what `load_effect` says. Phases that another
+    run took over, or whose events are final, are left out.
+
+    :raises TakenOver: if every phase was taken over.
+    """
+    claim = Claim(parts, [e for p in work.phases for e in p.held], work.run_id)
+    lost = claim.check()
+    phases = [p for p in work.phases if not any(e.mid in lost for e in p.held)]
+    if work.phases and not phases:
+        raise TakenOver("every event of this slice is held by another run now")
+    claim.restrict_to({e.mid for p in phases for e in p.held})
+    events = parts.events.read([e.mid for e in claim.events])
+    effects = {p.key: load_effect(parts, p, events) for p in phases}
+    claimed = ClaimedWork(work.run_id, claim, events, PhaseBook(phases, effects))
+    claimed.drop(p for p in phases if any(events[e.mid].final for e in p.held))
+    return claimed
+
+
+def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> Effect:
+    """What a phase does.
+
+    Reads from the audit trail the images that undos take back, the batches of a plan that is applied exactly, and
+    what later, completed transfers moved. Other phases need no read.
+    """
+    undos = [row for e in phase.held if (row := events.get(e.mid)) and row.options.undo_of]
+    if undos:
+        return undoing(hops_to_undo(parts, undos))
+    first = events.get(phase.held[0].mid)
+    scope = first.options.scope if first else EVERYTHING
+    if first and first.options.plan_of and first.planned_at:
+        # Its batches are known since the plan was checked against its digest.
+        scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))
+    moves = Moving([e.transfer for e in phase.held], dict(phase.moves), scope)
+    return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
+
+
+def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
+    """The changes that `undos` take back, in the order in which they are undone: the newest of each first.
+
+    Each is under the mid of its undo, with before and after as they were.
+    """
+    undone_by = {u.mid: u.options.undo_of for u in undos if u.options.undo_of}
+    _, images = parts.changes.read(set(undone_by.values()))
+    found: dict[str, list[Hop]] = defaultdict(list)
+    for image in reversed(images):
+        if image.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE):
+            for hop in image.hops:
+                found[hop.mid].append(hop)
+    return [h._replace(mid=u.mid) for u in undos for h in found.get(undone_by.get(u.mid, ""), ())]
+
+
+def _given_later(
+    parts: Parts, phase: Phase, own_sources: AbstractSet[str]
+) -> Mapping[BatchId, frozenset[str]]:
+    """Users to whom a later, completed event gave a batch: they keep it."""
+    later = parts.events.read(phase.later)
+    _, images = parts.changes.read(later)
+    keep: dict[BatchId, set[str]] = defaultdict(set)
+    for image in images:
+        for hop in image.hops if image.outcome == ChangeOutcome.APPLIED else ():
+            event = later.get(hop.mid)
+            if (
+                event
+                and event.transfer.target in own_sources
+                and event.transfer.key > phase.held[-1].transfer.key
+            ):
+                keep[image.id].add(event.transfer.target)
+    return {batch: frozenset(users) for batch, users in keep.items()}
