@@ -139,7 +139,7 @@ with DAG(
         "redrive": Param(
             None, title="Redrive", **OBJECT, **REPAIR,
             description='Tries again: {"mids": ["…"]}, {"states": ["failed", "skipped"], "since": "…", "until": "…"} '
-            'or {"dead_letters": {"partition": 0, "from_offset": 3, "to_offset": 5, "mend": {…}}}.',
+            'or {"dead_letters": {"partition": 0, "from_offset": 3, "to_offset": 5, "merge_patch": {…}}}.',
         ),
         "abandon": Param(
             None, title="Abandon", **OBJECT, **REPAIR,

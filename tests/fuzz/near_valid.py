@@ -269,7 +269,7 @@ CONFS: dict[str, dict[str, Any]] = {
         "redrive": {"states": ["failed", "skipped"], "since": "2026-11-23T08:00:00Z", "until": "2026-11-24T08:00:00"}
     },
     "redrive letters": {
-        "redrive": {"dead_letters": {"partition": 0, "from_offset": 3, "to_offset": 7, "mend": {"eid": "BE_JOB_REQUEST"}}}
+        "redrive": {"dead_letters": {"partition": 0, "from_offset": 3, "to_offset": 7, "merge_patch": {"eid": "BE_JOB_REQUEST"}}}
     },
 }  # fmt: skip
 """Good confs of `user_ownership_transfer`."""

@@ -1,4 +1,4 @@
-"""When a row and its document differ, and when a transfer that is under way explains it. Pure."""
+"""When a row and its document differ, and whether a transfer under way explains it. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ORPHAN: Final = "orphan_document"
 UNPROVEN: Final = "unproven"
 UNMOVED: Final = "unmoved"
 KINDS: Final = (STALE_OWNER, STALE_MENTORS, MISSING, ORPHAN, UNPROVEN, UNMOVED)
-"""What a batch can be found as; a document may be stale in both ways."""
-WORDS: Final = {
+"""Kinds of difference; a document may be stale in both ways."""
+LABELS: Final = {
     STALE_OWNER: "stale owner",
     STALE_MENTORS: "stale mentors",
     MISSING: "missing document",
@@ -24,31 +24,31 @@ WORDS: Final = {
     UNPROVEN: "moved, not proven",
     UNMOVED: "left by a completed transfer",
 }
-"""The kinds as people read them."""
+"""The kinds, for people."""
 
 
 def differences(row: Row, document: Document | None) -> tuple[str, ...]:
     """How a document differs from its row, in the fields that a transfer may change.
 
-    A document under the batch's id that is another course's is not the row's: then it has none. One that names
-    no course is taken for the row's; the look from the index reports it.
+    A document of another course under the batch's id is not the row's: the row's own is missing. One that names
+    no course is taken for the row's; the scan of the index reports it.
     """
-    if document is None or anothers(row, document):
+    if document is None or is_of_another_course(row, document):
         return (MISSING,)
     creator = (STALE_OWNER,) if document.created_by != row.created_by else ()
     mentors = (STALE_MENTORS,) if document.mentors != row.mentors else ()
     return (*creator, *mentors)
 
 
-def anothers(row: Row, document: Document) -> bool:
+def is_of_another_course(row: Row, document: Document) -> bool:
     """True if the document under the batch's id belongs to a batch of another course."""
     return document.course_id is not None and document.course_id != row.id.course_id
 
 
-def mark(created_by: object, mentors: object) -> int:
-    """A number for owners: equal ones have the same, others another. It holds within one process.
+def owners_hash(created_by: object, mentors: object) -> int:
+    """A hash of owners, to be compared within one process.
 
-    Null, absent and empty mentors are the same, as in a row; a single one may stand without a list.
+    Null, absent and empty mentors are the same, as in a row; a single mentor may stand without a list.
     """
     listed = () if not mentors else mentors if isinstance(mentors, list | tuple) else (mentors,)
     try:
@@ -57,12 +57,12 @@ def mark(created_by: object, mentors: object) -> int:
         return 0
 
 
-def concerned(users: Collection[str], row: Row, document: Document | None) -> bool:
+def names_any(users: Collection[str], row: Row, document: Document | None) -> bool:
     """True if the row or the document names one of `users` (folded)."""
     named = [*row.named, *((document.created_by, *document.mentors) if document else ())]
     return any(folded(u) in users for u in named if isinstance(u, str))
 
 
-def is_user(value: object, user: str) -> bool:
+def is_same_user(value: object, user: str) -> bool:
     """True if a field names the user (folded)."""
     return isinstance(value, str) and folded(value) == user

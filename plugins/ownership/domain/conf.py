@@ -36,9 +36,9 @@ from ownership.domain.options import MAX_COURSES, Digest, LiveStatus, Options, R
 from ownership.domain.plan import LIVE_STATUSES, ROLES
 
 MAX_EVENTS = 1000
-"""Most events in one conf; more belong on the topic."""
+"""Events in one conf; more belong on the topic."""
 MAX_REASON = 500
-"""Longest reason, in characters."""
+"""Characters of a reason."""
 
 WHO = ("from_user", "to_user", "organisation_id")
 HOW = ("roles", "statuses", "course_ids", "reason", "requested_by", "dry_run")
@@ -99,7 +99,7 @@ class _Transfer(_Given):
 
 
 class _How(_Transfer):
-    """How the events of the conf are carried out, whoever they concern."""
+    """How the events of the conf are carried out; the users stand in each event."""
 
     from_user: Identifier = "-"
     to_user: Identifier = "-"
@@ -116,7 +116,7 @@ class ExecutePlan(_Given):
 
 
 class Approve(_Given):
-    """The plan of a transfer that waits, approved."""
+    """The plan of a transfer that awaits its approval, approved."""
 
     mid: LedgerId
     digest: Digest
@@ -124,7 +124,7 @@ class Approve(_Given):
 
 
 class Decline(_Given):
-    """A transfer that waits, refused, and why."""
+    """A transfer that awaits its approval, declined, with the reason."""
 
     mid: LedgerId
     reason: Reason
@@ -136,18 +136,18 @@ class _Mids(_Given):
 
 
 class Abandon(_Mids):
-    """Open events to end for good, and why."""
+    """Open events to end for good, with the reason."""
 
     reason: Reason
 
 
 class DeadLetters(_Given):
-    """Dead letters to put back, by offset (both ends included), each mended by a JSON merge patch."""
+    """Dead letters to put back, by offset (both ends included), each corrected by a JSON merge patch (RFC 7396)."""
 
     partition: Annotated[int, Field(strict=True, ge=0)] = 0
     from_offset: Annotated[int, Field(strict=True, ge=0)]
     to_offset: Annotated[int, Field(strict=True, ge=0)]
-    mend: Annotated[dict[str, Any], AfterValidator(_shallow)] = {}
+    merge_patch: Annotated[dict[str, Any], AfterValidator(_shallow)] = {}
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -175,7 +175,7 @@ class Redrive(_Given):
 
 
 class Undo(_Given):
-    """Completed events to take back: the conf of `ownership_undo`."""
+    """Completed events to undo: the conf of `ownership_undo`."""
 
     mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS)] = ()
     from_user: Identifier | None = None
@@ -198,7 +198,7 @@ class Undo(_Given):
 
 
 class Orders(NamedTuple):
-    """What an operator asks of a run beside transfers."""
+    """What an operator orders beside transfers."""
 
     approve: Approve | None = None
     decline: Decline | None = None
@@ -212,7 +212,7 @@ G = TypeVar("G", bound=_Given)
 
 
 def orders(conf: Mapping[str, Any]) -> Orders:
-    """What `conf` says beside its transfers.
+    """The orders in `conf` beside its transfers.
 
     :raises ConfError: naming the field and what is wrong with it.
     """
@@ -236,7 +236,7 @@ def orders(conf: Mapping[str, Any]) -> Orders:
 
 
 def undo_order(conf: Mapping[str, Any]) -> Orders:
-    """What the conf of `ownership_undo` asks.
+    """The order in the conf of `ownership_undo`.
 
     :raises ConfError: naming the field and what is wrong with it.
     """
@@ -251,7 +251,7 @@ def manual_events(
 
     An item of `events` is a whole event as on the topic, or an object of the form's fields. One without
     a `mid` of its own gets ``manual:<run id>:<n>``, the same at every try. The form's other fields say how
-    all of them are carried out. `by` is who started the run, for events that name nobody.
+    all of them are carried out. `by` started the run; it counts as requester where an event names none.
 
     :raises ConfError: for unknown keys, missing fields and events out of contract.
     """
@@ -282,7 +282,7 @@ def manual_events(
     return found
 
 
-def merged(value: Any, patch: Any) -> Any:
+def apply_merge_patch(value: Any, patch: Any) -> Any:
     """`value` with a JSON merge patch applied (RFC 7396)."""
     if not isinstance(patch, Mapping):
         return patch
@@ -291,7 +291,7 @@ def merged(value: Any, patch: Any) -> Any:
         if change is None:
             result.pop(key, None)
         else:
-            result[key] = merged(result.get(key), change)
+            result[key] = apply_merge_patch(result.get(key), change)
     return result
 
 
@@ -314,15 +314,15 @@ def _short(transfer: _Transfer, mid: str, at_ms: int) -> Request:
         mid=mid,
         ets=at_ms,
         **{k: getattr(transfer, k) for k in WHO},
-        **asked(transfer.reason, transfer.requested_by),
+        **request_fields(transfer.reason, transfer.requested_by),
     )
     return Request(_event(envelope), _payload(envelope), transfer.options())
 
 
-def asked(reason: str | None, requested_by: str | None) -> dict[str, Any]:
+def request_fields(reason: str | None, requested_by: str | None) -> dict[str, Any]:
     """Who asked for an event and why, in the fields that the platform's own events have for it."""
-    said: dict[str, Any] = {"context": reason} if reason else {}
-    return said | ({"actionBy": {"userId": requested_by}} if requested_by else {})
+    fields: dict[str, Any] = {"context": reason} if reason else {}
+    return fields | ({"actionBy": {"userId": requested_by}} if requested_by else {})
 
 
 def _event(envelope: Mapping[str, Any]) -> TransferEvent:
@@ -364,9 +364,9 @@ def _read(kind: type[G], values: Any, where: str = "") -> G:
             str(x["loc"][-1]) for x in e.errors() if x["type"] == "extra_forbidden" and kind is _Transfer
         ]
         if missing or unknown:
-            words = [f"{f} is missing" for f in missing]
-            words += [f"{listed(unknown)} {'are' if len(unknown) > 1 else 'is'} unknown"] if unknown else []
-            raise ConfError(f"{where}{', '.join(words)}; give {', '.join(WHO)}.") from None
+            wrong = [f"{f} is missing" for f in missing]
+            wrong += [f"{listed(unknown)} {'are' if len(unknown) > 1 else 'is'} unknown"] if unknown else []
+            raise ConfError(f"{where}{', '.join(wrong)}; give {', '.join(WHO)}.") from None
         raise ConfError(f"{where}{explain(e)}.") from None
     except RecursionError:
         raise ConfError(f"{where}is nested too deeply.") from None

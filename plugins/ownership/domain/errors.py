@@ -3,7 +3,7 @@
 ::
 
     OwnershipError
-    ├── Permanent            no retry helps until somebody changes something
+    ├── Permanent            no retry helps until an operator changes something
     │   └── SettingsError    a setting, connection, table, index or topic is wrong or missing
     ├── Transient            the same call may succeed later
     │   ├── Unavailable      a store, broker or service did not answer as it should
@@ -15,26 +15,26 @@
 
 from __future__ import annotations
 
-MAX_WORDS = 2000
-"""Most characters of an error's text."""
+MAX_TEXT = 2000
+"""Characters of an error's text that are kept."""
 
 
-def one_line(words: object, most: int = MAX_WORDS) -> str:
-    """`words` as one printable line of at most `most` characters.
+def one_line(value: object, limit: int = MAX_TEXT) -> str:
+    """`value` as one printable line of at most `limit` characters.
 
-    Whatever a store, a service or a conf said ends in logs, the ledger and XCom, of which some refuse control
-    characters or lone surrogates.
+    Text from a store, a service or a conf ends in logs, the ledger and XCom, some of which refuse control characters
+    or lone surrogates.
     """
-    text = str(words)
-    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    text = str(value)
+    cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in cut)
 
 
 class OwnershipError(Exception):
     """Root of the tree. Its text is one line."""
 
-    def __init__(self, words: object = "") -> None:
-        super().__init__(one_line(words))
+    def __init__(self, text: object = "") -> None:
+        super().__init__(one_line(text))
 
 
 class Permanent(OwnershipError):
@@ -42,7 +42,7 @@ class Permanent(OwnershipError):
 
 
 class SettingsError(Permanent):
-    """Something that an operator sets is wrong; the message says what to set where."""
+    """A setting of the operator is wrong; the message says what to set where."""
 
 
 class Transient(OwnershipError):

@@ -22,7 +22,7 @@ def next_conf(state: EventState, mid: str, digest: str | None = None) -> str | N
     return json.dumps(conf) if conf else None
 
 
-def put_back(partition: int, offset: int) -> str:
-    """The same for a rejected message, by the place of its dead letter; `mend` is a JSON merge patch."""
-    dead_letters = {"partition": partition, "from_offset": offset, "to_offset": offset, "mend": {}}
+def dead_letter_conf(partition: int, offset: int) -> str:
+    """Ready-to-paste conf that puts a dead letter back, by its place; the operator fills in the merge patch."""
+    dead_letters = {"partition": partition, "from_offset": offset, "to_offset": offset, "merge_patch": {}}
     return json.dumps({"redrive": {"dead_letters": dead_letters}})

@@ -1,7 +1,7 @@
-"""What an operator may ask of an event beyond the platform's own contract. Pure.
+"""Options of an event beyond the platform's own contract. Pure.
 
-An event from the topic never carries options: only a run's conf gives them, and the ledger keeps them
-beside the event's payload.
+An event from the topic has none: only a run's conf gives them, and the ledger keeps them beside the
+event's payload.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ownership.domain.event import Identifier, LedgerId, TransferEvent
 from ownership.domain.plan import LIVE_STATUSES, ROLES, Scope
 
 MAX_COURSES = 1000
-"""Most courses that one transfer can be restricted to."""
+"""Courses that one transfer can be restricted to."""
 
 Role = Literal["created", "mentored"]
 LiveStatus = Annotated[Literal[0, 1], BeforeValidator(lambda s: int(s) if s in ("0", "1") else s)]
-"""A form's list of choices hands numbers on as text."""
+"""The trigger form sends the numbers as text."""
 Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{20}$")]
-"""What names the content of a plan."""
+"""Identifies the content of a plan."""
 
 
 class Options(BaseModel):
@@ -37,7 +37,7 @@ class Options(BaseModel):
     dry_run: bool = False
     """Plan only."""
     undo_of: LedgerId | None = None
-    """The event whose changes are taken back; this one then moves nothing else."""
+    """The event whose changes are undone; this one then moves nothing else."""
     plan_of: LedgerId | None = None
     """The dry run whose plan is applied."""
     digest: Digest | None = None
@@ -71,7 +71,7 @@ PLAIN = Options()
 
 
 class Request(NamedTuple):
-    """An event that was given by hand: with its payload and what else was asked."""
+    """An event that was given by hand, with its payload and options."""
 
     event: TransferEvent
     payload: bytes

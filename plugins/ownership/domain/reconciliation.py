@@ -1,4 +1,4 @@
-"""What a reconciliation found: of a part of it, of a whole run, and of the runs before. Pure."""
+"""The results of a reconciliation: of one part, of a whole run, and of the runs before. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from ownership.domain.compare import KINDS, WORDS
+from ownership.domain.compare import KINDS, LABELS
+from ownership.domain.errors import one_line
 from ownership.domain.plan import Document, Row
 
 ROWS, DOCUMENTS, DIFFERENT, LEFT, IN_FLIGHT, REPAIRED = (
@@ -18,16 +19,16 @@ ROWS, DOCUMENTS, DIFFERENT, LEFT, IN_FLIGHT, REPAIRED = (
     "in_flight",
     "repaired",
 )
-"""Counts beside the kinds: rows and documents that were read; batches that a part found to differ, and that do so
-at its end; batches whose difference a transfer under way explains; documents that were repaired and read again."""
+"""Counts beside the kinds: rows and documents that were read; batches that a part found to differ, and that still
+differ at its end; batches whose difference a transfer under way explains; documents repaired and read again."""
 SAMPLES_A_PART = 5
 """Samples of each kind that a part keeps."""
 SAMPLES = 10
 """Samples of each kind in a report."""
 TREND = 12
 """Runs in the trend of a report."""
-_MOST = 200
-"""Most characters of an id or of owners in a sample."""
+MAX_TEXT = 200
+"""Characters of an id or of owners in a sample."""
 
 
 class _Contract(BaseModel):
@@ -46,7 +47,7 @@ class Sample(_Contract):
 
 
 class PartDone(_Contract):
-    """What a part of a run found. Times in epoch ms."""
+    """The result of one part of a run. Times in epoch ms."""
 
     counts: dict[str, int] = {}
     samples: tuple[Sample, ...] = ()
@@ -67,14 +68,14 @@ class Point(_Contract):
 
 
 class Report(_Contract):
-    """What a run found."""
+    """The result of a run."""
 
     run_id: str
     started_ms: int
     ended_ms: int
     repair: bool
     parts: int
-    """Parts that there are: ranges of the ring, and the look at the ledger."""
+    """All parts: ranges of the ring, and the scan of the ledger."""
     done: int
     """Parts that ended."""
     rows: int = 0
@@ -82,14 +83,14 @@ class Report(_Contract):
     counts: dict[str, int] = {}
     """Batches by kind; one may be of two kinds."""
     different: int = 0
-    """Batches that differ; once for each part that found it."""
+    """Batches that differ, counted once by each part that found them."""
     in_flight: int = 0
     repaired: int = 0
     left: int = 0
-    """Batches that differ still."""
+    """Batches that still differ."""
     threshold: int = 0
     rows_per_second: float = 0.0
-    """Rows and documents by the seconds in which parts were under way."""
+    """Rows and documents read, by the seconds that the parts took together."""
     samples: tuple[Sample, ...] = ()
     more_samples: int = 0
     """Batches that have no sample."""
@@ -113,7 +114,7 @@ class Report(_Contract):
 
 
 class Tally:
-    """Counts and a few samples of each kind while a part is looked at."""
+    """Counts and a few samples of each kind, while a part is scanned."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -127,10 +128,10 @@ class Tally:
             kept.append(sample)
 
     def done(self, started_ms: int, ended_ms: int) -> PartDone:
-        """As it is kept in the ledger."""
+        """The part's result, for the ledger."""
         return PartDone(
             counts={k: n for k, n in self.counts.items() if n},
-            samples=tuple(s for some in self._samples.values() for s in some),
+            samples=tuple(s for samples in self._samples.values() for s in samples),
             started_ms=started_ms,
             ended_ms=ended_ms,
         )
@@ -142,35 +143,30 @@ def sample(kind: str, row: Row | None, document: Document | None, note: str = ""
     batch = row.id.batch_id if row else document.batch_id if document else ""
     return Sample(
         kind=kind,
-        course_id=cut(course),
-        batch_id=cut(batch),
+        course_id=one_line(course, MAX_TEXT),
+        batch_id=one_line(batch, MAX_TEXT),
         row=_owners(row.owners) if row else "none",
         document=_owners(document.owners) if document else "none",
-        note=cut(note),
+        note=one_line(note, MAX_TEXT),
     )
 
 
 def _owners(owners: tuple[object, tuple[object, ...]]) -> str:
     creator, mentors = owners
-    told = "nobody" if creator is None else str(creator)
-    return cut(f"{told}; mentors {', '.join(map(str, mentors))}" if mentors else told)
+    created_by = "nobody" if creator is None else str(creator)
+    text = f"{created_by}; mentors {', '.join(map(str, mentors))}" if mentors else created_by
+    return one_line(text, MAX_TEXT)
 
 
-def cut(text: str) -> str:
-    """Text of a store as one printable line of bounded length."""
-    some = text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in some)
-
-
-def report(
+def report_of(
     run_id: str, started_ms: int, parts: Mapping[str, PartDone], *, planned: int, repair: bool, threshold: int
 ) -> Report:
-    """The parts of a run that are done, put together."""
+    """The report of a run from the parts that are done; `planned` is the number of all parts."""
     total: Counter[str] = Counter()
     for part in parts.values():
         total.update(part.counts)
     kinds = {k: total[k] for k in KINDS if total[k]}
-    samples = _some(s for _, part in sorted(parts.items()) for s in part.samples)
+    samples = _first_of_each_kind(s for _, part in sorted(parts.items()) for s in part.samples)
     seconds = sum(p.ended_ms - p.started_ms for p in parts.values()) / 1000
     read = total[ROWS] + total[DOCUMENTS]
     return Report(
@@ -194,7 +190,7 @@ def report(
     )
 
 
-def _some(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+def _first_of_each_kind(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     kept: Counter[str] = Counter()
     found = []
     for s in samples:
@@ -204,42 +200,44 @@ def _some(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     return tuple(found)
 
 
-def failures(told: Report) -> dict[str, str]:
-    """Why the run is red, by what failed; empty if it is green."""
+def failures(report: Report) -> dict[str, str]:
+    """Why the run fails, by what is wrong; empty if it succeeds."""
     found = {}
-    if not told.complete:
-        found["parts"] = f"{told.done} of {told.parts} parts ended: clear the failed tasks, the rest goes on"
-    if told.left > told.threshold:
+    if not report.complete:
+        found["parts"] = (
+            f"{report.done} of {report.parts} parts ended: clear the failed tasks, the rest goes on"
+        )
+    if report.left > report.threshold:
         found["differences"] = (
-            f"{told.left} batches differ, more than {told.threshold} (reconcile.alert.differences): "
-            f"{by_kind(told)}"
+            f"{report.left} batches differ, more than {report.threshold} (reconcile.alert.differences): "
+            f"{by_kind(report)}"
         )
     return found
 
 
-def by_kind(told: Report) -> str:
-    """The counts in words."""
-    said = [f"{n} {WORDS[k]}" for k, n in told.counts.items()]
-    if told.repair or told.repaired:
-        said.append(f"{told.repaired} repaired")
-    if told.in_flight:
-        said.append(f"{told.in_flight} in flight, not counted")
-    return ", ".join(said) or "none"
+def by_kind(report: Report) -> str:
+    """The counts, for people."""
+    counts = [f"{n} {LABELS[k]}" for k, n in report.counts.items()]
+    if report.repair or report.repaired:
+        counts.append(f"{report.repaired} repaired")
+    if report.in_flight:
+        counts.append(f"{report.in_flight} in flight, not counted")
+    return ", ".join(counts) or "none"
 
 
-def text(told: Report, trend: Sequence[Point]) -> Iterator[str]:
-    """The report as lines of a log."""
+def text(report: Report, trend: Sequence[Point]) -> Iterator[str]:
+    """The report, line by line, for a log."""
     yield (
-        f"{told.rows} rows and {told.documents} documents read, {told.rows_per_second:g} a second; "
-        f"{told.done} of {told.parts} parts; {told.different} batches differ, {told.repaired} repaired, "
-        f"{told.left} left, {told.in_flight} in flight"
+        f"{report.rows} rows and {report.documents} documents read, {report.rows_per_second:g} a second; "
+        f"{report.done} of {report.parts} parts; {report.different} batches differ, {report.repaired} repaired, "
+        f"{report.left} left, {report.in_flight} in flight"
     )
-    yield f"by kind: {by_kind(told)}"
-    for s in told.samples:
+    yield f"by kind: {by_kind(report)}"
+    for s in report.samples:
         note = f" ({s.note})" if s.note else ""
-        kind = WORDS.get(s.kind, s.kind.replace("_", " "))
+        kind = LABELS.get(s.kind, s.kind.replace("_", " "))
         yield f"  {kind}: {s.course_id or '-'} / {s.batch_id}  row {s.row}  document {s.document}{note}"
-    if told.more_samples:
-        yield f"  and {told.more_samples} more"
+    if report.more_samples:
+        yield f"  and {report.more_samples} more"
     if trend:
         yield "left in the last runs, oldest first: " + ", ".join(str(p.left) for p in trend)

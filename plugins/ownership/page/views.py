@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from ownership.domain.clock import from_ms, to_ms
-from ownership.domain.compare import WORDS as KIND_WORDS
+from ownership.domain.compare import LABELS
 from ownership.domain.contracts import PlanTold
 from ownership.domain.options import Options
 from ownership.domain.queue import QueuedEvent
@@ -736,7 +736,7 @@ def reconciled(reports: Sequence[Report], runs: Mapping[str, RunLink]) -> Reconc
         chart=trend_svg([r.point for r in reversed(reports)]),
         lines=[_compared(r, runs) for r in reports],
         samples=[
-            Difference(KIND_WORDS.get(s.kind, s.kind), s.course_id, s.batch_id, s.row, s.document, s.note)
+            Difference(LABELS.get(s.kind, s.kind), s.course_id, s.batch_id, s.row, s.document, s.note)
             for s in (newest.samples if newest else ())
         ],
         more=number(newest.more_samples) if newest and newest.more_samples else "",
@@ -761,5 +761,5 @@ def _compared(r: Report, runs: Mapping[str, RunLink]) -> Compared:
     return Compared(
         moment(r.started_ms), r.run_id, runs.get(r.run_id), r.repair, verdict, number(r.rows), number(r.documents),
         number(r.left), number(r.repaired), number(r.in_flight),
-        ", ".join(f"{number(n)} {KIND_WORDS.get(k, k)}" for k, n in r.counts.items()),
+        ", ".join(f"{number(n)} {LABELS.get(k, k)}" for k, n in r.counts.items()),
     )  # fmt: skip

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from ownership.domain.reconciliation import Point, cut
+from ownership.domain.errors import one_line
+from ownership.domain.reconciliation import MAX_TEXT, Point
 
 WIDTH, HEIGHT = 480, 160
 MOST = 30
@@ -91,7 +92,7 @@ def _bar(p: Point, n: int, of: int, highest: int) -> list[str]:
     width = min(room * 0.7, 40)
     x = _LEFT + n * room + (room - width) / 2
     tall, y = HEIGHT - _BOTTOM - _TOP, float(HEIGHT - _BOTTOM)
-    made = [f"<g><title>{escape(cut(f'{p.run_id}: {_said(p)}'))}</title>"]
+    made = [f"<g><title>{escape(one_line(f'{p.run_id}: {_said(p)}', MAX_TEXT))}</title>"]
     for series, fill in _SERIES:
         if value := getattr(p, series):
             height = max(tall * value / highest, 1)  # one of a million is still to be seen

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ownership.domain.clock import now_ms, to_ms
-from ownership.domain.compare import UNMOVED, UNPROVEN, is_user
+from ownership.domain.compare import UNMOVED, UNPROVEN, is_same_user
 from ownership.domain.plan import CREATED, MENTORED, Document, Row
 from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, ChangeOutcome, EventState
@@ -126,6 +126,6 @@ def found_by(event: EventRow, row: Row, document: Document | None) -> bool:
     if options.dry_run or options.undo_of or options.plan_of or not options.scope.covers(row):
         return False
     source, roles = event.transfer.source, options.scope.roles
-    return (CREATED in roles and is_user(document.created_by, source)) or (
-        MENTORED in roles and any(is_user(m, source) for m in document.mentors)
+    return (CREATED in roles and is_same_user(document.created_by, source)) or (
+        MENTORED in roles and any(is_same_user(m, source) for m in document.mentors)
     )

@@ -17,7 +17,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.conf import ConfError
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import explain
-from ownership.domain.reconciliation import TREND, PartDone, Point, Report, Tally, report
+from ownership.domain.reconciliation import TREND, PartDone, Point, Report, Tally, report_of
 from ownership.domain.settings import Settings
 from ownership.ledger.check import check as check_ledger
 from ownership.platform.course_batches import check_table
@@ -209,7 +209,7 @@ def put_together(parts: Parts, run_id: str, order: Order) -> tuple[Report, tuple
     began, cuts = planned
     wanted = set(_names(cuts))
     done: dict[str, PartDone] = {n: p for n, p in store.done(run_id).items() if n in wanted}
-    told = report(
+    told = report_of(
         run_id,
         began,
         done,

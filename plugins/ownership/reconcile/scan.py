@@ -18,10 +18,10 @@ from ownership.domain.compare import (
     MISSING,
     ORPHAN,
     UNMOVED,
-    anothers,
-    concerned,
     differences,
-    mark,
+    is_of_another_course,
+    names_any,
+    owners_hash,
 )
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId, Document, Row
@@ -111,7 +111,7 @@ class Scan:
         if seen is None or seen[0] != row.courseid:
             return True
         del documents[row.batchid]
-        return seen[1] != mark(row.createdby, row.mentors)
+        return seen[1] != owners_hash(row.createdby, row.mentors)
 
     def _gave(self, creator: str | None, status: int | None) -> Gave | None:
         """The transfer that should have moved a row, by who created it and by nothing else."""
@@ -200,7 +200,7 @@ class Scan:
     def _mend(self, found: Sequence[_Found]) -> _Mended:
         """Documents follow their rows, and are read again."""
         mended = _Mended()
-        ours = [f for f in found if not (f.document and anothers(f.row, f.document))]
+        ours = [f for f in found if not (f.document and is_of_another_course(f.row, f.document))]
         if not ours:
             return mended
         follow_rows(self.parts, {f.row.id for f in ours})
@@ -257,7 +257,7 @@ class _Events:
         """The open event that will bring the batch in line: it has planned it, or will find it."""
         for event in self._events:
             transfer = event.transfer
-            if transfer is None or not concerned(transfer.users, found.row, found.document):
+            if transfer is None or not names_any(transfer.users, found.row, found.document):
                 continue
             if found_by(event, found.row, found.document) or self._planned(event, found.row.id):
                 return event.mid
@@ -270,6 +270,6 @@ class _Events:
 
 
 def _note(found: _Found) -> str:
-    if found.document is None or not anothers(found.row, found.document):
+    if found.document is None or not is_of_another_course(found.row, found.document):
         return ""
     return f"the document under this id is of course {found.document.course_id}"

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any, Self
 
-from ownership.domain.compare import mark
+from ownership.domain.compare import owners_hash
 from ownership.platform.lms import stored
 from ownership.platform.ring import range_of
 from ownership.platform.search_index import Seen
@@ -21,7 +21,7 @@ IN_MEMORY = 20_000
 """Documents that wait in memory to be written."""
 
 Kept = tuple[str, str, int]
-"""Of a document: batch, course (empty if it names none), and the mark of its owners."""
+"""Of a document: batch, course (empty if it names none), and the hash of its owners."""
 
 
 class Spill:
@@ -53,13 +53,13 @@ class Spill:
         for batch, course, created_by, mentors in documents:
             name = course if stored(course) else ""
             if (number := self._range(name)) in self._wanted:
-                self._waiting[number].append((batch, name, mark(created_by, mentors)))
+                self._waiting[number].append((batch, name, owners_hash(created_by, mentors)))
                 self._waits += 1
         if self._waits > IN_MEMORY:
             self._write()
 
     def take(self, number: int) -> dict[str, tuple[str, int]]:
-        """The documents of a range, by batch: course and mark of the owners."""
+        """The documents of a range, by batch: course and hash of the owners."""
         found: list[Any] = list(self._waiting.pop(number, ()))
         self._waits -= len(found)
         for at, length in self._places.pop(number, ()):

@@ -24,7 +24,7 @@ from ownership.domain.event import (
     readable_mid,
     same_payload,
 )
-from ownership.domain.next_steps import put_back
+from ownership.domain.next_steps import dead_letter_conf
 from ownership.domain.options import PLAIN, Options, Request
 from ownership.ledger.arrivals import Arrival, Arrivals, Consumed, Origin, message_digest
 from ownership.ledger.events import EventRow, Events, RejectedMessage
@@ -213,7 +213,7 @@ class Inbox:
                 continue
             if message.topic:
                 place = self._rejects.send(message, error_class=Poison.__name__, reason=r.reason)
-                r = r._replace(next_conf=put_back(*place))  # noqa: PLW2901
+                r = r._replace(next_conf=dead_letter_conf(*place))  # noqa: PLW2901
             new[r.mid] = r
             log.warning("message rejected", mid=r.mid, why=r.reason, partition=message.partition)
         return list(new.values())

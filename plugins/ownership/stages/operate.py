@@ -21,8 +21,8 @@ from ownership.domain.conf import (
     Orders,
     Redrive,
     Undo,
-    asked,
-    merged,
+    apply_merge_patch,
+    request_fields,
 )
 from ownership.domain.contracts import PlanTold
 from ownership.domain.errors import Poison, Unavailable
@@ -280,14 +280,14 @@ def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at
     for message in dead_letters.read([span]):
         name, new = f"dead letter {message.partition}:{message.offset}", f"redrive:{run_id}:{message.offset}"
         try:
-            requests.append(_mended(message, order.mend, new, at_ms))
+            requests.append(_mended(message, order.merge_patch, new, at_ms))
             told[name] = f"is tried as {new}"
         except Poison as e:
             told[name] = f"is no event yet: {e}"
     return Ordered(requests, told)
 
 
-def _mended(message: Message, mend: Mapping[str, Any], mid: str, at_ms: int) -> Request:
+def _mended(message: Message, merge_patch: Mapping[str, Any], mid: str, at_ms: int) -> Request:
     headers = message.headers
     if "truncated" in headers:
         raise Poison("it was cut for its size; send the whole event in `events`")
@@ -295,11 +295,11 @@ def _mended(message: Message, mend: Mapping[str, Any], mid: str, at_ms: int) -> 
         value = json.loads(message.value) if message.value else None
     except (ValueError, RecursionError) as e:
         value = None
-        if not mend:
+        if not merge_patch:
             raise Poison(f"not JSON: {e}") from None
-    value = merged(value, mend) if mend else value
+    value = apply_merge_patch(value, merge_patch) if merge_patch else value
     if not isinstance(value, dict):
-        raise Poison("it is no JSON object; `mend` can give a whole event")
+        raise Poison("it is no JSON object; `merge_patch` can give a whole event")
     came = ":".join(headers.get(k, "") for k in ("topic", "partition", "offset"))
     envelope = {**value, "mid": mid, "ets": at_ms, "redrive_of": f"rejected:{came}"}
     try:
@@ -328,7 +328,7 @@ def executed(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: s
         raise ConfError(f"digest: is not that of the plan of {mid}, which is {row.digest}.")
     new = f"execute:{run_id}"
     options = row.options.to_be_executed(mid, order.digest)
-    said = asked(order.reason, order.requested_by or by)
+    said = request_fields(order.reason, order.requested_by or by)
     return Ordered(
         [_again(parts, row, new, at_ms, options, said=said, plan_of=mid)], {mid: f"is applied as {new}"}
     )
@@ -388,7 +388,7 @@ def _undo(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:
         from_user=row.transfer.to_user,
         to_user=row.transfer.from_user,
         organisation_id=row.organisation_id or "",
-        **asked(order.reason, order.requested_by or by),
+        **request_fields(order.reason, order.requested_by or by),
     )
     envelope["undo_of"] = row.mid
     options = Options(undo_of=row.mid, dry_run=order.dry_run)

@@ -170,8 +170,8 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
         "is no event yet: edata.organisationId: Field required",
         "is no event yet: not JSON: Expecting value: line 1 column 1 (char 0)",
     ]
-    mend = {"edata": {"organisationId": ORGANISATION, "toUserProfile": {"userId": c}}}
-    run = world.run().pull(redrive={"dead_letters": {**letters, "mend": mend}})
+    merge_patch = {"edata": {"organisationId": ORGANISATION, "toUserProfile": {"userId": c}}}
+    run = world.run().pull(redrive={"dead_letters": {**letters, "merge_patch": merge_patch}})
 
     assert run.finish().events == {"completed": 1}
     assert world.creators(batches) == [c, c]

@@ -15,8 +15,8 @@ from ownership.domain.conf import (
     ConfError,
     Redrive,
     Undo,
+    apply_merge_patch,
     manual_events,
-    merged,
     orders,
     undo_order,
 )
@@ -114,11 +114,13 @@ def test_an_event_nested_too_deeply_is_refused() -> None:
 
 
 def test_a_mend_nested_too_deeply_is_refused() -> None:
-    mend: Any = {}
+    merge_patch: Any = {}
     for _ in range(120):
-        mend = {"a": mend}
-    with pytest.raises(ConfError, match=r"redrive: dead_letters\.mend: Value error, is nested too deeply"):
-        orders({"redrive": {"dead_letters": {"from_offset": 1, "to_offset": 1, "mend": mend}}})
+        merge_patch = {"a": merge_patch}
+    with pytest.raises(
+        ConfError, match=r"redrive: dead_letters\.merge_patch: Value error, is nested too deeply"
+    ):
+        orders({"redrive": {"dead_letters": {"from_offset": 1, "to_offset": 1, "merge_patch": merge_patch}}})
 
 
 def test_an_event_larger_than_one_on_the_topic_is_refused() -> None:
@@ -271,7 +273,7 @@ def test_a_merge_patch_mends_a_message() -> None:
     # The example of RFC 7396, section 3, shortened.
     target = {"title": "Goodbye!", "author": {"givenName": "John", "familyName": "Doe"}, "tags": ["a"]}
     patch = {"title": "Hello!", "phone": "+01", "author": {"familyName": None}, "tags": ["b"]}
-    assert merged(target, patch) == {
+    assert apply_merge_patch(target, patch) == {
         "title": "Hello!", "author": {"givenName": "John"}, "tags": ["b"], "phone": "+01",
     }  # fmt: skip
-    assert merged("text", {"a": 1}) == {"a": 1}
+    assert apply_merge_patch("text", {"a": 1}) == {"a": 1}

@@ -52,7 +52,7 @@ def test_an_error_is_one_line_that_every_store_takes_whatever_was_said(kind: typ
     said = str(kind("a\nb\x00c\ud800d\x1b[31m\u202e" + "x" * 10_000))
     assert said.startswith("a b\ufffdc\ufffdd\ufffd[31m\ufffdx")
     assert said.isprintable()
-    assert len(said) == errors.MAX_WORDS
+    assert len(said) == errors.MAX_TEXT
     said.encode("utf-8")
 
 

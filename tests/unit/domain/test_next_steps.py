@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ownership.domain.conf import ConfError, Orders, manual_events, orders, undo_order
 from ownership.domain.event import with_follow_ups
-from ownership.domain.next_steps import next_conf, put_back
+from ownership.domain.next_steps import dead_letter_conf, next_conf
 from ownership.domain.plan import Hop
 from ownership.domain.plan_report import PlanReport
 from ownership.domain.states import BatchOutcome, EventState
@@ -114,25 +114,25 @@ def test_for_other_states_there_is_nothing_to_paste(state: EventState) -> None:
 
 
 def test_a_dead_letter_is_put_back_from_its_place_and_says_where_to_mend_it() -> None:
-    redrive = orders(json.loads(put_back(1, 7))).redrive
+    redrive = orders(json.loads(dead_letter_conf(1, 7))).redrive
     assert redrive is not None
     letters = redrive.dead_letters
     assert letters is not None
-    assert (letters.partition, letters.from_offset, letters.to_offset, letters.mend) == (1, 7, 7, {})
+    assert (letters.partition, letters.from_offset, letters.to_offset, letters.merge_patch) == (1, 7, 7, {})
 
 
 @for_all(st.integers(0, 2**31), st.integers(0, 2**62))
 def test_a_dead_letter_at_any_place_is_put_back_alone_and_its_conf_can_be_mended(
     partition: int, offset: int
 ) -> None:
-    conf = json.loads(put_back(partition, offset))
-    conf["redrive"]["dead_letters"]["mend"] |= {"edata": {"organisationId": "O"}, "iteration": None}
+    conf = json.loads(dead_letter_conf(partition, offset))
+    conf["redrive"]["dead_letters"]["merge_patch"] |= {"edata": {"organisationId": "O"}, "iteration": None}
     (order,) = (order for order in read(EventState.REJECTED, conf) if order is not None)
     assert order.model_dump()["dead_letters"] == {
         "partition": partition,
         "from_offset": offset,
         "to_offset": offset,
-        "mend": {"edata": {"organisationId": "O"}, "iteration": None},
+        "merge_patch": {"edata": {"organisationId": "O"}, "iteration": None},
     }
 
 

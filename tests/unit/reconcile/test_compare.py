@@ -12,9 +12,9 @@ from ownership.domain.compare import (
     MISSING,
     STALE_MENTORS,
     STALE_OWNER,
-    concerned,
     differences,
-    mark,
+    names_any,
+    owners_hash,
 )
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.options import Options
@@ -61,14 +61,14 @@ def test_owners_have_the_same_mark_only_if_they_are_the_same(
     creator: str | None, listed: tuple[str, ...], seen: str | None, shown: tuple[str, ...]
 ) -> None:
     same = (creator, listed) == (seen, shown)
-    assert (mark(creator, listed) == mark(seen, list(shown))) == same
+    assert (owners_hash(creator, listed) == owners_hash(seen, list(shown))) == same
 
 
 def test_no_mentors_have_one_mark_however_they_are_written() -> None:
     nobody: tuple[Any, ...] = (None, [], (), "")
-    assert len({mark("a", none) for none in nobody}) == 1
-    assert mark("a", "m") == mark("a", ["m"])
-    assert mark({"a": 1}, None) == mark("a", [{}]) == 0
+    assert len({owners_hash("a", none) for none in nobody}) == 1
+    assert owners_hash("a", "m") == owners_hash("a", ["m"])
+    assert owners_hash({"a": 1}, None) == owners_hash("a", [{}]) == 0
 
 
 @given(
@@ -129,6 +129,6 @@ def test_an_open_event_explains_what_its_search_will_find(
 
 
 def test_an_event_concerns_whoever_row_or_document_name() -> None:
-    assert concerned({"a"}, row("A"), None)
-    assert concerned({"m"}, row(None), document(7, (None, "M")))
-    assert not concerned({"x"}, row("a", ("m",)), document("b"))
+    assert names_any({"a"}, row("A"), None)
+    assert names_any({"m"}, row(None), document(7, (None, "M")))
+    assert not names_any({"x"}, row("a", ("m",)), document("b"))

@@ -21,7 +21,7 @@ from ownership.domain.reconciliation import (
     Report,
     Tally,
     failures,
-    report,
+    report_of,
     sample,
     text,
 )
@@ -105,7 +105,7 @@ def part(**counts: int) -> PartDone:
 
 def of(*parts: PartDone, planned: int = 0, threshold: int = 0, repair: bool = False) -> Report:
     named = {f"range {n}": p for n, p in enumerate(parts)}
-    return report("run", 500, named, planned=planned or len(parts), repair=repair, threshold=threshold)
+    return report_of("run", 500, named, planned=planned or len(parts), repair=repair, threshold=threshold)
 
 
 def test_the_parts_of_a_run_add_up() -> None:
