@@ -11,32 +11,32 @@ STAMP := .venv/.complete
 # Python's bytecode cache halves every start of Airflow.
 unexport PYTHONDONTWRITEBYTECODE
 
-help: ## this list
+help: ## list these commands
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
 
-demo: $(STAMP) ## everything with a sample world and real events, until Ctrl-C
+demo: $(STAMP) ## start everything, play a sample world with real events, and run until Ctrl-C
 	@$(BIN)/python -m local demo
 
-up: $(STAMP) ## Kafka, Cassandra, a search server, stand-ins and Airflow, left running; KAFKA=host:port, LMS=URL, … use yours
+up: $(STAMP) ## start the servers, stand-ins and Airflow, and leave them running; KAFKA=host:port, LMS=URL, … use yours instead
 	@$(BIN)/python -m local up
 
-down: ## end what `make up` started
+down: ## stop what `make up` started
 	@if [ -e $(STAMP) ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
 
-test: $(STAMP) ## all tests, real servers and real Airflow included; ARGS="tests/unit -k lanes" for some
+test: $(STAMP) ## run all tests, on real servers and a real Airflow; ARGS="tests/unit -k lanes" runs a part
 	@$(BIN)/python -m pytest $(ARGS)
 
-# Each step is bounded in time, and never a reason to fail: tests that need what is missing say why they are skipped.
-tools: $(STAMP) ## programs that some tests use, brought if missing: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer
+# Each step has a time limit, and none fails the target: where a program is missing, tests skip with that reason.
+tools: $(STAMP) ## install programs that some tests use: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer
 	@$(BIN)/python -m local.tools
 
-bench: $(STAMP) ## how fast it is beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
+bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(STAMP) ## random worlds and faults in real processes, against a replay in plain Python; SEED=7 MINUTES=10
+chaos: $(STAMP) ## break real processes at random, and compare the outcome with a replay in plain Python; SEED=7 MINUTES=10
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
-fuzz: $(STAMP) ## near-valid messages, confs, settings and answers, new ones each time, and what came of them; MESSAGES=100000
+fuzz: $(STAMP) ## make near-valid messages, confs, settings and answers, and count the outcomes; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, which folder imports which, and the compose file's schema
@@ -46,10 +46,10 @@ lint: $(STAMP) ## ruff, mypy, which folder imports which, and the compose file's
 	PYTHONPATH=plugins $(BIN)/lint-imports --no-cache
 	@if [ -f docker-compose.yml ]; then $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/platform.yml; fi
 
-audit: $(STAMP) ## known vulnerabilities of the pinned packages; .ci/audit.toml has those that are judged
+audit: $(STAMP) ## list known vulnerabilities of the pinned packages, except those judged in .ci/audit.toml
 	@$(BIN)/python -m local.tools.audit
 
-venv: $(STAMP) ## the Python environment, in .venv
+venv: $(STAMP) ## create the Python environment in .venv
 
 $(STAMP): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -70,5 +70,5 @@ lock: $(STAMP) ## compile the requirement files and the servers' lock files agai
 	  (cd $$(dirname $$lock) && $(CURDIR)/$(BIN)/jgo --resolver python --timeout 60 sync --force && \
 	   mv .jgo/jgo.lock.toml . && rm -rf .jgo) || exit 1; done
 
-clean: down ## end everything and delete what was made, except the environment
+clean: down ## stop everything, and delete what was made except the Python environment
 	rm -rf .local .mypy_cache .pytest_cache .ruff_cache .hypothesis

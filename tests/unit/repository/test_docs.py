@@ -19,7 +19,7 @@ from ownership.ledger.database import CONNECTION
 from ownership.reconcile.run import Order
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 FIELDS = Settings.model_fields
 DEFAULTS = Settings.parse(None)
@@ -63,13 +63,13 @@ def test_every_setting_is_in_the_table_and_nothing_else_in_their_order() -> None
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_setting_s_default_and_bounds_are_those_of_the_code(field: str) -> None:
-    _, told, limits, meaning = SETTINGS[named(field)]
+    _, shown, limits, meaning = SETTINGS[named(field)]
     default = getattr(DEFAULTS, field)
     if default is None:
-        assert re.fullmatch(r"from Connection `\w+`", told)
-        assert told.removeprefix("from ") in (FIELDS[field].description or "")
+        assert re.fullmatch(r"from Connection `\w+`", shown)
+        assert shown.removeprefix("from ") in (FIELDS[field].description or "")
     else:
-        assert told.strip("`").replace("{env}", DEFAULTS.env) == str(default)
+        assert shown.strip("`").replace("{env}", DEFAULTS.env) == str(default)
     if isinstance(default, int):
         assert limits == bounds(FIELDS[field])
     assert len(meaning) > 10
@@ -95,10 +95,10 @@ def test_every_metric_is_in_the_table_and_nothing_else() -> None:
 
 
 def test_every_state_is_in_the_table_and_whether_it_is_final() -> None:
-    told = {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "States and outcomes"))}
-    assert told == dict.fromkeys(states.OPEN_STATES, "no") | dict.fromkeys(states.FINAL_STATES, "yes")
+    documented = {row[0].strip("`| "): row[1] for row in rows(section(OPERATIONS, "States and outcomes"))}
+    assert documented == dict.fromkeys(states.OPEN_STATES, "no") | dict.fromkeys(states.FINAL_STATES, "yes")
     readme = section((ROOT / "README.md").read_text(), "Operate it")
-    assert all(f"`{state}`" in readme for state in told)
+    assert all(f"`{state}`" in readme for state in documented)
 
 
 def test_every_outcome_is_explained() -> None:
@@ -148,11 +148,11 @@ def test_a_link_leads_somewhere(page: Path, target: str) -> None:
         assert anchor in anchors(file)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_make_target_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"(?m)^([a-z]+):.*##", (ROOT / "Makefile").read_text()))
-    told = re.findall(r"(?m)(?:`|^ {4}|make )(?:[A-Z_]+=\S+ )*make ([a-z]+)", page.read_text())
-    assert set(told) <= targets
+    documented = re.findall(r"(?m)(?:`|^ {4}|make )(?:[A-Z_]+=\S+ )*make ([a-z]+)", page.read_text())
+    assert set(documented) <= targets
 
 
 def test_files_and_tests_that_the_architecture_names_exist() -> None:
@@ -168,6 +168,13 @@ def test_files_and_tests_that_the_architecture_names_exist() -> None:
     )
     tests = {p.name for p in (ROOT / "tests").rglob("*.py")}
     assert [f for f in named_files if f not in tests and not any((r / f).is_file() for r in roots)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_path_of_the_repository_that_a_page_names_exists(page: Path) -> None:
+    folders = "benchmarks|chaos|dags|deploy|docs|local|plugins|tests"
+    paths = re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def checked(dag: str, conf: dict[str, Any]) -> None:
@@ -195,15 +202,15 @@ def test_the_confs_of_the_manuals_are_valid() -> None:
 
 
 def test_every_command_of_the_pages_that_triggers_a_run_has_a_valid_conf() -> None:
-    told = [
+    documented = [
         pair
         for page in PAGES
         for pair in re.findall(
             r"airflow dags trigger (\w+)[ \\\n]+--conf[ \\\n]+'(\{.*?\})'", page.read_text(), re.DOTALL
         )
     ]
-    assert len(told) >= 12
-    for dag, conf in told:
+    assert len(documented) >= 12
+    for dag, conf in documented:
         if ": …" not in conf:
             checked(dag, json.loads(conf.replace("<digest>", "0" * 20)))
 
