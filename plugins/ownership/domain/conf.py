@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -34,6 +35,7 @@ from ownership.domain.event import (
 )
 from ownership.domain.options import MAX_COURSES, Digest, LiveStatus, Options, Request, Role
 from ownership.domain.plan import LIVE_STATUSES, ROLES
+from ownership.domain.text import printable
 
 MAX_EVENTS = 1000
 """Events in one conf; more belong on the topic."""
@@ -46,7 +48,9 @@ ORDERS = ("approve", "decline", "abandon", "redrive")
 KNOWN = (*WHO, "events", *HOW, "execute_plan", "digest", *ORDERS)
 
 Reason = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_REASON)
+    str,
+    BeforeValidator(lambda words: printable(words) if isinstance(words, str) else words),
+    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_REASON),
 ]
 Moment = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
 """A point in time; without an offset it is UTC."""
@@ -182,7 +186,7 @@ class Undo(_Given):
     to_user: Identifier | None = None
     since: Moment | None = None
     until: Moment | None = None
-    run_id: Annotated[str, StringConstraints(min_length=1, max_length=250)] | None = None
+    run_id: Annotated[Identifier, Field(max_length=250)] | None = None
     dry_run: Annotated[bool, Field(strict=True)] = True
     reason: Reason | None = None
     requested_by: Identifier | None = None

@@ -15,19 +15,7 @@
 
 from __future__ import annotations
 
-MAX_TEXT = 2000
-"""Characters of an error's text that are kept."""
-
-
-def one_line(value: object, limit: int = MAX_TEXT) -> str:
-    """`value` as one printable line of at most `limit` characters.
-
-    Text from a store, a service or a conf ends in logs, the ledger and XCom, some of which refuse control characters
-    or lone surrogates.
-    """
-    text = str(value)
-    cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in cut)
+from ownership.domain.text import one_line
 
 
 class OwnershipError(Exception):

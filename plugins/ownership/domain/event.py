@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ownership.domain.errors import Poison, one_line
+from ownership.domain.errors import Poison
+from ownership.domain.text import one_line, printable
 
 MAX_EVENT_BYTES = 256 * 1024
 """A real event has about 2 KiB; anything above this is rejected unread."""
@@ -184,7 +185,7 @@ class TransferEvent(_Part):
 
 def _words(value: Any) -> str | None:
     """A text for people, printable and cut; None for anything else."""
-    return _UNPRINTABLE.sub(" ", value)[:500] if isinstance(value, str) and value else None
+    return printable(value)[:500] if isinstance(value, str) and value else None
 
 
 def explain(error: ValidationError) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from ownership.domain.compare import KINDS, LABELS
-from ownership.domain.errors import one_line
 from ownership.domain.plan import Document, Row
+from ownership.domain.text import one_line
 
 ROWS, DOCUMENTS, DIFFERENT, LEFT, IN_FLIGHT, REPAIRED = (
     "rows",

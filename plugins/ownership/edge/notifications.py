@@ -21,6 +21,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]  # as providers import it
 
 from ownership.domain.states import EventState
+from ownership.domain.text import one_line
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -95,14 +96,14 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
     told_users = summary.users | {p.mid: f"{p.from_user} → {p.to_user}" for p in approvals}
     shown = [*failures, *(p.mid for p in approvals[:LISTED])]
     shown += [c.mid for c in conflicts]
-    users = {_id(mid): _line(told_users[mid], USERS) for mid in shown if mid in told_users}
+    users = {_id(mid): one_line(told_users[mid], USERS) for mid in shown if mid in told_users}
     body = {
         "dag_id": _id(dag_id),
         "run_id": _id(run_id),
         "link": link,
         "kinds": list(counts),
         "counts": counts,
-        "failures": {_id(mid): _line(why, REASON) for mid, why in failures.items()},
+        "failures": {_id(mid): one_line(why, REASON) for mid, why in failures.items()},
         "approvals": [_approval(p) for p in approvals[:LISTED]],
         "conflicts": [
             {"mid": _id(c.mid), "course_id": _id(c.course_id), "batch_id": _id(c.batch_id)} for c in conflicts
@@ -112,19 +113,13 @@ def message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Message
             s._asdict() for s in _next_steps(summary, approvals, failures, conflicts=CONFLICTS in counts)
         ],
     }
-    body["subject"] = subject = _line(f"{dag_id}: {_counted(counts)} ({run_id})", SUBJECT)
+    body["subject"] = subject = one_line(f"{dag_id}: {_counted(counts)} ({run_id})", SUBJECT)
     body["text"] = text = _text(body)
     return Message(subject, text, _html(body), body)
 
 
-def _line(text: str, most: int) -> str:
-    """`text` as one line: nothing in it breaks a line, a header or the direction of writing."""
-    cut = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in cut)
-
-
 def _id(text: str) -> str:
-    return _line(text, ID)
+    return one_line(text, ID)
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -191,7 +186,7 @@ def _next_steps(
 def _pasted(text: str, given: str) -> NextStep:
     if not given or len(given) > CONF:
         return NextStep(f"{text} the conf that XCom return_value of settle has.")
-    return NextStep(f"{text}:", _line(given, CONF))
+    return NextStep(f"{text}:", one_line(given, CONF))
 
 
 def _redriven(given: str) -> list[str]:
@@ -412,4 +407,4 @@ def _send(sendings: Mapping[str, Sending], context: Context, until: float) -> No
 
 def _why(error: Exception) -> str:
     """For the log: secrets that Airflow knows of are masked."""
-    return _line(f"{type(error).__name__}: {redact(str(error))}", REASON)
+    return one_line(f"{type(error).__name__}: {redact(str(error))}", REASON)

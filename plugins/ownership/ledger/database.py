@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ownership.domain.errors import SettingsError, Unavailable, one_line
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.text import one_line
 
 PART = "PostgreSQL (ledger)"
 CONNECTION = "ownership_ledger"

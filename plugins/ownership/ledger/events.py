@@ -20,6 +20,7 @@ from ownership.domain.next_steps import next_conf
 from ownership.domain.options import Options
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import FINAL_STATES, EventState
+from ownership.domain.text import printable
 from ownership.ledger.database import Database
 from ownership.ledger.queue import lock, remove, take_over
 from ownership.ledger.schema import ORDER_KEY, among, event, event_run, payload, queue, rejected_message
@@ -28,8 +29,8 @@ APPROVAL = "approval"
 """What an event in the queue awaits."""
 TAKE_OVER_MS = 60_000
 """Lease of an event that an operator's order takes over."""
-MAX_REASON = 2000
-"""Characters of a reason that are kept."""
+MAX_KEPT_REASON = 2000
+"""Most characters of an event's reason."""
 
 
 class Verdict(NamedTuple):
@@ -263,7 +264,7 @@ class Events:
                     e,
                     {
                         "state": EventState.FAILED,
-                        "reason": why[:MAX_REASON],
+                        "reason": _kept(why),
                         "attempts": n,
                         "next_conf": next_conf(EventState.FAILED, e.mid),
                     },
@@ -280,7 +281,7 @@ class Events:
                     e,
                     {
                         "state": EventState.RECEIVED,
-                        "reason": f"waits for {blocker}, an earlier event of its lane"[:MAX_REASON],
+                        "reason": _kept(f"waits for {blocker}, an earlier event of its lane"),
                         "waits_for": blocker,
                     },
                 )
@@ -329,20 +330,19 @@ class Events:
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""
         writes = [
-            (e, {"reason": why, "next_conf": next_conf(EventState.SKIPPED, e.mid)}) for e, why in claimed
+            (e, {"reason": _kept(why), "next_conf": next_conf(EventState.SKIPPED, e.mid)})
+            for e, why in claimed
         ]
         self._write(writes, end=EventState.SKIPPED, run_id=run_id)
 
     def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `declined`. False if it is not the caller's any more, or final."""
-        return self._write(
-            [(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=EventState.DECLINED
-        )
+        return self._write([(claimed, {"reason": _kept(reason), "next_conf": None})], end=EventState.DECLINED)
 
     def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
         return self._write(
-            [(claimed, {"reason": reason[:MAX_REASON], "next_conf": None})], end=EventState.ABANDONED
+            [(claimed, {"reason": _kept(reason), "next_conf": None})], end=EventState.ABANDONED
         )
 
     # -- approvals -----------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ class Events:
         """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
         columns = {
             "state": EventState.AWAITING_APPROVAL,
-            "reason": reason[:MAX_REASON],
+            "reason": _kept(reason),
             "awaits_until": until_ms,
             "asked_run": None,
         }
@@ -419,6 +419,11 @@ class Events:
             return not lost
 
         return self._database.run(work) if writes else True
+
+
+def _kept(reason: str) -> str:
+    """A reason as the ledger can have it."""
+    return printable(reason)[:MAX_KEPT_REASON]
 
 
 def _of_users(users: Collection[str]) -> Any:

@@ -22,6 +22,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import OwnershipError, SettingsError
 from ownership.domain.plan import BatchId
 from ownership.domain.states import EventState
+from ownership.domain.text import printable
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import OPEN, STATES, Filters, Reads, from_cursor
 from ownership.page import views
@@ -318,7 +319,7 @@ async def act(
     form = form_of(token, user)
     order = form.order
     await run_in_threadpool(check_start, order.action, request, user)
-    reason = reason.strip()
+    reason = printable(reason.strip())
     if len(reason) > MAX_REASON or (order.action.reason == "required" and not reason):
         raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")
     answer = await _trigger(request, order.action.dag_id, order.run_id, order.conf(reason))

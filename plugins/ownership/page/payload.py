@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ownership.domain.text import printable
+
 HIDDEN: Final = "(not shown)"
 MAX_CHARACTERS: Final = 20_000
 
@@ -52,7 +54,7 @@ def _name(person: Mapping[str, Any]) -> str:
     parts = [person.get("firstName"), person.get("lastName")]
     full = " ".join(p for p in parts if isinstance(p, str) and p)
     name = full or person.get("userName")
-    return name[:200] if isinstance(name, str) else ""
+    return printable(name[:200]) if isinstance(name, str) else ""
 
 
 def _shown(value: Any, fields: Mapping[str, Any] | None) -> Any:
@@ -60,7 +62,9 @@ def _shown(value: Any, fields: Mapping[str, Any] | None) -> Any:
         return [_shown(v, fields) for v in value[:50]]
     if not isinstance(value, dict):
         # Where the contract has an object, a plain value may be anything.
-        return value if fields is None or value is None else HIDDEN
+        if fields is not None and value is not None:
+            return HIDDEN
+        return printable(value) if isinstance(value, str) else value
     if fields is None:
         return HIDDEN
-    return {k[:100]: _shown(v, fields[k]) if k in fields else HIDDEN for k, v in value.items()}
+    return {printable(k[:100]): _shown(v, fields[k]) if k in fields else HIDDEN for k, v in value.items()}

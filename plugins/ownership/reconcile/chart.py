@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from ownership.domain.errors import one_line
 from ownership.domain.reconciliation import MAX_TEXT, Point
+from ownership.domain.text import one_line
 
 WIDTH, HEIGHT = 480, 160
 MOST = 30

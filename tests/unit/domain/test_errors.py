@@ -8,6 +8,7 @@ import pytest
 from ownership.domain import errors
 from ownership.domain.conf import ConfError
 from ownership.domain.errors import OwnershipError, Permanent, Poison, TakenOver, Transient, Unavailable
+from ownership.domain.text import MAX_LINE
 
 CLASSES = {name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, Exception)}
 
@@ -52,7 +53,7 @@ def test_an_error_is_one_line_that_every_store_takes_whatever_was_said(kind: typ
     said = str(kind("a\nb\x00c\ud800d\x1b[31m\u202e" + "x" * 10_000))
     assert said.startswith("a b\ufffdc\ufffdd\ufffd[31m\ufffdx")
     assert said.isprintable()
-    assert len(said) == errors.MAX_TEXT
+    assert len(said) == MAX_LINE
     said.encode("utf-8")
 
 

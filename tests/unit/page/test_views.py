@@ -65,7 +65,7 @@ def event(state: str = "completed", mid: str = "LP.1.a", **more: Any) -> EventRo
         (
             "verdict", "reason", "organisation_id", "planned_at", "applied_at", "completed_at", "ended_at",
             "reproved_at", "run_id", "requested_by", "request_reason", "digest", "report", "approved_digest",
-            "approved_by", "next_conf",
+            "approved_by", "next_conf", "waits_for",
         )
     )  # fmt: skip
     columns |= {

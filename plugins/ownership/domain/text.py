@@ -1,0 +1,28 @@
+"""Text from outside, made fit for logs, the ledger, XCom, mails and the page. Pure."""
+
+from __future__ import annotations
+
+import re
+
+MAX_LINE = 2000
+"""Most characters of a line."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def one_line(value: object, limit: int = MAX_LINE) -> str:
+    """`value` as one printable line of at most `limit` characters.
+
+    Nothing in it breaks a line, a mail's header or the direction of writing.
+    """
+    text = str(value)
+    cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in cut)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters and lone surrogates, which UTF-8, PostgreSQL or XCom refuse.
+
+    White space becomes a blank, anything else U+FFFD. Joiners stay: names in Indic scripts need them.
+    """
+    return _CONTROL.sub(lambda c: " " if c[0].isspace() else "\ufffd", text)
