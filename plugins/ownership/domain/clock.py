@@ -8,6 +8,7 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 
 
 def now_ms() -> int:
@@ -28,3 +29,15 @@ def to_ms(at: datetime) -> int:
 def from_ms(at_ms: int) -> datetime:
     """The UTC datetime of an epoch ms. Raises OverflowError beyond year 9999."""
     return _EPOCH + at_ms * _MILLISECOND
+
+
+def duration(milliseconds: int) -> str:
+    """A time span in words, in the unit that fits: "2.8 s", "119 min", "3 days"; a negative one is "0.0 s"."""
+    ms = max(0, milliseconds)
+    if ms < 10_000:
+        return f"{ms / 1000:.1f} s"
+    if ms < 2 * _MINUTE:
+        return f"{ms / 1000:.0f} s"
+    if ms < 2 * _HOUR:
+        return f"{ms / _MINUTE:.0f} min"
+    return f"{ms / _HOUR:.0f} h" if ms < 2 * _DAY else f"{ms / _DAY:.0f} days"

@@ -16,6 +16,12 @@ from ownership.domain.errors import SettingsError
 from ownership.edge import tls
 from ownership.platform.http_service import Endpoint, holds_login
 
+KAFKA = "kafka_default"
+CASSANDRA = "cassandra_default"
+ELASTICSEARCH = "elasticsearch_default"
+LMS = "lms_default"
+USERORG = "userorg_default"
+
 SERVICE_OPTIONS = ("verify", "cert", "headers")
 """Extra of an HTTP connection."""
 

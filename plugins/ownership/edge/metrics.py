@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk.observability import stats
 
 if TYPE_CHECKING:
-    from ownership.domain.backlog import QueueFacts
+    from ownership.domain.backlog import BacklogFacts, QueueFacts
 
 PREFIX = "ownership"
 
@@ -41,19 +41,20 @@ def users_read(count: int) -> None:
     _count("api-read-success-count", count)
 
 
-def backlog(messages: int, oldest_seconds: float, dead_letters: int | None) -> None:
-    """What the watcher sees in the topics: uncommitted messages, the age of the oldest, dead letters."""
-    stats.gauge(f"{PREFIX}.backlog-messages", messages)
-    stats.gauge(f"{PREFIX}.backlog-age-seconds", oldest_seconds)
+def backlog(facts: BacklogFacts, dead_letters: int | None, now_ms: int) -> None:
+    """What the watcher sees in the topics: messages that no run has accepted, what puts them at risk, dead letters."""
+    stats.gauge(f"{PREFIX}.backlog-messages", facts.messages)
+    stats.gauge(f"{PREFIX}.backlog-age-seconds", _seconds_since(facts.since_ms, now_ms))
+    stats.gauge(f"{PREFIX}.held-back-messages", sum(h.messages for h in facts.held_back))
+    stats.gauge(f"{PREFIX}.backlog-retention-share", round(facts.retention_share, 3))
     if dead_letters is not None:
         stats.gauge(f"{PREFIX}.dead-letters", dead_letters)
 
 
 def queue(facts: QueueFacts, now_ms: int) -> None:
     """What the watcher sees in the queue."""
-    age = 0 if facts.oldest_ms is None else max(now_ms - facts.oldest_ms, 0)
     stats.gauge(f"{PREFIX}.open-events", facts.open)
-    stats.gauge(f"{PREFIX}.oldest-open-event-seconds", round(age / 1000, 1))
+    stats.gauge(f"{PREFIX}.oldest-open-event-seconds", _seconds_since(facts.oldest_ms, now_ms))
     stats.gauge(f"{PREFIX}.overdue-events", len(facts.overdue))
     stats.gauge(f"{PREFIX}.blocked-events", facts.blocked)
     stats.gauge(f"{PREFIX}.claims-held", facts.held)
@@ -87,6 +88,10 @@ def reconciliation_ended(left: int, in_flight: int, repaired: int) -> None:
     _count("repaired-document-count", repaired)
     _count("in-flight-difference-count", in_flight)
     stats.gauge(f"{PREFIX}.reconcile-differences-left", left)
+
+
+def _seconds_since(at_ms: int | None, now_ms: int) -> float:
+    return 0 if at_ms is None else round(max(now_ms - at_ms, 0) / 1000, 1)
 
 
 def _count(name: str, value: int) -> None:

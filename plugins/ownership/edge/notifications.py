@@ -358,7 +358,7 @@ def _webhook(conn_id: str, told: Message) -> Sending:
     """As JSON to the URL of the connection."""
     from airflow.providers.http.notifications.http import HttpNotifier
 
-    from ownership.edge.hooks import connection
+    from ownership.edge.connections import connection
 
     # Many webhooks have their secret in the path, which the client's errors name.
     host = connection(conn_id).host or ""

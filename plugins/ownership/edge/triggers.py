@@ -13,7 +13,6 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from ownership.domain.queue import QueuedEvent
-    from ownership.platform.kafka import Span
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +33,7 @@ about the queue."""
 GAUGE_EVERY = 15.0
 
 
-class Seen(NamedTuple):
+class WorkInSight(NamedTuple):
     """What one look found."""
 
     backlog: int
@@ -50,7 +49,7 @@ class Seen(NamedTuple):
 
 
 class QueueLook(NamedTuple):
-    """What a look at the queue found; see `Seen`."""
+    """What a look at the queue found; see `WorkInSight`."""
 
     claimable: frozenset[tuple[str, int]]
     at_work: int
@@ -69,13 +68,13 @@ class Announcer:
         self._queue_look = -1
         self._at = float("-inf")
 
-    def worth_a_signal(self, seen: Seen, now: float) -> bool:
+    def worth_a_signal(self, seen: WorkInSight, now: float) -> bool:
         """True if there is work that no signal announced yet, or the last one led to nothing.
 
         A backlog is announced once until the run that it started has committed: what arrives
         meanwhile is read by that run. An event in the queue counts once it was claimable in two
         looks at the queue: in one, its own run may be just about to claim it. Others are announced when
-        somebody has taken those that were. While enough runs are at work nothing is.
+        a run has taken those that were. While enough runs are at work nothing is.
         """
         if seen.queue_look != self._queue_look:
             self._steady = seen.claimable & self._before
@@ -136,25 +135,29 @@ class _Watch:
     """Open clients of the watcher."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from ownership.edge.hooks import KafkaHook, load_settings, opened_database
+        from ownership.edge.hooks import load_settings
+        from ownership.edge.kafka_hook import KafkaHook
+        from ownership.edge.ledger_hook import opened_database
         from ownership.ledger.arrivals import Arrivals
         from ownership.ledger.queue import Queue
 
         settings = load_settings()
         self._settings = settings
         self.resignal_seconds = float(settings.resignal_seconds)
-        self._topic = KafkaHook(settings).topic()
+        kafka = KafkaHook(settings)
+        self._topic = kafka.topic()
         stack.callback(self._topic.close)
+        self._backlog = kafka.backlog_gauge(self._topic, stack)
         self._dead_letters = self._topic.beside(settings.failed_topic)
         database = stack.enter_context(opened_database(connections=1))
         self._arrivals, self._queue = Arrivals(database), Queue(database)
         self._looked = QueueLook(frozenset(), 0)
         self._consumed: dict[int, int] = {}
-        self._spans: Sequence[Span] = ()
         self._queue_look = 0
         self._next_look = self._measured_at = float("-inf")
+        self._warned = False
 
-    def look(self) -> Seen:
+    def look(self) -> WorkInSight:
         """The ledger's offsets against watermarks, and the queue."""
         now = time.monotonic()
         if now >= self._next_look:
@@ -162,11 +165,11 @@ class _Watch:
             self._looked = self._look_at_queue()
             self._queue_look += 1
             self._next_look = next_look(now, time.monotonic())
-        self._spans, looked = self._topic.backlog(self._consumed), self._looked
-        return Seen(
-            sum(s.end - s.start for s in self._spans),
-            tuple(s.start for s in self._spans),
-            tuple(s.end for s in self._spans),
+        spans, looked = self._topic.backlog(self._consumed), self._looked
+        return WorkInSight(
+            sum(s.end - s.start for s in spans),
+            tuple(s.start for s in spans),
+            tuple(s.end for s in spans),
             looked.claimable,
             self._queue_look,
             looked.at_work,
@@ -182,14 +185,19 @@ class _Watch:
         if time.monotonic() - self._measured_at < GAUGE_EVERY:
             return
         self._measured_at = time.monotonic()
-        backlog = sum(s.end - s.start for s in self._spans)
-        since_ms = self._topic.oldest_ms(self._spans)
+        backlog = self._backlog.measure(self._consumed)
         try:
             dead_letters = sum(s.end - s.start for s in self._dead_letters.since(0))
         except OwnershipError:  # a pull says what is wrong with that topic; the watcher must go on
             dead_letters = None
         now = now_ms()
-        metrics.backlog(backlog, max(now - since_ms, 0) / 1000 if since_ms is not None else 0, dead_letters)
+        metrics.backlog(backlog, dead_letters, now)
+        if backlog.retention_unread and not self._warned:
+            self._warned = True
+            log.warning(
+                "the topic's retention cannot be read, so its gauge stays 0: allow DescribeConfigs on it",
+                why=backlog.retention_unread,
+            )
         deadline_ms = self._settings.deadline_minutes * 60_000
         metrics.queue(queue_facts(self._looked.queued, now_ms=now, deadline_ms=deadline_ms), now)
 

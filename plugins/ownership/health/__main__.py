@@ -20,12 +20,12 @@ def main() -> int:
     except OwnershipError as e:
         print(e)
         return 1
-    seen = look(settings)
-    found = problems(seen, deadline_minutes=settings.deadline_minutes)
+    facts = look(settings)
+    found = problems(facts, deadline_minutes=settings.deadline_minutes)
     for problem in found:
         print(problem.sentence)
     if not found:
-        print(sentence(seen, found))
+        print(sentence(facts, found))
     return 1 if found else 0
 
 

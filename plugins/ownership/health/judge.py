@@ -1,32 +1,50 @@
-"""From what was seen to what is wrong: a sentence for each, with what to do. Pure."""
+"""From the facts of one look to what is wrong: a sentence for each problem, with what to do. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
-from ownership.domain.backlog import QueueFacts
+from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
+from ownership.domain.clock import duration
 from ownership.domain.reconciliation import Report, by_kind
 from ownership.domain.reconciliation import failures as differences
 
-PART, OVERDUE, BACKLOG, LOST, DIFFERENCES = "part", "overdue", "backlog", "lost", "differences"
-"""Kinds of problems."""
+TRANSACTION_MS = 10_000
+"""A producer commits or aborts a transaction within moments; one that is open for this long is stuck."""
+RETENTION_SHARE = 0.5
+"""Above this share of the topic's retention, messages that no run has accepted are close to being deleted."""
+
+
+class Kind(StrEnum):
+    """Kinds of problems."""
+
+    PART = "part"
+    LOST = "lost"
+    TRANSACTION = "transaction"
+    RETENTION = "retention"
+    OVERDUE = "overdue"
+    BACKLOG = "backlog"
+    DIFFERENCES = "differences"
+
+
+class Unreachable(NamedTuple):
+    """A part that does not answer, or that is not set up."""
+
+    part: str
+    sentence: str
 
 
 @dataclass(frozen=True)
-class Seen:
+class HealthFacts:
     """What one look found. Times in epoch ms."""
 
     at_ms: int
-    unreachable: tuple[str, ...] = ()
-    """What each part said that did not answer, or is not set up."""
-    backlog: int | None = None
-    """Messages that the ledger has not read; None if the topic cannot be read."""
-    backlog_since_ms: int | None = None
-    """The broker's timestamp of the oldest of them."""
-    deleted: int = 0
-    """Messages that the topic deleted before they were accepted."""
+    unreachable: tuple[Unreachable, ...] = ()
+    backlog: BacklogFacts | None = None
+    """None if the topic cannot be read."""
     queue: QueueFacts | None = None
     """None if the ledger cannot be read."""
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -36,101 +54,127 @@ class Seen:
 
 
 class Problem(NamedTuple):
-    """Something that somebody must look at."""
+    """Something that an operator must look at."""
 
-    kind: str
+    kind: Kind
     subjects: frozenset[str]
-    """What it is about: mids, a run. Two problems of the same kind and subjects are the same."""
+    """What it is about: mids, a run, partitions. Two problems of the same kind and subjects are the same."""
     sentence: str
 
 
-def problems(seen: Seen, *, deadline_minutes: int) -> list[Problem]:
-    """What is wrong, the worst first; nothing if all is well."""
+def problems(facts: HealthFacts, *, deadline_minutes: int) -> list[Problem]:
+    """What is wrong, the worst first; empty if all is well."""
+    backlog = facts.backlog or BacklogFacts()
     return [
-        *(Problem(PART, frozenset({said.partition(" unavailable:")[0]}), said) for said in seen.unreachable),
-        *_lost(seen),
-        *_overdue(seen, deadline_minutes),
-        *_backlog(seen, deadline_minutes),
-        *_differences(seen),
+        *(Problem(Kind.PART, frozenset({u.part}), u.sentence) for u in facts.unreachable),
+        *_lost(backlog),
+        *_transactions(backlog, facts.at_ms),
+        *_retention(backlog, facts.at_ms),
+        *_overdue(facts, deadline_minutes),
+        *_backlog(backlog, facts.at_ms, deadline_minutes),
+        *_differences(facts.report),
     ]
 
 
-def sentence(seen: Seen, found: list[Problem]) -> str:
+def sentence(facts: HealthFacts, found: list[Problem]) -> str:
     """All of it in one line."""
     if found:
         return " ".join(p.sentence if p.sentence.endswith(".") else f"{p.sentence}." for p in found)
-    queue = seen.queue or QueueFacts()
-    if not queue.open and not seen.backlog:
+    queue, backlog = facts.queue or QueueFacts(), facts.backlog or BacklogFacts()
+    if not queue.open and not backlog.messages:
         return "Healthy: nothing is open."
+    shares = (queue.held, "held by runs"), (queue.blocked, "blocked"), (queue.awaiting, "awaiting approval")
     parts = [f"{queue.open} open"] if queue.open else []
-    parts += [f"{n} {word}" for n, word in _shares(queue) if n]
-    parts += [_messages(seen.backlog)] if seen.backlog else []
-    since = f", the oldest for {lasted(seen.at_ms - queue.oldest_ms)}" if queue.oldest_ms is not None else ""
+    parts += [f"{n} {word}" for n, word in shares if n]
+    parts += [_messages(backlog.messages)] if backlog.messages else []
+    parts += [_behind(h, facts.at_ms) for h in backlog.held_back]
+    since = (
+        f", the oldest for {duration(facts.at_ms - queue.oldest_ms)}" if queue.oldest_ms is not None else ""
+    )
     return f"Healthy: {', '.join(parts)}{since}."
 
 
-def _shares(queue: QueueFacts) -> tuple[tuple[int, str], ...]:
-    return (queue.held, "held by runs"), (queue.blocked, "blocked"), (queue.awaiting, "awaiting approval")
-
-
-def _messages(n: int | None) -> str:
+def _messages(n: int) -> str:
     return f"{n} message{'' if n == 1 else 's'} not pulled yet"
 
 
-def _lost(seen: Seen) -> Iterator[Problem]:
-    if seen.deleted:
+def _behind(held: HeldBack, at_ms: int) -> str:
+    since = f" for {duration(at_ms - held.since_ms)}" if held.since_ms is not None else ""
+    return f"{held.messages} of partition {held.partition} behind an open transaction{since}"
+
+
+def _lost(backlog: BacklogFacts) -> Iterator[Problem]:
+    if backlog.deleted:
         yield Problem(
-            LOST,
-            frozenset({str(seen.deleted)}),
-            f"{seen.deleted} messages were deleted from the topic before a run accepted them: give the topic a longer "
-            "retention, and start the transfers that are missing by hand.",
+            Kind.LOST,
+            frozenset({str(backlog.deleted)}),
+            f"{backlog.deleted} messages were deleted from the topic before a run accepted them: give the topic a "
+            "longer retention, and start the transfers that are missing by hand.",
         )
 
 
-def _overdue(seen: Seen, deadline_minutes: int) -> Iterator[Problem]:
-    late = seen.queue.overdue if seen.queue else ()
-    if not late or seen.queue is None:
+def _transactions(backlog: BacklogFacts, at_ms: int) -> Iterator[Problem]:
+    stuck = [h for h in backlog.held_back if h.since_ms is None or at_ms - h.since_ms >= TRANSACTION_MS]
+    if stuck:
+        yield Problem(
+            Kind.TRANSACTION,
+            frozenset(str(h.partition) for h in stuck),
+            f"Messages wait in the topic, {', '.join(_behind(h, at_ms) for h in stuck)}: no reader of committed "
+            "messages gets past it. Let its producer commit or abort it; for a producer that is gone, find it with "
+            "kafka-transactions.sh find-hanging and end it with kafka-transactions.sh abort.",
+        )
+
+
+def _retention(backlog: BacklogFacts, at_ms: int) -> Iterator[Problem]:
+    if backlog.messages and backlog.retention_share >= RETENTION_SHARE:
+        limits = backlog.retention
+        names = [f"retention.ms, {duration(limits.ms)}"] if limits.ms is not None else []
+        names += [f"retention.bytes, {limits.bytes}"] if limits.bytes is not None else []
+        age = f", the oldest for {duration(at_ms - backlog.since_ms)}" if backlog.since_ms is not None else ""
+        yield Problem(
+            Kind.RETENTION,
+            frozenset(),
+            f"{_messages(backlog.messages)}{age}: that is {backlog.retention_share:.0%} of what the topic keeps "
+            f"({'; '.join(names)}), after which Kafka deletes them unread. Give the topic a longer retention now, then "
+            "see why no run pulls them.",
+        )
+
+
+def _overdue(facts: HealthFacts, deadline_minutes: int) -> Iterator[Problem]:
+    late = facts.queue.overdue if facts.queue else ()
+    if not late or facts.queue is None:
         return
     oldest = min(late, key=lambda r: r.accepted_ms)
     t = oldest.transfer
     said = (
         f"{len(late)} event{' is' if len(late) == 1 else 's are'} not proven {deadline_minutes} min after "
         f"{'it was' if len(late) == 1 else 'they were'} accepted; the oldest, {t.mid} ({t.from_user} to {t.to_user}), "
-        f"is open for {lasted(seen.at_ms - oldest.accepted_ms)}"
+        f"is open for {duration(facts.at_ms - oldest.accepted_ms)}"
     )
-    if why := seen.reasons.get(t.mid):
+    if why := facts.reasons.get(t.mid):
         said += f" and {why}"
-    if n := seen.queue.blocks.get(t.mid):
+    if n := facts.queue.blocks.get(t.mid):
         said += f"; {n} other{'s wait' if n > 1 else ' waits'} for it"
-    yield Problem(OVERDUE, frozenset(r.transfer.mid for r in late), said + ".")
+    yield Problem(Kind.OVERDUE, frozenset(r.transfer.mid for r in late), said + ".")
 
 
-def _backlog(seen: Seen, deadline_minutes: int) -> Iterator[Problem]:
-    if seen.backlog and seen.backlog_since_ms is not None:
-        age = seen.at_ms - seen.backlog_since_ms
+def _backlog(backlog: BacklogFacts, at_ms: int, deadline_minutes: int) -> Iterator[Problem]:
+    if backlog.messages and backlog.since_ms is not None:
+        age = at_ms - backlog.since_ms
         if age > deadline_minutes * 60_000:
             yield Problem(
-                BACKLOG,
+                Kind.BACKLOG,
                 frozenset(),
-                f"{_messages(seen.backlog)}, the oldest for {lasted(age)}: is the DAG user_ownership_transfer "
+                f"{_messages(backlog.messages)}, the oldest for {duration(age)}: is the DAG user_ownership_transfer "
                 "unpaused, does the triggerer run, and what does pull_transfer_events say?",
             )
 
 
-def _differences(seen: Seen) -> Iterator[Problem]:
-    if seen.report and "differences" in differences(seen.report):
+def _differences(report: Report | None) -> Iterator[Problem]:
+    if report and "differences" in differences(report):
         yield Problem(
-            DIFFERENCES,
-            frozenset({seen.report.run_id}),
-            f"The last reconciliation, {seen.report.run_id}, left {seen.report.left} differences "
-            f"({by_kind(seen.report)}): look at its report, then run ownership_reconcile with repair.",
+            Kind.DIFFERENCES,
+            frozenset({report.run_id}),
+            f"The last reconciliation, {report.run_id}, left {report.left} differences "
+            f"({by_kind(report)}): look at its report, then run ownership_reconcile with repair.",
         )
-
-
-def lasted(milliseconds: int) -> str:
-    """A span of time in words."""
-    seconds = max(milliseconds, 0) // 1000
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds // unit} {name}"
-    return f"{seconds} s"

@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ownership.domain.backlog import QueueFacts, queue_facts
+from ownership.domain.backlog import BacklogFacts, QueueFacts, queue_facts
 from ownership.domain.clock import now_ms
-from ownership.domain.errors import OwnershipError
+from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.settings import Settings
-from ownership.edge.hooks import KafkaHook, checks, opened_parts
-from ownership.health.judge import Seen
+from ownership.edge.hooks import checks, opened_parts
+from ownership.edge.kafka_hook import KafkaHook
+from ownership.health.judge import HealthFacts, Unreachable
 from ownership.stages.parts import Parts
 
-REASONS = 20
+MAX_REASONS = 20
 """Overdue events whose reason is read."""
 
 
-def look(settings: Settings) -> Seen:
+def look(settings: Settings) -> HealthFacts:
     """Ask every part; one that does not answer is named, and the others are asked all the same."""
-    told: list[str] = []
+    unreachable: list[Unreachable] = []
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         consumed: dict[int, int] = {}
-        with _named(told):
+        with _noted(unreachable):
             parts = stack.enter_context(opened_parts(settings))
             for check in checks(parts):
-                with _named(told):
+                with _noted(unreachable):
                     check()
-            with _named(told):
+            with _noted(unreachable):
                 found |= _ledger(parts)
                 at = parts.arrivals.consumed(settings.input_topic)
                 consumed = {p: c.next_offset for p, c in at.items()}
-        with _named(told):
-            found |= _backlog(stack, settings, consumed)
-    return Seen(now_ms(), tuple(dict.fromkeys(told)), **found)
+        with _noted(unreachable):
+            found["backlog"] = _backlog(stack, settings, consumed)
+    return HealthFacts(now_ms(), tuple(dict.fromkeys(unreachable)), **found)
 
 
-def _backlog(stack: ExitStack, settings: Settings, consumed: Mapping[int, int]) -> dict[str, Any]:
-    topic = KafkaHook(settings).topic()
+def _backlog(stack: ExitStack, settings: Settings, consumed: dict[int, int]) -> BacklogFacts:
+    kafka = KafkaHook(settings)
+    topic = kafka.topic()
     stack.callback(topic.close)
     topic.beside(settings.failed_topic).partitions()
-    spans = topic.backlog(consumed)
-    return {
-        "backlog": sum(s.end - s.start for s in spans),
-        "backlog_since_ms": topic.oldest_ms(spans),
-        "deleted": sum(s.deleted for s in spans),
-    }
+    return kafka.backlog_gauge(topic, stack).measure(consumed)
 
 
 def _ledger(parts: Parts) -> dict[str, Any]:
@@ -59,15 +56,15 @@ def _ledger(parts: Parts) -> dict[str, Any]:
 
 
 def _reasons(parts: Parts, queue: QueueFacts) -> dict[str, str]:
-    late = sorted(queue.overdue, key=lambda r: r.accepted_ms)[:REASONS]
+    late = sorted(queue.overdue, key=lambda r: r.accepted_ms)[:MAX_REASONS]
     events = parts.events.read([r.mid for r in late])
     return {m: f"{e.state}: {e.reason}" if e.reason else e.state for m, e in events.items()}
 
 
 @contextmanager
-def _named(told: list[str]) -> Iterator[None]:
-    """What goes wrong is told, not raised."""
+def _noted(unreachable: list[Unreachable]) -> Iterator[None]:
+    """An error of the job is noted, not raised."""
     try:
         yield
     except OwnershipError as e:
-        told.append(str(e))
+        unreachable.append(Unreachable(e.part if isinstance(e, Unavailable) else str(e), str(e)))

@@ -9,8 +9,9 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from ownership.edge import metrics
-from ownership.edge.hooks import load_settings, opened_database
+from ownership.edge.hooks import load_settings
 from ownership.edge.interruption import interruptible
+from ownership.edge.ledger_hook import opened_database
 from ownership.edge.notifications import NEWS
 from ownership.health.judge import problems, sentence
 from ownership.health.look import look
@@ -20,23 +21,23 @@ from ownership.ledger.months import remove_old as remove_old_rows
 log = structlog.get_logger(__name__)
 
 KNOWN = "known"
-"""XCom key of the problems that a run found, so that the next one tells only of others."""
+"""XCom key of the problems that a run found, so that the next one announces only new ones."""
 
 
 def check() -> str:
     """Look at everything; returns a sentence if all is well.
 
-    Somebody is told of a problem when it appears, not at each run that still finds it.
+    A problem is announced when it appears, not again by each run that still finds it.
 
     :raises AirflowFailException: saying what is wrong.
     """
     ti = get_current_context()["ti"]
     settings = load_settings()
     with interruptible():
-        seen = look(settings)
-    found = problems(seen, deadline_minutes=settings.deadline_minutes)
+        facts = look(settings)
+    found = problems(facts, deadline_minutes=settings.deadline_minutes)
     metrics.problems(len(found))
-    told = sentence(seen, found)
+    verdict = sentence(facts, found)
     now: dict[str, list[str]] = {}
     for p in found:
         now[p.kind] = sorted({*now.get(p.kind, ()), *p.subjects})
@@ -44,10 +45,16 @@ def check() -> str:
     ti.xcom_push(key=KNOWN, value=now)
     for problem in found:
         log.warning(problem.sentence, kind=problem.kind)
+    if facts.backlog and facts.backlog.retention_unread:
+        log.warning(
+            "the topic's retention cannot be read, so nothing warns before it deletes messages: allow "
+            "DescribeConfigs on it",
+            why=facts.backlog.retention_unread,
+        )
     if found:
-        raise AirflowFailException(told)
-    log.info(told)
-    return told
+        raise AirflowFailException(verdict)
+    log.info(verdict)
+    return verdict
 
 
 def remove_old() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from ownership.domain.errors import OwnershipError
-from ownership.edge.hooks import opened_database
+from ownership.edge.ledger_hook import opened_database
 from ownership.ledger.check import check
 from ownership.ledger.schema import REVISION
 from ownership.ledger.upgrade import upgrade

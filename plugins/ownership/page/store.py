@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ownership.domain.errors import OwnershipError, Unavailable
-from ownership.edge.hooks import ledger_parameters
+from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import PART, Database
 from ownership.ledger.reads import Reads
 

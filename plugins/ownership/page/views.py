@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from ownership.domain.clock import from_ms, to_ms
+from ownership.domain.clock import duration, from_ms, to_ms
 from ownership.domain.compare import LABELS
 from ownership.domain.contracts import PlanTold
 from ownership.domain.options import Options
@@ -40,7 +40,6 @@ CONFLICTS = (BatchOutcome.CHANGED_ELSEWHERE, BatchOutcome.GONE)
 _RUN_ID = re.compile(
     r"(manual|scheduled|asset_triggered|backfill|operator_triggered)__\d{4}-(\d\d-\d\d)T(\d\d:\d\d:\d\d)"
 )
-_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 
 WORDS: Mapping[str, str] = {
     EventState.RECEIVED: "received",
@@ -209,18 +208,6 @@ def moment(at: datetime | int | None) -> Moment | None:
     except (OverflowError, OSError, ValueError):
         return Moment("", "?")
     return Moment(value.isoformat(timespec="milliseconds"), f"{value:%Y-%m-%d %H:%M:%S}")
-
-
-def duration(milliseconds: int) -> str:
-    """A time span with two digits or so of truth."""
-    ms = max(0, milliseconds)
-    if ms < 10_000:
-        return f"{ms / 1000:.1f} s"
-    if ms < 2 * _MINUTE:
-        return f"{ms / 1000:.0f} s"
-    if ms < 2 * _HOUR:
-        return f"{ms / _MINUTE:.0f} min"
-    return f"{ms / _HOUR:.0f} h" if ms < 2 * _DAY else f"{ms / _DAY:.0f} days"
 
 
 def number(n: int) -> str:

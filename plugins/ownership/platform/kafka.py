@@ -111,14 +111,17 @@ class Topic:
         self._consumer.close()
 
     def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self._listen)
+        return _KafkaErrors(self.name, self._serve, self._heard)
 
-    def _listen(self) -> list[KafkaError]:
-        if not self._consumer.assignment():  # else it might be a message that is given
-            message = self._consumer.poll(0)
-            if message is not None and (error := message.error()):
-                self._heard.append(error)
-        return _drained(self._heard)
+    def _serve(self) -> None:
+        """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled."""
+        if (
+            self._consumer.assignment()
+        ):  # then a poll could take a message, and `consume` serves the client anyhow
+            return
+        message = self._consumer.poll(0)
+        if message is not None and (error := message.error()):
+            self._heard.append(error)
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
@@ -167,13 +170,13 @@ class Topic:
             message = _message(found[0]) if found and not found[0].error() else None
             return message if message and message.offset == offset else None
 
-    def oldest_ms(self, spans: Sequence[Span]) -> int | None:
-        """The earliest of the broker's timestamps (epoch ms) of each span's first message; None if all are empty."""
-        times = []
+    def oldest(self, spans: Sequence[Span]) -> dict[int, Message]:
+        """The first message of each span that has one, by partition."""
+        found = {}
         for span in spans:
             with closing(self.read([span], at_once=1)) as messages:
-                times += [m.kafka_ms for m in islice(messages, 1)]
-        return min(times, default=None)
+                found |= {span.partition: m for m in islice(messages, 1)}
+        return found
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """The oldest offset that the topic still has, and the one after the newest.
@@ -307,14 +310,14 @@ class DeadLetters:
         self.name = name
 
     def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self._listen)
+        return _KafkaErrors(self.name, self._serve, self._heard)
 
-    def _listen(self) -> list[KafkaError]:
+    def _serve(self) -> None:
+        """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled."""
         try:
             self._producer.poll(0)
         except KafkaException as e:  # what ends an idempotent producer for good is thrown, once
             self._heard.append(e.args[0])
-        return _drained(self._heard)
 
     def send(self, message: Message, *, error_class: str, reason: str) -> Place:
         """Produce a copy of `message` and wait until all in-sync replicas have it.
@@ -368,19 +371,21 @@ class DeadLetters:
 class _KafkaErrors:
     """Translates the client's exceptions into the job's."""
 
-    def __init__(self, topic: str, listen: Callable[[], list[KafkaError]]) -> None:
+    def __init__(self, topic: str, serve: Callable[[], None], heard: Heard) -> None:
         self._topic = topic
-        self._listen = listen
+        self._serve = serve
+        self._heard = heard
 
     def __enter__(self) -> None:
-        return None
+        self._serve()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, KafkaException):
             return
         cause = error.args[0]
         if isinstance(cause, KafkaError) and cause.code() in _SAYS_NOTHING:
-            said = self._listen()
+            self._serve()
+            said = _drained(self._heard)
             for codes in (_DENIED, _UNREACHED):
                 cause = next((e for e in said if e.code() in codes), cause)
                 if cause.code() in codes:

@@ -16,8 +16,12 @@ from cryptography.x509.oid import NameOID
 
 from ownership.domain.errors import SettingsError
 from ownership.domain.settings import Settings
-from ownership.edge import hooks
+from ownership.edge import connections, hooks, kafka_hook
+from ownership.edge.cassandra_hook import CassandraHook
 from ownership.edge.connections import endpoint
+from ownership.edge.hooks import elasticsearch_client
+from ownership.edge.kafka_hook import KafkaHook
+from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import CONNECTION
 from ownership.platform.http_service import Endpoint, Service
 
@@ -44,99 +48,99 @@ def set_to(monkeypatch: pytest.MonkeyPatch, conn_id: str, connection: object) ->
 
 def open_one(conn_id: str) -> None:
     """As the job would."""
-    if conn_id == hooks.LMS:
-        Service("LMS", lambda: endpoint(hooks.LMS, SETTING))._client()
-    elif conn_id == hooks.ELASTICSEARCH:
-        hooks.elasticsearch_client()
+    if conn_id == connections.LMS:
+        Service("LMS", lambda: endpoint(connections.LMS, SETTING))._client()
+    elif conn_id == connections.ELASTICSEARCH:
+        elasticsearch_client()
     elif conn_id == CONNECTION:
-        hooks.ledger_parameters()
-    elif conn_id == hooks.CASSANDRA:
-        hooks.CassandraHook().shutdown_cluster()
+        ledger_parameters()
+    elif conn_id == connections.CASSANDRA:
+        CassandraHook().shutdown_cluster()
     else:
-        hooks.KafkaHook(Settings.parse(None)).topic().close()
+        KafkaHook(Settings.parse(None)).topic().close()
 
 
 @pytest.mark.parametrize(
     ("conn_id", "connection", "sentence"),
     [
         pytest.param(
-            hooks.LMS, f"http://a://b://ownership:{SECRET}@lms.example", "cannot be read", id="no connection at all"
+            connections.LMS, f"http://a://b://ownership:{SECRET}@lms.example", "cannot be read", id="no connection at all"
         ),
-        pytest.param(hooks.LMS, f'{{"password": "{SECRET}", ', "cannot be read", id="half a JSON"),
-        pytest.param(hooks.LMS, {**HTTP, "extra": f'"{SECRET}"'}, "no JSON object", id="an extra that is a text"),
-        pytest.param(hooks.LMS, {**HTTP, "extra": f'{{"a": "{SECRET}'}, "no JSON object", id="half an extra"),
-        pytest.param(hooks.LMS, {**HTTP, "extra": {"verfy": True}}, "'verfy'.*known are verify", id="a misspelt option"),
+        pytest.param(connections.LMS, f'{{"password": "{SECRET}", ', "cannot be read", id="half a JSON"),
+        pytest.param(connections.LMS, {**HTTP, "extra": f'"{SECRET}"'}, "no JSON object", id="an extra that is a text"),
+        pytest.param(connections.LMS, {**HTTP, "extra": f'{{"a": "{SECRET}'}, "no JSON object", id="half an extra"),
+        pytest.param(connections.LMS, {**HTTP, "extra": {"verfy": True}}, "'verfy'.*known are verify", id="a misspelt option"),
         pytest.param(
-            hooks.LMS, {**HTTP, "host": f"https://x:{SECRET}@lms.example"}, "login in its host", id="a login in a URL"
+            connections.LMS, {**HTTP, "host": f"https://x:{SECRET}@lms.example"}, "login in its host", id="a login in a URL"
         ),
         pytest.param(
-            hooks.LMS, {**HTTP, "host": f"x:{SECRET}@lms.example"}, "login in its host", id="a login in a host"
+            connections.LMS, {**HTTP, "host": f"x:{SECRET}@lms.example"}, "login in its host", id="a login in a host"
         ),
-        pytest.param(hooks.LMS, {**HTTP, "schema": "ftp"}, "schema 'ftp'", id="another schema"),
-        pytest.param(hooks.LMS, {**HTTP, "extra": {"verify": "/ca.pem"}}, "set schema https", id="TLS without TLS"),
+        pytest.param(connections.LMS, {**HTTP, "schema": "ftp"}, "schema 'ftp'", id="another schema"),
+        pytest.param(connections.LMS, {**HTTP, "extra": {"verify": "/ca.pem"}}, "set schema https", id="TLS without TLS"),
         pytest.param(
-            hooks.LMS, {**HTTP, "schema": "https", "extra": {"verify": "/nowhere/ca.pem"}},
+            connections.LMS, {**HTTP, "schema": "https", "extra": {"verify": "/nowhere/ca.pem"}},
             "'verify' names '/nowhere/ca.pem'.*No such file", id="no such authority",
         ),
         pytest.param(
-            hooks.LMS, {**HTTP, "schema": "https", "extra": {"cert": ["/nowhere/a.pem", "/nowhere/a.key"]}},
+            connections.LMS, {**HTTP, "schema": "https", "extra": {"cert": ["/nowhere/a.pem", "/nowhere/a.key"]}},
             "'cert' names '/nowhere/a.pem'", id="no such certificate",
         ),
         pytest.param(
-            hooks.LMS, {**HTTP, "schema": "https", "extra": {"cert": ["", "/nowhere/a.key"]}},
+            connections.LMS, {**HTTP, "schema": "https", "extra": {"cert": ["", "/nowhere/a.key"]}},
             "without a certificate", id="a key alone",
         ),
         pytest.param(
-            hooks.LMS, {**HTTP, "extra": {"headers": {"Authorization": f"Bearer {SECRET}"}}}, "remove one",
+            connections.LMS, {**HTTP, "extra": {"headers": {"Authorization": f"Bearer {SECRET}"}}}, "remove one",
             id="two ways to log in",
         ),
         pytest.param(
-            hooks.LMS, {**HTTP, "extra": {"headers": {"X-Key": f"{SECRET}\r\nX-Other: 1"}}}, "X-Key",
+            connections.LMS, {**HTTP, "extra": {"headers": {"X-Key": f"{SECRET}\r\nX-Other: 1"}}}, "X-Key",
             id="a line's end in a header",
         ),
         pytest.param(
-            hooks.LMS, {**HTTP, "extra": {"headers": {"X Key": SECRET}}}, "'headers' must be", id="no header's name"
+            connections.LMS, {**HTTP, "extra": {"headers": {"X Key": SECRET}}}, "'headers' must be", id="no header's name"
         ),
-        pytest.param(hooks.LMS, {**HTTP, "extra": {"headers": [SECRET]}}, "an object", id="headers in a list"),
+        pytest.param(connections.LMS, {**HTTP, "extra": {"headers": [SECRET]}}, "an object", id="headers in a list"),
         pytest.param(
-            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "host": f"https://x:{SECRET}@es.example:9200"},
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "host": f"https://x:{SECRET}@es.example:9200"},
             "login in its host", id="Elasticsearch: a login in a URL",
         ),
         pytest.param(
-            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"api_key": SECRET}}, "a login and an api_key",
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"api_key": SECRET}}, "a login and an api_key",
             id="Elasticsearch: two ways to log in",
         ),
         pytest.param(
-            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"ca_certs": "/ca.pem"}}, "set schema https",
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"ca_certs": "/ca.pem"}}, "set schema https",
             id="Elasticsearch: TLS without TLS",
         ),
         pytest.param(
-            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "schema": "https", "extra": {"ca_certs": "/nowhere.pem"}},
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "schema": "https", "extra": {"ca_certs": "/nowhere.pem"}},
             "'ca_certs' names '/nowhere.pem'", id="Elasticsearch: no such authority",
         ),
         pytest.param(
-            hooks.ELASTICSEARCH, {**ELASTICSEARCH, "schema": "https", "extra": {"verify_certs": "perhaps"}},
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "schema": "https", "extra": {"verify_certs": "perhaps"}},
             "'verify_certs' must be true or false", id="Elasticsearch: neither true nor false",
         ),
         pytest.param(
-            hooks.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"cert_reqs": 0, "ssl_version": 2}}},
+            connections.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"cert_reqs": 0, "ssl_version": 2}}},
             "'cert_reqs', 'ssl_version'", id="Cassandra: what verified nothing",
         ),
         pytest.param(
-            hooks.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": True}}, "'ssl_options' must be an object",
+            connections.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": True}}, "'ssl_options' must be an object",
             id="Cassandra: no object",
         ),
         pytest.param(
-            hooks.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"keyfile": "/a.key"}}}, "without a certificate",
+            connections.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"keyfile": "/a.key"}}}, "without a certificate",
             id="Cassandra: a key alone",
         ),
-        pytest.param(hooks.KAFKA, kafka(**{"sasl.pasword": SECRET}), "sasl.pasword", id="Kafka: a misspelt option"),
+        pytest.param(connections.KAFKA, kafka(**{"sasl.pasword": SECRET}), "sasl.pasword", id="Kafka: a misspelt option"),
         pytest.param(
-            hooks.KAFKA, kafka(**{"ssl.ca.location": "/nowhere.pem", "security.protocol": "SSL"}), "ssl.ca.location",
+            connections.KAFKA, kafka(**{"ssl.ca.location": "/nowhere.pem", "security.protocol": "SSL"}), "ssl.ca.location",
             id="Kafka: no such authority",
         ),
         pytest.param(
-            hooks.KAFKA, kafka(**{"sasl.jaas.config": f'PlainLoginModule required password="{SECRET}";'}), "JAAS",
+            connections.KAFKA, kafka(**{"sasl.jaas.config": f'PlainLoginModule required password="{SECRET}";'}), "JAAS",
             id="Kafka: Java's way",
         ),
         pytest.param(
@@ -193,10 +197,10 @@ def test_what_is_wrong_is_named_and_no_secret_is(
 def test_a_file_that_is_no_certificate_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("no certificate")
-    set_to(monkeypatch, hooks.LMS, {**HTTP, "schema": "https", "extra": {"verify": str(file)}})
+    set_to(monkeypatch, connections.LMS, {**HTTP, "schema": "https", "extra": {"verify": str(file)}})
 
     with pytest.raises(SettingsError, match=r"'verify' names '.*ca\.pem', which cannot be used"):
-        endpoint(hooks.LMS, SETTING)
+        endpoint(connections.LMS, SETTING)
 
 
 def test_a_file_of_the_ledger_s_that_is_no_certificate_is_named(
@@ -207,7 +211,7 @@ def test_a_file_of_the_ledger_s_that_is_no_certificate_is_named(
     for name in ("sslrootcert", "sslcert", "sslcrl"):
         set_to(monkeypatch, CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", name: str(file)}})
         with pytest.raises(SettingsError, match=rf"'{name}' names '.*ca\.pem', which cannot be used"):
-            hooks.ledger_parameters()
+            ledger_parameters()
 
 
 def test_a_list_of_revoked_certificates_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -219,7 +223,7 @@ def test_a_list_of_revoked_certificates_is_taken(monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "revoked.pem"
     file.write_bytes(made.public_bytes(Encoding.PEM))
     set_to(monkeypatch, CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", "sslcrl": str(file)}})
-    assert hooks.ledger_parameters()["sslcrl"] == str(file)
+    assert ledger_parameters()["sslcrl"] == str(file)
 
 
 def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +235,7 @@ def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.Monke
         "password": SECRET,
     }
     set_to(monkeypatch, CONNECTION, LEDGER)
-    assert hooks.ledger_parameters() == named
+    assert ledger_parameters() == named
 
     extra = {
         "sslmode": "verify-full",
@@ -241,7 +245,7 @@ def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.Monke
     }
     several = {**LEDGER, "host": "a.example,b.example", "port": 6432, "extra": extra}
     set_to(monkeypatch, CONNECTION, several)
-    assert hooks.ledger_parameters() == {
+    assert ledger_parameters() == {
         **named,
         "host": "a.example,b.example",
         "port": "6432",
@@ -255,13 +259,13 @@ def test_the_ledger_s_login_needs_no_password_where_the_server_asks_for_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_to(monkeypatch, CONNECTION, {**LEDGER, "password": None})
-    assert "password" not in hooks.ledger_parameters()
+    assert "password" not in ledger_parameters()
 
 
 def test_the_ledger_s_connection_may_be_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"postgresql://me:{SECRET}@db.example:6432/ledger?sslmode=require"
     set_to(monkeypatch, CONNECTION, uri)
-    found = hooks.ledger_parameters()
+    found = ledger_parameters()
     assert found == {
         "host": "db.example",
         "port": "6432",
@@ -277,13 +281,13 @@ def test_a_missing_connection_of_the_ledger_is_named_with_its_variable(
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", raising=False)
     with pytest.raises(SettingsError, match=r"'ownership_ledger' is missing.*AIRFLOW_CONN_OWNERSHIP_LEDGER"):
-        hooks.ledger_parameters()
+        ledger_parameters()
 
 
 def test_a_url_of_the_settings_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_to(monkeypatch, hooks.LMS, {**HTTP, "extra": {"headers": {"X-Key": "1"}}})
+    set_to(monkeypatch, connections.LMS, {**HTTP, "extra": {"headers": {"X-Key": "1"}}})
 
-    found = endpoint(hooks.LMS, SETTING, "https://elsewhere.example")
+    found = endpoint(connections.LMS, SETTING, "https://elsewhere.example")
 
     assert (found.url, found.login, dict(found.headers)) == ("https://elsewhere.example", None, {})
     assert f"setting '{SETTING}'" in found.advice
@@ -291,7 +295,7 @@ def test_a_url_of_the_settings_stands_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_url_of_the_settings_may_hold_no_login() -> None:
     with pytest.raises(SettingsError, match=f"'{SETTING}' holds a login") as caught:
-        endpoint(hooks.LMS, SETTING, f"https://x:{SECRET}@elsewhere.example")
+        endpoint(connections.LMS, SETTING, f"https://x:{SECRET}@elsewhere.example")
     assert SECRET not in str(caught.value)
 
 
@@ -307,14 +311,14 @@ def test_a_url_of_the_settings_may_hold_no_login() -> None:
 def test_a_connection_s_fields_make_a_url(
     monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], url: str
 ) -> None:
-    set_to(monkeypatch, hooks.LMS, {"conn_type": "http", **connection})
-    assert endpoint(hooks.LMS, SETTING).url == url
+    set_to(monkeypatch, connections.LMS, {"conn_type": "http", **connection})
+    assert endpoint(connections.LMS, SETTING).url == url
 
 
 def test_a_server_is_verified_unless_the_connection_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for extra, verified in (({}, True), ({"verify": True}, True), ({"verify": "False"}, False)):
-        set_to(monkeypatch, hooks.LMS, {**HTTP, "schema": "https", "extra": extra})
-        context = endpoint(hooks.LMS, SETTING).tls
+        set_to(monkeypatch, connections.LMS, {**HTTP, "schema": "https", "extra": extra})
+        context = endpoint(connections.LMS, SETTING).tls
         assert context
         assert (context.check_hostname, bool(context.verify_mode)) == (verified, verified)
 
@@ -330,15 +334,15 @@ def test_no_text_of_an_endpoint_or_its_service_has_a_secret() -> None:
 )
 def test_a_host_that_cannot_be_looked_up_is_named(host: str) -> None:
     with pytest.raises(SettingsError, match="Connection 'lms_default' has a host that is no address"):
-        hooks._reachable(hooks.LMS, Endpoint(f"http://{host}"))
+        hooks._reachable(connections.LMS, Endpoint(f"http://{host}"))
 
 
 def test_a_commit_waits_ten_seconds_for_a_coordinator_unless_the_connection_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(hooks, "Consumer", asked.append)
+    monkeypatch.setattr(kafka_hook, "Consumer", asked.append)
     for given in ({}, {"session.timeout.ms": 6_000}):
-        set_to(monkeypatch, hooks.KAFKA, kafka(**given))
-        hooks.KafkaHook(Settings()).topic()
+        set_to(monkeypatch, connections.KAFKA, kafka(**given))
+        KafkaHook(Settings()).topic()
     assert [c["session.timeout.ms"] for c in asked] == [10_000, 6_000]

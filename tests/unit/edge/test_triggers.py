@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ownership.edge import triggers
-from ownership.edge.triggers import MAX_RUNS_AT_WORK, Announcer, BacklogTrigger, Seen
+from ownership.edge.triggers import MAX_RUNS_AT_WORK, Announcer, BacklogTrigger, WorkInSight
 
 RESIGNAL = 30.0
 NOTHING: frozenset[tuple[str, int]] = frozenset()
@@ -29,7 +29,7 @@ class Watching:
         if not cached:
             self.looks += 1
             self.queue = frozenset((mid, token) for mid in claimable)
-        seen = Seen(high - committed, (committed,), (high,), self.queue, self.looks, at_work)
+        seen = WorkInSight(high - committed, (committed,), (high,), self.queue, self.looks, at_work)
         return self.announcer.worth_a_signal(seen, self.now)
 
 
@@ -136,9 +136,9 @@ def test_a_signal_for_the_backlog_does_not_announce_the_queue_twice(watching: Wa
 
 def test_every_partition_must_be_read_before_new_messages_count(watching: Watching) -> None:
     announcer = watching.announcer
-    assert announcer.worth_a_signal(Seen(20, (0, 0), (10, 10), NOTHING, 1), 1.0)
-    assert not announcer.worth_a_signal(Seen(11, (10, 0), (11, 10), NOTHING, 1), 2.0)
-    assert announcer.worth_a_signal(Seen(1, (10, 10), (11, 10), NOTHING, 1), 3.0)
+    assert announcer.worth_a_signal(WorkInSight(20, (0, 0), (10, 10), NOTHING, 1), 1.0)
+    assert not announcer.worth_a_signal(WorkInSight(11, (10, 0), (11, 10), NOTHING, 1), 2.0)
+    assert announcer.worth_a_signal(WorkInSight(1, (10, 10), (11, 10), NOTHING, 1), 3.0)
 
 
 class FakeWatch:
@@ -154,11 +154,11 @@ class FakeWatch:
     def _close(self) -> None:
         type(self).closed += 1
 
-    def look(self) -> Seen:
+    def look(self) -> WorkInSight:
         type(self).tries += 1
         if self.tries == 1:
             raise OSError("no broker")
-        return Seen(7, (0,), (7,), NOTHING, 1)
+        return WorkInSight(7, (0,), (7,), NOTHING, 1)
 
     def measure(self) -> None: ...
 

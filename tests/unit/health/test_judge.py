@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from ownership.domain.backlog import QueueFacts, queue_facts
+from ownership.domain.backlog import (
+    BacklogFacts,
+    HeldBack,
+    QueueFacts,
+    RetentionLimits,
+    queue_facts,
+    retention_share,
+)
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
-from ownership.health import judge
-from ownership.health.judge import Seen, lasted, problems, sentence
+from ownership.health.judge import HealthFacts, Kind, Unreachable, problems, sentence
 from ownership.health.tasks import is_news
 from tests.unit.replay import transfer
 
@@ -76,16 +82,16 @@ def test_an_approval_that_was_not_given_in_time_makes_it_overdue() -> None:
 
 
 def told(**seen: Any) -> list[str]:
-    return [p.sentence for p in problems(Seen(NOW, **seen), deadline_minutes=1)]
+    return [p.sentence for p in problems(HealthFacts(NOW, **seen), deadline_minutes=1)]
 
 
 def test_nothing_wrong_is_said_in_a_sentence_with_what_is_under_way() -> None:
     def said(**given: Any) -> str:
-        return sentence(Seen(NOW, **given), [])
+        return sentence(HealthFacts(NOW, **given), [])
 
-    assert said(backlog=0, queue=facts()) == "Healthy: nothing is open."
-    assert said(backlog=2, queue=facts(queued(0, "ab", 4000, **HELD), queued(1, "bc"))) == (
-        "Healthy: 2 open, 1 held by runs, 1 blocked, 2 messages not pulled yet, the oldest for 4 s."
+    assert said(backlog=BacklogFacts(), queue=facts()) == "Healthy: nothing is open."
+    assert said(backlog=BacklogFacts(2), queue=facts(queued(0, "ab", 4000, **HELD), queued(1, "bc"))) == (
+        "Healthy: 2 open, 1 held by runs, 1 blocked, 2 messages not pulled yet, the oldest for 4.0 s."
     )
 
 
@@ -101,16 +107,61 @@ def test_an_overdue_event_is_named_with_its_users_its_reason_and_what_it_blocks(
 
 
 def test_messages_that_nobody_pulls_are_told_after_the_deadline() -> None:
-    assert told(backlog=1, backlog_since_ms=NOW - DEADLINE) == []
-    (said,) = told(backlog=1, backlog_since_ms=NOW - 3 * DEADLINE)
+    assert told(backlog=BacklogFacts(1, NOW - DEADLINE)) == []
+    (said,) = told(backlog=BacklogFacts(1, NOW - 3 * DEADLINE))
     assert said.startswith(
         "1 message not pulled yet, the oldest for 3 min: is the DAG user_ownership_transfer unpaused"
     )
 
 
 def test_messages_that_the_topic_deleted_are_told() -> None:
-    (said,) = told(backlog=0, deleted=7)
+    (said,) = told(backlog=BacklogFacts(deleted=7))
     assert said.startswith("7 messages were deleted from the topic before a run accepted them")
+
+
+def test_an_open_transaction_is_told_with_its_partition_and_what_stands_behind_it() -> None:
+    held = (HeldBack(3, 5, NOW - 90_000),)
+    (said,) = told(backlog=BacklogFacts(5, NOW - 1, held_back=held))
+    assert "5 of partition 3 behind an open transaction for 90 s" in said
+    assert "kafka-transactions.sh" in said
+
+
+def test_a_transaction_that_was_begun_just_now_is_no_problem_but_is_said() -> None:
+    backlog = BacklogFacts(5, NOW - 1, held_back=(HeldBack(3, 5, NOW - 2000),))
+    assert told(backlog=backlog) == []
+    assert sentence(HealthFacts(NOW, backlog=backlog), []) == (
+        "Healthy: 5 messages not pulled yet, 5 of partition 3 behind an open transaction for 2.0 s."
+    )
+
+
+@pytest.mark.parametrize(("share", "wrong"), [(0.49, False), (0.5, True), (3.0, True)])
+def test_messages_at_half_of_the_topics_retention_are_told_before_they_are_deleted(
+    share: float, wrong: bool
+) -> None:
+    limits = RetentionLimits(ms=120_000)
+    said = told(backlog=BacklogFacts(1, NOW - 1, retention=limits, retention_share=share))
+    assert bool(said) is wrong
+    assert all(f"{share:.0%} of what the topic keeps (retention.ms, 2 min)" in s for s in said)
+
+
+@pytest.mark.parametrize(
+    ("limits", "share"),
+    [
+        pytest.param(RetentionLimits(), 0.0, id="nothing is deleted"),
+        pytest.param(RetentionLimits(ms=2000), 0.5, id="by age"),
+        pytest.param(RetentionLimits(bytes=40), 2.5, id="by size"),
+        pytest.param(RetentionLimits(ms=2000, bytes=1000), 0.5, id="by whichever comes first"),
+        pytest.param(RetentionLimits(ms=0), 1000.0, id="at once"),
+    ],
+)
+def test_a_backlog_uses_up_its_topics_retention_by_age_or_by_size(
+    limits: RetentionLimits, share: float
+) -> None:
+    assert retention_share(age_ms=1000, size=100, limits=limits) == share
+
+
+def test_a_timestamp_in_the_future_uses_up_nothing() -> None:
+    assert retention_share(age_ms=-5, size=0, limits=RetentionLimits(ms=10)) == 0.0
 
 
 @pytest.mark.parametrize(("left", "wrong"), [(0, False), (3, True)])
@@ -125,24 +176,19 @@ def test_differences_of_the_last_reconciliation_are_told_above_the_threshold(lef
 
 
 def test_what_does_not_answer_comes_first_and_the_rest_all_the_same() -> None:
-    seen = Seen(
-        NOW, unreachable=("User-Org:9002 unavailable: refused",), queue=facts(queued(0, "ab", 2 * DEADLINE))
+    seen = HealthFacts(
+        NOW,
+        unreachable=(Unreachable("User-Org:9002", "User-Org:9002 unavailable: refused"),),
+        queue=facts(queued(0, "ab", 2 * DEADLINE)),
     )
     found = problems(seen, deadline_minutes=1)
-    assert [p.kind for p in found] == [judge.PART, judge.OVERDUE]
+    assert [p.kind for p in found] == [Kind.PART, Kind.OVERDUE]
     assert sentence(seen, found).startswith("User-Org:9002 unavailable: refused. 1 event is not proven")
 
 
 def test_two_services_on_one_host_are_two_problems() -> None:
-    seen = Seen(NOW, unreachable=("h:9001 unavailable: refused", "h:9002 unavailable: refused"))
+    seen = HealthFacts(NOW, unreachable=(Unreachable("h:9001", "refused"), Unreachable("h:9002", "refused")))
     assert [set(p.subjects) for p in problems(seen, deadline_minutes=1)] == [{"h:9001"}, {"h:9002"}]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(-5, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")]
-)  # fmt: skip
-def test_spans_of_time_are_said_in_their_unit(seconds: int, words: str) -> None:
-    assert lasted(seconds * 1000) == words
 
 
 def test_news_is_a_problem_or_a_subject_that_was_not_there_before() -> None:

@@ -101,15 +101,6 @@ def fact(view: views.Detail, name: str) -> str:
 # -- times, numbers, addresses
 
 
-@pytest.mark.parametrize(
-    ("ms", "told"),
-    [(0, "0.0 s"), (2840, "2.8 s"), (11_000, "11 s"), (300_000, "5 min"), (3 * 3_600_000, "3 h"),
-     (72 * 3_600_000, "3 days"), (-5, "0.0 s")],
-)  # fmt: skip
-def test_a_time_span_is_told_in_the_unit_that_fits(ms: int, told: str):
-    assert views.duration(ms) == told
-
-
 def test_a_moment_is_utc_in_whatever_zone_it_is_given():
     elsewhere = AT.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert views.moment(elsewhere) == views.moment(AT) == views.moment(AT_MS)

@@ -723,18 +723,18 @@ def test_the_platforms_addresses_reach_every_airflow_service_and_no_store_is_sta
 
 
 def test_the_jobs_own_code_reads_the_platforms_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ownership.edge import hooks
+    from ownership.edge import connections, hooks
 
     environment = resolved(load(PLATFORM)["services"]["airflow-worker"]["environment"], **GIVEN)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert hooks.lms_endpoint(Settings.parse(None)).url == GIVEN["LMS"]
     assert hooks.userorg_endpoint(Settings.parse(None)).url == GIVEN["USERORG"]
-    kafka = hooks.connection(hooks.KAFKA).extra_dejson
+    kafka = connections.connection(connections.KAFKA).extra_dejson
     assert kafka["bootstrap.servers"] == GIVEN["KAFKA"]
-    cassandra = hooks.connection(hooks.CASSANDRA)
+    cassandra = connections.connection(connections.CASSANDRA)
     assert (cassandra.host, cassandra.port, cassandra.login) == ("c-1,c-2", 9042, "")
-    ledger = hooks.connection("ownership_ledger")
+    ledger = connections.connection("ownership_ledger")
     assert (ledger.host, ledger.port, ledger.schema, ledger.login, ledger.password) == (
         "postgres", 5432, "ownership", "ownership", "LEDGER_PASSWORD",
     )  # fmt: skip

@@ -1,0 +1,128 @@
+"""A Cassandra session from its Connection."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.providers.apache.cassandra.hooks.cassandra import CassandraHook as ProviderCassandraHook
+from airflow.sdk import BaseHook
+from cassandra import AuthenticationFailed, ConsistencyLevel, DriverException
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
+from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenAwarePolicy
+
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.edge.connections import CASSANDRA, Options, connection
+from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
+
+
+class CassandraHook(ProviderCassandraHook):
+    """The provider's hook, with consistency, time-out and token awareness from the extra.
+
+    Extra: ``consistency_level`` (LOCAL_QUORUM), ``serial_consistency_level`` (LOCAL_SERIAL),
+    ``request_timeout`` (seconds, 10), ``local_dc``, ``protocol_version`` (4, which 3.11 to 5 speak), the
+    provider's ``load_balancing_policy``, and ``ssl_options``: an object of ``ca_certs``, ``certfile``,
+    ``keyfile`` (paths) and ``check_hostname``. The context is made here: the driver's own is verified or not
+    depending on the protocol's number.
+    """
+
+    def __init__(self, cassandra_conn_id: str = CASSANDRA) -> None:
+        # Not the provider's constructor: it makes its cluster without an execution profile.
+        BaseHook.__init__(self)
+        conn = connection(cassandra_conn_id)
+        given = Options.of(cassandra_conn_id, conn)
+        extra = given.values
+        if not conn.host:
+            raise SettingsError(
+                f"Connection '{cassandra_conn_id}' has no host: set it under Admin → Connections."
+            )
+        self._conn_id = cassandra_conn_id
+        if "load_balancing_policy" in extra:
+            policy = self.get_lb_policy(
+                extra["load_balancing_policy"], extra.get("load_balancing_policy_args", {})
+            )
+        else:
+            local_dc = extra.get("local_dc")
+            policy = TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc) if local_dc else RoundRobinPolicy())
+        profile = ExecutionProfile(
+            load_balancing_policy=policy,
+            consistency_level=_level(extra, "consistency_level", "LOCAL_QUORUM"),
+            serial_consistency_level=_level(extra, "serial_consistency_level", "LOCAL_SERIAL"),
+            request_timeout=float(extra.get("request_timeout", 10)),
+        )
+        self.keyspace = conn.schema
+        self.session = None
+        self.cluster = Cluster(
+            contact_points=[h.strip() for h in conn.host.split(",")],
+            port=conn.port or 9042,
+            auth_provider=PlainTextAuthProvider(conn.login, conn.password or "") if conn.login else None,
+            ssl_context=_cassandra_tls(given.inside("ssl_options")),
+            protocol_version=int(extra.get("protocol_version", 4)),
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            connect_timeout=5,
+            control_connection_timeout=5,
+            sockopts=SOCKET_OPTIONS,
+        )
+
+    def get_conn(self) -> Session:
+        """A session. Keyspaces are always named, so the connection's schema is not used.
+
+        :raises SettingsError: if the login is refused.
+        :raises Unavailable: if no node answers.
+        """
+        try:
+            return self.cluster.connect()
+        except (NoHostAvailable, DriverException, OSError) as e:
+            causes = list(e.errors.values()) if isinstance(e, NoHostAvailable) else [e]
+            if any(isinstance(cause, AuthenticationFailed) for cause in causes):
+                raise SettingsError(
+                    f"Cassandra refuses the login: set login and password of Connection '{self._conn_id}'."
+                ) from None
+            advice = f"is the host of Connection '{self._conn_id}' right? Are its ssl_options?"
+            raise Unavailable("Cassandra", f"{str(e)[:300]}; {advice}") from None
+
+
+def _cassandra_tls(options: Options | None) -> ssl.SSLContext | None:
+    """TLS by ``ssl_options``, also by an empty one; none without it."""
+    if options is None:
+        return None
+    options.only("ca_certs", "certfile", "keyfile", "check_hostname")
+    return options.context(
+        ca=options.file("ca_certs"),
+        certificate=options.file("certfile"),
+        key=options.file("keyfile"),
+        # Nodes are called by the addresses that they announce, which are seldom in their certificates.
+        check_hostname=options.flag("check_hostname", default=False),
+    )
+
+
+def _level(extra: dict[str, Any], name: str, default: str) -> int:
+    wanted = str(extra.get(name, default)).upper()
+    try:
+        return int(ConsistencyLevel.name_to_value[wanted])
+    except KeyError:
+        raise SettingsError(
+            f"Connection '{CASSANDRA}' has {name} {wanted!r}; use one of "
+            f"{', '.join(sorted(ConsistencyLevel.name_to_value))}."
+        ) from None
+
+
+@contextmanager
+def opened_cql() -> Iterator[Cql]:
+    """A Cassandra session, closed at the end. It connects when it is first used."""
+    hooks: list[CassandraHook] = []
+
+    def connect() -> Session:
+        hooks.append(CassandraHook())
+        return hooks[-1].get_conn()
+
+    cql = Cql(connect)
+    try:
+        yield cql
+    finally:
+        cql.wait_for_connect()
+        for hook in hooks:
+            hook.shutdown_cluster()
