@@ -10,6 +10,8 @@ Says in a sentence what is wrong, and removes from the ledger what is older than
 | --- | --- |
 | `part` | Kafka, PostgreSQL (the ledger), Cassandra, Elasticsearch, LMS or User-Org does not answer, or is not set up |
 | `lost` | the topic deleted messages before a run accepted them |
+| `transaction` | messages stand behind an open transaction, which every reader of committed messages stops at |
+| `retention` | messages that no run has accepted are past half of the topic's retention, after which Kafka deletes them |
 | `overdue` | an event is not proven `deadline.minutes` after it was accepted; the sentence has its reason and what it blocks |
 | `backlog` | messages have waited for longer than that, and no run has pulled them |
 | `differences` | the last reconciliation left more than `reconcile.alert.differences` |

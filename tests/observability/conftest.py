@@ -27,9 +27,10 @@ from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)  # Airflow's default
 from ownership.edge import metrics
-from ownership.domain.backlog import QueueFacts
+from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.compare import KINDS
-metrics.pulled(101, 102, 103, 104)
+from ownership.domain.contracts import Pulled
+metrics.pulled(Pulled(received=101, rejected=102, known=103, follow_ups=104, lost=135))
 metrics.settled(
     {"completed": 105, "skipped": 106, "failed": 107, "rehearsed": 108, "declined": 109, "awaiting_approval": 110},
     {"moved": 111, "changed_elsewhere": 112},
@@ -38,7 +39,7 @@ metrics.users_read(113)
 metrics.reconciled(114, 115, dict(zip(KINDS, range(116, 122), strict=True)))
 metrics.reconciliation_ended(left=122, in_flight=123, repaired=124)
 metrics.problems(125)
-metrics.backlog(126, 127.5, 128)
+metrics.backlog(BacklogFacts(126, 0, held_back=(HeldBack(0, 136, 0),), retention_share=0.25), 128, 127_500)
 metrics.queue(QueueFacts(129, 130, 131, 132, 1_000, ("late",) * 133), 135_500)
 metrics.lag(12_500)
 for state, milliseconds in (("failed", 2_500), ("success", 7_500)):
@@ -49,6 +50,7 @@ COUNTERS = {
     "ownership_accepted_events_total": 101,
     "ownership_rejected_messages_total": 102,
     "ownership_known_messages_total": 103,
+    "ownership_lost_messages_total": 135,
     "ownership_follow_up_events_total": 104,
     'ownership_transfer_events_total{outcome="completed"}': 105,
     'ownership_transfer_events_total{outcome="skipped"}': 106,
@@ -75,6 +77,8 @@ GAUGES = {
     "ownership_health_problems": 125,
     "ownership_backlog_messages": 126,
     "ownership_backlog_age_seconds": 127.5,
+    "ownership_held_back_messages": 136,
+    "ownership_backlog_retention_share": 0.25,
     "ownership_dead_letters": 128,
     "ownership_open_events": 129,
     "ownership_claims_held": 130,

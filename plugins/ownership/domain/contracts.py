@@ -106,6 +106,8 @@ class Pulled(_Contract):
     received: int = 0
     known: int = 0
     rejected: int = 0
+    lost: int = 0
+    """Messages that the topic deleted before a run accepted them."""
     claimed: int = 0
     follow_ups: int = 0
     told: dict[str, str] = {}

@@ -12,16 +12,18 @@ from airflow.sdk.observability import stats
 
 if TYPE_CHECKING:
     from ownership.domain.backlog import BacklogFacts, QueueFacts
+    from ownership.domain.contracts import Pulled
 
 PREFIX = "ownership"
 
 
-def pulled(received: int, rejected: int, known: int, follow_ups: int) -> None:
+def pulled(facts: Pulled) -> None:
     """What a pull accepted."""
-    _count("total-transfer-events-count", received)
-    _count("rejected-message-count", rejected)
-    _count("known-message-count", known)
-    _count("follow-up-events-count", follow_ups)
+    _count("total-transfer-events-count", facts.received)
+    _count("rejected-message-count", facts.rejected)
+    _count("known-message-count", facts.known)
+    _count("lost-message-count", facts.lost)
+    _count("follow-up-events-count", facts.follow_ups)
 
 
 def settled(events: Mapping[str, int], batches: Mapping[str, int]) -> None:

@@ -46,7 +46,7 @@ class PullTransferEvents(BaseSensorOperator):
             except Interrupted:
                 parts.queue.release_all(order.run_id)
                 raise
-        metrics.pulled(pulled.received, pulled.rejected, pulled.known, pulled.follow_ups)
+        metrics.pulled(pulled)
         self._tell(context, pulled)
         if not pulled.slices:
             raise DownstreamTasksSkipped(tasks=self._everything_after(context))

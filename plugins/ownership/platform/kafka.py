@@ -175,7 +175,8 @@ class Topic:
         found = {}
         for span in spans:
             with closing(self.read([span], at_once=1)) as messages:
-                found |= {span.partition: m for m in islice(messages, 1)}
+                for message in islice(messages, 1):
+                    found[span.partition] = message
         return found
 
     def bounds(self, partition: int) -> tuple[int, int]:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from ownership.domain.backlog import QueueFacts
+from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.compare import KINDS
+from ownership.domain.contracts import Pulled
 from ownership.domain.queue import QueuedEvent
 from ownership.edge import metrics
 from tests.unit.replay import transfer
@@ -35,11 +36,12 @@ def got(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, float]]:
 
 
 def test_a_pull_counts_what_it_accepted(got: list[Any]) -> None:
-    metrics.pulled(received=4, rejected=3, known=2, follow_ups=1)
+    metrics.pulled(Pulled(received=4, rejected=3, known=2, lost=9, follow_ups=1))
     assert got == [
         ("count", "ownership.total-transfer-events-count", 4),
         ("count", "ownership.rejected-message-count", 3),
         ("count", "ownership.known-message-count", 2),
+        ("count", "ownership.lost-message-count", 9),
         ("count", "ownership.follow-up-events-count", 1),
     ]
 
@@ -81,7 +83,7 @@ def test_a_reconciliation_counts_what_it_read_and_found_by_kind(got: list[Any]) 
 
 
 def test_nothing_is_not_counted(got: list[Any]) -> None:
-    metrics.pulled(0, 0, 0, 0)
+    metrics.pulled(Pulled())
     metrics.settled({}, {})
     metrics.users_read(0)
     metrics.reconciled(0, 0, {})
@@ -89,17 +91,25 @@ def test_nothing_is_not_counted(got: list[Any]) -> None:
 
 
 def test_an_empty_backlog_is_told_too(got: list[Any]) -> None:
-    metrics.backlog(0, 0, 0)
+    metrics.backlog(BacklogFacts(), 0, 5000)
     assert got == [
         ("gauge", "ownership.backlog-messages", 0),
         ("gauge", "ownership.backlog-age-seconds", 0),
+        ("gauge", "ownership.held-back-messages", 0),
+        ("gauge", "ownership.backlog-retention-share", 0),
         ("gauge", "ownership.dead-letters", 0),
     ]
 
 
 def test_dead_letters_that_cannot_be_counted_are_not_told_as_none(got: list[Any]) -> None:
-    metrics.backlog(1, 2.5, None)
-    assert [name for _, name, _ in got] == ["ownership.backlog-messages", "ownership.backlog-age-seconds"]
+    held = (HeldBack(0, 3, 2500), HeldBack(1, 4, 4000))
+    metrics.backlog(BacklogFacts(8, 2500, held_back=held, retention_share=0.51236), None, 5000)
+    assert got == [
+        ("gauge", "ownership.backlog-messages", 8),
+        ("gauge", "ownership.backlog-age-seconds", 2.5),
+        ("gauge", "ownership.held-back-messages", 7),
+        ("gauge", "ownership.backlog-retention-share", 0.512),
+    ]
 
 
 def test_the_open_list_is_told_in_numbers(got: list[Any]) -> None:

@@ -14,10 +14,12 @@ SENDS = """
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as the task runner does
+from ownership.domain.backlog import BacklogFacts
+from ownership.domain.contracts import Pulled
 from ownership.edge import metrics
-metrics.pulled(3, 0, 0, 0)
+metrics.pulled(Pulled(received=3))
 metrics.settled({"completed": 2}, {"moved": 140})
-metrics.backlog(7, 0, None)
+metrics.backlog(BacklogFacts(7, retention_share=0.5), None, 0)
 metrics.lag(12.5)
 """
 
@@ -36,7 +38,7 @@ def test_the_names_arrive_at_statsd_as_they_are(tmp_path: Path) -> None:
         }
         subprocess.run((sys.executable, "-c", SENDS), env=environment, check=True, timeout=120)
         got: set[str] = set()
-        while len(got) < 6:
+        while len(got) < 8:
             line = receiver.recv(1024).decode()
             if "ownership" in line:  # Airflow counts for itself too
                 got.add(line)
@@ -46,5 +48,7 @@ def test_the_names_arrive_at_statsd_as_they_are(tmp_path: Path) -> None:
         "airflow.ownership.db-update-success-count:140|c",
         "airflow.ownership.backlog-messages:7|g",
         "airflow.ownership.backlog-age-seconds:0|g",
+        "airflow.ownership.held-back-messages:0|g",
+        "airflow.ownership.backlog-retention-share:0.5|g",
         "airflow.ownership.event-to-proven:12.500000|ms",
     }
