@@ -185,6 +185,8 @@ class Kafka:
     scram_tls: str
     scram: str
     certificate: str
+    oauth: str
+    """Takes any unsecured token: whoever has one is who it says."""
 
     def allow(self, bindings: list[AclBinding]) -> None:
         """Add ACLs."""
@@ -218,18 +220,27 @@ class Kafka:
 def secured_kafka(layout: Layout, authority: Authority) -> Kafka:
     """A broker, not started."""
     ports = {name: layout.port(f"kafka-{name.lower()}") for name in ("SASL_SSL", "SASL_PLAINTEXT", "SSL")}
-    ports["PLAINTEXT"] = layout.port("kafka")
+    ports |= {"PLAINTEXT": layout.port("kafka"), "OAUTH": layout.port("kafka-oauth")}
     listeners = [f"{name}://{HOST}:{port}" for name, port in ports.items()]
+    oauth = "org.apache.kafka.common.security.oauthbearer"
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     more = {
         "listeners": ",".join([*listeners, f"CONTROLLER://{HOST}:{layout.port('kafka-controller')}"]),
         "advertised.listeners": ",".join(listeners),
-        "listener.security.protocol.map": ",".join(f"{n}:{n}" for n in ports) + ",CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": ",".join(f"{n}:{n}" for n in ports if n != "OAUTH")
+        + ",OAUTH:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": scram,
         "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": scram,
+        "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
+        # A session ends with its token.
+        "listener.name.oauth.oauthbearer.connections.max.reauth.ms": 3_600_000,
+        "listener.name.oauth.oauthbearer.sasl.jaas.config": f"{oauth}.OAuthBearerLoginModule required "
+        'unsecuredLoginStringClaim_sub="broker";',
+        "listener.name.oauth.oauthbearer.sasl.server.callback.handler.class": f"{oauth}.internals.unsecured."
+        "OAuthBearerUnsecuredValidatorCallbackHandler",
         "listener.name.ssl.ssl.client.auth": "required",
         "ssl.principal.mapping.rules": "RULE:^CN=(.*?)$/$1/",
         "ssl.keystore.type": "PKCS12",
@@ -241,7 +252,7 @@ def secured_kafka(layout: Layout, authority: Authority) -> Kafka:
     }
     return Kafka(
         kafka.server(layout, Releases().kafka, more),
-        *(f"{HOST}:{ports[name]}" for name in ("PLAINTEXT", "SASL_SSL", "SASL_PLAINTEXT", "SSL")),
+        *(f"{HOST}:{ports[name]}" for name in ("PLAINTEXT", "SASL_SSL", "SASL_PLAINTEXT", "SSL", "OAUTH")),
     )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -414,6 +415,20 @@ def _kafka_without_tls(secured: Secured, connections: Connections) -> None:
     del extra["ssl.ca.location"]
 
 
+def _kafka_by_token(secured: Secured, connections: Connections) -> None:
+    connections[KAFKA]["extra"] = {
+        "bootstrap.servers": secured.kafka.oauth,
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "enable.sasl.oauthbearer.unsecure.jwt": "true",
+        "sasl.oauthbearer.config": "principal=ownership lifeSeconds=60",
+    }
+
+
+def _kafka_with_the_newer_group_protocol(_: Secured, connections: Connections) -> None:
+    connections[KAFKA]["extra"] |= {"group.protocol": "consumer", "group.remote.assignor": "uniform"}
+
+
 def _cassandra_by_name(secured: Secured, connections: Connections) -> None:
     connections[CASSANDRA]["extra"]["ssl_options"]["check_hostname"] = True
 
@@ -459,6 +474,8 @@ def _services_by_url(secured: Secured, connections: Connections) -> None:
     [
         _kafka_by_certificate,
         _kafka_without_tls,
+        _kafka_by_token,
+        _kafka_with_the_newer_group_protocol,
         _cassandra_by_name,
         _ledger_by_name,
         _ledger_behind_a_host_that_is_away,
@@ -483,6 +500,22 @@ def test_there_are_other_ways_in(secured: Secured, change: Callable[[Secured, Co
             assert world.owners(batch) == (new, ())
     finally:
         secured.gates[ELASTICSEARCH].allowed = allowed
+
+
+def test_a_token_is_renewed_while_the_watcher_looks(secured: Secured) -> None:
+    from ownership.edge.triggers import _Watch
+
+    connections = secured.changed()
+    _kafka_by_token(secured, connections)
+    connections[KAFKA]["extra"]["sasl.oauthbearer.config"] = "principal=ownership lifeSeconds=3"
+    with set_to(secured, connections), ExitStack() as stack:
+        watch = _Watch(stack)
+        ended = time.monotonic() + 7  # what is awaited is the end of two tokens, which is time itself
+        await_condition(
+            lambda: watch.look().backlog == 0 and watch.measure() is None and time.monotonic() > ended,
+            timeout_s=60,
+            what="the end of two tokens",
+        )
 
 
 def test_a_client_certificate_goes_with_a_fingerprint_too(secured: Secured, stack: Stack) -> None:
