@@ -160,7 +160,9 @@ def test_reading_uncommitted_messages_is_refused(
     monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
 
     with (
-        pytest.raises(SettingsError, match=r"'kafka_default' has isolation\.level=read_uncommitted.*Remove it"),
+        pytest.raises(
+            SettingsError, match=r"'kafka_default' has isolation\.level=read_uncommitted.*Remove it"
+        ),
         opened_parts() as parts,
         opened_intake(parts),
     ):
