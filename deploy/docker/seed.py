@@ -4,7 +4,7 @@
     python -m deploy.docker.seed world            that, the sample world, and its events: once
     python -m deploy.docker.seed world --again    every batch back to where it began, and new events
 
-It writes to the stores of docker-compose.yml unless it is told others.
+It writes to the stores of docker-compose.yml, or to those of its options.
 """
 
 # ruff: noqa: INP001, T201  # a script of the image; it talks to `docker compose logs`

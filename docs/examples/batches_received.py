@@ -3,8 +3,8 @@
 It runs when transfers have finished: rows in Cassandra and documents in the search index are proven. Copy it into
 your own DAG folder; it needs nothing of this project but the asset's name and uri.
 
-Each asset event is a run of the transfer job, and its `extra` has up to 500 transfers. A run that is cleared tells of
-the same transfers again: whoever counts or sends mails remembers each `mid`.
+Each asset event is a run of the transfer job, and its `extra` has up to 500 transfers. A run that is cleared sends the
+same transfers again: a DAG that counts them or sends mails must remember each `mid`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ with DAG(
 
     @task
     def received(*, triggering_asset_events: Any = None) -> dict[str, int]:
-        """How many batches each new owner has received: what you would welcome them with."""
+        """The number of batches that each new owner has received, by user id."""
         batches: Counter[str] = Counter()
         seen: set[str] = set()
         for event in triggering_asset_events[INDEX]:

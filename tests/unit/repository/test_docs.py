@@ -234,3 +234,5 @@ def test_the_picture_is_text_for_both_themes() -> None:
     )
     assert len(tasks) == 5
     assert set(tasks) < shown
+    words = ("event", "inbox", "queue", "claim", "slice", "lookup", "update", "reindex", "proof", "ledger")
+    assert [w for w in (*words, "second proof", "dead letter") if not any(w in text for text in shown)] == []
