@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test tools bench chaos fuzz audit lint lock clean
+.PHONY: help venv demo up down test matrix tools bench chaos fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,9 @@ down: ## stop what `make up` started
 
 test: $(STAMP) ## run all tests, on real servers and a real Airflow; ARGS="tests/unit -k lanes" runs a part
 	@$(BIN)/python -m pytest $(ARGS)
+
+matrix: $(STAMP) ## run the tests that depend on the stores, and a chaos round, on each server; ARGS="opensearch2 cassandra311"
+	@$(BIN)/python -m local.matrix $(ARGS)
 
 # Each step has a time limit, and none fails the target: where a program is missing, tests skip with that reason.
 tools: $(STAMP) ## install programs that some tests use: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer

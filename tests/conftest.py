@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from local.paths import REPOSITORY, TEST_STACKS
+from local.platform import versions
 from local.servers.releases import Releases
 from local.stack import Stack, claim, given_from_environment
 
@@ -50,7 +51,11 @@ def spare_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stack(stack_directory: Path) -> Iterator[Stack]:
+def stack(
+    request: pytest.FixtureRequest,
+    stack_directory: Path,
+    record_testsuite_property: Callable[[str, str], None],
+) -> Iterator[Stack]:
     """Kafka, the stores, PostgreSQL and both stand-ins, with the platform's and the job's tables and topics."""
     started = Stack(
         stack_directory,
@@ -60,6 +65,11 @@ def stack(stack_directory: Path) -> Iterator[Stack]:
         settings={"env": "dev", "claim.seconds": 20},  # a dead run's events are taken over while a test waits
     )
     with started:
+        if request.config.getoption("xmlpath"):  # the table of `make matrix` shows them
+            log = started.layout.log(started.releases.kafka)
+            record_testsuite_property("search", versions.of_search(started.addresses.elasticsearch))
+            record_testsuite_property("rows", versions.of_rows(started.addresses.cassandra))
+            record_testsuite_property("kafka", versions.of_kafka(log))
         yield started
 
 
