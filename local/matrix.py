@@ -68,7 +68,7 @@ class Result:
     """What came of a combination of servers."""
 
     servers: str
-    folders: Sequence[str]
+    tests_of: Sequence[str]
     versions: dict[str, str] = field(default_factory=dict)
     tests: tuple[int, int, int] | None = None
     """Passed, failed, skipped; None when the tests did not end in time."""
@@ -88,7 +88,7 @@ class Result:
         return [
             self.servers,
             *(self.versions.get(part, "") for part in KNOWN),
-            "all" if self.folders == FOLDERS else ", ".join(self.folders),
+            "all" if self.tests_of == FOLDERS else ", ".join(self.tests_of),
             *(map(str, self.tests) if self.tests else (UNFINISHED, "", "")),
             *(map(str, self.chaos) if self.chaos else (UNFINISHED, "")),
             f"{self.seconds:.0f}",
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for, print the table and write it to the page; 1 when something was wrong."""
     parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
     parser.add_argument("servers", nargs="*", help="releases; those joined by a + run together")
-    parser.add_argument("--only", choices=FOLDERS, help="the tests of this folder")
+    parser.add_argument("--only", nargs="+", default=FOLDERS, help="folders or modules of tests/integration")
     options = parser.parse_args(arguments)
     terminal = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     try:
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     for number, (name, releases) in enumerate(wanted.items(), 1):
         terminal.print(f"\n[bold]{number} of {len(wanted)}: {name}[/] ({datetime.now(UTC):%H:%M} UTC)")
-        results.append(run(name, releases, (options.only,) if options.only else FOLDERS))
+        results.append(run(name, releases, options.only))
         # At once: what an interrupted matrix has done stays.
         PAGE.write_text(with_rows(PAGE.read_text(), [results[-1].cells()]))
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -145,15 +145,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(result.is_good for result in results) else 1
 
 
-def run(name: str, releases: Releases, folders: Sequence[str]) -> Result:
+def run(name: str, releases: Releases, tests_of: Sequence[str]) -> Result:
     """The tests, and a round in which the store that is not the default one is killed."""
     begun = time.monotonic()
-    result = Result(name, folders)
+    result = Result(name, tests_of)
     chosen, default = asdict(releases), asdict(Releases())
     environment = {f"{part.upper()}_SERVER": release for part, release in chosen.items()}
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "tests.xml"
-        paths = [f"tests/integration/{folder}" for folder in folders]
+        paths = [f"tests/integration/{each}" for each in tests_of]
         options = ("--quiet", "--no-header", f"--junitxml={report}", f"--ignore={SPEED}")
         finish(TESTS_S, environment, "{pid}", "pytest", *options, *paths)
         if report.exists():
