@@ -36,7 +36,7 @@ from ownership.platform.kafka import Message
 from ownership.stages.inbox import Inbox, NoRejects
 from tests.harness import opened_ledger
 
-OPERATIONS = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/ledger.md").read_text()
 VARIABLE = f"AIRFLOW_CONN_{CONNECTION.upper()}"
 
 
@@ -579,7 +579,7 @@ def test_what_an_event_follows_is_computed_from_its_options(made: Ledger) -> Non
 
 
 def _statements() -> list[str]:
-    found = re.search(r"(?ms)^## Reading the ledger\n(.*?)(?=^## |\Z)", OPERATIONS)
+    found = re.search(r"(?ms)^## Read\n(.*?)(?=^## |\Z)", PAGE)
     assert found
     blocks = "\n".join(line[4:] if line.startswith("    ") else "" for line in found[1].splitlines())
     return [s.strip() for s in re.findall(r"(?ms)^(?:SELECT|WITH)\b.*?;", blocks)]

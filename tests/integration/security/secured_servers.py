@@ -57,7 +57,7 @@ from local.servers.releases import Releases
 PASSWORD = "s3cret-Pa55word"  # noqa: S105  # of servers that live for a test; looked for in every message
 STORES_PASSWORD = "of-the-stores"  # noqa: S105  # the same, of their key stores
 DOCS = Path(__file__).parents[3] / "docs"
-SECURITY, OPERATIONS = ((DOCS / name).read_text() for name in ("security.md", "operations.md"))
+SECURITY, LEDGER_PAGE = ((DOCS / name).read_text() for name in ("security.md", "ledger.md"))
 
 
 # --- what the page says

@@ -42,7 +42,7 @@ from ownership.platform import kafka as topic
 from ownership.platform.kafka import Span
 from tests.harness import Job
 from tests.integration.security.secured_servers import (
-    OPERATIONS,
+    LEDGER_PAGE,
     PASSWORD,
     SECURITY,
     Authority,
@@ -158,7 +158,7 @@ def secured(stack: Stack) -> Iterator[Secured]:
         )
         postgres.admit(*told_rules())
         for statement in (
-            *told_statements("Create the ledger", OPERATIONS),
+            *told_statements("Create", LEDGER_PAGE),
             *told_statements("Role in PostgreSQL"),
         ):
             postgres.execute(statement)
