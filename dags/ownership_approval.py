@@ -25,7 +25,7 @@ plan. *ask* fails only if Airflow's API does. Details: `docs/operations.md`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task, task_group
@@ -44,12 +44,12 @@ with DAG(
     catchup=False,
     max_active_runs=32,
     tags=["ownership", "operators"],
-    default_args={"owner": "platform"},
+    default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
 ) as dag:
 
     @task(**RETRIED)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
     def wanted() -> list[dict[str, Any]]:
-        """Transfers that wait and that nobody is asked about yet."""
+        """Transfers that wait for an approval and were not asked about yet."""
         from ownership.edge import tasks
 
         return tasks.approvals_wanted()

@@ -43,17 +43,17 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["ownership", "operators"],
-    default_args={"owner": "platform"},
+    default_args={"owner": "platform", "execution_timeout": timedelta(minutes=8)},
 ) as dag:
     # No retries: the next run is the retry, and an unreachable part is what this task reports.
-    @task(retries=0, execution_timeout=timedelta(minutes=8), on_failure_callback=NewsNotifier())
+    @task(retries=0, on_failure_callback=NewsNotifier())
     def check() -> str:
         """Every part, the backlog, the queue, the last reconciliation."""
         from ownership.health import tasks
 
         return tasks.check()
 
-    @task(retries=0, execution_timeout=timedelta(minutes=8))
+    @task(retries=0)
     def remove_old() -> dict[str, Any]:
         """What is older than `ledger.retention.days` leaves the ledger; the next month gets its partitions."""
         from ownership.health import tasks

@@ -38,7 +38,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
-from ownership.edge.flow import OPEN, TELL, section
+from ownership.edge.flow import NOTIFY, OPEN, section
 from ownership.edge.retries import RETRIES, TransferRetries
 
 LABEL = "{{ (task.op_kwargs.get('share') or {}).get('label', ti.map_index) }}"
@@ -54,7 +54,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,  # the limit on rows a second is a run's
     tags=["ownership", "operators"],
-    default_args={"owner": "platform"},
+    default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
     params={
         "repair": Param(
             default=False, type="boolean", title="Repair", **OPEN,
@@ -101,8 +101,8 @@ with DAG(
         trigger_rule="all_done",
         retries=5,
         retry_policy=TransferRetries(),
-        on_success_callback=TELL,
-        on_failure_callback=TELL,
+        on_success_callback=NOTIFY,
+        on_failure_callback=NOTIFY,
     )
     def report() -> dict[str, Any]:
         """Counts, samples and the trend."""

@@ -28,14 +28,13 @@ PostgreSQL (the ledger) or Cassandra is out of reach. Details: `docs/operations.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.edge.flow import ID, OPEN, carry_out, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, section
 from ownership.edge.operators import PullUndo
-from ownership.edge.retries import TransferRetries
 
 BY_USER, WHY = section("By user and time"), section("Why")
 TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "maxLength": 40, **BY_USER}
@@ -48,7 +47,7 @@ with DAG(
     catchup=False,
     max_active_runs=4,
     tags=["ownership", "operators"],
-    default_args={"owner": "platform"},
+    default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
     params={
         "mids": Param(
             [], type="array", title="Events", maxItems=1000, items={**ID, "type": "string", "maxLength": 320},
@@ -74,12 +73,4 @@ with DAG(
         ),
     },
 ) as dag:  # fmt: skip
-    carry_out(
-        PullUndo(
-            task_id="pull_undo_events",
-            poke_interval=5,
-            timeout=3600,
-            retries=2,
-            retry_policy=TransferRetries(),
-        )
-    )
+    carry_out(PullUndo(task_id="pull_undo_events", **PULL))

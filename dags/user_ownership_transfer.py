@@ -49,14 +49,13 @@ Cassandra is out of reach. Runbooks: `docs/operations.md`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.edge.flow import ID, OPEN, carry_out, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, section
 from ownership.edge.operators import PullTransferEvents
-from ownership.edge.retries import TransferRetries
 from ownership.edge.triggers import BacklogTrigger
 
 EVENTS = Asset(
@@ -84,7 +83,7 @@ with DAG(
     catchup=False,
     max_active_runs=16,  # above a backfill's default 10, or asset runs would wait for it to end
     tags=["ownership", "sunbird"],
-    default_args={"owner": "platform"},
+    default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
     params={
         "from_user": Param(None, title="Old user", description="Id of the user who gives.", **ID, **WHO),
         "to_user": Param(None, title="New user", description="Id of the user who receives.", **ID, **WHO),
@@ -147,12 +146,4 @@ with DAG(
         ),
     },
 ) as dag:  # fmt: skip
-    carry_out(
-        PullTransferEvents(
-            task_id="pull_transfer_events",
-            poke_interval=5,
-            timeout=3600,
-            retries=2,
-            retry_policy=TransferRetries(),
-        )
-    )
+    carry_out(PullTransferEvents(task_id="pull_transfer_events", **PULL))

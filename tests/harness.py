@@ -37,9 +37,10 @@ from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 from ownership.platform.http_service import Service
 from ownership.platform.kafka import DeadLetters, Topic
 from ownership.stages.inbox import Inbox
+from ownership.stages.intake import Intake, Window
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
-from ownership.stages.pull import Intake, Order, Window, pull
+from ownership.stages.pull import Collected, RunRequest, collect, hand_over, start_run
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.settle import settle
 from ownership.stages.update import update_course_batches
@@ -47,6 +48,9 @@ from ownership.stages.update import update_course_batches
 _runs = itertools.count(1)
 _times: dict[str, int] = {}
 """When each run began: the same for every try of it."""
+
+SLOTS = 32
+"""Slots of the executor that there is not; Airflow's own default."""
 
 Stage = Callable[[Parts, Work], Work]
 LATER: tuple[Stage, ...] = (update_course_batches, reindex_course_batches)
@@ -70,9 +74,10 @@ class Run:
         patient: bool = True,
         form: Mapping[str, Any] | None = None,
         undo: Mapping[str, Any] | None = None,
+        timeout: float = 30,
         **conf: Any,
     ) -> Run:
-        """`pull_transfer_events`, waiting out the grace.
+        """`pull_transfer_events`, poked for `timeout` seconds at most.
 
         `form` names a transfer as a run's conf does, `conf` what is ordered beside transfers; with `undo`,
         the conf of `ownership_undo`, it is that DAG's pull.
@@ -85,27 +90,28 @@ class Run:
             for e in events
         ]
         requests += manual_events(form or {}, run_id=self.run_id, at_ms=at_ms, by="tester")
-        order = Order(
+        request = RunRequest(
             self.run_id,
             window,
             requests,
             at_ms,
             orders=orders(conf) if undo is None else undo_order(undo),
             patient=patient,
-            by="tester",
+            started_by="tester",
             own_only=undo is not None,
         )
-        pulled = None
-        for _ in range(20):
-            before = pulled.claimed if pulled else 0
-            pulled, young_until = pull(self.job.parts, self.job.intake, order, pulled)
-            if not young_until or (before and pulled.claimed):
-                break
-            time.sleep(max(0.0, young_until / 1000 - time.time()) + 0.01)
-        assert pulled is not None
-        self.pulled = pulled
+        parts = self.job.parts
+        collected = self._poked(start_run(parts, self.job.intake, request), timeout)
+        self.pulled = hand_over(parts, collected)
         self.work = list(self.pulled.slices)
         return self
+
+    def _poked(self, collected: Collected, timeout: float) -> Collected:
+        """What Airflow's sensor does."""
+        until = time.monotonic() + timeout
+        while not (collected := collect(self.job.parts, collected)).complete and time.monotonic() < until:
+            time.sleep(0.02)
+        return collected
 
     def lookup(self, *, last_try: bool = False) -> Run:
         """`lookup_users` of every slice; a failing one ends there, as its task would."""
@@ -121,7 +127,7 @@ class Run:
 
     def settle(self) -> Summary:
         """`settle`."""
-        return settle(self.job.parts, self.pulled.slices, self.pulled.waits, self.pulled.told)[0]
+        return settle(self.job.parts, self.pulled.slices, self.pulled.waits, self.pulled.notes)[0]
 
     def finish(self) -> Summary:
         """Everything after the pull."""
@@ -222,7 +228,7 @@ def opened_job(
     **settings: Any,
 ) -> Iterator[Job]:
     """The job on these servers; `env` gives it a topic and a group of its own, `ledger` is the URL of its ledger."""
-    given = Settings.model_validate({"env": env, "grace.ms": 300, **settings})
+    given = Settings.model_validate({"env": env, "grace.ms": 300, **settings}).for_slots(SLOTS)
     host, port = cassandra.split(":")
     with ExitStack() as stack:
         profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=10)

@@ -115,7 +115,7 @@ def test_a_transfer_is_approved_and_another_declined_by_conf(airflow: Airflow, s
     approved = airflow.trigger({"approve": {"mid": mid, "digest": plan["digest"], "by": "the board"}})
 
     assert airflow.ended(approved) == "success"
-    told = airflow.xcom(approved, "pull_transfer_events", "pulled")["told"]
+    told = airflow.xcom(approved, "pull_transfer_events", "pulled")["notes"]
     assert told == {mid: "was approved by the board"}
     story.completed(mid)
     assert story.owners(batches) == {(new, new)}

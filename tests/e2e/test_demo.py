@@ -182,7 +182,7 @@ def test_the_dry_run_s_plan_is_applied_by_what_is_printed_to_be_tried_next(
         run, summary = carried_out(airflow_stack.addresses, json.loads(line))
 
         assert run.state == "success", summary
-        assert summary["told"] == {outcome.rehearsal.plan.mid: f"is applied as execute:{run.run_id}"}
+        assert summary["notes"] == {outcome.rehearsal.plan.mid: f"is applied as execute:{run.run_id}"}
         assert platform.owned(world.owner.user_id).nothing
         assert platform.owned(world.owner_successor.user_id) == Owned(45, 0, 45, 0)
         now = both_stores(platform, world.batches)

@@ -169,6 +169,6 @@ def test_a_manual_transfer_needs_no_kafka(airflow: Airflow, story: Story):
         airflow.http.patch("/connections/kafka_default", json={**body, "extra": right}).raise_for_status()
 
     assert summary["events"] == {"completed": 1}
-    assert summary["told"]["kafka"].startswith("was not read: ")
+    assert summary["notes"]["kafka"].startswith("was not read: ")
     assert story.state(f"manual:{run_id}:0") == "completed"
     assert story.owners(batches) == {(new, new)}

@@ -35,7 +35,7 @@ def test_a_dry_run_changes_neither_store_and_its_plan_is_applied_by_its_digest(
 
     executed, summary = airflow.done({"execute_plan": mid, "digest": plan["digest"]})
 
-    assert summary["told"] == {mid: f"is applied as execute:{executed}"}
+    assert summary["notes"] == {mid: f"is applied as execute:{executed}"}
     assert summary["batches"] == {"moved": 3}
     assert story.owners(batches) == {(new, new)}
 
@@ -174,7 +174,7 @@ def test_a_failed_event_is_redriven_after_an_outage_with_the_conf_that_its_row_h
     assert conf == {"redrive": {"mids": [event["mid"]]}}
     run_id = airflow.trigger(conf)
     assert airflow.ended(run_id) == "success"
-    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["told"]
+    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
     assert told == {event["mid"]: "is failed, and is tried by this run if nothing blocks it"}
     story.completed(event["mid"], seconds=180)
     assert story.owners(batches) == {(new, new)}
@@ -194,7 +194,7 @@ def test_abandoning_an_event_names_what_it_blocked_and_that_goes_on(airflow: Air
         run_id = airflow.trigger({"abandon": {"mids": [stuck["mid"]], "reason": "nobody knows A"}})
         assert airflow.ended(run_id) in ("success", "failed")
 
-    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["told"]
+    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
     assert told == {stuck["mid"]: f"was abandoned; it blocked {blocked['mid']}"}
     assert story.event(stuck["mid"])["reason"] == "abandoned: nobody knows A"
     story.completed(blocked["mid"])

@@ -186,7 +186,7 @@ def test_a_skipped_event_is_redriven_by_conf_and_an_order_without_a_reason_is_re
     again = airflow.trigger({"redrive": {"mids": [mid]}})
 
     assert airflow.ended(again) == "success"
-    told = airflow.xcom(again, "pull_transfer_events", "pulled")["told"]
+    told = airflow.xcom(again, "pull_transfer_events", "pulled")["notes"]
     assert told == {mid: f"is tried again as redrive:{again}:0"}
     assert story.state(f"redrive:{again}:0") == "completed"
     assert story.owners(batches) == {(new, new)}

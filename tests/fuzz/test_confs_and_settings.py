@@ -13,7 +13,7 @@ from hypothesis import note
 from pydantic import TypeAdapter
 
 from ownership.domain.conf import KNOWN, Orders, Undo, manual_events, orders, undo_order
-from ownership.domain.contracts import Slice, packed
+from ownership.domain.contracts import Slice
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import LedgerId, TransferEvent, parse_event
 from ownership.domain.options import Options, Request
@@ -64,7 +64,7 @@ def check_requests(requests: list[Request]) -> None:
         assert as_text(parse_event(body)) == as_text(r.event)
         assert Options.of(row["options"]) == r.options
         assert LEDGER_ID.validate_python(row["mid"])
-    work = Slice(label="l", run_id="r", events=packed([ClaimedEvent(t, 1) for t in done.received]))
+    work = Slice(label="l", run_id="r", events=tuple([ClaimedEvent(t, 1) for t in done.received]))
     crossing = json.dumps(work.model_dump(mode="json"), allow_nan=False)
     assert "\\u0000" not in crossing
     assert Slice.model_validate(json.loads(crossing)) == work

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import note
 from pydantic import TypeAdapter
 
-from ownership.domain.contracts import Slice, packed
+from ownership.domain.contracts import Slice
 from ownership.domain.event import (
     MAX_EVENT_BYTES,
     LedgerId,
@@ -116,7 +116,7 @@ def test_a_message_is_stored_as_an_event_or_rejected_with_its_reason_and_a_dead_
     assert same_payload(value, value)
     # As it crosses to the next task: JSON that PostgreSQL takes, and the same again behind it.
     (lane,) = lanes([transfer])
-    work = Slice(label=label(lane), run_id="r", events=packed([ClaimedEvent(transfer, 1)]))
+    work = Slice(label=label(lane), run_id="r", events=(ClaimedEvent(transfer, 1),))
     crossing = json.dumps(work.model_dump(mode="json"), allow_nan=False)
     assert "\\u0000" not in crossing
     crossing.encode("utf-8")

@@ -5,12 +5,11 @@ Batches never cross it: they are in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.queue import ClaimedEvent
 
 
@@ -18,39 +17,24 @@ class _Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-HeldTuple = tuple[int, int, int, str, str, str, int]
-"""t, partition, offset, mid, from user, to user, fencing token."""
-
-
-def packed(events: Iterable[ClaimedEvent]) -> tuple[HeldTuple, ...]:
-    """ClaimedEvent events as plain tuples."""
-    return tuple((*h.transfer.key, h.transfer.from_user, h.transfer.to_user, h.fencing_token) for h in events)
-
-
-def unpacked(events: Sequence[HeldTuple]) -> list[ClaimedEvent]:
-    """ClaimedEvent events from plain tuples."""
-    return [
-        ClaimedEvent(Transfer(OrderKey(t, p, o, mid), f, to), token) for t, p, o, mid, f, to, token in events
-    ]
-
-
 class Slice(_Contract):
-    """Lanes for one mapped instance of the stages."""
+    """What one mapped instance of the stages works on: a lane, or several."""
 
     label: str
     run_id: str
-    events: tuple[HeldTuple, ...]
+    events: tuple[ClaimedEvent, ...]
 
     @property
     def held(self) -> list[ClaimedEvent]:
         """The slice's events."""
-        return unpacked(self.events)
+        return list(self.events)
 
 
 class Phase(_Contract):
     """The part of a lane that this run applies."""
 
-    events: tuple[HeldTuple, ...]
+    events: tuple[ClaimedEvent, ...]
+    """In order."""
     moves: dict[str, str]
     """Source user -> where the batches end up."""
     later: tuple[str, ...] = ()
@@ -64,11 +48,11 @@ class Phase(_Contract):
     @property
     def held(self) -> list[ClaimedEvent]:
         """The phase's events, in order."""
-        return unpacked(self.events)
+        return list(self.events)
 
 
 class Work(_Contract):
-    """What a stage hands to the next: the phases, and counts for whoever looks at the run."""
+    """What a stage hands to the next: the phases, and counts for the operator who looks at the run."""
 
     label: str
     run_id: str
@@ -100,7 +84,7 @@ class Work(_Contract):
 
 
 class Pulled(_Contract):
-    """What `pull_transfer_events` found."""
+    """What `pull_transfer_events` found. The texts are for people."""
 
     slices: tuple[Slice, ...] = ()
     received: int = 0
@@ -110,8 +94,8 @@ class Pulled(_Contract):
     """Messages that the topic deleted before a run accepted them."""
     claimed: int = 0
     follow_ups: int = 0
-    told: dict[str, str] = {}
-    """What became of each order of the conf, by mid."""
+    notes: dict[str, str] = {}
+    """What became of each order of the conf, by mid, and what is to be known of Kafka, by partition."""
     own: tuple[str, ...] = ()
     """Mids of the events that the run itself brought."""
     waits: dict[str, str] = {}
@@ -167,8 +151,8 @@ class Summary(_Contract):
     failures: dict[str, str] = {}
     """Reason by mid of events that failed, or that this run was asked for and that were refused."""
     waits: dict[str, str] = {}
-    told: dict[str, str] = {}
-    """What became of each order of the conf, by mid."""
+    notes: dict[str, str] = {}
+    """`Pulled.notes`, and why transfers were declined."""
     plans: tuple[PlanTold, ...] = ()
     """Plans of dry runs and of transfers that await approval."""
     conflicts: tuple[Conflict, ...] = ()
@@ -176,7 +160,7 @@ class Summary(_Contract):
     users: dict[str, str] = {}
     """``from → to`` by mid of every event that is named above."""
     next_conf: dict[str, str] = {}
-    """Ready-to-paste conf by mid, for events that need somebody."""
+    """Ready-to-paste conf by mid, for events that need an operator."""
 
     @property
     def failed(self) -> int:

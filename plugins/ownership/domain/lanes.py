@@ -121,18 +121,30 @@ def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Mov
     return {u: v if folded(own[u]) != u else own[u] for u, v in moves.items()}
 
 
-def pack(groups: Sequence[Sequence[Transfer]], most: int) -> list[list[Transfer]]:
-    """Pack lanes into at most `most` slices of about equal numbers of events."""
-    if len(groups) <= most:
+def instances(lane_count: int, *, max_mapped: int, slices: int) -> int:
+    """How many mapped instances of a stage a run of so many lanes has.
+
+    One a lane up to `max_mapped` lanes; more are packed into `slices`.
+    """
+    return lane_count if lane_count <= max_mapped else min(lane_count, slices)
+
+
+def pack(groups: Sequence[Sequence[Transfer]], *, max_mapped: int, slices: int) -> list[list[Transfer]]:
+    """The events of each mapped instance: one lane, or several if there are more lanes than instances.
+
+    Packed slices have about equal numbers of events; a lane is never cut.
+    """
+    count = instances(len(groups), max_mapped=max_mapped, slices=slices)
+    if count == len(groups):
         return [list(g) for g in groups]
-    bins: list[list[Transfer]] = [[] for _ in range(most)]
+    bins: list[list[Transfer]] = [[] for _ in range(count)]
     for group in sorted(groups, key=len, reverse=True):
         min(bins, key=len).extend(group)
     return [sorted(b) for b in bins]
 
 
 def label(events: Collection[Transfer]) -> str:
-    """Name of a slice in the UI: its first pair, ids cut to what tells them apart, and how many more."""
+    """Name of a mapped instance in the UI: its first pair of users, ids shortened, and how many more."""
     pairs = list(dict.fromkeys((e.from_user, e.to_user) for e in sorted(events)))
     first = " → ".join(map(_short, pairs[0])) if pairs else "nothing"
     more = f" + {len(pairs) - 1} more" if len(pairs) > 1 else ""

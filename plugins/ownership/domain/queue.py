@@ -1,12 +1,16 @@
-"""Who may be claimed, and why the others wait. Pure."""
+"""Which events a run may claim, and why the others wait. Pure."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
+from ownership.domain.clock import from_ms
 from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.lanes import instances, lanes
 
 
 class QueuedEvent(NamedTuple):
@@ -44,19 +48,73 @@ class ClaimedEvent(NamedTuple):
         return self.transfer.mid
 
 
+class WaitKind(StrEnum):
+    """Why an event stays in the queue."""
+
+    HELD = "held"
+    """Another run holds it."""
+    APPROVAL = "approval"
+    """A person must approve it first."""
+    RETRY = "retry"
+    """It failed, and its next try is not due."""
+    BLOCKED = "blocked"
+    """An earlier event of its users stays in the queue."""
+    NOT_WANTED = "not_wanted"
+    """The run claims its own events only."""
+    YOUNG = "young"
+    """An earlier event of its users may still arrive."""
+    RUN_FULL = "run_full"
+    """The run has as many events as it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why an event stays in the queue, for whom, and until when if that is known."""
+
+    kind: WaitKind
+    blocker: str = ""
+    """`HELD`: id of the run; `BLOCKED`: mid of the earlier event."""
+    until_ms: int = 0
+    """Epoch ms: end of the lease, of the wait for an approval or a retry, or of the grace."""
+
+
+_WORDS = {
+    WaitKind.HELD: "is held by run {blocker}",
+    WaitKind.APPROVAL: "awaits approval",
+    WaitKind.RETRY: "failed and is tried again at {until:%H:%M:%S} UTC",
+    WaitKind.BLOCKED: "waits for {blocker}",
+    WaitKind.NOT_WANTED: "is left to another run",
+    WaitKind.YOUNG: "is too young",
+    WaitKind.RUN_FULL: "waits for a later run: this one has max_events",
+}
+
+
+def in_words(wait: Wait) -> str:
+    """The reason as the end of a sentence that begins with the event."""
+    return _WORDS[wait.kind].format(blocker=wait.blocker, until=from_ms(wait.until_ms))
+
+
 @dataclass
 class Choice:
     """What a claim may take, and why it may not take the rest."""
 
     take: list[QueuedEvent] = field(default_factory=list)
-    waits: dict[str, str] = field(default_factory=dict)
-    """Reason by mid of every event that stays in the queue."""
-    blockers: dict[str, str] = field(default_factory=dict)
-    """By mid of an event that waits for an earlier one of its users: the mid of that one."""
-    left: list[QueuedEvent] = field(default_factory=list)
+    waits: dict[str, Wait] = field(default_factory=dict)
+    """By mid, for every event that stays in the queue."""
+    unusable: list[QueuedEvent] = field(default_factory=list)
     """Events that the run itself holds and cannot take."""
-    young_until_ms: int = 0
-    """When the last event that is only too young will be old enough; 0 if there is none."""
+
+    @property
+    def young_until_ms(self) -> int:
+        """When the last event that is only too young is old enough, epoch ms; 0 if there is none."""
+        return max((w.until_ms for w in self.waits.values() if w.kind is WaitKind.YOUNG), default=0)
+
+    def cause(self, mid: str) -> Wait | None:
+        """Why an event waits: of a blocked one, why the event at the head of its line does. None if it does not wait."""
+        wait = self.waits.get(mid)
+        while wait and wait.kind is WaitKind.BLOCKED:
+            wait = self.waits[wait.blocker]
+        return wait
 
 
 def choose(
@@ -71,7 +129,7 @@ def choose(
     mine: Collection[OrderKey] = (),
     only: Collection[str] | None = None,
 ) -> Choice:
-    """Walk the queue in key order and decide what `run_id` may claim.
+    """Walk the queue in key order and decide what `run_id` may claim, at most `limit` events.
 
     `judged_ms` is the clock taken before the watermarks were read: an event that is older than the grace by it
     cannot be preceded by a message that this run has not read. A `patient` run leaves failed events alone until
@@ -79,46 +137,57 @@ def choose(
     not all.
     """
     choice = Choice()
-    busy: dict[str, str] = {}
+    blockers: dict[str, str] = {}
     for event in sorted(queued):
         if event.key in mine:
             continue
         mid, users = event.mid, event.transfer.users
-        reason = _busy(event, run_id, now_ms, patient=patient)
-        if not reason and (blocker := next((busy[u] for u in sorted(users) if u in busy), None)):
-            reason = f"waits for {blocker}"
-            choice.blockers[mid] = blocker
-        if not reason and only is not None and mid not in only:
-            reason = "is left to another run"
-        if not reason and judged_ms - event.accepted_ms < grace_ms:
-            reason = "is too young"
-            choice.young_until_ms = max(choice.young_until_ms, event.accepted_ms + grace_ms)
-        if not reason and len(choice.take) >= limit:
-            reason = "waits for a later run: this one has max_events"
-        if reason:
-            choice.waits[mid] = reason
-            busy.update(dict.fromkeys(users, mid))
+        wait = _own_wait(event, run_id, now_ms, patient=patient)
+        if not wait and (blocker := next((blockers[u] for u in sorted(users) if u in blockers), None)):
+            wait = Wait(WaitKind.BLOCKED, blocker)
+        if not wait and only is not None and mid not in only:
+            wait = Wait(WaitKind.NOT_WANTED)
+        if not wait and judged_ms - event.accepted_ms < grace_ms:
+            wait = Wait(WaitKind.YOUNG, until_ms=event.accepted_ms + grace_ms)
+        if not wait and len(choice.take) >= limit:
+            wait = Wait(WaitKind.RUN_FULL)
+        if wait:
+            choice.waits[mid] = wait
+            blockers.update(dict.fromkeys(users, mid))
             if event.holder == run_id:
-                choice.left.append(event)
+                choice.unusable.append(event)
         else:
             choice.take.append(event)
     return choice
 
 
-def _busy(event: QueuedEvent, run_id: str, now_ms: int, *, patient: bool) -> str:
-    """Why no other run may take the event now, empty if one may."""
+def _own_wait(event: QueuedEvent, run_id: str, now_ms: int, *, patient: bool) -> Wait | None:
+    """Why the run may not take the event now, whatever else is in the queue."""
     if event.holder and event.holder != run_id and event.lease_expires_ms > now_ms:
-        return f"is held by run {event.holder}"
+        return Wait(WaitKind.HELD, event.holder, event.lease_expires_ms)
     if event.awaits and event.next_try_ms > now_ms:
-        return f"awaits {event.awaits}"
+        return Wait(WaitKind.APPROVAL, until_ms=event.next_try_ms)
     if patient and event.next_try_ms > now_ms and event.holder != run_id:
-        return f"failed and is tried again in {(event.next_try_ms - now_ms) / 1000:.0f} s"
-    return ""
+        return Wait(WaitKind.RETRY, until_ms=event.next_try_ms)
+    return None
 
 
-def at_work(queued: Iterable[QueuedEvent], *, now_ms: int, lease_ms: int) -> set[str]:
-    """Runs that hold events and work on them.
+def is_at_work(lease_expires_ms: int, *, now_ms: int, lease_ms: int) -> bool:
+    """True if a run works on what it holds with this lease.
 
     A lease that is longer than a claim's (`lease_ms`) is kept for a retry that is not due yet.
     """
-    return {e.holder for e in queued if e.holder and now_ms < e.lease_expires_ms <= now_ms + lease_ms}
+    return now_ms < lease_expires_ms <= now_ms + lease_ms
+
+
+def instances_at_work(
+    queued: Iterable[QueuedEvent], *, now_ms: int, lease_ms: int, max_mapped: int, slices: int
+) -> int:
+    """How many mapped instances the runs have that work now, by what they hold; see `lanes.instances`."""
+    held: dict[str, list[Transfer]] = defaultdict(list)
+    for event in queued:
+        if event.holder and is_at_work(event.lease_expires_ms, now_ms=now_ms, lease_ms=lease_ms):
+            held[event.holder].append(event.transfer)
+    return sum(
+        instances(len(lanes(events)), max_mapped=max_mapped, slices=slices) for events in held.values()
+    )

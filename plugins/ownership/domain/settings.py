@@ -117,19 +117,21 @@ class Settings(BaseModel):
     batch_search_api: ApiPath = Field(
         "/v1/course/batch/search", description="LMS's path of the batch search."
     )
+    max_mapped: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="A run of at most so many lanes has an instance of each stage per lane; more lanes are packed. "
+        "0 follows the executor: half of `[core] parallelism`, or `user.ownership.transfer.parallelism` if that is "
+        "set. 1 always packs; 1024, the most that Airflow maps, never does.",
+    )
     parallelism: int = Field(
         0,
         ge=0,
         le=256,
         alias="user.ownership.transfer.parallelism",
-        description="Slices of a run. 0 follows the executor: a quarter of `[core] parallelism`; "
-        "1 is what the old job did. Order does not depend on it.",
-    )
-    max_mapped: int = Field(
-        16,
-        ge=1,
-        le=256,
-        description="Most slices of a run, whatever the executor has; more lanes are packed.",
+        description="Instances of each stage that more lanes are packed into. 0 follows the executor: a quarter of "
+        "`[core] parallelism`; 1 is what the old job did. Order does not depend on it.",
     )
     max_events: int = Field(
         5000, ge=1, le=20_000, description="Most events that one run claims; the rest waits for the next."
@@ -243,6 +245,19 @@ class Settings(BaseModel):
             "kafka.groupId": f"{env}-user-ownership-transfer-group",
             **values,
         }
+
+    def for_slots(self, slots: int) -> Self:
+        """The same with what follows the executor's `slots` (`[core] parallelism`) filled in.
+
+        Half the slots at most, because other runs and DAGs need slots, too; a quarter for a packed burst, whose
+        instances are in each other's way above that (docs/performance.md).
+        """
+        return self.model_copy(
+            update={
+                "max_mapped": self.max_mapped or self.parallelism or max(1, slots // 2),
+                "parallelism": self.parallelism or max(1, slots // 4),
+            }
+        )
 
     @classmethod
     def parse(cls, text: str | None) -> Self:

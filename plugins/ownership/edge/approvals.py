@@ -42,6 +42,8 @@ class AskApproval(HITLOperator):
                     description="Why; kept in the audit trail of a refusal.",
                 )
             },
+            # The question says how long; without a value here Airflow would take `execution_timeout` for it.
+            response_timeout=timedelta(hours=1),
             **kwargs,
         )
         self.question = question

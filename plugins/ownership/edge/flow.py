@@ -33,13 +33,22 @@ OPEN = section("Run Parameters")
 """The one section of a form that is open at first; Airflow's UI goes by this name."""
 
 LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
+PULL: dict[str, Any] = {
+    "poke_interval": timedelta(milliseconds=200),
+    "timeout": timedelta(seconds=30),
+    "retries": 2,
+    "retry_policy": TransferRetries(),
+    "execution_timeout": timedelta(hours=1),
+}
+"""A pull. Pokes are short and few: they wait for a grace, or for another run to end its work; a run that waits holds
+a slot, so it does not wait for long."""
 STAGE: dict[str, Any] = {
     "map_index_template": LABEL,
     "retries": RETRIES,
     "retry_policy": TransferRetries(),
     "execution_timeout": timedelta(hours=2),
 }
-TELL = RunNotifier()
+NOTIFY = RunNotifier()
 
 
 @task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
@@ -68,7 +77,7 @@ def reindex_course_batches(work: dict[str, Any]) -> dict[str, Any]:
 
 @task_group
 def transfer(work: dict[str, Any]) -> Any:
-    """One slice of lanes through the three stages."""
+    """One lane, or a slice of several, through the three stages."""
     return reindex_course_batches(work=update_course_batches(work=lookup_users(work=work)))
 
 
@@ -78,9 +87,9 @@ def transfer(work: dict[str, Any]) -> Any:
     retries=5,
     retry_policy=TransferRetries(),
     outlets=[AssetAlias(ALIAS), AssetAlias(FINISHED)],
-    inlets=[TABLE, INDEX],  # so that Airflow shows them, also where nobody's DAG is scheduled on them
-    on_success_callback=TELL,
-    on_failure_callback=TELL,
+    inlets=[TABLE, INDEX],  # so that Airflow shows them, even if no DAG is scheduled on them
+    on_success_callback=NOTIFY,
+    on_failure_callback=NOTIFY,
 )
 def settle(pull_task: str, *, ti: Any = None) -> dict[str, Any]:
     """Claims released, states counted, the run's summary."""

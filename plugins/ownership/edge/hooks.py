@@ -35,16 +35,12 @@ from ownership.platform.course_batches import check_table
 from ownership.platform.http_service import Endpoint, Service
 from ownership.platform.kafka import DeadLetters, Topic
 from ownership.stages.inbox import Inbox, NoRejects
+from ownership.stages.intake import Intake
 from ownership.stages.parts import Parts
-from ownership.stages.pull import Intake
-
-SLOTS_PER_SLICE = 4
-"""Slots of the executor for each slice of a run: with more slices their processes are in each other's way
-(measured on 2 cores with 8 slots, docs/performance.md), and other runs and DAGs need slots, too."""
 
 
 def load_settings() -> Settings:
-    """The settings as they are now, with the executor's share where they follow it.
+    """The settings as they are now, with what follows the executor filled in.
 
     :raises SettingsError: naming what is unknown or wrong.
     """
@@ -52,8 +48,12 @@ def load_settings() -> Settings:
         settings = Settings.parse(Variable.get(VARIABLE, default=None))
     except AirflowRuntimeError as e:
         raise SettingsError(f"Variable '{VARIABLE}' cannot be read: {e}") from None
-    share = max(1, conf.getint("core", "parallelism") // SLOTS_PER_SLICE)
-    return settings if settings.parallelism else settings.model_copy(update={"parallelism": share})
+    return settings.for_slots(executor_slots())
+
+
+def executor_slots() -> int:
+    """How many tasks the executor runs at once."""
+    return int(conf.getint("core", "parallelism"))
 
 
 def lms_endpoint(settings: Settings) -> Endpoint:

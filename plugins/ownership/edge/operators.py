@@ -2,133 +2,140 @@
 
 from __future__ import annotations
 
-import time
-from datetime import datetime
-from typing import TYPE_CHECKING
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowSensorTimeout, DownstreamTasksSkipped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from ownership.domain.contracts import Pulled
     from ownership.stages.parts import Parts
-    from ownership.stages.pull import Intake, Order
+    from ownership.stages.pull import Collected, RunRequest
 
 PULLED = "pulled"
 """XCom key of the counts, beside the slices that are mapped over."""
-MAX_PASSES = 20
-MAX_SLICES = 256
-"""Upper bound of setting `max_mapped`."""
+MAX_MAPPED = 1024
+"""Most mapped instances of a task: Airflow's own limit, and that of setting `max_mapped`."""
+
+UNNAMED = "an operator"
+"""Who started a run, where Airflow does not say."""
 
 
 class PullTransferEvents(BaseSensorOperator):
     """Accepts events into the ledger, claims those that may be worked on, returns their slices.
 
-    What it pulls follows from the run's type (the DAG's manual has the table). Events that are only
-    too young are waited for, a grace (default 1 s) at most per pass. With nothing to do it skips
-    everything after it, and the run is green.
+    What it pulls follows from the run's type (the DAG's manual has the table). It pokes again while events are only
+    too young, and while another run works on what the run's own events wait for. What a poke claimed stays the
+    run's; when `timeout` has passed, the run goes on with what it has. With nothing to do it skips everything after
+    it, and the run is green.
     """
 
-    def poke(self, context: Context) -> PokeReturnValue:
-        """One pull; what it claimed is free again if the task is told to end meanwhile."""
-        from ownership.edge import metrics
-        from ownership.edge.hooks import load_settings, opened_intake, opened_parts
-        from ownership.edge.interruption import Interrupted, interruptible
+    _parts: Parts
+    _collected: Collected
 
-        settings = load_settings()
-        order = self._order(context)
-        with interruptible(), opened_parts(settings) as parts:
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Start the run, poke, hand over. What was claimed is free again if the task is told to end meanwhile."""
+        from ownership.edge.hooks import opened_intake, opened_parts
+        from ownership.edge.interruption import Interrupted, interruptible
+        from ownership.stages.pull import hand_over, start_run
+
+        request = self._request(context)
+        with interruptible(), opened_parts() as parts:
             try:
-                with opened_intake(parts, by_hand=order.by_hand) as intake:
-                    pulled = self._passes(parts, intake, order)
+                with opened_intake(parts, by_hand=request.by_hand) as intake:
+                    self._parts, self._collected = parts, start_run(parts, intake, request)
+                    self._poke_in_time(context)
+                    pulled = hand_over(parts, self._collected)
             except Interrupted:
-                parts.queue.release_all(order.run_id)
+                parts.queue.release_all(request.run_id)
                 raise
-        metrics.pulled(pulled)
-        self._tell(context, pulled)
+        self._report(context, pulled)
         if not pulled.slices:
             raise DownstreamTasksSkipped(tasks=self._everything_after(context))
-        return PokeReturnValue(is_done=True, xcom_value=[s.model_dump(mode="json") for s in pulled.slices])
+        return [s.model_dump(mode="json") for s in pulled.slices]
 
-    def _passes(self, parts: Parts, intake: Intake, order: Order) -> Pulled:
-        """Passes until nothing is only too young."""
-        from ownership.stages.pull import pull
+    def poke(self, context: Context) -> bool:  # noqa: ARG002  # Airflow's signature
+        """One pass. True if there is nothing more that is worth waiting for."""
+        from ownership.stages.pull import collect
 
-        pulled = None
-        for _ in range(MAX_PASSES):
-            claimed = pulled.claimed if pulled else 0
-            pulled, young_until_ms = pull(parts, intake, order, pulled)
-            # One more pass for the tail of a burst; more only for a run that has nothing yet.
-            if not young_until_ms or (claimed and pulled.claimed):
-                break
-            time.sleep(
-                min(max(young_until_ms / 1000 - time.time(), 0), parts.settings.grace_ms / 1000) + 0.01
-            )
-        assert pulled is not None  # noqa: S101  # at least one pass
-        return pulled
+        self._collected = collect(self._parts, self._collected)
+        return self._collected.complete
+
+    def _poke_in_time(self, context: Context) -> None:
+        """Airflow's loop of pokes, to its end or until the time-out."""
+        try:
+            super().execute(context)
+        except AirflowSensorTimeout:
+            self.log.info("not waited for longer; the run goes on with what it has")
 
     def _everything_after(self, context: Context) -> list[str | tuple[str, int]]:
         """What to skip. In a run that was cleared, the mapped instances of before are there still."""
-        tasks: list[str | tuple[str, int]] = sorted(self.get_flat_relative_ids(upstream=False))
-        if context["ti"].try_number > 1:
-            tasks += [(task, index) for task in list(tasks) for index in range(MAX_SLICES)]  # type: ignore[misc]
-        return tasks
+        names = sorted(self.get_flat_relative_ids(upstream=False))
+        if context["ti"].try_number == 1:
+            return list(names)
+        mapped = [n for n in names if self.dag.get_task(n).get_closest_mapped_task_group()]
+        return [*names, *itertools.product(mapped, range(MAX_MAPPED))]
 
-    def _order(self, context: Context) -> Order:
+    def _request(self, context: Context) -> RunRequest:
+        from ownership.domain.clock import to_ms
         from ownership.domain.conf import manual_events, orders
-        from ownership.stages.pull import Order, Window
+        from ownership.stages.intake import Window
+        from ownership.stages.pull import RunRequest
 
         run = context["dag_run"]
         conf = run.conf or {}
         run_type = str(getattr(run.run_type, "value", run.run_type))
-        at_ms = _ms(run.run_after)
-        by = run.triggering_user_name or ""
+        at_ms = to_ms(run.run_after)
+        user = run.triggering_user_name
         window = None
         if run_type in ("scheduled", "backfill") and run.data_interval_start and run.data_interval_end:
-            window = Window(_ms(run.data_interval_start), _ms(run.data_interval_end))
-        return Order(
+            window = Window(to_ms(run.data_interval_start), to_ms(run.data_interval_end))
+        return RunRequest(
             run_id=run.run_id,
             window=window,
-            requests=manual_events(conf, run_id=run.run_id, at_ms=at_ms, by=by or None),
+            requests=manual_events(conf, run_id=run.run_id, at_ms=at_ms, by=user or None),
             at_ms=at_ms,
             orders=orders(conf),
             patient=run_type == "asset_triggered",
-            by=by or "somebody",
+            started_by=user or UNNAMED,
         )
 
-    def _tell(self, context: Context, pulled: Pulled) -> None:
-        told = pulled.model_dump(mode="json", exclude={"slices"})
-        context["ti"].xcom_push(key=PULLED, value=told)
+    def _report(self, context: Context, pulled: Pulled) -> None:
+        """The counts as metrics, XCom and log; notes and waits as log lines."""
+        from ownership.edge import metrics
+
+        metrics.pulled(pulled)
+        context["ti"].xcom_push(key=PULLED, value=pulled.model_dump(mode="json", exclude={"slices"}))
         self.log.info(
             "run %s: %s new events, %s known, %s rejected, %s follow-ups; %s claimed in %s slices",
             context["dag_run"].run_id, pulled.received, pulled.known, pulled.rejected, pulled.follow_ups,
             pulled.claimed, len(pulled.slices),
         )  # fmt: skip
-        for mid, what in pulled.told.items():
-            self.log.warning("%s %s", mid, what)
-        for mid, why in pulled.waits.items():
-            self.log.log(30 if mid in pulled.own else 20, "event %s is not in this run: it %s", mid, why)
+        for mid, note in pulled.notes.items():
+            self.log.warning("%s %s", mid, note)
+        for mid, wait in pulled.waits.items():
+            level = logging.WARNING if mid in pulled.own else logging.INFO
+            self.log.log(level, "event %s is not in this run: it %s", mid, wait)
 
 
 class PullUndo(PullTransferEvents):
     """Queues an undo for each event that the conf names, and claims these and nothing else."""
 
-    def _order(self, context: Context) -> Order:
+    def _request(self, context: Context) -> RunRequest:
+        from ownership.domain.clock import to_ms
         from ownership.domain.conf import undo_order
-        from ownership.stages.pull import Order
+        from ownership.stages.pull import RunRequest
 
         run = context["dag_run"]
-        return Order(
+        return RunRequest(
             run_id=run.run_id,
-            at_ms=_ms(run.run_after),
+            at_ms=to_ms(run.run_after),
             orders=undo_order(run.conf or {}),
             patient=False,
-            by=run.triggering_user_name or "somebody",
+            started_by=run.triggering_user_name or UNNAMED,
             own_only=True,
         )
-
-
-def _ms(at: datetime) -> int:
-    return int(at.timestamp() * 1000)

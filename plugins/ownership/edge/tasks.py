@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from ownership.domain import plan_report
 from ownership.domain.conf import Approve, Decline
-from ownership.domain.contracts import Slice, Summary, Work
+from ownership.domain.contracts import Pulled, Slice, Summary, Work
 from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import EventState
@@ -19,6 +19,7 @@ from ownership.edge import assets, metrics
 from ownership.edge.approvals import ALIAS, APPROVE, DECLINE, WANTED
 from ownership.edge.hooks import opened_parts
 from ownership.edge.interruption import Interrupted, interruptible
+from ownership.edge.operators import UNNAMED
 from ownership.edge.retries import delay_seconds, seed_of
 from ownership.ledger.events import EventRow
 from ownership.stages import operate
@@ -47,14 +48,14 @@ def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
         metrics.users_read(parts.users.answered)
         return done
 
-    return _run("lookup_users", stage, Work(label=given.label, run_id=given.run_id), given.held)
+    return _run("lookup_users", stage, Work(label=given.label, run_id=given.run_id), given.events)
 
 
 def update(work: Mapping[str, Any]) -> dict[str, Any]:
     """`update_course_batches` of one slice."""
     given = Work.model_validate(work)
     return _run(
-        "update_course_batches", lambda parts: update_course_batches(parts, given), given, _held(given)
+        "update_course_batches", lambda parts: update_course_batches(parts, given), given, _claimed(given)
     )
 
 
@@ -62,7 +63,7 @@ def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
     """`reindex_course_batches` of one slice."""
     given = Work.model_validate(work)
     return _run(
-        "reindex_course_batches", lambda parts: reindex_course_batches(parts, given), given, _held(given)
+        "reindex_course_batches", lambda parts: reindex_course_batches(parts, given), given, _claimed(given)
     )
 
 
@@ -74,26 +75,29 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
     ti = get_current_context()["ti"]
     if slices is None:
         return {"failures": {"pull_transfer_events": "did not end: its log says why"}}
+    found = Pulled.model_validate({**(pulled or {}), "slices": slices})
     with opened_parts() as parts:
-        given = [Slice.model_validate(s) for s in slices]
-        pulled = pulled or {}
-        settled = settling.settle(parts, given, dict(pulled.get("waits", {})), dict(pulled.get("told", {})))
+        settled = settling.settle(parts, found.slices, found.waits, found.notes)
     summary = settled.summary
     metrics.settled(summary.events, summary.batches)
     for milliseconds in settled.lags:
         metrics.lag(milliseconds)
-    told = summary.model_dump(mode="json")
-    log.info("run settled", run_id=ti.run_id, **summary.model_dump(mode="json", exclude={"plans"}))
+    _log_summary(summary, ti.run_id)
+    if summary.events.get(EventState.AWAITING_APPROVAL):
+        _ask_for_approval(summary)
+    _announce_finished(ti.run_id, settled.finished)
+    result = summary.model_dump(mode="json")
+    if summary.failures:
+        return result
+    ti.xcom_push(key="return_value", value=result)
+    raise DownstreamTasksSkipped(tasks=["verdict"])
+
+
+def _log_summary(summary: Summary, run_id: str) -> None:
+    log.info("run settled", run_id=run_id, **summary.model_dump(mode="json", exclude={"plans"}))
     for plan in summary.plans:
         for line in plan_report.text(plan).splitlines():
             log.info(line)
-    if summary.events.get(EventState.AWAITING_APPROVAL):
-        _ask_for_approval(summary)
-    _tell_finished(ti.run_id, settled.finished)
-    if summary.failures:
-        return told
-    ti.xcom_push(key="return_value", value=told)
-    raise DownstreamTasksSkipped(tasks=["verdict"])
 
 
 def approvals_wanted() -> list[dict[str, Any]]:
@@ -110,19 +114,19 @@ def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
 
     :raises ConfError: if the transfer waits with another plan by now.
     """
-    mid, by, reason = question["mid"], answer["by"] or "somebody", answer["reason"] or "no reason given"
+    mid, by, reason = question["mid"], answer["by"] or UNNAMED, answer["reason"] or "no reason given"
     run_id = get_current_context()["ti"].run_id
     with opened_parts() as parts:
         if answer["chosen"] == APPROVE:
-            told = operate.approve(
-                parts, Approve(mid=mid, digest=question["digest"], by=by), run_id=run_id, by=by
-            )
+            approval = Approve(mid=mid, digest=question["digest"], by=by)
+            outcome = operate.approve(parts, approval, run_id=run_id, by=by)
         elif answer["chosen"] == DECLINE:
-            told = operate.decline(parts, Decline(mid=mid, reason=reason, by=by), run_id=run_id, by=by)
+            refusal = Decline(mid=mid, reason=reason, by=by)
+            outcome = operate.decline(parts, refusal, run_id=run_id, by=by)
         else:
-            told = "was not answered in time; the next run of user_ownership_transfer declines it"
-    log.warning("approval answered", mid=mid, outcome=told)
-    return told
+            outcome = "was not answered in time; the next run of user_ownership_transfer declines it"
+    log.warning("approval answered", mid=mid, outcome=outcome)
+    return outcome
 
 
 def verdict(summary: Mapping[str, Any]) -> None:
@@ -130,9 +134,9 @@ def verdict(summary: Mapping[str, Any]) -> None:
 
     :raises AirflowFailException: always.
     """
-    told = Summary.model_validate({k: v for k, v in summary.items() if k in Summary.model_fields})
-    reasons = "; ".join(f"{mid}: {why}" for mid, why in list(told.failures.items())[:5])
-    what = f"{told.failed} events failed and will be tried again. " if told.failed else ""
+    ended = Summary.model_validate(summary)
+    reasons = "; ".join(f"{mid}: {why}" for mid, why in list(ended.failures.items())[:5])
+    what = f"{ended.failed} events failed and will be tried again. " if ended.failed else ""
     raise AirflowFailException(what + reasons)
 
 
@@ -142,12 +146,12 @@ def _ask_for_approval(summary: Summary) -> None:
     get_current_context()["outlet_events"][AssetAlias(ALIAS)].add(WANTED, extra={"mids": waiting})
 
 
-def _held(work: Work) -> list[ClaimedEvent]:
-    return [h for p in work.phases for h in p.held]
+def _claimed(work: Work) -> list[ClaimedEvent]:
+    return [event for phase in work.phases for event in phase.events]
 
 
-def _tell_finished(run_id: str, finished: Sequence[EventRow]) -> None:
-    """Update the assets of table and index, for whoever schedules a DAG on them."""
+def _announce_finished(run_id: str, finished: Sequence[EventRow]) -> None:
+    """Update the assets of table and index, for DAGs that are scheduled on them."""
     events = get_current_context()["outlet_events"][AssetAlias(assets.FINISHED)]
     for extra in extras(run_id, finished):
         for asset in (assets.TABLE, assets.INDEX):
@@ -155,16 +159,15 @@ def _tell_finished(run_id: str, finished: Sequence[EventRow]) -> None:
 
 
 def _run(
-    name: str, stage: Callable[[Parts], Work], given: Work, held: Sequence[ClaimedEvent]
+    name: str, stage: Callable[[Parts], Work], given: Work, claimed: Sequence[ClaimedEvent]
 ) -> dict[str, Any]:
     """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry.
 
     :raises Stopped: if the task is told to end; any run may go on with its events at once.
     """
-    if not held:
+    if not claimed:
         return given.step((), events={}).model_dump(mode="json")
-    context = get_current_context()
-    ti = context["ti"]
+    ti = get_current_context()["ti"]
     bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
     with interruptible(), opened_parts() as parts:
         parts.cql.connect_ahead()
@@ -172,38 +175,50 @@ def _run(
             done = stage(parts)
         except Interrupted:
             bound.warning("stage interrupted", try_number=ti.try_number)
-            parts.queue.release(held, next_try_ms=0)
+            parts.queue.release(claimed, next_try_ms=0)
             raise
         except TakenOver as e:
             bound.warning("taken over", why=str(e))
-            return given.step((), events={"taken_over": len(held)}).model_dump(mode="json")
+            done = given.step((), events={"taken_over": len(claimed)})
         except OwnershipError as e:
-            again = isinstance(e, Transient) and ti.try_number <= ti.max_tries
-            seconds = delay_seconds(seed_of(context), ti.try_number) if again else 0
-            bound.warning("stage failed", why=str(e), try_number=ti.try_number, again_in=seconds)
-            _leave(parts, held, given.run_id, str(e), seconds)
-            if again or isinstance(e, Permanent):
-                raise
-            return given.step(
-                (), events={"failed": len(held)}, failures={h.mid: str(e) for h in held}
-            ).model_dump(mode="json")
-    bound.info("stage done", **done.model_dump(mode="json", include={"events", "batches", "failures"}))
+            done = _failed(parts, given, claimed, e, bound)
+        else:
+            bound.info(
+                "stage done", **done.model_dump(mode="json", include={"events", "batches", "failures"})
+            )
     return done.model_dump(mode="json")
 
 
-def _leave(parts: Parts, held: Sequence[ClaimedEvent], run_id: str, why: str, seconds: float) -> None:
-    """Note the failure in the ledger, and make the claim outlive the delay of the retry."""
+def _failed(
+    parts: Parts, given: Work, claimed: Sequence[ClaimedEvent], error: OwnershipError, bound: Any
+) -> Work:
+    """The failure of a stage: raised again if Airflow is to retry or must not, else an outcome of the events."""
+    context = get_current_context()
+    ti = context["ti"]
+    retried = isinstance(error, Transient) and ti.try_number <= ti.max_tries
+    seconds = delay_seconds(seed_of(context), ti.try_number) if retried else 0
+    bound.warning("stage failed", why=str(error), try_number=ti.try_number, again_in=seconds)
+    _record_failure(parts, claimed, given.run_id, str(error), seconds)
+    if retried or isinstance(error, Permanent):
+        raise error
+    return given.step((), events={"failed": len(claimed)}, failures={h.mid: str(error) for h in claimed})
+
+
+def _record_failure(
+    parts: Parts, claimed: Sequence[ClaimedEvent], run_id: str, why: str, seconds: float
+) -> None:
+    """Note the failure in the ledger, and make the claim outlive the delay of the retry (0: no retry)."""
     try:
-        rows = parts.events.read([h.mid for h in held])
-        open_ = [h for h in held if h.mid in rows and not rows[h.mid].final]
-        parts.events.fail([(h, why, rows[h.mid].attempts) for h in open_])
-        for h in open_[:EVENTS_LOGGED]:
+        rows = parts.events.read([h.mid for h in claimed])
+        unfinished = [h for h in claimed if h.mid in rows and not rows[h.mid].final]
+        parts.events.fail([(h, why, rows[h.mid].attempts) for h in unfinished])
+        for h in unfinished[:EVENTS_LOGGED]:
             log.warning(
                 "transfer failed",
                 mid=h.mid, from_user=h.transfer.from_user, to_user=h.transfer.to_user, run_id=run_id, why=why,
             )  # fmt: skip
         if seconds:
             lives_ms = int(seconds * 1000) + parts.settings.claim_seconds * 1000
-            Claim(parts, open_, run_id).renew(lives_ms)
+            Claim(parts, unfinished, run_id).renew(lives_ms)
     except OwnershipError as e:
-        log.warning("the ledger cannot be told", why=str(e), run_id=run_id)
+        log.warning("the failure cannot be noted in the ledger", why=str(e), run_id=run_id)

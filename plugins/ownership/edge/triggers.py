@@ -23,10 +23,6 @@ QUEUE_EVERY = 1.0
 """Seconds between two looks at the queue."""
 LOOK_SHARE = 10
 """A look at a long queue may take this part of the time: then looks are farther apart."""
-MAX_RUNS_AT_WORK = 4
-"""Runs that hold events and are not waiting for a retry. Each has a quarter of the executor's slots
-(`hooks.SLOTS_PER_SLICE`): a further one would wait for slots until its claims have expired, and take over
-from others what they wait for slots with. What is left is more work for the next."""
 MAX_LOOK_INTERVAL = 15.0
 """But not farther than this, in seconds: a look that took long because PostgreSQL did not answer says nothing
 about the queue."""
@@ -45,7 +41,7 @@ class WorkInSight(NamedTuple):
     queue_look: int
     """Number of the look at the queue that `claimable` is from: not every look is a new one."""
     at_work: int = 0
-    """Runs that hold events and do not wait for a retry."""
+    """Mapped instances of the runs that hold events and do not wait for a retry."""
 
 
 class QueueLook(NamedTuple):
@@ -59,8 +55,15 @@ class QueueLook(NamedTuple):
 class Announcer:
     """Decides which looks are worth a signal. Pure but for the clock that it is given."""
 
-    def __init__(self, resignal_seconds: float) -> None:
+    def __init__(self, resignal_seconds: float, slots: int) -> None:
+        """`slots` of the executor.
+
+        A run has instances for half of them at most. So while the runs at work have no more than the other half,
+        there is room for another; beyond that it would wait for slots until its claims have expired, and take over
+        from others what they wait for slots with. What is left is more work for the next.
+        """
         self._resignal = resignal_seconds
+        self._max_at_work = slots // 2
         self._high: tuple[int, ...] = ()
         self._queue: frozenset[tuple[str, int]] = frozenset()
         self._before: frozenset[tuple[str, int]] = frozenset()
@@ -74,7 +77,7 @@ class Announcer:
         A backlog is announced once until the run that it started has committed: what arrives
         meanwhile is read by that run. An event in the queue counts once it was claimable in two
         looks at the queue: in one, its own run may be just about to claim it. Others are announced when
-        a run has taken those that were. While enough runs are at work nothing is.
+        a run has taken those that were. While the runs at work fill the executor nothing is.
         """
         if seen.queue_look != self._queue_look:
             self._steady = seen.claimable & self._before
@@ -84,7 +87,7 @@ class Announcer:
         new_messages = seen.backlog > 0 and pulled
         new_in_queue = bool(steady) and not steady & self._queue
         again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
-        if seen.at_work >= MAX_RUNS_AT_WORK or not (new_messages or new_in_queue or again):
+        if seen.at_work > self._max_at_work or not (new_messages or new_in_queue or again):
             return False
         if seen.backlog > 0:
             self._high = seen.high
@@ -114,7 +117,7 @@ class BacklogTrigger(BaseEventTrigger):
             with ExitStack() as stack:
                 try:
                     watch = await asyncio.to_thread(_Watch, stack)
-                    announcer = Announcer(watch.resignal_seconds)
+                    announcer = Announcer(watch.resignal_seconds, watch.slots)
                     while True:
                         seen = await asyncio.to_thread(watch.look)
                         if announcer.worth_a_signal(seen, time.monotonic()):
@@ -135,7 +138,7 @@ class _Watch:
     """Open clients of the watcher."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from ownership.edge.hooks import load_settings
+        from ownership.edge.hooks import executor_slots, load_settings
         from ownership.edge.kafka_hook import KafkaHook
         from ownership.edge.ledger_hook import opened_database
         from ownership.ledger.arrivals import Arrivals
@@ -144,6 +147,7 @@ class _Watch:
         settings = load_settings()
         self._settings = settings
         self.resignal_seconds = float(settings.resignal_seconds)
+        self.slots = executor_slots()
         kafka = KafkaHook(settings)
         self._topic = kafka.topic()
         stack.callback(self._topic.close)
@@ -203,7 +207,7 @@ class _Watch:
 
     def _look_at_queue(self) -> QueueLook:
         from ownership.domain.clock import now_ms
-        from ownership.domain.queue import at_work, choose
+        from ownership.domain.queue import choose, instances_at_work
 
         queued = self._queue.read()
         now = now_ms()
@@ -213,6 +217,12 @@ class _Watch:
         )  # fmt: skip
         return QueueLook(
             frozenset((e.mid, e.fencing_token) for e in choice.take),
-            len(at_work(queued, now_ms=now, lease_ms=self._settings.claim_seconds * 1000)),
+            instances_at_work(
+                queued,
+                now_ms=now,
+                lease_ms=self._settings.claim_seconds * 1000,
+                max_mapped=self._settings.max_mapped,
+                slices=self._settings.parallelism,
+            ),
             queued,
         )

@@ -11,7 +11,7 @@ import structlog
 from more_itertools import chunked
 
 from ownership.domain.clock import from_ms, now_ms
-from ownership.domain.contracts import Phase, Slice, Work, packed
+from ownership.domain.contracts import Phase, Slice, Work
 from ownership.domain.effects import undoing
 from ownership.domain.errors import Transient, Unavailable
 from ownership.domain.event import Transfer
@@ -278,7 +278,7 @@ def _phase(
     passed_on = fold(events, [row.transfer for row in later if row.options.whole])
     own = sources(moves)
     return Phase(
-        events=packed(held[e.mid] for e in events),
+        events=tuple(held[e.mid] for e in events),
         moves={u: passed_on.get(u, v) for u, v in moves.items()},
         later=tuple(row.mid for row in later if row.transfer.target in own),
     )

@@ -1,4 +1,7 @@
-"""What an operator orders beside transfers: approve, decline, abandon, redrive, execute a plan, undo."""
+"""What an operator orders beside transfers: approve, decline, abandon, redrive, execute a plan, undo.
+
+Each order is answered in words for people, by the mid that it names.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import event_from, folded, manual_event, with_follow_ups
 from ownership.domain.options import PLAIN, Options, Request
 from ownership.domain.plan_report import escaped, markdown
-from ownership.domain.queue import ClaimedEvent, QueuedEvent, choose
+from ownership.domain.queue import ClaimedEvent, QueuedEvent, Wait, WaitKind, choose
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.events import EventRow
 from ownership.platform.kafka import Message, Span, Topic
@@ -37,16 +40,23 @@ from ownership.stages.parts import Parts
 
 log = structlog.get_logger(__name__)
 
-_TRIES = 20
+MAX_TAKE_OVERS = 20
+"""Tries to act on an event that other runs take over meanwhile."""
 MAX_HOURS = 24 * 400
 """Longest time range of an order, in hours."""
 
 
 class Ordered(NamedTuple):
-    """What became of the orders: new events to queue, and a sentence by mid."""
+    """What came of orders."""
 
-    requests: list[Request]
-    told: dict[str, str]
+    requests: Sequence[Request] = ()
+    """New events to queue."""
+    notes: Mapping[str, str] = {}
+    """What became of each event or dead letter that was named."""
+
+    def __or__(self, other: Ordered) -> Ordered:
+        """Both together."""
+        return Ordered([*self.requests, *other.requests], {**self.notes, **other.notes})
 
 
 def carry_out(
@@ -58,25 +68,20 @@ def carry_out(
 
     :raises ConfError: for an order that contradicts the ledger.
     """
-    requests: list[Request] = []
-    told: dict[str, str] = {}
+    done = Ordered()
     if orders.approve:
-        told[orders.approve.mid] = approve(parts, orders.approve, run_id=run_id, by=by)
+        done |= Ordered(notes={orders.approve.mid: approve(parts, orders.approve, run_id=run_id, by=by)})
     if orders.decline:
-        told[orders.decline.mid] = decline(parts, orders.decline, run_id=run_id, by=by)
+        done |= Ordered(notes={orders.decline.mid: decline(parts, orders.decline, run_id=run_id, by=by)})
     if orders.abandon:
-        told |= abandon(parts, orders.abandon, run_id=run_id)
-    found: list[Ordered] = []
+        done |= Ordered(notes=abandon(parts, orders.abandon, run_id=run_id))
     if orders.redrive:
-        found.append(redriven(parts, orders.redrive, run_id=run_id, at_ms=at_ms, dead_letters=dead_letters))
+        done |= redrive(parts, orders.redrive, run_id=run_id, at_ms=at_ms, dead_letters=dead_letters)
     if orders.execute:
-        found.append(executed(parts, orders.execute, run_id=run_id, at_ms=at_ms, by=by))
+        done |= execute_plan(parts, orders.execute, run_id=run_id, at_ms=at_ms, by=by)
     if orders.undo:
-        found.append(undone(parts, orders.undo, run_id=run_id, at_ms=at_ms, by=by))
-    for some in found:
-        requests += some.requests
-        told |= some.told
-    return Ordered(requests, told)
+        done |= undo(parts, orders.undo, run_id=run_id, at_ms=at_ms, by=by)
+    return done
 
 
 def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:
@@ -85,60 +90,64 @@ def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:
     The event is taken over first, even from a live holder: its stage finds the claim lost before its next
     write. What it moved until then stays moved, and is in the audit trail.
     """
-    told: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for mid in order.mids:
-        told[mid] = _ended(
+        notes[mid] = _end_event(
             parts,
             mid,
             run_id,
-            lambda held: parts.events.abandon(held, f"abandoned: {order.reason}"),
+            lambda event: parts.events.abandon(event, f"abandoned: {order.reason}"),
             "abandoned",
         )
-        log.warning("transfer abandoned", mid=mid, run_id=run_id, why=order.reason, outcome=told[mid])
-    return told
+        log.warning("transfer abandoned", mid=mid, run_id=run_id, why=order.reason, outcome=notes[mid])
+    return notes
 
 
 def approve(parts: Parts, order: Approve, *, run_id: str, by: str) -> str:
-    """Let a transfer go on with the plan that it waits with.
+    """Let a transfer go on with the plan that it waits with. Returns what became of it.
 
     :raises ConfError: if the digest is not that plan's.
     """
     by = order.by or by
 
-    def awaits(event: EventRow) -> str | None:
-        if told := _awaits_none(event):
-            return told
+    def refusal(event: EventRow) -> str | None:
+        if reason := _awaits_nothing(event):
+            return reason
         if event.digest != order.digest:
             raise ConfError(
                 f"approve: digest: is not that of the plan of {order.mid}, which is {event.digest}; look at it again."
             )
         return None
 
-    outcome = _taken(
-        parts, order.mid, run_id, lambda held: parts.events.approve(held, order.digest, by), unless=awaits
-    )
-    told = outcome or f"was approved by {by}"
-    log.warning("transfer approved", mid=order.mid, run_id=run_id, by=by, outcome=told)
-    return told
-
-
-def decline(parts: Parts, order: Decline, *, run_id: str, by: str) -> str:
-    """End a transfer that waits for its approval."""
-    by = order.by or by
-    told = _ended(
+    refused = _act_on(
         parts,
         order.mid,
         run_id,
-        lambda held: parts.events.decline(held, f"declined by {by}: {order.reason}"),
-        f"declined by {by}",
-        unless=_awaits_none,
+        lambda event: parts.events.approve(event, order.digest, by),
+        refusal=refusal,
     )
-    log.warning("transfer declined", mid=order.mid, run_id=run_id, by=by, why=order.reason, outcome=told)
-    return told
+    note = refused or f"was approved by {by}"
+    log.warning("transfer approved", mid=order.mid, run_id=run_id, by=by, outcome=note)
+    return note
+
+
+def decline(parts: Parts, order: Decline, *, run_id: str, by: str) -> str:
+    """End a transfer that waits for its approval. Returns what became of it."""
+    by = order.by or by
+    note = _end_event(
+        parts,
+        order.mid,
+        run_id,
+        lambda event: parts.events.decline(event, f"declined by {by}: {order.reason}"),
+        f"declined by {by}",
+        refusal=_awaits_nothing,
+    )
+    log.warning("transfer declined", mid=order.mid, run_id=run_id, by=by, why=order.reason, outcome=note)
+    return note
 
 
 def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
-    """What `run_id` asks people: a question for each transfer that awaits an approval nobody asks for yet."""
+    """The questions that `run_id` asks: one for each transfer that awaits an approval and is not asked about yet."""
     now = now_ms()
     found = []
     for event in parts.events.to_be_asked(run_id):
@@ -162,50 +171,51 @@ def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _awaits_none(event: EventRow) -> str | None:
+def _awaits_nothing(event: EventRow) -> str | None:
     return None if event.state == EventState.AWAITING_APPROVAL else f"is {event.state} and awaits no approval"
 
 
-def _ended(
+def _end_event(
     parts: Parts,
     mid: str,
     run_id: str,
     end: Callable[[ClaimedEvent], bool],
-    word: str,
+    outcome: str,
     *,
-    unless: Callable[[EventRow], str | None] | None = None,
+    refusal: Callable[[EventRow], str | None] | None = None,
 ) -> str:
-    """End an open event for good; what is told of it, with the events that it blocked."""
+    """End an open event for good. Returns what became of it, with the events that it blocked."""
     queued = parts.queue.read()
-    outcome = _taken(parts, mid, run_id, end, unless=unless)
-    if outcome:
-        return outcome
-    freed = _blocked_by(mid, queued)
-    return f"was {word}; it blocked {', '.join(freed)}" if freed else f"was {word}"
+    if refused := _act_on(parts, mid, run_id, end, refusal=refusal):
+        return refused
+    blocked = _blocked_by(mid, queued)
+    return f"was {outcome}; it blocked {', '.join(blocked)}" if blocked else f"was {outcome}"
 
 
-def _taken(
+def _act_on(
     parts: Parts,
     mid: str,
     run_id: str,
     act: Callable[[ClaimedEvent], bool],
     *,
-    unless: Callable[[EventRow], str | None] | None = None,
+    refusal: Callable[[EventRow], str | None] | None = None,
 ) -> str:
-    """Take an open event over and `act` on it. Returns why nothing was done, empty if something was.
+    """Take an open event over and `act` on it. Returns why nothing was done, empty if `act` was done.
 
-    `act` answers False if the event was lost again: another order, or the end of its own stage, was faster. `unless`
-    says why nothing is to be done with it.
+    `act` returns False if the event was lost again: another order, or the end of its own stage, was faster.
+    `refusal` says why nothing is to be done with an event.
+
+    :raises Unavailable: if other runs take the event over each time.
     """
-    for _ in range(_TRIES):
+    for _ in range(MAX_TAKE_OVERS):
         event = parts.events.read([mid]).get(mid)
         if event is None:
             rejected = parts.events.rejected([mid])
             return f"is {EventState.REJECTED} already" if rejected else "is not in the ledger"
         if event.final:
             return f"is {event.state} already"
-        if unless and (why := unless(event)):
-            return why
+        if refusal and (refused := refusal(event)):
+            return refused
         claimed = parts.events.take_over(mid, run_id=run_id)
         if claimed and act(claimed):
             return ""
@@ -215,17 +225,15 @@ def _taken(
 def _blocked_by(mid: str, queued: Sequence[QueuedEvent]) -> list[str]:
     """Mids of the events that wait for `mid` alone or first of all."""
     now = now_ms()
-    standing = [e._replace(holder=mid, lease_expires_ms=now + 1) if e.mid == mid else e for e in queued]
-    choice = choose(
-        standing, run_id="", now_ms=now, judged_ms=now, grace_ms=0, limit=len(queued), patient=False
-    )  # fmt: skip
-    return sorted(m for m, blocker in choice.blockers.items() if blocker == mid)
+    kept = [e._replace(holder=mid, lease_expires_ms=now + 1) if e.mid == mid else e for e in queued]
+    choice = choose(kept, run_id="", now_ms=now, judged_ms=now, grace_ms=0, limit=len(queued), patient=False)
+    return sorted(m for m, wait in choice.waits.items() if wait == Wait(WaitKind.BLOCKED, mid))
 
 
-def redriven(
+def redrive(
     parts: Parts, order: Redrive, *, run_id: str, at_ms: int, dead_letters: Topic | None = None
 ) -> Ordered:
-    """New events for skipped ones and for dead letters; the failed ones this run tries anyhow.
+    """New events for skipped ones and for dead letters; failed ones are in the queue, and this run tries them.
 
     :raises ConfError: if the order names too many, or offsets that the topic does not have.
     """
@@ -242,27 +250,27 @@ def redriven(
     rows = parts.events.read(mids)
     rejected = parts.events.rejected([m for m in mids if m not in rows])
     requests: list[Request] = []
-    told: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for n, mid in enumerate(mids):
         row = rows.get(mid)
         if message := rejected.get(mid):
-            how = (
+            advice = (
                 f"put its dead letter back, mended: {message.next_conf}"
                 if message.next_conf
                 else "give it mended in `events`"
             )
-            told[mid] = f"is rejected: {how}"
+            notes[mid] = f"is rejected: {advice}"
         elif row is None:
-            told[mid] = "is not in the ledger"
+            notes[mid] = "is not in the ledger"
         elif not row.final:
-            told[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
+            notes[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
         elif row.state != EventState.SKIPPED:
-            told[mid] = f"is {row.state} already; only failed and skipped events can be redriven"
+            notes[mid] = f"is {row.state} already; only failed and skipped events can be redriven"
         else:
             new = f"redrive:{run_id}:{n}"
-            told[mid] = f"is tried again as {new}"
+            notes[mid] = f"is tried again as {new}"
             requests.append(_again(parts, row, new, at_ms, row.options, redrive_of=mid))
-    return Ordered(requests, told)
+    return Ordered(requests, notes)
 
 
 def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at_ms: int) -> Ordered:
@@ -275,16 +283,16 @@ def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at
             f"{low} to {high - 1}."
         )
     requests: list[Request] = []
-    told: dict[str, str] = {}
+    notes: dict[str, str] = {}
     span = Span(order.partition, order.from_offset, order.to_offset + 1)
     for message in dead_letters.read([span]):
         name, new = f"dead letter {message.partition}:{message.offset}", f"redrive:{run_id}:{message.offset}"
         try:
             requests.append(_mended(message, order.merge_patch, new, at_ms))
-            told[name] = f"is tried as {new}"
+            notes[name] = f"is tried as {new}"
         except Poison as e:
-            told[name] = f"is no event yet: {e}"
-    return Ordered(requests, told)
+            notes[name] = f"is no event yet: {e}"
+    return Ordered(requests, notes)
 
 
 def _mended(message: Message, merge_patch: Mapping[str, Any], mid: str, at_ms: int) -> Request:
@@ -300,15 +308,15 @@ def _mended(message: Message, merge_patch: Mapping[str, Any], mid: str, at_ms: i
     value = apply_merge_patch(value, merge_patch) if merge_patch else value
     if not isinstance(value, dict):
         raise Poison("it is no JSON object; `merge_patch` can give a whole event")
-    came = ":".join(headers.get(k, "") for k in ("topic", "partition", "offset"))
-    envelope = {**value, "mid": mid, "ets": at_ms, "redrive_of": f"rejected:{came}"}
+    place = ":".join(headers.get(k, "") for k in ("topic", "partition", "offset"))
+    envelope = {**value, "mid": mid, "ets": at_ms, "redrive_of": f"rejected:{place}"}
     try:
         return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode())
     except RecursionError:
         raise Poison("the JSON is nested too deeply") from None
 
 
-def executed(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: str) -> Ordered:
+def execute_plan(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: str) -> Ordered:
     """The event that applies the plan of a dry run.
 
     :raises ConfError: if there is no such plan, or it is not the one that was looked at.
@@ -328,13 +336,14 @@ def executed(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, by: s
         raise ConfError(f"digest: is not that of the plan of {mid}, which is {row.digest}.")
     new = f"execute:{run_id}"
     options = row.options.to_be_executed(mid, order.digest)
-    said = request_fields(order.reason, order.requested_by or by)
+    asked_for = request_fields(order.reason, order.requested_by or by)
     return Ordered(
-        [_again(parts, row, new, at_ms, options, said=said, plan_of=mid)], {mid: f"is applied as {new}"}
+        [_again(parts, row, new, at_ms, options, asked_for=asked_for, plan_of=mid)],
+        {mid: f"is applied as {new}"},
     )
 
 
-def undone(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Ordered:
+def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Ordered:
     """Events that take back what others changed, the newest first.
 
     :raises ConfError: if the order names too many.
@@ -344,24 +353,24 @@ def undone(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Or
     rows = parts.events.read({one for m in mids for one in with_follow_ups(m)})
     _bounded(rows, "undo")
     rejected = parts.events.rejected([m for m in mids if m not in rows])
-    told = {m: "was no transfer" if m in rejected else "is not in the ledger" for m in mids if m not in rows}
+    notes = {m: "was no transfer" if m in rejected else "is not in the ledger" for m in mids if m not in rows}
     by_age = sorted(rows.values(), key=lambda r: r.transfer.key)
     requests: list[Request] = []
     for row in reversed(by_age):
         if not row.final:
-            told[row.mid] = f"is {row.state}: abandon it first"
+            notes[row.mid] = f"is {row.state}: abandon it first"
             continue
         if not _changed_something(parts, row):
-            told[row.mid] = f"is {row.state} and changed nothing"
+            notes[row.mid] = f"is {row.state} and changed nothing"
             continue
         new = f"undo:{run_id}:{len(requests)}"
-        told[row.mid] = f"is {'rehearsed' if order.dry_run else 'taken back'} as {new}"
-        requests.append(_undo(row, new, at_ms, order, by))
-    return Ordered(requests, told)
+        notes[row.mid] = f"is {'rehearsed' if order.dry_run else 'taken back'} as {new}"
+        requests.append(_undo_request(row, new, at_ms, order, by))
+    return Ordered(requests, notes)
 
 
 def _chosen(parts: Parts, order: Undo, at_ms: int) -> list[str]:
-    """The transfers that the order describes: not those that were undos themselves."""
+    """The transfers that the order describes, without those that are undos themselves."""
     if order.run_id:
         return [e.mid for e in parts.events.of_run(order.run_id)]
     start = _ms(order.since)
@@ -381,7 +390,7 @@ def _changed_something(parts: Parts, row: EventRow) -> bool:
     return parts.changes.has_images(row.mid)
 
 
-def _undo(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:
+def _undo_request(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:
     envelope = manual_event(
         mid=mid,
         ets=at_ms,
@@ -402,7 +411,7 @@ def _again(
     at_ms: int,
     options: Options = PLAIN,
     *,
-    said: Mapping[str, Any] | None = None,
+    asked_for: Mapping[str, Any] | None = None,
     **marks: str,
 ) -> Request:
     body = parts.events.bodies([row.mid]).get(row.mid)
@@ -410,8 +419,8 @@ def _again(
         raise ConfError(f"The message of event {row.mid} was erased: give the transfer itself, in `events`.")
     try:
         envelope = {**json.loads(body), "mid": mid, "ets": at_ms, **marks}
-        if said:
-            envelope["edata"] = {**envelope["edata"], **said}
+        if asked_for:
+            envelope["edata"] = {**envelope["edata"], **asked_for}
         return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode(), options)
     except (ValueError, RecursionError, Poison) as e:  # it was read once: only a damaged ledger gets here
         raise Unavailable("ledger", f"the payload of event {row.mid} cannot be read: {e}") from None

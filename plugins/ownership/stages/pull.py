@@ -1,47 +1,37 @@
-"""`pull_transfer_events`: accept what is there, claim what may be worked on, cut it into slices."""
+"""`pull_transfer_events`: start the run, collect what it may work on, cut that into slices."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import Orders
-from ownership.domain.contracts import Pulled, Slice, packed
+from ownership.domain.contracts import Pulled, Slice
 from ownership.domain.errors import Unavailable
 from ownership.domain.lanes import label, lanes, pack
 from ownership.domain.options import Request
-from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, choose
-from ownership.ledger.arrivals import Consumed, message_digest
-from ownership.platform.kafka import Message, Span, Topic
-from ownership.stages.inbox import Accepted, Inbox
-from ownership.stages.operate import Ordered, carry_out
+from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, WaitKind, choose, in_words, is_at_work
+from ownership.stages.inbox import Accepted
+from ownership.stages.intake import Intake, Reading, Window, accept
+from ownership.stages.operate import carry_out
 from ownership.stages.parts import Parts
 from ownership.stages.second_proof import second_proof
 
 log = structlog.get_logger(__name__)
 
-_WAITS_SHOWN = 20
+MAX_WAITS_REPORTED = 20
 
 
 @dataclass(frozen=True)
-class Window:
-    """A data interval, epoch ms: start <= t < end."""
-
-    start_ms: int
-    end_ms: int
-
-
-@dataclass
-class Order:
+class RunRequest:
     """What a run is asked to pull."""
 
     run_id: str
     window: Window | None = None
-    requests: list[Request] = field(default_factory=list)
+    requests: Sequence[Request] = ()
     """Events that were given by hand."""
     at_ms: int = 0
     """Time of these events: the run's own, the same for every try."""
@@ -50,8 +40,7 @@ class Order:
     patient: bool = True
     """Leave failed events alone until their next try is due; a run that a person or the clock
     started tries them now."""
-    by: str = ""
-    """Who started the run."""
+    started_by: str = ""
     own_only: bool = False
     """Claim nothing but the run's own events."""
 
@@ -61,246 +50,162 @@ class Order:
         return bool(self.requests) or any(self.orders)
 
 
-class Intake(NamedTuple):
-    """Where events come from."""
+@dataclass(frozen=True)
+class Collected:
+    """What a run has so far."""
 
-    topic: Topic | None
-    """None if Kafka is out of reach and the run can do without it."""
-    inbox: Inbox
-    dead_letters: Topic | None = None
-    """The dead-letter topic."""
-    missing: str = ""
-    """Why there is no topic."""
+    request: RunRequest
+    intake: Intake
+    accepted: Accepted = field(default_factory=Accepted)
+    notes: dict[str, str] = field(default_factory=dict)
+    """See `Pulled.notes`."""
+    follow_ups: int = 0
+    own: tuple[str, ...] = ()
+    """Mids of the events that the run brought."""
+    claimed: tuple[ClaimedEvent, ...] = ()
+    choice: Choice = field(default_factory=Choice)
+    """The last look at the queue."""
+    tail_until_ms: int = 0
+    """Epoch ms: when the events are old enough that were too young at the run's first claim."""
+    complete: bool = False
+    """True if another look in a moment would find nothing that is worth waiting for."""
 
 
-class _CreatedAgain(Exception):
-    """The topic has another message where the ledger has read one: it is another topic of the same name."""
+def start_run(parts: Parts, intake: Intake, request: RunRequest) -> Collected:
+    """Carry out the orders of the conf, queue the events given by hand, prove the window a second time.
 
-    def __init__(self, partition: int) -> None:
-        super().__init__(partition)
-        self.partition = partition
+    Repeating it for the same run changes nothing more.
 
-
-def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int, dict[str, str]]:
-    """Everything up to the watermarks into the ledger, then the offsets to Kafka, for its lag monitors.
-
-    Returns what was accepted, the clock (epoch ms) taken before the watermarks were read, by which
-    'old enough' is judged, and what is to be reported of a partition.
+    :raises ConfError: for an order that contradicts the ledger.
+    :raises Unavailable: if a store is, or Kafka and the run needs it.
     """
-    judged_ms = now_ms()
-    consumed = inbox.consumed(topic.name)
-    backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
-    if window:
-        # A topic that was created again and has just as many messages as before shows no backlog.
-        again = [
-            s.partition for s in backlog if s.start == s.end and _differs(topic, consumed.get(s.partition))
-        ]
-        backlog = [_from_the_oldest(topic, s) if s.partition in again else s for s in backlog]
-    while True:
-        if starts := {s.partition: s.start for s in backlog if s.created_again}:
-            inbox.restart(topic.name, starts)
-        topic.claim_offsets(backlog)
-        try:
-            accepted = inbox.accept(_messages(topic, backlog, consumed))
-            break
-        except _CreatedAgain as e:
-            backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
-    # Of the others, too: a ledger that is restored from a backup must not follow the group past what it has.
-    inbox.advance([Consumed(topic.name, s.partition, s.end) for s in backlog if s.partition not in consumed])
-    topic.commit(backlog)
-    if window:
-        # Messages of the interval below the offsets: new only if the ledger lost them.
-        below = topic.read(_below(topic.since(window.start_ms), backlog))
-        accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
-    return accepted, judged_ms, _notes(topic, backlog, consumed)
-
-
-def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> Iterator[Message]:
-    """The messages of the backlog. Reading begins with the last one that the ledger has: it must be that one still."""
-    for span in backlog:
-        if span.start == span.end:
-            continue
-        before = None if span.created_again else consumed.get(span.partition)
-        last = before.last_offset if before else None
-        first = last if last == span.start - 1 else span.start
-        for message in topic.read([span._replace(start=first)]):
-            if before and message.offset == last and _digest(message) != before.last_digest:
-                raise _CreatedAgain(span.partition)
-            if message.offset >= span.start:
-                yield message
-
-
-def _differs(topic: Topic, consumed: Consumed | None) -> bool:
-    """True if the topic has another message at the place of the last one that the ledger has read."""
-    if consumed is None or consumed.last_offset is None:
-        return False
-    message = topic.message_at(consumed.partition, consumed.last_offset)
-    return message is not None and _digest(message) != consumed.last_digest
-
-
-def _digest(message: Message) -> str:
-    return message_digest(message.kafka_ms, message.value)
-
-
-def _from_the_oldest(topic: Topic, span: Span) -> Span:
-    low, high = topic.bounds(span.partition)
-    return Span(span.partition, low, high, created_again=True)
-
-
-def _notes(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> dict[str, str]:
-    """What operators must know of a partition: messages that only their producer still has, odd offsets."""
-    notes: dict[str, str] = {}
-    for s in backlog:
-        where = f"partition {s.partition}"
-        if s.deleted:
-            notes[where] = (
-                f"of '{topic.name}' lost {s.deleted} messages unread, offsets {s.start - s.deleted} to {s.start - 1}: "
-                "they were deleted before any run came; have them sent again"
-            )
-            log.error("messages were deleted unread", where=where, what=notes[where])
-        elif s.created_again:
-            before = consumed[s.partition].next_offset
-            notes[where] = (
-                f"of '{topic.name}' is another one: the topic was created again after the ledger had read up to "
-                f"offset {before}; it is read from its oldest message, offset {s.start}"
-            )
-            log.warning("the topic was created again", where=where, what=notes[where])
-        elif s.ignored is not None:
-            notes[where] = (
-                f"of '{topic.name}': the consumer group stands at offset {s.ignored}, the ledger at {s.start}; an "
-                "offset that was set forward is not followed, because it would skip messages"
-            )
-            log.warning("an offset was set forward", where=where, what=notes[where])
-    return notes
-
-
-def _below(spans: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
-    """The part of `spans` that the backlog did not cover."""
-    starts = {s.partition: s.start for s in backlog}
-    return [s._replace(end=min(s.end, starts.get(s.partition, s.end))) for s in spans]
-
-
-def pull(parts: Parts, intake: Intake, order: Order, before: Pulled | None) -> tuple[Pulled, int]:
-    """One pass: accept, prove a window a second time, claim.
-
-    `before` is the sum of the passes before, None at the first, which alone carries out the orders.
-    Returns the sum and, if events are only too young to be claimed, the time (epoch ms) at which another
-    pass may take them; else 0.
-    """
-    first, pulled = before is None, before or Pulled()
-    accepted, judged_ms, notes = _accept_or_go_on(intake, order)
-    told = pulled.told | notes
-    ordered = Ordered([], {})
-    if first:
-        ordered = carry_out(
-            parts,
-            order.orders,
-            run_id=order.run_id,
-            at_ms=order.at_ms,
-            by=order.by,
-            dead_letters=intake.dead_letters,
-        )
-        told |= ordered.told
-        requests = [*order.requests, *ordered.requests]
-        accepted += intake.inbox.accept_manual(requests, run_id=order.run_id, at_ms=order.at_ms)
+    started = Collected(request, intake)
+    if not request.by_hand and not request.window:
+        return started
+    # The topic comes first: an order may name an event that no run has read yet.
+    started, _ = _read_topic(started, request.window)
+    ordered = carry_out(
+        parts, request.orders, run_id=request.run_id, at_ms=request.at_ms, by=request.started_by,
+        dead_letters=started.intake.dead_letters,
+    )  # fmt: skip
+    requests = [*request.requests, *ordered.requests]
+    accepted = intake.inbox.accept_manual(requests, run_id=request.run_id, at_ms=request.at_ms)
     follow_ups = 0
-    if order.window and first:
-        follow_ups = second_proof(parts, intake.inbox, order.window.start_ms, order.window.end_ms)
-
-    own = [*pulled.own, *(r.event.mid for r in (*order.requests, *ordered.requests) if first)]
-    mine = [e for s in pulled.slices for e in s.held]
-    held, choice = claim(
-        parts,
-        run_id=order.run_id,
-        judged_ms=judged_ms,
-        patient=order.patient,
-        mine=mine,
-        only=own if order.own_only else None,
-    )
-    if choice.left and not choice.young_until_ms:
-        # What the run brought and cannot do itself is anybody's from now on.
-        left = [ClaimedEvent(e.transfer, e.fencing_token) for e in choice.left]
-        parts.queue.release(left, next_try_ms=0)
-    return (
-        Pulled(
-            slices=tuple(slices(parts, [*mine, *held], order.run_id)),
-            received=pulled.received + len(accepted.received),
-            known=pulled.known + len(accepted.known),
-            rejected=pulled.rejected + len(accepted.rejected),
-            claimed=len(mine) + len(held),
-            follow_ups=pulled.follow_ups + follow_ups,
-            told=told | _ended(parts, own, accepted.known),
-            own=tuple(own),
-            waits=_waits(choice, own),
-        ),
-        choice.young_until_ms,
+    if window := request.window:
+        follow_ups = second_proof(parts, intake.inbox, window.start_ms, window.end_ms)
+    return replace(
+        started,
+        accepted=started.accepted + accepted,
+        notes={**started.notes, **ordered.notes},
+        follow_ups=follow_ups,
+        own=tuple(r.event.mid for r in requests),
     )
 
 
-def _accept_or_go_on(intake: Intake, order: Order) -> tuple[Accepted, int, dict[str, str]]:
-    """Accept what Kafka has; a run that brings its own work goes on without Kafka.
+def collect(parts: Parts, so_far: Collected) -> Collected:
+    """One pass: accept what is on the topic, claim what may be worked on, oldest first, up to `max_events`.
 
-    Then it may overtake messages that nobody has read yet: they find what is done, and are marked late.
+    A run that has claimed something is complete when the events are old enough that were too young then: the tail
+    of a burst. A run that has nothing waits for young events, and while another run works on what its own events
+    wait for.
+
+    :raises Unavailable: if the ledger is, or Kafka and the run needs it. What was claimed stays the run's.
     """
-    if intake.topic is None:
-        return Accepted(), now_ms(), _not_read(intake.missing)
-    try:
-        return accept(intake.topic, intake.inbox, order.window)
-    except Unavailable as e:
-        if not order.by_hand:
-            raise
-        log.warning("the run goes on without Kafka", why=str(e), run_id=order.run_id)
-        return Accepted(), now_ms(), _not_read(str(e))
+    so_far, judged_ms = _read_topic(so_far)
+    taken, choice = _claim(parts, so_far, judged_ms)
+    young_until_ms = choice.young_until_ms
+    tail_until_ms = so_far.tail_until_ms if so_far.claimed else young_until_ms
+    claimed = (*so_far.claimed, *taken)
+    if claimed:
+        complete = not young_until_ms or judged_ms >= tail_until_ms
+    else:
+        complete = not young_until_ms and not _soon_free(parts, choice, so_far.own)
+    return replace(so_far, claimed=claimed, choice=choice, tail_until_ms=tail_until_ms, complete=complete)
 
 
-def _not_read(why: str) -> dict[str, str]:
-    return {"kafka": f"was not read: {why}"}
+def hand_over(parts: Parts, collected: Collected) -> Pulled:
+    """Cut what was claimed into slices, and release the events that the run brought and cannot work on."""
+    unusable = [ClaimedEvent(e.transfer, e.fencing_token) for e in collected.choice.unusable]
+    parts.queue.release(unusable, next_try_ms=0)
+    accepted, own = collected.accepted, collected.own
+    return Pulled(
+        slices=tuple(_slices(parts, collected)),
+        received=len(accepted.received),
+        known=len(accepted.known),
+        rejected=len(accepted.rejected),
+        claimed=len(collected.claimed),
+        follow_ups=collected.follow_ups,
+        notes=collected.notes | _ended(parts, own, accepted.known),
+        own=own,
+        waits=_waits(collected.choice, own),
+    )
 
 
-def claim(
-    parts: Parts,
-    *,
-    run_id: str,
-    judged_ms: int,
-    patient: bool,
-    mine: Sequence[ClaimedEvent] = (),
-    only: Collection[str] | None = None,
-) -> tuple[list[ClaimedEvent], Choice]:
-    """Take what may be taken, oldest first, up to `max_events`; `mine` was claimed in an earlier pass of this run."""
-    settings = parts.settings
-    keys = {e.transfer.key for e in mine}
+def _read_topic(so_far: Collected, window: Window | None = None) -> tuple[Collected, int]:
+    """Accept what Kafka has; also the clock by which events are old enough, see `Reading.judged_ms`.
+
+    A run by hand goes on without Kafka. Then it may overtake messages that no run has read yet: they find what is
+    done, and are marked late.
+    """
+    reading = Reading(Accepted(), now_ms(), {})
+    intake = so_far.intake
+    if intake.topic:
+        try:
+            reading = accept(intake.topic, intake.inbox, window)
+        except Unavailable as e:
+            if not so_far.request.by_hand:
+                raise
+            log.warning("the run goes on without Kafka", why=str(e), run_id=so_far.request.run_id)
+            intake = intake._replace(topic=None, missing=str(e))
+    notes = {**so_far.notes, **reading.notes}
+    if not intake.topic:
+        notes["kafka"] = f"was not read: {intake.missing}"
+    read = replace(so_far, intake=intake, accepted=so_far.accepted + reading.accepted, notes=notes)
+    return read, reading.judged_ms
+
+
+def _claim(parts: Parts, so_far: Collected, judged_ms: int) -> tuple[list[ClaimedEvent], Choice]:
+    """What is taken beside what the run has, oldest first, and the choice."""
+    request, settings = so_far.request, parts.settings
+    mine = {e.transfer.key for e in so_far.claimed}
 
     def decide(queued: list[QueuedEvent]) -> Choice:
         return choose(
             queued,
-            run_id=run_id,
+            run_id=request.run_id,
             now_ms=now_ms(),
             judged_ms=judged_ms,
             grace_ms=settings.grace_ms,
             limit=settings.max_events - len(mine),
-            patient=patient,
-            mine=keys,
-            only=only,
+            patient=request.patient,
+            mine=mine,
+            only=so_far.own if request.own_only else None,
         )
 
-    return parts.queue.claim(decide, run_id=run_id, lease_ms=settings.claim_seconds * 1000)
+    return parts.queue.claim(decide, run_id=request.run_id, lease_ms=settings.claim_seconds * 1000)
 
 
-def slices(parts: Parts, held: Sequence[ClaimedEvent], run_id: str) -> list[Slice]:
-    """Lanes as slices: one each while they are few, packed evenly above that."""
-    by_mid = {h.mid: h for h in held}
-    packs = pack(lanes(h.transfer for h in held), max_slices(parts))
-    return [Slice(label=label(p), run_id=run_id, events=packed(by_mid[t.mid] for t in p)) for p in packs]
+def _soon_free(parts: Parts, choice: Choice, own: Collection[str]) -> bool:
+    """True if another run works on one of `own`, or on an event that one of them waits for."""
+    now, lease_ms = now_ms(), parts.settings.claim_seconds * 1000
+    causes = [c for mid in own if (c := choice.cause(mid)) and c.kind is WaitKind.HELD]
+    return any(is_at_work(c.until_ms, now_ms=now, lease_ms=lease_ms) for c in causes)
 
 
-def max_slices(parts: Parts) -> int:
-    """Upper bound on mapped instances of a stage."""
+def _slices(parts: Parts, collected: Collected) -> list[Slice]:
     settings = parts.settings
-    return min(settings.max_mapped, settings.parallelism or settings.max_mapped)
+    of = {e.mid: e for e in collected.claimed}
+    packs = pack(
+        lanes(e.transfer for e in collected.claimed),
+        max_mapped=settings.max_mapped,
+        slices=settings.parallelism,
+    )
+    run_id = collected.request.run_id
+    return [Slice(label=label(p), run_id=run_id, events=tuple(of[t.mid] for t in p)) for p in packs]
 
 
 def _ended(parts: Parts, own: Collection[str], known: Collection[str]) -> dict[str, str]:
-    """Events of the conf that the ledger has as final: there is nothing to do for them."""
+    """Events of the conf that are final in the ledger already: there is nothing to do for them."""
     return {
         mid: f"is {row.state} already; without its mid it is a new transfer"
         for mid, row in parts.events.read(set(own) & set(known)).items()
@@ -308,7 +213,8 @@ def _ended(parts: Parts, own: Collection[str], known: Collection[str]) -> dict[s
     }
 
 
-def _waits(choice: Choice, asked: Collection[str]) -> dict[str, str]:
-    """Why events stay in the queue: all that the conf names, and a few others."""
-    first = {m: choice.waits[m] for m in asked if m in choice.waits}
-    return first | dict(list(choice.waits.items())[: max(0, _WAITS_SHOWN - len(first))])
+def _waits(choice: Choice, own: Collection[str]) -> dict[str, str]:
+    """Why events stay in the queue, in words: all of the run's own, and a few others."""
+    first = [m for m in own if m in choice.waits]
+    others = [m for m in choice.waits if m not in own][: max(0, MAX_WAITS_REPORTED - len(first))]
+    return {mid: in_words(choice.waits[mid]) for mid in (*first, *others)}

@@ -47,14 +47,12 @@ def next_try_ms(attempts: int) -> int:
     return int(delay * random.uniform(0.75, 1.25))
 
 
-def settle(
-    parts: Parts, slices: Sequence[Slice], waits: dict[str, str], told: dict[str, str] | None = None
-) -> Settled:
+def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: Mapping[str, str]) -> Settled:
     """Release the events that this run still holds; count how its events ended.
 
     An event that is open without a recorded reason was in a stage that died: it failed. One that
-    only waits for an earlier event of its lane may be claimed at once. `told` has what became of the
-    run's orders, by mid.
+    only waits for an earlier event of its lane may be claimed at once. `waits` and `notes` are the
+    pull's.
     """
     claimed = [e for s in slices for e in s.held]
     held = parts.queue.held(claimed)
@@ -72,10 +70,10 @@ def settle(
     parts.queue.release(by_outcome[WAITING], next_try_ms=0)
     _release_failed(parts, [(e, rows[e.mid].attempts) for e in failed])
 
-    told = dict(told or {})
+    notes = dict(notes)
     for e in by_outcome[EventState.DECLINED]:
         # The operator asked this very run to apply a plan; that an approval was not given fails no run.
-        where = failures if rows[e.mid].options.plan_of else told
+        where = failures if rows[e.mid].options.plan_of else notes
         where[e.mid] = rows[e.mid].reason or EventState.DECLINED
     completed = [rows[e.mid] for e in sorted(by_outcome[EventState.COMPLETED], key=lambda e: e.transfer.key)]
     summary = Summary(
@@ -83,7 +81,7 @@ def settle(
         batches=total_batches(r.counts for r in completed),
         failures=dict(list(failures.items())[:MAX_REPORTED]),
         waits=waits,
-        told=told,
+        notes=notes,
     )
     return Settled(_with_details(parts, summary, rows), completed)
 

@@ -176,7 +176,7 @@ def test_a_ledger_that_was_restored_from_an_older_backup_reads_on_from_its_own_o
     run = world.run().pull()
 
     assert (run.pulled.received, run.pulled.known, run.pulled.claimed) == (1, 0, 1)
-    (note,) = run.pulled.told.values()
+    (note,) = run.pulled.notes.values()
     assert "the consumer group stands at offset" in note
     assert run.finish().events == {"completed": 1}
     assert (world.state(before), world.state(since)) == ("completed", "completed")

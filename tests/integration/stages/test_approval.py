@@ -60,10 +60,10 @@ def test_an_approved_transfer_goes_on_in_the_same_run(world: World) -> None:
     run = world.run().pull(approve={"mid": mid, "digest": digest})
     summary = run.finish()
 
-    assert run.pulled.told == {mid: "was approved by tester"}
+    assert run.pulled.notes == {mid: "was approved by tester"}
     assert summary.events == {"completed": 1}
     assert world.creators(batches) == [b] * 4
-    assert world.run().pull(approve={"mid": mid, "digest": digest}).pulled.told == {
+    assert world.run().pull(approve={"mid": mid, "digest": digest}).pulled.notes == {
         mid: "is completed already"
     }
 
@@ -78,8 +78,8 @@ def test_a_refusal_ends_it_with_who_and_why_and_frees_what_it_blocked(world: Wor
     run = world.run().pull(decline={"mid": mid, "reason": "wrong person", "by": "registrar"})
     summary = run.finish()
 
-    assert run.pulled.told == {mid: f"was declined by registrar; it blocked {behind}"}
-    assert summary.told == run.pulled.told
+    assert run.pulled.notes == {mid: f"was declined by registrar; it blocked {behind}"}
+    assert summary.notes == run.pulled.notes
     assert summary.events == {"completed": 1}
     assert (world.state(mid), world.read(mid).reason) == ("declined", "declined by registrar: wrong person")
     assert world.creators([*batches, own]) == [a] * 4 + [c]
@@ -96,7 +96,7 @@ def test_what_nobody_approves_in_time_is_declined(world: World) -> None:
 
     assert summary.events == {"declined": 1}
     assert summary.failures == {}
-    assert summary.told[mid].startswith("declined: nobody approved it until ")
+    assert summary.notes[mid].startswith("declined: nobody approved it until ")
     assert world.state(mid) == "declined"
     assert world.creators(batches) == [a] * 4
 
@@ -180,9 +180,9 @@ def test_only_what_awaits_an_approval_is_approved_or_declined(world: World) -> N
     mid = world.transfer(a, b)
     run = world.run().pull().lookup()
 
-    told = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled.told
+    told = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled.notes
     assert told == {mid: "is planned and awaits no approval"}
-    told = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled.told
+    told = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled.notes
     assert told == {mid: "is planned and awaits no approval"}
     # The holder was not disturbed.
     assert run.update().reindex().settle().events == {"completed": 1}

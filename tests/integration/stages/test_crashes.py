@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import pytest
 
-from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.domain.queue import ClaimedEvent
 from ownership.ledger import arrivals
-from ownership.stages.pull import accept, claim
+from ownership.stages.intake import accept
+from ownership.stages.pull import Collected, RunRequest, collect
 from tests.harness import Run
 from tests.integration.stages.transfer_world import World
 
@@ -354,12 +354,13 @@ def test_runs_that_claim_at_the_same_time_share_the_queue_and_never_hold_the_sam
     batches = [world.batch(created_by=e["edata"]["fromUserProfile"]["userId"]) for e in events]
     world.platform.emit_all(events)
     accept(world.job.topic, world.job.inbox, None)
-    later = now_ms() + 10_000
+    limited = world.job.settings.model_copy(update={"max_events": 5, "grace_ms": 0})
+    parts = replace(world.job.parts, settings=limited)
+    without_kafka = world.job.intake._replace(topic=None)
 
     def take(n: int) -> list[str]:
-        return [h.mid for h in claim(parts, run_id=f"racer-{n}", judged_ms=later, patient=True)[0]]
+        return [e.mid for e in collect(parts, Collected(RunRequest(f"racer-{n}"), without_kafka)).claimed]
 
-    parts = replace(world.job.parts, settings=world.job.settings.model_copy(update={"max_events": 5}))
     with ThreadPoolExecutor(4) as pool:
         taken = [mid for mids in pool.map(take, range(4)) for mid in mids]
     assert sorted(taken) == sorted(e["mid"] for e in events)

@@ -228,14 +228,14 @@ def test_an_offset_that_was_set_forward_is_named_and_not_followed(own_world: Wor
 
     run = world.run().pull()
 
-    assert run.pulled.told == {
+    assert run.pulled.notes == {
         "partition 0": f"of '{broker.topic}': the consumer group stands at offset 3, the ledger at 1; an offset that "
         "was set forward is not followed, because it would skip messages"
     }
     assert (run.pulled.received, run.pulled.claimed) == (2, 2)
     assert run.finish().events == {"completed": 2}
     assert world.creators(batches) == [c, c]
-    assert world.run().pull().pulled.told == {}
+    assert world.run().pull().pulled.notes == {}
 
 
 def test_an_offset_that_was_set_back_is_followed_and_what_is_read_again_is_known(
@@ -251,7 +251,7 @@ def test_an_offset_that_was_set_back_is_followed_and_what_is_read_again_is_known
 
     again = world.run().pull()
 
-    assert (again.pulled.received, again.pulled.known, again.pulled.rejected, again.pulled.told) == (
+    assert (again.pulled.received, again.pulled.known, again.pulled.rejected, again.pulled.notes) == (
         0,
         1,
         0,
@@ -281,7 +281,7 @@ def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recogni
     world.platform.emit_all(new, partition=0)
     run = world.run().pull(window=world.window())
 
-    assert "was created again after the ledger had read up to offset 3" in run.pulled.told["partition 0"]
+    assert "was created again after the ledger had read up to offset 3" in run.pulled.notes["partition 0"]
     assert (run.pulled.received, run.pulled.rejected) == (messages - 1, 1)
     run.finish()
     assert world.creators(batches) == [b, d]
@@ -293,7 +293,7 @@ def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recogni
     assert rows[1].mid.startswith(f"{place}:")
     assert [value for _, value in world.dead_letters()] == [b"bad before", b"bad since"]
     assert world.job.inbox.consumed(broker.topic)[0].next_offset == messages
-    assert world.run().pull(window=world.window()).pulled.told == {}
+    assert world.run().pull(window=world.window()).pulled.notes == {}
 
 
 # --- messages that are gone
@@ -422,7 +422,7 @@ def test_messages_deleted_before_they_were_accepted_are_told_and_the_run_goes_on
     # A group that never read this partition cannot know what it missed.
     told = f"of '{broker.topic}' lost 1 messages unread, offsets {low - 1} to {low - 1}: they were deleted "
     lost = {"partition 0": f"{told}before any run came; have them sent again"}
-    assert run.pulled.told == (lost if group == "behind" else {})
+    assert run.pulled.notes == (lost if group == "behind" else {})
     assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (1, 0, 1)
     summary = run.finish()
     assert (summary.events, summary.failed, summary.waits) == ({"completed": 1}, 0, {})

@@ -24,7 +24,7 @@ def test_an_abandoned_event_is_final_and_frees_what_it_blocked(world: World, use
 
     run = world.run().pull(abandon={"mids": [first], "reason": "asked for by mistake"})
 
-    assert run.pulled.told == {first: f"was abandoned; it blocked {second}"}
+    assert run.pulled.notes == {first: f"was abandoned; it blocked {second}"}
     assert run.finish().events == {"completed": 1}
     assert world.job.states([first, second]) == ["abandoned", "completed"]
     assert world.read(first).reason == "abandoned: asked for by mistake"
@@ -41,7 +41,7 @@ def test_an_event_is_abandoned_also_under_a_live_holder_which_then_writes_nothin
     other = world.run().pull(abandon={"mids": [mid], "reason": "no"})
     holder.update().reindex()
 
-    assert other.pulled.told == {mid: "was abandoned"}
+    assert other.pulled.notes == {mid: "was abandoned"}
     assert world.job.states([mid]) == ["abandoned"]
     assert world.owners(batch) == (a, ())
     assert holder.settle().events == {"abandoned": 1}
@@ -55,7 +55,7 @@ def test_what_is_final_or_unknown_is_not_abandoned(world: World) -> None:
 
     run = world.run().pull(abandon={"mids": [mid, "nobody's"], "reason": "no"})
 
-    assert run.pulled.told == {mid: "is completed already", "nobody's": "is not in the ledger"}
+    assert run.pulled.notes == {mid: "is completed already", "nobody's": "is not in the ledger"}
     assert world.job.states([mid]) == ["completed"]
 
 
@@ -71,7 +71,7 @@ def test_a_skipped_event_is_redriven_as_a_new_one(world: World) -> None:
     run = world.run().pull(redrive={"mids": [mid]})
 
     new = f"redrive:{run.run_id}:0"
-    assert run.pulled.told == {mid: f"is tried again as {new}"}
+    assert run.pulled.notes == {mid: f"is tried again as {new}"}
     assert run.finish().events == {"completed": 1}
     assert world.job.states([mid, new]) == ["skipped", "completed"]
     assert world.owners(batch) == (stranger, ())
@@ -91,7 +91,7 @@ def test_a_failed_event_is_redriven_before_its_next_try_is_due(world: World, use
 
     run = world.run().pull(redrive={"mids": [mid]}, patient=False)
 
-    assert run.pulled.told == {mid: "is failed, and is tried by this run if nothing blocks it"}
+    assert run.pulled.notes == {mid: "is failed, and is tried by this run if nothing blocks it"}
     assert run.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
 
@@ -124,10 +124,10 @@ def test_failed_and_skipped_events_of_a_time_are_redriven(world: World, userorg:
     world.platform.add_user(stranger, ORGANISATION)
 
     none = world.run().pull(redrive={"states": ["failed"], "since": "2026-01-01", "until": since})
-    assert (none.pulled.told, none.pulled.claimed) == ({}, 0)
+    assert (none.pulled.notes, none.pulled.claimed) == ({}, 0)
     run = world.run().pull(redrive={"states": ["failed", "skipped"], "since": since}, patient=False)
 
-    assert set(run.pulled.told) == {failed, skipped}
+    assert set(run.pulled.notes) == {failed, skipped}
     assert run.finish().events == {"completed": 2}
     assert world.creators(batches) == [stranger, b]
 
@@ -166,7 +166,7 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
 
     as_they_are = world.run().pull(redrive={"dead_letters": letters})
     assert as_they_are.pulled.claimed == 0
-    assert sorted(as_they_are.pulled.told.values()) == [
+    assert sorted(as_they_are.pulled.notes.values()) == [
         "is no event yet: edata.organisationId: Field required",
         "is no event yet: not JSON: Expecting value: line 1 column 1 (char 0)",
     ]
@@ -175,7 +175,7 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
 
     assert run.finish().events == {"completed": 1}
     assert world.creators(batches) == [c, c]
-    assert sum("is tried as redrive:" in told for told in run.pulled.told.values()) == 1
+    assert sum("is tried as redrive:" in told for told in run.pulled.notes.values()) == 1
     # What was rejected stays for the record.
     assert {str(row.body): row for row in _rejected_rows(world)} == rejected
 
@@ -204,7 +204,7 @@ def test_a_run_by_hand_does_without_kafka_and_any_other_does_not(
         world.run().pull()
     run = world.run().pull(form=world.form(a, b))
 
-    assert run.pulled.told == {"kafka": "was not read: Kafka unavailable: no broker answers"}
+    assert run.pulled.notes == {"kafka": "was not read: Kafka unavailable: no broker answers"}
     assert run.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
 
@@ -219,6 +219,6 @@ def test_a_rejected_event_that_is_redriven_by_its_mid_is_told_how_it_is_put_back
     where = next(h for h, _ in world.dead_letters()[-1:])
     mid = f"rejected:{where['topic']}:{where['partition']}:{where['offset']}"
 
-    told = world.run().pull(redrive={"mids": [mid]}).pulled.told
+    told = world.run().pull(redrive={"mids": [mid]}).pulled.notes
 
     assert told == {mid: f"is rejected: put its dead letter back, mended: {world.rejected(mid).next_conf}"}

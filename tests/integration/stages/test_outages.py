@@ -158,7 +158,7 @@ def test_a_failed_event_is_left_alone_until_its_time_and_then_taken_by_any_run(
 
     waiting = world.run().pull()
     assert waiting.pulled.claimed == 0
-    assert waiting.pulled.waits[mid].startswith("failed and is tried again in ")
+    assert waiting.pulled.waits[mid].startswith("failed and is tried again at ")
     due = world.queued(mid).next_try_ms
     world.make_due(mid)
     assert world.whole_run().events == {"completed": 1}

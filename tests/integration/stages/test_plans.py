@@ -146,7 +146,7 @@ def test_a_plan_is_executed_as_it_was_shown(world: World) -> None:
     run = world.run().pull(execute_plan=mid, digest=plan.digest)
     summary = run.finish()
 
-    assert run.pulled.told == {mid: f"is applied as execute:{run.run_id}"}
+    assert run.pulled.notes == {mid: f"is applied as execute:{run.run_id}"}
     assert summary.events == {"completed": 1}
     assert summary.batches == {"moved": 3}
     assert world.creators(batches) == [b, b, b, c]

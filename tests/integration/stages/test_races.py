@@ -14,7 +14,7 @@ import pytest
 from ownership.domain.clock import now_ms
 from ownership.domain.plan import Row
 from ownership.domain.states import ChangeOutcome
-from ownership.stages.pull import Window
+from ownership.stages.intake import Window
 from tests.harness import Job, Run, opened_job
 from tests.integration.stages.transfer_world import World
 

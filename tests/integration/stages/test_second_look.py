@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ownership.stages.pull import Window
+from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import World
 
 
@@ -209,7 +209,7 @@ def test_an_event_started_by_hand_waits_for_an_earlier_open_one_and_the_run_says
     first = world.transfer(a, b)
     one = world.run().pull()
     event = world.event(b, c)
-    two = world.run().pull(events=[event], patient=False)
+    two = world.run().pull(events=[event], patient=False, timeout=0)
     assert two.pulled.claimed == 0
     assert two.pulled.waits == {event["mid"]: f"waits for {first}", first: f"is held by run {one.run_id}"}
     one.finish()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from local.platform.world import COMPLETED, Batch
-from ownership.stages.pull import Window
+from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import World
 
 

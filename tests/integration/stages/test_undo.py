@@ -30,7 +30,7 @@ def test_a_transfer_is_taken_back_in_both_stores(world: World) -> None:
     run, summary = world.undo(mid)
 
     new = f"undo:{run.run_id}:0"
-    assert run.pulled.told == {mid: f"is taken back as {new}"}
+    assert run.pulled.notes == {mid: f"is taken back as {new}"}
     assert summary.events == {"completed": 1}
     assert summary.batches == {"moved": 11}
     assert {x.batch_id: world.owners(x) for x in batches} == before
@@ -53,7 +53,7 @@ def test_an_undo_is_a_dry_run_at_first_and_its_plan_can_be_executed(world: World
 
     (plan,) = summary.plans
     assert world.platform.as_written(batches) == before
-    assert run.pulled.told == {mid: f"is rehearsed as {plan.mid}"}
+    assert run.pulled.notes == {mid: f"is rehearsed as {plan.mid}"}
     assert (plan.batches, plan.conflicts) == (2, 1)
     assert {(line.before, line.after) for line in plan.first} == {(f"created by {b}", f"created by {a}")}
     assert plan.first_conflicts[0].before == f"created by {c}"
@@ -169,7 +169,7 @@ def test_all_hops_of_a_composed_lane_are_undone_in_one_run(world: World) -> None
     assert world.creators(of_a) == [a, a]
     assert world.owners(of_b) == (b, (a,))
     # Newest first, each with its own share in the audit trail.
-    assert run.pulled.told[mids[1]].endswith(":0")
+    assert run.pulled.notes[mids[1]].endswith(":0")
     assert len(world.trail(f"undo:{run.run_id}:0")) == 3
     assert len(world.trail(f"undo:{run.run_id}:1")) == 3
 
@@ -199,18 +199,18 @@ def test_undos_are_chosen_by_user_and_time_or_by_run(world: World) -> None:
     world.whole_run()
 
     by_user = world.run().pull(undo={"to_user": b.upper(), "since": _since()})
-    assert set(by_user.pulled.told) == {first, second}
+    assert set(by_user.pulled.notes) == {first, second}
     by_user.finish()
     by_pair = world.run().pull(undo={"from_user": c, "to_user": b, "since": _since()})
-    assert set(by_pair.pulled.told) == {second}
+    assert set(by_pair.pulled.notes) == {second}
     by_pair.finish()
     of_run = world.run().pull(undo={"run_id": run_id, "dry_run": False})
-    assert set(of_run.pulled.told) == {first}
+    assert set(of_run.pulled.notes) == {first}
     of_run.finish()
 
     assert world.creators([to_b, to_c]) == [a, b]
     nothing = world.run().pull(undo={"from_user": a, "since": datetime.now(UTC).isoformat()})
-    assert (nothing.pulled.told, nothing.pulled.claimed) == ({}, 0)
+    assert (nothing.pulled.notes, nothing.pulled.claimed) == ({}, 0)
 
 
 def test_what_cannot_be_undone_is_told(world: World, userorg: Faults) -> None:
@@ -224,7 +224,7 @@ def test_what_cannot_be_undone_is_told(world: World, userorg: Faults) -> None:
 
     run = world.run().pull(undo={"mids": [empty, failed, "nobody's"]})
 
-    assert run.pulled.told == {
+    assert run.pulled.notes == {
         empty: "is completed and changed nothing",
         failed: "is failed: abandon it first",
         "nobody's": "is not in the ledger",
@@ -321,7 +321,7 @@ def test_what_a_follow_up_moved_is_taken_back_with_its_transfer(world: World) ->
 
     run, summary = world.undo(mid)
 
-    assert set(run.pulled.told) == {mid, f"{mid}+"}
+    assert set(run.pulled.notes) == {mid, f"{mid}+"}
     assert summary.events == {"completed": 2}
     assert (world.owners(first), world.owners(late)) == ((a, ()), (m, (a,)))
 
@@ -418,6 +418,6 @@ def test_for_any_world_transfers_and_their_undo_give_the_world_back(
     world.job.drain(runs=20, patient=False)
 
     assert [world.owners(x) for x in batches] == before
-    undos = [told.split()[-1] for told in run.pulled.told.values() if "taken back" in told]
+    undos = [told.split()[-1] for told in run.pulled.notes.values() if "taken back" in told]
     assert set(world.job.states(undos)) <= {"completed"}
     assert world.job.open_mids() == []

@@ -24,7 +24,7 @@ from ownership.domain.states import ChangeOutcome
 from ownership.ledger.changes import Image, Planned
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.platform.kafka import Span
-from ownership.stages.pull import Window
+from ownership.stages.intake import Window
 from tests.harness import Job, Run, ledger_name, opened_job, opened_ledger
 
 Owners = tuple[str | None, tuple[str, ...]]

@@ -13,6 +13,7 @@ from ownership.domain.lanes import (
     compose,
     fold,
     idempotent,
+    instances,
     label,
     lanes,
     pack,
@@ -168,11 +169,13 @@ def test_a_lane_holds_together(todo: list[Transfer]) -> None:
         assert not rest
 
 
-@given(st.lists(st.integers(1, 8), max_size=30), st.integers(1, 6))
-def test_packing_loses_nothing_and_keeps_lanes_whole(sizes: list[int], most: int) -> None:
+@given(st.lists(st.integers(1, 8), max_size=30), st.integers(1, 40), st.integers(1, 6))
+def test_packing_loses_nothing_and_keeps_lanes_whole(sizes: list[int], max_mapped: int, slices: int) -> None:
     groups = [[transfer(100 * g + n, f"f{g}", f"t{g}") for n in range(size)] for g, size in enumerate(sizes)]
-    packed = pack(groups, most)
-    assert len(packed) == min(len(groups), most)
+    packed = pack(groups, max_mapped=max_mapped, slices=slices)
+    alone = len(groups) <= max_mapped
+    assert len(packed) == (len(groups) if alone else min(len(groups), slices))
+    assert not alone or packed == groups
     assert sorted(e for p in packed for e in p) == sorted(e for g in groups for e in g)
     for group in groups:
         assert sum(bool(set(group) & set(p)) for p in packed) == 1
@@ -181,7 +184,28 @@ def test_packing_loses_nothing_and_keeps_lanes_whole(sizes: list[int], most: int
 
 def test_packing_is_even() -> None:
     groups = [[transfer(10 * g + n, f"f{g}", f"t{g}") for n in range(5)] for g in range(40)]
-    assert [len(p) for p in pack(groups, 8)] == [25] * 8
+    assert [len(p) for p in pack(groups, max_mapped=39, slices=8)] == [25] * 8
+
+
+@pytest.mark.parametrize(
+    ("lane_count", "max_mapped", "mapped"),
+    [
+        pytest.param(0, 4, 0, id="nothing to do"),
+        pytest.param(3, 4, 3, id="few lanes"),
+        pytest.param(4, 4, 4, id="as many lanes as there may be instances"),
+        pytest.param(5, 4, 2, id="one lane more"),
+        pytest.param(2000, 4, 2, id="a burst"),
+        pytest.param(1, 1, 1, id="one lane, always packed"),
+        pytest.param(2, 1, 2, id="two lanes, always packed"),
+        pytest.param(16, 1, 2, id="many lanes, always packed"),
+        pytest.param(1024, 1024, 1024, id="always one per lane"),
+        pytest.param(1025, 1024, 2, id="more lanes than Airflow maps"),
+    ],
+)
+def test_a_run_has_an_instance_per_lane_up_to_a_border_and_packs_more(
+    lane_count: int, max_mapped: int, mapped: int
+) -> None:
+    assert instances(lane_count, max_mapped=max_mapped, slices=2) == mapped
 
 
 def test_a_late_event_follows_the_transfers_that_completed_before_it() -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.domain.queue import Choice, QueuedEvent, at_work, choose
+from ownership.domain.queue import (
+    Choice,
+    QueuedEvent,
+    Wait,
+    WaitKind,
+    choose,
+    in_words,
+    instances_at_work,
+)
 from tests.unit.replay import folded_event, in_any_case, transfer, users
 
 NOW = 1_000_000
@@ -14,6 +22,9 @@ GRACE = 1000
 OLD = NOW - 60_000
 ME = "run-me"
 HELD: dict[str, Any] = {"holder": "run-x", "lease_expires_ms": NOW + 1}
+HELD_BY_X = Wait(WaitKind.HELD, "run-x", NOW + 1)
+PARKED = Wait(WaitKind.APPROVAL, until_ms=NOW + 1)
+NOT_WANTED = Wait(WaitKind.NOT_WANTED)
 
 
 def queued(n: int, pair: str, **fields: Any) -> QueuedEvent:
@@ -23,6 +34,10 @@ def queued(n: int, pair: str, **fields: Any) -> QueuedEvent:
 def chosen(*rows: QueuedEvent, **arguments: Any) -> Choice:
     given_: dict[str, Any] = {"run_id": ME, "now_ms": NOW, "judged_ms": NOW, "grace_ms": GRACE, "limit": 100}
     return choose(rows, **given_ | arguments)
+
+
+def behind(mid: str) -> Wait:
+    return Wait(WaitKind.BLOCKED, mid)
 
 
 def taken(choice: Choice) -> list[str]:
@@ -76,12 +91,9 @@ def test_a_claim_takes_what_it_may_and_nothing_else(
         if not may:
             left_behind |= row.transfer.users
             left += [row] if row.holder == ME else []
-    assert choice.left == left
-    assert choice.blockers == {
-        mid: why.removeprefix("waits for ")
-        for mid, why in choice.waits.items()
-        if why.startswith("waits for m")
-    }
+    assert choice.unusable == left
+    for wait in choice.waits.values():
+        assert (wait.kind is WaitKind.BLOCKED) is (wait.blocker in choice.waits)
 
 
 @given(queues, st.integers(0, 9), st.booleans())
@@ -97,16 +109,17 @@ def test_an_open_event_blocks_its_users_in_whatever_case() -> None:
     choice = chosen(queued(1, "aB", **HELD), queued(2, "bC"), queued(3, "cA"), queued(4, "ef"))
     assert taken(choice) == ["m04"]
     assert choice.waits == {
-        "m01": "is held by run run-x",
-        "m02": "waits for m01",
-        "m03": "waits for m01",
+        "m01": HELD_BY_X,
+        "m02": behind("m01"),
+        "m03": behind("m01"),
     }
 
 
 @given(queues)
 def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[QueuedEvent]) -> None:
     choice = chosen(*queue)
-    until = [r.accepted_ms + GRACE for r in queue if choice.waits.get(r.transfer.mid) == "is too young"]
+    young = {mid for mid, wait in choice.waits.items() if wait.kind is WaitKind.YOUNG}
+    until = [r.accepted_ms + GRACE for r in queue if r.transfer.mid in young]
     assert choice.young_until_ms == max(until, default=0)
     assert choice.young_until_ms == 0 or choice.young_until_ms > NOW
 
@@ -114,19 +127,17 @@ def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[Que
 @pytest.mark.parametrize(
     ("first", "reason"),
     [
-        pytest.param(
-            {"holder": "run-x", "lease_expires_ms": NOW + 1}, "is held by run run-x", id="held by a live run"
-        ),
-        pytest.param({"next_try_ms": NOW + 5000}, "failed and is tried again in 5 s", id="failed"),
-        pytest.param({"accepted_ms": NOW}, "is too young", id="young"),
+        pytest.param(HELD, HELD_BY_X, id="held by a live run"),
+        pytest.param({"next_try_ms": NOW + 5000}, Wait(WaitKind.RETRY, until_ms=NOW + 5000), id="failed"),
+        pytest.param({"accepted_ms": NOW}, Wait(WaitKind.YOUNG, until_ms=NOW + GRACE), id="young"),
     ],
 )
 def test_an_open_event_blocks_every_later_event_that_shares_a_user(
-    first: dict[str, Any], reason: str
+    first: dict[str, Any], reason: Wait
 ) -> None:
     choice = chosen(queued(1, "AB", **first), queued(2, "BC"), queued(3, "CD"), queued(4, "EF"))
     assert taken(choice) == ["m04"]
-    assert choice.waits == {"m01": reason, "m02": "waits for m01", "m03": "waits for m02"}
+    assert choice.waits == {"m01": reason, "m02": behind("m01"), "m03": behind("m02")}
 
 
 def test_an_event_waits_until_it_is_exactly_as_old_as_the_grace() -> None:
@@ -162,8 +173,8 @@ def test_an_impatient_run_takes_failed_events_before_their_time() -> None:
 def test_events_beyond_the_limit_wait_and_block() -> None:
     choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "DE"), limit=1)
     assert taken(choice) == ["m01"]
-    assert choice.waits["m02"] == "waits for a later run: this one has max_events"
-    assert choice.waits["m03"] == "waits for m02"
+    assert choice.waits["m02"] == Wait(WaitKind.RUN_FULL)
+    assert choice.waits["m03"] == behind("m02")
 
 
 def test_what_this_run_took_before_blocks_nothing() -> None:
@@ -182,19 +193,19 @@ def test_what_is_only_blocked_is_not_waited_for() -> None:
 
 def test_what_awaits_an_approval_is_nobody_s_until_its_time_is_over_and_blocks_its_users_only() -> None:
     parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1)
-    behind, beside = queued(2, "BC"), queued(3, "DE")
+    later, beside = queued(2, "BC"), queued(3, "DE")
     for patient in (True, False):
-        choice = chosen(parked, behind, beside, patient=patient)
+        choice = chosen(parked, later, beside, patient=patient)
         assert taken(choice) == ["m03"]
-        assert choice.waits == {"m01": "awaits approval", "m02": "waits for m01"}
-    assert taken(chosen(parked._replace(next_try_ms=NOW), behind, beside)) == ["m01", "m02", "m03"]
+        assert choice.waits == {"m01": PARKED, "m02": behind("m01")}
+    assert taken(chosen(parked._replace(next_try_ms=NOW), later, beside)) == ["m01", "m02", "m03"]
 
 
 def test_a_run_of_its_own_events_leaves_the_others_and_waits_behind_those_of_its_users() -> None:
     choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "BE"), queued(4, "FG"), only=["m03", "m04"])
     assert taken(choice) == ["m04"]
-    assert choice.waits["m01"] == choice.waits["m02"] == "is left to another run"
-    assert choice.waits["m03"] == "waits for m01"
+    assert choice.waits["m01"] == choice.waits["m02"] == NOT_WANTED
+    assert choice.waits["m03"] == behind("m01")
 
 
 def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -> None:
@@ -205,15 +216,15 @@ def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -
         queued(3, "DE", **mine),
     )
     assert taken(choice) == ["m03"]
-    assert [r.transfer.mid for r in choice.left] == ["m02"]
+    assert [r.transfer.mid for r in choice.unusable] == ["m02"]
 
 
 def test_the_run_that_parked_an_event_does_not_take_it_either() -> None:
     parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1, holder=ME, lease_expires_ms=NOW + 9)
     choice = chosen(parked, patient=False)
     assert taken(choice) == []
-    assert choice.waits == {"m01": "awaits approval"}
-    assert choice.left == [parked]
+    assert choice.waits == {"m01": PARKED}
+    assert choice.unusable == [parked]
 
 
 def test_events_that_are_left_to_others_take_none_of_the_room() -> None:
@@ -225,15 +236,15 @@ def test_events_that_are_left_to_others_take_none_of_the_room() -> None:
 @pytest.mark.parametrize(
     ("first", "arguments", "reason"),
     [
-        pytest.param({"holder": "run-x", "lease_expires_ms": NOW + 1}, {}, "is held by run run-x", id="held"),
-        pytest.param({"next_try_ms": NOW + 1_600}, {}, "failed and is tried again in 2 s", id="failed"),
+        pytest.param(HELD, {}, HELD_BY_X, id="held"),
         pytest.param(
-            {"awaits": "approval", "next_try_ms": NOW + 1}, {"patient": False}, "awaits approval", id="parked"
+            {"next_try_ms": NOW + 1_600}, {}, Wait(WaitKind.RETRY, until_ms=NOW + 1_600), id="failed"
         ),
+        pytest.param({"awaits": "approval", "next_try_ms": NOW + 1}, {"patient": False}, PARKED, id="parked"),
     ],
 )
 def test_an_event_waits_for_its_own_reason_first(
-    first: dict[str, Any], arguments: dict[str, Any], reason: str
+    first: dict[str, Any], arguments: dict[str, Any], reason: Wait
 ) -> None:
     row, blocker = queued(1, "AB", **first), queued(0, "AX", **HELD)
     assert chosen(row, **arguments).waits["m01"] == reason
@@ -244,7 +255,7 @@ def test_an_event_waits_for_its_own_reason_first(
 @pytest.mark.parametrize("pair", ["ac", "ca", "ad", "da", "bc", "cb", "bd", "db"])
 def test_an_event_that_two_others_block_names_the_same_one_every_time(pair: str) -> None:
     choice = chosen(queued(1, "ab", **HELD), queued(2, "cd", **HELD), queued(3, pair))
-    assert choice.waits["m03"] == "waits for m01"
+    assert choice.waits["m03"] == behind("m01")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +278,7 @@ def test_whatever_keeps_the_run_from_what_it_holds_it_is_left(
         queued(4, "GH", holder="run-x", lease_expires_ms=NOW + 9),
         **arguments,
     )
-    assert choice.left == [held]
+    assert choice.unusable == [held]
     assert "m02" in choice.waits
 
 
@@ -275,15 +286,55 @@ def test_what_the_run_holds_is_not_left_while_it_takes_it_or_took_it_before() ->
     one, other = (queued(n, "AB", holder=ME, lease_expires_ms=NOW + 9) for n in (1, 2))
     choice = chosen(one, other, mine=[one.key])
     assert taken(choice) == ["m02"]
-    assert choice.left == []
+    assert choice.unusable == []
 
 
-def test_a_run_is_at_work_while_its_claim_lives_and_is_not_kept_for_a_retry() -> None:
-    rows = [
-        queued(1, "ab", holder="lives", lease_expires_ms=NOW + 1),
-        queued(2, "cd", holder="lives", lease_expires_ms=NOW + 120_000),
-        queued(3, "ef", holder="dead", lease_expires_ms=NOW),
-        queued(4, "gh", holder="waits for its retry", lease_expires_ms=NOW + 120_001),
-        queued(6, "kl"),
-    ]
-    assert at_work(rows, now_ms=NOW, lease_ms=120_000) == {"lives"}
+def test_the_cause_of_a_blocked_event_is_why_the_first_of_its_line_waits() -> None:
+    choice = chosen(queued(1, "AB", **HELD), queued(2, "BC"), queued(3, "CD"), queued(4, "EF"))
+    assert choice.cause("m01") == choice.cause("m03") == HELD_BY_X
+    assert choice.cause("m04") is None
+
+
+AT_WORK = [
+    queued(1, "ab", holder="lives", lease_expires_ms=NOW + 1),
+    queued(2, "cd", holder="lives", lease_expires_ms=NOW + 120_000),
+    queued(3, "bx", holder="lives", lease_expires_ms=NOW + 120_000),
+    queued(4, "ef", holder="dead", lease_expires_ms=NOW),
+    queued(5, "gh", holder="waits for its retry", lease_expires_ms=NOW + 120_001),
+    queued(6, "kl"),
+    queued(7, "mn", holder="other", lease_expires_ms=NOW + 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("max_mapped", "slices", "instances"),
+    [
+        pytest.param(4, 2, 3, id="one for each lane"),
+        pytest.param(1, 1, 2, id="one for each run"),
+    ],
+)
+def test_a_run_is_at_work_while_its_claim_lives_and_is_not_kept_for_a_retry(
+    max_mapped: int, slices: int, instances: int
+) -> None:
+    found = instances_at_work(AT_WORK, now_ms=NOW, lease_ms=120_000, max_mapped=max_mapped, slices=slices)
+    assert found == instances
+
+
+@pytest.mark.parametrize(
+    ("wait", "words"),
+    [
+        pytest.param(HELD_BY_X, "is held by run run-x", id="held"),
+        pytest.param(PARKED, "awaits approval", id="approval"),
+        pytest.param(
+            Wait(WaitKind.RETRY, until_ms=45_296_000), "failed and is tried again at 12:34:56 UTC", id="retry"
+        ),
+        pytest.param(Wait(WaitKind.BLOCKED, "{m}"), "waits for {m}", id="blocked"),
+        pytest.param(NOT_WANTED, "is left to another run", id="not wanted"),
+        pytest.param(Wait(WaitKind.YOUNG, until_ms=NOW), "is too young", id="young"),
+        pytest.param(
+            Wait(WaitKind.RUN_FULL), "waits for a later run: this one has max_events", id="run full"
+        ),
+    ],
+)
+def test_why_an_event_waits_is_said_in_words(wait: Wait, words: str) -> None:
+    assert in_words(wait) == words

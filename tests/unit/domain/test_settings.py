@@ -14,6 +14,7 @@ from ownership.domain.settings import VARIABLE, Settings
 from ownership.edge.hooks import load_settings
 from tests.unit.domain.test_event import json_values
 
+PARALLELISM = "user.ownership.transfer.parallelism"
 KNOWN = sorted(f.alias or name for name, f in Settings.model_fields.items())
 
 
@@ -30,7 +31,7 @@ def test_nothing_set_means_the_names_and_defaults_that_operators_know(text: str 
     assert (s.keyspace, s.course_batch_table) == ("sunbird_courses", "course_batch")
     assert s.batch_write_size == 10
     assert (s.user_read_api, s.batch_search_api) == ("/private/user/v1/read/", "/v1/course/batch/search")
-    assert (s.parallelism, s.max_mapped, s.retention_days) == (0, 16, 400)
+    assert (s.parallelism, s.max_mapped, s.retention_days) == (0, 0, 400)
     assert s.lms_base_path is None
     assert s.userorg_base_path is None
 
@@ -195,21 +196,22 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "wanted", "slices"),
+    ("slots", "given", "max_mapped", "slices"),
     [
-        pytest.param("8", 0, 2, id="two slices for eight slots"),
-        pytest.param("32", 0, 8, id="Airflow's own default"),
-        pytest.param("1", 0, 1, id="never less than one"),
-        pytest.param("8", 5, 5, id="what is set is not touched"),
+        pytest.param("8", {}, 4, 2, id="eight slots"),
+        pytest.param("32", {}, 16, 8, id="Airflow's own default"),
+        pytest.param("1", {}, 1, 1, id="never less than one"),
+        pytest.param("8", {PARALLELISM: 1}, 1, 1, id="as the old job"),
+        pytest.param("8", {PARALLELISM: 5}, 5, 5, id="the instances of any run"),
+        pytest.param("8", {"max_mapped": 1}, 1, 2, id="always packed"),
+        pytest.param("8", {"max_mapped": 1024}, 1024, 2, id="always one per lane"),
+        pytest.param("8", {"max_mapped": 3, PARALLELISM: 5}, 3, 5, id="both"),
     ],
 )
-def test_the_number_of_slices_follows_the_executor_unless_it_is_set(
-    monkeypatch: pytest.MonkeyPatch, slots: str, wanted: int, slices: int
+def test_the_number_of_instances_follows_the_executor_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, slots: str, given: dict[str, int], max_mapped: int, slices: int
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", slots)
-    monkeypatch.setenv(
-        "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"user.ownership.transfer.parallelism": wanted})
-    )
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps(given))
     settings = load_settings()
-    assert settings.parallelism == slices
-    assert settings.max_mapped == 16
+    assert (settings.max_mapped, settings.parallelism) == (max_mapped, slices)

@@ -101,7 +101,9 @@ EVERYTHING = failed("m1").model_copy(
         pytest.param(
             Summary(events={"completed": 9, "skipped": 1}, batches={"moved": 40}), id="all went well"
         ),
-        pytest.param(Summary(waits={"m": "waits for n"}, told={"n": "was abandoned"}), id="orders and waits"),
+        pytest.param(
+            Summary(waits={"m": "waits for n"}, notes={"n": "was abandoned"}), id="orders and waits"
+        ),
         pytest.param(Summary(plans=(plan(state=EventState.REHEARSED),)), id="a dry run"),
         pytest.param(
             Summary(next_conf={"m": "{}"}, users={"m": "a → b"}), id="a conf that nobody must paste"

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from ownership.edge import triggers
-from ownership.edge.triggers import MAX_RUNS_AT_WORK, Announcer, BacklogTrigger, WorkInSight
+from ownership.edge.triggers import Announcer, BacklogTrigger, WorkInSight
 
 RESIGNAL = 30.0
+SLOTS = 8
 NOTHING: frozenset[tuple[str, int]] = frozenset()
 
 
@@ -16,7 +17,7 @@ class Watching:
     """An announcer under a clock and a queue of its own."""
 
     def __init__(self) -> None:
-        self.announcer = Announcer(RESIGNAL)
+        self.announcer = Announcer(RESIGNAL, SLOTS)
         self.now = 1000.0
         self.looks = 0
         self.queue = NOTHING
@@ -112,12 +113,18 @@ def test_another_event_in_the_queue_is_announced_if_that_run_left_it(watching: W
     assert watching.look(0, 0, "m2")
 
 
-def test_while_as_many_runs_are_at_work_as_have_room_nothing_is_announced(watching: Watching) -> None:
-    assert watching.look(0, 10, at_work=MAX_RUNS_AT_WORK - 1)
-    assert not watching.look(10, 20, at_work=MAX_RUNS_AT_WORK)
-    assert not watching.look(10, 20, "m1", at_work=MAX_RUNS_AT_WORK, after=2 * RESIGNAL)
-    assert not watching.look(10, 20, "m1", at_work=MAX_RUNS_AT_WORK + 9, after=2 * RESIGNAL)
-    assert watching.look(10, 20, "m1", at_work=MAX_RUNS_AT_WORK - 1)
+def test_while_the_runs_at_work_leave_no_room_for_another_nothing_is_announced(watching: Watching) -> None:
+    half = SLOTS // 2
+    assert watching.look(0, 10, at_work=half)
+    assert not watching.look(10, 20, at_work=half + 1)
+    assert not watching.look(10, 20, "m1", at_work=half + 1, after=2 * RESIGNAL)
+    assert not watching.look(10, 20, "m1", at_work=10 * SLOTS, after=2 * RESIGNAL)
+    assert watching.look(10, 20, "m1", at_work=half)
+
+
+def test_an_executor_of_one_slot_is_given_work() -> None:
+    seen = WorkInSight(10, (0,), (10,), NOTHING, 1)
+    assert Announcer(RESIGNAL, 1).worth_a_signal(seen, 1.0)
 
 
 def test_a_queue_that_stands_still_is_announced_again(watching: Watching) -> None:
@@ -150,6 +157,7 @@ class FakeWatch:
     def __init__(self, stack: Any) -> None:
         stack.callback(self._close)
         self.resignal_seconds = RESIGNAL
+        self.slots = SLOTS
 
     def _close(self) -> None:
         type(self).closed += 1

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +75,8 @@ for dag_id, dag in bag.dags.items():
                 "policy": type(getattr(t, "retry_policy", None)).__name__,
                 "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None,
                 "sensor_timeout": getattr(t, "timeout", None),
+                "poke_interval": getattr(t, "poke_interval", None),
+                "mode": getattr(t, "mode", None),
                 "trigger_rule": str(getattr(t.trigger_rule, "value", t.trigger_rule)),
                 "label": getattr(t, "map_index_template", None),
                 "downstream": sorted(t.downstream_task_ids),
@@ -264,11 +265,28 @@ def test_every_task_that_can_fail_for_a_while_is_tried_again(dag: dict[str, Any]
     assert {t["policy"] for n, t in dag["tasks"].items() if n != "verdict"} == {"TransferRetries"}
 
 
-def test_no_task_can_last_for_ever(dag: dict[str, Any]) -> None:
-    for name, t in dag["tasks"].items():
-        if name.startswith("transfer."):
-            assert timedelta(minutes=10) <= timedelta(seconds=t["timeout"]) <= timedelta(hours=6)
-    assert dag["tasks"]["pull_transfer_events"]["sensor_timeout"] <= 3600
+def test_no_task_of_any_dag_can_last_for_ever(bag: dict[str, Any]) -> None:
+    limits = {
+        f"{dag_id}.{name}": task["timeout"]
+        for dag_id in DAG_IDS
+        for name, task in bag["dags"][dag_id]["tasks"].items()
+    }
+    assert len(limits) > len(DAG_IDS)
+    wrong = {name: limit for name, limit in limits.items() if not limit or not 60 <= limit <= 24 * 3600}
+    assert wrong == {}
+
+
+def test_a_pull_is_a_sensor_that_pokes_often_and_not_for_long(bag: dict[str, Any]) -> None:
+    pulls = [
+        task
+        for dag_id in DAG_IDS
+        for name, task in bag["dags"][dag_id]["tasks"].items()
+        if name.startswith("pull_")
+    ]
+    assert len(pulls) == 2
+    for pull in pulls:
+        assert (pull["mode"], pull["poke_interval"] < 1) == ("poke", True)
+        assert pull["poke_interval"] < pull["sensor_timeout"] <= 60 < pull["timeout"]
 
 
 def test_claims_are_released_whatever_became_of_the_stages(dag: dict[str, Any]) -> None:

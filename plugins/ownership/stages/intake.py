@@ -1,0 +1,160 @@
+"""Intake: what is on the topic goes into the ledger, before offsets are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from ownership.domain.clock import now_ms
+from ownership.ledger.arrivals import Consumed, message_digest
+from ownership.platform.kafka import Message, Span, Topic
+from ownership.stages.inbox import Accepted, Inbox
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A data interval, epoch ms: start <= t < end."""
+
+    start_ms: int
+    end_ms: int
+
+
+class Intake(NamedTuple):
+    """Where events come from."""
+
+    topic: Topic | None
+    """None if Kafka is out of reach and the run can do without it."""
+    inbox: Inbox
+    dead_letters: Topic | None = None
+    """The dead-letter topic."""
+    missing: str = ""
+    """Why there is no topic."""
+
+
+class Reading(NamedTuple):
+    """One look at the topic."""
+
+    accepted: Accepted
+    judged_ms: int
+    """The clock (epoch ms) taken before the watermarks were read. An event that is older than the grace by it
+    cannot be preceded by a message that was not read."""
+    notes: Mapping[str, str]
+    """What operators must know, by partition."""
+
+
+class _CreatedAgain(Exception):
+    """The topic has another message where the ledger read one: it was deleted and created again."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(partition)
+        self.partition = partition
+
+
+def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
+    """Store everything up to the watermarks in the ledger, then commit the offsets to Kafka for its lag monitors.
+
+    With a `window` also the messages of that interval that the ledger lost.
+
+    :raises Unavailable: if Kafka or the ledger is; messages that were stored until then stay stored.
+    """
+    judged_ms = now_ms()
+    consumed = inbox.consumed(topic.name)
+    backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
+    if window:
+        # A topic that was created again and has just as many messages as before shows no backlog.
+        again = [
+            s.partition for s in backlog if s.start == s.end and _differs(topic, consumed.get(s.partition))
+        ]
+        backlog = [_from_the_oldest(topic, s) if s.partition in again else s for s in backlog]
+    while True:
+        if starts := {s.partition: s.start for s in backlog if s.created_again}:
+            inbox.restart(topic.name, starts)
+        topic.claim_offsets(backlog)
+        try:
+            accepted = inbox.accept(_messages(topic, backlog, consumed))
+            break
+        except _CreatedAgain as e:
+            backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
+    # Partitions without a row too, so that a ledger restored from a backup does not follow the group past what it has.
+    inbox.advance([Consumed(topic.name, s.partition, s.end) for s in backlog if s.partition not in consumed])
+    topic.commit(backlog)
+    if window:
+        # Messages of the interval below the offsets: new only if the ledger lost them.
+        below = topic.read(_below(topic.since(window.start_ms), backlog))
+        accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
+    return Reading(accepted, judged_ms, _notes(topic, backlog, consumed))
+
+
+def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> Iterator[Message]:
+    """The messages of the backlog.
+
+    Reading begins with the last message that the ledger has, to see that the topic still has the same one.
+
+    :raises _CreatedAgain: if it has not.
+    """
+    for span in backlog:
+        if span.start == span.end:
+            continue
+        before = None if span.created_again else consumed.get(span.partition)
+        last = before.last_offset if before else None
+        first = last if last == span.start - 1 else span.start
+        for message in topic.read([span._replace(start=first)]):
+            if before and message.offset == last and _digest(message) != before.last_digest:
+                raise _CreatedAgain(span.partition)
+            if message.offset >= span.start:
+                yield message
+
+
+def _differs(topic: Topic, consumed: Consumed | None) -> bool:
+    """True if the topic has another message at the place of the last one that the ledger has read."""
+    if consumed is None or consumed.last_offset is None:
+        return False
+    message = topic.message_at(consumed.partition, consumed.last_offset)
+    return message is not None and _digest(message) != consumed.last_digest
+
+
+def _digest(message: Message) -> str:
+    return message_digest(message.kafka_ms, message.value)
+
+
+def _from_the_oldest(topic: Topic, span: Span) -> Span:
+    low, high = topic.bounds(span.partition)
+    return Span(span.partition, low, high, created_again=True)
+
+
+def _notes(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> dict[str, str]:
+    """What operators must know, by partition: deleted messages, a topic that was created again, an odd offset."""
+    notes: dict[str, str] = {}
+    for s in backlog:
+        where = f"partition {s.partition}"
+        if s.deleted:
+            notes[where] = (
+                f"of '{topic.name}' lost {s.deleted} messages unread, offsets {s.start - s.deleted} to {s.start - 1}: "
+                "they were deleted before any run came; have them sent again"
+            )
+            log.error("messages were deleted unread", where=where, what=notes[where])
+        elif s.created_again:
+            before = consumed[s.partition].next_offset
+            notes[where] = (
+                f"of '{topic.name}' is another one: the topic was created again after the ledger had read up to "
+                f"offset {before}; it is read from its oldest message, offset {s.start}"
+            )
+            log.warning("the topic was created again", where=where, what=notes[where])
+        elif s.ignored is not None:
+            notes[where] = (
+                f"of '{topic.name}': the consumer group stands at offset {s.ignored}, the ledger at {s.start}; an "
+                "offset that was set forward is not followed, because it would skip messages"
+            )
+            log.warning("an offset was set forward", where=where, what=notes[where])
+    return notes
+
+
+def _below(spans: Sequence[Span], backlog: Sequence[Span]) -> list[Span]:
+    """The part of `spans` that the backlog did not cover."""
+    starts = {s.partition: s.start for s in backlog}
+    return [s._replace(end=min(s.end, starts.get(s.partition, s.end))) for s in spans]

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from airflow.sdk import DAG, task, task_group
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+from ownership.domain.contracts import Pulled, Slice
+from ownership.domain.errors import Stopped, Unavailable
+from ownership.edge import hooks, metrics
+from ownership.edge.interruption import Interrupted
+from ownership.edge.operators import MAX_MAPPED, PULLED, PullTransferEvents
+from ownership.stages import pull
+from ownership.stages.intake import Intake
+from ownership.stages.pull import Collected, RunRequest
+
+SLICES = (Slice(label="A → B", run_id="r", events=()), Slice(label="C → D", run_id="r", events=()))
+
+
+class Story:
+    """What each poke finds, and what the operator did with it."""
+
+    def __init__(self, *pokes: bool | BaseException, found: Sequence[Slice] = SLICES) -> None:
+        self.pokes = list(pokes)
+        self.found = tuple(found)
+        self.requests: list[RunRequest] = []
+        self.handed_over: list[Collected] = []
+        self.released: list[str] = []
+        self.parts = SimpleNamespace(queue=SimpleNamespace(release_all=self.released.append))
+
+    def start_run(self, _: Any, intake: Intake, request: RunRequest) -> Collected:
+        self.requests.append(request)
+        return Collected(request, intake)
+
+    def collect(self, _: Any, so_far: Collected) -> Collected:
+        # The last answer goes for all that come after it.
+        answer = self.pokes.pop(0) if len(self.pokes) > 1 else self.pokes[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return replace(so_far, own=(*so_far.own, "poke"), complete=answer)
+
+    def hand_over(self, _: Any, collected: Collected) -> Pulled:
+        self.handed_over.append(collected)
+        return Pulled(slices=self.found, notes={"m1": "was abandoned"}, waits={"m2": "is too young"})
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def play(story: Story, *, timeout: float = 60, try_number: int = 1, **run: Any) -> Any:
+        @contextmanager
+        def opened_parts() -> Iterator[Any]:
+            yield story.parts
+
+        @contextmanager
+        def opened_intake(_: Any, *, by_hand: bool) -> Iterator[Intake]:
+            yield Intake(None, cast("Any", None))
+
+        monkeypatch.setattr(hooks, "opened_parts", opened_parts)
+        monkeypatch.setattr(hooks, "opened_intake", opened_intake)
+        monkeypatch.setattr(metrics, "pulled", lambda *_: None)
+        for name in ("start_run", "collect", "hand_over"):
+            monkeypatch.setattr(pull, name, getattr(story, name))
+        pushed: dict[str, Any] = {}
+        ti = SimpleNamespace(try_number=try_number, xcom_push=lambda key, value: pushed.update({key: value}))
+        given = {
+            "run_id": "r",
+            "run_type": "asset_triggered",
+            "conf": {},
+            "run_after": datetime(2026, 1, 1, tzinfo=UTC),
+            "triggering_user_name": None,
+            "data_interval_start": None,
+            "data_interval_end": None,
+        }
+        context = {"dag_run": SimpleNamespace(**given | run), "ti": ti}
+        result = operator(timeout).execute(cast("Any", context))
+        return result, pushed
+
+    return play
+
+
+def operator(timeout: float) -> PullTransferEvents:
+    with DAG("d", schedule=None):
+        pulls = PullTransferEvents(task_id="pull", poke_interval=0, timeout=timeout)
+
+        @task
+        def stage(work: Any) -> Any:
+            return work
+
+        @task_group
+        def transfer(work: Any) -> Any:
+            return stage(work)
+
+        @task
+        def settle() -> None: ...
+
+        transfer.expand(work=pulls.output) >> settle()
+    return pulls
+
+
+def test_a_poke_that_finds_all_ends_at_once_and_returns_the_slices(play: Any) -> None:
+    story = Story(True)
+    slices, pushed = play(story)
+    assert [s["label"] for s in slices] == ["A → B", "C → D"]
+    assert len(story.handed_over[0].own) == 1
+    assert pushed[PULLED]["notes"] == {"m1": "was abandoned"}
+    assert "slices" not in pushed[PULLED]
+
+
+def test_it_pokes_until_nothing_is_worth_waiting_for_and_keeps_what_each_poke_found(play: Any) -> None:
+    story = Story(False, False, True)
+    play(story)
+    (collected,) = story.handed_over
+    assert collected.complete
+    assert len(collected.own) == 3
+    assert len(story.requests) == 1
+
+
+def test_after_the_time_out_the_run_goes_on_with_what_it_has(play: Any) -> None:
+    story = Story(False)
+    slices, _ = play(story, timeout=0)
+    assert len(slices) == 2
+    assert not story.handed_over[0].complete
+
+
+def test_after_the_time_out_a_run_that_has_nothing_skips_what_comes_after_it(play: Any) -> None:
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        play(Story(False, found=()), timeout=0)
+    assert skipped.value.tasks == ["settle", "transfer.stage"]
+
+
+def test_a_run_that_was_cleared_skips_the_mapped_instances_of_before_too(play: Any) -> None:
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        play(Story(True, found=()), try_number=2)
+    instances = [("transfer.stage", n) for n in range(MAX_MAPPED)]
+    assert skipped.value.tasks == ["settle", "transfer.stage", *instances]
+
+
+def test_a_task_that_is_told_to_end_between_pokes_lets_go_of_what_it_claimed(play: Any) -> None:
+    story = Story(False, Interrupted())
+    with pytest.raises(Stopped):
+        play(story)
+    assert story.released == ["r"]
+
+
+def test_a_poke_that_fails_fails_the_task_which_keeps_what_it_claimed_for_its_retry(play: Any) -> None:
+    story = Story(False, Unavailable("Kafka", "no broker answers"))
+    with pytest.raises(Unavailable):
+        play(story)
+    assert story.released == story.handed_over == []
+
+
+@pytest.mark.parametrize(
+    ("run_type", "patient", "window"),
+    [
+        pytest.param("asset_triggered", True, False, id="asset"),
+        pytest.param("manual", False, False, id="manual"),
+        pytest.param("scheduled", False, True, id="hourly"),
+        pytest.param("backfill", False, True, id="backfill"),
+    ],
+)
+def test_what_a_run_pulls_follows_from_its_type(
+    play: Any, run_type: str, patient: bool, window: bool
+) -> None:
+    story = Story(True)
+    hours = [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in (1, 2)]
+    play(story, run_type=run_type, data_interval_start=hours[0], data_interval_end=hours[1])
+    (request,) = story.requests
+    assert request.patient is patient
+    assert (request.window is not None) is window
+    if request.window:
+        assert request.window.end_ms - request.window.start_ms == 3_600_000
