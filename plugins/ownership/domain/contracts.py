@@ -24,11 +24,6 @@ class Slice(_Contract):
     run_id: str
     events: tuple[ClaimedEvent, ...]
 
-    @property
-    def held(self) -> list[ClaimedEvent]:
-        """The slice's events."""
-        return list(self.events)
-
 
 class Phase(_Contract):
     """The part of a lane that this run applies."""
@@ -43,12 +38,7 @@ class Phase(_Contract):
     @property
     def key(self) -> str:
         """What names the phase: the mid of its first event."""
-        return self.events[0][3]
-
-    @property
-    def held(self) -> list[ClaimedEvent]:
-        """The phase's events, in order."""
-        return list(self.events)
+        return self.events[0].mid
 
 
 class Work(_Contract):

@@ -19,9 +19,9 @@ class PhaseBook:
     def __init__(self, phases: Iterable[Phase], effects: Mapping[str, Effect]) -> None:
         """`effects`: what each phase does, by the phase's key."""
         self._phases = {p.key: p for p in phases}
-        self.held: tuple[ClaimedEvent, ...] = tuple(e for p in self.phases for e in p.held)
+        self.held: tuple[ClaimedEvent, ...] = tuple(e for p in self.phases for e in p.events)
         self._effects = {p.key: effects[p.key] for p in self.phases}
-        self._effect_of_event = {e.mid: self._effects[p.key] for p in self.phases for e in p.held}
+        self._effect_of_event = {e.mid: self._effects[p.key] for p in self.phases for e in p.events}
         self._fencing_tokens = {e.mid: e.fencing_token for e in self.held}
         self._key_of_user: dict[str, str] = {}
         self._keys_of_batch: dict[BatchId, list[str]] = defaultdict(list)
@@ -39,7 +39,7 @@ class PhaseBook:
 
     def without(self, mids: Collection[str]) -> PhaseBook:
         """The book without the phases of these events."""
-        kept = [p for p in self.phases if not any(e.mid in mids for e in p.held)]
+        kept = [p for p in self.phases if not any(e.mid in mids for e in p.events)]
         return self if len(kept) == len(self._phases) else PhaseBook(kept, self._effects)
 
     @property

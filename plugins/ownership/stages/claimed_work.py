@@ -40,11 +40,11 @@ class ClaimedWork:
 
     def drop(self, phases: Iterable[Phase]) -> None:
         """Go on without these phases: their events have ended, or await an approval."""
-        self._drop({e.mid for p in phases for e in p.held})
+        self._drop({e.mid for p in phases for e in p.events})
 
     def mids_with_plans(self, phases: Iterable[Phase]) -> set[str]:
         """The events under which the plans and images of phases are kept."""
-        return {m for p in phases for e in p.held for m in (e.mid, *self.events[e.mid].planned_with)}
+        return {m for p in phases for e in p.events for m in (e.mid, *self.events[e.mid].planned_with)}
 
     def _drop(self, mids: AbstractSet[str]) -> None:
         if mids:
@@ -60,16 +60,16 @@ def load(parts: Parts, work: Work) -> ClaimedWork:
 
     :raises TakenOver: if every phase was taken over.
     """
-    claim = Claim(parts, [e for p in work.phases for e in p.held], work.run_id)
+    claim = Claim(parts, [e for p in work.phases for e in p.events], work.run_id)
     lost = claim.check()
-    phases = [p for p in work.phases if not any(e.mid in lost for e in p.held)]
+    phases = [p for p in work.phases if not any(e.mid in lost for e in p.events)]
     if work.phases and not phases:
         raise TakenOver("every event of this slice is held by another run now")
-    claim.restrict_to({e.mid for p in phases for e in p.held})
+    claim.restrict_to({e.mid for p in phases for e in p.events})
     events = parts.events.read([e.mid for e in claim.events])
     effects = {p.key: load_effect(parts, p, events) for p in phases}
     claimed = ClaimedWork(work.run_id, claim, events, PhaseBook(phases, effects))
-    claimed.drop(p for p in phases if any(events[e.mid].final for e in p.held))
+    claimed.drop(p for p in phases if any(events[e.mid].final for e in p.events))
     return claimed
 
 
@@ -79,15 +79,15 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
     Reads from the audit trail the images that undos take back, the batches of a plan that is applied exactly, and
     what later, completed transfers moved. Other phases need no read.
     """
-    undos = [row for e in phase.held if (row := events.get(e.mid)) and row.options.undo_of]
+    undos = [row for e in phase.events if (row := events.get(e.mid)) and row.options.undo_of]
     if undos:
         return undoing(hops_to_undo(parts, undos))
-    first = events.get(phase.held[0].mid)
+    first = events.get(phase.events[0].mid)
     scope = first.options.scope if first else EVERYTHING
     if first and first.options.plan_of and first.planned_at:
         # Its batches are known since the plan was checked against its digest.
         scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))
-    moves = Moving([e.transfer for e in phase.held], dict(phase.moves), scope)
+    moves = Moving([e.transfer for e in phase.events], dict(phase.moves), scope)
     return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
 
 
@@ -119,7 +119,7 @@ def _given_later(
             if (
                 event
                 and event.transfer.target in own_sources
-                and event.transfer.key > phase.held[-1].transfer.key
+                and event.transfer.key > phase.events[-1].transfer.key
             ):
                 keep[image.id].add(event.transfer.target)
     return {batch: frozenset(users) for batch, users in keep.items()}

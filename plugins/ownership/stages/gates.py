@@ -39,21 +39,21 @@ def end_here(parts: Parts, claimed: ClaimedWork, plan: Plan) -> dict[str, EventS
     for phase in list(claimed.book.phases):
         if state := _gate(parts, claimed, plan, phase):
             claimed.drop([phase])
-            ended |= dict.fromkeys((e.mid for e in phase.held), state)
+            ended |= dict.fromkeys((e.mid for e in phase.events), state)
     return ended
 
 
 def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> EventState | None:
-    held = phase.held[0]
+    held = phase.events[0]
     event = claimed.events[held.mid]
     report = plan.reports.get(held.mid)
     if report is None:
         return None
     if event.options.dry_run:
-        for e in phase.held:
+        for e in phase.events:
             _rehearsed(parts, e, plan.reports[e.mid])
         return EventState.REHEARSED
-    if plan.started & {e.mid for e in phase.held}:
+    if plan.started & {e.mid for e in phase.events}:
         return None
     if event.options.plan_of and report.digest != event.options.digest:
         return _refused(parts, held, event, report)

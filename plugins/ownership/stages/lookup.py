@@ -77,7 +77,7 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     :raises Transient: if nothing of the slice could go on and this is not the last try; the run then still
         holds the claim.
     """
-    claim = Claim(parts, work.held, work.run_id)
+    claim = Claim(parts, work.events, work.run_id)
     claim.check()
     handed = Work(label=work.label, run_id=work.run_id)
     rows = parts.events.read([e.mid for e in claim.events])
@@ -121,7 +121,7 @@ def _choose_and_plan(parts: Parts, judged: Judged, rows: Mapping[str, EventRow],
             return Planning([], chosen.waiting, {}, 0)
         claimed = load(parts, handed.step(chosen.phases, events={}))
         plan = _plan(parts, claimed)
-        composed = {e.mid for p in claimed.book.phases if len(p.events) > 1 for e in p.held}
+        composed = {e.mid for p in claimed.book.phases if len(p.events) > 1 for e in p.events}
         large = {m for m in composed - alone if limit and plan.reports[m].batches > limit}
         if not large:
             break
@@ -373,7 +373,7 @@ def _note_planned(parts: Parts, claimed: ClaimedWork, planning: AbstractSet[str]
     """
     planned = []
     for p in claimed.book.phases:
-        rows = {e.mid: claimed.events[e.mid] for e in p.held}
+        rows = {e.mid: claimed.events[e.mid] for e in p.events}
         planned_with = frozenset(planning & rows.keys()).union(*(row.planned_with for row in rows.values()))
-        planned += [(e, rows[e.mid].attempts + 1, planned_with) for e in p.held]
+        planned += [(e, rows[e.mid].attempts + 1, planned_with) for e in p.events]
     parts.events.planned(planned, run_id=claimed.run_id)

@@ -45,7 +45,7 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     proven = [p for p in claimed.book.phases if p.key not in unproven_keys]
     done, batches = _commit(parts, claimed, proven)
     if unproven:
-        failed = [e for p in unproven for e in p.held]
+        failed = [e for p in unproven for e in p.events]
         why = "incomplete: batches still name the old user after the last round of the proof"
         parts.events.fail([(e, why, claimed.events[e.mid].attempts) for e in failed])
         raise Incomplete(f"{len(failed)} events are {why}")
@@ -180,8 +180,8 @@ def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tupl
         settled = [(p, claimed.book.unmoved_outcome(p.mid, p.id, rows.get(p.id))) for p in unmoved]
         parts.changes.settle_plan(settled, proven_at=proven_at)
 
-    counts = parts.changes.counts([e.mid for p in phases for e in p.held])
-    committed = parts.events.complete([[(e, counts[e.mid]) for e in p.held] for p in phases])
+    counts = parts.changes.counts([e.mid for p in phases for e in p.events])
+    committed = parts.events.complete([[(e, counts[e.mid]) for e in p.events] for p in phases])
     for e in committed:
         log.info(
             "transfer completed",

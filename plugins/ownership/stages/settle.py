@@ -54,7 +54,7 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
     only waits for an earlier event of its lane may be claimed at once. `waits` and `notes` are the
     pull's.
     """
-    claimed = [e for s in slices for e in s.held]
+    claimed = [e for s in slices for e in s.events]
     held = parts.queue.held(claimed)
     rows = parts.events.read([e.mid for e in claimed])
     # An event without a row is so old that retention removed it.

@@ -49,7 +49,7 @@ def test_the_run_of_the_hour_and_that_of_the_backlog_pull_the_same_messages_at_o
         ]
         runs = list(pool.map(pulled, jobs, [None, hour, None, hour]))
 
-        held = [h.mid for run in runs for s in run.pulled.slices for h in s.held]
+        held = [h.mid for run in runs for s in run.pulled.slices for h in s.events]
         assert sorted(held) == sorted(e["mid"] for e in events)
         assert world.event_rows() == len(events) + len(bad)
         completed = sum(run.finish().events.get("completed", 0) for run in runs)

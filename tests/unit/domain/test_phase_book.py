@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.domain.contracts import Phase, packed
+from ownership.domain.contracts import Phase
 from ownership.domain.effects import Effect, Moving, undoing
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.lanes import compose, lanes
@@ -20,7 +20,7 @@ from tests.unit.replay import mixed_rows, row, transfers
 
 
 def phase(events: list[Transfer]) -> Phase:
-    return Phase(events=packed(ClaimedEvent(e, 7) for e in events), moves={})
+    return Phase(events=tuple(ClaimedEvent(e, 7) for e in events), moves={})
 
 
 def moving(events: list[Transfer]) -> Effect:
