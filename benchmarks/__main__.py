@@ -17,7 +17,7 @@ import httpx
 from rich.console import Console
 
 from benchmarks import FOLDER, idle, machine, reconcile, report
-from benchmarks.workloads import WORKLOADS, Measured, opened
+from benchmarks.workloads import LANES, WORKLOADS, Measured, Workload, opened
 from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack
 
@@ -31,9 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     terminal = report.console()
     if options.reconcile:
         return _reconcile(options, terminal)
-    chosen = [
-        w for w in WORKLOADS if (w.name in options.only if options.only else options.large or not w.large)
-    ]
+    chosen = _chosen(options)
     # In this folder `make down` finds the stack of an interrupted benchmark.
     directory = TEST_STACKS / f"bench-{os.getpid()}"
     stack = Stack(directory, airflow=False, settings={"env": "dev", **dict(options.set)})
@@ -102,7 +100,7 @@ def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    names = [w.name for w in WORKLOADS]
+    names = list(dict.fromkeys(w.group for w in (*WORKLOADS, *LANES)))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="runs of each workload, default 5")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
@@ -118,6 +116,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="file of the results")
     return parser.parse_args(arguments)
+
+
+def _chosen(options: argparse.Namespace) -> list[Workload]:
+    if options.only:
+        return [w for w in (*WORKLOADS, *LANES) if w.group in options.only]
+    return [w for w in WORKLOADS if options.large or not w.large]
 
 
 def _setting(text: str) -> tuple[str, Any]:

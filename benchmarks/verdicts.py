@@ -72,7 +72,8 @@ def judge(measured: Measured, others: Mapping[str, Measured]) -> Verdict:
     if name == "whale":
         return _whale(measured, f, others)
     if name not in bounds:
-        return Verdict("– (needs another workload of the same run)", None, None)
+        needs_another = name == "request"
+        return Verdict("– (needs another workload of the same run)" if needs_another else "–", None, None)
     return _within(f, *bounds[name])
 
 

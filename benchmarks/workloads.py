@@ -44,6 +44,11 @@ class Workload:
     timeout_s: float = 120
 
     @property
+    def group(self) -> str:
+        """Name under which it is chosen, with others that differ in a number behind a dash."""
+        return self.name.partition("-")[0]
+
+    @property
     def rows(self) -> int:
         """Batches of all owners."""
         return self.owners * self.batches
@@ -57,6 +62,10 @@ WORKLOADS = (
     Workload("flood", "2,000 owners × 12 batches", 2_000, 12, timeout_s=200),
     Workload("whale", "one owner, 100,000 batches", 1, 100_000, large=True, timeout_s=1_200),
 )
+LANES = tuple(
+    Workload(f"lanes-{n}", f"{n} unrelated events, 12 batches each", n, 12) for n in (1, 2, 4, 8, 16)
+)
+"""What an instance of each stage per lane costs: measure with `max_mapped` 1, with 1024, and without."""
 
 
 @dataclass
