@@ -1,14 +1,14 @@
-"""The second proof: completed events of a window are looked at once more.
+"""The second proof: a run looks once more at the completed events of a window.
 
-It finds what came after the first proof: documents that the LMS wrote late from an older row, and
-batches that the index did not show in time. Documents are brought in line; a batch that still
-names the old user becomes a follow-up event right after the old one.
+It finds what came after the first proof: documents that the LMS wrote late from an older row, and batches that the
+index did not show in time. It brings the documents in line with their rows. For batches that still name the old user
+it queues a follow-up event right after the old one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from more_itertools import chunked
 
@@ -16,6 +16,7 @@ from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Row, map_owners
 from ownership.domain.states import ChangeOutcome, EventState
+from ownership.ledger.changes import Image
 from ownership.ledger.events import EventRow
 from ownership.stages.inbox import Inbox
 from ownership.stages.parts import Parts
@@ -23,9 +24,12 @@ from ownership.stages.parts import Parts
 log = logging.getLogger(__name__)
 
 LOOK_BACK_MS = 6 * 3_600_000
-"""Events that completed after their own window's run are caught by one of the next windows."""
+"""How far before a window events are proven, too: one that completed after its own window's run is found by one of the
+next."""
 EVENTS_AT_ONCE = 200
-ROUNDS_OF_SYNC = 3
+BATCHES_AT_ONCE = 1000
+MAX_ROUNDS = 3
+"""Rounds of reading and writing documents: a row may change in between."""
 
 
 def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
@@ -45,36 +49,37 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
 
 def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
     planned, images = parts.changes.read([e.mid for e in events])
+    _warn_of_uncertain_writes(images)
+    follow_rows(parts, {p.id for p in planned})
+    parts.index.refresh()
+    # An undo leaves its users' other batches to them, and a plan of a dry run names the batches that were its own.
+    searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]
+    found = {batch for _, batch in parts.index.live_batches({e.transfer.source for e in searched})}
+    follow_rows(parts, found)
+    follow_ups = _follow_up(parts, inbox, searched, found)
+    parts.events.reproved([e.mid for e in events])
+    return follow_ups
+
+
+def _warn_of_uncertain_writes(images: Iterable[Image]) -> None:
     for image in images:
         if image.outcome in (ChangeOutcome.LATE, ChangeOutcome.IN_DOUBT):
             log.warning(
                 "batch %s of course %s: a write of token %s is %s; compare row and audit trail",
                 image.id.batch_id, image.id.course_id, image.fencing_token, image.outcome,
             )  # fmt: skip
-    follow_rows(parts, {p.id for p in planned})
-    parts.index.refresh()
-    # An undo leaves the batches that its users had besides, and the plan of a dry run says which were its.
-    searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]
-    users = {e.transfer.source for e in searched}
-    hits = list(parts.index.live_batches(users))
-    follow_ups = 0
-    if hits:
-        follow_rows(parts, {batch for _, batch in hits})
-        follow_ups = _follow_up(parts, inbox, searched, {batch for _, batch in hits})
-    parts.events.reproved([e.mid for e in events])
-    return follow_ups
 
 
 def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
-    """Documents follow rows, as they are now. A missing document is created from its row."""
-    for some in chunked(sorted(ids), 1000):
-        for _ in range(ROUNDS_OF_SYNC):
-            documents = parts.index.get({i.batch_id for i in some})
-            rows = parts.rows.read(some)
+    """Bring documents in line with their rows as they are now. A missing document is created from its row."""
+    for chunk in chunked(sorted(ids), BATCHES_AT_ONCE):
+        for _ in range(MAX_ROUNDS):
+            documents = parts.index.get({i.batch_id for i in chunk})
+            rows = parts.rows.read(chunk)
             updates = [
-                (d, *row.owners)
+                (document, *row.owners)
                 for i, row in rows.items()
-                if (d := documents.get(i.batch_id)) is not None and d.owners != row.owners
+                if (document := documents.get(i.batch_id)) is not None and document.owners != row.owners
             ]
             missing = [i for i in rows if i.batch_id not in documents]
             if not updates and not missing:
@@ -82,22 +87,22 @@ def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
             parts.index.write(updates, parts.rows.read_whole(missing).values())
 
 
-def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Collection[BatchId]) -> int:
-    """Queue a follow-up for each event whose old user is still named by a live row."""
-    rows = [r for r in parts.rows.read(hits).values() if r.live]
+def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], found: Collection[BatchId]) -> int:
+    """Queue a follow-up for each event whose old user is still named by a live row; how many."""
+    rows = [r for r in parts.rows.read(found).values() if r.live]
     last: dict[tuple[str, str, Options], EventRow] = {}
     for e in sorted(events, key=lambda e: e.transfer.key):
         last[e.transfer.source, e.transfer.target, e.options] = e
     count = 0
     for (from_user, *_), event in last.items():
-        if not any(_still_theirs(event, r) for r in rows):
+        if not any(_should_have_moved(event, r) for r in rows):
             continue
         if event.mid.endswith("+" * MAX_FOLLOW_UPS):
             log.warning(
                 "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MAX_FOLLOW_UPS
             )
             continue
-        if parts.events.gives_back(event):  # what a later transfer gave, or gives, is theirs
+        if parts.events.gives_back(event):  # a later transfer gave, or will give, batches to the old user
             continue
         received = inbox.follow_up(event)
         for t in received:
@@ -106,7 +111,7 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], hits: Col
     return count
 
 
-def _still_theirs(event: EventRow, row: Row) -> bool:
+def _should_have_moved(event: EventRow, row: Row) -> bool:
     """True if the row still names the old user where the event should have moved it."""
     if not event.options.scope.covers(row):
         return False
