@@ -6,6 +6,8 @@ import json
 
 from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
 
+STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
+
 
 def test_an_event_on_the_topic_starts_a_run_and_is_completed(airflow: Airflow, story: Story):
     old, new = story.user("old"), story.user("new")
@@ -54,6 +56,23 @@ def test_a_manual_run_takes_a_list_of_events(airflow: Airflow, story: Story):
     assert story.state(f"manual:{run_id}:1") == "completed"
     assert story.owners(first) == {(users[1], users[1])}
     assert story.owners(second) == {(users[3], users[3])}
+
+
+def test_a_run_has_an_instance_of_each_stage_per_lane_named_after_its_users(airflow: Airflow, story: Story):
+    a, b, c, d, e, f, g = (story.user(letter) for letter in "abcdefg")
+    pairs = [(a, b), (b, c), (d, e), (f, g)]
+
+    run_id = airflow.trigger(
+        {"events": [{"from_user": u, "to_user": v, "organisation_id": ORGANISATION} for u, v in pairs]}
+    )
+
+    assert airflow.ended(run_id) == "success"
+    labels: dict[str, set[str]] = {}
+    for (name, index), task in airflow.tasks(run_id).items():
+        if index >= 0:
+            labels.setdefault(name, set()).add(task["rendered_map_index"])
+    lanes = {f"{a} → {b} + 1 more (2 events)", f"{d} → {e}", f"{f} → {g}"}
+    assert labels == {f"transfer.{stage}": lanes for stage in STAGES}
 
 
 def test_a_conf_with_a_typing_error_fails_in_the_first_task_and_says_so(airflow: Airflow):
