@@ -102,7 +102,7 @@ class PlanLine(_Contract):
     after: str
 
 
-class PlanTold(_Contract):
+class PlanSummary(_Contract):
     """An event's plan as people read it: of a dry run, or of a transfer that awaits its approval."""
 
     mid: str
@@ -143,7 +143,7 @@ class Summary(_Contract):
     waits: dict[str, str] = {}
     notes: dict[str, str] = {}
     """`Pulled.notes`, and why transfers were declined."""
-    plans: tuple[PlanTold, ...] = ()
+    plans: tuple[PlanSummary, ...] = ()
     """Plans of dry runs and of transfers that await approval."""
     conflicts: tuple[Conflict, ...] = ()
     """The first few."""

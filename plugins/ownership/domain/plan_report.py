@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ownership.domain.contracts import PlanLine, PlanTold
+from ownership.domain.contracts import PlanLine, PlanSummary
 from ownership.domain.event import Transfer
 from ownership.domain.plan import BatchId, Hop, Row, changed_role
 
@@ -76,10 +76,10 @@ class PlanReport:
         """Identifies the plan: a hash of batch, status, owners before and after of every change."""
         return self._hash.hexdigest()[:_DIGITS]
 
-    def summary(self) -> PlanTold:
+    def summary(self) -> PlanSummary:
         """The plan as people read it."""
         courses = self._courses.most_common(MAX_COURSES)
-        return PlanTold(
+        return PlanSummary(
             mid=self.transfer.mid,
             from_user=self.transfer.from_user,
             to_user=self.transfer.to_user,
@@ -100,7 +100,7 @@ def owners_text(row: Row) -> str:
     return f"created by {row.created_by or 'nobody'}{mentors}"
 
 
-def text(plan: PlanTold) -> str:
+def text(plan: PlanSummary) -> str:
     """A plan for a log: counts by role and course, the first rows before and after, conflicts."""
     lines = [
         f"{plan.state}: {plan.mid}, {plan.from_user} → {plan.to_user}: {_size(plan)}; digest {plan.digest}"
@@ -113,7 +113,7 @@ def text(plan: PlanTold) -> str:
     return "\n".join(lines)
 
 
-def markdown(plan: PlanTold) -> str:
+def markdown(plan: PlanSummary) -> str:
     """The same as Markdown, for a page. Ids come from outside: none of their characters is mark-up."""
     parts = [f"**{_size(plan)}.** Digest {_code(plan.digest)} of {_code(plan.mid)}."]
     parts += [f"{name.capitalize()}: {escaped(counts)}" for name, counts in _counted(plan)]
@@ -124,11 +124,11 @@ def markdown(plan: PlanTold) -> str:
     return "\n\n".join(parts)
 
 
-def _size(plan: PlanTold) -> str:
+def _size(plan: PlanSummary) -> str:
     return f"{plan.batches} batches would change, {plan.conflicts} would not"
 
 
-def _counted(plan: PlanTold) -> list[tuple[str, str]]:
+def _counted(plan: PlanSummary) -> list[tuple[str, str]]:
     more = f", others {plan.more_courses}" if plan.more_courses else ""
     counts = (("by role", _counts(plan.roles)), ("by course", _counts(plan.courses) + more))
     return [(name, text) for name, text in counts if text]

@@ -26,7 +26,7 @@ from ownership.domain.text import one_line
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from ownership.domain.contracts import PlanTold, Summary
+    from ownership.domain.contracts import PlanSummary, Summary
     from ownership.domain.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {words[kind][n > 1]}" for kind, n in counts.items())
 
 
-def _approval(plan: PlanTold) -> dict[str, Any]:
+def _approval(plan: PlanSummary) -> dict[str, Any]:
     return {
         "mid": _id(plan.mid),
         "digest": _id(plan.digest),
@@ -143,7 +143,7 @@ def _approval(plan: PlanTold) -> dict[str, Any]:
 
 
 def _next_steps(
-    summary: Summary, approvals: Sequence[PlanTold], failures: Iterable[str], *, conflicts: bool
+    summary: Summary, approvals: Sequence[PlanSummary], failures: Iterable[str], *, conflicts: bool
 ) -> list[NextStep]:
     """What somebody should do, approvals first. The same conf is told once."""
     steps = []

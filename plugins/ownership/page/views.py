@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from ownership.domain.clock import duration, from_ms, to_ms
 from ownership.domain.compare import LABELS
-from ownership.domain.contracts import PlanTold
+from ownership.domain.contracts import PlanSummary
 from ownership.domain.options import Options
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
@@ -189,7 +189,7 @@ class Detail(NamedTuple):
     tiles: Sequence[tuple[str, str, str]] = ()
     """Outcome, number, and its tone."""
     lane: Sequence[Hop] = ()
-    plan: PlanTold | None = None
+    plan: PlanSummary | None = None
     followed: Sequence[Line] = ()
     undone: str | None = None
     """State of the newest undo that is no dry run."""
@@ -419,7 +419,7 @@ def detail(
         steps=_steps(event, queued, now_ms),
         tiles=_tiles(event.state, event.counts),
         lane=_lane(event, lane),
-        plan=PlanTold.model_validate_json(event.report) if event.report else None,
+        plan=PlanSummary.model_validate_json(event.report) if event.report else None,
         followed=[line(f, runs, now_ms=now_ms) for f in followed],
         undone=undos[-1].state if undos else None,
         event_text=payload.shown(body),

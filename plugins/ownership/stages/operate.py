@@ -27,7 +27,7 @@ from ownership.domain.conf import (
     apply_merge_patch,
     request_fields,
 )
-from ownership.domain.contracts import PlanTold
+from ownership.domain.contracts import PlanSummary
 from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import event_from, folded, manual_event, with_follow_ups
 from ownership.domain.options import PLAIN, Options, Request
@@ -153,7 +153,7 @@ def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
     for event in parts.events.to_be_asked(run_id):
         if not event.report:
             continue
-        plan = PlanTold.model_validate_json(event.report)
+        plan = PlanSummary.model_validate_json(event.report)
         users = f"{event.transfer.from_user} → {event.transfer.to_user}"
         asked_for = escaped(
             f"Requested by {event.requested_by or 'nobody named'}: {event.request_reason or 'no reason given'}."

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ownership.domain.clock import now_ms, to_ms
-from ownership.domain.contracts import Conflict, PlanTold, Slice, Summary
+from ownership.domain.contracts import Conflict, PlanSummary, Slice, Summary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
@@ -116,7 +116,7 @@ def _release_failed(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) ->
 def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) -> Summary:
     """The summary with plans, conflicts, and the next conf of the events that an operator must look at."""
     plans = [
-        PlanTold.model_validate_json(row.report)
+        PlanSummary.model_validate_json(row.report)
         for row in rows.values()
         if row.report and row.state in (EventState.REHEARSED, EventState.AWAITING_APPROVAL)
     ][:MAX_PLANS]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.domain.contracts import PlanTold
+from ownership.domain.contracts import PlanSummary
 from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.plan_report import MAX_COURSES, MAX_LINES, PlanReport, escaped, markdown, text
 from ownership.domain.states import BatchOutcome
@@ -102,9 +102,9 @@ def test_what_would_not_change_is_counted_and_is_no_part_of_the_digest() -> None
     digest = made.digest
     made.add_conflict(BatchId("course", "gone"), None, BatchOutcome.GONE)
     assert made.digest == digest
-    told = made.summary()
-    assert (told.batches, told.conflicts) == (1, 1)
-    assert told.first_conflicts[0].before == "there is no such row"
+    summary = made.summary()
+    assert (summary.batches, summary.conflicts) == (1, 1)
+    assert summary.first_conflicts[0].before == "there is no such row"
     assert made.outcomes == {BatchOutcome.MOVED: 1, BatchOutcome.GONE: 1}
 
 
@@ -121,46 +121,46 @@ def test_every_batch_is_counted_by_role_course_and_outcome(
     made = report(*(hop(*pair) for pair in changes))
     for conflict in conflicts:
         made.add_conflict(*conflict)
-    told = made.summary()
-    assert (told.batches, told.conflicts) == (len(changes), len(conflicts))
-    assert told.courses == Counter(before.id.course_id for before, _ in changes)
-    assert list(told.courses.values()) == sorted(told.courses.values(), reverse=True)
+    summary = made.summary()
+    assert (summary.batches, summary.conflicts) == (len(changes), len(conflicts))
+    assert summary.courses == Counter(before.id.course_id for before, _ in changes)
+    assert list(summary.courses.values()) == sorted(summary.courses.values(), reverse=True)
     creators = sum(before.created_by != after.created_by for before, after in changes)
     mentors = sum(before.mentors != after.mentors for before, after in changes)
-    assert sum(told.roles.values()) == len(changes)
-    assert sum(n for name, n in told.roles.items() if "created" in name) == creators
-    assert sum(n for name, n in told.roles.items() if "mentored" in name) == mentors
+    assert sum(summary.roles.values()) == len(changes)
+    assert sum(n for name, n in summary.roles.items() if "created" in name) == creators
+    assert sum(n for name, n in summary.roles.items() if "mentored" in name) == mentors
     assert made.outcomes[BatchOutcome.MOVED] == len(changes)
     assert made.outcomes.total() == len(changes) + len(conflicts)
-    shown = [(x.course_id, x.batch_id) for x in told.first_conflicts]
+    shown = [(x.course_id, x.batch_id) for x in summary.first_conflicts]
     assert shown == [tuple(at) for at, *_ in conflicts[:MAX_LINES]]
-    assert PlanTold.model_validate_json(told.model_dump_json()) == told
+    assert PlanSummary.model_validate_json(summary.model_dump_json()) == summary
 
 
 def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
-    told = report(*(moved(n, f"course-{n % 30:02}") for n in range(100))).summary()
+    summary = report(*(moved(n, f"course-{n % 30:02}") for n in range(100))).summary()
     assert (MAX_LINES, MAX_COURSES) == (10, 20)
-    assert told.batches == 100
-    assert [x.batch_id for x in told.first] == [f"batch-{n:03}" for n in range(MAX_LINES)]
-    assert list(told.courses) == [f"course-{n:02}" for n in range(MAX_COURSES)]
-    assert sum(told.courses.values()) + told.more_courses == 100
-    assert "others 30" in text(told)
+    assert summary.batches == 100
+    assert [x.batch_id for x in summary.first] == [f"batch-{n:03}" for n in range(MAX_LINES)]
+    assert list(summary.courses) == [f"course-{n:02}" for n in range(MAX_COURSES)]
+    assert sum(summary.courses.values()) + summary.more_courses == 100
+    assert "others 30" in text(summary)
 
 
 def test_of_many_batches_that_would_not_change_the_first_few_are_shown() -> None:
     made = PlanReport(AB)
     for n in range(100):
         made.add_conflict(BatchId("course", f"batch-{n:03}"), None, BatchOutcome.GONE)
-    told = made.summary()
-    assert told.conflicts == 100
-    assert [x.batch_id for x in told.first_conflicts] == [f"batch-{n:03}" for n in range(MAX_LINES)]
+    summary = made.summary()
+    assert summary.conflicts == 100
+    assert [x.batch_id for x in summary.first_conflicts] == [f"batch-{n:03}" for n in range(MAX_LINES)]
 
 
 def test_a_plan_reads_well_in_a_log() -> None:
     made = report(hop(row("a", "", n=1), row("b", "", n=1)), hop(row("x", "ya", n=20), row("x", "yb", n=20)))
     made.add_conflict(BatchId("course", "batch-3"), row("c"), BatchOutcome.CHANGED_ELSEWHERE)
-    told = made.summary().model_copy(update={"state": "rehearsed", "next_conf": '{"execute_plan": "m01"}'})
-    assert text(told).splitlines() == [
+    summary = made.summary().model_copy(update={"state": "rehearsed", "next_conf": '{"execute_plan": "m01"}'})
+    assert text(summary).splitlines() == [
         f"rehearsed: m01, a → b: 2 batches would change, 1 would not; digest {made.digest}",
         "  by role:   created 1, mentored 1",
         "  by course: course 2",
@@ -174,9 +174,9 @@ def test_a_plan_reads_well_in_a_log() -> None:
 
 
 def test_a_plan_that_changes_nothing_is_one_line() -> None:
-    told = PlanReport(AB).summary().model_copy(update={"state": "rehearsed"})
-    assert text(told) == (f"rehearsed: m01, a → b: 0 batches would change, 0 would not; digest {told.digest}")
-    assert markdown(told) == f"**0 batches would change, 0 would not.** Digest `{told.digest}` of `m01`."
+    summary = PlanReport(AB).summary().model_copy(update={"state": "rehearsed"})
+    assert text(summary) == (f"rehearsed: m01, a → b: 0 batches would change, 0 would not; digest {summary.digest}")
+    assert markdown(summary) == f"**0 batches would change, 0 would not.** Digest `{summary.digest}` of `m01`."
 
 
 def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
@@ -196,8 +196,8 @@ def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
 def test_a_plan_reads_well_on_a_page() -> None:
     made = report(moved(1, "c1"), moved(2, "c2"))
     made.add_conflict(BatchId("c3", "b3"), row("b"), BatchOutcome.ALREADY)
-    told = made.summary().model_copy(update={"next_conf": '{"approve": {}}'})
-    assert markdown(told).split("\n\n") == [
+    summary = made.summary().model_copy(update={"next_conf": '{"approve": {}}'})
+    assert markdown(summary).split("\n\n") == [
         f"**2 batches would change, 1 would not.** Digest `{made.digest}` of `m01`.",
         "By role: created 2",
         "By course: c1 1, c2 1",
@@ -212,9 +212,9 @@ def test_a_plan_reads_well_on_a_page() -> None:
 
 def test_on_a_page_a_plan_is_a_table_and_no_id_is_mark_up() -> None:
     nasty = Row(BatchId("do|1", "<b>*x*</b>"), "a", (), 1)
-    told = report(hop(nasty, nasty._replace(created_by="[b](http://x)"))).summary()
-    page = markdown(told.model_copy(update={"mid": "m`01"}))
-    assert f"Digest `{told.digest}` of `` m`01 ``." in page
+    summary = report(hop(nasty, nasty._replace(created_by="[b](http://x)"))).summary()
+    page = markdown(summary.model_copy(update={"mid": "m`01"}))
+    assert f"Digest `{summary.digest}` of `` m`01 ``." in page
     assert "| course | batch | before | after |" in page
     (line,) = [x for x in page.splitlines() if "do" in x and x.startswith("| ")]
     assert line.count(" | ") == 3

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from local.servers.ports import HOST, is_free
-from ownership.domain.contracts import Conflict, PlanTold, Summary
+from ownership.domain.contracts import Conflict, PlanSummary, Summary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.states import EventState
 from ownership.edge import notifications
@@ -63,7 +63,7 @@ def failed(*mids: str, why: str = "User-Org unavailable: HTTP 503") -> Summary:
     )
 
 
-def plan(mid: str = "m2", state: EventState = EventState.AWAITING_APPROVAL, **more: Any) -> PlanTold:
+def plan(mid: str = "m2", state: EventState = EventState.AWAITING_APPROVAL, **more: Any) -> PlanSummary:
     digest = "0123456789abcdef0123"
     given = {
         "courses": {"c1": 39, "c2": 2},
@@ -72,7 +72,7 @@ def plan(mid: str = "m2", state: EventState = EventState.AWAITING_APPROVAL, **mo
         "next_conf": next_conf(state, mid, digest) or "",
         **more,
     }
-    return PlanTold(
+    return PlanSummary(
         mid=mid, from_user="old-2", to_user="new-2", state=state, digest=digest, batches=42, **given
     )
 
