@@ -183,10 +183,14 @@ def is_at_work(lease_expires_ms: int, *, now_ms: int, lease_ms: int) -> bool:
 def instances_at_work(
     queued: Iterable[QueuedEvent], *, now_ms: int, lease_ms: int, max_mapped: int, slices: int
 ) -> int:
-    """How many mapped instances the runs have that work now, by what they hold; see `lanes.instances`."""
+    """How many mapped instances the runs have that work now, by what they have claimed; see `lanes.instances`.
+
+    A run that holds what it brought and could not claim it yet has no instances.
+    """
     held: dict[str, list[Transfer]] = defaultdict(list)
     for event in queued:
-        if event.holder and is_at_work(event.lease_expires_ms, now_ms=now_ms, lease_ms=lease_ms):
+        at_work = is_at_work(event.lease_expires_ms, now_ms=now_ms, lease_ms=lease_ms)
+        if event.holder and event.fencing_token and at_work:
             held[event.holder].append(event.transfer)
     return sum(
         instances(len(lanes(events)), max_mapped=max_mapped, slices=slices) for events in held.values()

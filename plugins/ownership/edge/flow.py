@@ -34,7 +34,7 @@ OPEN = section("Run Parameters")
 
 LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
 PULL: dict[str, Any] = {
-    "poke_interval": timedelta(milliseconds=200),
+    "poke_interval": timedelta(milliseconds=500),
     "timeout": timedelta(seconds=30),
     "retries": 2,
     "retry_policy": TransferRetries(),

@@ -29,13 +29,14 @@ class PullTransferEvents(BaseSensorOperator):
     """Accepts events into the ledger, claims those that may be worked on, returns their slices.
 
     What it pulls follows from the run's type (the DAG's manual has the table). It pokes again while events are only
-    too young, and while another run works on what the run's own events wait for. What a poke claimed stays the
-    run's; when `timeout` has passed, the run goes on with what it has. With nothing to do it skips everything after
-    it, and the run is green.
+    too young, and while another run works on what the run's own events wait for: after `poke_interval`, or earlier if
+    the events are old enough then. What a poke claimed stays the run's; when `timeout` has passed, the run goes on
+    with what it has. With nothing to do it skips everything after it, and the run is green.
     """
 
     _parts: Parts
     _collected: Collected
+    _max_interval: float
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Start the run, poke, hand over. What was claimed is free again if the task is told to end meanwhile."""
@@ -44,6 +45,7 @@ class PullTransferEvents(BaseSensorOperator):
         from ownership.stages.pull import hand_over, start_run
 
         request = self._request(context)
+        self._max_interval = self.poke_interval
         with interruptible(), opened_parts() as parts:
             try:
                 with opened_intake(parts, by_hand=request.by_hand) as intake:
@@ -60,9 +62,14 @@ class PullTransferEvents(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002  # Airflow's signature
         """One pass. True if there is nothing more that is worth waiting for."""
+        from ownership.domain.clock import now_ms
         from ownership.stages.pull import collect
 
         self._collected = collect(self._parts, self._collected)
+        if until_ms := self._collected.young_until_ms:
+            self.poke_interval = min(max(until_ms - now_ms(), 0) / 1000, self._max_interval)
+        else:
+            self.poke_interval = self._max_interval
         return self._collected.complete
 
     def _poke_in_time(self, context: Context) -> None:

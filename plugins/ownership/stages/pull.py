@@ -70,6 +70,11 @@ class Collected:
     complete: bool = False
     """True if another look in a moment would find nothing that is worth waiting for."""
 
+    @property
+    def young_until_ms(self) -> int:
+        """When the events are old enough that the run waits for, epoch ms; 0 if there are none."""
+        return self.tail_until_ms if self.claimed else self.choice.young_until_ms
+
 
 def start_run(parts: Parts, intake: Intake, request: RunRequest) -> Collected:
     """Carry out the orders of the conf, queue the events given by hand, prove the window a second time.

@@ -175,8 +175,12 @@ def test_a_plan_reads_well_in_a_log() -> None:
 
 def test_a_plan_that_changes_nothing_is_one_line() -> None:
     summary = PlanReport(AB).summary().model_copy(update={"state": "rehearsed"})
-    assert text(summary) == (f"rehearsed: m01, a → b: 0 batches would change, 0 would not; digest {summary.digest}")
-    assert markdown(summary) == f"**0 batches would change, 0 would not.** Digest `{summary.digest}` of `m01`."
+    assert text(summary) == (
+        f"rehearsed: m01, a → b: 0 batches would change, 0 would not; digest {summary.digest}"
+    )
+    assert (
+        markdown(summary) == f"**0 batches would change, 0 would not.** Digest `{summary.digest}` of `m01`."
+    )
 
 
 def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:

@@ -295,14 +295,19 @@ def test_the_cause_of_a_blocked_event_is_why_the_first_of_its_line_waits() -> No
     assert choice.cause("m04") is None
 
 
+def held_by(n: int, pair: str, holder: str, lease_expires_ms: int) -> QueuedEvent:
+    return queued(n, pair, holder=holder, lease_expires_ms=lease_expires_ms, fencing_token=7)
+
+
 AT_WORK = [
-    queued(1, "ab", holder="lives", lease_expires_ms=NOW + 1),
-    queued(2, "cd", holder="lives", lease_expires_ms=NOW + 120_000),
-    queued(3, "bx", holder="lives", lease_expires_ms=NOW + 120_000),
-    queued(4, "ef", holder="dead", lease_expires_ms=NOW),
-    queued(5, "gh", holder="waits for its retry", lease_expires_ms=NOW + 120_001),
+    held_by(1, "ab", "lives", NOW + 1),
+    held_by(2, "cd", "lives", NOW + 120_000),
+    held_by(3, "bx", "lives", NOW + 120_000),
+    held_by(4, "ef", "dead", NOW),
+    held_by(5, "gh", "waits for its retry", NOW + 120_001),
     queued(6, "kl"),
-    queued(7, "mn", holder="other", lease_expires_ms=NOW + 1),
+    held_by(7, "mn", "other", NOW + 1),
+    queued(8, "op", holder="waits with what it brought", lease_expires_ms=NOW + 1),
 ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +12,10 @@ import pytest
 from airflow.sdk import DAG, task, task_group
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
+from ownership.domain import clock
 from ownership.domain.contracts import Pulled, Slice
 from ownership.domain.errors import Stopped, Unavailable
+from ownership.domain.queue import Choice, Wait, WaitKind
 from ownership.edge import hooks, metrics
 from ownership.edge.interruption import Interrupted
 from ownership.edge.operators import MAX_MAPPED, PULLED, PullTransferEvents
@@ -20,6 +23,7 @@ from ownership.stages import pull
 from ownership.stages.intake import Intake
 from ownership.stages.pull import Collected, RunRequest
 
+NOW = 1_767_225_600_000
 SLICES = (Slice(label="A → B", run_id="r", events=()), Slice(label="C → D", run_id="r", events=()))
 
 
@@ -32,6 +36,7 @@ class Story:
         self.requests: list[RunRequest] = []
         self.handed_over: list[Collected] = []
         self.released: list[str] = []
+        self.young_until_ms = 0
         self.parts = SimpleNamespace(queue=SimpleNamespace(release_all=self.released.append))
 
     def start_run(self, _: Any, intake: Intake, request: RunRequest) -> Collected:
@@ -43,7 +48,10 @@ class Story:
         answer = self.pokes.pop(0) if len(self.pokes) > 1 else self.pokes[0]
         if isinstance(answer, BaseException):
             raise answer
-        return replace(so_far, own=(*so_far.own, "poke"), complete=answer)
+        choice = Choice(
+            waits={"m1": Wait(WaitKind.YOUNG, until_ms=self.young_until_ms)} if self.young_until_ms else {}
+        )
+        return replace(so_far, own=(*so_far.own, "poke"), choice=choice, complete=answer)
 
     def hand_over(self, _: Any, collected: Collected) -> Pulled:
         self.handed_over.append(collected)
@@ -52,7 +60,9 @@ class Story:
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def play(story: Story, *, timeout: float = 60, try_number: int = 1, **run: Any) -> Any:
+    def play(
+        story: Story, *, timeout: float = 60, poke_interval: float = 0, try_number: int = 1, **run: Any
+    ) -> Any:
         @contextmanager
         def opened_parts() -> Iterator[Any]:
             yield story.parts
@@ -78,15 +88,15 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
             "data_interval_end": None,
         }
         context = {"dag_run": SimpleNamespace(**given | run), "ti": ti}
-        result = operator(timeout).execute(cast("Any", context))
+        result = operator(timeout, poke_interval).execute(cast("Any", context))
         return result, pushed
 
     return play
 
 
-def operator(timeout: float) -> PullTransferEvents:
+def operator(timeout: float, poke_interval: float) -> PullTransferEvents:
     with DAG("d", schedule=None):
-        pulls = PullTransferEvents(task_id="pull", poke_interval=0, timeout=timeout)
+        pulls = PullTransferEvents(task_id="pull", poke_interval=poke_interval, timeout=timeout)
 
         @task
         def stage(work: Any) -> Any:
@@ -119,6 +129,28 @@ def test_it_pokes_until_nothing_is_worth_waiting_for_and_keeps_what_each_poke_fo
     assert collected.complete
     assert len(collected.own) == 3
     assert len(story.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("young_in_ms", "pause"),
+    [
+        pytest.param(None, 0.5, id="waits for another run"),
+        pytest.param(200, 0.2, id="an event is old enough soon"),
+        pytest.param(60_000, 0.5, id="not for longer than the interval"),
+        pytest.param(-7, 0, id="it is old enough by now"),
+    ],
+)
+def test_it_pokes_again_as_soon_as_events_are_old_enough(
+    play: Any, monkeypatch: pytest.MonkeyPatch, young_in_ms: int | None, pause: float
+) -> None:
+    monkeypatch.setattr(clock, "now_ms", lambda: NOW)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    story = Story(False, True)
+    if young_in_ms is not None:
+        story.young_until_ms = NOW + young_in_ms
+    play(story, poke_interval=0.5)
+    assert pauses == [pause]
 
 
 def test_after_the_time_out_the_run_goes_on_with_what_it_has(play: Any) -> None:
