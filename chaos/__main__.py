@@ -37,8 +37,8 @@ from local.servers.releases import Releases
 from local.stack import Stack
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SETTINGS = {"env": "dev", "claim.seconds": 15, "watcher.resignal.seconds": 5}
-"""Shorter intervals than in production, so that more of them fit into a minute."""
+SETTINGS = {"env": "dev", "claim.seconds": 15, "watcher.resignal.seconds": 5, "transfer.scope": "asset"}
+"""Shorter intervals than in production, so that more of them fit into a minute; events may name one batch."""
 LOAD_SETTINGS = {**SETTINGS, "claim.seconds": 30}
 """When all slots are in use, a stage waits longer for its process."""
 AIRFLOW = {

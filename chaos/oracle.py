@@ -31,12 +31,25 @@ def expected(world: World) -> dict[str, Expected]:
             for user in _named(seen[batch.batch_id][-1]):
                 of_user[user].add(batch.batch_id)
     for move in _transfers(world):
-        for batch_id in of_user.pop(move.from_user.lower(), set()):
+        held = of_user[move.from_user.lower()]
+        concerned = {i for i in held if _concerns(move, batches[i], world)}
+        held -= concerned
+        for batch_id in concerned:
             now = _moved(seen[batch_id][-1], move.from_user, move.to_user)
             seen[batch_id].append(now)
             for user in _named(now):
                 of_user[user].add(batch_id)
     return {i: _expected(b, seen[i], world) for i, b in batches.items()}
+
+
+def _concerns(move: Message, batch: Batch, world: World) -> bool:
+    """False for a batch that the event does not name as its asset, or that is not for a deleted user's organisation."""
+    edata = event_of(move)["edata"]
+    asset = edata["assetInformation"]
+    if asset and asset["identifier"] != batch.batch_id:
+        return False
+    deleted = any(u.deleted and u.user_id == move.from_user for u in world.users)
+    return not deleted or not batch.created_for or edata["organisationId"] in batch.created_for
 
 
 def _named(owners: Owners) -> set[str]:

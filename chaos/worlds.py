@@ -58,13 +58,13 @@ def random_world(seed: int, *, events: int | None = None) -> World:
     rng = Random(seed)
     tag = f"c{seed}-{rng.randrange(16**6):06x}"
     people = [User(f"User-{n}-{tag}", ORGANISATION) for n in range(rng.randint(4, 9))]
-    foreign = User(f"Foreign-{tag}", OTHER)
-    batches = list(_batches(rng, tag, [*people, foreign]))
-    messages = list(_messages(rng, tag, people, foreign, events or rng.randint(8, 24)))
+    foreign, gone = User(f"Foreign-{tag}", OTHER), User(f"Gone-{tag}", ORGANISATION, deleted=True)
+    batches = list(_batches(rng, tag, [*people, foreign, gone]))
+    messages = list(_messages(rng, tag, [*people, gone], foreign, batches, events or rng.randint(8, 24)))
     edited = rng.sample([b for b in batches if b.status < 2], k=min(4, len(batches) // 4))
     return World(
         tag,
-        [*people, foreign],
+        [*people, foreign, gone],
         batches,
         list(_groups(rng, messages)),
         {b.batch_id: rng.choice(list(Edit)) for b in edited},
@@ -130,11 +130,14 @@ def _batches(rng: Random, tag: str, people: Sequence[User]) -> Iterator[Batch]:
             f"b{n}-{tag}",
             created_by=rng.choice(people).user_id,
             mentors=named or None,
+            created_for=rng.choice(((), (ORGANISATION,), (OTHER,), (OTHER, ORGANISATION))),
             status=rng.choices((0, 1, 2), (3, 6, 1))[0],
         )
 
 
-def _messages(rng: Random, tag: str, people: Sequence[User], foreign: User, count: int) -> Iterator[Message]:
+def _messages(
+    rng: Random, tag: str, people: Sequence[User], foreign: User, batches: Sequence[Batch], count: int
+) -> Iterator[Message]:
     sent: list[Message] = []
     chain = rng.sample(people, k=min(len(people), rng.randint(2, MAX_CHAIN)))
     pairs = list(pairwise(chain))
@@ -151,16 +154,22 @@ def _messages(rng: Random, tag: str, people: Sequence[User], foreign: User, coun
         elif kind < 0.18:
             message = _transfer("to nobody", SKIPPED, old, User(f"nobody-{n}-{tag}", ORGANISATION))
         else:
-            message = _transfer("a transfer", SKIPPED if old == new else COMPLETED, old, new)
-            if rng.random() < 0.3:
-                message = _transfer("for many objects", message.expected, old, new)
+            end = SKIPPED if old == new or new.deleted else COMPLETED
+            message = _transfer("a transfer", end, old, new)
+            about = rng.random()
+            if about < 0.3:
+                asset = {"objectType": "Course Batch", "identifier": rng.choice(batches).batch_id}
+                message = _transfer("of one batch", end, old, new, asset=asset)
+            elif about < 0.35:
+                asset = {"objectType": "Content", "identifier": "do_1"}
+                message = _transfer("of another kind of asset", SKIPPED, old, new, asset=asset)
         if message.expected != REJECTED:
             sent.append(message)
         yield message
 
 
-def _transfer(what: str, expected: str, old: User, new: User) -> Message:
-    return Message(what, expected, transfer_event(old, new, ORGANISATION), old.user_id, new.user_id)
+def _transfer(what: str, expected: str, old: User, new: User, **event: Any) -> Message:
+    return Message(what, expected, transfer_event(old, new, ORGANISATION, **event), old.user_id, new.user_id)
 
 
 _NO_EVENTS: Sequence[bytes] = (

@@ -260,7 +260,5 @@ def opened_job(
         stack.callback(topic.close)
         dead_letters = topic.beside(given.failed_topic)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
-        inbox = Inbox(
-            parts.events, parts.arrivals, dead, retention_ms=given.retention_days * 24 * 3600 * 1000
-        )
+        inbox = Inbox(parts.events, parts.arrivals, dead, given)
         yield Job(given, parts, topic, inbox, client, dead_letters)

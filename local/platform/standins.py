@@ -4,7 +4,7 @@
     python -m local.platform.standins userorg --port 9002 --elasticsearch http://127.0.0.1:9200
 
 They answer as the real services do (default limit of 30, the 10,000 window, lower-cased terms, 404 for an
-unknown user) and fail on demand:
+unknown user, 400 for a deleted one) and fail on demand:
 
     PUT    /_faults    {"mode": "503", "user": null, "seconds": 0, "times": 3}   adds a fault
     GET    /_faults    the active faults, oldest first; the first that matches a request is applied
@@ -47,6 +47,10 @@ USER_READ_PATH: Final = "/private/user/v1/read/"
 BATCH_SEARCH_ID: Final = "api.course.batch.search"
 USER_READ_ID: Final = "api.user.read"
 
+ACCOUNT_BLOCKED: Final = "UOS_USRRED0006"
+NOT_FOUND: Final = "UOS_USRRED0013"
+"""Service, object, operation and number of an error, as releases since 4.7 give it."""
+
 TRANSPORT: Final = "local.platform.standins.transport"
 """Key under which `Connection` stores the socket's transport in an ASGI scope."""
 
@@ -66,6 +70,8 @@ class Mode(StrEnum):
     """How a request fails."""
 
     UNAVAILABLE = "503"
+    SERVER_ERROR = "500"
+    """The service's own error, in its envelope: what a record answers that it cannot read."""
     SLOW = "slow"
     """A correct answer, after `seconds`."""
     DROP = "drop"
@@ -175,27 +181,34 @@ class Connection(HttpToolsProtocol):
 
 async def _apply(fault: Fault | None) -> Response | None:
     """The response of a fault, which replaces the service's; None when the service shall answer."""
-    if fault is None or fault.mode is Mode.CAPPED_COUNT:
-        return None
-    if fault.mode is Mode.SLOW:
+    if fault is not None and fault.mode is Mode.SLOW:
         await asyncio.sleep(fault.seconds)
-        return None
-    if fault.mode is Mode.UNAVAILABLE:
-        return PlainTextResponse("Service Unavailable", status_code=503)  # a gateway's words, not JSON
-    if fault.mode is Mode.GARBAGE:
-        return JSONResponse({"result": ["not", "what", "the", "contract", "says"]})
-    if fault.mode is Mode.HALF:
-        return BrokenResponse(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4096\r\n\r\n"
-            b'{"id": "api.half", "responseCode": "OK", "result": {"response": {"cou'
-        )
-    return BrokenResponse()
+    return _FAULTY[fault.mode]() if fault is not None and fault.mode in _FAULTY else None
+
+
+_FAULTY: Final[Mapping[Mode, Callable[[], Response]]] = {
+    Mode.UNAVAILABLE: lambda: PlainTextResponse(
+        "Service Unavailable", status_code=503
+    ),  # a gateway's words, not JSON
+    Mode.SERVER_ERROR: lambda: _envelope(
+        "api.error", 500, "SERVER_ERROR", {}, "Process failed, please try again."
+    ),
+    Mode.GARBAGE: lambda: JSONResponse({"result": ["not", "what", "the", "contract", "says"]}),
+    Mode.HALF: lambda: BrokenResponse(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4096\r\n\r\n"
+        b'{"id": "api.half", "responseCode": "OK", "result": {"response": {"cou'
+    ),
+    Mode.DROP: BrokenResponse,
+}
 
 
 # --- the platform's envelope ------------------------------------------------------------------------------
 
 
-def _envelope(api_id: str, status: int, code: str, result: Mapping[str, Any], error: str = "") -> Response:
+def _envelope(
+    api_id: str, status: int, code: str, result: Mapping[str, Any], error: str = "", number: str = ""
+) -> Response:
+    """The platform's envelope. `number` is the error's own code; releases before 4.7 have the class there, too."""
     message_id = str(uuid.uuid4())
     failed = status != 200
     return JSONResponse(
@@ -206,7 +219,7 @@ def _envelope(api_id: str, status: int, code: str, result: Mapping[str, Any], er
             "params": {
                 "resmsgid": message_id,
                 "msgid": message_id,
-                "err": code if failed else None,
+                "err": (number or code) if failed else None,
                 "status": "FAILED" if failed else "success",
                 "errmsg": error or None,
             },
@@ -439,7 +452,11 @@ def userorg_app(elasticsearch: str) -> FastAPI:
         except SearchUnavailable as error:
             return _server_error(USER_READ_ID, error)
         if not found["found"]:
-            return _envelope(USER_READ_ID, 404, "RESOURCE_NOT_FOUND", {}, "Requested user not found.")
+            words = "Requested user not found."
+            return _envelope(USER_READ_ID, 404, "RESOURCE_NOT_FOUND", {}, words, NOT_FOUND)
+        if found["_source"].get("isDeleted"):
+            words = "User account has been blocked ."
+            return _envelope(USER_READ_ID, 400, "CLIENT_ERROR", {}, words, ACCOUNT_BLOCKED)
         return _success(USER_READ_ID, found["_source"])
 
     return service.app

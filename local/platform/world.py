@@ -67,14 +67,16 @@ Cassandra warns."""
 
 @dataclass(frozen=True)
 class User:
-    """A user as User-Org knows them. `status` 1 is active."""
+    """A user as User-Org knows them. `status` 1 is active; who is `deleted` or blocked is not shown any more."""
 
     user_id: str
     organisation: str
+    """Empty for a record without one, as some old ones are."""
     user_name: str = ""
     first_name: str = ""
     last_name: str = ""
     status: int = 1
+    deleted: bool = False
 
     def document(self) -> dict[str, Any]:
         """The document of the index `user`."""
@@ -82,11 +84,12 @@ class User:
             "identifier": self.user_id,
             "id": self.user_id,
             "userId": self.user_id,
-            "rootOrgId": self.organisation,
+            "rootOrgId": self.organisation or None,
             "userName": self.user_name or self.user_id,
             "firstName": self.first_name,
             "lastName": self.last_name,
             "status": self.status,
+            "isDeleted": self.deleted,
         }
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import BigInteger, Column, Insert, Integer, LargeBinary, Select,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from ownership.domain.settings import Settings
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.events import Events
 from ownership.ledger.schema import metadata
@@ -175,5 +176,5 @@ def inbox(database: Binding, broker: Broker) -> Inbox:
         Events(database),  # type: ignore[arg-type]
         Arrivals(database),  # type: ignore[arg-type]
         DeadLetters(broker, "failed"),  # type: ignore[arg-type]
-        retention_ms=400 * 24 * 3_600_000,
+        Settings(),
     )

@@ -17,7 +17,7 @@ from ownership.platform import search_index
 from ownership.platform.http_service import Service
 from ownership.platform.lms import BatchSearch, WindowExceeded
 from ownership.platform.search_index import SearchIndex
-from ownership.platform.user_org import Unknown, User, Users
+from ownership.platform.user_org import Refusal, Standing, User, Users
 from tests.fuzz.effort import Random, count, fuzzed
 from tests.fuzz.near_valid import PEOPLE, changed, pick, search_answer, spoiled, user_answer
 from tests.unit.conftest import Request, Server
@@ -71,9 +71,12 @@ def test_a_user_is_known_unknown_or_the_service_is_out(
         assert status == 200
         assert found.organisation_id
     else:
-        assert isinstance(found, Unknown)
-        assert status in (400, 404)
-        assert "FOUND" in json.dumps(json.loads(body)).upper()
+        assert isinstance(found, Refusal)
+        assert 400 <= status < 500
+        assert status not in (401, 403, 408, 429)
+        said = json.loads(body)
+        assert said["responseCode"]
+        assert found.standing is Standing.UNKNOWN or said["params"]["err"]
 
 
 @fuzzed(0.1)

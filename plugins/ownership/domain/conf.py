@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from ownership.domain.decoding import MAX_EVENT_BYTES, too_deep
 from ownership.domain.errors import Poison, SettingsError
 from ownership.domain.event import (
-    MAX_EVENT_BYTES,
     Identifier,
     LedgerId,
     TransferEvent,
@@ -31,7 +31,6 @@ from ownership.domain.event import (
     explain,
     listed,
     manual_event,
-    too_deep,
 )
 from ownership.domain.options import MAX_COURSES, Digest, LiveStatus, Options, Request, Role
 from ownership.domain.plan import LIVE_STATUSES, ROLES
@@ -306,7 +305,7 @@ def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any]
         return _short(_read(_Transfer, {**shared, **item}, where), mid, at_ms)
     envelope = {"mid": mid, "ets": at_ms, **item}
     try:
-        return Request(event_from(envelope), _payload(envelope), how.options())
+        return Request(event_from(envelope, unnamed=mid), _payload(envelope), how.options())
     except Poison as e:
         raise ConfError(f"{where}{e}.") from None
     except RecursionError:

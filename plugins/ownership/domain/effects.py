@@ -41,6 +41,10 @@ class Effect(Protocol):
         """Users (folded) whose batches are searched for, and of whom none may be left."""
 
     @property
+    def batch_id(self) -> str | None:
+        """The one batch that the search is about; None if it is about every batch of the sources."""
+
+    @property
     def ids(self) -> Collection[BatchId]:
         """Batches that are known without a search."""
 
@@ -75,6 +79,11 @@ class Moving:
     def sources(self) -> frozenset[str]:
         """Users whose batches move away."""
         return sources(self.moves)
+
+    @property
+    def batch_id(self) -> str | None:
+        """The asset of the events, if they name one."""
+        return self.scope.batch_id
 
     @property
     def ids(self) -> Collection[BatchId]:
@@ -124,6 +133,11 @@ class Undoing:
     def sources(self) -> frozenset[str]:
         """None: the users who received the batches may own others, which stay."""
         return frozenset()
+
+    @property
+    def batch_id(self) -> str | None:
+        """None: an undo searches for nothing."""
+        return None
 
     @property
     def ids(self) -> Collection[BatchId]:

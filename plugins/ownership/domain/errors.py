@@ -42,6 +42,7 @@ class Unavailable(Transient):
 
     def __init__(self, part: str, reason: object) -> None:
         self.part = part
+        self.reason = one_line(reason)
         super().__init__(f"{part} unavailable: {reason}")
 
 

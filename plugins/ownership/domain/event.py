@@ -7,48 +7,81 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from ownership.domain.decoding import MAX_EVENT_BYTES, decode, holds_json, too_deep
 from ownership.domain.errors import Poison
+from ownership.domain.event_times import epoch_ms
 from ownership.domain.text import one_line, printable
-
-MAX_EVENT_BYTES = 256 * 1024
-"""A real event has about 2 KiB; anything above this is rejected unread."""
-
-MAX_CLOCK_DRIFT_MS = 5 * 60 * 1000
-"""An `ets` further than this from the broker's timestamp does not decide the order."""
-
-MAX_LEVELS = 100
-"""Objects and lists in one another that an event may have; a real one has five. Python's own bound depends on who
-calls: what one task reads, another could not."""
 
 MAX_FOLLOW_UPS = 4
 """Follow-ups in a row of one event."""
+
+UNNAMED: Final = "message:"
+"""Begins the mid of an event that has none of its own: its place in Kafka names it."""
+
+COURSE_BATCH: Final = "course batch"
+"""The kind of asset that this job moves, folded."""
 
 _FIELDS_NAMED = 10
 """Most fields that one error names: each is one to mend, and there is a next time."""
 _LONGEST_NAME = 60
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_BLANKS: Final = "".join(map(chr, range(0x21)))
+"""What Java's `String.trim()` takes off both ends: everything up to the blank."""
+_INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+_INVISIBLE_OTHERS: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
+"""Characters of other categories that show nothing: fillers, variation selectors (Unicode's default ignorables)."""
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
-def _printable(value: str) -> str:
-    if _UNPRINTABLE.search(value):
-        raise ValueError("contains control characters or lone surrogates")
-    if value != value.strip():
-        raise ValueError("begins or ends with white space")
-    if value in (".", ".."):
+def _trimmed(value: Any) -> Any:
+    """A text as the platform's producer checks it; it sends it with its blanks."""
+    return value.strip(_BLANKS) if isinstance(value, str) else value
+
+
+def _as_id(value: Any) -> Any:
+    """A text without the blanks around it, if each of its characters can be seen."""
+    text = _trimmed(value)
+    if not isinstance(text, str):
+        return value
+    if hidden := next(filter(_invisible, text), None):
+        raise ValueError(f"contains U+{ord(hidden):04X}, {_name_of(hidden)}")
+    if text in (".", ".."):
         raise ValueError("is a step in a path, not an id")
-    return value
+    return text
+
+
+def _invisible(c: str) -> bool:
+    return c != " " and bool(unicodedata.category(c) in _INVISIBLE_CATEGORIES or _INVISIBLE_OTHERS.match(c))
+
+
+def _name_of(c: str) -> str:
+    """Unicode's name of a character, in words for those that have none."""
+    unnamed = "half a surrogate pair" if _SURROGATES.match(c) else "a control character"
+    return unicodedata.name(c, unnamed)
 
 
 Identifier = Annotated[
-    str, StringConstraints(strict=True, min_length=1, max_length=256), AfterValidator(_printable)
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=256),
+    BeforeValidator(_as_id),
 ]
-"""An id as it may go into a bound parameter, a URL path segment or a terms query."""
+"""An id as it may go into a bound parameter, a URL path segment or a terms query; blanks around it are taken off."""
 
 
 def follow_up(mid: str) -> str:
@@ -75,6 +108,8 @@ def folded(user_id: str) -> str:
 def _not_reserved(mid: str) -> str:
     if mid.startswith("rejected:"):
         raise ValueError("begins with 'rejected:', which names the rows of rejected messages")
+    if mid.startswith(UNNAMED):
+        raise ValueError(f"begins with '{UNNAMED}', which names messages that have no mid")
     return mid
 
 
@@ -82,13 +117,14 @@ MessageId = Annotated[
     str,
     # A manual run's mid holds its run id, which may have 250 characters.
     StringConstraints(strict=True, min_length=1, max_length=300),
-    AfterValidator(_printable),
-    AfterValidator(_not_reserved),
+    BeforeValidator(_as_id),
 ]
-"""An event's own id."""
+"""An event's id."""
 
 LedgerId = Annotated[
-    str, StringConstraints(strict=True, min_length=1, max_length=320), AfterValidator(_printable)
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=320),
+    BeforeValidator(_as_id),
 ]
 """The mid under which the ledger has an event: its own, a follow-up's, or that of a rejected message."""
 
@@ -133,6 +169,15 @@ class Transfer(NamedTuple):
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return value
+        if isinstance(value, str) and holds_json(value):
+            raise ValueError("is JSON inside a JSON text: it was encoded twice")
+        raise ValueError(f"must be an object, is a JSON {_json_type(value)}")
+
 
 class _Profile(_Part):
     userId: Identifier
@@ -146,13 +191,24 @@ class _Edata(_Part):
     # For people only: whatever is there that is no text must not reject the event.
     context: Any = None
     actionBy: Any = None
+    # Read only where `transfer.scope` says so.
+    assetInformation: Any = None
+
+
+class _Asset(_Part):
+    objectType: Annotated[str, StringConstraints(strict=True, min_length=1), BeforeValidator(_trimmed)]
+
+
+class _CourseBatch(_Part):
+    identifier: Identifier
 
 
 class TransferEvent(_Part):
     """One request to pass a person's work on. Fields that the job does not read are ignored."""
 
     eid: Literal["BE_JOB_REQUEST"]
-    ets: Annotated[int, Field(strict=True, gt=0, lt=2**53)]
+    ets: Annotated[int | None, BeforeValidator(epoch_ms)] = None
+    """The producer's time, epoch ms; None if it says none that can be read. It only orders."""
     mid: MessageId
     edata: _Edata
 
@@ -175,25 +231,54 @@ class TransferEvent(_Part):
     def requested_by(self) -> str | None:
         """Id of whoever asked for the transfer, None if the event does not say."""
         by = self.edata.actionBy
-        return _words(by.get("userId")) if isinstance(by, dict) else None
+        return words(by.get("userId")) if isinstance(by, dict) else None
 
     @property
     def request_reason(self) -> str | None:
         """Why it was asked for, in their words, None if the event does not say."""
-        return _words(self.edata.context)
+        return words(self.edata.context)
+
+    def asset(self) -> tuple[str, str | None] | None:
+        """Kind and batch id of the one asset that the event names; None if it names none, which means everything.
+
+        The batch id is None for an asset that is no course batch.
+
+        :raises Poison: naming what is wrong with `assetInformation`.
+        """
+        given = self.edata.assetInformation
+        if given is None or given == {}:
+            return None
+        try:
+            kind = _Asset.model_validate(given).objectType
+            if folded(kind) != COURSE_BATCH:
+                return words(kind) or "", None
+            return kind, _CourseBatch.model_validate(given).identifier
+        except ValidationError as e:
+            raise Poison(explain(e, "edata.assetInformation")) from None
 
 
-def _words(value: Any) -> str | None:
+def words(value: Any) -> str | None:
     """A text for people, printable and cut; None for anything else."""
     return printable(value)[:500] if isinstance(value, str) and value else None
 
 
-def explain(error: ValidationError) -> str:
-    """One line that names each bad field, the first few, and what is wrong with it (values are not repeated)."""
+def _json_type(value: Any) -> str:
+    names = {str: "text", list: "array", dict: "object", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """One line that names each bad field, the first few, and what is wrong with it (values are not repeated).
+
+    `where` is the field that was checked, if it is not a whole message.
+    """
     found = error.errors(include_url=False, include_input=False)
+    named = [
+        ".".join(filter(None, (where, *(one_line(part, _LONGEST_NAME) for part in e["loc"])))) for e in found
+    ]
     told = [
-        f"{'.'.join(one_line(part, _LONGEST_NAME) for part in e['loc']) or 'message'}: {e['msg']}"
-        for e in found[:_FIELDS_NAMED]
+        f"{name or 'message'}: {e['msg'].removeprefix('Value error, ')}"
+        for name, e in zip(named[:_FIELDS_NAMED], found, strict=False)
     ]
     return "; ".join(told) + (f"; and {n} more" if (n := len(found) - _FIELDS_NAMED) > 0 else "")
 
@@ -205,56 +290,56 @@ def listed(names: Iterable[str]) -> str:
     return told + (f" and {n} more" if (n := len(some) - _FIELDS_NAMED) > 0 else "")
 
 
-def parse_event(message: bytes | None) -> TransferEvent:
-    """Read a Kafka message's value.
+def parse_event(message: bytes | None, *, unnamed: str | None = None) -> TransferEvent:
+    """Read a Kafka message's value. `unnamed` is the event's mid if the message has none.
 
     :raises Poison: with the reason, for anything that is not a transfer event.
     """
-    if not message:
-        raise Poison("the message is empty")
-    if len(message) > MAX_EVENT_BYTES:
-        raise Poison(f"the message has {len(message)} bytes, at most {MAX_EVENT_BYTES} are read")
-    try:
-        value = json.loads(message.decode("utf-8"))
-    except UnicodeDecodeError as e:
-        raise Poison(f"not UTF-8: {e.reason} at byte {e.start}") from None
-    except RecursionError:
-        raise Poison("the JSON is nested too deeply") from None
-    except ValueError as e:
-        raise Poison(f"not JSON: {e}") from None
-    return event_from(value)
+    return event_from(decode(message), unnamed=unnamed)
 
 
-def event_from(value: Any) -> TransferEvent:
-    """Check a decoded message against the contract.
+def event_from(value: Any, *, unnamed: str | None = None) -> TransferEvent:
+    """Check a decoded message against the contract. `unnamed` is the event's mid if it has none of its own.
 
     :raises Poison: naming every field that is wrong.
     """
-    if not isinstance(value, dict):
-        raise Poison(f"the message is a JSON {type(value).__name__}, not an object")
-    if too_deep(value):
-        raise Poison("the JSON is nested too deeply")
+    check_shape(value)
+    mid = _trimmed(value.get("mid"))
+    if unnamed and mid in (None, ""):
+        value = {**value, "mid": unnamed}
     try:
+        if isinstance(mid, str):
+            _not_reserved(mid)
         return TransferEvent.model_validate(value)
     except ValidationError as e:
         raise Poison(explain(e)) from None
+    except ValueError as e:
+        raise Poison(f"mid: {e}") from None
     except RecursionError:
         raise Poison("the JSON is nested too deeply") from None
 
 
-def too_deep(value: Any) -> bool:
-    """True for a JSON value with more than `MAX_LEVELS` objects and lists in one another."""
-    level = [value]
-    for _ in range(MAX_LEVELS):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
+def check_shape(value: Any) -> None:
+    """Check that a decoded message may be an event.
+
+    :raises Poison: if it is no object, or one that has the event inside it.
+    """
+    if isinstance(value, str) and holds_json(value):
+        raise Poison("the message is JSON inside a JSON text: it was encoded twice")
+    if isinstance(value, list):
+        raise Poison(
+            f"the message is a JSON array of {len(value)}, not an object: an event is a message of its own"
+        )
+    if not isinstance(value, dict):
+        raise Poison(f"the message is a JSON {_json_type(value)}, not an object")
+    if "eid" not in value and "edata" not in value:
+        wrapped = next(
+            (k for k in ("payload", "value", "data") if isinstance(value.get(k), dict | str)), None
+        )
+        if wrapped:
+            raise Poison(f"the message is an envelope: the event is inside its field '{wrapped}'")
+    if too_deep(value):
+        raise Poison("the JSON is nested too deeply")
 
 
 def readable_mid(message: bytes) -> str | None:
@@ -264,22 +349,12 @@ def readable_mid(message: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     mid = value.get("mid") if isinstance(value, dict) else None
-    return mid[:256] if isinstance(mid, str) and not _UNPRINTABLE.search(mid) else None
+    return mid[:256] if isinstance(mid, str) and not any(map(_invisible, mid)) else None
 
 
-def same_payload(one: bytes, other: bytes) -> bool:
-    """True if both payloads hold the same JSON value, whatever their spacing and key order."""
-    if one == other:
-        return True
-    try:
-        return bool(json.loads(one) == json.loads(other))
-    except (ValueError, RecursionError):
-        return False
-
-
-def order_time(ets: int, broker_ms: int) -> int:
-    """Epoch ms that orders an event: the producer's clock unless it is far off the broker's."""
-    return ets if abs(ets - broker_ms) <= MAX_CLOCK_DRIFT_MS else broker_ms
+def unnamed_mid(topic: str, partition: int, offset: int, digest: str) -> str:
+    """The mid of an event that has none: its coordinates, and of its digest what tells a topic from its successor."""
+    return f"{UNNAMED}{topic}:{partition}:{offset}:{digest[:8]}"
 
 
 def manual_event(

@@ -17,6 +17,8 @@ class Kind(NamedTuple):
 
     undo: bool
     group: str
+    part: str = ""
+    """Names what the events are about, if not everything: parts of a group have no batch in common."""
 
 
 WHOLE = Kind(undo=False, group="")
@@ -102,6 +104,33 @@ def phase(
         chosen.append(event)
         moves = then
     return chosen, moves
+
+
+def phases(
+    lane: Sequence[Transfer],
+    undecided: Callable[[Transfer], bool],
+    *,
+    most: int,
+    kind: Callable[[Transfer], Kind],
+    closed: Callable[[Sequence[Transfer]], bool],
+) -> list[tuple[list[Transfer], Moves]]:
+    """The phases of a lane that may be applied in one run: one, or one for each part of the first one's group."""
+    first, _ = phase(lane, undecided, most=1, kind=kind, closed=closed)
+    if not first:
+        return []
+    chosen = kind(first[0])
+    others: list[Transfer] = []
+    parts: dict[str, list[Transfer]] = {}
+    for event in lane:
+        own = kind(event)
+        (parts.setdefault(own.part, []) if own.group == chosen.group else others).append(event)
+    found = []
+    for part, events in parts.items():
+        # Events of other kinds block those that come later; the other parts have nothing to do with this one.
+        then, moves = phase([*others, *events], undecided, most=most, kind=kind, closed=closed)
+        if then and kind(then[0]) == chosen._replace(part=part):
+            found.append((then, moves))
+    return found
 
 
 def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Moves:

@@ -1,7 +1,7 @@
 """Options of an event beyond the platform's own contract. Pure.
 
-An event from the topic has none: only a run's conf gives them, and the ledger keeps them beside the
-event's payload.
+Only a run's conf gives options; of an event from the topic there is at most its asset. The ledger keeps them beside
+the event's payload.
 """
 
 from __future__ import annotations
@@ -19,8 +19,21 @@ MAX_COURSES = 1000
 Role = Literal["created", "mentored"]
 LiveStatus = Annotated[Literal[0, 1], BeforeValidator(lambda s: int(s) if s in ("0", "1") else s)]
 """The trigger form sends the numbers as text."""
+Scopes = Literal["user", "asset"]
+"""What a transfer moves: everything of the old user, or the asset that the event names."""
 Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{20}$")]
 """Identifies the content of a plan."""
+
+
+class Asset(BaseModel):
+    """The one asset that an event names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    """Its objectType."""
+    batch_id: Identifier | None = None
+    """None for an asset that is no course batch."""
 
 
 class Options(BaseModel):
@@ -34,6 +47,8 @@ class Options(BaseModel):
     """Only batches of these statuses move."""
     course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MAX_COURSES)] = ()
     """Only batches of these courses move; all if empty."""
+    asset: Asset | None = None
+    """Only this asset moves. The event says so, where `transfer.scope` was ``asset`` when it was accepted."""
     dry_run: bool = False
     """Plan only."""
     undo_of: LedgerId | None = None
@@ -46,12 +61,26 @@ class Options(BaseModel):
     @property
     def scope(self) -> Scope:
         """Which batches, and what of them."""
-        return Scope(frozenset(self.roles), frozenset(self.statuses), frozenset(self.course_ids))
+        return Scope(
+            frozenset(self.roles),
+            frozenset(self.statuses),
+            frozenset(self.course_ids),
+            batch_id=self.asset.batch_id if self.asset else None,
+        )
 
     @property
     def whole(self) -> bool:
         """True for a transfer of everything, as from the topic: only such ones are composed."""
         return self == PLAIN
+
+    @property
+    def composable(self) -> bool:
+        """True for a transfer as from the topic: it may form a phase with others of the same scope."""
+        return self.about(None).whole
+
+    def about(self, asset: Asset | None) -> Self:
+        """The same options for one asset, or for everything."""
+        return self.model_copy(update={"asset": asset})
 
     def to_be_executed(self, mid: str, digest: str) -> Self:
         """The options of the event that applies the plan of dry run `mid`."""

@@ -23,13 +23,14 @@ class PhaseBook:
         self._effects = {p.key: effects[p.key] for p in self.phases}
         self._effect_of_event = {e.mid: self._effects[p.key] for p in self.phases for e in p.events}
         self._fencing_tokens = {e.mid: e.fencing_token for e in self.held}
-        self._key_of_user: dict[str, str] = {}
+        self._key_of_user: dict[tuple[str, str | None], str] = {}
+        """By user and batch id, None for every batch: phases of one user may be about one batch each."""
         self._keys_of_batch: dict[BatchId, list[str]] = defaultdict(list)
         for key, effect in self._effects.items():
-            self._key_of_user |= dict.fromkeys(effect.sources, key)
+            self._key_of_user |= {(user, effect.batch_id): key for user in effect.sources}
             for batch in effect.ids:
                 self._keys_of_batch[batch].append(key)
-        self.sources = frozenset(self._key_of_user)
+        self.sources = frozenset(user for user, _ in self._key_of_user)
         """Users (folded) of whom no batch may be left."""
 
     @property
@@ -104,5 +105,6 @@ class PhaseBook:
 
     def _keys(self, batch: BatchId, users: Iterable[str]) -> list[str]:
         """Keys of the phases that a batch concerns, by itself or because it names `users` (folded)."""
-        keys = dict.fromkeys(key for u in users if (key := self._key_of_user.get(u)))
+        about = [(u, batch_id) for u in users for batch_id in (None, batch.batch_id)]
+        keys = dict.fromkeys(key for a in about if (key := self._key_of_user.get(a)))
         return list(keys | dict.fromkeys(self._keys_of_batch.get(batch, ())))

@@ -29,6 +29,8 @@ class Row(NamedTuple):
     created_by: str | None
     mentors: tuple[str, ...]
     status: int | None
+    created_for: tuple[str, ...] = ()
+    """Organisations that the batch is for. Only a row that was read from the table says them."""
 
     @property
     def live(self) -> bool:
@@ -84,16 +86,31 @@ class Scope(NamedTuple):
     """All courses if empty."""
     only: frozenset[BatchId] | None = None
     """The batches of a plan that is to be applied exactly; None for every batch that is found."""
+    batch_id: str | None = None
+    """The one batch that the event names as its asset; None for all."""
+    organisation: str | None = None
+    """Only batches of this organisation (folded), and those that name none; None for all."""
 
     def reaches(self, batch: BatchId) -> bool:
         """True if the scope has nothing against the batch, whatever its row says."""
-        return (not self.courses or batch.course_id in self.courses) and (
-            self.only is None or batch in self.only
+        return (
+            (not self.courses or batch.course_id in self.courses)
+            and (self.only is None or batch in self.only)
+            and self.batch_id in (None, batch.batch_id)
         )
 
     def covers(self, row: Row) -> bool:
         """True if the row may change."""
-        return row.status in self.statuses and self.reaches(row.id)
+        return row.status in self.statuses and self.reaches(row.id) and self._is_of_organisation(row)
+
+    def meets(self, other: Scope) -> bool:
+        """True unless both are about one batch, and not the same."""
+        return None in (self.batch_id, other.batch_id) or self.batch_id == other.batch_id
+
+    def _is_of_organisation(self, row: Row) -> bool:
+        if self.organisation is None or not any(row.created_for):
+            return True
+        return any(folded(o.strip()) == self.organisation for o in row.created_for)
 
 
 EVERYTHING = Scope()
@@ -121,7 +138,7 @@ def map_owners(
         return row
     if mentors != row.mentors:
         mentors = _without_repeats(mentors)
-    return Row(row.id, creator, mentors, row.status)
+    return row._replace(created_by=creator, mentors=mentors)
 
 
 def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import explain, listed
+from ownership.domain.options import Scopes
 
 VARIABLE = "user_ownership_transfer"
 
@@ -135,6 +136,19 @@ class Settings(BaseModel):
     )
     max_events: int = Field(
         5000, ge=1, le=20_000, description="Most events that one run claims; the rest waits for the next."
+    )
+    transfer_scope: Scopes = Field(
+        "user",
+        alias="transfer.scope",
+        description="`user`: an event moves everything of its old user, as the old job did. `asset`: an event that "
+        "names a course batch moves that batch only, one that names another kind of asset is skipped, and one that "
+        "names nothing moves everything. It holds for events that are accepted from then on.",
+    )
+    deleted_givers: Literal["transfer", "skip"] = Field(
+        "transfer",
+        alias="transfer.deleted.givers",
+        description="An old user who is deleted or blocked in User-Org: `transfer` moves the batches that are for the "
+        "event's organisation or name none, `skip` moves nothing.",
     )
     claim_seconds: int = Field(
         120,

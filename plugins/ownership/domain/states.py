@@ -32,6 +32,15 @@ OPEN_STATES: Final = (
 FINAL_STATES: Final = tuple(s for s in EventState if s not in OPEN_STATES)
 
 
+class Decision(StrEnum):
+    """Whether a transfer may be carried out, once and for all."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    GIVER_DELETED = "giver_deleted"
+    """It is carried out for an old user who is deleted or blocked: only batches of the event's organisation."""
+
+
 class BatchOutcome(StrEnum):
     """What became of a planned batch."""
 

@@ -19,9 +19,9 @@ from ownership.edge.retries import RETRIES, TransferRetries
 ID: dict[str, Any] = {
     "type": ["null", "string"],
     "maxLength": 256,
-    "pattern": r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+    "pattern": r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$",
 }
-"""An id in a form: printable, no white space around it. The job checks it again, with a message."""
+"""An id in a form: printable, not blank. The job takes blanks around it off, and checks it again with a message."""
 
 
 def section(title: str) -> dict[str, Any]:

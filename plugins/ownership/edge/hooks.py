@@ -163,17 +163,16 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     parts.cql.connect_ahead()
     for check in checks(parts):
         check()
-    retention_ms = settings.retention_days * 24 * 3600 * 1000
     with ExitStack() as stack:
         try:
             topic, dead_letters, rejects = _opened_kafka(stack, settings)
         except (SettingsError, Unavailable) as e:
             if not by_hand:
                 raise
-            inbox = Inbox(parts.events, parts.arrivals, NoRejects(), retention_ms=retention_ms)
+            inbox = Inbox(parts.events, parts.arrivals, NoRejects(), settings)
             yield Intake(None, inbox, missing=str(e))
             return
-        inbox = Inbox(parts.events, parts.arrivals, rejects, retention_ms=retention_ms)
+        inbox = Inbox(parts.events, parts.arrivals, rejects, settings)
         yield Intake(topic, inbox, dead_letters)
 
 

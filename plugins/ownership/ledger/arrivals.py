@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from ownership.domain.clock import now_ms
 from ownership.domain.event import Transfer
 from ownership.domain.options import PLAIN, Options
-from ownership.domain.states import EventState
+from ownership.domain.states import Decision, EventState
 from ownership.ledger.database import Database
 from ownership.ledger.events import RejectedMessage
 from ownership.ledger.months import ensure_months
@@ -43,8 +43,8 @@ class Arrival(NamedTuple):
     options: Options = PLAIN
     requested_by: str | None = None
     request_reason: str | None = None
-    valid: bool = False
-    """True if it is decided already: a follow-up, whose users may have left since."""
+    decision: Decision | None = None
+    """Set if it is decided already: a follow-up, whose users may have left since."""
 
     @property
     def mid(self) -> str:
@@ -173,7 +173,7 @@ def _event(a: Arrival) -> dict[str, object]:
         "requested_by": a.requested_by,
         "request_reason": a.request_reason,
         "state": EventState.RECEIVED,
-        "verdict": "valid" if a.valid else None,
+        "verdict": a.decision,
     }
 
 

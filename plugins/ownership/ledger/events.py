@@ -15,11 +15,12 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.clock import now
-from ownership.domain.event import OrderKey, Transfer
+from ownership.domain.event import OrderKey, Transfer, folded
 from ownership.domain.next_steps import next_conf
 from ownership.domain.options import Options
+from ownership.domain.plan import Scope
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import FINAL_STATES, EventState
+from ownership.domain.states import FINAL_STATES, Decision, EventState
 from ownership.domain.text import printable
 from ownership.ledger.database import Database
 from ownership.ledger.queue import lock, remove, take_over
@@ -34,10 +35,15 @@ MAX_KEPT_REASON = 2000
 
 
 class Verdict(NamedTuple):
-    """Whether an event may be carried out, and why not."""
+    """Whether an event may be carried out, and why, in the words of who says so."""
 
-    valid: bool
+    decision: Decision
     reason: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """True if it is carried out."""
+        return self.decision is not Decision.INVALID
 
 
 class EventRow(NamedTuple):
@@ -76,6 +82,25 @@ class EventRow(NamedTuple):
     approved_by: str | None
     awaits_until_ms: int
     next_conf: str | None
+
+    @property
+    def giver_deleted(self) -> bool:
+        """True if the old user is deleted or blocked, and the transfer is carried out nevertheless."""
+        return self.verdict is not None and self.verdict.decision is Decision.GIVER_DELETED
+
+    @property
+    def scope(self) -> Scope:
+        """Which batches the event may change, and what of them.
+
+        User-Org does not show the organisation of a deleted old user: then the rows must not contradict the event's.
+        """
+        organisation = folded(self.organisation_id or "") if self.giver_deleted else None
+        return self.options.scope._replace(organisation=organisation)
+
+    @property
+    def whole(self) -> bool:
+        """True for a transfer of everything that the old user has."""
+        return self.options.whole and not self.giver_deleted
 
     @property
     def final(self) -> bool:
@@ -226,9 +251,8 @@ class Events:
 
         def work(connection: Connection) -> dict[str, Verdict]:
             mine = lock(connection, [e for e, _ in verdicts])
-            word = {True: "valid", False: "invalid"}
             writes = [
-                (e, {"verdict": word[v.valid], "verdict_reason": v.reason, "run_id": run_id})
+                (e, {"verdict": v.decision, "verdict_reason": v.reason, "run_id": run_id})
                 for e, v in verdicts
             ]
             _update(connection, mine, writes, event.c.verdict.is_(None))
@@ -479,4 +503,4 @@ def event_row(r: Any) -> EventRow:
 
 
 def _verdict(r: Any) -> Verdict:
-    return Verdict(r.verdict == "valid", r.verdict_reason)
+    return Verdict(Decision(r.verdict), r.verdict_reason)

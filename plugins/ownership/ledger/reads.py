@@ -38,7 +38,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ownership.domain.event import MAX_CLOCK_DRIFT_MS, LedgerId, OrderKey, Transfer, folded, with_follow_ups
+from ownership.domain.event import LedgerId, OrderKey, Transfer, folded, with_follow_ups
+from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId
 from ownership.domain.queue import QueuedEvent

@@ -511,6 +511,11 @@ def _facts(event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str
         facts.append(Fact("Tries", number(event.attempts)))
     if event.late:
         facts.append(Fact("Late", "a later transfer of its users had completed before it"))
+    if event.giver_deleted:
+        words = event.verdict.reason if event.verdict else ""
+        facts.append(
+            Fact("Giver deleted", f"{words}; only batches of the organisation, or of none, are transferred")
+        )
     facts += _option_facts(event.options)
     if event.approved_by:
         facts.append(Fact("Approved by", event.approved_by))
@@ -531,6 +536,10 @@ def _option_facts(options: Options) -> list[Fact]:
         facts.append(Fact("Takes back", options.undo_of, detail_href(options.undo_of)))
     if options.plan_of:
         facts.append(Fact("Applies the plan of", options.plan_of, detail_href(options.plan_of)))
+    if options.asset:
+        facts.append(
+            Fact("Only the asset", " ".join(filter(None, (options.asset.kind, options.asset.batch_id))))
+        )
     if len(options.roles) == 1:
         facts.append(Fact("Only batches that they", "created" if options.roles[0] == "created" else "mentor"))
     if len(options.statuses) == 1:

@@ -44,7 +44,7 @@ class CourseBatches:
 
     def read(self, ids: Collection[BatchId]) -> dict[BatchId, Row]:
         """The rows that exist, with the fields that a transfer reads."""
-        rows = self._select("courseid, batchid, createdby, mentors, status", ids)
+        rows = self._select("courseid, batchid, createdby, mentors, status, createdfor", ids)
         return {r.id: r for r in map(_row, rows)}
 
     def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
@@ -147,7 +147,13 @@ def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _row(r: Any) -> Row:
-    return Row(BatchId(r.courseid, r.batchid), r.createdby, tuple(r.mentors or ()), r.status)
+    return Row(
+        BatchId(r.courseid, r.batchid),
+        r.createdby,
+        tuple(r.mentors or ()),
+        r.status,
+        tuple(r.createdfor or ()),
+    )
 
 
 def check_table(cql: Cql, settings: Settings) -> None:
@@ -168,7 +174,7 @@ def check_table(cql: Cql, settings: Settings) -> None:
             f"Keyspace '{settings.keyspace}' has no table '{settings.course_batch_table}': "
             "set 'lms-cassandra.course_batch.table'."
         )
-    missing = {"courseid", "batchid", "createdby", "mentors", "status"} - set(table.columns)
+    missing = {"courseid", "batchid", "createdby", "mentors", "status", "createdfor"} - set(table.columns)
     if missing:
         raise SettingsError(
             f"Table '{settings.keyspace}.{settings.course_batch_table}' has no column "

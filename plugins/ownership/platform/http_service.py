@@ -6,26 +6,24 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import httpx
 import stamina
 
 from ownership.domain.errors import SettingsError, Unavailable
-from ownership.platform.pools import pooled
 
 MAX_BYTES = 32 * 1024 * 1024
 """An answer larger than this is refused: 1,000 batches have less than 1 MiB."""
 CALL_SECONDS = 20.0
 """Bound on a whole call, however slowly the bytes of its answer drip."""
+IDLE_SECONDS = 10.0
+"""Longest wait for the next bytes of an answer."""
 CONCURRENT = 16
 """Calls under way at once to one service."""
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 class Answer(NamedTuple):
@@ -53,7 +51,16 @@ class Endpoint:
 class Service:
     """A JSON service at an endpoint. Use as a context manager."""
 
-    def __init__(self, name: str, endpoint: Callable[[], str | Endpoint], *, tries: int = 3) -> None:
+    def __init__(
+        self,
+        name: str,
+        endpoint: Callable[[], str | Endpoint],
+        *,
+        tries: int = 3,
+        call_seconds: float = CALL_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         """`name` is used in messages; `tries` counts calls, a second or two apart. A URL alone is an endpoint.
 
         `endpoint` is asked at the first call: two of three stages call no service, and a client
@@ -63,6 +70,9 @@ class Service:
         self._endpoint = endpoint
         self._advice = ""
         self._tries = tries
+        self._call_seconds = call_seconds
+        self._idle_seconds = idle_seconds
+        self._max_bytes = max_bytes
         self._opening = threading.Lock()
         self._opened: httpx.Client | None = None
         self._calls = ThreadPoolExecutor(CONCURRENT)
@@ -90,7 +100,7 @@ class Service:
                 base_url=url,
                 auth=endpoint.login,
                 headers=dict(endpoint.headers),
-                timeout=httpx.Timeout(10.0, connect=3.0),
+                timeout=httpx.Timeout(self._idle_seconds, connect=3.0),
                 limits=httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT),
                 follow_redirects=False,
                 trust_env=False,
@@ -112,7 +122,7 @@ class Service:
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """One request, tried again while the service is unavailable.
 
-        :raises Unavailable: no answer in time, a 5xx or 429, a refusal (401, 403), or an answer that is no
+        :raises Unavailable: no answer in time, a 5xx, 408 or 429, a refusal (401, 403), or an answer that is no
             JSON object. A refusal is tried again later like an outage: a gateway's word about the job is no
             word about a user.
         """
@@ -127,11 +137,11 @@ class Service:
         # The client's own time-outs are for the next bytes, also while an answer's headers come.
         exchange = self._calls.submit(self._exchange, method, path, body)
         try:
-            status, content = exchange.result(timeout=CALL_SECONDS)
+            status, content = exchange.result(timeout=self._call_seconds)
         except TimeoutError:
             exchange.cancel()
             raise Unavailable(
-                self.name, f"did not finish its answer within {CALL_SECONDS:.0f} s{self._advice}"
+                self.name, f"did not finish its answer within {self._call_seconds:g} s{self._advice}"
             ) from None
         except httpx.RemoteProtocolError as e:
             # Its text quotes the answer, and what a service says about a person is no matter of a log.
@@ -142,7 +152,7 @@ class Service:
             raise Unavailable(self.name, f"{type(e).__name__}: {e}{self._advice}") from None
         if status in (401, 403):
             raise Unavailable(self.name, f"refuses access (HTTP {status}){self._advice}")
-        if status >= 500 or status == 429:
+        if status >= 500 or status in (408, 429):
             raise Unavailable(self.name, f"HTTP {status}")
         try:
             value = json.loads(content)
@@ -154,13 +164,13 @@ class Service:
 
     def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         """Status and body of an answer."""
-        deadline = time.monotonic() + CALL_SECONDS
+        deadline = time.monotonic() + self._call_seconds
         with self._client().stream(method, path, json=body) as response:
             content = bytearray()
             for chunk in response.iter_bytes():
                 content += chunk
-                if len(content) > MAX_BYTES:
-                    raise Unavailable(self.name, f"answers with more than {MAX_BYTES} bytes")
+                if len(content) > self._max_bytes:
+                    raise Unavailable(self.name, f"answers with more than {self._max_bytes} bytes")
                 if time.monotonic() > deadline:
                     raise TimeoutError
             return response.status_code, bytes(content)
@@ -169,25 +179,3 @@ class Service:
 def holds_login(url: str) -> bool:
     """Whether a URL holds a user, or what else may stand before an ``@``: it would be sent, and be in every message."""
     return "@" in url.partition("://")[2].partition("/")[0]
-
-
-def at(value: Any, *path: str) -> Any:
-    """The value at `path` in nested objects, None where there is none."""
-    for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value
-
-
-def concurrently(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | Unavailable]:
-    """`function` over `items`, a few at a time, in their order; an outage of one item is its result."""
-
-    def guarded(item: A) -> B | Unavailable:
-        try:
-            return function(item)
-        except Unavailable as e:
-            return e
-
-    with pooled(CONCURRENT) as pool:
-        yield from pool.map(guarded, items)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, TypeGuard
+from typing import Annotated, Any, Final, TypeGuard
 
 from more_itertools import chunked
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId
-from ownership.platform.http_service import Service, at
+from ownership.platform.http_service import Answer, Service
 
 PAGE = 1000
 WINDOW = 10_000
@@ -24,8 +25,26 @@ Owners = tuple[frozenset[str], BatchId]
 """The users (folded) that a hit's document names, and the batch."""
 
 
+class _Response(BaseModel):
+    count: Annotated[int, Field(strict=True, ge=0)]
+    content: list[dict[str, Any]] | None = None
+
+
+class _Result(BaseModel):
+    response: _Response
+
+
+class _Found(BaseModel):
+    """The answer to a search."""
+
+    result: _Result
+
+
+_FOUND: Final = TypeAdapter(_Found)
+
+
 class WindowExceeded(Exception):
-    """The service's pages do not show all hits; the index itself must be asked."""
+    """The service's pages do not show all hits, or one that cannot be named; the index itself must be asked."""
 
 
 class BatchSearch:
@@ -38,8 +57,8 @@ class BatchSearch:
     def live_batches(self, user_ids: Collection[str]) -> list[Owners]:
         """Every live batch whose document names one of `user_ids` as creator or mentor.
 
-        :raises WindowExceeded: if the users have more batches than the service pages through, or its pages
-            show some twice and so miss others.
+        :raises WindowExceeded: if the users have more batches than the service pages through, its pages show some
+            twice and so miss others, or a document names no batch.
         :raises Unavailable: on an outage or an answer out of contract.
         """
         found: dict[BatchId, frozenset[str]] = {}
@@ -59,19 +78,19 @@ class BatchSearch:
                 {
                     "request": {
                         "filters": filters,
-                        "fields": ["batchId", "courseId", "createdBy", "mentors"],
+                        "fields": ["batchId", "identifier", "id", "courseId", "createdBy", "mentors"],
                         "limit": PAGE,
                         "offset": offset,
                         "sort_by": {"createdDate": "desc"},
                     }
                 },
             )
-            total, content = self._content(answer.status, answer.body)
+            total, content = self._content(answer)
             if total >= WINDOW:
                 raise WindowExceeded
             if not content and offset < total:
                 raise Unavailable(self._service.name, f"counts {total} batches but shows {offset}")
-            hits = [self._hit(item) for item in content]
+            hits = [_hit(document) for document in content]
             shown.update(batch for _, batch in hits)
             yield from hits
             offset += len(content)
@@ -79,21 +98,34 @@ class BatchSearch:
         if len(shown) < total:
             raise WindowExceeded
 
-    def _content(self, status: int, body: dict[str, Any]) -> tuple[int, list[Any]]:
-        total, content = (at(body, "result", "response", name) for name in ("count", "content"))
+    def _content(self, answer: Answer) -> tuple[int, list[dict[str, Any]]]:
+        try:
+            found = _FOUND.validate_python(answer.body).result.response
+        except ValidationError:
+            found = None
         # An empty result may leave its list out; a positive count may not.
-        content = [] if content is None and total == 0 else content
-        counted = isinstance(total, int) and not isinstance(total, bool) and total >= 0
-        if status != 200 or not counted or not isinstance(content, list):
-            raise Unavailable(self._service.name, f"HTTP {status} without count and content")
-        return total, content
+        if answer.status != 200 or found is None or (found.content is None and found.count):
+            raise Unavailable(self._service.name, f"HTTP {answer.status} without count and content")
+        return found.count, found.content or []
 
-    def _hit(self, item: Any) -> Owners:
-        course, batch = at(item, "courseId"), at(item, "batchId")
-        if not batch or not stored(batch):
-            raise Unavailable(self._service.name, "shows a batch without batchId")
-        # A document that names no course belongs to no row; the plan will say that it is gone.
-        return owners(item), BatchId(course if stored(course) else "", batch)
+
+def _hit(document: dict[str, Any]) -> Owners:
+    batch = batch_id_of(document)
+    if batch is None:
+        raise WindowExceeded
+    # A document that names no course belongs to no row; the plan will say that it is gone.
+    course = document.get("courseId")
+    return owners(document), BatchId(course if stored(course) else "", batch)
+
+
+def batch_id_of(document: dict[str, Any]) -> str | None:
+    """The batch of a document: old ones have it as a number, or as `identifier` alone. None if it names none."""
+    for name in ("batchId", "identifier", "id"):
+        value = document.get(name)
+        named = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if named and stored(named):
+            return named
+    return None
 
 
 def stored(value: Any) -> TypeGuard[str]:

@@ -1,14 +1,28 @@
-"""User-Org: who is a user, and of which organisation."""
+"""User-Org: who is a user, of which organisation, and whether the account is deleted or blocked."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from ownership.domain.errors import Unavailable
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from ownership.domain.errors import Unavailable, one_line
 from ownership.domain.event import folded
-from ownership.platform.http_service import Answer, Service, at, concurrently
+from ownership.platform.http_service import CONCURRENT, Answer, Service
+
+ACCOUNT_BLOCKED: Final = "0006"
+"""Number of the error for a deleted or blocked account. What stands before it is the operation's, by release."""
+STRAGGLER_SECONDS: Final = 5.0
+"""How long the users that are read already wait for the one that is not."""
+_WORDS_KEPT = 300
+_ONE_USER_ONLY: Final = (
+    "this user only, others are answered; have the record of this user mended in User-Org, then the event "
+    "completes by itself, or abandon the event"
+)
 
 
 class User(NamedTuple):
@@ -18,13 +32,59 @@ class User(NamedTuple):
     organisation_id: str
 
 
-class Unknown(NamedTuple):
-    """A user that User-Org does not know, in its own words."""
+class Standing(StrEnum):
+    """What User-Org says of a user whom it does not show."""
+
+    UNKNOWN = "unknown"
+    DELETED = "deleted"
+    """Deleted or blocked: User-Org does not tell the two apart."""
+    REFUSED = "refused"
+    """Anything else: the words say what."""
+
+
+class Refusal(NamedTuple):
+    """The service's own word that it does not show a user."""
 
     user_id: str
+    standing: Standing
+    words: str
 
 
-Lookup = User | Unknown | Unavailable
+Lookup = User | Refusal | Unavailable
+
+
+class _Response(BaseModel):
+    identifier: str
+    organisation: str | None = Field(None, alias="rootOrgId")
+
+
+class _Result(BaseModel):
+    response: _Response
+
+
+class _Found(BaseModel):
+    """The answer for a user who is shown."""
+
+    result: _Result
+
+
+class _Params(BaseModel):
+    err: str | None = None
+    status: str | None = None
+    errmsg: str | None = None
+
+
+class _Refused(BaseModel):
+    """The platform's envelope of an error."""
+
+    code: str = Field(alias="responseCode")
+    params: _Params | None = None
+
+
+_FOUND: Final = TypeAdapter(_Found)
+_REFUSED: Final = TypeAdapter(_Refused)
+_ABOUT_THE_REQUEST: Final = ("CLIENTERROR", "RESOURCENOTFOUND")
+"""Classes of the service's errors that say something about the user; the others are about the service."""
 
 
 def same_id(one: str, other: str) -> bool:
@@ -35,50 +95,107 @@ def same_id(one: str, other: str) -> bool:
 class Users:
     """Reads users from User-Org."""
 
-    def __init__(self, service: Service, read_path: str) -> None:
+    def __init__(self, service: Service, read_path: str, *, wait: Callable[..., Any] = wait) -> None:
+        """`wait` waits for futures, as `concurrent.futures` does it."""
         self._service = service
+        self._wait = wait
         self.answered = 0
         """Answers so far that said something about a user."""
         self._path = read_path if read_path.endswith("/") else f"{read_path}/"
 
-    def read(self, user_id: str) -> User | Unknown:
+    def read(self, user_id: str) -> User | Refusal:
         """Look one user up.
 
-        :raises Unavailable: on anything but the service's own word that it knows or does not
-            know the user: an outage is no absence.
+        :raises Unavailable: on anything but the service's own word about the user: an outage is no absence.
         """
         answer = self._service.call("GET", f"{self._path}{quote(user_id, safe='')}?identifier,rootOrgId")
-        if _says_unknown(answer):
-            return Unknown(user_id)
-        identifier = at(answer.body, "result", "response", "identifier")
-        organisation = at(answer.body, "result", "response", "rootOrgId")
-        if (
-            answer.status != 200
-            or not isinstance(identifier, str)
-            or not isinstance(organisation, str)
-            or not organisation
-        ):
-            raise Unavailable(self._service.name, f"HTTP {answer.status} that names no user and organisation")
-        if not same_id(identifier, user_id):
-            raise Unavailable(self._service.name, "answers with another user than the one asked for")
-        return User(user_id, organisation)
+        if 400 <= answer.status < 500 and (refusal := _refusal(user_id, answer)):
+            return refusal
+        if answer.status != 200:
+            raise self._unavailable(f"HTTP {answer.status} that names no user and organisation")
+        try:
+            response = _FOUND.validate_python(answer.body, strict=True).result.response
+        except ValidationError:
+            raise self._unavailable("HTTP 200 that names no user and organisation") from None
+        if not same_id(response.identifier, user_id):
+            raise self._unavailable("answers with another user than the one asked for")
+        if not response.organisation:
+            raise self._unavailable(f"shows no rootOrgId for user {user_id!r}: {_ONE_USER_ONLY}")
+        return User(user_id, response.organisation)
 
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
-        """Look many users up concurrently; an outage is the result of the users it concerns."""
-        ids = sorted(user_ids)
-        for user_id, found in zip(ids, concurrently(self.read, ids), strict=True):
-            self.answered += not isinstance(found, Unavailable)
+        """Look many users up concurrently, as their answers come; an outage is the result of the users it concerns.
+
+        Once there are answers, a user who gives none holds the others up for `STRAGGLER_SECONDS` at most.
+        """
+        if not user_ids:
+            return
+        failed: dict[str, Unavailable] = {}
+        others = 0
+        for user_id, found in self._as_they_come(sorted(user_ids)):
+            if isinstance(found, Unavailable):
+                failed[user_id] = found
+                continue
+            others += 1
+            self.answered += 1
             yield user_id, found
+        for user_id, why in failed.items():
+            yield user_id, self._for_this_user_only(user_id, why) if others else why
+
+    def _as_they_come(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
+        pool = ThreadPoolExecutor(CONCURRENT)
+        waiting: dict[Future[Lookup], str] = {pool.submit(self._read, u): u for u in user_ids}
+        answered = False
+        try:
+            while waiting:
+                done = self._wait(waiting, STRAGGLER_SECONDS if answered else None, FIRST_COMPLETED).done
+                if not done:
+                    break
+                for future in done:
+                    found = future.result()
+                    answered = answered or not isinstance(found, Unavailable)
+                    yield waiting.pop(future), found
+            for user_id in waiting.values():
+                yield (
+                    user_id,
+                    self._unavailable(f"no answer within {STRAGGLER_SECONDS:g} s of the others'"),
+                )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, user_id: str) -> Lookup:
+        try:
+            return self.read(user_id)
+        except Unavailable as e:
+            return e
+
+    def _for_this_user_only(self, user_id: str, why: Unavailable) -> Unavailable:
+        if _ONE_USER_ONLY in why.reason:
+            return why
+        return self._unavailable(f"{why.reason} for user {user_id!r}: {_ONE_USER_ONLY}")
+
+    def _unavailable(self, reason: str) -> Unavailable:
+        return Unavailable(self._service.name, reason)
 
 
-def _says_unknown(answer: Answer) -> bool:
-    """404 RESOURCE_NOT_FOUND, or the older client errors that name a user who is not found.
+def _refusal(user_id: str, answer: Answer) -> Refusal | None:
+    """What a 4xx says of the user, None if it is not the service's own word: a proxy's has no such envelope."""
+    try:
+        said = _REFUSED.validate_python(answer.body, strict=True)
+    except ValidationError:
+        return None
+    params = said.params or _Params()
+    code, err, status = map(_plain, (said.code, params.err, params.status))
+    if code not in _ABOUT_THE_REQUEST:
+        return None
+    words = one_line(": ".join(filter(None, (params.err, params.errmsg))) or code, _WORDS_KEPT)
+    if err.endswith(ACCOUNT_BLOCKED) or "ACCOUNTBLOCKED" in err:
+        return Refusal(user_id, Standing.DELETED, words)
+    if (answer.status == 404 and code == "RESOURCENOTFOUND") or "USERNOTFOUND" in f"{err} {status}":
+        return Refusal(user_id, Standing.UNKNOWN, words)
+    return Refusal(user_id, Standing.REFUSED, words) if err else None
 
-    A bare 404 (a proxy's, a wrong path's) is not the service's word.
-    """
-    if answer.status not in (400, 404):
-        return False
-    if answer.status == 404 and at(answer.body, "responseCode") == "RESOURCE_NOT_FOUND":
-        return True
-    words = (at(answer.body, "params", name) for name in ("err", "status"))
-    return any("USERNOTFOUND" in w.upper().replace("_", "") for w in words if isinstance(w, str))
+
+def _plain(word: Any) -> str:
+    """A code as it is compared: releases spell them differently."""
+    return str(word or "").upper().replace("_", "").replace(" ", "")

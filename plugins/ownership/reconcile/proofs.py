@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ownership.domain.clock import now_ms, to_ms
 from ownership.domain.compare import UNMOVED, UNPROVEN, is_same_user
-from ownership.domain.plan import CREATED, MENTORED, Document, Row
+from ownership.domain.plan import CREATED, EVERYTHING, MENTORED, Document, Row, Scope
 from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, ChangeOutcome, EventState
 from ownership.ledger.changes import Image
@@ -31,10 +31,11 @@ __all__ = ["UNMOVED", "Gave", "sources", "unproven"]
 
 
 class Gave(NamedTuple):
-    """A user's last transfer of everything."""
+    """A user's last transfer of everything, or of everything of an organisation."""
 
     completed_ms: int
     mid: str
+    scope: Scope = EVERYTHING
 
 
 def sources(parts: Parts, days: int) -> dict[str, Gave]:
@@ -43,8 +44,8 @@ def sources(parts: Parts, days: int) -> dict[str, Gave]:
     for e in (e for events in _recent(parts, days, (EventState.COMPLETED,)) for e in events):
         source = e.transfer.source
         if e.options.whole and (source in found or len(found) < MAX_SOURCES):
-            gave = Gave(to_ms(e.completed_at) if e.completed_at else 0, e.mid)
-            found[source] = max(gave, found.get(source, gave))
+            gave = Gave(to_ms(e.completed_at) if e.completed_at else 0, e.mid, e.scope)
+            found[source] = max(gave, found.get(source, gave), key=lambda g: g[:2])
     return found
 
 
@@ -123,9 +124,9 @@ def found_by(event: EventRow, row: Row, document: Document | None) -> bool:
     if document is None or event.final:
         return False
     options = event.options
-    if options.dry_run or options.undo_of or options.plan_of or not options.scope.covers(row):
+    if options.dry_run or options.undo_of or options.plan_of or not event.scope.covers(row):
         return False
-    source, roles = event.transfer.source, options.scope.roles
+    source, roles = event.transfer.source, event.scope.roles
     return (CREATED in roles and is_same_user(document.created_by, source)) or (
         MENTORED in roles and any(is_same_user(m, source) for m in document.mentors)
     )

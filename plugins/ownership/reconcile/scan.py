@@ -144,6 +144,7 @@ class Scan:
             f.row.id
             for f in found
             if (gave := self._gave(f.row.created_by, f.row.status))
+            and gave.scope.covers(f.row)
             and written.get(f.row.id, gave.completed_ms) < gave.completed_ms
         }
         left += [f for f in found if f.row.id in overlooked and not f.kinds]

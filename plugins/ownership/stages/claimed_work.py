@@ -83,7 +83,7 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
     if undos:
         return undoing(hops_to_undo(parts, undos))
     first = events.get(phase.events[0].mid)
-    scope = first.options.scope if first else EVERYTHING
+    scope = first.scope if first else EVERYTHING
     if first and first.options.plan_of and first.planned_at:
         # Its batches are known since the plan was checked against its digest.
         scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))

@@ -6,38 +6,44 @@ the next offset of the partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
 from ownership.domain.clock import now_ms
+from ownership.domain.decoding import same_payload
 from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import (
     OrderKey,
     Transfer,
     TransferEvent,
     follow_up,
-    order_time,
     parse_event,
     readable_mid,
-    same_payload,
+    unnamed_mid,
 )
+from ownership.domain.event_times import none_ahead, order_time
 from ownership.domain.next_steps import dead_letter_conf
-from ownership.domain.options import PLAIN, Options, Request
+from ownership.domain.options import PLAIN, Asset, Options, Request
+from ownership.domain.settings import Settings
+from ownership.domain.states import Decision
 from ownership.ledger.arrivals import Arrival, Arrivals, Consumed, Origin, message_digest
 from ownership.ledger.events import EventRow, Events, RejectedMessage
 from ownership.platform.kafka import Message, Place
 
 log = structlog.get_logger(__name__)
 
+DAY_MS = 24 * 3_600_000
 MESSAGES_AT_ONCE = 500
 """Messages whose rows are written together."""
 BYTES_AT_ONCE = 4 * 1024 * 1024
 """Bytes of values after which they are written although they are fewer messages."""
 HOLD_MS = 30_000
 """Lease of the events that a run brings."""
+NOTED_AHEAD_MS = 60_000
+"""A producer's clock that is further ahead than this is reported."""
 STORED_BYTES = 2 * 1024 * 1024
 """Most bytes of a rejected message that the ledger keeps; its dead letter has the rest."""
 
@@ -69,21 +75,37 @@ class Accepted:
     """Mids that the ledger had: redelivered, or sent twice with the same payload."""
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Mid and reason of each message that was rejected."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What an operator should know of an event, by mid."""
 
     def __add__(self, more: Accepted) -> Accepted:
         """Both together."""
-        return Accepted(self.received + more.received, self.known + more.known, self.rejected + more.rejected)
+        return Accepted(
+            self.received + more.received,
+            self.known + more.known,
+            self.rejected + more.rejected,
+            self.notes | more.notes,
+        )
 
 
 class Inbox:
     """Takes messages and manual events into the ledger."""
 
-    def __init__(self, events: Events, arrivals: Arrivals, rejects: Rejects, *, retention_ms: int) -> None:
-        """`retention_ms`: a message older than this is refused, because its old rows are gone."""
+    def __init__(
+        self,
+        events: Events,
+        arrivals: Arrivals,
+        rejects: Rejects,
+        settings: Settings,
+        *,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """`clock` is the acceptor's, epoch ms."""
         self._events = events
         self._arrivals = arrivals
         self._rejects = rejects
-        self._retention_ms = retention_ms
+        self._settings = settings
+        self._clock = clock
 
     def consumed(self, topic: str) -> dict[int, Consumed]:
         """By partition, how far the ledger has the topic."""
@@ -118,11 +140,17 @@ class Inbox:
 
         `at_ms` (the run's own time, the same for every try) orders them after what is there.
         """
-        arrivals = [
-            _arrival(r.event, r.payload, Origin("manual", "", -1, n, at_ms), t=at_ms, options=r.options)
-            for n, r in enumerate(requests)
-        ]
-        return self._store(arrivals, [], holder=run_id)
+        arrivals: list[Arrival] = []
+        rejected: list[tuple[Message, RejectedMessage]] = []
+        for n, r in enumerate(requests):
+            origin = Origin("manual", "", -1, n, at_ms)
+            try:
+                arrivals.append(_arrival(r.event, r.payload, origin, t=at_ms, options=self._options(r)))
+            except Poison as poison:
+                message = Message("", -1, n, at_ms, r.payload)
+                reason = _rejection(message, str(poison), source=origin.source, message_mid=r.event.mid)
+                rejected.append((message, reason))
+        return self._store(arrivals, rejected, holder=run_id)
 
     def follow_up(self, after: EventRow) -> list[Transfer]:
         """Queue an event like `after` right behind it: batches that still name its old user."""
@@ -136,27 +164,59 @@ class Inbox:
             options=after.options,
             requested_by=after.requested_by,
             request_reason=after.request_reason,
-            valid=True,
+            decision=after.verdict.decision if after.verdict else Decision.VALID,
         )
         return self._store([arrival], []).received
 
     def _accept_part(self, messages: Sequence[Message]) -> Accepted:
-        arrivals: list[Arrival] = []
+        clock_ms = self._clock()
+        read: list[tuple[Message, TransferEvent, Options]] = []
         rejected: list[tuple[Message, RejectedMessage]] = []
         for message in messages:
             try:
-                event = parse_event(message.value)
-                self._refuse_old(message)
+                event = parse_event(message.value, unnamed=_place(message))
+                self._refuse_old(message, clock_ms)
+                read.append((message, event, PLAIN.about(self._asset(event))))
             except Poison as poison:
                 mid = readable_mid(message.value)
                 rejected.append((message, _rejection(message, str(poison), message_mid=mid)))
-                continue
-            origin = Origin("kafka", message.topic, message.partition, message.offset, message.kafka_ms)
-            arrivals.append(_arrival(event, message.value, origin, t=order_time(event.ets, message.kafka_ms)))
-        return self._store(arrivals, rejected, _consumed(messages))
+        wanted = [(m.partition, order_time(event.ets, m.kafka_ms)) for m, event, _ in read]
+        arrivals: list[Arrival] = []
+        notes: dict[str, str] = {}
+        for (message, event, options), (_, asked), t in zip(
+            read, wanted, none_ahead(wanted, clock_ms), strict=True
+        ):
+            kafka_ms = min(message.kafka_ms, clock_ms)
+            origin = Origin("kafka", message.topic, message.partition, message.offset, kafka_ms)
+            arrivals.append(_arrival(event, message.value, origin, t=t, options=options))
+            if asked - clock_ms > NOTED_AHEAD_MS:
+                notes[event.mid] = (
+                    f"was sent by a clock that is {(asked - clock_ms) // 1000} s ahead; it counts as sent at its "
+                    "acceptance"
+                )
+        stored = self._store(arrivals, rejected, _consumed(messages))
+        ahead = {t.mid: notes[t.mid] for t in stored.received if t.mid in notes}
+        for mid, what in ahead.items():
+            log.warning("a producer's clock is ahead", mid=mid, what=what)
+        return stored + Accepted(notes=ahead)
 
-    def _refuse_old(self, message: Message) -> None:
-        if now_ms() - message.kafka_ms > self._retention_ms:
+    def _options(self, request: Request) -> Options:
+        """How an event that was given by hand is carried out; undos and plans keep to what they follow."""
+        options = request.options
+        return options if options.undo_of or options.plan_of else options.about(self._asset(request.event))
+
+    def _asset(self, event: TransferEvent) -> Asset | None:
+        """The asset that the event is about, None for everything.
+
+        :raises Poison: if it names one that cannot be read.
+        """
+        if self._settings.transfer_scope == "user" or (found := event.asset()) is None:
+            return None
+        kind, batch_id = found
+        return Asset(kind=kind, batch_id=batch_id)
+
+    def _refuse_old(self, message: Message, clock_ms: int) -> None:
+        if clock_ms - message.kafka_ms > self._settings.retention_days * DAY_MS:
             raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
 
     def _store(
@@ -217,6 +277,12 @@ class Inbox:
             new[r.mid] = r
             log.warning("message rejected", mid=r.mid, why=r.reason, partition=message.partition)
         return list(new.values())
+
+
+def _place(message: Message) -> str:
+    """The mid of a message that has none."""
+    digest = message_digest(message.kafka_ms, message.value)
+    return unnamed_mid(message.topic, message.partition, message.offset, digest)
 
 
 def _consumed(messages: Sequence[Message]) -> list[Consumed]:

@@ -13,21 +13,21 @@ from more_itertools import chunked
 from ownership.domain.clock import from_ms, now_ms
 from ownership.domain.contracts import Phase, Slice, Work
 from ownership.domain.effects import undoing
-from ownership.domain.errors import Transient, Unavailable
+from ownership.domain.errors import Transient
 from ownership.domain.event import Transfer
-from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phase, sources
+from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phases, sources
 from ownership.domain.phase_book import PhaseBook
-from ownership.domain.plan import BatchId, Hop, Row
+from ownership.domain.plan import BatchId, Hop, Row, Scope
 from ownership.domain.plan_report import PlanReport
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.changes import Planned, PlanRow
-from ownership.ledger.events import EventRow, Verdict
+from ownership.ledger.events import EventRow
 from ownership.platform.lms import Owners, WindowExceeded
-from ownership.platform.user_org import Lookup, Unknown, User, same_id
 from ownership.stages.claim import Claim
 from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
 from ownership.stages.gates import Plan, end_here
+from ownership.stages.judge import Judged, judge
 from ownership.stages.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -37,14 +37,6 @@ EVENTS_PER_PHASE = 1000
 ROWS_AT_ONCE = 2000
 JUST_NOW_MS = 2 * 3600 * 1000
 """How far back a completed transfer may have given rows that the index does not show yet."""
-
-
-class Judged(NamedTuple):
-    """Verdicts of a slice's events."""
-
-    valid: list[ClaimedEvent]
-    skipped: list[tuple[ClaimedEvent, str]]
-    outages: list[tuple[ClaimedEvent, str]]
 
 
 class Chosen(NamedTuple):
@@ -83,7 +75,8 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     rows = parts.events.read([e.mid for e in claim.events])
     open_ = [e for e in claim.events if e.mid in rows and not rows[e.mid].final]
     expired = _decline_expired(parts, open_, rows)
-    judged = _judge(parts, claim, [e for e in open_ if e not in expired], rows, work.run_id)
+    judged = judge(parts, claim, [e for e in open_ if e not in expired], rows, work.run_id)
+    rows |= {mid: rows[mid]._replace(verdict=v) for mid, v in judged.verdicts.items()}
     parts.events.skip(judged.skipped, run_id=work.run_id)
     for e, why in judged.skipped:
         log.info("transfer skipped", why=why, **_named(e), run_id=work.run_id)
@@ -151,54 +144,6 @@ def _named(e: ClaimedEvent) -> dict[str, str]:
     return {"mid": e.mid, "from_user": e.transfer.from_user, "to_user": e.transfer.to_user}
 
 
-def _judge(
-    parts: Parts, claim: Claim, events: Sequence[ClaimedEvent], rows: dict[str, EventRow], run_id: str
-) -> Judged:
-    """A verdict for every event that has none, from User-Org; an outage decides nothing."""
-    undecided = [h for h in events if rows[h.mid].verdict is None]
-    # An undo gives back what was, also to a user who has left since.
-    undos = [h for h in undecided if rows[h.mid].options.undo_of]
-    undecided = [h for h in undecided if h not in undos]
-    different = [h for h in undecided if not same_id(h.transfer.from_user, h.transfer.to_user)]
-    found: dict[str, Lookup] = {}
-    for user, answer in parts.users.read_all(
-        {u for h in different for u in (h.transfer.from_user, h.transfer.to_user)}
-    ):
-        found[user] = answer
-        claim.keep_alive()
-    verdicts: list[tuple[ClaimedEvent, Verdict]] = [(h, Verdict(valid=True)) for h in undos]
-    outages: list[tuple[ClaimedEvent, str]] = []
-    for h in undecided:
-        if h not in different:
-            verdicts.append((h, Verdict(valid=False, reason="old and new user are the same")))
-            continue
-        answers = [found[u] for u in (h.transfer.from_user, h.transfer.to_user)]
-        if why := _invalid(answers, rows[h.mid].organisation_id or ""):
-            verdicts.append((h, Verdict(valid=False, reason=why)))
-        elif outage := next((a for a in answers if isinstance(a, Unavailable)), None):
-            outages.append((h, str(outage)))
-        else:
-            verdicts.append((h, Verdict(valid=True)))
-    before = {h.mid: v for h in events if (v := rows[h.mid].verdict) is not None}
-    stands = before | parts.events.decide(verdicts, run_id=run_id)
-    decided = [(h, v) for h in events if (v := stands.get(h.mid)) is not None]
-    return Judged(
-        [h for h, v in decided if v.valid],
-        [(h, v.reason or "") for h, v in decided if not v.valid],
-        outages,
-    )
-
-
-def _invalid(answers: Iterable[Lookup], organisation: str) -> str | None:
-    """Why users are invalid by the service's own word, None if it gave none."""
-    for answer in answers:
-        if isinstance(answer, Unknown):
-            return f"user {answer.user_id!r} is unknown to User-Org"
-        if isinstance(answer, User) and not same_id(answer.organisation_id, organisation):
-            return f"user {answer.user_id!r} belongs to another organisation than the event's"
-    return None
-
-
 def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: AbstractSet[str]) -> Chosen:
     """Decide which events go together in a phase, and which wait. It writes nothing.
 
@@ -214,8 +159,8 @@ def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: A
         row = rows[e.mid]
         own = e.mid in alone or row.options.plan_of or row.approved_digest
         undo = row.options.undo_of is not None
-        if row.options.whole and not own:
-            return WHOLE
+        if row.options.composable and not own:
+            return Kind(undo=False, group=_group(row.scope), part=row.scope.batch_id or "")
         if undo and not own:
             return Kind(undo=True, group="dry run" if row.options.dry_run else "")
         return Kind(undo=undo, group=e.mid)
@@ -231,12 +176,9 @@ def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: A
     waiting: list[tuple[ClaimedEvent, str]] = []
     chosen: list[tuple[list[Transfer], Moves]] = []
     for lane in lanes(e.transfer for e in held.values()):
-        events, moves = phase(
-            lane, lambda e: e.mid in undecided, most=EVENTS_PER_PHASE, kind=kind, closed=closed
-        )
-        if events:
-            chosen.append((events, moves))
-        left = valid & {e.mid for e in lane} - {e.mid for e in events}
+        found = phases(lane, lambda e: e.mid in undecided, most=EVENTS_PER_PHASE, kind=kind, closed=closed)
+        chosen += found
+        left = valid & {e.mid for e in lane} - {e.mid for events, _ in found for e in events}
         blockers = _blockers(lane) if left else {}
         waiting += [(held[e.mid], blockers[e.mid]) for e in lane if e.mid in left]
     if not chosen:
@@ -244,17 +186,24 @@ def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: A
 
     every = [e for events, _ in chosen for e in events]
     completed = parts.events.later_completed(every, {u for e in every for u in e.users})
-    phases: list[Phase] = []
+    made: list[Phase] = []
     late: list[ClaimedEvent] = []
     for events, moves in chosen:
-        later = [e for e in completed if e.transfer.key > events[0].key]
-        phases.append(_phase(events, moves, later, held))
+        scope = rows[events[0].mid].scope
+        later = [e for e in completed if e.transfer.key > events[0].key and e.scope.meets(scope)]
+        made.append(_phase(events, moves, later, held, scope))
         late += [
             held[e.mid]
             for e in events
             if any(row.transfer.key > e.key and row.transfer.users & e.users for row in later)
         ]
-    return Chosen(phases, waiting, late)
+    return Chosen(made, waiting, late)
+
+
+def _group(scope: Scope) -> str:
+    """Names what events of one phase have in common beside their users."""
+    about = "of one asset each" if scope.batch_id else ""
+    return f"{about}\0{scope.organisation}" if about or scope.organisation is not None else WHOLE.group
 
 
 def _blockers(lane: Sequence[Transfer]) -> dict[str, str]:
@@ -272,10 +221,12 @@ def _phase(
     moves: Moves,
     later: Sequence[EventRow],
     held: Mapping[str, ClaimedEvent],
+    scope: Scope,
 ) -> Phase:
     """The phase of some events. `later`: events that come after the first of them and have completed."""
-    # A later transfer that was restricted, or undone, passes nothing on but what it moved itself.
-    passed_on = fold(events, [row.transfer for row in later if row.options.whole])
+    # A later transfer that was restricted otherwise, or undone, passes nothing on but what it moved itself.
+    alike = [row for row in later if row.whole or (row.options.composable and row.scope == scope)]
+    passed_on = fold(events, [row.transfer for row in alike])
     own = sources(moves)
     return Phase(
         events=tuple(held[e.mid] for e in events),

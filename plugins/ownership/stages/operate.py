@@ -28,8 +28,9 @@ from ownership.domain.conf import (
     request_fields,
 )
 from ownership.domain.contracts import PlanSummary
+from ownership.domain.decoding import decode
 from ownership.domain.errors import Poison, Unavailable
-from ownership.domain.event import event_from, folded, manual_event, with_follow_ups
+from ownership.domain.event import check_shape, event_from, folded, manual_event, with_follow_ups
 from ownership.domain.options import PLAIN, Options, Request
 from ownership.domain.plan_report import escaped, markdown
 from ownership.domain.queue import ClaimedEvent, QueuedEvent, Wait, WaitKind, choose
@@ -300,14 +301,13 @@ def _mended(message: Message, merge_patch: Mapping[str, Any], mid: str, at_ms: i
     if "truncated" in headers:
         raise Poison("it was cut for its size; send the whole event in `events`")
     try:
-        value = json.loads(message.value) if message.value else None
-    except (ValueError, RecursionError) as e:
-        value = None
+        value = decode(message.value)
+    except Poison:
         if not merge_patch:
-            raise Poison(f"not JSON: {e}") from None
+            raise
+        value = None
     value = apply_merge_patch(value, merge_patch) if merge_patch else value
-    if not isinstance(value, dict):
-        raise Poison("it is no JSON object; `merge_patch` can give a whole event")
+    check_shape(value)
     place = ":".join(headers.get(k, "") for k in ("topic", "partition", "offset"))
     envelope = {**value, "mid": mid, "ets": at_ms, "redrive_of": f"rejected:{place}"}
     try:

@@ -140,7 +140,7 @@ def hand_over(parts: Parts, collected: Collected) -> Pulled:
         rejected=len(accepted.rejected),
         claimed=len(collected.claimed),
         follow_ups=collected.follow_ups,
-        notes=collected.notes | _ended(parts, own, accepted.known),
+        notes=collected.notes | accepted.notes | _ended(parts, own, accepted.known),
         own=own,
         waits=_waits(collected.choice, own),
     )

@@ -14,7 +14,7 @@ from more_itertools import chunked
 
 from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
-from ownership.domain.plan import BatchId, Row, map_owners
+from ownership.domain.plan import BatchId, Row, Scope, map_owners
 from ownership.domain.states import ChangeOutcome, EventState
 from ownership.ledger.changes import Image
 from ownership.ledger.events import EventRow
@@ -90,9 +90,9 @@ def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
 def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], found: Collection[BatchId]) -> int:
     """Queue a follow-up for each event whose old user is still named by a live row; how many."""
     rows = [r for r in parts.rows.read(found).values() if r.live]
-    last: dict[tuple[str, str, Options], EventRow] = {}
+    last: dict[tuple[str, str, Options, Scope], EventRow] = {}
     for e in sorted(events, key=lambda e: e.transfer.key):
-        last[e.transfer.source, e.transfer.target, e.options] = e
+        last[e.transfer.source, e.transfer.target, e.options, e.scope] = e
     count = 0
     for (from_user, *_), event in last.items():
         if not any(_should_have_moved(event, r) for r in rows):
@@ -113,7 +113,7 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], found: Co
 
 def _should_have_moved(event: EventRow, row: Row) -> bool:
     """True if the row still names the old user where the event should have moved it."""
-    if not event.options.scope.covers(row):
+    if not event.scope.covers(row):
         return False
     moves = {event.transfer.source: event.transfer.to_user}
-    return map_owners(moves, row, scope=event.options.scope) != row
+    return map_owners(moves, row, scope=event.scope) != row

@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from local.stack import Stack
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.settings import Settings
 from ownership.ledger.__main__ import main
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.check import check
@@ -181,7 +182,7 @@ def test_an_event_whose_payload_has_gone_is_known_when_it_comes_again(
 ) -> None:
     # Between the drop of a month and the end of the deletes of its events, or erased by hand.
     arrivals = Arrivals(own.database)
-    inbox = Inbox(Events(own.database), arrivals, NoRejects(), retention_ms=400 * 24 * 3_600_000)
+    inbox = Inbox(Events(own.database), arrivals, NoRejects(), Settings())
     edata = {"action": "ownership-transfer", "organisationId": "org"}
     profiles = {"fromUserProfile": {"userId": "A"}, "toUserProfile": {"userId": "b"}}
     event = {"eid": "BE_JOB_REQUEST", "ets": now_ms(), "mid": "m", "edata": {**edata, **profiles}}

@@ -31,7 +31,7 @@ from ownership.domain.options import PLAIN, Options
 from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.queue import Choice, ClaimedEvent
 from ownership.domain.reconciliation import Report
-from ownership.domain.states import FINAL_STATES, OPEN_STATES, BatchOutcome, ChangeOutcome
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, BatchOutcome, ChangeOutcome, Decision
 from ownership.ledger import reads as module
 from ownership.ledger.arrivals import Arrival, Arrivals, Origin
 from ownership.ledger.changes import Changes, Image, Planned, PlanRow, new_image
@@ -765,7 +765,7 @@ def test_a_run_shows_what_it_holds_what_it_planned_and_what_it_skipped(ledger: L
     held, planned, skipped, other = (ledger.accept(f"a{n}", f"b{n}") for n in range(4))
     claimed = {c.mid: c for c in ledger.claim("run", held, planned, skipped)}
     ledger.claim("another run", other)
-    ledger.events.decide([(claimed[planned.mid], Verdict(valid=True))], run_id="run")
+    ledger.events.decide([(claimed[planned.mid], Verdict(Decision.VALID))], run_id="run")
     ledger.events.planned([(claimed[planned.mid], 1, frozenset({planned.mid}))], run_id="run")
     ledger.events.skip([(claimed[skipped.mid], "no such user")], run_id="run")
     page = ledger.reads.page(Filters(run_id="run"))

@@ -15,6 +15,7 @@ from elasticsearch import Elasticsearch
 from local.platform.schema import BATCH_INDEX
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
+from ownership.domain.states import Decision
 from ownership.ledger.events import Verdict
 from tests.integration.stages.transfer_world import Faults, World
 
@@ -70,7 +71,7 @@ def test_the_lms_out_of_order_for_all_then_healthy(world: World, lms: Faults, fa
     mid = world.transfer(old, new)
     lms.set(**fault)
     failed_run(world, mid)
-    assert world.read(mid).verdict == Verdict(valid=True)
+    assert world.read(mid).verdict == Verdict(Decision.VALID)
     assert world.row(batch) == (old, (old,))
 
     lms.clear()

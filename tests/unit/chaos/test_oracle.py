@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,16 @@ from local.platform.world import Batch, User, transfer_event
 A, B, C, D = (User(f"User-{x}", ORGANISATION) for x in "ABCD")
 
 
-def transfer(old: User, new: User, expected: str = COMPLETED) -> Message:
-    return Message("a transfer", expected, transfer_event(old, new, ORGANISATION), old.user_id, new.user_id)
+GONE = User("User-A", ORGANISATION, deleted=True)
+
+
+def transfer(old: User, new: User, expected: str = COMPLETED, **event: Any) -> Message:
+    value = transfer_event(old, new, ORGANISATION, **event)
+    return Message("a transfer", expected, value, old.user_id, new.user_id)
+
+
+def of_batch(name: str) -> dict[str, str]:
+    return {"objectType": "Course Batch", "identifier": name}
 
 
 def world(batch: Batch, *messages: Message, edit: Edit | None = None) -> World:
@@ -63,6 +72,28 @@ def owners_of(made: World) -> Expected:
 )
 def test_a_replay_by_hand(made: World, created_by: str, mentors: tuple[str, ...]) -> None:
     assert owners_of(made) == Expected((Owners(created_by, mentors),))
+
+
+@pytest.mark.parametrize(
+    ("created_for", "moves"),
+    [((), True), ((ORGANISATION,), True), (("other", ORGANISATION), True), (("other",), False)],
+)
+def test_a_deleted_users_batches_move_within_the_organisation(
+    created_for: tuple[str, ...], moves: bool
+) -> None:
+    made = replace(batch(), created_for=created_for)
+    for giver, expected_owner in ((GONE, "User-B" if moves else "User-A"), (A, "User-B")):
+        one = replace(world(made, transfer(giver, B)), users=[giver, B])
+        assert owners_of(one) == Expected((Owners(expected_owner, ()),))
+
+
+def test_an_event_of_one_batch_moves_that_one_and_the_rest_waits_for_the_next() -> None:
+    assert owners_of(world(batch(), transfer(A, B, asset=of_batch("another")))).owners == (
+        Owners("User-A", ()),
+    )
+    assert owners_of(world(batch(), transfer(A, B, asset=of_batch("b")))).owners == (Owners("User-B", ()),)
+    chain = world(batch(), transfer(A, B, asset=of_batch("another")), transfer(A, C))
+    assert owners_of(chain).owners == (Owners("User-C", ()),)
 
 
 def test_a_message_that_was_sent_twice_counts_once() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ownership.domain.effects import MAX_HOPS, Moving, undoing
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import compose, phase
-from ownership.domain.options import PLAIN, Options
+from ownership.domain.options import PLAIN, Asset, Options
 from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope, changed_role, hops, revert
 from ownership.domain.states import BatchOutcome
 from tests.unit.replay import USERS, events, mixed_events, mixed_rows, replay, row, rows, transfers
@@ -119,6 +119,43 @@ def test_options_say_the_scope_and_an_event_from_the_topic_has_no_bounds() -> No
     assert PLAIN.scope == Options(dry_run=True).scope == Options(undo_of="m").scope == EVERYTHING
     options = Options(roles=("mentored",), statuses=(0,), course_ids=("c", "d"))
     assert options.scope == Scope(MENTORED, frozenset({0}), frozenset({"c", "d"}))
+
+
+def test_an_asset_is_the_one_batch_that_its_options_reach() -> None:
+    options = PLAIN.about(Asset(kind="Course Batch", batch_id="b1"))
+    assert (options.whole, options.composable) == (False, True)
+    assert Options(dry_run=True).about(options.asset).composable is False
+    assert options.scope == EVERYTHING._replace(batch_id="b1")
+    assert options.scope.reaches(BatchId("any course", "b1"))
+    assert not options.scope.reaches(BatchId("any course", "b2"))
+    assert Options.of(options.to_json()) == options
+    assert options.about(None) == PLAIN
+    assert options.scope.meets(EVERYTHING)
+    assert not options.scope.meets(EVERYTHING._replace(batch_id="b2"))
+
+
+@pytest.mark.parametrize(
+    ("created_for", "covered"),
+    [
+        pytest.param((), True, id="none is named"),
+        pytest.param(("",), True, id="an empty one"),
+        pytest.param(("org",), True, id="the event's"),
+        pytest.param(("another", " ORG "), True, id="the event's among others, in another spelling"),
+        pytest.param(("another",), False, id="another"),
+        pytest.param(("organisation",), False, id="one that begins like it"),
+    ],
+)
+def test_a_batch_of_another_organisation_is_out_of_a_scope_that_names_one(
+    created_for: tuple[str, ...], covered: bool
+) -> None:
+    scope = EVERYTHING._replace(organisation="org")
+    before = row("a")._replace(created_for=created_for)
+    effect = moving_together(transfers("ab"), scope)
+    assert scope.covers(before) is covered
+    assert effect.apply(before).created_by == ("b" if covered else "a")
+    assert effect.apply(before).created_for == created_for
+    assert effect.planned_by(before.id, before, ()) == (["m00"] if covered else [])
+    assert EVERYTHING.covers(before)
 
 
 @given(proper_events, any_rows, scopes)

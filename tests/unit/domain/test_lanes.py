@@ -18,6 +18,7 @@ from ownership.domain.lanes import (
     lanes,
     pack,
     phase,
+    phases,
     sources,
 )
 from ownership.domain.plan import Row, map_owners
@@ -506,3 +507,47 @@ def test_phases_of_many_kinds_come_to_an_end_and_keep_the_order_of_every_user(
     for user in {u for e in todo for u in e.users}:
         own = [e for e in done if user in e.users]
         assert own == sorted(own)
+
+
+PARTS = ("", "x", "y")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ab", "ac", "bc", "cb", "ba", "ca"]), st.sampled_from(PARTS)), max_size=9
+    )
+)
+def test_events_about_one_batch_each_end_as_if_they_were_carried_out_one_after_the_other(
+    wanted: list[tuple[str, str]],
+) -> None:
+    todo = transfers(*(pair for pair, _ in wanted))
+    part_of = {e.mid: part for e, (_, part) in zip(todo, wanted, strict=True)}
+    batches = [(name, user) for name in ("x", "y", "z") for user in "abc"]
+
+    def about(e: Transfer, name: str) -> bool:
+        return part_of[e.mid] in ("", name)
+
+    expected = {b: replay([e for e in todo if about(e, b[0])], row(b[1])).created_by for b in batches}
+    found = {b: row(b[1]) for b in batches}
+    waiting, runs = list(todo), 0
+    while waiting:
+        runs += 1
+        done: set[str] = set()
+        for lane in lanes(waiting):
+            for chosen, moves in phases(
+                lane,
+                none_undecided,
+                most=9,
+                kind=lambda e: Kind(undo=False, group="one" if part_of[e.mid] else "", part=part_of[e.mid]),
+                closed=lambda _: True,
+            ):
+                away = {u: moves[u] for u in sources(moves)}
+                for batch in batches:
+                    if about(chosen[0], batch[0]):
+                        found[batch] = map_owners(away, found[batch])
+                done |= {e.mid for e in chosen}
+        assert done
+        waiting = [e for e in waiting if e.mid not in done]
+    assert {b: r.created_by for b, r in found.items()} == expected
+    if len({pair for pair, _ in wanted}) == 1 and all(part for _, part in wanted):
+        assert runs == 1  # of the same users all go in one run

@@ -28,10 +28,9 @@ WITH_NEXT = {
 }
 
 mids = (
-    st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
-    .map(str.strip)
-    .filter(lambda mid: mid not in ("", ".", "..") and not mid.startswith("rejected:"))
-)
+    st.text(st.characters(categories=["L", "N", "P"], codec="latin-1"), min_size=1, max_size=300)
+    | st.text("é中😀 .:+", min_size=1, max_size=300).map(str.strip)
+).filter(lambda mid: mid not in ("", ".", "..") and not mid.startswith("rejected:"))
 digests = st.from_regex(r"[0-9a-f]{20}", fullmatch=True)
 
 

@@ -13,7 +13,7 @@ from ownership.domain.effects import Effect, Moving, undoing
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.lanes import compose, lanes
 from ownership.domain.phase_book import PhaseBook
-from ownership.domain.plan import Hop, Row
+from ownership.domain.plan import EVERYTHING, Hop, Row
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome
 from tests.unit.replay import mixed_rows, row, transfers
@@ -53,6 +53,19 @@ def test_a_row_of_two_phases_gets_the_change_of_both_event_by_event() -> None:
         Hop("m01", row("b", "c"), after),
     ]
     assert [p.key for p in two.phases_of(before)] == ["m00", "m01"]
+
+
+def test_phases_of_the_same_users_are_told_apart_by_the_batch_that_each_is_about() -> None:
+    todo = transfers("ab", "ac")
+    rows = [row("a", n=n) for n in range(3)]
+    effects = {
+        e.mid: Moving([e], compose({}, e), EVERYTHING._replace(batch_id=rows[n].id.batch_id))
+        for n, e in enumerate(todo)
+    }
+    found = PhaseBook([phase([e]) for e in todo], effects)
+    assert [found.apply(r).created_by for r in rows] == ["b", "c", "a"]
+    assert [[p.key for p in found.phases_of(r)] for r in rows] == [["m00"], ["m01"], []]
+    assert found.sources == {"a"}
 
 
 def test_a_row_that_names_no_source_or_is_gone_is_up_to_date() -> None:

@@ -67,7 +67,7 @@ def test_only_live_batches_are_asked_for_with_an_explicit_limit(server: Server, 
         asked = request.body["request"]
         assert asked["filters"] == {field: ["A", "B"], "status": [0, 1]}
         assert asked["limit"] == module.PAGE > 30
-        assert set(asked["fields"]) == {"batchId", "courseId", "createdBy", "mentors"}
+        assert set(asked["fields"]) == {"batchId", "identifier", "id", "courseId", "createdBy", "mentors"}
 
 
 @pytest.mark.parametrize("number", [29, 30, 31, 100, 149, 150, 151])
@@ -127,15 +127,7 @@ def test_a_count_that_reaches_the_window_may_hide_more(
         pytest.param(200, shown(float("nan"), []), id="a count that is no number"),
         pytest.param(200, shown(1, {"0": document(1)}), id="batches that are no list"),
         pytest.param(200, shown(1, ["b1"]), id="a batch that is no object"),
-        pytest.param(200, shown(1, [{"courseId": "c1"}]), id="a batch without an id"),
-        pytest.param(200, shown(1, [{"batchId": "", "courseId": "c"}]), id="an empty batch id"),
-        pytest.param(200, shown(1, [{"batchId": 1, "courseId": "c"}]), id="a batch id that is a number"),
-        pytest.param(
-            200, shown(1, [{"batchId": "\ud800", "courseId": "c"}]), id="a batch id that is no text"
-        ),
-        pytest.param(
-            200, shown(1, [{"batchId": "b" * 70_000, "courseId": "c"}]), id="a batch id that no key holds"
-        ),
+        pytest.param(200, shown(1, ["b1"]), id="a hit that is no object"),
         pytest.param(200, {}, id="nothing"),
         pytest.param(400, shown(0, []), id="a client error"),
         pytest.param(503, shown(0, []), id="503"),
@@ -147,6 +139,35 @@ def test_an_answer_out_of_contract_is_an_outage_and_no_empty_result(
     server.answer = lambda _request, _handler: (status, body)
     with pytest.raises(Unavailable, match=r"^LMS unavailable"):
         search.live_batches(["A"])
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param({}, id="no id"),
+        pytest.param({"batchId": ""}, id="an empty one"),
+        pytest.param({"batchId": True}, id="true"),
+        pytest.param({"batchId": 1.5}, id="a fraction"),
+        pytest.param({"batchId": "\ud800"}, id="no text"),
+        pytest.param({"batchId": "b" * 70_000}, id="longer than any key"),
+    ],
+)
+def test_a_document_that_names_no_batch_is_looked_up_in_the_index(
+    server: Server, search: BatchSearch, named: dict[str, Any]
+) -> None:
+    server.answer = lambda _request, _handler: (200, shown(1, [{"courseId": "c", **named}]))
+    with pytest.raises(WindowExceeded):
+        search.live_batches(["A"])
+
+
+@pytest.mark.parametrize(
+    "named", [{"batchId": 17}, {"identifier": "17"}, {"id": "17"}, {"batchId": None, "identifier": 17}]
+)
+def test_an_old_document_names_its_batch_in_another_way(
+    server: Server, search: BatchSearch, named: dict[str, Any]
+) -> None:
+    server.answer = lambda _request, _handler: (200, shown(1, [{"courseId": "c", "createdBy": "A", **named}]))
+    assert search.live_batches(["A"]) == [({"a"}, BatchId("c", "17"))]
 
 
 def test_a_page_that_stops_short_is_an_outage(server: Server, search: BatchSearch) -> None:

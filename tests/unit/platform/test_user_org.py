@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, wait
 from typing import Any
 from urllib.parse import unquote
 
@@ -9,7 +9,7 @@ import pytest
 
 from ownership.domain.errors import Unavailable
 from ownership.platform.http_service import Service
-from ownership.platform.user_org import Unknown, User, Users, same_id
+from ownership.platform.user_org import Refusal, Standing, User, Users, same_id
 from tests.unit.conftest import Server
 
 PATH = "/private/user/v1/read/"
@@ -23,8 +23,10 @@ def known(identifier: Any = "A", organisation: Any = "O") -> dict[str, Any]:
     }
 
 
-def refusal(code: str = "CLIENT_ERROR", *, err: str | None = None, status: str = "FAILED") -> dict[str, Any]:
-    return {"responseCode": code, "params": {"err": err, "status": status}, "result": {}}
+def refusal(
+    code: str = "CLIENT_ERROR", *, err: str | None = None, status: str = "FAILED", errmsg: str | None = None
+) -> dict[str, Any]:
+    return {"responseCode": code, "params": {"err": err, "status": status, "errmsg": errmsg}, "result": {}}
 
 
 @pytest.fixture
@@ -63,7 +65,44 @@ def test_a_user_is_unknown_on_the_services_own_word(
     server: Server, users: Users, status: int, body: Any
 ) -> None:
     answers(server, status, body)
-    assert users.read("A") == Unknown("A")
+    found = users.read("A")
+    assert isinstance(found, Refusal)
+    assert (found.user_id, found.standing) == ("A", Standing.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("status", "err"),
+    [
+        pytest.param(400, "UOS_USRRED0006", id="release 8"),
+        pytest.param(400, "UOS_USRRED_0006", id="another spelling"),
+        pytest.param(400, "0006", id="the number alone"),
+        pytest.param(403 + 1, "UOS_USRUPD0006", id="another operation and status"),
+        pytest.param(400, "USER_ACCOUNT_BLOCKED", id="before there were numbers"),
+    ],
+)
+def test_a_deleted_or_blocked_user_is_told_with_the_services_words(
+    server: Server, users: Users, status: int, err: str
+) -> None:
+    answers(server, status, refusal(err=err, errmsg="User account has been blocked ."))
+    words = f"{err}: User account has been blocked ."
+    assert users.read("A") == Refusal("A", Standing.DELETED, words)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        pytest.param(400, {"err": "UOS_USRRED0028", "errmsg": "Invalid."}, "UOS_USRRED0028: Invalid.", id="another number"),
+        pytest.param(400, {"err": "UOS_USRRED10006x"}, "UOS_USRRED10006x", id="a number that only begins like it"),
+        pytest.param(422, {"code": "client_error", "err": "X"}, "X", id="another status and spelling"),
+        pytest.param(400, {"code": "RESOURCE_NOT_FOUND", "err": "UOS_1"}, "UOS_1", id="a 400 with a 404's class"),
+        pytest.param(404, {"err": "UOS_USRRED0099", "errmsg": "a\nb\ud800"}, "UOS_USRRED0099: a b\ufffd", id="odd words"),
+    ],
+)  # fmt: skip
+def test_any_other_word_about_the_user_is_a_refusal_with_these_words(
+    server: Server, users: Users, status: int, body: Any, words: str
+) -> None:
+    answers(server, status, refusal(**body))
+    assert users.read("A") == Refusal("A", Standing.REFUSED, words)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +110,16 @@ def test_a_user_is_unknown_on_the_services_own_word(
     [
         pytest.param(500, known(), id="500"),
         pytest.param(503, refusal("RESOURCE_NOT_FOUND"), id="503 that says not found"),
-        pytest.param(429, known(), id="429"),
+        pytest.param(429, refusal(err="UOS_USRRED0006"), id="429"),
+        pytest.param(408, refusal(err="UOS_USRRED0006"), id="408"),
+        pytest.param(403, refusal(err="UOS_USRRED0006"), id="a gateway's 403 in the envelope"),
+        pytest.param(500, refusal(err="UOS_USRRED0006"), id="a 500 with a client error's words"),
+        pytest.param(400, refusal("UNAUTHORIZED", err="UOS_USRRED0006"), id="another class of error"),
+        pytest.param(400, refusal("SERVER_ERROR", err="USER_NOT_FOUND"), id="a server error as 400"),
+        pytest.param(400, {"params": {"err": "UOS_USRRED0006"}}, id="a 400 without a class"),
+        pytest.param(404, {"responseCode": "CLIENT_ERROR", "params": None}, id="params null"),
+        pytest.param(404, {"responseCode": "CLIENT_ERROR", "params": ["0006"]}, id="params a list"),
+        pytest.param(400, {"error": "0006"}, id="a proxy's own 400"),
         pytest.param(404, b"<html>not found</html>", id="a proxy's 404"),
         pytest.param(404, {"message": "no route"}, id="a gateway's 404 in JSON"),
         pytest.param(404, refusal(), id="a 404 without a reason"),
@@ -112,19 +160,17 @@ def test_an_answer_that_is_no_http_is_not_repeated_in_the_error(server: Server, 
     assert "Jane" not in str(caught.value)
 
 
-def test_headers_that_only_drip_are_given_up(
-    server: Server, users: Users, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_that_only_drip_are_given_up(server: Server) -> None:
     def drip(_: Any, handler: Any) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-        server.drip(handler.wfile.write, b"x")  # for 2 s
+        server.drip(handler.wfile.write, b"x")
 
-    monkeypatch.setattr("ownership.platform.http_service.CALL_SECONDS", 0.2)
     server.answer = drip
-    began = time.monotonic()
-    with pytest.raises(Unavailable):
-        users.read("A")
-    assert time.monotonic() - began < 1.5
+    with (
+        Service("User-Org", lambda: server.url, tries=1, call_seconds=0.1) as service,
+        pytest.raises(Unavailable, match="did not finish its answer"),
+    ):
+        Users(service, PATH).read("A")
 
 
 @pytest.mark.parametrize("user_id", ["a/b", "a?b", "a#b", "%2e%2e", "../x", "a b", "é中", "a;b&c=d", "..."])
@@ -162,9 +208,59 @@ def test_many_users_are_read_each_with_its_own_outcome(server: Server, users: Us
     server.answer = answer
     found = dict(users.read_all({"A", "B", "no-1", "bad-1"}))
     assert set(found) == {"A", "B", "no-1", "bad-1"}
-    assert (found["A"], found["B"], found["no-1"]) == (User("A", "O"), User("B", "O"), Unknown("no-1"))
+    assert (found["A"], found["B"]) == (User("A", "O"), User("B", "O"))
+    assert isinstance(found["no-1"], Refusal)
     assert isinstance(found["bad-1"], Unavailable)
     assert users.answered == 3
+
+
+def of_one(server: Server, bad: str, answer: Callable[[], tuple[int, Any] | None]) -> None:
+    """The server answers `bad` in its own way, and everybody else."""
+
+    def answers_each(request: Any, _: Any) -> tuple[int, Any] | None:
+        user = unquote(request.path.removeprefix(PATH).partition("?")[0])
+        return answer() if user == bad else (200, known(user))
+
+    server.answer = answers_each
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "what"),
+    [
+        pytest.param(500, {}, "HTTP 500 for user 'bad'", id="500"),
+        pytest.param(200, known("bad", None), "shows no rootOrgId for user 'bad'", id="no organisation"),
+        pytest.param(200, b"{", "HTTP 200 without a JSON body for user 'bad'", id="half an answer"),
+    ],
+)
+def test_a_fault_of_one_user_is_told_as_that_users_only_with_what_to_do(
+    server: Server, users: Users, status: int, body: Any, what: str
+) -> None:
+    of_one(server, "bad", lambda: (status, body))
+    found = dict(users.read_all({"bad", *(f"u{n}" for n in range(20))}))
+    assert sum(isinstance(f, User) for f in found.values()) == 20
+    assert isinstance(found["bad"], Unavailable)
+    for words in (what, "this user only", "mended in User-Org", "abandon the event"):
+        assert words in str(found["bad"])
+
+
+def test_an_outage_of_everybody_is_not_told_as_one_users(server: Server, users: Users) -> None:
+    server.answer = lambda _request, _handler: (503, {})
+    found = dict(users.read_all({"A", "B"}))
+    assert {str(f) for f in found.values()} == {"User-Org unavailable: HTTP 503"}
+
+
+def test_a_user_whose_answer_never_comes_holds_nobody_up(server: Server) -> None:
+    def patience_is_over(futures: Collection[Future[Any]], seconds: float | None, when: str) -> Any:
+        if len(futures) == 1 and seconds is not None:
+            return wait((), 0, when)
+        return wait(futures, None, when)
+
+    of_one(server, "bad", lambda: (200, known("bad")) if server.stopping.wait() else None)
+    with Service("User-Org", lambda: server.url, tries=1) as service:
+        users = Users(service, PATH, wait=patience_is_over)
+        found = dict(users.read_all({"bad", *(f"u{n}" for n in range(40))}))
+    assert sum(isinstance(f, User) for f in found.values()) == 40
+    assert "no answer within 5 s of the others' for user 'bad': this user only" in str(found["bad"])
 
 
 def test_reading_nobody_asks_nobody(server: Server, users: Users) -> None:

@@ -51,7 +51,7 @@ STATEMENTS = (
         requested_by text,
         request_reason text,
         state text NOT NULL CHECK (state IN ({_OPEN}, {_FINAL})),
-        verdict text CHECK (verdict IN ('valid', 'invalid')),
+        verdict text CHECK (verdict IN ('valid', 'invalid', 'giver_deleted')),
         verdict_reason text,
         reason text,
         waits_for text,

@@ -1,0 +1,126 @@
+"""From the bytes of a message to a JSON value; what is no JSON is named as what it is. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ownership.domain.errors import Poison
+
+MAX_EVENT_BYTES = 256 * 1024
+"""A real event has about 2 KiB; anything above this is rejected unread."""
+
+MAX_LEVELS = 100
+"""Objects and lists in one another that an event may have; a real one has five. Python's own bound depends on who
+calls: what one task reads, another could not."""
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_OTHER_FORMATS: Final[tuple[tuple[bytes, str], ...]] = (
+    (b"\xff\xfe\x00\x00", "in UTF-32"),
+    (b"\x00\x00\xfe\xff", "in UTF-32"),
+    (b"{\x00\x00\x00", "in UTF-32"),
+    (b"\x00\x00\x00{\x00\x00\x00", "in UTF-32"),
+    (b"\xff\xfe", "in UTF-16"),
+    (b"\xfe\xff", "in UTF-16"),
+    (b"{\x00", "in UTF-16"),
+    (b"\x00{\x00", "in UTF-16"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (b"\xff\x06\x00\x00sNaPpY", "compressed with snappy"),
+    (b"\x82SNAPPY\x00", "compressed with snappy"),
+    (b"\x78\x01", "compressed with zlib"),
+    (b"\x78\x9c", "compressed with zlib"),
+    (b"\x78\xda", "compressed with zlib"),
+    (b"BZh", "compressed with bzip2"),
+    (b"\xfd7zXZ\x00", "compressed with xz"),
+    (b"PK\x03\x04", "compressed with zip"),
+    (b"\xac\xed\x00\x05", "a serialized Java object"),
+    (b"ey", "JSON in Base64"),
+    (b"ew", "JSON in Base64"),
+    (b"\x00", "framed by a schema registry's serializer (magic byte 0x00)"),
+    (b"\x01", "framed by a schema registry's serializer (magic byte 0x01)"),  # Confluent's with a GUID
+    (b"\x03", "framed by a schema registry's serializer (first byte 0x03)"),  # AWS Glue's
+)
+"""First bytes and what they say, the longer ones first where one begins another."""
+_MAX_DIGITS = 400
+"""A longer number is read as infinity: Python refuses to read numbers of more than 4,300 digits."""
+_LONGEST_NAME = 60
+
+
+def decode(message: bytes | None) -> Any:
+    """The JSON value of a message. A UTF-8 byte order mark is taken off.
+
+    :raises Poison: naming what the message is instead: packed, framed, in another encoding, ambiguous.
+    """
+    if not message:
+        raise Poison("the message is empty")
+    if len(message) > MAX_EVENT_BYTES:
+        raise Poison(f"the message has {len(message)} bytes, at most {MAX_EVENT_BYTES} are read")
+    if found := _other_format(message):
+        raise Poison(f"the message is {found}; events are plain JSON in UTF-8")
+    try:
+        value = json.loads(
+            message.removeprefix(_BYTE_ORDER_MARK).decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+        )
+    except UnicodeDecodeError as e:
+        raise Poison(f"not UTF-8: {e.reason} at byte {e.start}") from None
+    except RecursionError:
+        raise Poison("the JSON is nested too deeply") from None
+    except ValueError as e:
+        raise Poison(f"not JSON: {e}") from None
+    if isinstance(value, (dict, list)) and too_deep(value):
+        raise Poison("the JSON is nested too deeply")
+    return value
+
+
+def holds_json(text: str) -> bool:
+    """True for a text that looks like JSON once more: somebody has encoded it twice."""
+    return text.lstrip("\ufeff \t\r\n").startswith(("{", "["))
+
+
+def too_deep(value: dict[str, Any] | list[Any]) -> bool:
+    """True for a JSON object or list with more than `MAX_LEVELS` objects and lists in one another."""
+    level: list[Any] = [value]
+    for _ in range(MAX_LEVELS):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def same_payload(one: bytes, other: bytes) -> bool:
+    """True if both payloads hold the same JSON value, whatever their spacing and key order."""
+    if one == other:
+        return True
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _other_format(message: bytes) -> str | None:
+    """What a message is by its first bytes, None if it may be JSON in UTF-8."""
+    return next((what for first, what in _OTHER_FORMATS if message.startswith(first)), None)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. A key that is there twice has no value that all readers agree on."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise Poison(f"the key {name[:_LONGEST_NAME]!r} is there twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
