@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from ownership.domain.errors import Unavailable, one_line
+from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
+from ownership.domain.text import one_line
 from ownership.platform.http_service import CONCURRENT, Answer, Service
 
 ACCOUNT_BLOCKED: Final = "0006"

@@ -28,6 +28,8 @@ scopes = st.builds(
     st.frozensets(st.sampled_from([0, 1]), min_size=1),
     st.sampled_from([frozenset(), frozenset({"course"}), frozenset({"other"})]),
     st.sampled_from([None, frozenset(), frozenset({row("a").id})]),
+    st.sampled_from([None, row("a").id.batch_id, "other"]),
+    st.none(),
 )
 keeps = st.dictionaries(st.just(row("a").id), st.frozensets(st.sampled_from(USERS), max_size=2))
 proper_events = mixed_events.map(lambda todo: [e for e in todo if len(e.users) == 2])
@@ -167,6 +169,7 @@ def test_a_restricted_phase_does_its_part_of_what_the_whole_one_does_and_nothing
         before.status in scope.statuses
         and (not scope.courses or before.id.course_id in scope.courses)
         and (scope.only is None or before.id in scope.only)
+        and scope.batch_id in (None, before.id.batch_id)
     )
     creator = whole.created_by if concerned and "created" in scope.roles else before.created_by
     mentors = whole.mentors if concerned and "mentored" in scope.roles else before.mentors
