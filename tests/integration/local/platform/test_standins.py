@@ -207,8 +207,24 @@ def test_an_unknown_user_is_404(userorg: httpx.Client, owner: str) -> None:
     answer = userorg.get(READ + owner)
     assert answer.status_code == 404
     assert answer.json()["responseCode"] == "RESOURCE_NOT_FOUND"
-    assert answer.json()["params"]["err"] == "RESOURCE_NOT_FOUND"
+    assert answer.json()["params"]["err"] == "UOS_USRRED0013"
     assert userorg.get(READ).json()["responseCode"] == "CLIENT_ERROR"
+
+
+def test_a_deleted_user_is_400_with_the_number_of_a_blocked_account(
+    userorg: httpx.Client, platform: Platform, owner: str
+) -> None:
+    platform.add_user(owner, "org-1", deleted=True)
+    answer = userorg.get(READ + owner)
+    assert answer.status_code == 400
+    assert answer.json()["responseCode"] == "CLIENT_ERROR"
+    assert answer.json()["params"]["err"] == "UOS_USRRED0006"
+    assert answer.json()["result"] == {}
+
+
+def test_an_old_record_names_no_organisation(userorg: httpx.Client, platform: Platform, owner: str) -> None:
+    platform.add_user(owner, "")
+    assert userorg.get(READ + owner).json()["result"]["response"]["rootOrgId"] is None
 
 
 def test_requests_are_counted_by_path(userorg: httpx.Client, lms: httpx.Client, owner: str) -> None:
@@ -235,10 +251,18 @@ def test_every_fault_hits_as_often_as_it_should(
             return client.get(READ + owner)
         return client.post(SEARCH, json={"request": {"filters": {"mentors": [owner]}}})
 
-    for mode in ("503", "drop", "half", "garbage"):
+    for mode in ("503", "500", "drop", "half", "garbage"):
         client.put("/_faults", json={"mode": mode, "times": 1}).raise_for_status()
-    assert [fault["mode"] for fault in client.get("/_faults").json()] == ["503", "drop", "half", "garbage"]
+    assert [fault["mode"] for fault in client.get("/_faults").json()] == [
+        "503",
+        "500",
+        "drop",
+        "half",
+        "garbage",
+    ]
     assert call().status_code == 503
+    broken = call()
+    assert (broken.status_code, broken.json()["responseCode"]) == (500, "SERVER_ERROR")
     for _ in ("drop", "half"):
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             call()
