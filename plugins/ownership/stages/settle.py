@@ -77,7 +77,9 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
         where[e.mid] = rows[e.mid].reason or EventState.DECLINED
     completed = [rows[e.mid] for e in sorted(by_outcome[EventState.COMPLETED], key=lambda e: e.transfer.key)]
     deleted = [row for row in completed if row.giver_deleted]
-    notes |= {row.mid: f"giver deleted: {row.verdict.reason}" for row in deleted[:MAX_REPORTED] if row.verdict}
+    notes |= {
+        row.mid: f"giver deleted: {row.verdict.reason}" for row in deleted[:MAX_REPORTED] if row.verdict
+    }
     summary = Summary(
         events=dict(Counter(outcomes.values())),
         batches=total_batches(r.counts for r in completed),
