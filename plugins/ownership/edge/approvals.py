@@ -2,6 +2,9 @@
 
 Airflow's own ApprovalOperator is not used: its "reject" skips what follows, and inside a mapped task group it
 does not even do that. Here both answers go on to the task that writes them into the ledger.
+
+An asset event starts the DAG. A run that was deleted, or that ended before its question was answered, asks no longer:
+then another run asks again.
 """
 
 from __future__ import annotations
@@ -10,21 +13,28 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Asset, Param
+from airflow.sdk import Asset, Param, get_current_context
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+DAG_ID = "ownership_approval"
 APPROVE, DECLINE = "Approve", "Decline"
 ALIAS = "ownership-approval-wanted"
 WANTED = Asset(name="ownership.approval.wanted", uri="x-ownership://ownership.approval.wanted")
-"""Emitted by a run that left a transfer waiting for its approval."""
+"""Emitted by a run that left a transfer waiting for its approval, or found one that no run asks about."""
+
+
+def asks(run_id: str) -> bool:
+    """True while that run of the DAG can take an answer. To be called in a task."""
+    ti: Any = get_current_context()["ti"]
+    return bool(ti.get_dr_count(dag_id=DAG_ID, run_ids=[run_id], states=["queued", "running"]))
 
 
 class AskApproval(HITLOperator):
     """Waits for an answer without a worker, a trigger or a pool slot.
 
-    `question` has mid, digest, subject, body and `seconds`, after which nobody is waited for.
+    `question` has mid, digest, subject, body and `seconds`, after which the task waits no longer.
     """
 
     template_fields = ("question", *HITLOperator.template_fields)
@@ -55,7 +65,7 @@ class AskApproval(HITLOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """The answer: what was chosen, by whom and why. None chosen: nobody answered in time."""
+        """The answer: what was chosen, by whom and why. Nothing is chosen if no answer came in time."""
         if event.get("error_type") == "timeout":
             return {"chosen": None, "by": None, "reason": None}
         answer = super().execute_complete(context, event)

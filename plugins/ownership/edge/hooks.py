@@ -56,6 +56,11 @@ def executor_slots() -> int:
     return int(conf.getint("core", "parallelism"))
 
 
+def max_map_length() -> int:
+    """Most instances of a mapped task: Airflow fails the task that hands over more."""
+    return max(1, conf.getint("core", "max_map_length"))
+
+
 def lms_endpoint(settings: Settings) -> Endpoint:
     """The LMS, from its Connection unless a setting has its URL."""
     return endpoint(LMS, "service.lms.basePath", settings.lms_base_path)

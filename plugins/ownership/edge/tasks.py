@@ -16,8 +16,8 @@ from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transi
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import EventState
 from ownership.edge import assets, metrics
-from ownership.edge.approvals import ALIAS, APPROVE, DECLINE, WANTED
-from ownership.edge.hooks import opened_parts
+from ownership.edge.approvals import ALIAS, APPROVE, DECLINE, WANTED, asks
+from ownership.edge.hooks import max_map_length, opened_parts
 from ownership.edge.interruption import Interrupted, interruptible
 from ownership.edge.operators import UNNAMED
 from ownership.edge.retries import delay_seconds, seed_of
@@ -101,10 +101,10 @@ def _log_summary(summary: Summary, run_id: str) -> None:
 
 
 def approvals_wanted() -> list[dict[str, Any]]:
-    """What there is to ask about: a question for each transfer that waits for an approval."""
+    """The questions of this run: one for each transfer that waits for an approval and that no other run asks about."""
     run_id = get_current_context()["ti"].run_id
     with opened_parts() as parts:
-        questions = operate.questions(parts, run_id=run_id)
+        questions = operate.questions(parts, run_id=run_id, asks=asks, limit=max_map_length())
     log.info("approvals wanted", mids=[q["mid"] for q in questions])
     return questions
 

@@ -390,17 +390,35 @@ class Events:
         """Claim one open event, whoever holds it; None if it is not in the queue."""
         return self._database.run(lambda c: take_over(c, mid, run_id=run_id, lease_ms=TAKE_OVER_MS))
 
-    def to_be_asked(self, run_id: str) -> list[EventRow]:
-        """Events that await an approval which no other run than `run_id` asks for."""
+    def asking_runs(self) -> set[str | None]:
+        """The runs that ask for the approvals that events await; None stands for an event that no run asks for yet."""
+        query = (
+            select(event.c.asked_run)
+            .distinct()
+            .join_from(queue, event, queue.c.event_id == event.c.id)
+            .where(queue.c.awaits == APPROVAL, event.c.awaits_until > now())
+        )
+        return self._database.run(lambda c: set(c.scalars(query)))
+
+    def to_be_asked(self, run_id: str, *, gone: Collection[str], limit: int) -> list[EventRow]:
+        """Events that await an approval which no other run than `run_id` asks for, `limit` of them at most.
+
+        Runs in `gone` ask no longer; from now on `run_id` asks in their place.
+        """
+        mine = event.c.asked_run == run_id
 
         def work(connection: Connection) -> list[EventRow]:
-            connection.execute(
-                update(event)
-                .where(event.c.state == EventState.AWAITING_APPROVAL, event.c.asked_run.is_(None))
-                .values(asked_run=run_id)
+            awaiting = event.c.state == EventState.AWAITING_APPROVAL
+            free = or_(mine, event.c.asked_run.is_(None), among(event.c.asked_run, gone))
+            ids = (
+                select(event.c.id)
+                .where(awaiting, free)
+                .order_by(mine.desc().nulls_last(), *ORDER_KEY)
+                .limit(limit)
             )
-            query = _EVENT.where(event.c.state == EventState.AWAITING_APPROVAL, event.c.asked_run == run_id)
-            return [event_row(r) for r in connection.execute(query.order_by(*ORDER_KEY))]
+            connection.execute(update(event).where(event.c.id.in_(ids)).values(asked_run=run_id))
+            query = _EVENT.where(awaiting, mine)
+            return [event_row(r) for r in connection.execute(query.order_by(*ORDER_KEY).limit(limit))]
 
         return self._database.run(work)
 

@@ -147,17 +147,27 @@ def decline(parts: Parts, order: Decline, *, run_id: str, by: str) -> str:
     return note
 
 
-def questions(parts: Parts, *, run_id: str) -> list[dict[str, Any]]:
-    """The questions that `run_id` asks: one for each transfer that awaits an approval and is not asked about yet."""
+def awaits_a_question(parts: Parts, asks: Callable[[str], bool]) -> bool:
+    """True if a transfer awaits an approval that no run asks for; `asks` says whether a run still does."""
+    return any(run is None or not asks(run) for run in parts.events.asking_runs())
+
+
+def questions(parts: Parts, *, run_id: str, asks: Callable[[str], bool], limit: int) -> list[dict[str, Any]]:
+    """What `run_id` asks people: a question for each transfer that awaits an approval which no run asks for yet.
+
+    `asks` says whether another run still asks: it may have ended, or been deleted, before it was answered. At most
+    `limit` questions are returned; another run asks the rest.
+    """
     now = now_ms()
+    gone = {run for run in parts.events.asking_runs() if run and run != run_id and not asks(run)}
     found = []
-    for event in parts.events.to_be_asked(run_id):
+    for event in parts.events.to_be_asked(run_id, gone=gone, limit=limit):
         if not event.report:
             continue
         plan = PlanSummary.model_validate_json(event.report)
         users = f"{event.transfer.from_user} → {event.transfer.to_user}"
         asked_for = escaped(
-            f"Requested by {event.requested_by or 'nobody named'}: {event.request_reason or 'no reason given'}."
+            f"Requested by {event.requested_by or 'an unnamed person'}: {event.request_reason or 'no reason given'}."
         )
         found.append(
             {

@@ -9,7 +9,7 @@ import pytest
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import Approve, ConfError
-from ownership.stages.operate import approve, questions
+from ownership.stages.operate import approve, awaits_a_question, questions
 from tests.integration.stages.transfer_world import World, opened_world
 
 LIMIT = 3
@@ -149,16 +149,64 @@ def test_a_plan_that_changed_after_its_approval_is_asked_about_again(world: Worl
 def test_each_waiting_transfer_is_asked_about_once_and_again_by_a_run_that_is_cleared(world: World) -> None:
     a, b, mid, _, digest = _waiting(world)
 
-    (question,) = questions(world.job.parts, run_id="asks")
+    (question,) = asked(world, "asks")
 
     assert (question["mid"], question["digest"], question["label"]) == (mid, digest, f"{a} → {b}")
     assert question["subject"] == f"Approve: {LIMIT + 1} course batches, {a} → {b}"
     assert f"Digest `{digest}`" in question["body"]
     assert 0 < question["seconds"] <= world.job.settings.approval_hours * 3600
-    assert questions(world.job.parts, run_id="another") == []
-    assert questions(world.job.parts, run_id="asks")[0]["mid"] == mid
+    assert asked(world, "another", alive="asks") == []
+    assert asked(world, "asks")[0]["mid"] == mid
     world.whole_run(decline={"mid": mid, "reason": "over"})
-    assert questions(world.job.parts, run_id="asks") == []
+    assert asked(world, "asks") == []
+
+
+def asked(world: World, run_id: str, *, alive: str = "", limit: int = 100) -> list[dict[str, Any]]:
+    """What a run of the approval DAG asks while that other one is there."""
+    return questions(world.job.parts, run_id=run_id, asks=lambda run: run == alive, limit=limit)
+
+
+def test_a_transfer_whose_run_was_deleted_before_the_answer_is_asked_about_again_once(world: World) -> None:
+    _, _, mid, _, _ = _waiting(world)
+    parts = world.job.parts
+    assert awaits_a_question(parts, lambda _: True), "no run has asked yet"
+    assert [q["mid"] for q in asked(world, "deleted")] == [mid]
+    assert not awaits_a_question(parts, lambda run: run == "deleted")
+
+    assert awaits_a_question(parts, lambda _: False)
+    assert [q["mid"] for q in asked(world, "again")] == [mid]
+
+    assert not awaits_a_question(parts, lambda run: run == "again")
+    assert asked(world, "third", alive="again") == []
+    world.whole_run(decline={"mid": mid, "reason": "over"})
+    assert not awaits_a_question(parts, lambda _: False)
+
+
+def test_a_transfer_that_is_about_to_be_declined_is_not_asked_about_again(world: World) -> None:
+    _, _, mid, _, _ = _waiting(world)
+    assert asked(world, "ended")
+    world.execute(
+        "UPDATE event SET awaits_until = to_timestamp(:ms / 1000.0) WHERE mid = :mid",
+        ms=now_ms() - 1,
+        mid=mid,
+    )
+
+    assert not awaits_a_question(world.job.parts, lambda _: False)
+
+    world.make_due(mid)
+    world.whole_run()
+
+
+def test_more_transfers_than_airflow_maps_are_asked_about_by_one_run_after_the_other(world: World) -> None:
+    first, second = _waiting(world)[2], _waiting(world)[2]
+
+    assert [q["mid"] for q in asked(world, "one", limit=1)] == [first]
+    assert [q["mid"] for q in asked(world, "one", limit=1)] == [first], "cleared, it asks the same"
+    assert awaits_a_question(world.job.parts, lambda run: run == "one")
+    assert [q["mid"] for q in asked(world, "two", alive="one", limit=1)] == [second]
+
+    for mid in (first, second):
+        world.whole_run(decline={"mid": mid, "reason": "over"})
 
 
 def test_another_digest_is_no_approval(world: World) -> None:
