@@ -58,7 +58,7 @@ def executor_slots() -> int:
 
 def max_map_length() -> int:
     """Most instances of a mapped task: Airflow fails the task that hands over more."""
-    return max(1, conf.getint("core", "max_map_length"))
+    return max(1, int(conf.getint("core", "max_map_length")))
 
 
 def lms_endpoint(settings: Settings) -> Endpoint:
