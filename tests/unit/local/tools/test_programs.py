@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -84,10 +83,8 @@ def test_a_command_says_why_it_failed() -> None:
 
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     child = tmp_path / "pid"
-    started = time.monotonic()
     with pytest.raises(MissingError, match="took longer than 1 s"):
-        programs.run("sh", "-c", f"sleep 60 & echo $! > {child}; wait", seconds=1)
-    assert time.monotonic() - started < 30
+        programs.run("sh", "-c", f"sleep 600 & echo $! > {child}; wait", seconds=1)
     await_condition(
         lambda: not runs(int(child.read_text())), timeout_s=10, what="the end of the child's child"
     )
