@@ -142,3 +142,23 @@ def shorten(story: Story, mid: str, until_ms: int) -> None:
         "UPDATE event SET awaits_until = to_timestamp(%(s)s) WHERE mid = %(mid)s RETURNING id",
     ):
         assert len(story.rows(statement, s=until_ms / 1000, mid=mid)) == 1
+
+
+def test_a_transfer_whose_question_was_deleted_is_asked_about_again_once(airflow: Airflow, story: Story):
+    mid, batches, _, new, _ = large(airflow, story)
+    deleted, _, _ = question(airflow, mid)
+    asking = airflow.of(APPROVAL)
+    airflow.http.delete(asking._url(deleted)).raise_for_status()
+
+    for _ in range(2):  # the second run must not ask again
+        airflow.ended(airflow.trigger())
+        run_id, index, _ = question(airflow, mid)
+
+    answer(airflow, run_id, index, "Approve")
+    assert asking.ended(run_id) == "success"
+    story.completed(mid)
+    assert story.owners(batches) == {(new, new)}
+    asked = [
+        run["dag_run_id"] for run in asking.runs(limit=10) if (ASK, 0) in asking.tasks(run["dag_run_id"])
+    ]
+    assert [run for run in asked if mid in airflow.http.get(asked_at(airflow, run, 0)).text] == [run_id]

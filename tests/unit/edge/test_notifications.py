@@ -184,6 +184,16 @@ def test_the_webhook_gets_the_same_as_json(hook: Server, monkeypatch: pytest.Mon
     assert types == ["application/json"]
 
 
+def test_the_link_stays_below_the_path_of_the_api_server(
+    hook: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(monkeypatch, webhook="ops")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://school.example/work/airflow/")
+    notified(ended(failed("m1"), run_id="manual__1"))
+    link = f"https://school.example/work/airflow/dags/{DAG_ID}/runs/manual__1"
+    assert hook.requests[0].body["link"] == link
+
+
 def test_a_run_that_needs_nobody_sends_nothing(both: tuple[Mailbox, Server]) -> None:
     assert notified(ended(Summary(events={"completed": 3}, plans=(plan(state=EventState.REHEARSED),)))) == []
     assert both[0].mails == both[1].requests == []
