@@ -26,7 +26,7 @@ from ownership.ledger.database import Database
 from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 from ownership.platform.http_service import Endpoint, Service
 from ownership.platform.ring import TokenRange, token_range
-from ownership.reconcile.run import Order, look_at_ledger, look_at_ranges, plan, put_together
+from ownership.reconcile.run import ReconcileConf, look_at_ledger, look_at_ranges, plan, put_together
 from ownership.stages.parts import Parts
 
 RANGES = 64
@@ -80,7 +80,7 @@ def _ours(cassandra: str, elasticsearch: str, ledger: str) -> Side:
         parts = Parts.from_clients(
             settings, database, Cql(lambda: session), client, lms=unused, userorg=unused
         )
-        run_id, order = f"bench-{uuid4().hex}", Order()
+        run_id, order = f"bench-{uuid4().hex}", ReconcileConf()
         (share,) = plan(parts, run_id, order)
         begun, cpu = time.monotonic(), time.process_time()
         look_at_ranges(parts, share)

@@ -77,7 +77,7 @@ def test_every_link_of_the_page_stays_below_the_path_and_leads_somewhere(
     story.batches(old, 2)
     airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
     first = urljoin(below, PAGE)
-    to_visit, seen = {first}, set()
+    to_visit, seen = {first}, set[str]()
     for _ in range(2):  # the list, what it leads to, and what that loads
         pages = {
             url: opened(browser, url)

@@ -96,8 +96,8 @@ def test_a_run_that_is_cleared_while_it_looks_goes_on_with_the_ranges_that_are_n
         assert reconcile.ended(run_id) == "failed"  # one document is stale
 
     looked = reconcile.xcom(run_id, "reconcile_range", map_index=0)
-    assert looked["done before"] >= done
-    assert looked["done before"] + looked["done"] == RANGES
+    assert looked["done_before"] >= done
+    assert looked["done_before"] + looked["done"] == RANGES
     told = reconcile.xcom(run_id, "report")
     assert (told["complete"], told["rows"], told["documents"], told["counts"]) == (
         True, 400, 400, {"stale_owner": 1},

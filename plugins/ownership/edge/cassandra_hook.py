@@ -15,7 +15,7 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, N
 from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenAwarePolicy
 
 from ownership.domain.errors import SettingsError, Unavailable
-from ownership.edge.connections import CASSANDRA, Options, connection
+from ownership.edge.connections import CASSANDRA, Extra, connection
 from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 
 
@@ -25,15 +25,15 @@ class CassandraHook(ProviderCassandraHook):
     Extra: ``consistency_level`` (LOCAL_QUORUM), ``serial_consistency_level`` (LOCAL_SERIAL),
     ``request_timeout`` (seconds, 10), ``local_dc``, ``protocol_version`` (4, which 3.11 to 5 speak), the
     provider's ``load_balancing_policy``, and ``ssl_options``: an object of ``ca_certs``, ``certfile``,
-    ``keyfile`` (paths) and ``check_hostname``. The context is made here: the driver's own is verified or not
-    depending on the protocol's number.
+    ``keyfile`` (paths) and ``check_hostname``. The context is made here: whether the driver's own verifies the
+    server depends on the protocol's number.
     """
 
     def __init__(self, cassandra_conn_id: str = CASSANDRA) -> None:
         # Not the provider's constructor: it makes its cluster without an execution profile.
         BaseHook.__init__(self)
         conn = connection(cassandra_conn_id)
-        given = Options.of(cassandra_conn_id, conn)
+        given = Extra.of(cassandra_conn_id, conn)
         extra = given.values
         if not conn.host:
             raise SettingsError(
@@ -85,8 +85,8 @@ class CassandraHook(ProviderCassandraHook):
             raise Unavailable("Cassandra", f"{str(e)[:300]}; {advice}") from None
 
 
-def _cassandra_tls(options: Options | None) -> ssl.SSLContext | None:
-    """TLS by ``ssl_options``, also by an empty one; none without it."""
+def _cassandra_tls(options: Extra | None) -> ssl.SSLContext | None:
+    """TLS by ``ssl_options``, which may be an empty object; None without it."""
     if options is None:
         return None
     options.only("ca_certs", "certfile", "keyfile", "check_hostname")
@@ -94,7 +94,7 @@ def _cassandra_tls(options: Options | None) -> ssl.SSLContext | None:
         ca=options.file("ca_certs"),
         certificate=options.file("certfile"),
         key=options.file("keyfile"),
-        # Nodes are called by the addresses that they announce, which are seldom in their certificates.
+        # The driver connects to the addresses that nodes announce, which are seldom in their certificates.
         check_hostname=options.flag("check_hostname", default=False),
     )
 

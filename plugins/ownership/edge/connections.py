@@ -1,4 +1,4 @@
-"""What somebody wrote into a Connection, read and checked. Errors name the field, and never what is secret."""
+"""Connections, read and checked. Errors name the field, and never show a secret."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def connection(conn_id: str) -> Connection:
         raise SettingsError(f"Connection '{conn_id}' cannot be read: {words}") from None
 
 
-class Options:
-    """The extra of a connection, or an object in it."""
+class Extra:
+    """The extra of a connection, or an object inside it."""
 
     def __init__(self, conn_id: str, values: dict[str, Any], where: str = "extra") -> None:
         self._conn_id = conn_id
@@ -65,7 +65,7 @@ class Options:
     def of(cls, conn_id: str, conn: Connection) -> Self:
         """The extra of `conn`.
 
-        :raises SettingsError: if it is no JSON object: Airflow itself would go on without it.
+        :raises SettingsError: if it is no JSON object, which Airflow itself would ignore.
         """
         try:
             values = json.loads(conn.extra) if conn.extra else {}
@@ -73,12 +73,12 @@ class Options:
             values = None
         if not isinstance(values, dict):
             raise SettingsError(f"Connection '{conn_id}' has an extra that is no JSON object.")
-        return cls(conn_id, conn.extra_dejson)  # which tells the log what to mask
+        return cls(conn_id, conn.extra_dejson)  # this property registers secrets, so that the log masks them
 
     def only(self, *known: str) -> Self:
-        """The same.
+        """Itself, if it has no other names than these.
 
-        :raises SettingsError: if there is another name: what is ignored may be what should protect.
+        :raises SettingsError: for another name: an ignored option may be one that should protect.
         """
         if unknown := sorted(set(self.values) - set(known)):
             raise SettingsError(
@@ -87,21 +87,21 @@ class Options:
             )
         return self
 
-    def inside(self, name: str) -> Options | None:
+    def inside(self, name: str) -> Extra | None:
         """The object `name`, None where there is none."""
         values = self.values.get(name)
         if values is None:
             return None
         if not isinstance(values, dict):
             raise self.wrong(name, "an object")
-        return Options(self._conn_id, values, f"{self._where} '{name}'")
+        return Extra(self._conn_id, values, f"{self._where} '{name}'")
 
     def file(self, name: str) -> tls.File | None:
-        """The file that `name` names."""
+        """The file that option `name` names."""
         return self.as_file(name, self.values.get(name))
 
     def as_file(self, name: str, path: Any) -> tls.File | None:
-        """The file at `path`, which stands in `name`."""
+        """The file at `path`, the value of option `name`."""
         if path is None or path == "":
             return None
         if not isinstance(path, str):
@@ -116,15 +116,15 @@ class Options:
             raise self.wrong(name, "true or false") from None
 
     def context(self, **files_and_flags: Any) -> ssl.SSLContext:
-        """As `tls.context`, which raises errors of this connection."""
+        """`tls.context`, with errors that name this connection."""
         return tls.context(self._conn_id, **files_and_flags)
 
     def wrong(self, name: str, wanted: str) -> SettingsError:
-        """What to say of a value."""
+        """The error for a value."""
         return SettingsError(f"Connection '{self._conn_id}': {self._where} '{name}' must be {wanted}.")
 
     def without_tls(self, *names: str) -> SettingsError:
-        """What to say of options that a plain connection would leave unused."""
+        """The error for options that a connection without TLS would ignore."""
         return SettingsError(
             f"Connection '{self._conn_id}' has {', '.join(names)} in its {self._where}, but its schema is not "
             "https: set schema https."
@@ -153,7 +153,7 @@ def endpoint(conn_id: str, setting: str, override: str | None = None) -> Endpoin
         )
     conn = connection(conn_id)
     url = url_of(conn_id, conn)
-    extra = Options.of(conn_id, conn).only(*SERVICE_OPTIONS)
+    extra = Extra.of(conn_id, conn).only(*SERVICE_OPTIONS)
     headers = _headers(extra)
     if conn.login and "authorization" in map(str.lower, headers):
         raise SettingsError(f"Connection '{conn_id}' has a login and a header Authorization: remove one.")
@@ -195,9 +195,9 @@ def scheme_of(conn_id: str, conn: Connection) -> str:
 
 
 def refuse_login(conn_id: str, url: str) -> None:
-    """A URL is in logs and messages.
+    """Refuse a URL with a login in it: URLs appear in logs and messages.
 
-    :raises SettingsError: if it holds a login.
+    :raises SettingsError: if it has one.
     """
     if holds_login(url):
         raise SettingsError(
@@ -205,8 +205,8 @@ def refuse_login(conn_id: str, url: str) -> None:
         )
 
 
-def _headers(extra: Options) -> dict[str, str]:
-    """Checked here: the client's own error would show the value."""
+def _headers(extra: Extra) -> dict[str, str]:
+    """The headers, checked here: the client's own error would show their values."""
     found = extra.inside("headers")
     for name, value in found.values.items() if found else ():
         if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
@@ -218,7 +218,7 @@ def _headers(extra: Options) -> dict[str, str]:
     return found.values if found else {}
 
 
-def _service_tls(extra: Options, *, secure: bool) -> ssl.SSLContext | None:
+def _service_tls(extra: Extra, *, secure: bool) -> ssl.SSLContext | None:
     verify = str(extra.values.get("verify", True)).lower()
     ca = None if verify in ("true", "false") else extra.file("verify")
     cert = extra.values.get("cert")

@@ -1,4 +1,4 @@
-"""From Airflow's Connections and Variables to the job's parts. The edge: only here are hosts known."""
+"""Opens the parts of the job from Airflow's Connections and Variables, and checks them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ownership.edge.connections import (
     ELASTICSEARCH,
     LMS,
     USERORG,
-    Options,
+    Extra,
     connection,
     endpoint,
     refuse_login,
@@ -85,7 +85,7 @@ def elasticsearch_client() -> Elasticsearch:
     conn = connection(ELASTICSEARCH)
     if not conn.host:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' has no host: set it under Admin → Connections.")
-    options = Options.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
+    options = Extra.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
     scheme = scheme_of(ELASTICSEARCH, conn)
     hosts = [
         h if "://" in h else f"{scheme}://{h}:{conn.port or 9200}"
@@ -107,7 +107,7 @@ def elasticsearch_client() -> Elasticsearch:
     return client
 
 
-def _elasticsearch_tls(hosts: list[str], options: Options) -> dict[str, Any]:
+def _elasticsearch_tls(hosts: list[str], options: Extra) -> dict[str, Any]:
     """TLS as arguments of the client, whose files are tried here: its own errors name no field."""
     given = [name for name in ELASTICSEARCH_TLS if options.values.get(name) not in (None, "")]
     if not given:
@@ -144,7 +144,7 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
 
 
 def checks(parts: Parts) -> tuple[Callable[[], None], ...]:
-    """A look at each part but Kafka: ledger, table, index, both services. Each raises what is wrong with it."""
+    """A check of each part but Kafka: ledger, table, index, both services. Each raises the part's error."""
     settings = parts.settings
     return (
         lambda: check_ledger(parts.database),
@@ -157,9 +157,9 @@ def checks(parts: Parts) -> tuple[Callable[[], None], ...]:
 
 @contextmanager
 def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
-    """Topic, inbox and dead letters, checked: nothing is read unless every part is in place.
+    """Topic, inbox and dead letters, after all checks: a run reads nothing unless every part is in place.
 
-    A run that brings its own work (`by_hand`) does without Kafka where that is out of reach.
+    A run that brings its own work (`by_hand`) goes on without Kafka where that is out of reach.
 
     :raises SettingsError: saying what to set where.
     :raises Unavailable: if a part cannot be reached.
@@ -192,7 +192,7 @@ def _opened_kafka(stack: ExitStack, settings: Settings) -> tuple[Topic, Topic, D
 
 
 def _reachable(conn_id: str, endpoint: Endpoint) -> None:
-    """A look at the service's port, and at its certificate: what is wrong is found before anything is consumed."""
+    """Connect to the service's port and check its certificate, so that an error is found before a message is read."""
     address = urlsplit(endpoint.url)
     host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
     try:

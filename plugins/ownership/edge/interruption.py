@@ -1,7 +1,7 @@
-"""SIGTERM as an exception: a task that is told to end lets go of what it holds before it does.
+"""SIGTERM as an exception, so that a task releases its claims before it ends.
 
 Airflow's own handler calls the operator's ``on_kill`` and lets the task's code go on until SIGKILL, 5 s later
-(Airflow 3.3.2, ``task_runner`` and ``supervisor``). Every point of a stage may be cut off, so it may be here.
+(Airflow 3.3.2, ``task_runner`` and ``supervisor``). A stage may be cut off at any point, so this may raise at any point.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ownership.domain.errors import Stopped
 
 
 class Interrupted(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt no Exception, so that nothing on the way takes it for an error."""
+    """The process got SIGTERM. No `Exception`, like KeyboardInterrupt: code on the way must not handle it as an error."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """From here on SIGTERM raises `Interrupted` in the main thread, once; what comes after it is ignored.
+    """Inside the block the first SIGTERM raises `Interrupted` in the main thread; further ones are ignored.
 
-    :raises Stopped: at the end, where it came: the task is to be tried again.
+    :raises Stopped: at the end of the block, if one came: Airflow is to try the task again.
     """
     before = signal.signal(signal.SIGTERM, _raise)
     try:

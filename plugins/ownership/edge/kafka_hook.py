@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from ownership.domain.errors import SettingsError
 from ownership.domain.settings import Settings
-from ownership.edge.connections import KAFKA, Options, connection
+from ownership.edge.connections import KAFKA, Extra, connection
 from ownership.platform.backlog import BacklogGauge
 from ownership.platform.kafka import DeadLetters, Heard, Topic
 
@@ -57,7 +57,7 @@ class KafkaHook(KafkaBaseHook):
 
         :raises SettingsError: if it commits offsets by itself, reads uncommitted messages, or names no broker.
         """
-        extra = Options.of(self.kafka_config_id, connection(self.kafka_config_id)).values
+        extra = Extra.of(self.kafka_config_id, connection(self.kafka_config_id)).values
         for lossy in ("enable.auto.commit", "enable.auto.offset.store"):
             if str(extra.get(lossy, "false")).lower() in ("true", "1"):
                 raise self._refused(

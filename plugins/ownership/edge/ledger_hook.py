@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ownership.domain.errors import SettingsError
-from ownership.edge.connections import Options, connection
+from ownership.edge.connections import Extra, connection
 from ownership.ledger.database import CONNECTION as LEDGER
 from ownership.ledger.database import Database
 
@@ -40,7 +40,7 @@ def ledger_parameters() -> dict[str, Any]:
     for field, value in (("host", conn.host), ("schema (the database)", conn.schema), ("login", conn.login)):
         if not value:
             raise SettingsError(f"Connection '{LEDGER}' has no {field}: set it under Admin → Connections.")
-    options = Options.of(LEDGER, conn).only(*LEDGER_OPTIONS)
+    options = Extra.of(LEDGER, conn).only(*LEDGER_OPTIONS)
     # Tried here: libpq's own error names no field.
     ca = None if options.values.get("sslrootcert") == "system" else options.file("sslrootcert")
     certificate, key = options.file("sslcert"), options.file("sslkey")

@@ -1,6 +1,6 @@
-"""Counters and timers under the words that operators of the old job know.
+"""The job's metrics, with the names of the old job where it had one.
 
-Names carry everything: plain StatsD drops tags. All begin with ``ownership.``.
+Names carry everything, because plain StatsD drops tags. All begin with ``ownership.``.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ def settled(events: Mapping[str, int], batches: Mapping[str, int]) -> None:
 
 
 def users_read(count: int) -> None:
-    """User-Org answers that decided something."""
+    """Answers of User-Org with a verdict on a user."""
     _count("api-read-success-count", count)
 
 
 def backlog(facts: BacklogFacts, dead_letters: int | None, now_ms: int) -> None:
-    """What the watcher sees in the topics: messages that no run has accepted, what puts them at risk, dead letters."""
+    """The watcher's gauges of the topics: messages that no run has accepted, what puts them at risk, dead letters.
+
+    Without `dead_letters` that gauge is not sent.
+    """
     stats.gauge(f"{PREFIX}.backlog-messages", facts.messages)
     stats.gauge(f"{PREFIX}.backlog-age-seconds", _seconds_since(facts.since_ms, now_ms))
     stats.gauge(f"{PREFIX}.held-back-messages", sum(h.messages for h in facts.held_back))
@@ -54,7 +57,7 @@ def backlog(facts: BacklogFacts, dead_letters: int | None, now_ms: int) -> None:
 
 
 def queue(facts: QueueFacts, now_ms: int) -> None:
-    """What the watcher sees in the queue."""
+    """The watcher's gauges of the queue."""
     stats.gauge(f"{PREFIX}.open-events", facts.open)
     stats.gauge(f"{PREFIX}.oldest-open-event-seconds", _seconds_since(facts.oldest_ms, now_ms))
     stats.gauge(f"{PREFIX}.overdue-events", len(facts.overdue))
@@ -64,17 +67,17 @@ def queue(facts: QueueFacts, now_ms: int) -> None:
 
 
 def problems(count: int) -> None:
-    """What the last look at everything found wrong."""
+    """Problems that the last run of `ownership_health` found."""
     stats.gauge(f"{PREFIX}.health-problems", count)
 
 
 def lag(milliseconds: float) -> None:
-    """Time from the broker's timestamp to the proof, of one event."""
+    """The time from the broker's timestamp to the proof of one event."""
     stats.timing(f"{PREFIX}.event-to-proven", milliseconds)
 
 
 def reconciled(rows: int, documents: int, found: Mapping[str, int]) -> None:
-    """What a reconciliation read, and the batches that it found, by kind."""
+    """Rows and documents that a reconciliation read, and the batches that it found, by kind."""
     _count("reconcile-rows-count", rows)
     _count("reconcile-documents-count", documents)
     _count("stale-owner-count", found.get("stale_owner", 0))
@@ -86,7 +89,7 @@ def reconciled(rows: int, documents: int, found: Mapping[str, int]) -> None:
 
 
 def reconciliation_ended(left: int, in_flight: int, repaired: int) -> None:
-    """How it ended: what differs still is a gauge, so that it can be watched between two runs."""
+    """How a reconciliation ended. What differs still is a gauge, so that it can be watched between two runs."""
     _count("repaired-document-count", repaired)
     _count("in-flight-difference-count", in_flight)
     stats.gauge(f"{PREFIX}.reconcile-differences-left", left)

@@ -1,4 +1,4 @@
-"""Airflow's retries, by the job's error tree."""
+"""When Airflow tries a task again, by the job's error tree."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LAST_SECONDS = 900.0
 
 
 def delay_seconds(seed: str, try_number: int) -> float:
-    """Delay before the try after `try_number` (1-based): doubling, with ±25 % jitter.
+    """Seconds before the try after `try_number` (1-based): doubling, with ±25 % jitter.
 
-    The jitter follows from `seed` (run, task and map index): instances do not retry in the same
-    moment, and a stage knows how long its claim must outlive it.
+    The jitter follows from `seed` (run, task and map index): instances do not retry in the same moment, and a stage
+    can compute the delay that its claim must outlive.
     """
     jitter = random.Random(f"{seed}:{try_number}").random()
     return float(min(LAST_SECONDS, FIRST_SECONDS * 2 ** min(try_number - 1, 10)) * (0.75 + 0.5 * jitter))
 
 
 def seed_of(context: Context) -> str:
-    """What tells this task instance from its siblings."""
+    """A seed that no other task instance has."""
     ti = context["ti"]
     return f"{ti.run_id}:{ti.task_id}:{ti.map_index}"
 
@@ -42,10 +42,10 @@ class TransferRetries(RetryPolicy):
         self,
         exception: BaseException,
         try_number: int,
-        max_tries: int,  # noqa: ARG002  # Airflow's own limit holds anyhow
+        max_tries: int,  # noqa: ARG002  # Airflow applies its own limit
         context: Context | None = None,
     ) -> RetryDecision:
-        """Decide in the task's process, after the exception."""
+        """Decide, in the task's process, after the exception."""
         if isinstance(exception, Permanent):
             return RetryDecision.fail(str(exception))
         seconds = delay_seconds(seed_of(context) if context else "", try_number)

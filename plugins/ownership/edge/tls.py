@@ -26,11 +26,11 @@ def context(
     verify: bool = True,
     check_hostname: bool = True,
 ) -> ssl.SSLContext:
-    """Whom to trust (`ca`, else the public authorities), and the job's own certificate.
+    """A client's context: the authorities to trust (`ca`, else the public ones), and the job's own certificate.
 
-    :raises SettingsError: if a file is not there or is not what it should be, naming the field.
+    :raises SettingsError: if a file is missing or holds something else, naming the field.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # TLS 1.2 or newer; trusts nobody yet
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # TLS 1.2 or newer; trusts no authority yet
     made.check_hostname = verify and check_hostname
     if not verify:
         made.verify_mode = ssl.CERT_NONE
@@ -51,7 +51,7 @@ def context(
 
 
 def _unusable(conn_id: str, file: File, what: str, error: Exception) -> SettingsError:
-    # OpenSSL's text is of no help, and the system's names a path that the field has anyhow.
+    # OpenSSL's text does not help, and the system's repeats the path.
     reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
     return SettingsError(
         f"Connection '{conn_id}': {file.field} names '{file.path}', which cannot be used "

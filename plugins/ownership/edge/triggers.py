@@ -1,4 +1,4 @@
-"""The watcher: says when there is work, and measures it. It never commits."""
+"""The watcher: fires when there is work, and sends gauges. It never commits an offset."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
-"""Pause after an error; the triggerer would restart us once a second."""
+"""Pause after an error; without it the triggerer would restart the trigger once a second."""
 QUEUE_EVERY = 1.0
 """Seconds between two looks at the queue."""
 LOOK_SHARE = 10
-"""A look at a long queue may take this part of the time: then looks are farther apart."""
+"""The pause after a look is at least so many times as long as the look took: a long queue is read less often."""
 MAX_LOOK_INTERVAL = 15.0
-"""But not farther than this, in seconds: a look that took long because PostgreSQL did not answer says nothing
-about the queue."""
+"""Upper bound of that pause, seconds: a look that took long because PostgreSQL did not answer says nothing about the
+queue."""
 GAUGE_EVERY = 15.0
 
 
@@ -39,7 +39,7 @@ class WorkInSight(NamedTuple):
     claimable: frozenset[tuple[str, int]]
     """Mid and fencing token of every event in the queue that a run could claim."""
     queue_look: int
-    """Number of the look at the queue that `claimable` is from: not every look is a new one."""
+    """Number of the read of the queue that `claimable` is from: not every look reads it again."""
     at_work: int = 0
     """Mapped instances of the runs that hold events and do not wait for a retry."""
 
@@ -53,7 +53,7 @@ class QueueLook(NamedTuple):
 
 
 class Announcer:
-    """Decides which looks are worth a signal. Pure but for the clock that it is given."""
+    """Decides which looks are worth a signal. Pure: the caller passes the time."""
 
     def __init__(self, resignal_seconds: float, slots: int) -> None:
         """`slots` of the executor.
@@ -72,7 +72,7 @@ class Announcer:
         self._at = float("-inf")
 
     def worth_a_signal(self, seen: WorkInSight, now: float) -> bool:
-        """True if there is work that no signal announced yet, or the last one led to nothing.
+        """True if there is work that no signal has announced, or that stands still since the last signal.
 
         A backlog is announced once until the run that it started has committed: what arrives
         meanwhile is read by that run. An event in the queue counts once it was claimable in two
@@ -102,7 +102,7 @@ def next_look(began: float, ended: float) -> float:
 
 
 class BacklogTrigger(BaseEventTrigger):
-    """Fires when the topic has uncommitted messages, or the queue an event that can be claimed.
+    """Fires when the topic has messages that the ledger has not read, or the queue has an event that can be claimed.
 
     The payload is for people; a run reads Kafka and the ledger itself.
     """
@@ -112,7 +112,7 @@ class BacklogTrigger(BaseEventTrigger):
         return "ownership.edge.triggers.BacklogTrigger", {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, signal, sleep; after an error say so once, close everything, start anew."""
+        """Look, signal, sleep. After an error: log it, close everything, open it again."""
         while True:
             with ExitStack() as stack:
                 try:
@@ -127,7 +127,7 @@ class BacklogTrigger(BaseEventTrigger):
                             watch.measure
                         )  # after the signal: it may have to read a message
                         await asyncio.sleep(POLL_SECONDS)
-                except Exception as e:  # noqa: BLE001  # whatever it is, the watcher must come back
+                except Exception as e:  # noqa: BLE001  # the watcher must come back after any error
                     log.warning(
                         "watcher cannot look", error=f"{type(e).__name__}: {e}", again_in=RETRY_SECONDS
                     )
@@ -180,7 +180,7 @@ class _Watch:
         )
 
     def measure(self) -> None:
-        """Send the gauges of the last look, if the last ones are old enough."""
+        """Send the gauges, if `GAUGE_EVERY` seconds have passed since the last ones."""
         from ownership.domain.backlog import queue_facts
         from ownership.domain.clock import now_ms
         from ownership.domain.errors import OwnershipError
@@ -192,7 +192,7 @@ class _Watch:
         backlog = self._backlog.measure(self._consumed)
         try:
             dead_letters = sum(s.end - s.start for s in self._dead_letters.since(0))
-        except OwnershipError:  # a pull says what is wrong with that topic; the watcher must go on
+        except OwnershipError:  # a pull reports what is wrong with that topic; the watcher must go on
             dead_letters = None
         now = now_ms()
         metrics.backlog(backlog, dead_letters, now)

@@ -1,6 +1,6 @@
-"""What is wrong, in a sentence: ``python -m ownership.health`` in Airflow's environment.
+"""``python -m ownership.health`` in Airflow's environment: prints a line for each problem.
 
-Exit code 0: all is well. 1: something is wrong, and printed, one line for each.
+Exit code 0 if there is none, else 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ownership.health.look import look
 
 
 def main() -> int:
-    """Look, and say what is wrong. Returns the exit code."""
+    """Look, and print the problems. Returns the exit code."""
     try:
         settings = load_settings()
     except OwnershipError as e:

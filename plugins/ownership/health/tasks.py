@@ -71,11 +71,11 @@ def remove_old() -> dict[str, Any]:
 
 
 def is_news(before: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
-    """True if there is a problem, or something that it is about, that was not there before. Pure."""
+    """True if there is a problem that was not there before, or one with a new subject. Pure."""
     return any(kind not in before or set(about) - set(before[kind]) for kind, about in now.items())
 
 
 def _before(ti: Any) -> dict[str, list[str]]:
-    """What the run before this one found; nothing if there was none, or this one is by hand and has no date."""
+    """What the run before this one found; empty if there was none, or this one was started by hand and has no date."""
     value = ti.xcom_pull(task_ids=ti.task_id, key=KNOWN, include_prior_dates=True)
     return value if isinstance(value, dict) else {}

@@ -48,7 +48,7 @@ from ownership.page.actions import (
 )
 from ownership.page.entry import AIRFLOW
 from ownership.page.store import Store
-from ownership.reconcile.chart import MOST as TREND
+from ownership.reconcile.chart import MAX_BARS as TREND
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """The trend of the last runs as a picture: an SVG of plain elements and attributes. Pure.
 
 It has neither script nor style, so a page of the strictest content policy may hold it. The same numbers are in its
-description, for whoever does not see it.
+description, for readers who do not see it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ownership.domain.reconciliation import MAX_TEXT, Point
 from ownership.domain.text import one_line
 
 WIDTH, HEIGHT = 480, 160
-MOST = 30
-"""Bars that are drawn: the newest."""
+MAX_BARS = 30
+"""Bars that are drawn, of the newest runs."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 30, 24
 LEFT, REPAIRED, FLIGHT = "#b42318", "#2e7d32", "#7a8699"
 """Fills: dark enough on white, light enough on black."""
@@ -29,7 +29,7 @@ def trend_svg(points: Sequence[Point], *, name: str = "reconcile-trend") -> str:
 
     `name` begins the ids of its title and description: a page with two charts gives two names.
     """
-    shown = list(points)[-MOST:]
+    shown = list(points)[-MAX_BARS:]
     highest = max((_sum(p) for p in shown), default=0)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '

@@ -1,4 +1,4 @@
-"""What the ledger says of the last days: moves that nobody proved, and users who gave everything away.
+"""What the ledger says of the last days: moves that were never proven, and users who gave everything away.
 
 An event whose message is older than that is not seen.
 """
@@ -22,9 +22,9 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 EVENTS_AT_ONCE = 50
 MAX_SOURCES = 50_000
-"""Old users that are known at once; the newest."""
+"""Old users in memory at once; the newest."""
 UNDER_WAY_MS = 3_600_000
-"""As long as this after its message an open event is under way: its stages are tried again for an hour."""
+"""An open event is under way until so long after its message: its stages are tried again for an hour."""
 STATES = (*OPEN_STATES, *FINAL_STATES)
 
 __all__ = ["UNMOVED", "Gave", "sources", "unproven"]
@@ -50,7 +50,7 @@ def sources(parts: Parts, days: int) -> dict[str, Gave]:
 
 
 def unproven(parts: Parts, days: int, tally: Tally, pace: Pace) -> None:
-    """Count batches that a transfer moved and that nobody proved.
+    """Count batches that a transfer moved and that were never proven.
 
     Of an event that is not completed: rows that are as its images left them. Of a completed one: images that are
     late, or without an outcome, where the row is as they left it, and images in doubt. What an event that is under
@@ -110,7 +110,7 @@ def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
 
 
 def _recent(parts: Parts, days: int, states: Collection[EventState]) -> Iterator[list[EventRow]]:
-    """The events of the last days in one of `states`, those of the newest hours first, some at a time."""
+    """The events of the last days in one of `states`, those of the newest hours first, `EVENTS_AT_ONCE` at a time."""
     newest = now_ms() + DAY_MS  # a message may be ahead of this clock
     for hour in range(newest, newest - (days + 1) * DAY_MS, -HOUR_MS) if days > 0 else ():
         yield from parts.events.of_window(hour - HOUR_MS, hour, states, size=EVENTS_AT_ONCE)

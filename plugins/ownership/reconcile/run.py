@@ -1,7 +1,7 @@
-"""A reconciliation, task by task, as plain functions: plan, the looks of slices, the ledger, the report.
+"""A reconciliation, task by task, as plain functions: plan, compare slices of the ring, check the ledger, report.
 
-A part is done when the ledger has its row. A task that is tried again, or a run that is cleared, goes on
-with the parts that are not.
+A part is done when the ledger has its row. A task that is tried again, or a run that is cleared, goes on with the parts
+that are not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,15 +29,15 @@ from ownership.stages.parts import Parts
 
 RANGE, LEDGER = "range", "ledger"
 """The sorts of parts."""
-LEAST_A_SECOND = 100.0
-"""Of a slice: at less, the index would forget its point in time between two pages."""
+MIN_ROWS_PER_SECOND = 100.0
+"""Of a slice: at less, the index would drop its point in time between two pages."""
 DOCUMENTS_A_RANGE = 20_000
-"""So many are in memory at once: a large index is cut into more ranges than the setting says."""
+"""Documents in memory at once: a large index is cut into more ranges than the setting says."""
 MAX_RANGES = 4096
 
 
-class Order(BaseModel):
-    """What the conf of a run may say; a field that is null follows its setting."""
+class ReconcileConf(BaseModel):
+    """The conf of a run; a field that is null follows its setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class Order(BaseModel):
             ) from None
 
     def following(self, settings: Settings) -> Self:
-        """With the settings where it says nothing."""
+        """The same with the settings in place of null."""
         return self.model_copy(
             update={
                 "rows_per_second": _first(self.rows_per_second, settings.reconcile_rows_per_second),
@@ -75,7 +75,7 @@ def _first(given: int | None, setting: int) -> int:
 
 
 class Share(BaseModel):
-    """What one mapped instance of the looks works on."""
+    """The ranges that one mapped instance compares."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +88,7 @@ class Share(BaseModel):
     days: int
 
 
-def plan(parts: Parts, run_id: str, order: Order) -> list[Share]:
+def plan(parts: Parts, run_id: str, conf: ReconcileConf) -> list[Share]:
     """Cut the ring into ranges, and deal them out to slices. A run that was planned before keeps its cut.
 
     :raises SettingsError: if a table or the index is missing, or Cassandra's partitioner is another one.
@@ -97,22 +97,22 @@ def plan(parts: Parts, run_id: str, order: Order) -> list[Share]:
     check_ledger(parts.database)
     _check_partitioner(parts)
     parts.index.check()
-    order = order.following(parts.settings)
+    conf = conf.following(parts.settings)
     large = -(-parts.index.count() // DOCUMENTS_A_RANGE)
-    wanted = max(order.ranges or 1, min(large, MAX_RANGES))
+    wanted = max(conf.ranges or 1, min(large, MAX_RANGES))
     _, stands = parts.reconciliations.begin(run_id, {RANGE: wanted})
     of = stands[RANGE]
     slices = min(parts.settings.reconcile_slices, of)
-    limit = order.rows_per_second or 0
+    limit = conf.rows_per_second or 0
     return [
         Share(
             label=f"slice {n + 1} of {slices}",
             run_id=run_id,
             ranges=tuple(range(n, of, slices)),
             of_ranges=of,
-            per_second=max(limit / slices, LEAST_A_SECOND) if limit else 0.0,
-            repair=order.repair,
-            days=order.days or 0,
+            per_second=max(limit / slices, MIN_ROWS_PER_SECOND) if limit else 0.0,
+            repair=conf.repair,
+            days=conf.days or 0,
         )
         for n in range(slices)
     ]
@@ -127,28 +127,26 @@ def _check_partitioner(parts: Parts) -> None:
         )
 
 
-def look_at_ranges(parts: Parts, share: Share, *, patience_s: float = PATIENCE_S) -> dict[str, int]:
-    """The ranges of a share that are not done: the whole index once, then range by range.
-
-    Returns how many were, and are, done.
+def look_at_ranges(parts: Parts, share: Share, *, patience_s: float = PATIENCE_S) -> Progress:
+    """Compare the ranges of a share that are not done: read the whole index once, then go range by range.
 
     :raises Unavailable: if a store is; the ranges before are done.
     """
-    todo = Parting(parts, share.run_id, [(RANGE, n, share.of_ranges) for n in share.ranges])
+    todo = OpenParts(parts, share.run_id, [(RANGE, n, share.of_ranges) for n in share.ranges])
     if todo.left:
         pace, gave = Pace(share.per_second), sources(parts, share.days)
         scan = Scan(parts, pace, share.repair, gave, patience_s=patience_s)
         numbers = [n for _, n, _ in todo.left]
         with _few_collections(), scan.read_index(share.of_ranges, numbers) as index:
             todo.each(lambda n, of: scan.compare(token_range(n, of), index.take(n)))
-    return todo.told
+    return todo.progress
 
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """The garbage collector leaves what is there already alone, and looks less often.
+    """Let the garbage collector skip what is there already, and run less often.
 
-    It would walk through all modules again and again for rows that hold no cycles (measured: half of the task's
+    Otherwise it walks through all modules again and again for rows that hold no cycles (measured: half of the task's
     CPU).
     """
     before = gc.get_threshold()
@@ -162,46 +160,56 @@ def _few_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def look_at_ledger(parts: Parts, run_id: str, order: Order) -> dict[str, int]:
-    """Moves that nobody proved. Returns whether it was, and is, done."""
-    order = order.following(parts.settings)
-    todo = Parting(parts, run_id, [(LEDGER, 0, 1)])
+def look_at_ledger(parts: Parts, run_id: str, conf: ReconcileConf) -> Progress:
+    """Find moves that were never proven, unless an earlier try did."""
+    conf = conf.following(parts.settings)
+    todo = OpenParts(parts, run_id, [(LEDGER, 0, 1)])
 
     def look(_: int, __: int) -> Tally:
         tally = Tally()
-        unproven(parts, order.days or 0, tally, Pace(float(order.rows_per_second or 0)))
+        unproven(parts, conf.days or 0, tally, Pace(float(conf.rows_per_second or 0)))
         return tally
 
     todo.each(look)
-    return todo.told
+    return todo.progress
 
 
-class Parting:
-    """Parts of a run, each written down when it is done."""
+class Progress(NamedTuple):
+    """How many parts an earlier try did, and how many this one."""
+
+    done_before: int
+    done: int = 0
+
+
+class OpenParts:
+    """The parts of a run that are not done; each is kept in the ledger when it is."""
 
     def __init__(self, parts: Parts, run_id: str, wanted: list[tuple[str, int, int]]) -> None:
         self._store = parts.reconciliations
         self._run_id = run_id
         done = self._store.done(run_id)
         self.left: Final = [part for part in wanted if name(*part) not in done]
-        self.told = {"done before": len(wanted) - len(self.left), "done": 0}
+        self.progress = Progress(len(wanted) - len(self.left))
 
     def each(self, look: Callable[[int, int], Tally]) -> None:
-        """Look at each part that is left, and keep what was found."""
+        """Look at each part that is left, and keep what it finds."""
         for sort, n, of in self.left:
             began = now_ms()
             found = look(n, of)
             self._store.keep(self._run_id, name(sort, n, of), found.done(began, now_ms()))
-            self.told["done"] += 1
+            self.progress = self.progress._replace(done=self.progress.done + 1)
 
 
 def name(sort: str, n: int, of: int) -> str:
-    """Of a part in the ledger. Another cut has other names."""
+    """The name of a part in the ledger. Another cut has other names."""
     return f"{sort} {n:05d} of {of}"
 
 
-def put_together(parts: Parts, run_id: str, order: Order) -> tuple[Report, tuple[Point, ...]] | None:
-    """Write the run's report. Returns it with the trend of the last runs, the oldest first; None without a plan."""
+def put_together(parts: Parts, run_id: str, conf: ReconcileConf) -> tuple[Report, tuple[Point, ...]] | None:
+    """Keep the run's report in the ledger.
+
+    Returns it with the trend of the last runs, the oldest first; None if the run was never planned.
+    """
     store = parts.reconciliations
     planned = store.plan(run_id)
     if planned is None:
@@ -209,16 +217,16 @@ def put_together(parts: Parts, run_id: str, order: Order) -> tuple[Report, tuple
     began, cuts = planned
     wanted = set(_names(cuts))
     done: dict[str, PartDone] = {n: p for n, p in store.done(run_id).items() if n in wanted}
-    told = report_of(
+    report = report_of(
         run_id,
         began,
         done,
         planned=len(wanted),
-        repair=order.repair,
+        repair=conf.repair,
         threshold=parts.settings.reconcile_alert,
     )
-    store.tell(told)
-    return told, tuple(r.point for r in reversed(store.last(TREND)))
+    store.tell(report)
+    return report, tuple(r.point for r in reversed(store.last(TREND)))
 
 
 def _names(cuts: Mapping[str, int]) -> Iterator[str]:

@@ -48,7 +48,7 @@ from ownership.stages.second_proof import follow_rows
 
 ROWS_A_PAGE = 5000
 MAX_SUSPECTS = 2000
-"""Batches that wait for their second look at most."""
+"""Batches that wait for their second look."""
 PATIENCE_S = 1.0
 """From the first look at a batch to the second: longer than the index's refresh, and than the LMS needs for both
 stores."""
@@ -128,8 +128,8 @@ class Scan:
             return
         if (wait := waiting.since + self.patience_s - time.monotonic()) > 0:
             self.sleep(wait)
-        for some in chunked(waiting.ids, MAX_SUSPECTS):
-            again(some, tally)
+        for ids in chunked(waiting.ids, MAX_SUSPECTS):
+            again(ids, tally)
         waiting.ids = []
 
     def _rows_again(self, ids: Sequence[BatchId], tally: Tally) -> None:
@@ -248,7 +248,7 @@ class _Waiting:
 
 
 class _Events:
-    """Open events, for whoever asks whether one of them explains a difference."""
+    """Open events, of which one may explain a difference."""
 
     def __init__(self, parts: Parts, mids: Iterable[str]) -> None:
         self._parts = parts

@@ -25,7 +25,7 @@ Kept = tuple[str, str, int]
 
 
 class Spill:
-    """Documents of some ranges, in a temporary file: about 70 bytes each. It goes with the process."""
+    """Documents of some ranges, in a temporary file: about 70 bytes each. The file is deleted when the process ends."""
 
     def __init__(self, of: int, wanted: Collection[int]) -> None:
         """`wanted` are the numbers of the ranges, of `of`, whose documents are kept."""

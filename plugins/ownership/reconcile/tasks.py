@@ -15,7 +15,7 @@ from ownership.edge import metrics
 from ownership.edge.hooks import opened_parts
 from ownership.edge.interruption import interruptible
 from ownership.reconcile import run
-from ownership.reconcile.run import Order, Share
+from ownership.reconcile.run import Progress, ReconcileConf, Share
 from ownership.stages.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -27,71 +27,71 @@ def plan() -> list[dict[str, Any]]:
     :raises ConfError: if the conf is wrong.
     :raises SettingsError: if a table or the index is missing.
     """
-    run_id, order = _run()
+    run_id, conf = _run()
     with opened_parts() as parts:
-        shares = run.plan(parts, run_id, order)
-    log.info("reconciliation planned", run_id=run_id, repair=order.repair, slices=len(shares))
+        shares = run.plan(parts, run_id, conf)
+    log.info("reconciliation planned", run_id=run_id, repair=conf.repair, slices=len(shares))
     return [s.model_dump(mode="json") for s in shares]
 
 
 def ranges(share: Mapping[str, Any]) -> dict[str, int]:
-    """Every row of a share's ranges against its document, and the other way round."""
+    """Compare every row of a share's ranges with its document, and the other way round."""
     return _look(lambda parts: run.look_at_ranges(parts, Share.model_validate(share)))
 
 
 def ledger() -> dict[str, int]:
-    """Moves that nobody proved."""
-    run_id, order = _run()
-    return _look(lambda parts: run.look_at_ledger(parts, run_id, order))
+    """Moves that were never proven."""
+    run_id, conf = _run()
+    return _look(lambda parts: run.look_at_ledger(parts, run_id, conf))
 
 
 def report() -> dict[str, Any]:
-    """The run's report, told, counted and kept; the verdict is skipped where there is nothing to be red for."""
+    """Keep, log and count the run's report. Where nothing failed, the verdict is skipped."""
     ti = get_current_context()["ti"]
     try:
-        run_id, order = _run()
+        run_id, conf = _run()
         with opened_parts() as parts:
-            found = run.put_together(parts, run_id, order)
+            found = run.put_together(parts, run_id, conf)
     except ConfError as e:
         return {"failures": {"plan_ranges": str(e)}}
     if found is None:
         return {"failures": {"plan_ranges": "did not end: its log says why"}}
-    told, trend = found
-    metrics.reconciled(told.rows, told.documents, told.counts)
-    metrics.reconciliation_ended(told.left, told.in_flight, told.repaired)
-    for line in text(told, trend):
+    summary, trend = found
+    metrics.reconciled(summary.rows, summary.documents, summary.counts)
+    metrics.reconciliation_ended(summary.left, summary.in_flight, summary.repaired)
+    for line in text(summary, trend):
         log.info(line)
     result = {
-        **told.model_dump(mode="json"),
-        "complete": told.complete,
+        **summary.model_dump(mode="json"),
+        "complete": summary.complete,
         "trend": [p.model_dump(mode="json") for p in trend],
     }
-    if why := failures(told):
+    if why := failures(summary):
         log.warning("rows and index differ", run_id=run_id, **why)
         return {**result, "failures": why}
     ti.xcom_push(key="return_value", value=result)
     raise DownstreamTasksSkipped(tasks=["verdict"])
 
 
-def verdict(told: Mapping[str, Any]) -> None:
+def verdict(summary: Mapping[str, Any]) -> None:
     """Fail the run.
 
     :raises AirflowFailException: always, saying what is left.
     """
-    raise AirflowFailException("; ".join(map(str, told.get("failures", {}).values())))
+    raise AirflowFailException("; ".join(map(str, summary.get("failures", {}).values())))
 
 
-def _run() -> tuple[str, Order]:
+def _run() -> tuple[str, ReconcileConf]:
     context = get_current_context()
-    return context["ti"].run_id, Order.of(_given(context["dag_run"].conf))
+    return context["ti"].run_id, ReconcileConf.of(_given(context["dag_run"].conf))
 
 
 def _given(conf: Mapping[str, Any] | None) -> dict[str, Any]:
     return {k: v for k, v in (conf or {}).items() if v is not None}
 
 
-def _look(look: Callable[[Parts], dict[str, int]]) -> dict[str, int]:
+def _look(look: Callable[[Parts], Progress]) -> dict[str, int]:
     with interruptible(), opened_parts() as parts:
-        told = look(parts)
-    log.info("reconciliation looked", **{k.replace(" ", "_"): n for k, n in told.items()})
-    return told
+        progress = look(parts)._asdict()
+    log.info("reconciliation looked", **progress)
+    return progress

@@ -26,7 +26,7 @@ from ownership.platform.search_index import SearchIndex
 from ownership.reconcile import run as reconciling
 from ownership.reconcile import scan
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.run import Order, Share
+from ownership.reconcile.run import ReconcileConf, Share
 from ownership.stages import second_proof
 from ownership.stages.parts import Parts
 from tests.harness import Job
@@ -60,12 +60,12 @@ def job(world: World) -> Job:
 
 def planned(job: Job, *, run_id: str = "", **conf: Any) -> tuple[str, list[Share]]:
     run_id = run_id or f"reconcile-{uuid.uuid4().hex}"
-    order = Order.of({"ranges": RANGES, "rows_per_second": 0, **conf})
+    order = ReconcileConf.of({"ranges": RANGES, "rows_per_second": 0, **conf})
     return run_id, reconciling.plan(job.parts, run_id, order)
 
 
 def reported(job: Job, run_id: str, **conf: Any) -> Report:
-    found = reconciling.put_together(job.parts, run_id, Order.of(conf))
+    found = reconciling.put_together(job.parts, run_id, ReconcileConf.of(conf))
     assert found
     return found[0]
 
@@ -75,7 +75,7 @@ def reconcile(job: Job, *, run_id: str = "", **conf: Any) -> Report:
     run_id, shares = planned(job, run_id=run_id, **conf)
     for share in shares:
         reconciling.look_at_ranges(job.parts, share, patience_s=0)
-    reconciling.look_at_ledger(job.parts, run_id, Order.of(conf))
+    reconciling.look_at_ledger(job.parts, run_id, ReconcileConf.of(conf))
     return reported(job, run_id, **conf)
 
 
@@ -360,7 +360,7 @@ def test_the_reports_of_the_last_runs_are_listed_the_newest_first(world: World, 
     second = reconcile(job)
     third = reconcile(job, repair=True)
     assert job.parts.reconciliations.last(3) == [third, second, first]
-    found = reconciling.put_together(job.parts, third.run_id, Order.of({"repair": True}))
+    found = reconciling.put_together(job.parts, third.run_id, ReconcileConf.of({"repair": True}))
     assert found
     assert [(p.left, p.repaired) for p in found[1][-3:]] == [(0, 0), (1, 0), (0, 1)]
 
@@ -387,7 +387,9 @@ def test_rows_and_documents_are_paid_for_by_time(
 
 def test_the_limit_is_shared_by_the_slices(world: World, job: Job) -> None:
     parts = replace(job.parts, settings=job.settings.model_copy(update={"reconcile_slices": 3}))
-    shares = reconciling.plan(parts, f"r-{uuid.uuid4().hex}", Order.of({"ranges": 8, "rows_per_second": 300}))
+    shares = reconciling.plan(
+        parts, f"r-{uuid.uuid4().hex}", ReconcileConf.of({"ranges": 8, "rows_per_second": 300})
+    )
     assert [s.per_second for s in shares] == [100.0] * 3
     assert sorted(n for s in shares for n in s.ranges) == list(range(8))
 

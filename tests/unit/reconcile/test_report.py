@@ -28,7 +28,7 @@ from ownership.domain.reconciliation import (
 from ownership.domain.settings import Settings
 from ownership.reconcile.chart import HEIGHT, WIDTH, described, trend_svg
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.run import Order
+from ownership.reconcile.run import ReconcileConf
 
 SVG = "{http://www.w3.org/2000/svg}"
 points = st.builds(
@@ -89,14 +89,14 @@ def test_a_pace_of_nothing_is_no_limit() -> None:
 )
 def test_a_conf_that_is_not_understood_is_refused_with_what_is_known(conf: dict[str, Any]) -> None:
     with pytest.raises(ConfError, match="known are repair, rows_per_second, ranges, days") as caught:
-        Order.of(conf)
+        ReconcileConf.of(conf)
     assert next(iter(conf)) in str(caught.value)
 
 
 def test_what_a_conf_leaves_out_follows_the_settings() -> None:
     settings = Settings.model_validate({"reconcile.ranges": 7, "reconcile.days": 0})
-    assert Order.of(None).following(settings) == Order(rows_per_second=2000, ranges=7, days=0)
-    assert Order.of({"rows_per_second": 0, "repair": True}).following(settings).rows_per_second == 0
+    assert ReconcileConf.of(None).following(settings) == ReconcileConf(rows_per_second=2000, ranges=7, days=0)
+    assert ReconcileConf.of({"rows_per_second": 0, "repair": True}).following(settings).rows_per_second == 0
 
 
 def part(**counts: int) -> PartDone:

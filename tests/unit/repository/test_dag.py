@@ -199,16 +199,16 @@ def test_the_manual_names_every_stage_that_can_be_red(dag: dict[str, Any]) -> No
 def test_the_form_of_the_reconciliation_is_what_its_conf_knows_and_repairs_nothing_untouched(
     bag: dict[str, Any],
 ) -> None:
-    from ownership.reconcile.run import Order
+    from ownership.reconcile.run import ReconcileConf
 
     params = bag["dags"]["ownership_reconcile"]["params"]
-    assert set(params) == set(Order.model_fields)
+    assert set(params) == set(ReconcileConf.model_fields)
     untouched = {name: p["value"] for name, p in params.items() if p["value"] is not None}
-    assert Order.of(untouched) == Order()
+    assert ReconcileConf.of(untouched) == ReconcileConf()
     for name, p in params.items():
         if "integer" in p["type"]:
             for edge in (p["minimum"], p["maximum"]):
-                assert getattr(Order.of({name: edge}), name) == edge
+                assert getattr(ReconcileConf.of({name: edge}), name) == edge
 
 
 def test_a_reconciliation_looks_both_ways_and_reports_whatever_became_of_it(bag: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from ownership.domain.conf import manual_events, orders, undo_order
 from ownership.domain.settings import Settings
 from ownership.edge import metrics
 from ownership.ledger.database import CONNECTION
-from ownership.reconcile.run import Order
+from ownership.reconcile.run import ReconcileConf
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
@@ -180,7 +180,7 @@ def test_every_path_of_the_repository_that_a_page_names_exists(page: Path) -> No
 def checked(dag: str, conf: dict[str, Any]) -> None:
     """As the DAG's first task would read it."""
     if dag == "ownership_reconcile":
-        assert Order.of(conf)
+        assert ReconcileConf.of(conf)
         return
     if dag == "ownership_undo":
         assert undo_order(conf).undo
