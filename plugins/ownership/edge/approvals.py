@@ -9,11 +9,12 @@ then another run asks again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Asset, Param, get_current_context
+from airflow.sdk import Asset, Param
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,10 +26,9 @@ WANTED = Asset(name="ownership.approval.wanted", uri="x-ownership://ownership.ap
 """Emitted by a run that left a transfer waiting for its approval, or found one that no run asks about."""
 
 
-def asks(run_id: str) -> bool:
-    """True while that run of the DAG can take an answer. To be called in a task."""
-    ti: Any = get_current_context()["ti"]
-    return bool(ti.get_dr_count(dag_id=DAG_ID, run_ids=[run_id], states=["queued", "running"]))
+def asks(ti: Any) -> Callable[[str], bool]:
+    """Says of a run of the DAG whether it can take an answer still. `ti` is the task instance that wants to know."""
+    return lambda run_id: ti.get_dr_count(dag_id=DAG_ID, run_ids=[run_id], states=["queued", "running"]) > 0
 
 
 class AskApproval(HITLOperator):

@@ -39,6 +39,7 @@ PULL: dict[str, Any] = {
     "retries": 2,
     "retry_policy": TransferRetries(),
     "execution_timeout": timedelta(hours=1),
+    "outlets": [AssetAlias(ALIAS)],
 }
 """A pull. Pokes are short and few: they wait for a grace, or for another run to end its work; a run that waits holds
 a slot, so it does not wait for long."""

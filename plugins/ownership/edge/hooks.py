@@ -48,7 +48,9 @@ def load_settings() -> Settings:
         settings = Settings.parse(Variable.get(VARIABLE, default=None))
     except AirflowRuntimeError as e:
         raise SettingsError(f"Variable '{VARIABLE}' cannot be read: {e}") from None
-    return settings.for_slots(executor_slots())
+    settings, limit = settings.for_slots(executor_slots()), max_map_length()
+    mapped = ("max_mapped", "parallelism", "reconcile_slices")
+    return settings.model_copy(update={name: min(getattr(settings, name), limit) for name in mapped})
 
 
 def executor_slots() -> int:

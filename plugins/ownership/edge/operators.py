@@ -52,6 +52,7 @@ class PullTransferEvents(BaseSensorOperator):
                     self._parts, self._collected = parts, start_run(parts, intake, request)
                     self._poke_in_time(context)
                     pulled = hand_over(parts, self._collected)
+                _ask_again(context, parts)
             except Interrupted:
                 parts.queue.release_all(request.run_id)
                 raise
@@ -127,6 +128,17 @@ class PullTransferEvents(BaseSensorOperator):
         for mid, wait in pulled.waits.items():
             level = logging.WARNING if mid in pulled.own else logging.INFO
             self.log.log(level, "event %s is not in this run: it %s", mid, wait)
+
+
+def _ask_again(context: Context, parts: Parts) -> None:
+    """Start the approval DAG for transfers that no run asks about: theirs was deleted, or never started."""
+    from airflow.sdk import AssetAlias
+
+    from ownership.edge.approvals import ALIAS, WANTED, asks
+    from ownership.stages.operate import awaits_a_question
+
+    if awaits_a_question(parts, asks(context["ti"])):
+        context["outlet_events"][AssetAlias(ALIAS)].add(WANTED)
 
 
 class PullUndo(PullTransferEvents):

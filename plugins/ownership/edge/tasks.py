@@ -102,9 +102,9 @@ def _log_summary(summary: Summary, run_id: str) -> None:
 
 def approvals_wanted() -> list[dict[str, Any]]:
     """The questions of this run: one for each transfer that waits for an approval and that no other run asks about."""
-    run_id = get_current_context()["ti"].run_id
+    ti = get_current_context()["ti"]
     with opened_parts() as parts:
-        questions = operate.questions(parts, run_id=run_id, asks=asks, limit=max_map_length())
+        questions = operate.questions(parts, run_id=ti.run_id, asks=asks(ti), limit=max_map_length())
     log.info("approvals wanted", mids=[q["mid"] for q in questions])
     return questions
 

@@ -77,6 +77,8 @@ class Accepted:
     """Mid and reason of each message that was rejected."""
     notes: dict[str, str] = field(default_factory=dict)
     """What an operator should know of an event, by mid."""
+    lost: int = 0
+    """Messages that the topic deleted before they were accepted."""
 
     def __add__(self, more: Accepted) -> Accepted:
         """Both together."""
@@ -85,6 +87,7 @@ class Accepted:
             self.known + more.known,
             self.rejected + more.rejected,
             self.notes | more.notes,
+            self.lost + more.lost,
         )
 
 
@@ -112,7 +115,7 @@ class Inbox:
         return self._arrivals.consumed(topic)
 
     def advance(self, consumed: Sequence[Consumed]) -> None:
-        """Note how far partitions are read that had no message."""
+        """Note how far partitions are read where no message ends the part that was read."""
         if consumed:
             self._arrivals.store([], [], consumed)
 

@@ -80,8 +80,8 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
             break
         except _CreatedAgain as e:
             backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
-    # Partitions without a row too, so that a ledger restored from a backup does not follow the group past what it has.
-    inbox.advance([Consumed(topic.name, s.partition, s.end) for s in backlog if s.partition not in consumed])
+    accepted += Accepted(lost=sum(s.deleted for s in backlog))
+    inbox.advance(_beyond_the_last_message(topic, inbox, backlog))
     topic.commit(backlog)
     if window:
         # Messages of the interval below the offsets: new only if the ledger lost them.
@@ -102,12 +102,24 @@ def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Cons
             continue
         before = None if span.created_again else consumed.get(span.partition)
         last = before.last_offset if before else None
-        first = last if last == span.start - 1 else span.start
+        # Between the two lies no message that the topic still has.
+        first = last if last is not None and last < span.start and not span.deleted else span.start
         for message in topic.read([span._replace(start=first)]):
             if before and message.offset == last and _digest(message) != before.last_digest:
                 raise _CreatedAgain(span.partition)
             if message.offset >= span.start:
                 yield message
+
+
+def _beyond_the_last_message(topic: Topic, inbox: Inbox, backlog: Sequence[Span]) -> list[Consumed]:
+    """The ends of partitions that end with no message: the marker of a transaction, or a gap of compaction.
+
+    Left out, they would stay a backlog for ever. Partitions without a row are among them, so that a ledger restored from
+    a backup does not follow the group past what it has.
+    """
+    read = inbox.consumed(topic.name)
+    rows = ((s, read.get(s.partition, Consumed(topic.name, s.partition, -1))) for s in backlog)
+    return [row._replace(next_offset=s.end) for s, row in rows if row.next_offset < s.end]
 
 
 def _differs(topic: Topic, consumed: Consumed | None) -> bool:

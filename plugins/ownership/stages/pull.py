@@ -138,6 +138,7 @@ def hand_over(parts: Parts, collected: Collected) -> Pulled:
         received=len(accepted.received),
         known=len(accepted.known),
         rejected=len(accepted.rejected),
+        lost=accepted.lost,
         claimed=len(collected.claimed),
         follow_ups=collected.follow_ups,
         notes=collected.notes | accepted.notes | _ended(parts, own, accepted.known),

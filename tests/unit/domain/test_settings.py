@@ -215,3 +215,14 @@ def test_the_number_of_instances_follows_the_executor_unless_it_is_set(
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps(given))
     settings = load_settings()
     assert (settings.max_mapped, settings.parallelism) == (max_mapped, slices)
+
+
+def test_no_more_instances_are_mapped_than_airflow_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "64")
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "3")
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"reconcile.slices": 8}))
+    settings = load_settings()
+    assert (settings.max_mapped, settings.parallelism, settings.reconcile_slices) == (3, 3, 3)
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1024")
+    settings = load_settings()
+    assert (settings.max_mapped, settings.parallelism, settings.reconcile_slices) == (32, 16, 8)

@@ -9,14 +9,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from airflow.sdk import DAG, task, task_group
+from airflow.sdk import DAG, AssetAlias, task, task_group
 from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from ownership.domain import clock
 from ownership.domain.contracts import Pulled, Slice
 from ownership.domain.errors import Stopped, Unavailable
 from ownership.domain.queue import Choice, Wait, WaitKind
 from ownership.edge import hooks, metrics
+from ownership.edge.approvals import ALIAS
 from ownership.edge.interruption import Interrupted
 from ownership.edge.operators import MAX_MAPPED, PULLED, PullTransferEvents
 from ownership.stages import pull
@@ -37,7 +39,13 @@ class Story:
         self.handed_over: list[Collected] = []
         self.released: list[str] = []
         self.young_until_ms = 0
-        self.parts = SimpleNamespace(queue=SimpleNamespace(release_all=self.released.append))
+        self.asking: set[str | None] = set()
+        """The runs that ask for approvals."""
+        self.emitted = OutletEventAccessors()
+        self.parts = SimpleNamespace(
+            queue=SimpleNamespace(release_all=self.released.append),
+            events=SimpleNamespace(asking_runs=lambda: self.asking),
+        )
 
     def start_run(self, _: Any, intake: Intake, request: RunRequest) -> Collected:
         self.requests.append(request)
@@ -77,7 +85,11 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
         for name in ("start_run", "collect", "hand_over"):
             monkeypatch.setattr(pull, name, getattr(story, name))
         pushed: dict[str, Any] = {}
-        ti = SimpleNamespace(try_number=try_number, xcom_push=lambda key, value: pushed.update({key: value}))
+        ti = SimpleNamespace(
+            try_number=try_number,
+            xcom_push=lambda key, value: pushed.update({key: value}),
+            get_dr_count=lambda dag_id, run_ids, states: int(run_ids == ["alive"]),
+        )
         given = {
             "run_id": "r",
             "run_type": "asset_triggered",
@@ -87,7 +99,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
             "data_interval_start": None,
             "data_interval_end": None,
         }
-        context = {"dag_run": SimpleNamespace(**given | run), "ti": ti}
+        context = {"dag_run": SimpleNamespace(**given | run), "ti": ti, "outlet_events": story.emitted}
         result = operator(timeout, poke_interval).execute(cast("Any", context))
         return result, pushed
 
@@ -207,3 +219,23 @@ def test_what_a_run_pulls_follows_from_its_type(
     assert (request.window is not None) is window
     if request.window:
         assert request.window.end_ms - request.window.start_ms == 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("asking", "wanted"),
+    [
+        pytest.param(set(), False, id="no transfer awaits an approval"),
+        pytest.param({"alive"}, False, id="its run is there"),
+        pytest.param({"deleted"}, True, id="its run was deleted"),
+        pytest.param({None}, True, id="no run has asked yet"),
+        pytest.param({"alive", "deleted"}, True, id="one of two"),
+    ],
+)
+def test_a_run_starts_the_approval_dag_for_what_no_run_asks_about(
+    play: Any, asking: set[str | None], wanted: bool
+) -> None:
+    story = Story(True, found=())
+    story.asking = asking
+    with pytest.raises(DownstreamTasksSkipped):  # it has nothing to do itself
+        play(story)
+    assert bool(story.emitted[AssetAlias(ALIAS)].asset_alias_events) is wanted

@@ -34,7 +34,9 @@ from tests.unit.edge.run_summaries import (
         pytest.param(
             Summary(events={"completed": 9, "skipped": 1}, batches={"moved": 40}), id="all went well"
         ),
-        pytest.param(Summary(waits={"m": "waits for n"}, notes={"n": "was abandoned"}), id="orders and waits"),
+        pytest.param(
+            Summary(waits={"m": "waits for n"}, notes={"n": "was abandoned"}), id="orders and waits"
+        ),
         pytest.param(Summary(plans=(plan(state=EventState.REHEARSED),)), id="a dry run"),
         pytest.param(
             Summary(next_conf={"m": "{}"}, users={"m": "a → b"}), id="a conf that nobody must paste"
