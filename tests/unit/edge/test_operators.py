@@ -88,7 +88,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
         ti = SimpleNamespace(
             try_number=try_number,
             xcom_push=lambda key, value: pushed.update({key: value}),
-            get_dr_count=lambda dag_id, run_ids, states: int(run_ids == ["alive"]),
+            get_dr_count=lambda run_ids, **_: int(run_ids == ["alive"]),
         )
         given = {
             "run_id": "r",
