@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ownership.domain.states import Decision
-from ownership.reconcile.run import Order, look_at_ranges, plan
+from ownership.reconcile.run import ReconcileConf, look_at_ranges, plan
 from tests.integration.stages.transfer_world import ORGANISATION, Faults, World, opened_world
 
 BLOCKED = "UOS_USRRED0006: User account has been blocked ."
@@ -84,7 +84,7 @@ def test_a_reconciliation_does_not_miss_what_a_deleted_user_kept(own_world: Worl
     world.transfer(old, new)
     assert world.whole_run().events == {"completed": 1}
     world.platform.add_batches(left, rows=False)
-    order = Order(ranges=1, days=1)
+    order = ReconcileConf(ranges=1, days=1)
     for share in plan(world.job.parts, "r", order):
         look_at_ranges(world.job.parts, share, patience_s=0.0)
     counts: dict[str, int] = {}
