@@ -2,7 +2,7 @@
 
 It needs Debian's `chromium` (`apt-get install chromium`) and a `make demo` in another terminal; `--addresses`
 names another stack's file of addresses. Screenshots: the grid of the run with the most mapped instances, the page
-"Ownership transfers" in light and dark, its largest transfer, and the confirmation of that transfer's undo.
+of transfers in light and dark, its largest transfer, and the confirmation of that transfer's undo.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _opened(browser: Browser, addresses: Addresses) -> Page:
 
 def _transfers(page: Page) -> None:
     """Open the page of transfers by Airflow's navigation."""
-    page.get_by_role("link", name="Ownership transfers").first.click()
+    page.get_by_role("link", name="Transfers", exact=True).first.click()
     page.frame_locator("iframe").locator("table.transfers").wait_for()
     _settled(page)
 

@@ -14,7 +14,8 @@ from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
 from tests.needs import needed
 
 WAIT_MS = 30_000
-NAME = "Ownership transfers"
+NAME = "Transfers"
+HEADING = "Ownership transfers"
 # Airflow's own frame is told about by the browser; it is not ours to change.
 KNOWN = "allow-scripts and allow-same-origin"
 
@@ -60,9 +61,9 @@ def framed(page: Page) -> FrameLocator:
 
 def opened(page: Page) -> FrameLocator:
     """The page, by Airflow's own navigation."""
-    page.get_by_role("link", name=NAME).first.click()
+    page.get_by_role("link", name=NAME, exact=True).first.click()
     frame = framed(page)
-    expect(frame.get_by_role("heading", name=NAME)).to_be_visible()
+    expect(frame.get_by_role("heading", name=HEADING)).to_be_visible()
     return frame
 
 
@@ -170,7 +171,7 @@ def test_the_page_is_dark_where_airflow_is_and_follows_when_it_changes(page: Pag
         "document.querySelector('iframe').contentWindow.dispatchEvent(new StorageEvent('storage'))"
     )
     assert inside.evaluate(background) == light
-    expect(frame.get_by_role("heading", name=NAME)).to_be_visible()
+    expect(frame.get_by_role("heading", name=HEADING)).to_be_visible()
 
 
 def test_a_user_without_transfers_and_a_run_without_any_have_a_page_that_says_so(

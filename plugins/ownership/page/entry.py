@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-NAME = "Ownership transfers"
+NAME = "Transfers"
+"""Of the navigation, which cuts longer names."""
 PREFIX = "/ownership-transfers"
 ROUTE = "ownership-transfers"
 AIRFLOW = "ownership.airflow"
