@@ -16,7 +16,9 @@ both stores were read again and agree, and a search for the old user finds nothi
 | manual, without conf | the backlog, and failed events at once |
 | hourly / backfill | its hour's messages that the ledger lacks; its hour's completed events are proven again |
 
-Every run also takes whatever is waiting in the queue, up to `max_events`.
+Every run also claims what waits in the queue, up to `max_events`. A lane (an event, or events that share users) has a
+mapped instance of each stage, named after its users; a burst is packed into a few. While another run works on what an
+event of the conf waits for, the pull waits, 30 s at most; then a later run claims that event.
 
 **Start it by hand** with conf, for example
 
