@@ -6,7 +6,6 @@ Tests use it for everything that is not Airflow's own doing; `tests/e2e` has the
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,6 @@ from ownership.domain.clock import now_ms
 from ownership.domain.conf import manual_events, orders, undo_order
 from ownership.domain.contracts import Pulled, Slice, Summary, Work
 from ownership.domain.errors import OwnershipError, TakenOver
-from ownership.domain.event import event_from
 from ownership.domain.options import Request
 from ownership.domain.settings import Settings
 from ownership.ledger.database import Database
@@ -83,12 +81,7 @@ class Run:
         the conf of `ownership_undo`, it is that DAG's pull.
         """
         at_ms = _times.setdefault(self.run_id, now_ms())
-        requests = [
-            e
-            if isinstance(e, Request)
-            else Request(event_from(dict(e)), json.dumps(e, sort_keys=True).encode())
-            for e in events
-        ]
+        requests = [e if isinstance(e, Request) else Request.of(dict(e)) for e in events]
         requests += manual_events(form or {}, run_id=self.run_id, at_ms=at_ms, by="tester")
         request = RunRequest(
             self.run_id,

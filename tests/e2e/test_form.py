@@ -100,7 +100,7 @@ def test_a_field_out_of_bounds_is_refused_before_there_is_a_run(airflow: Airflow
         ({"abandon": {"mids": ["m"]}}, "abandon: reason: Field required"),
         ({"redrive": {"states": ["failed"]}}, "states go with since"),
         ({"execute_plan": "nobody's", "digest": "0" * 20}, "event nobody's is not in the ledger"),
-        ({**FORM, "execute_plan": "m", "digest": "0" * 20}, "does not go with execute_plan"),
+        ({**FORM, "execute_plan": "m", "digest": "0" * 20}, "cannot be given with execute_plan"),
         ({"decline": {"mid": "m"}}, "decline: reason: Field required"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",

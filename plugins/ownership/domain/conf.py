@@ -5,7 +5,6 @@ Pure; the same checks as for Kafka events, and every complaint names its field.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
@@ -21,13 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from ownership.domain.decoding import MAX_EVENT_BYTES, too_deep
+from ownership.domain.decoding import too_deep
 from ownership.domain.errors import Poison, SettingsError
 from ownership.domain.event import (
     Identifier,
     LedgerId,
-    TransferEvent,
-    event_from,
     explain,
     listed,
     manual_event,
@@ -305,7 +302,7 @@ def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any]
         return _short(_read(_Transfer, {**shared, **item}, where), mid, at_ms)
     envelope = {"mid": mid, "ets": at_ms, **item}
     try:
-        return Request(event_from(envelope, unnamed=mid), _payload(envelope), how.options())
+        return Request.of(envelope, how.options(), unnamed=mid)
     except Poison as e:
         raise ConfError(f"{where}{e}.") from None
     except RecursionError:
@@ -319,31 +316,16 @@ def _short(transfer: _Transfer, mid: str, at_ms: int) -> Request:
         **{k: getattr(transfer, k) for k in WHO},
         **request_fields(transfer.reason, transfer.requested_by),
     )
-    return Request(_event(envelope), _payload(envelope), transfer.options())
+    try:
+        return Request.of(envelope, transfer.options())
+    except Poison as e:  # for instance a run id that makes the mid too long
+        raise ConfError(f"{e}.") from None
 
 
 def request_fields(reason: str | None, requested_by: str | None) -> dict[str, Any]:
     """Who asked for an event and why, in the fields that the platform's own events have for it."""
     fields: dict[str, Any] = {"context": reason} if reason else {}
     return fields | ({"actionBy": {"userId": requested_by}} if requested_by else {})
-
-
-def _event(envelope: Mapping[str, Any]) -> TransferEvent:
-    try:
-        return event_from(envelope)
-    except Poison as e:  # for instance a run id that makes the mid too long
-        raise ConfError(f"{e}.") from None
-
-
-def _payload(envelope: Mapping[str, Any]) -> bytes:
-    """The event as the ledger keeps it, no larger than one from the topic.
-
-    :raises Poison: if it is.
-    """
-    payload = json.dumps(envelope, sort_keys=True).encode()
-    if len(payload) > MAX_EVENT_BYTES:
-        raise Poison(f"the event has {len(payload)} bytes, at most {MAX_EVENT_BYTES} are taken")
-    return payload
 
 
 def _known(conf: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -355,7 +337,7 @@ def _known(conf: Mapping[str, Any], known: Sequence[str]) -> None:
 def _alone(conf: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
     beside = [k for k in others if conf.get(k)]
     if beside:
-        raise ConfError(f"{beside[0]}: does not go with {name}, whose plan says everything.")
+        raise ConfError(f"{beside[0]}: cannot be given with {name}: its plan has everything.")
 
 
 def _read(kind: type[G], values: Any, where: str = "") -> G:

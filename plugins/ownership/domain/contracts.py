@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from ownership.domain.queue import ClaimedEvent
 
 
-class _Contract(BaseModel):
+class Contract(BaseModel):
+    """Frozen, and without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Slice(_Contract):
+class Slice(Contract):
     """What one mapped instance of the stages works on: a lane, or several."""
 
     label: str
@@ -25,7 +27,7 @@ class Slice(_Contract):
     events: tuple[ClaimedEvent, ...]
 
 
-class Phase(_Contract):
+class Phase(Contract):
     """The part of a lane that this run applies."""
 
     events: tuple[ClaimedEvent, ...]
@@ -41,7 +43,7 @@ class Phase(_Contract):
         return self.events[0].mid
 
 
-class Work(_Contract):
+class Work(Contract):
     """What a stage hands to the next: the phases, and counts for the operator who looks at the run."""
 
     label: str
@@ -73,7 +75,7 @@ class Work(_Contract):
         )
 
 
-class Pulled(_Contract):
+class Pulled(Contract):
     """What `pull_transfer_events` found. The texts are for people."""
 
     slices: tuple[Slice, ...] = ()
@@ -92,7 +94,7 @@ class Pulled(_Contract):
     """Why events stay in the queue, by mid: those of the run's conf, and a few others."""
 
 
-class PlanLine(_Contract):
+class PlanLine(Contract):
     """One batch of a plan, as people read it: owners before and after, or why it will not change."""
 
     course_id: str
@@ -102,7 +104,7 @@ class PlanLine(_Contract):
     after: str
 
 
-class PlanSummary(_Contract):
+class PlanSummary(Contract):
     """An event's plan as people read it: of a dry run, or of a transfer that awaits its approval."""
 
     mid: str
@@ -125,7 +127,7 @@ class PlanSummary(_Contract):
     """What to trigger next, ready to paste."""
 
 
-class Conflict(_Contract):
+class Conflict(Contract):
     """A batch that an event left alone because another writer changed it."""
 
     mid: str
@@ -133,7 +135,7 @@ class Conflict(_Contract):
     batch_id: str
 
 
-class Summary(_Contract):
+class Summary(Contract):
     """How a run ended."""
 
     events: dict[str, int] = {}

@@ -8,7 +8,7 @@
     ├── Transient            the same call may succeed later
     │   ├── Unavailable      a store, broker or service did not answer as it should
     │   ├── Incomplete       the proof still finds something after its last round
-    │   └── Stopped          the task was told to end; its events are free for any run
+    │   └── Stopped          the task was stopped; any run may claim its events
     ├── Poison               a message that cannot be read as a transfer
     └── TakenOver            another run holds the event now; this one ends quietly
 """
@@ -51,10 +51,10 @@ class Incomplete(Transient):
 
 
 class Stopped(Transient):
-    """The task was told to end, by SIGTERM: its run was cleared or ended by hand, or its worker shuts down."""
+    """The task got SIGTERM: an operator cleared or ended its run, or its worker shuts down."""
 
     def __init__(self) -> None:
-        super().__init__("the task was told to end (SIGTERM); its events are free for the next run")
+        super().__init__("the task was stopped (SIGTERM); the next run may claim its events")
 
 
 class Poison(OwnershipError):

@@ -6,11 +6,15 @@ the event's payload.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ownership.domain.event import Identifier, LedgerId, TransferEvent
+from ownership.domain.decoding import MAX_EVENT_BYTES
+from ownership.domain.errors import Poison
+from ownership.domain.event import Identifier, LedgerId, TransferEvent, event_from
 from ownership.domain.plan import LIVE_STATUSES, ROLES, Scope
 
 MAX_COURSES = 1000
@@ -105,3 +109,19 @@ class Request(NamedTuple):
     event: TransferEvent
     payload: bytes
     options: Options = PLAIN
+
+    @classmethod
+    def of(
+        cls, envelope: Mapping[str, Any], options: Options = PLAIN, *, unnamed: str | None = None
+    ) -> Request:
+        """The event that `envelope` is, with the bytes that the ledger keeps of it; `unnamed`: its mid if it has none.
+
+        :raises Poison: if it is out of contract, or larger than a message of the topic may be.
+        """
+        event = event_from(envelope, unnamed=unnamed)
+        # UTF-8 has no half of a surrogate pair; its escape is JSON again.
+        text = json.dumps(envelope, sort_keys=True, ensure_ascii=False)
+        payload = text.encode("utf-8", "backslashreplace")
+        if len(payload) > MAX_EVENT_BYTES:
+            raise Poison(f"the event has {len(payload)} bytes, at most {MAX_EVENT_BYTES} are taken")
+        return cls(event, payload, options)

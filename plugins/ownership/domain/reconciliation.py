@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from ownership.domain.compare import KINDS, LABELS
+from ownership.domain.contracts import Contract
 from ownership.domain.plan import Document, Row
 from ownership.domain.text import one_line
 
@@ -31,11 +32,7 @@ MAX_TEXT = 200
 """Characters of an id or of owners in a sample."""
 
 
-class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Sample(_Contract):
+class Sample(Contract):
     """One batch as an example of its kind, with owners as they were seen."""
 
     kind: str
@@ -46,16 +43,16 @@ class Sample(_Contract):
     note: str = ""
 
 
-class PartDone(_Contract):
+class PartDone(Contract):
     """The result of one part of a run. Times in epoch ms."""
 
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     started_ms: int = 0
     ended_ms: int = 0
 
 
-class Point(_Contract):
+class Point(Contract):
     """A run in the trend."""
 
     run_id: str
@@ -67,7 +64,7 @@ class Point(_Contract):
     complete: bool = True
 
 
-class Report(_Contract):
+class Report(Contract):
     """The result of a run."""
 
     run_id: str
@@ -80,7 +77,7 @@ class Report(_Contract):
     """Parts that ended."""
     rows: int = 0
     documents: int = 0
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
     """Batches by kind; one may be of two kinds."""
     different: int = 0
     """Batches that differ, counted once by each part that found them."""

@@ -1,4 +1,4 @@
-"""The states of an event, and what became of its batches and their changes."""
+"""The states of an event, and the outcomes of its batches and their changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Decision(StrEnum):
 
 
 class BatchOutcome(StrEnum):
-    """What became of a planned batch."""
+    """The outcome of a planned batch."""
 
     MOVED = "moved"
     ALREADY = "already"
@@ -52,7 +52,7 @@ class BatchOutcome(StrEnum):
 
 
 class ChangeOutcome(StrEnum):
-    """What became of one compare-and-set on a row."""
+    """The outcome of one compare-and-set on a row."""
 
     APPLIED = "applied"
     REFUSED = "refused"
@@ -60,6 +60,6 @@ class ChangeOutcome(StrEnum):
     SUPERSEDED = "superseded"
     """Another try of the same change was applied."""
     IN_DOUBT = "in_doubt"
-    """Cannot be told: the row was edited since."""
+    """Unknown: the row was edited since."""
     LATE = "late"
     """Applied after the claim was lost."""

@@ -1,7 +1,7 @@
 """Create, migrate or check the ledger: ``python -m ownership.ledger upgrade|check`` in Airflow's environment.
 
 `upgrade` is idempotent: run it at every deployment. It uses Connection `ownership_ledger`. Exit code 0: all is
-well. 1: something is wrong, said in one sentence.
+well. 1: something is wrong; stderr has one sentence.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what is asked. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ownership.ledger", description=__doc__)
     parser.add_argument("command", choices=("upgrade", "check"))
-    wanted = parser.parse_args(arguments).command
+    command = parser.parse_args(arguments).command
     try:
         with opened_database() as database:
-            if wanted == "upgrade":
+            if command == "upgrade":
                 for line in upgrade(database):
                     print(line)
             check(database)
     except OwnershipError as e:
-        print(f"{wanted}: {e}", file=sys.stderr)
+        print(f"{command}: {e}", file=sys.stderr)
         return 1
     print(f"The ledger is ready, schema {REVISION}.")
     return 0

@@ -1,4 +1,4 @@
-"""What arrives: events, rejected messages and the next offsets of their partitions, in one transaction."""
+"""Arrivals: events, rejected messages and the next offsets of their partitions, in one transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from ownership.domain.states import Decision, EventState
 from ownership.ledger.database import Database
 from ownership.ledger.events import RejectedMessage
 from ownership.ledger.months import ensure_months
-from ownership.ledger.schema import consumed_offset, event, payload, queue, rejected_message
+from ownership.ledger.schema import (
+    columns_of,
+    consumed_offset,
+    event,
+    payload,
+    queue,
+    rejected_message,
+    row_of,
+)
 
 MAX_WAIT_MS = 5 * 60 * 1000
 """An event counts as accepted at the time of its message, but at most this long ago: deadlines begin then."""
@@ -53,7 +61,7 @@ class Arrival(NamedTuple):
 
 
 class Consumed(NamedTuple):
-    """How far the ledger has a partition of a topic: a row of the table."""
+    """How far the ledger has read a partition of a topic."""
 
     topic: str
     partition: int
@@ -83,8 +91,8 @@ class Arrivals:
 
     def consumed(self, topic: str) -> dict[int, Consumed]:
         """By partition, how far the ledger has the topic."""
-        query = select(consumed_offset).where(consumed_offset.c.topic == topic)
-        return self._database.run(lambda c: {r.kafka_partition: Consumed(*r[:-1]) for r in c.execute(query)})
+        query = select(*columns_of(consumed_offset, Consumed)).where(consumed_offset.c.topic == topic)
+        return self._database.run(lambda c: {r.partition: Consumed(**r._asdict()) for r in c.execute(query)})
 
     def restart(self, topic: str, starts: Mapping[int, int]) -> None:
         """Begin anew at these offsets, by partition: the topic was created again."""
@@ -110,15 +118,12 @@ class Arrivals:
         def work(connection: Connection) -> set[str]:
             inserted = _insert(connection, arrivals, holder, lease_ms) if arrivals else set()
             if rejected:
-                # Every column but the last, which is the time of the insert.
-                values = [
-                    dict(zip(rejected_message.c.keys()[:-1], r[:-1], strict=True)) for r in sorted(rejected)
-                ]
+                values = [row_of(r, without="received_at") for r in sorted(rejected)]
                 connection.execute(insert(rejected_message).on_conflict_do_nothing(), values)
             if len(inserted) == len(arrivals):
                 # Never back: what an operator has read again was in the ledger before.
-                ahead = _UPSERT.excluded.next_offset > consumed_offset.c.next_offset
-                _set_offsets(connection, consumed, ahead)
+                is_further = _UPSERT.excluded.next_offset > consumed_offset.c.next_offset
+                _set_offsets(connection, consumed, is_further)
             return inserted
 
         return self._database.run(work)
@@ -181,7 +186,7 @@ def _set_offsets(
     connection: Connection, consumed: Iterable[Consumed], where: ColumnElement[bool] | None = None
 ) -> None:
     """Write the partitions' offsets; of those that the ledger has, where the condition holds."""
-    values = [dict(zip(consumed_offset.c.keys()[:-1], c, strict=True)) for c in sorted(consumed)]
+    values = [row_of(c) for c in sorted(consumed)]
     if values:
         upsert = _UPSERT.on_conflict_do_update(
             index_elements=["topic", "kafka_partition"], set_=_SET, where=where

@@ -1,6 +1,6 @@
 """The audit trail: which batches an event concerns, and each change before it is made.
 
-A row of `plan` says that the event's batch was found, and in the end what became of it. An *image* is one
+A row of `plan` says that the event's batch was found, and in the end its outcome. An *image* is one
 compare-and-set on a row of the platform, before and after. A change that several events of a lane share has one row
 of `change` for each of them: the event's own hop. The first hop begins where the image does, the last one ends there.
 """
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Select, TextClause, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, TextClause, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
-from ownership.domain.states import BatchOutcome, ChangeOutcome
+from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.database import Database, copy
 from ownership.ledger.schema import among, change, event, plan
 
@@ -29,7 +29,7 @@ ROWS = "rows"
 
 
 class Planned(NamedTuple):
-    """A batch that an event concerns, and what became of it so far."""
+    """A batch that an event concerns, and its outcome so far."""
 
     mid: str
     id: BatchId
@@ -63,6 +63,8 @@ def new_image(batch: BatchId, token: int, before: Row, after: Row, hops: Iterabl
 
 
 _PLAN = select(event.c.mid, plan).join_from(plan, event, plan.c.event_id == event.c.id)
+_PLANNED = _PLAN.with_only_columns(event.c.mid, plan.c.course_id, plan.c.batch_id, plan.c.outcome)
+"""The same without rows."""
 _CHANGE = (
     select(event.c.mid, change)
     .join_from(change, event, change.c.event_id == event.c.id)
@@ -129,18 +131,36 @@ class Changes:
 
     def read(self, mids: Collection[str]) -> tuple[list[Planned], list[Image]]:
         """Plan and images of events; the images in the order in which they were recorded."""
-        return self._database.run(lambda c: self._read(c, mids, None)) if mids else ([], [])
+        if not mids:
+            return [], []
 
-    def read_in_parts(self, mids: Collection[str]) -> Iterator[tuple[list[Planned], list[Image]]]:
-        """The same, some thousand batches at a time, each with everything that belongs to it."""
-        after: BatchId | None = None
-        while mids:
-            upto = self._database.run(lambda c, at=after: self._last_of_part(c, mids, at))  # type: ignore[misc]
-            part = (after, upto)
-            yield self._database.run(lambda c, p=part: self._read(c, mids, p))  # type: ignore[misc]
-            if upto is None:
-                return
-            after = upto
+        def work(connection: Connection) -> tuple[list[Planned], list[Image]]:
+            ids = self._event_ids(connection, mids)
+            planned = connection.execute(_PLANNED.where(_of_events(plan.c.event_id, ids)))
+            changes = connection.execute(_CHANGE.where(_of_events(change.c.event_id, ids))).all()
+            return [_planned(r) for r in planned], _images(connection, changes)
+
+        return self._database.run(work)
+
+    def unproven(self, mids: Collection[str]) -> list[Image]:
+        """Images of events that may stand on a row without a proof.
+
+        Of a completed event those that are late, in doubt or without an outcome; of another the applied ones, too.
+        """
+
+        def work(connection: Connection) -> list[Image]:
+            applied = (change.c.outcome == ChangeOutcome.APPLIED) & (event.c.state != EventState.COMPLETED)
+            query = _CHANGE.where(
+                _of_events(change.c.event_id, self._event_ids(connection, mids)),
+                or_(
+                    change.c.outcome.is_(None),
+                    change.c.outcome.in_((ChangeOutcome.LATE, ChangeOutcome.IN_DOUBT)),
+                    applied,
+                ),
+            )
+            return _images(connection, connection.execute(query).all())
+
+        return self._database.run(work) if mids else []
 
     def undecided(self, mids: Collection[str]) -> list[Image]:
         """All images of the batches that have an image of these events without an outcome."""
@@ -161,17 +181,14 @@ class Changes:
 
         def work(connection: Connection) -> list[Planned]:
             query = (
-                _PLAN.where(
+                _PLANNED.where(
                     _of_events(plan.c.event_id, self._event_ids(connection, mids)),
                     plan.c.proven_at.is_distinct_from(proven_at),
                 )
                 .order_by(plan.c.event_id, plan.c.course_id, plan.c.batch_id)
                 .limit(BATCHES_AT_ONCE)
             )
-            return [
-                Planned(r.mid, BatchId(r.course_id, r.batch_id), batch_outcome(r.outcome))
-                for r in connection.execute(query)
-            ]
+            return [_planned(r) for r in connection.execute(query)]
 
         return self._database.run(work)
 
@@ -192,38 +209,8 @@ class Changes:
 
         return self._database.run(work)
 
-    def _last_of_part(
-        self, connection: Connection, mids: Collection[str], after: BatchId | None
-    ) -> BatchId | None:
-        """The last batch of the part that begins after `after`; None if the rest is one part."""
-        query = _within(select(plan.c.course_id, plan.c.batch_id), plan, (after, None))
-        query = query.where(_of_events(plan.c.event_id, self._event_ids(connection, mids)))
-        last = query.order_by(plan.c.course_id, plan.c.batch_id).offset(BATCHES_AT_ONCE - 1).limit(1)
-        row = connection.execute(last).first()
-        return BatchId(*row) if row else None
-
-    def _read(
-        self,
-        connection: Connection,
-        mids: Collection[str],
-        part: tuple[BatchId | None, BatchId | None] | None,
-    ) -> tuple[list[Planned], list[Image]]:
-        ids = self._event_ids(connection, mids)
-        plans = _within(
-            select(event.c.mid, plan.c.course_id, plan.c.batch_id, plan.c.outcome)
-            .join_from(plan, event, plan.c.event_id == event.c.id)
-            .where(_of_events(plan.c.event_id, ids)),
-            plan,
-            part,
-        )
-        planned = [Planned(r[0], BatchId(r[1], r[2]), batch_outcome(r[3])) for r in connection.execute(plans)]
-        changes = connection.execute(
-            _within(_CHANGE.where(_of_events(change.c.event_id, ids)), change, part)
-        ).all()
-        return planned, _images(connection, changes)
-
     def batches(self, mids: Collection[str]) -> set[BatchId]:
-        """The planned batches of events, without what became of them."""
+        """The planned batches of events, without their outcomes."""
         if not mids:
             return set()
 
@@ -320,12 +307,12 @@ class Changes:
         self._database.run(work)
 
     def settle_images(self, outcomes: Sequence[tuple[Image, ChangeOutcome]]) -> None:
-        """Write what became of images, in one statement."""
+        """Write the outcomes of images, in one statement."""
         rows = [(h.mid, *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops]
         self._settle(_SETTLE_IMAGES, ("courses", "batches", "images", "outcomes"), rows)
 
     def settle_plan(self, outcomes: Sequence[tuple[Planned, BatchOutcome]], *, proven_at: datetime) -> None:
-        """Write what became of planned batches and when row and document were seen to agree, in one statement."""
+        """Write the outcomes of planned batches, and when row and document were seen to agree, in one statement."""
         rows = [(p.mid, *p.id, outcome) for p, outcome in outcomes]
         self._settle(_SETTLE_PLAN, ("courses", "batches", "outcomes"), rows, proven_at=proven_at)
 
@@ -352,13 +339,13 @@ class Changes:
     def _settle(
         self, statement: TextClause, names: Sequence[str], rows: Sequence[tuple[Any, ...]], **values: Any
     ) -> None:
-        """Give outcomes to some rows at once. Each has its event's mid first, then a value for each of `names`."""
+        """Write outcomes of rows at once. Each row is its event's mid, then a value for each of `names`."""
         if not rows:
             return
 
         def work(connection: Connection) -> None:
             ids = self._event_ids(connection, {mid for mid, *_ in rows})
-            # Rows are locked in one order, whoever writes them.
+            # Every writer locks rows in one order.
             events, *columns = map(list, zip(*sorted((ids[mid], *rest) for mid, *rest in rows), strict=True))
             arrays = {"events": events, "ids": sorted(set(events)), **dict(zip(names, columns, strict=True))}
             connection.execute(_NO_NESTED_LOOP)
@@ -385,23 +372,12 @@ def change_outcome(value: str | None) -> ChangeOutcome | None:
 
 
 def _of_events(column: ColumnElement[int], ids: Mapping[str, int]) -> ColumnElement[bool]:
-    """The rows of some events. Of one, the index gives them in the order of batches."""
+    """The rows of events. For a single event the index returns them in the order of batches."""
     return column == next(iter(ids.values())) if len(ids) == 1 else among(column, ids.values())
 
 
-def _within(
-    query: Select[Any], table: Any, part: tuple[BatchId | None, BatchId | None] | None
-) -> Select[Any]:
-    """The rows whose batch is after the first and up to the second of `part`."""
-    after, upto = part or (None, None)
-    key = tuple_(table.c.course_id, table.c.batch_id)
-    if after:
-        query = query.where(key > tuple_(*map(literal, after)))
-    return query.where(key <= tuple_(*map(literal, upto))) if upto else query
-
-
 def _images(connection: Connection, rows: Sequence[Any]) -> list[Image]:
-    """Images from the hops of some events; the hops of other events are read for those that share one."""
+    """Images from the hops of events, with the hops of other events that share them."""
     shared = {r.image for r in rows if r.hops > 1}
     if shared:
         others = connection.execute(_CHANGE.where(among(change.c.image, shared), change.c.hops > 1))
@@ -409,7 +385,7 @@ def _images(connection: Connection, rows: Sequence[Any]) -> list[Image]:
     parts: dict[UUID, list[Any]] = defaultdict(list)
     for r in rows:
         parts[r.image].append(r)
-    images = [(some[0].recorded_at, _image(some)) for some in parts.values()]
+    images = [(hops[0].recorded_at, _image(hops)) for hops in parts.values()]
     return [i for _, i in sorted(images, key=lambda pair: (pair[1].fencing_token, pair[0], pair[1].uuid))]
 
 
@@ -434,8 +410,12 @@ def _row(batch: BatchId, r: Any, name: str) -> Row:
     return Row(batch, getattr(r, f"{name}_created_by"), mentors, r.status)
 
 
+def _planned(r: Any) -> Planned:
+    return Planned(r.mid, BatchId(r.course_id, r.batch_id), batch_outcome(r.outcome))
+
+
 def _plan_row(r: Any) -> PlanRow:
-    planned = Planned(r.mid, BatchId(r.course_id, r.batch_id), batch_outcome(r.outcome))
+    planned = _planned(r)
     if r.status is None:
         return PlanRow(planned, None, None)
     before = _row(planned.id, r, "before")

@@ -9,7 +9,7 @@ from ownership.ledger.database import CONNECTION, PART, UPGRADE, Database
 from ownership.ledger.schema import REVISION, metadata
 
 MIN_SERVER = 130000
-"""PostgreSQL 13, as `server_version_num` says it."""
+"""PostgreSQL 13, as in `server_version_num`."""
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -35,7 +35,7 @@ def refuse_newer(found: str | None) -> None:
 def check(database: Database) -> None:
     """Verify server, schema and grants.
 
-    :raises SettingsError: in one sentence that says what to do.
+    :raises SettingsError: with one sentence that says what to do.
     :raises Unavailable: if the database does not answer, or is read-only.
     """
     database.run(_check)

@@ -113,7 +113,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 class Database:
-    """The ledger's database: runs transactions, and says what is wrong in the job's own errors."""
+    """The ledger's database: runs transactions, and translates its errors into the job's own."""
 
     def __init__(self, engine: Engine, *, tries: int = TRIES) -> None:
         self._engine = engine
@@ -125,7 +125,7 @@ class Database:
     def at(cls, parameters: Mapping[str, Any], *, connections: int = 4, tries: int = TRIES) -> Database:
         """A database by libpq's connection parameters; it connects when it is first used.
 
-        `connections` is the most that one process opens.
+        `connections`: most connections of one process.
         """
         given = {"connect_timeout": CONNECT_SECONDS, "application_name": "ownership", **parameters}
 

@@ -1,4 +1,4 @@
-"""Events of the ledger: what they are, what was decided, how they ended.
+"""Events of the ledger: their rows, verdicts and ends.
 
 A claimed event is written only under its fencing token: the queue's row is locked, and a token that is not the
 caller's any more means that the write is left out. A final state and the end of its place in the queue are one
@@ -15,16 +15,27 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.clock import now
-from ownership.domain.event import OrderKey, Transfer, folded
+from ownership.domain.event import Transfer, folded
 from ownership.domain.next_steps import next_conf
-from ownership.domain.options import Options
+from ownership.domain.options import PLAIN, Options
 from ownership.domain.plan import Scope
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import FINAL_STATES, Decision, EventState
 from ownership.domain.text import printable
 from ownership.ledger.database import Database
 from ownership.ledger.queue import lock, remove, take_over
-from ownership.ledger.schema import ORDER_KEY, among, event, event_run, payload, queue, rejected_message
+from ownership.ledger.schema import (
+    ORDER_KEY,
+    TRANSFER,
+    among,
+    columns_of,
+    event,
+    event_run,
+    payload,
+    queue,
+    rejected_message,
+    transfer_of,
+)
 
 APPROVAL = "approval"
 """What an event in the queue awaits."""
@@ -49,39 +60,43 @@ class Verdict(NamedTuple):
 class EventRow(NamedTuple):
     """An event as the ledger knows it, without its message."""
 
-    mid: str
     transfer: Transfer
     state: EventState
-    verdict: Verdict | None
-    reason: str | None
-    waits_for: str | None
-    """Mid of the earlier event for which the run that last wrote this one left it in the queue."""
-    organisation_id: str | None
     origin: str
     topic: str
     kafka_ms: int
-    fencing_token: int
-    attempts: int
-    planned_with: frozenset[str]
-    """Mids of the events under which the plan of its phase stands."""
-    counts: Mapping[str, int]
-    late: bool
     received_at: datetime
-    planned_at: datetime | None
-    applied_at: datetime | None
-    completed_at: datetime | None
-    ended_at: datetime | None
-    reproved_at: datetime | None
-    run_id: str | None
-    options: Options
-    requested_by: str | None
-    request_reason: str | None
-    digest: str | None
-    report: str | None
-    approved_digest: str | None
-    approved_by: str | None
-    awaits_until_ms: int
-    next_conf: str | None
+    verdict: Verdict | None = None
+    reason: str | None = None
+    waits_for: str | None = None
+    """Mid of the earlier event for which the run that last wrote this one left it in the queue."""
+    organisation_id: str | None = None
+    fencing_token: int = 0
+    attempts: int = 0
+    planned_with: frozenset[str] = frozenset()
+    """Mids of the events under which the plan of its phase stands."""
+    counts: Mapping[str, int] = {}
+    late: bool = False
+    planned_at: datetime | None = None
+    applied_at: datetime | None = None
+    completed_at: datetime | None = None
+    ended_at: datetime | None = None
+    reproved_at: datetime | None = None
+    run_id: str | None = None
+    options: Options = PLAIN
+    requested_by: str | None = None
+    request_reason: str | None = None
+    digest: str | None = None
+    report: str | None = None
+    approved_digest: str | None = None
+    approved_by: str | None = None
+    awaits_until_ms: int = 0
+    next_conf: str | None = None
+
+    @property
+    def mid(self) -> str:
+        """The event's message id."""
+        return self.transfer.mid
 
     @property
     def giver_deleted(self) -> bool:
@@ -109,7 +124,7 @@ class EventRow(NamedTuple):
 
 
 class RejectedMessage(NamedTuple):
-    """A message that is no event, as the ledger keeps it: a row of the table."""
+    """A message that is no event, as the ledger keeps it."""
 
     mid: str
     """Of the ledger: where the message lies."""
@@ -126,13 +141,16 @@ class RejectedMessage(NamedTuple):
     received_at: datetime | None = None
 
 
-EVENT_COLUMNS = tuple(
-    c for c in event.c if c.name not in ("id", "source_user", "target_user", "follows", "ets", "asked_run")
-)
-_EVENT = select(*EVENT_COLUMNS)
 _CONVERTED = ("transfer", "state", "verdict", "planned_with", "options", "awaits_until_ms")
 _AS_IT_IS = tuple(name for name in EventRow._fields if name not in _CONVERTED)
 """Fields that are columns."""
+EVENT_COLUMNS = (
+    *TRANSFER,
+    *(event.c[name] for name in _AS_IT_IS),
+    *(event.c[n] for n in ("state", "verdict", "verdict_reason", "planned_with", "options", "awaits_until")),
+)
+"""Columns for `event_row`."""
+_EVENT = select(*EVENT_COLUMNS)
 
 
 class Events:
@@ -158,8 +176,10 @@ class Events:
 
     def rejected(self, mids: Collection[str]) -> dict[str, RejectedMessage]:
         """The rejected messages that exist among `mids`."""
-        query = select(rejected_message).where(among(rejected_message.c.mid, mids))
-        return self._database.run(lambda c: {r.mid: RejectedMessage(*r) for r in c.execute(query)})
+        query = select(*columns_of(rejected_message, RejectedMessage)).where(
+            among(rejected_message.c.mid, mids)
+        )
+        return self._database.run(lambda c: {r.mid: RejectedMessage(**r._asdict()) for r in c.execute(query)})
 
     def later_completed(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
         """Completed events after the first of `transfers` that reach `users`, directly or by chain."""
@@ -313,8 +333,8 @@ class Events:
             ]
         )
 
-    def tell_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: EventState) -> None:
-        """Keep an event's plan as people read it, with the conf that would go on with it in `state`."""
+    def save_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: EventState) -> None:
+        """Save an event's plan for people, with the conf that carries it on from `state`."""
         self.note([claimed], digest=digest, report=report, next_conf=next_conf(state, claimed.mid, digest))
 
     # -- ends ----------------------------------------------------------------------------------------------
@@ -387,7 +407,7 @@ class Events:
         return self._write([(claimed, columns)], queued={"awaits": None, "next_try_at": None})
 
     def take_over(self, mid: str, *, run_id: str) -> ClaimedEvent | None:
-        """Claim one open event, whoever holds it; None if it is not in the queue."""
+        """Claim one open event, also from another holder; None if it is not in the queue."""
         return self._database.run(lambda c: take_over(c, mid, run_id=run_id, lease_ms=TAKE_OVER_MS))
 
     def asking_runs(self) -> set[str | None]:
@@ -491,7 +511,7 @@ def _update(
 ) -> None:
     """Set columns and the fencing token of those events that have an id in `ids`; the same columns for all.
 
-    Whatever is written of an event ends its wait, unless it says for what it waits.
+    Every write ends an event's wait, unless it sets `waits_for`.
     """
     rows = [
         (ids[e.mid], {"waits_for": None, **columns, "fencing_token": e.fencing_token})
@@ -508,9 +528,8 @@ def _update(
 
 def event_row(r: Any) -> EventRow:
     """An event from a row with `EVENT_COLUMNS`."""
-    key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
     return EventRow(
-        transfer=Transfer(key, r.from_user, r.to_user),
+        transfer=transfer_of(r),
         state=EventState(r.state),
         verdict=_verdict(r) if r.verdict else None,
         planned_with=frozenset(r.planned_with),

@@ -75,7 +75,7 @@ def lock_schema(connection: Connection) -> None:
 def remove_old(database: Database, retention_days: int) -> Removed:
     """Remove what is older than the retention, in short transactions. Events that are not final stay, with all rows.
 
-    A month goes when all of it is too old: its partitions are dropped, its events deleted some thousands at a time.
+    A month is removed when all of it is too old: its partitions are dropped, its events deleted in parts.
     """
     cutoff_ms = now_ms() - retention_days * DAY_MS
     first_kept = _month(cutoff_ms)

@@ -13,21 +13,16 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, select, update
 
 from ownership.domain.clock import now_ms
-from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
 from ownership.ledger.database import Database
-from ownership.ledger.schema import ORDER_KEY, among, event, queue, queue_head
+from ownership.ledger.schema import ORDER_KEY, TRANSFER, among, event, queue, queue_head, transfer_of
 
-QUEUED = (
-    select(*ORDER_KEY, event.c.from_user, event.c.to_user, queue)
-    .join_from(queue, event, queue.c.event_id == event.c.id)
-    .order_by(*ORDER_KEY)
-)
+QUEUED = select(*TRANSFER, queue).join_from(queue, event, queue.c.event_id == event.c.id).order_by(*ORDER_KEY)
 """Rows for `queued_event`."""
 
 
 class Queue:
-    """Claims, leases, and what is let go of."""
+    """Claims, leases and releases."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -77,7 +72,7 @@ class Queue:
         self._write(claimed, holder=None, lease_expires_at=None, next_try_at=next_try_ms)
 
     def release_all(self, run_id: str) -> None:
-        """Let go of whatever the run holds."""
+        """Release every event that the run holds."""
 
         def work(connection: Connection) -> None:
             held = select(queue.c.event_id).where(queue.c.holder == run_id).order_by(queue.c.event_id)
@@ -111,7 +106,7 @@ def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, i
 
 
 def take_over(connection: Connection, mid: str, *, run_id: str, lease_ms: int) -> ClaimedEvent | None:
-    """Claim one event, whoever holds it; None if it is not in the queue."""
+    """Claim one event, also from another holder; None if it is not in the queue."""
     token = _locked_head(connection) + 1
     row = connection.execute(QUEUED.where(event.c.mid == mid)).first()
     if row is None:
@@ -148,9 +143,8 @@ def _set(connection: Connection, event_ids: Collection[int], **columns: Any) -> 
 
 def queued_event(r: Any) -> QueuedEvent:
     """An event of the queue, from a row of `QUEUED`."""
-    key = OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
     return QueuedEvent(
-        Transfer(key, r.from_user, r.to_user),
+        transfer_of(r),
         r.accepted_at,
         r.fencing_token,
         r.holder,

@@ -58,8 +58,8 @@ class Reconciliations:
             lambda c: c.execute(new.on_conflict_do_update(index_elements=["run_id", "part"], set_=values))
         )
 
-    def tell(self, report: Report) -> None:
-        """Keep a run's report; a later one of the same run takes its place."""
+    def save_report(self, report: Report) -> None:
+        """Save a run's report, in place of an earlier one of the same run."""
         self._database.run(
             lambda c: c.execute(
                 update(reconciliation)

@@ -9,7 +9,7 @@ The migrations create them: keys, constraints, defaults and indexes are there al
 | `event_run` | which runs planned or skipped an event |
 | `queue` | every event that is not final: fencing token, holder, lease |
 | `queue_head` | one row, which a claim locks: the last fencing token |
-| `plan` | a batch that an event concerns, and what became of it, by month |
+| `plan` | a batch that an event concerns, and its outcome, by month |
 | `change` | an event's share of one compare-and-set, before and after, by month |
 | `rejected_message` | a message that is no event, and why |
 | `consumed_offset` | the next offset to read of each partition |
@@ -22,7 +22,7 @@ month hold all rows of an event in one partition, and retention drops a partitio
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -45,6 +45,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
 from ownership.domain.clock import from_ms, to_ms
+from ownership.domain.event import OrderKey, Transfer
 
 REVISION: Final = "0001"
 """The migration that this code works with."""
@@ -109,6 +110,8 @@ event = _table(
 )  # fmt: skip
 ORDER_KEY = (event.c.order_ms, event.c.kafka_partition, event.c.kafka_offset, event.c.mid)
 """The one order of all events."""
+TRANSFER = (*ORDER_KEY, event.c.from_user, event.c.to_user)
+"""What an event transfers, and its place in the order."""
 
 payload = _table("payload", event_id=BigInteger, body=LargeBinary)
 
@@ -158,3 +161,27 @@ reconciliation_part = _table(
 def among(column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
     """True where the column is one of `values`: one parameter, however many there are."""
     return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+_COLUMN_OF: Final = {"partition": "kafka_partition", "offset": "kafka_offset"}
+"""Columns by field, where their names differ."""
+
+
+def columns_of(table: Table, projection: type[NamedTuple]) -> list[ColumnElement[Any]]:
+    """The columns of a projection's fields, each under its field's name: `projection(**row._asdict())`."""
+    return [table.c[_COLUMN_OF.get(name, name)].label(name) for name in projection._fields]
+
+
+def row_of(projected: NamedTuple, *, without: str = "") -> dict[str, Any]:
+    """The values of a projection by column, to be written, but for the field that the database sets."""
+    return {_COLUMN_OF.get(k, k): v for k, v in projected._asdict().items() if k != without}
+
+
+def order_key_of(r: Any) -> OrderKey:
+    """The place of an event, from a row with the columns of `ORDER_KEY`."""
+    return OrderKey(r.order_ms, r.kafka_partition, r.kafka_offset, r.mid)
+
+
+def transfer_of(r: Any) -> Transfer:
+    """A transfer, from a row with the columns of `TRANSFER`."""
+    return Transfer(order_key_of(r), r.from_user, r.to_user)

@@ -1,4 +1,4 @@
-"""Creates and migrates the ledger, and says in one sentence what is missing."""
+"""Creates and migrates the ledger."""
 
 from __future__ import annotations
 

@@ -23,16 +23,16 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy import select
 
 from ownership.domain.states import EventState
-from ownership.page.actions import ACTIONS, TRANSFER_DAG, UNDO_DAG, Action, Order
-from ownership.page.views import RunLink, run_href
+from ownership.page.actions import ACTIONS, TRANSFER_DAG, UNDO_DAG, Action, ConfirmedAction
+from ownership.page.views.links import RunLink, run_href
 
 FORM_LIVES_S = 4 * 3600
 """How long a form that was opened can be sent, in seconds."""
 
 User = Annotated[BaseUser, GetUserDep.__metadata__[0]]
-"""The signed-in user; nobody is answered with 401."""
+"""The signed-in user; anonymous requests get a 401."""
 MayRead = Depends(requires_access_dag("GET", param_dag_id=TRANSFER_DAG))
-"""Read access to the main DAG, without which the page answers 403."""
+"""Read access to the main DAG; requests without it get a 403."""
 
 
 def may_start(user: BaseUser) -> frozenset[str]:
@@ -51,38 +51,35 @@ def may_start(user: BaseUser) -> frozenset[str]:
 
 
 def check_start(action: Action, request: Request, user: BaseUser) -> None:
-    """Refuse with 403 who may not trigger the action's DAG."""
+    """Answer 403 unless the user may trigger the action's DAG."""
     requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=action.dag_id)(request, user)
 
 
 class Form(NamedTuple):
-    """What a form says when it comes back, and in which state it was shown."""
+    """What a sent form confirms, and the event's state when it was shown."""
 
-    order: Order
+    confirmed: ConfirmedAction
     state: EventState
 
 
 def form_token(user: BaseUser, action: Action, mid: str, digest: str | None, state: str) -> str:
-    """What only this page can have put into a form: for this user, action and event.
+    """A signed token of a form, for this user, action and event.
 
-    The run's id is in it, so that a form that is sent twice starts one run.
+    It holds the id of the run to start, so that a form that is sent twice starts one run.
     """
     run_id = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
     return str(_signer().dumps([str(user.get_id()), action.name, mid, digest, state, run_id]))
 
 
 def form_of(token: str, user: BaseUser) -> Form:
-    """Read a token.
-
-    Answers 403 for one that is not ours, not this user's, or too old.
-    """
+    """Read a token; answer 403 for one that this page did not make, of another user, or too old."""
     try:
         owner, name, mid, digest, state, run_id = _signer().loads(token, max_age=FORM_LIVES_S)
     except (BadSignature, ValueError, TypeError):
         raise HTTPException(403, "This form is too old, or was not made here. Open it again.") from None
     if owner != str(user.get_id()):
-        raise HTTPException(403, "This form was opened by somebody else. Open it again.")
-    return Form(Order(ACTIONS[name], mid, digest, run_id), EventState(state))
+        raise HTTPException(403, "This form was opened by another user. Open it again.")
+    return Form(ConfirmedAction(ACTIONS[name], mid, digest, run_id), EventState(state))
 
 
 def _signer() -> URLSafeTimedSerializer:
@@ -104,7 +101,7 @@ def runs_of(
         rows = session.execute(
             select(*columns).where(DagRun.run_id.in_(wanted), DagRun.dag_id.in_(dag_ids))
         ).all()
-    # The same id in both DAGs can only be somebody's own choice; then the main one is shown.
+    # Only an operator can give runs of both DAGs the same id; then the main DAG's is shown.
     rows = sorted(rows, key=lambda r: r.dag_id == TRANSFER_DAG)
     return {
         r.run_id: RunLink(

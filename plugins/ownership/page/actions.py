@@ -9,11 +9,10 @@ from ownership.domain.states import BatchOutcome, EventState
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
 RECONCILE_DAG = "ownership_reconcile"
-MAX_REASON = 500
 
 
 class Action(NamedTuple):
-    """Something that can be asked of an event."""
+    """Something that a user can ask of an event."""
 
     name: str
     label: str
@@ -34,7 +33,7 @@ REHEARSE_UNDO = Action(
     UNDO_DAG,
     "See what an undo would do?",
     "A dry run plans the undo and changes nothing. It shows which batches would go back, and which would not "
-    "because somebody has changed them since. Its plan can be applied afterwards, exactly as it was shown.",
+    "because they were changed since. Its plan can be applied afterwards, exactly as it was shown.",
 )
 UNDO = Action(
     "undo",
@@ -42,7 +41,7 @@ UNDO = Action(
     UNDO_DAG,
     "Take this transfer back?",
     "Each batch gets back the owners that it had before, in Cassandra and in the search index, where it still has "
-    "those that this transfer gave it. A batch that somebody has changed since stays as it is, and is reported. "
+    "those that this transfer gave it. A batch that was changed since stays as it is, and is reported. "
     "The undo is a transfer of its own and can be undone itself.",
     reason="optional",
     grave=True,
@@ -86,8 +85,8 @@ EXECUTE = Action(
 ACTIONS: Mapping[str, Action] = {a.name: a for a in (REHEARSE_UNDO, UNDO, REDRIVE, APPROVE, DECLINE, EXECUTE)}
 
 
-class Order(NamedTuple):
-    """An action on an event, as it was confirmed."""
+class ConfirmedAction(NamedTuple):
+    """An action on an event that the user has confirmed, and the id of the run to start."""
 
     action: Action
     mid: str
@@ -95,7 +94,7 @@ class Order(NamedTuple):
     run_id: str
 
     def conf(self, reason: str = "") -> dict[str, Any]:
-        """The conf of the run. Who asks for it is whoever starts the run."""
+        """The conf of the run. The user who starts the run is its requester."""
         why = {"reason": reason} if reason else {}
         match self.action.name:
             case "rehearse_undo":
@@ -111,8 +110,8 @@ class Order(NamedTuple):
             case _:
                 return {"execute_plan": self.mid, "digest": self.digest, **why}
 
-    def shows(self, state: EventState) -> str:
-        """Mid of the event by which the outcome is seen: a new one, or the same."""
+    def outcome_mid(self, state: EventState) -> str:
+        """Mid of the event that shows the outcome: a new one, or the same."""
         if self.action in (REHEARSE_UNDO, UNDO):
             return f"undo:{self.run_id}:0"
         if self.action is EXECUTE:
@@ -123,7 +122,7 @@ class Order(NamedTuple):
 
 
 def offered(state: EventState, counts: Mapping[str, int], digest: str | None) -> list[Action]:
-    """What can be asked of an event in `state`."""
+    """What a user can ask of an event in `state`."""
     if state in (EventState.COMPLETED, EventState.ABANDONED):
         # An abandoned event has no counts; what it moved until then is in its images.
         return (

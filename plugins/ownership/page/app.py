@@ -19,13 +19,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ownership.domain.clock import now_ms
+from ownership.domain.conf import MAX_REASON
 from ownership.domain.errors import OwnershipError, SettingsError
 from ownership.domain.plan import BatchId
 from ownership.domain.states import EventState
 from ownership.domain.text import printable
-from ownership.ledger.events import EventRow, RejectedMessage
-from ownership.ledger.reads import OPEN, STATES, Filters, Reads, from_cursor
-from ownership.page import views
+from ownership.ledger.events import EventRow
+from ownership.ledger.reads import Reads
+from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent, from_cursor
 from ownership.page.access import (
     MayRead,
     User,
@@ -39,7 +40,6 @@ from ownership.page.access import (
 from ownership.page.actions import (
     ACTIONS,
     EXECUTE,
-    MAX_REASON,
     RECONCILE_DAG,
     REHEARSE_UNDO,
     UNDO,
@@ -48,6 +48,12 @@ from ownership.page.actions import (
 )
 from ownership.page.entry import AIRFLOW
 from ownership.page.store import Store
+from ownership.page.views import formats, links
+from ownership.page.views.batches import change_lines
+from ownership.page.views.details import DetailView, detail_view
+from ownership.page.views.lists import list_view
+from ownership.page.views.messages import message_view
+from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
 from ownership.reconcile.chart import MAX_BARS as TREND
 
 log = structlog.get_logger(__name__)
@@ -85,11 +91,11 @@ _STATIC = {f.name: f.read_bytes() for f in sorted((HERE / "static").iterdir()) i
 _VERSION = hashlib.sha256(b"".join(_STATIC.values())).hexdigest()[:10]
 templates.globals |= {
     "version": _VERSION,
-    "short": views.short,
-    "number": views.number,
-    "run_label": views.run_label,
-    "words": views.WORDS,
-    "detail_href": views.detail_href,
+    "short": formats.short,
+    "number": formats.number,
+    "run_label": links.run_label,
+    "state_names": formats.STATE_NAMES,
+    "detail_href": links.detail_href,
 }
 
 store = Store()
@@ -144,35 +150,35 @@ def listing(
 ) -> Response:
     """Transfers, newest first; a run's only transfer at once where the link of a task asks for it."""
     if mid.strip():
-        return RedirectResponse(views.detail_href(mid.strip()), status_code=303)
+        return RedirectResponse(links.detail_href(mid.strip()), status_code=303)
     filters = Filters(
         user=who.strip(),
         state=state if state in (*STATES, OPEN) else "",
         run_id=run.strip(),
         course_id=course.strip(),
         batch_id=batch.strip(),
-        since_ms=views.at_ms(since),
-        before_ms=views.at_ms(before),
+        since_ms=links.at_ms(since),
+        before_ms=links.at_ms(before),
     )
     cursor = from_cursor(after)
     with store.reads() as reads:
-        listed = reads.page(filters, cursor)
-        open_counts = reads.open_counts()
-        compared = reads.reconciliations(1)
+        listed = reads.lists.page(filters, cursor)
+        open_counts = reads.lists.open_counts()
+        reports = reads.reconciliations.last(1)
     if one and len(listed.entries) == 1 and not listed.next:
-        return RedirectResponse(views.detail_href(listed.entries[0].mid), status_code=303)
-    runs = runs_of(e.run_id for e in listed.entries)
+        return RedirectResponse(links.detail_href(listed.entries[0].mid), status_code=303)
+    runs = runs_of(e.run_id for e in listed.entries if isinstance(e, ListedEvent))
     return _html(
         "list.html",
-        view=views.list_view(filters, listed, runs, now_ms=now_ms(), first=cursor is None),
+        view=list_view(filters, listed, runs, now_ms=now_ms(), first=cursor is None),
         filters=filters,
         since=since if filters.since_ms is not None else "",
         before=before if filters.before_ms is not None else "",
         states=(OPEN, *STATES),
         open_counts=open_counts,
-        compared=views.reconciled_in_short(compared[0] if compared else None),
-        open_href=views.list_href(Filters(state=OPEN)),
-        waiting_href=views.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
+        compared=newest_in_short(reports[0] if reports else None),
+        open_href=links.list_href(Filters(state=OPEN)),
+        waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
         user=user.get_name(),
     )
 
@@ -181,35 +187,33 @@ def listing(
 def reconciliations(user: User) -> Response:  # noqa: ARG001  # for users only
     """What the last reconciliations found, as a chart and as a table."""
     with store.reads() as reads:
-        reports = reads.reconciliations(TREND)
+        reports = reads.reconciliations.last(TREND)
     runs = runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
-    view = views.reconciled(reports, runs)
+    view = reconciliations_view(reports, runs)
     return _html("reconciliations.html", view=view)
 
 
 # -- one transfer -----------------------------------------------------------------------------------------------
 
 
-def _detail(reads: Reads, event: EventRow | RejectedMessage, user: User) -> views.Detail:
-    if isinstance(event, RejectedMessage):
-        return views.rejected(event)
+def _detail(reads: Reads, event: EventRow, user: User) -> DetailView:
     now = now_ms()
-    queued = None if event.final else reads.queued(event.mid)
+    queued = None if event.final else reads.details.queued(event.mid)
     blocker = None
     if queued and not (queued.holder and queued.lease_expires_ms > now):
-        blocker = reads.waits_for(event.transfer)
-    followed = reads.followed_by(event.mid)
-    return views.detail(
+        blocker = reads.details.waits_for(event.transfer)
+    followed = reads.details.followed_by(event.mid)
+    return detail_view(
         event,
-        reads.body(event.mid),
+        reads.details.body(event.mid),
         now_ms=now,
         runs=runs_of([event.run_id, *(f.run_id for f in followed)]),
         queued=queued,
         blocker=blocker,
-        progress=None if event.final or event.state == EventState.RECEIVED else reads.progress(event),
-        lane=reads.lane(event),
+        progress=None if event.final or event.state == EventState.RECEIVED else reads.batches.progress(event),
+        lane=reads.details.lane(event),
         followed=followed,
-        may=may_start(user),
+        startable=may_start(user),
     )
 
 
@@ -226,25 +230,28 @@ def transfer(
     """One transfer; `part=live` answers with only what moves while it is carried out."""
     run = runs_of([started]).get(started) if started else None
     with store.reads() as reads:
-        event = reads.event(mid)
+        event = reads.details.event(mid)
         if event is None:
-            return _not_there(mid, started, run, part)
-        seen = _detail(reads, event, user)
+            message = reads.details.rejected_message(mid)
+            if message is None:
+                return _not_there(mid, started, run, part)
+            return _html("live.html" if part == "live" else "message.html", view=message_view(message))
+        view = _detail(reads, event, user)
         if part == "live":
-            return _html("live.html", view=seen, run=run)
+            return _html("live.html", view=view)
         after = BatchId(course, batch) if course else None
-        changed = reads.changes(event, after) if isinstance(event, EventRow) else None
+        changed = reads.batches.page(event, after)
     older = None
-    if changed and changed.next:
+    if changed.next:
         older = (
-            views.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
+            links.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
         )
     return _html(
         "transfer.html",
-        view=seen,
-        changes=views.change_lines(changed) if changed else [],
+        view=view,
+        changes=change_lines(changed),
         older=older,
-        first=views.detail_href(mid) + "#changes" if after else None,
+        first=links.detail_href(mid) + "#changes" if after else None,
         started=started,
         run=run,
         dag=dag,
@@ -252,7 +259,7 @@ def transfer(
     )
 
 
-def _not_there(mid: str, started: str, run: views.RunLink | None, part: str) -> Response:
+def _not_there(mid: str, started: str, run: links.RunLink | None, part: str) -> Response:
     """An event that the ledger does not have: not yet, if a run is on its way."""
     coming = run is not None and run.state not in ENDED
     if part == "live":
@@ -269,22 +276,22 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
     wanted = _action(action)
     check_start(wanted, request, user)
     with store.reads() as reads:
-        event = reads.event(mid)
+        event = reads.details.event(mid)
         if event is None:
             raise HTTPException(404, "The ledger has no such event.")
-        if isinstance(event, RejectedMessage):
-            raise HTTPException(409, f"A rejected message is no event: {_name(wanted)} does not apply.")
         if wanted not in offered(event.state, event.counts, event.digest):
-            now = views.WORDS[event.state]
+            now = formats.STATE_NAMES[event.state]
             raise HTTPException(409, f"This event is {now} now: {_name(wanted)} does not apply.")
-        seen = _detail(reads, event, user)
-        changed = reads.changes(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
-        rehearsal = _rehearsal(reads, seen) if wanted is UNDO else None
+        view = _detail(reads, event, user)
+        changed = (
+            reads.batches.page(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
+        )
+        rehearsal = _rehearsal(reads, view) if wanted is UNDO else None
     return _html(
         "confirm.html",
         action=wanted,
-        view=seen,
-        changes=views.change_lines(changed) if changed else [],
+        view=view,
+        changes=change_lines(changed) if changed else [],
         more=bool(changed and changed.next),
         rehearsal=rehearsal,
         token=form_token(user, wanted, mid, event.digest, event.state),
@@ -294,14 +301,10 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
     )
 
 
-def _rehearsal(reads: Reads, seen: views.Detail) -> views.Detail | None:
-    """The newest dry run of the event's undo, whose plan tells what the undo would do."""
-    for line in reversed(seen.followed):
-        if line.state == EventState.REHEARSED and "undo" in line.kind:
-            event = reads.event(line.mid)
-            if isinstance(event, EventRow):
-                return views.detail(event, b"", now_ms=now_ms(), runs={})
-    return None
+def _rehearsal(reads: Reads, view: DetailView) -> DetailView | None:
+    """The newest dry run of the event's undo: its plan is what the undo would do."""
+    event = reads.details.event(view.rehearsed_undo) if view.rehearsed_undo else None
+    return detail_view(event, b"", now_ms=now_ms(), runs={}) if event else None
 
 
 def _name(action: Action) -> str:
@@ -317,27 +320,35 @@ async def act(
 ) -> Response:
     """Start the run that was confirmed, in the name of the signed-in user."""
     form = form_of(token, user)
-    order = form.order
-    await run_in_threadpool(check_start, order.action, request, user)
+    confirmed = form.confirmed
+    await run_in_threadpool(check_start, confirmed.action, request, user)
     reason = printable(reason.strip())
-    if len(reason) > MAX_REASON or (order.action.reason == "required" and not reason):
+    if len(reason) > MAX_REASON or (confirmed.action.reason == "required" and not reason):
         raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")
-    answer = await _trigger(request, order.action.dag_id, order.run_id, order.conf(reason))
+    answer = await _trigger(request, confirmed.action.dag_id, confirmed.run_id, confirmed.conf(reason))
     if answer.status_code not in (200, 409):  # 409: the same form was sent before, and its run is there
-        log.warning("page action refused", action=order.action.name, mid=order.mid, status=answer.status_code)
+        log.warning(
+            "page action refused", action=confirmed.action.name, mid=confirmed.mid, status=answer.status_code
+        )
         raise HTTPException(
             answer.status_code if answer.status_code < 500 else 502,
             f"Airflow refused the run: {_why(answer)}",
         )
-    log.info("page action", action=order.action.name, mid=order.mid, by=user.get_name(), run_id=order.run_id)
-    shows = order.shows(form.state)
+    log.info(
+        "page action",
+        action=confirmed.action.name,
+        mid=confirmed.mid,
+        by=user.get_name(),
+        run_id=confirmed.run_id,
+    )
+    mid = confirmed.outcome_mid(form.state)
     return RedirectResponse(
-        views.detail_href(shows, started=order.run_id, dag=order.action.dag_id), status_code=303
+        links.detail_href(mid, started=confirmed.run_id, dag=confirmed.action.dag_id), status_code=303
     )
 
 
 async def _trigger(request: Request, dag_id: str, run_id: str, conf: dict[str, Any]) -> httpx.Response:
-    """Airflow's own public API, in this process, with what the user came with: it checks, validates and logs."""
+    """Trigger the DAG through Airflow's own API, in this process, with the user's own credentials."""
     passed = ("cookie", "authorization", "referer", "user-agent", "x-forwarded-for")
     headers = {name: value for name, value in request.headers.items() if name in passed}
     transport = httpx.ASGITransport(app=request.scope[AIRFLOW], raise_app_exceptions=False)
@@ -369,7 +380,7 @@ def _action(name: str) -> Action:
 
 
 @app.get("/static/{name}")
-def static(user: User, name: str) -> Response:  # noqa: ARG001  # even these are for users only
+def static(user: User, name: str) -> Response:  # noqa: ARG001  # a file needs a signed-in user too
     """The style sheet, the script, the icons."""
     if name not in _STATIC:
         raise HTTPException(404, "There is no such file.")
@@ -390,20 +401,20 @@ def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
     """A refusal, as a page."""
     assert isinstance(error, StarletteHTTPException)  # noqa: S101  # registered for these
     status = error.status_code
-    told = {
+    text = {
         401: "Sign in to Airflow, then open this page again.",
         403: error.detail if "form" in str(error.detail) else "Your role in Airflow does not allow it.",
     }.get(status, str(error.detail))
     return _html(
-        "error.html", status, status=status, title=_TITLES.get(status, "That did not work"), told=told
+        "error.html", status, status=status, title=_TITLES.get(status, "That did not work"), text=text
     )
 
 
 @app.exception_handler(RequestValidationError)
 def wrong(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """An address that is no address of ours."""
-    told = "Something in the address is too long or no number."
-    return _html("error.html", 422, status=422, title="That did not work", told=told)
+    """A request whose parameters are not valid."""
+    text = "A part of the address is too long, or has characters that it cannot have."
+    return _html("error.html", 422, status=422, title="That did not work", text=text)
 
 
 @app.exception_handler(OwnershipError)
@@ -411,4 +422,4 @@ def unreachable(request: Request, error: Exception) -> Response:  # noqa: ARG001
     """The ledger is out of reach, or not set up."""
     log.warning("page cannot read the ledger", why=str(error))
     title = "The page is not set up" if isinstance(error, SettingsError) else "The ledger is unreachable"
-    return _html("error.html", 503, status=503, title=title, told=str(error)[:600])
+    return _html("error.html", 503, status=503, title=title, text=str(error)[:600])

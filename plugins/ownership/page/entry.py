@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 NAME = "Transfers"
-"""Of the navigation, which cuts longer names."""
+"""The name in the navigation, which cuts longer ones."""
 PREFIX = "/ownership-transfers"
 ROUTE = "ownership-transfers"
 AIRFLOW = "ownership.airflow"

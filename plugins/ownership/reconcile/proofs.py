@@ -63,10 +63,9 @@ def unproven(parts: Parts, days: int, tally: Tally, pace: Pace) -> None:
 
 def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) -> None:
     of = {e.mid: e for e in events}
-    suspects: list[tuple[str, Image]] = []
-    for _, images in parts.changes.read_in_parts(list(of)):
-        pace.take(len(images))
-        suspects += [(h.mid, i) for i in images for h in i.hops if _doubtful(of.get(h.mid), i)]
+    images = parts.changes.unproven(of)
+    pace.take(len(images))
+    suspects = [(h.mid, i) for i in images for h in i.hops if _doubtful(of.get(h.mid), i)]
     if not suspects:
         return
     under_way = _under_way(parts, events)

@@ -225,7 +225,7 @@ def put_together(parts: Parts, run_id: str, conf: ReconcileConf) -> tuple[Report
         repair=conf.repair,
         threshold=parts.settings.reconcile_alert,
     )
-    store.tell(report)
+    store.save_report(report)
     return report, tuple(r.point for r in reversed(store.last(TREND)))
 
 

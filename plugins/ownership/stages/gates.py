@@ -94,7 +94,7 @@ def _keep_plan(parts: Parts, held: ClaimedEvent, report: PlanReport, state: Even
     summary = report.summary().model_copy(
         update={"state": state, "next_conf": next_conf(state, held.mid, report.digest) or ""}
     )
-    parts.events.tell_plan(held, report.digest, summary.model_dump_json(), state)
+    parts.events.save_plan(held, report.digest, summary.model_dump_json(), state)
 
 
 def _differences(parts: Parts, event: EventRow, report: PlanReport) -> str:

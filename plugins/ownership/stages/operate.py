@@ -30,7 +30,7 @@ from ownership.domain.conf import (
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.decoding import decode
 from ownership.domain.errors import Poison, Unavailable
-from ownership.domain.event import check_shape, event_from, folded, manual_event, with_follow_ups
+from ownership.domain.event import check_shape, folded, manual_event, with_follow_ups
 from ownership.domain.options import PLAIN, Options, Request
 from ownership.domain.plan_report import escaped, markdown
 from ownership.domain.queue import ClaimedEvent, QueuedEvent, Wait, WaitKind, choose
@@ -321,7 +321,7 @@ def _mended(message: Message, merge_patch: Mapping[str, Any], mid: str, at_ms: i
     place = ":".join(headers.get(k, "") for k in ("topic", "partition", "offset"))
     envelope = {**value, "mid": mid, "ets": at_ms, "redrive_of": f"rejected:{place}"}
     try:
-        return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode())
+        return Request.of(envelope)
     except RecursionError:
         raise Poison("the JSON is nested too deeply") from None
 
@@ -411,7 +411,7 @@ def _undo_request(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> 
     )
     envelope["undo_of"] = row.mid
     options = Options(undo_of=row.mid, dry_run=order.dry_run)
-    return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode(), options)
+    return Request.of(envelope, options)
 
 
 def _again(
@@ -431,8 +431,10 @@ def _again(
         envelope = {**json.loads(body), "mid": mid, "ets": at_ms, **marks}
         if asked_for:
             envelope["edata"] = {**envelope["edata"], **asked_for}
-        return Request(event_from(envelope), json.dumps(envelope, sort_keys=True).encode(), options)
-    except (ValueError, RecursionError, Poison) as e:  # it was read once: only a damaged ledger gets here
+        return Request.of(envelope, options)
+    except Poison as e:  # the mid and the marks have made it too large
+        raise ConfError(f"Event {row.mid} cannot be given again: {e}.") from None
+    except (ValueError, RecursionError) as e:  # it was read once: only a damaged ledger gets here
         raise Unavailable("ledger", f"the payload of event {row.mid} cannot be read: {e}") from None
 
 

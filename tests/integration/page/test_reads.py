@@ -32,21 +32,22 @@ from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.queue import Choice, ClaimedEvent
 from ownership.domain.reconciliation import Report
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, BatchOutcome, ChangeOutcome, Decision
-from ownership.ledger import reads as module
 from ownership.ledger.arrivals import Arrival, Arrivals, Origin
 from ownership.ledger.changes import Changes, Image, Planned, PlanRow, new_image
 from ownership.ledger.database import Database
 from ownership.ledger.events import EventRow, Events, RejectedMessage, Verdict
 from ownership.ledger.queue import Queue
-from ownership.ledger.reads import (
+from ownership.ledger.reads import Reads
+from ownership.ledger.reads import lists as module
+from ownership.ledger.reads.batches import BatchChange, Progress
+from ownership.ledger.reads.lists import (
     MAX_COUNTED,
     PAGE_SIZE,
-    BatchChange,
     Filters,
+    ListedEvent,
+    ListedMessage,
     ListPage,
     OpenCounts,
-    Progress,
-    Reads,
     from_cursor,
     to_cursor,
 )
@@ -154,7 +155,7 @@ class Filled(NamedTuple):
         found: list[ListPage] = []
         cursor: OrderKey | None = None
         while len(found) < pages:
-            found.append(self.reads.page(filters, cursor))
+            found.append(self.reads.lists.page(filters, cursor))
             cursor = from_cursor(to_cursor(found[-1].next)) if found[-1].next else None
             if cursor is None:
                 break
@@ -294,14 +295,16 @@ def month_of(at_ms: int) -> int:
 # -- lists
 
 
-def test_all_pages_together_show_every_transfer_and_rejected_message_once_newest_first(filled: Filled):
+def test_all_pages_together_show_every_transfer_and_rejected_message_once_newest_first(
+    filled: Filled,
+) -> None:
     pages = 60 if MEASURED else 10_000
     messages: list[Made | Rejected] = [*filled.transfers, *filled.rejected]
     everything = sorted(messages, key=lambda m: m.key, reverse=True)
     assert filled.shown(Filters(), pages) == [m.mid for m in everything][: pages * PAGE_SIZE]
 
 
-def test_a_user_s_transfers_of_both_sides_are_shown_once_to_the_last(filled: Filled):
+def test_a_user_s_transfers_of_both_sides_are_shown_once_to_the_last(filled: Filled) -> None:
     expected = filled.mids(lambda m: BUSY in (m.old, m.new))
     assert len(expected) > 20
     assert filled.shown(Filters(user=BUSY.upper()), 30) == expected[: 30 * PAGE_SIZE]
@@ -313,21 +316,21 @@ def test_a_user_s_transfers_of_both_sides_are_shown_once_to_the_last(filled: Fil
 
 
 @pytest.mark.parametrize("state", [RARE, FREQUENT, "failed"])
-def test_a_state_s_transfers_are_shown_to_the_last_however_rare_they_are(filled: Filled, state: str):
+def test_a_state_s_transfers_are_shown_to_the_last_however_rare_they_are(filled: Filled, state: str) -> None:
     expected = filled.mids(lambda m: m.state == state)
     assert expected
     assert filled.shown(Filters(state=state), 30) == expected[: 30 * PAGE_SIZE]
 
 
-def test_open_is_every_state_that_is_not_final_and_rejected_is_every_rejected_message(filled: Filled):
+def test_open_is_every_state_that_is_not_final_and_rejected_is_every_rejected_message(filled: Filled) -> None:
     assert filled.shown(Filters(state="open")) == filled.mids(lambda m: m.state in OPEN_STATES)
     assert filled.shown(Filters(state="rejected")) == [r.mid for r in filled.rejected]
-    (entry, *_) = filled.reads.page(Filters(state="rejected")).entries
-    assert (entry.state, entry.from_user, entry.reason, entry.counts) == ("rejected", None, "not JSON", {})
+    (entry, *_) = filled.reads.lists.page(Filters(state="rejected")).entries
+    assert entry == ListedMessage(filled.rejected[0].key, "not JSON")
 
 
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
-def test_a_span_of_time_is_one_of_the_message_s_own_time(filled: Filled, at: float):
+def test_a_span_of_time_is_one_of_the_message_s_own_time(filled: Filled, at: float) -> None:
     middle = filled.transfers[int(COUNT * at)].kafka_ms
     since, before = middle - 1_800_000, middle + 1
     in_time = Filters(since_ms=since, before_ms=before)
@@ -341,7 +344,7 @@ def test_a_span_of_time_is_one_of_the_message_s_own_time(filled: Filled, at: flo
     )
 
 
-def test_a_run_a_course_and_a_batch_show_what_concerns_them_and_each_other(filled: Filled):
+def test_a_run_a_course_and_a_batch_show_what_concerns_them_and_each_other(filled: Filled) -> None:
     def of(course: str = "", batch: str = "") -> list[str]:
         return filled.mids(
             lambda m: any(
@@ -366,33 +369,33 @@ def test_a_run_a_course_and_a_batch_show_what_concerns_them_and_each_other(fille
 
 def test_a_course_of_more_events_than_a_list_looks_at_says_so(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
-):
-    assert not filled.reads.page(Filters(course_id=BIG_COURSE)).cut
+) -> None:
+    assert not filled.reads.lists.page(Filters(course_id=BIG_COURSE)).cut
     monkeypatch.setattr(module, "MAX_NARROWED", 10)
-    assert filled.reads.page(Filters(course_id=BIG_COURSE)).cut
-    assert not filled.reads.page(Filters(batch_id="no such batch")).cut
+    assert filled.reads.lists.page(Filters(course_id=BIG_COURSE)).cut
+    assert not filled.reads.lists.page(Filters(batch_id="no such batch")).cut
 
 
-def test_the_newest_thousand_that_fit_are_counted_by_state_whatever_state_is_wanted(filled: Filled):
+def test_the_newest_thousand_that_fit_are_counted_by_state_whatever_state_is_wanted(filled: Filled) -> None:
     messages: list[Made | Rejected] = [*filled.transfers, *filled.rejected]
     newest = sorted(messages, key=lambda m: m.key, reverse=True)[:MAX_COUNTED]
     counts = Counter(m.state if isinstance(m, Made) else "rejected" for m in newest)
     for state in ("", "failed", "rejected"):
-        found = filled.reads.page(Filters(state=state)).counts
+        found = filled.reads.lists.page(Filters(state=state)).counts
         assert found.of == counts
         assert (found.total, found.oldest_ms) == (MAX_COUNTED, newest[-1].key.t)
     busy = filled.mids(lambda m: m.new == "page-new-7")
-    assert filled.reads.page(Filters(user="page-new-7")).counts.total == len(busy)
-    of_run = filled.reads.page(Filters(run_id="page-run-0")).counts
+    assert filled.reads.lists.page(Filters(user="page-new-7")).counts.total == len(busy)
+    of_run = filled.reads.lists.page(Filters(run_id="page-run-0")).counts
     assert of_run.of == Counter(m.state for m in filled.transfers if m.run_id == "page-run-0")
 
 
-def test_the_queue_is_counted_up_to_a_bound(filled: Filled, monkeypatch: pytest.MonkeyPatch):
+def test_the_queue_is_counted_up_to_a_bound(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     open_ = [m for m in filled.transfers if m.state in OPEN_STATES]
     awaiting = sum(m.state == "awaiting_approval" for m in open_)
-    assert filled.reads.open_counts() == OpenCounts(len(open_), awaiting, more=False)
+    assert filled.reads.lists.open_counts() == OpenCounts(len(open_), awaiting, more=False)
     monkeypatch.setattr(module, "MAX_OPEN", 7)
-    assert filled.reads.open_counts()[::2] == (7, True)
+    assert filled.reads.lists.open_counts()[::2] == (7, True)
 
 
 @pytest.mark.parametrize(
@@ -409,9 +412,9 @@ def test_the_queue_is_counted_up_to_a_bound(filled: Filled, monkeypatch: pytest.
 )  # fmt: skip
 def test_a_cursor_that_somebody_made_up_shows_the_first_page_or_an_empty_one(
     filled: Filled, cursor: OrderKey, filters: Filters
-):
-    page = filled.reads.page(filters, cursor)
-    first = filled.reads.page(filters)
+) -> None:
+    page = filled.reads.lists.page(filters, cursor)
+    first = filled.reads.lists.page(filters)
     assert page.entries == (first.entries if cursor.t > 0 else [])
 
 
@@ -462,7 +465,7 @@ def touched(plan: dict[str, Any]) -> int:
 @pytest.mark.parametrize("statistics_are", ["absent", "fresh"])
 def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_counts(
     filled: Filled, statistics_are: str
-):
+) -> None:
     if statistics_are == "fresh":
         filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
     third = filled.turned(Filters(), 3)[-1].next
@@ -497,7 +500,7 @@ def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_coun
         ),
     }
     for name, (filters, cursor, indexes) in lists.items():
-        for plan in plans_of(filled.database, partial(filled.reads.page, filters, cursor)):
+        for plan in plans_of(filled.database, partial(filled.reads.lists.page, filters, cursor)):
             scans = [n for n in nodes(plan) if "Relation Name" in n]
             assert {n["Node Type"] for n in scans} <= {"Index Scan", "Index Only Scan"}, name
             assert {n["Index Name"] for n in scans} <= indexes, name
@@ -508,24 +511,24 @@ def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_coun
 @pytest.mark.parametrize("statistics_are", ["absent", "fresh"])
 def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_as_a_whole(
     filled: Filled, statistics_are: str
-):
+) -> None:
     if statistics_are == "fresh":
         filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
-    event = filled.reads.event(filled.transfers[-1].mid)
-    queued = filled.reads.queued(next(m.mid for m in filled.transfers if m.state == "failed"))
-    assert isinstance(event, EventRow)
+    event = filled.reads.details.event(filled.transfers[-1].mid)
+    queued = filled.reads.details.queued(next(m.mid for m in filled.transfers if m.state == "failed"))
+    assert event
     assert queued
     for action in (
-        lambda: filled.reads.page(Filters(course_id=COURSE)),
-        lambda: filled.reads.page(Filters(course_id=BIG_COURSE, user=BUSY)),
-        lambda: filled.reads.page(Filters(batch_id=BATCH)),
-        lambda: filled.reads.page(Filters(run_id="page-run-1")),
-        lambda: filled.reads.page(Filters(user=BUSY, state=RARE)),
-        lambda: filled.reads.followed_by(event.mid),
-        lambda: filled.reads.changes(event),
-        lambda: filled.reads.progress(event),
-        lambda: filled.reads.body(event.mid),
-        lambda: filled.reads.waits_for(queued.transfer),
+        lambda: filled.reads.lists.page(Filters(course_id=COURSE)),
+        lambda: filled.reads.lists.page(Filters(course_id=BIG_COURSE, user=BUSY)),
+        lambda: filled.reads.lists.page(Filters(batch_id=BATCH)),
+        lambda: filled.reads.lists.page(Filters(run_id="page-run-1")),
+        lambda: filled.reads.lists.page(Filters(user=BUSY, state=RARE)),
+        lambda: filled.reads.details.followed_by(event.mid),
+        lambda: filled.reads.batches.page(event),
+        lambda: filled.reads.batches.progress(event),
+        lambda: filled.reads.details.body(event.mid),
+        lambda: filled.reads.details.waits_for(queued.transfer),
     ):
         for plan in plans_of(filled.database, action):
             assert "Seq Scan" not in {n["Node Type"] for n in nodes(plan)}
@@ -536,31 +539,33 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
 @pytest.mark.skipif(not MEASURED, reason="few transfers say nothing; PAGE_TRANSFERS=1000000 measures")
 def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
     filled: Filled, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
     reads, third = filled.reads, filled.turned(Filters(), 3)[-1].next
     middle = filled.transfers[COUNT // 2].kafka_ms
     course, batch = next(m.changed[0] for m in filled.transfers if m.changed)
-    event = reads.event(filled.transfers[-1].mid)
-    assert isinstance(event, EventRow)
+    event = reads.details.event(filled.transfers[-1].mid)
+    assert event
     measured: dict[str, Callable[[], ListPage]] = {
-        "the newest 50": lambda: reads.page(Filters()),
-        "the third page": lambda: reads.page(Filters(), third),
-        "busy user": lambda: reads.page(Filters(user=BUSY)),
-        "rare state": lambda: reads.page(Filters(state=RARE)),
-        "frequent state": lambda: reads.page(Filters(state=FREQUENT)),
-        "open": lambda: reads.page(Filters(state="open")),
-        "an hour in the middle": lambda: reads.page(Filters(since_ms=middle - 3_600_000, before_ms=middle)),
-        "run": lambda: reads.page(Filters(run_id="page-run-1")),
-        "course": lambda: reads.page(Filters(course_id=course)),
-        "big course": lambda: reads.page(Filters(course_id=BIG_COURSE)),
-        "batch": lambda: reads.page(Filters(batch_id=batch)),
+        "the newest 50": lambda: reads.lists.page(Filters()),
+        "the third page": lambda: reads.lists.page(Filters(), third),
+        "busy user": lambda: reads.lists.page(Filters(user=BUSY)),
+        "rare state": lambda: reads.lists.page(Filters(state=RARE)),
+        "frequent state": lambda: reads.lists.page(Filters(state=FREQUENT)),
+        "open": lambda: reads.lists.page(Filters(state="open")),
+        "an hour in the middle": lambda: reads.lists.page(
+            Filters(since_ms=middle - 3_600_000, before_ms=middle)
+        ),
+        "run": lambda: reads.lists.page(Filters(run_id="page-run-1")),
+        "course": lambda: reads.lists.page(Filters(course_id=course)),
+        "big course": lambda: reads.lists.page(Filters(course_id=BIG_COURSE)),
+        "batch": lambda: reads.lists.page(Filters(batch_id=batch)),
     }
     told = {name: milliseconds(action) for name, action in measured.items()}
-    told["open now"] = milliseconds(reads.open_counts)
+    told["open now"] = milliseconds(reads.lists.open_counts)
     # All transfers of the user are read for this.
-    seldom = milliseconds(lambda: reads.page(Filters(user=BUSY, state=RARE)))
-    told["one event's batches"] = milliseconds(lambda: reads.changes(event))
+    seldom = milliseconds(lambda: reads.lists.page(Filters(user=BUSY, state=RARE)))
+    told["one event's batches"] = milliseconds(lambda: reads.batches.page(event))
     with capsys.disabled():
         print(f"\n{COUNT} transfers; ms in the ledger, median and worst of 5:")  # noqa: T201  # figures
         for name, found in (*told.items(), ("busy user, rare state", seldom)):
@@ -634,8 +639,8 @@ class Ledger:
 
     def event(self, mid: str) -> EventRow:
         """An event as the page reads it."""
-        found = self.reads.event(mid)
-        assert isinstance(found, EventRow)
+        found = self.reads.details.event(mid)
+        assert found
         return found
 
 
@@ -654,26 +659,26 @@ def ledger(server: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[L
     database.close()
 
 
-def test_the_changes_of_a_transfer_come_in_pages_with_plan_and_every_try(ledger: Ledger):
+def test_the_changes_of_a_transfer_come_in_pages_with_plan_and_every_try(ledger: Ledger) -> None:
     t = ledger.accept("a", "b")
     claimed = ledger.claim("run", t)
     batches = batches_of(130)
     ledger.plan("run", claimed, t.mid, batches)
-    assert ledger.reads.progress(ledger.event(t.mid)) == Progress(130, 0, 0)
+    assert ledger.reads.batches.progress(ledger.event(t.mid)) == Progress(130, 0, 0)
     refused = new_image(batches[0], claimed[0].fencing_token, row(batches[0], "z"), row(batches[0], "b"),
                         [Hop(t.mid, row(batches[0], "z"), row(batches[0], "b"))])  # fmt: skip
     ledger.changes.record([refused])
     ledger.changes.settle_images([(refused, ChangeOutcome.REFUSED)])
     ledger.move(claimed, batches)
-    assert ledger.reads.progress(ledger.event(t.mid)) == Progress(130, 130, 0)
+    assert ledger.reads.batches.progress(ledger.event(t.mid)) == Progress(130, 130, 0)
     ledger.prove(t.mid, batches[:100])
-    assert ledger.reads.progress(ledger.event(t.mid)) == Progress(130, 130, 100)
+    assert ledger.reads.batches.progress(ledger.event(t.mid)) == Progress(130, 130, 100)
 
     event = ledger.event(t.mid)
     found: list[BatchChange] = []
     after: BatchId | None = None
     for _ in range(8):
-        page = ledger.reads.changes(event, after, limit=17)
+        page = ledger.reads.batches.page(event, after, limit=17)
         assert 0 < len(page.batches) <= 17
         found += page.batches
         after = page.next
@@ -691,10 +696,10 @@ def test_the_changes_of_a_transfer_come_in_pages_with_plan_and_every_try(ledger:
         ("b", ("mentor",)),
     )
     assert first.hops[1].after == ("b", ("mentor",))
-    assert ledger.reads.changes(event, batches[-1]).batches == []
+    assert ledger.reads.batches.page(event, batches[-1]).batches == []
 
 
-def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(ledger: Ledger):
+def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(ledger: Ledger) -> None:
     t = ledger.accept("a", "b")
     claimed = ledger.claim("run", t)
     batches = batches_of(600)
@@ -715,7 +720,7 @@ def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(
             assert touched(plan) + compared <= 3 * len(batches)
 
 
-def test_a_lane_is_found_from_each_of_its_events_with_the_plan_that_one_of_them_has(ledger: Ledger):
+def test_a_lane_is_found_from_each_of_its_events_with_the_plan_that_one_of_them_has(ledger: Ledger) -> None:
     chain = [ledger.accept("a", "b"), ledger.accept("b", "c")]
     other = ledger.accept("x", "y")
     claimed = ledger.claim("run", *chain, other)
@@ -726,73 +731,77 @@ def test_a_lane_is_found_from_each_of_its_events_with_the_plan_that_one_of_them_
     ledger.prove(chain[0].mid, batches)
     for n, t in enumerate(chain):
         event = ledger.event(t.mid)
-        assert [e.mid for e in ledger.reads.lane(event)] == [t.mid for t in chain]
-        changed = ledger.reads.changes(event).batches
+        assert [e.mid for e in ledger.reads.details.lane(event)] == [t.mid for t in chain]
+        changed = ledger.reads.batches.page(event).batches
         assert [(c.plan and c.plan.outcome, [(h.hop, h.hops) for h in c.hops]) for c in changed] == [
             (BatchOutcome.MOVED, [(n, 2)])
         ] * 3
-        assert ledger.reads.progress(event) == Progress(3, 3, 3)
-    assert [e.mid for e in ledger.reads.lane(ledger.event(other.mid))] == [other.mid]
+        assert ledger.reads.batches.progress(event) == Progress(3, 3, 3)
+    assert [e.mid for e in ledger.reads.details.lane(ledger.event(other.mid))] == [other.mid]
 
 
-def test_what_followed_a_transfer_is_its_undos_the_plans_that_were_applied_and_its_follow_ups(ledger: Ledger):
+def test_what_followed_a_transfer_is_its_undos_the_plans_that_were_applied_and_its_follow_ups(
+    ledger: Ledger,
+) -> None:
     first = ledger.accept("a", "b").mid
     ledger.accept("b", "c")
     rehearsed = ledger.accept("b", "a", mid="undo:1:0", options=Options(undo_of=first, dry_run=True)).mid
     applied = ledger.accept("b", "a", mid="execute:1", options=Options(undo_of=first, plan_of=rehearsed)).mid
     follow = ledger.accept("a", "b", mid=follow_up(first)).mid
     ledger.accept("a", "b", mid=f"{first}1")
-    assert [e.mid for e in ledger.reads.followed_by(first)] == [rehearsed, applied, follow]
-    assert [e.mid for e in ledger.reads.followed_by(rehearsed)] == [applied]
-    assert [e.options.undo_of for e in ledger.reads.followed_by(first)] == [first, first, None]
+    assert [e.mid for e in ledger.reads.details.followed_by(first)] == [rehearsed, applied, follow]
+    assert [e.mid for e in ledger.reads.details.followed_by(rehearsed)] == [applied]
+    assert [e.options.undo_of for e in ledger.reads.details.followed_by(first)] == [first, first, None]
 
 
-def test_an_event_that_waits_is_told_the_nearest_earlier_one_of_its_users(ledger: Ledger):
+def test_an_event_that_waits_is_told_the_nearest_earlier_one_of_its_users(ledger: Ledger) -> None:
     ledger.accept("A", "b")
     near, waiting, later = ledger.accept("b", "c"), ledger.accept("C", "d"), ledger.accept("d", "e")
-    queued = ledger.reads.queued(waiting.mid)
+    queued = ledger.reads.details.queued(waiting.mid)
     assert queued
     assert (queued.transfer, queued.holder) == (waiting, None)
-    assert ledger.reads.waits_for(waiting) == near.mid
+    assert ledger.reads.details.waits_for(waiting) == near.mid
     claimed = ledger.claim("run", near)
     ledger.events.skip([(claimed[0], "no such user")], run_id="run")
-    assert ledger.reads.queued(near.mid) is None
-    assert ledger.reads.waits_for(waiting) is None
-    assert ledger.reads.waits_for(later) == waiting.mid
+    assert ledger.reads.details.queued(near.mid) is None
+    assert ledger.reads.details.waits_for(waiting) is None
+    assert ledger.reads.details.waits_for(later) == waiting.mid
 
 
-def test_a_run_shows_what_it_holds_what_it_planned_and_what_it_skipped(ledger: Ledger):
+def test_a_run_shows_what_it_holds_what_it_planned_and_what_it_skipped(ledger: Ledger) -> None:
     held, planned, skipped, other = (ledger.accept(f"a{n}", f"b{n}") for n in range(4))
     claimed = {c.mid: c for c in ledger.claim("run", held, planned, skipped)}
     ledger.claim("another run", other)
     ledger.events.decide([(claimed[planned.mid], Verdict(Decision.VALID))], run_id="run")
     ledger.events.planned([(claimed[planned.mid], 1, frozenset({planned.mid}))], run_id="run")
     ledger.events.skip([(claimed[skipped.mid], "no such user")], run_id="run")
-    page = ledger.reads.page(Filters(run_id="run"))
-    assert {e.mid: e.state for e in page.entries} == {
+    page = ledger.reads.lists.page(Filters(run_id="run"))
+    assert {e.mid: e.state for e in page.entries if isinstance(e, ListedEvent)} == {
         held.mid: "received", planned.mid: "planned", skipped.mid: "skipped",
     }  # fmt: skip
 
 
-def test_an_event_has_its_message_and_a_rejected_message_its_own_row(ledger: Ledger):
+def test_an_event_has_its_message_and_a_rejected_message_its_own_row(ledger: Ledger) -> None:
     t = ledger.accept("a", "B", options=Options(dry_run=True))
     event = ledger.event(t.mid)
     assert (event.transfer, event.options.dry_run, event.state) == (t, True, "received")
-    assert ledger.reads.body(t.mid) == t.mid.encode()
+    assert ledger.reads.details.body(t.mid) == t.mid.encode()
     message = RejectedMessage("rejected:t:0:1", "kafka", "t", 0, 1, 5, None, b"{", "not JSON", None)
     ledger.arrivals.store([], [message])
-    found = ledger.reads.event(message.mid)
-    assert isinstance(found, RejectedMessage)
+    assert ledger.reads.details.event(message.mid) is None
+    found = ledger.reads.details.rejected_message(message.mid)
+    assert found
     assert found._replace(received_at=None) == message
-    assert ledger.reads.event("no such event") is None
-    assert ledger.reads.body("no such event") == b""
+    assert ledger.reads.details.event("no such event") is None
+    assert ledger.reads.details.rejected_message("no such message") is None
+    assert ledger.reads.details.body("no such event") == b""
 
 
-def test_the_reports_of_the_last_reconciliations_are_read_newest_first(ledger: Ledger):
-    assert ledger.reads.reconciliations(5) == []
+def test_the_reports_of_the_last_reconciliations_are_read_newest_first(ledger: Ledger) -> None:
+    assert ledger.reads.reconciliations.last(5) == []
     for n in range(3):
         ledger.reconciliations.begin(f"manual__{n}", {})
-        ledger.reconciliations.tell(
+        ledger.reconciliations.save_report(
             Report(run_id=f"manual__{n}", started_ms=1, ended_ms=2, repair=False, parts=1, done=1)
         )
-    assert [r.run_id for r in ledger.reads.reconciliations(2)] == ["manual__2", "manual__1"]
+    assert [r.run_id for r in ledger.reads.reconciliations.last(2)] == ["manual__2", "manual__1"]

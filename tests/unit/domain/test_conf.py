@@ -245,7 +245,7 @@ def test_orders_are_read_beside_each_other() -> None:
         pytest.param({"execute_plan": "m"}, "digest: Field required", id="a plan without its digest"),
         pytest.param({"digest": "0" * 20}, "execute_plan: Field required", id="a digest without its plan"),
         pytest.param({"execute_plan": "m", "digest": "X"}, "digest: String should match", id="no digest"),
-        pytest.param({"execute_plan": "m", "digest": "0" * 20, **THREE}, "from_user: does not go with", id="both"),
+        pytest.param({"execute_plan": "m", "digest": "0" * 20, **THREE}, "from_user: cannot be given with", id="both"),
         pytest.param({"approve": {"mid": "m"}}, "approve: digest: Field required", id="approval without digest"),
         pytest.param({"decline": {"mid": "m"}}, "decline: reason: Field required", id="refusal without a reason"),
         pytest.param({"redrive": {}}, "", id="an empty order is none"),

@@ -16,7 +16,7 @@ def terminate() -> None:
 
 def test_sigterm_ends_what_waits_and_asks_for_another_try() -> None:
     never = threading.Event()
-    with pytest.raises(Stopped, match="told to end"), interruptible():  # noqa: PT012  # it comes in the wait
+    with pytest.raises(Stopped, match="was stopped"), interruptible():  # noqa: PT012  # it comes in the wait
         threading.Timer(0.05, terminate).start()
         never.wait(20)
     assert issubclass(Stopped, Transient)

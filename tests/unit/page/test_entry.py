@@ -23,7 +23,9 @@ from ownership.page.entry import EXTERNAL_VIEW, FASTAPI_APP, TransferLink
         ("somebody_else_s", ""),
     ],
 )
-def test_a_task_s_link_leads_to_the_transfers_of_its_run_and_other_dags_have_none(dag_id: str, leads_to: str):
+def test_a_task_s_link_leads_to_the_transfers_of_its_run_and_other_dags_have_none(
+    dag_id: str, leads_to: str
+) -> None:
     key: Any = SimpleNamespace(dag_id=dag_id, run_id="manual__1+2", task_id="t", map_index=3)
     link = TransferLink().get_link(None, ti_key=key)  # type: ignore[arg-type]
     assert link == (leads_to and f"/plugin/ownership-transfers/ownership-transfers/{leads_to}")
@@ -38,11 +40,15 @@ def test_a_task_s_link_stays_below_the_path_of_the_api_server(monkeypatch: pytes
     assert link == f"{view}{page}?state=awaiting_approval"
 
 
-def test_the_view_and_the_app_are_at_one_address():
+def test_the_navigation_has_room_for_the_name_of_its_entry() -> None:
+    assert EXTERNAL_VIEW["name"] == "Transfers"
+
+
+def test_the_view_and_the_app_are_at_one_address() -> None:
     assert f"/{EXTERNAL_VIEW['href']}" == f"{FASTAPI_APP['url_prefix']}/"
 
 
-def test_what_every_process_of_airflow_imports_knows_nothing_of_the_page_itself():
+def test_what_every_process_of_airflow_imports_knows_nothing_of_the_page_itself() -> None:
     code = (
         "import json, sys; sys.path.insert(0, 'plugins'); import airflow.sdk; before = set(sys.modules);"
         "import ownership.page.entry; print(json.dumps(sorted(set(sys.modules) - before)))"

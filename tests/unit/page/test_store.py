@@ -63,19 +63,19 @@ def world() -> World:
     return World()
 
 
-def test_nothing_is_opened_before_a_request_wants_it_and_then_once(world: World):
+def test_nothing_is_opened_before_a_request_wants_it_and_then_once(world: World) -> None:
     assert (world.opened, world.looks) == ([], 0)
     world.read()
     world.read()
     assert (len(world.opened), world.looks, len(world.asked)) == (1, 1, 1)
 
 
-def test_statements_of_the_page_are_short(world: World):
-    world.read(lambda reads: reads.body("m"))
+def test_statements_of_the_page_are_short(world: World) -> None:
+    world.read(lambda reads: reads.details.body("m"))
     assert world.asked[-1] == STATEMENT_MS
 
 
-def test_a_changed_connection_is_noticed_soon_and_the_old_database_closed(world: World):
+def test_a_changed_connection_is_noticed_soon_and_the_old_database_closed(world: World) -> None:
     world.read()
     world.connection = "two"
     world.read()
@@ -85,14 +85,14 @@ def test_a_changed_connection_is_noticed_soon_and_the_old_database_closed(world:
     assert [d.closed for d in world.opened] == [True, False]
 
 
-def test_the_same_connection_read_again_keeps_the_database(world: World):
+def test_the_same_connection_read_again_keeps_the_database(world: World) -> None:
     world.read()
     world.now += LOOK_AGAIN_S + 1
     world.read()
     assert (world.looks, len(world.opened), world.opened[0].closed) == (2, 1, False)
 
 
-def test_after_a_failed_connect_requests_fail_at_once_until_it_is_tried_again(world: World):
+def test_after_a_failed_connect_requests_fail_at_once_until_it_is_tried_again(world: World) -> None:
     world.down = True
     for _ in range(3):
         with pytest.raises(Unavailable, match="nobody answers"):
@@ -108,17 +108,17 @@ def test_after_a_failed_connect_requests_fail_at_once_until_it_is_tried_again(wo
 
 def test_an_outage_while_reading_makes_the_next_request_ask_first_and_those_after_it_fail_at_once(
     world: World,
-):
+) -> None:
     world.read()
     world.down = True
     for _ in range(4):
         with pytest.raises(Unavailable):
-            world.read(lambda reads: reads.body("m"))
+            world.read(lambda reads: reads.details.body("m"))
     # The first answer, the read that failed, and one more look.
     assert len(world.asked) == 3
 
 
-def test_a_wrong_connection_is_told_as_such_and_read_again_when_it_may_be_right(world: World):
+def test_a_wrong_connection_is_told_as_such_and_read_again_when_it_may_be_right(world: World) -> None:
     def wrong() -> Mapping[str, Any]:
         world.looks += 1
         raise SettingsError("Connection 'ownership_ledger' has no host.")
@@ -136,7 +136,7 @@ def test_a_wrong_connection_is_told_as_such_and_read_again_when_it_may_be_right(
 
 def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
     world: World, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(module, "PATIENCE_S", 0.01)
     inside, leave = threading.Semaphore(0), threading.Event()
 
@@ -159,14 +159,14 @@ def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
     world.read()
 
 
-def test_a_reader_that_fails_gives_its_turn_back(world: World):
+def test_a_reader_that_fails_gives_its_turn_back(world: World) -> None:
     for _ in range(2 * AT_ONCE):
         with pytest.raises(ZeroDivisionError), world.store.reads():
             raise ZeroDivisionError
     world.read()
 
 
-def test_the_database_of_the_page_connects_when_it_is_first_used():
+def test_the_database_of_the_page_connects_when_it_is_first_used() -> None:
     database = opened_for_page({"host": "127.0.0.1", "port": 1, "dbname": "none", "user": "nobody"})
     store = Store(dict, lambda _parameters: database)
     with pytest.raises(Unavailable, match="ownership_ledger"), store.reads():

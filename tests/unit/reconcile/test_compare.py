@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownership.domain.clock import from_ms
 from ownership.domain.compare import (
     MISSING,
     STALE_MENTORS,
@@ -19,6 +20,7 @@ from ownership.domain.compare import (
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Document, Row
+from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
 from ownership.platform.lms import stored
 from ownership.platform.ring import range_of
@@ -38,12 +40,9 @@ def document(creator: Any = "a", mentors: tuple[Any, ...] = (), course: str | No
     return Document("b", creator, mentors, 1, 1, course)
 
 
-def event(state: str = "received", **options: Any) -> EventRow:
-    empty: dict[str, Any] = dict.fromkeys(EventRow._fields)
+def event(state: EventState = EventState.RECEIVED, **options: Any) -> EventRow:
     transfer = Transfer(OrderKey(1, 0, 0, "m"), "A", "B")
-    return EventRow(
-        **{**empty, "mid": "m", "state": state, "transfer": transfer, "options": Options(**options)}
-    )
+    return EventRow(transfer, state, "kafka", "topic", 1, from_ms(1), options=Options(**options))
 
 
 @given(users, mentors, users, mentors)
@@ -113,7 +112,9 @@ def test_a_document_of_any_kind_has_a_name(seen: Document | None, found: tuple[s
         pytest.param(event(), document("z", ("x", "a")), True, id="and a mentor, whatever the case"),
         pytest.param(event(), document("b"), False, id="not the new user's"),
         pytest.param(event(), None, False, id="nor what has no document"),
-        pytest.param(event("completed"), document("a"), False, id="a final event finds nothing any more"),
+        pytest.param(
+            event(EventState.COMPLETED), document("a"), False, id="a final event finds nothing any more"
+        ),
         pytest.param(event(dry_run=True), document("a"), False, id="a dry run mends nothing"),
         pytest.param(event(undo_of="x"), document("a"), False, id="an undo keeps to its plan"),
         pytest.param(event(course_ids=("d",)), document("a"), False, id="another course is asked for"),

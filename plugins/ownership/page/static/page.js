@@ -65,10 +65,10 @@ const follow = (section) => {
     if (!document.hidden) {
       try {
         const answer = await fetch(section.dataset.src, { headers: { accept: "text/html" } });
-        const told = answer.ok || answer.status === 404 ? await answer.text() : null;
-        if (told === null) wait = SLOW;
-        else if (told !== before) holder.innerHTML = told;
-        before = told ?? before;
+        const content = answer.ok || answer.status === 404 ? await answer.text() : null;
+        if (content === null) wait = SLOW;
+        else if (content !== before) holder.innerHTML = content;
+        before = content ?? before;
       } catch {
         wait = SLOW;
       }
@@ -85,7 +85,7 @@ addEventListener("DOMContentLoaded", () => {
   const live = document.getElementById("live");
   if (live) follow(live);
   for (const each of document.querySelectorAll("[data-copy], [data-reload]")) each.hidden = false;
-  // A form is sent once; and whoever waits for a page sees that something is under way.
+  // A form is sent once; a user who waits for a page sees that it is loading.
   for (const form of document.forms) {
     form.addEventListener("submit", () => {
       document.body.classList.add("busy");

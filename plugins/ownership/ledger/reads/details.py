@@ -1,0 +1,114 @@
+"""One event or rejected message, and the events that belong to it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Select, or_, select, tuple_, union
+
+from ownership.domain.event import Transfer, with_follow_ups
+from ownership.domain.queue import QueuedEvent
+from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
+from ownership.ledger.queue import QUEUED, queued_event
+from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event
+from ownership.ledger.reads.statements import (
+    BoundedDatabase,
+    key_of,
+    newest_first,
+    read_first,
+    residual,
+    texts,
+    values,
+)
+from ownership.ledger.schema import (
+    ORDER_KEY,
+    among,
+    columns_of,
+    event,
+    event_run,
+    payload,
+    queue,
+    rejected_message,
+)
+
+MAX_LANE: Final = 50
+"""Events of a lane that are read."""
+
+
+class Details:
+    """Reads of one event by the ledger's mid."""
+
+    def __init__(self, database: BoundedDatabase) -> None:
+        self._database = database
+
+    def event(self, mid: str) -> EventRow | None:
+        """An event, None if there is none."""
+        query = select(*EVENT_COLUMNS).where(event.c.mid == mid)
+        row = self._database.run(lambda c: c.execute(query).first())
+        return event_row(row) if row else None
+
+    def rejected_message(self, mid: str) -> RejectedMessage | None:
+        """A rejected message, None if there is none."""
+        query = select(*columns_of(rejected_message, RejectedMessage)).where(rejected_message.c.mid == mid)
+        row = self._database.run(lambda c: c.execute(query).first())
+        return RejectedMessage(**row._asdict()) if row else None
+
+    def body(self, mid: str) -> bytes:
+        """An event's message; empty if the ledger has none."""
+        event_id = select(event.c.id).where(event.c.mid == mid).scalar_subquery()
+        query = select(payload.c.body).where(payload.c.event_id == event_id)
+        return self._database.run(lambda c: c.scalar(query)) or b""
+
+    def queued(self, mid: str) -> QueuedEvent | None:
+        """An event's row in the queue."""
+        row = self._database.run(lambda c: c.execute(QUEUED.where(event.c.mid == mid)).first())
+        return queued_event(row) if row else None
+
+    def waits_for(self, transfer: Transfer) -> str | None:
+        """Mid of the nearest earlier event in the queue that shares a user with `transfer`."""
+        # All of the queue and nothing else: the users' other events, and earlier ones, may be many.
+        queued = read_first(
+            select(*ORDER_KEY, event.c.source_user, event.c.target_user).join_from(
+                queue, event, queue.c.event_id == event.c.id
+            )
+        )
+        users = sorted(transfer.users)
+        query = (
+            select(queued.c.mid)
+            .where(
+                tuple_(*key_of(queued)) < tuple_(*values(transfer.key)),
+                or_(among(queued.c.source_user, users), among(queued.c.target_user, users)),
+            )
+            .order_by(*newest_first(key_of(queued)))
+            .limit(1)
+        )
+        return self._database.run(lambda c: c.scalar(query))
+
+    def lane(self, row: EventRow) -> list[ListedEvent]:
+        """The events that were planned as one with `row`, in order, itself among them."""
+        if not row.planned_with or not row.run_id:
+            return []
+        of_run = read_first(
+            select(*LISTED_COLUMNS, event.c.planned_with)
+            .join_from(event_run, event, event.c.id == event_run.c.event_id)
+            .where(event_run.c.run_id == row.run_id, residual(event.c.run_id == row.run_id))
+        )
+        query = (
+            select(of_run)
+            .where(of_run.c.planned_with.overlap(texts(sorted(row.planned_with))))
+            .order_by(*key_of(of_run))
+            .limit(MAX_LANE)
+        )
+        return self._listed(query)
+
+    def followed_by(self, mid: str) -> list[ListedEvent]:
+        """Events that undo an event, apply its plan, or finish what its second proof found; in order."""
+        listed = select(*LISTED_COLUMNS)
+        rows = union(
+            listed.where(event.c.options.isnot(None), event.c.follows.contains(texts([mid]))),
+            listed.where(among(event.c.mid, with_follow_ups(mid)[1:])),
+        ).subquery()
+        return self._listed(select(rows).order_by(*key_of(rows)).limit(PAGE_SIZE))
+
+    def _listed(self, query: Select[Any]) -> list[ListedEvent]:
+        return self._database.run(lambda c: [listed_event(r) for r in c.execute(query)])

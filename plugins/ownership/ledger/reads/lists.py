@@ -1,0 +1,366 @@
+"""Lists of events and rejected messages, a page at a time, newest first; counts.
+
+The rows of a list of one user or one state come in an order that only the index of users or states has (`_in_order`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, NamedTuple
+
+from pydantic import Field, TypeAdapter
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    union,
+    union_all,
+)
+
+from ownership.domain.event import LedgerId, OrderKey, Transfer, folded
+from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS
+from ownership.domain.options import PLAIN, Options
+from ownership.domain.states import FINAL_STATES, OPEN_STATES, EventState
+from ownership.ledger.reads.statements import (
+    BoundedDatabase,
+    Columns,
+    key_of,
+    newest_first,
+    read_first,
+    residual,
+    values,
+)
+from ownership.ledger.schema import (
+    ORDER_KEY,
+    TRANSFER,
+    among,
+    change,
+    event,
+    event_run,
+    order_key_of,
+    plan,
+    queue,
+    rejected_message,
+    transfer_of,
+)
+
+PAGE_SIZE: Final = 50
+"""Entries of a list, and batches of an event, on one page."""
+MAX_COUNTED: Final = 1000
+"""Entries that are counted by state, the newest first."""
+MAX_NARROWED: Final = 5000
+"""Events of a run, a course or a batch that a list looks at, the last arrivals first."""
+MAX_OPEN: Final = 20_000
+"""Events of the queue that are counted."""
+OPEN: Final = "open"
+"""The filter that stands for every open state."""
+STATES: Final = (*OPEN_STATES, *FINAL_STATES)
+"""What an entry of a list can be."""
+
+_FIRST_MS, _LAST_MS = -(2**63), 2**63 - 1
+_Bigint = Annotated[int, Field(ge=_FIRST_MS, le=_LAST_MS)]
+_KEY: TypeAdapter[Any] = TypeAdapter(
+    tuple[_Bigint, Annotated[int, Field(ge=-(2**31), lt=2**31)], _Bigint, LedgerId]
+)
+
+
+def to_cursor(key: OrderKey) -> str:
+    """The last entry of a page, for an address: the next page begins after it."""
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+def from_cursor(text: str) -> OrderKey | None:
+    """From an address, in which clients may send anything; None if it is no cursor."""
+    try:
+        return OrderKey(*_KEY.validate_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))))
+    except ValueError:
+        return None
+
+
+class Filters(NamedTuple):
+    """What a list is narrowed to; empty is everything. Times in epoch ms; `before_ms` is not included."""
+
+    user: str = ""
+    """Old or new user, in any case."""
+    state: str = ""
+    """A state, or `OPEN`."""
+    run_id: str = ""
+    """A run that planned or skipped the event, or holds it."""
+    course_id: str = ""
+    batch_id: str = ""
+    since_ms: int | None = None
+    """Time of the message."""
+    before_ms: int | None = None
+
+    @property
+    def states(self) -> tuple[EventState, ...]:
+        """The states that fit."""
+        if self.state == OPEN:
+            return OPEN_STATES
+        return (EventState(self.state),) if self.state else STATES
+
+    @property
+    def with_rejected(self) -> bool:
+        """True if rejected messages can fit: they have neither users nor batches nor a run."""
+        return EventState.REJECTED in self.states and not (self.user or self._narrowed)
+
+    @property
+    def _narrowed(self) -> bool:
+        return bool(self.run_id or self.course_id or self.batch_id)
+
+
+class ListedEvent(NamedTuple):
+    """An event, as a list has it."""
+
+    transfer: Transfer
+    state: EventState
+    kafka_ms: int
+    origin: str = "kafka"
+    organisation_id: str | None = None
+    requested_by: str | None = None
+    run_id: str | None = None
+    reason: str | None = None
+    counts: Mapping[str, int] = {}
+    options: Options = PLAIN
+    ended_at: datetime | None = None
+
+    @property
+    def mid(self) -> str:
+        """The event's message id."""
+        return self.transfer.mid
+
+    @property
+    def key(self) -> OrderKey:
+        """Its place in the list."""
+        return self.transfer.key
+
+
+class ListedMessage(NamedTuple):
+    """A rejected message, as a list has it."""
+
+    key: OrderKey
+    """Its place in the list, by its broker's timestamp."""
+    reason: str
+
+    @property
+    def mid(self) -> str:
+        """Its mid in the ledger."""
+        return self.key.mid
+
+
+ListEntry = ListedEvent | ListedMessage
+
+
+class StateCounts(NamedTuple):
+    """Numbers by state of the newest entries that fit a list's filters, whatever state the list has."""
+
+    of: Mapping[EventState, int]
+    oldest_ms: int | None
+    """Order time of the oldest entry that is counted."""
+
+    @property
+    def total(self) -> int:
+        """Entries that are counted: all that fit, if fewer than `MAX_COUNTED`."""
+        return sum(self.of.values())
+
+
+class ListPage(NamedTuple):
+    """One page of a list, newest first."""
+
+    entries: list[ListEntry]
+    counts: StateCounts
+    next: OrderKey | None
+    """The entry after which the next page begins; None on the last page."""
+    cut: bool = False
+    """True if the run, course or batch has more than `MAX_NARROWED` events: the list leaves the others out."""
+
+
+class OpenCounts(NamedTuple):
+    """Events in the queue."""
+
+    events: int
+    awaiting_approval: int
+    more: bool
+    """True if there are more than were counted."""
+
+
+class Lists:
+    """Reads of lists and counts."""
+
+    def __init__(self, database: BoundedDatabase) -> None:
+        self._database = database
+
+    def page(self, filters: Filters, after: OrderKey | None = None) -> ListPage:
+        """One page of the entries that fit, newest first, and counts of all states that fit."""
+
+        def work(connection: Connection) -> ListPage:
+            ids = _narrowed(connection, filters)
+            entries = [_entry(r) for r in connection.execute(_newest(filters, after, ids, PAGE_SIZE + 1))]
+            newest = _newest(filters._replace(state=""), None, ids, MAX_COUNTED).subquery()
+            columns = (
+                newest.c.state,
+                func.count().label("n"),
+                func.min(newest.c.order_ms).label("oldest_ms"),
+            )
+            counts = connection.execute(select(*columns).group_by(newest.c.state)).all()
+            return ListPage(
+                entries[:PAGE_SIZE],
+                StateCounts(
+                    {EventState(r.state): r.n for r in counts},
+                    min((r.oldest_ms for r in counts), default=None),
+                ),
+                entries[PAGE_SIZE - 1].key if len(entries) > PAGE_SIZE else None,
+                cut=ids is not None and len(ids) > MAX_NARROWED,
+            )
+
+        return self._database.run(work, in_order=True)
+
+    def open_counts(self) -> OpenCounts:
+        """How many events are open."""
+        queued = select(queue.c.awaits).limit(MAX_OPEN + 1).subquery()
+        query = select(func.count().label("events"), func.count(queued.c.awaits).label("awaiting"))
+
+        def work(connection: Connection) -> OpenCounts:
+            r = connection.execute(query.select_from(queued)).one()
+            return OpenCounts(min(r.events, MAX_OPEN), r.awaiting, r.events > MAX_OPEN)
+
+        return self._database.run(work)
+
+
+# -- the statements of a list ----------------------------------------------------------------------------------
+
+
+def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | None, limit: int) -> Select[Any]:
+    """The newest entries before `after` that fit. `ids` are the events of a run, a course or a batch."""
+    bounds = _bounds(filters, after)
+    events = select(*LISTED_COLUMNS).where(*_times(event.c.kafka_ms, filters))
+    of_state = [residual(among(event.c.state, filters.states))] if filters.state else []
+    user = folded(filters.user)
+    if ids is not None:
+        of_user = [residual(or_(event.c.source_user == user, event.c.target_user == user))] if user else []
+        found = read_first(events.where(among(event.c.id, sorted(ids)), *of_user, *of_state))
+        arms = [_in_order(select(found), key_of(found), bounds)]
+    elif user:
+        given = events.where(*of_state)
+        taken = given.where(residual(event.c.source_user != user))
+        arms = [
+            _in_order(given, ORDER_KEY, bounds, (event.c.source_user, user)),
+            _in_order(taken, ORDER_KEY, bounds, (event.c.target_user, user)),
+        ]
+    elif filters.state:
+        states = [s for s in filters.states if s != EventState.REJECTED]
+        arms = [_in_order(events, ORDER_KEY, bounds, (event.c.state, s)) for s in states]
+    else:
+        arms = [_in_order(events, ORDER_KEY, bounds)]
+    if filters.with_rejected:
+        messages = select(*_REJECTED_COLUMNS).where(*_times(rejected_message.c.kafka_ms, filters))
+        arms.append(_in_order(messages, _REJECTED_KEY, bounds))
+    if len(arms) == 1:
+        return arms[0].limit(limit)
+    rows = union_all(*(arm.limit(limit) for arm in arms)).subquery()
+    return select(rows).order_by(*newest_first(key_of(rows))).limit(limit)
+
+
+def _bounds(filters: Filters, after: OrderKey | None) -> tuple[int, OrderKey]:
+    """The part of the order in which the entries of a page are: first <= order time, key < second."""
+    # The order time is never further than the drift from the message's own.
+    low = _FIRST_MS if filters.since_ms is None else filters.since_ms - MAX_CLOCK_DRIFT_MS
+    high = _LAST_MS if filters.before_ms is None else filters.before_ms + MAX_CLOCK_DRIFT_MS
+    end = OrderKey(high, -(2**31), -(2**63), "")
+    return low, min(after, end) if after else end
+
+
+def _in_order(
+    query: Select[Any],
+    key: Columns,
+    bounds: tuple[int, OrderKey],
+    of: tuple[ColumnElement[str], str] | None = None,
+) -> Select[Any]:
+    """The rows within the bounds, newest first, by the index of `key`; `of` is a column before it, and its value.
+
+    Two bounds say that the column is the value. With an equality the planner may also walk `event_order` until
+    enough rows fit, which is the whole table where its statistics are old.
+    """
+    low: list[ColumnElement[Any]] = [literal(bounds[0], BigInteger)]
+    high = values(bounds[1])
+    if of:
+        value: ColumnElement[Any] = literal(of[1], Text)
+        key, low, high = (of[0], *key), [value, *low], [value, *high]
+    within = query.where(tuple_(*key[: len(low)]) >= tuple_(*low), tuple_(*key) < tuple_(*high))
+    return within.order_by(*newest_first(key))
+
+
+def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[bool]]:
+    found = [] if filters.since_ms is None else [residual(column >= filters.since_ms)]
+    return found if filters.before_ms is None else [*found, residual(column < filters.before_ms)]
+
+
+def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
+    """Ids of the events of the filters' run, course and batch; None if the filters have none of them."""
+    found: list[set[int]] = []
+    if filters.run_id:
+        planned = select(event_run.c.event_id).where(event_run.c.run_id == filters.run_id)
+        held = select(queue.c.event_id).where(queue.c.holder == filters.run_id)
+        found.append(_last_ids(connection, planned, held))
+    if filters.course_id or filters.batch_id:
+        found.append(_last_ids(connection, *(_of_batches(table, filters) for table in (plan, change))))
+    return set.intersection(*found) if found else None
+
+
+def _of_batches(table: FromClause, filters: Filters) -> Select[Any]:
+    query = select(table.c.event_id).group_by(table.c.event_id)
+    if filters.course_id:
+        query = query.where(table.c.course_id == filters.course_id)
+    return query.where(table.c.batch_id == filters.batch_id) if filters.batch_id else query
+
+
+def _last_ids(connection: Connection, *queries: Select[Any]) -> set[int]:
+    """The greatest ids of queries for `event_id`, and one more than a list looks at if there are more."""
+    limit = MAX_NARROWED + 1
+    every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in queries)).subquery()
+    column = every.c.event_id
+    return set(connection.scalars(select(column).order_by(column.desc()).limit(limit)))
+
+
+# -- rows ------------------------------------------------------------------------------------------------------
+
+_FIELDS = ListedEvent._fields[1:]
+"""Those that are columns; the transfer is several."""
+LISTED_COLUMNS = (*TRANSFER, *(event.c[name] for name in _FIELDS))
+_MESSAGE = rejected_message.c
+_REJECTED_KEY = (_MESSAGE.kafka_ms, _MESSAGE.kafka_partition, _MESSAGE.kafka_offset, _MESSAGE.mid)
+_OF_REJECTED: Mapping[str, ColumnElement[Any]] = {
+    **{of.name: column for column, of in zip(_REJECTED_KEY, ORDER_KEY, strict=True)},
+    "state": cast(literal(EventState.REJECTED), Text),
+    "kafka_ms": _MESSAGE.kafka_ms,
+    "reason": _MESSAGE.reason,
+}
+_REJECTED_COLUMNS = tuple(
+    _OF_REJECTED.get(column.name, cast(null(), column.type)).label(column.name) for column in LISTED_COLUMNS
+)
+
+
+def listed_event(r: Any) -> ListedEvent:
+    """An event from a row with `LISTED_COLUMNS`."""
+    columns = {name: getattr(r, name) for name in _FIELDS}
+    converted = {"state": EventState(r.state), "options": Options.of(r.options)}
+    return ListedEvent(transfer_of(r), **columns | converted)
+
+
+def _entry(r: Any) -> ListEntry:
+    if r.state == EventState.REJECTED:
+        return ListedMessage(order_key_of(r), r.reason)
+    return listed_event(r)

@@ -1,0 +1,62 @@
+"""What a transfer changed, batch by batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ownership.domain.states import BatchOutcome, ChangeOutcome
+from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, Owners, PlannedBatch
+from ownership.page.views.formats import Moment, counted, moment
+
+
+class ChangeLine(NamedTuple):
+    """A batch and its outcome."""
+
+    course_id: str
+    batch_id: str
+    role: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    outcome: str
+    row_at: Moment | None
+    document_at: Moment | None
+    note: str
+
+
+def change_lines(page: ChangesPage) -> list[ChangeLine]:
+    """The rows of the change table."""
+    return [_change_line(c) for c in page.batches]
+
+
+def _change_line(c: BatchChange) -> ChangeLine:
+    """A batch by the hop that was applied, else by its plan, else by the last try."""
+    applied = [h for h in c.hops if h.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE)]
+    hop = applied[-1] if applied else None
+    shown: BatchHop | PlannedBatch | None = hop or c.plan or (c.hops[-1] if c.hops else None)
+    before, after = _owners(shown and shown.before), _owners(shown and shown.after)
+    notes = []
+    if hop and hop.hops > 1:
+        notes.append(f"hop {hop.hop + 1} of {hop.hops}")
+    if tries := len(c.hops) - len(applied):
+        notes.append(f"{counted(tries, 'other try', 'other tries')}")
+    if hop and hop.outcome == ChangeOutcome.LATE:
+        notes.append("applied after the claim was lost")
+    return ChangeLine(
+        c.id.course_id,
+        c.id.batch_id,
+        (shown.role or "") if shown else "",
+        before,
+        after if after != before else (),
+        (c.plan and c.plan.outcome) or (BatchOutcome.MOVED if hop else "planned"),
+        moment(hop.applied_at) if hop else None,
+        moment(c.plan.proven_at) if c.plan else None,
+        ", ".join(notes),
+    )
+
+
+def _owners(owners: Owners | None) -> tuple[str, ...]:
+    """Creator and mentors, a line each."""
+    if owners is None:
+        return ()
+    created = (f"created by {owners.created_by}",) if owners.created_by is not None else ()
+    return (*created, *(f"mentor {m}" for m in owners.mentors))

@@ -1,0 +1,61 @@
+"""Times, numbers, ids and states as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from ownership.domain.clock import from_ms
+from ownership.domain.states import EventState
+
+STATE_NAMES: Final[Mapping[str, str]] = {
+    EventState.RECEIVED: "received",
+    EventState.PLANNED: "planned",
+    EventState.APPLIED: "applied",
+    EventState.COMPLETED: "completed",
+    EventState.FAILED: "failed",
+    EventState.AWAITING_APPROVAL: "awaiting approval",
+    EventState.SKIPPED: "skipped",
+    EventState.REJECTED: "rejected",
+    EventState.ABANDONED: "abandoned",
+    EventState.REHEARSED: "rehearsed",
+    EventState.DECLINED: "declined",
+}
+"""A state as people read it; it is also the name of its colour."""
+
+
+class Moment(NamedTuple):
+    """A point in time: for machines, and for people (UTC)."""
+
+    iso: str
+    text: str
+
+
+def moment(at: datetime | int | None) -> Moment | None:
+    """A datetime or epoch ms; a time beyond the calendar is a question mark."""
+    if at is None:
+        return None
+    try:
+        value = (from_ms(at) if isinstance(at, int) else at).astimezone(UTC)
+    except (OverflowError, OSError, ValueError):
+        return Moment("", "?")
+    return Moment(value.isoformat(timespec="milliseconds"), f"{value:%Y-%m-%d %H:%M:%S}")
+
+
+def number(n: int) -> str:
+    """With a separator of thousands."""
+    return f"{n:,}"
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number with its noun."""
+    return f"{number(n)} {one if n == 1 else many or one + 's'}"
+
+
+def short(text: str, limit: int = 22) -> str:
+    """`text`, without its middle if it is long: ids differ at both ends."""
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    return f"{text[:head]}…{text[-(limit - head - 1) :]}"

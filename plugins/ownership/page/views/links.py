@@ -1,0 +1,75 @@
+"""Addresses, all relative to the page's own, so that Airflow may be served below any path."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
+
+from ownership.domain.clock import from_ms, to_ms
+from ownership.ledger.reads.lists import Filters
+from ownership.page.views.formats import short
+
+_RUN_ID = re.compile(
+    r"(manual|scheduled|asset_triggered|backfill|operator_triggered)__\d{4}-(\d\d-\d\d)T(\d\d:\d\d:\d\d)"
+)
+
+
+class RunLink(NamedTuple):
+    """A run as Airflow knows it."""
+
+    run_id: str
+    dag_id: str
+    state: str
+    href: str
+
+
+def run_label(run_id: str) -> str:
+    """A run's kind and time, if its id has Airflow's own form."""
+    found = _RUN_ID.match(run_id)
+    if not found:
+        return short(run_id)
+    return f"{found[1].replace('_triggered', '').replace('_', ' ')} {found[2]} {found[3]}"
+
+
+def detail_href(mid: str, **more: str) -> str:
+    """Of a transfer."""
+    return f"transfer?{urlencode({'mid': mid, **more})}"
+
+
+def list_href(filters: Filters | None = None, **more: str) -> str:
+    """Of the list, with its filters."""
+    f = filters or Filters()
+    query = {
+        "user": f.user,
+        "state": f.state,
+        "run": f.run_id,
+        "course": f.course_id,
+        "batch": f.batch_id,
+        "since": _for_field(f.since_ms),
+        "before": _for_field(f.before_ms),
+        **more,
+    }
+    parameters = urlencode({k: v for k, v in query.items() if v})
+    return f"./?{parameters}" if parameters else "./"
+
+
+def run_href(dag_id: str, run_id: str, task_id: str = "") -> str:
+    """Of a run in Airflow's own pages."""
+    end = f"/tasks/{quote(task_id, safe='')}" if task_id else ""
+    return f"../dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}{end}"
+
+
+def _for_field(at_ms: int | None) -> str:
+    return "" if at_ms is None else f"{from_ms(at_ms):%Y-%m-%dT%H:%M}"
+
+
+def at_ms(text: str) -> int | None:
+    """Epoch ms of a form's date and time (UTC); None if it is empty, none, or beyond the calendar."""
+    try:
+        at = to_ms(datetime.fromisoformat(text))
+        from_ms(at)
+    except (ValueError, OverflowError):
+        return None
+    return at
