@@ -161,7 +161,7 @@ class Broker:
         self.dead_letters.append((value, headers))
         on_delivery(None, self)
 
-    def flush(self, _seconds: float) -> None: ...
+    def poll(self, _seconds: float) -> None: ...
 
     def partition(self) -> int:
         return 0

@@ -9,6 +9,9 @@ from typing import Any, Final
 MAX_CLOCK_DRIFT_MS: Final = 5 * 60 * 1000
 """An `ets` further than this from the broker's timestamp does not decide the order."""
 
+EARLIEST_MS: Final = 946_684_800_000
+"""The year 2000. A message's timestamp before it is none: it was never set, or in another unit."""
+
 _UNITS: Final = (
     (Decimal(10) ** 8, Decimal(1000)),
     (Decimal(10) ** 11, Decimal(1)),

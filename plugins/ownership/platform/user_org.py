@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import StrEnum
@@ -18,7 +19,7 @@ from ownership.platform.http_service import CONCURRENT, Answer, Service
 ACCOUNT_BLOCKED: Final = "0006"
 """Number of the error for a deleted or blocked account. What stands before it is the operation's, by release."""
 STRAGGLER_SECONDS: Final = 5.0
-"""How long the users that are read already wait for the one that is not."""
+"""How long answers that are there wait for the next one, at least: of a slow service three times its longest pause."""
 _WORDS_KEPT = 300
 _ONE_USER_ONLY: Final = (
     "this user only, others are answered; have the record of this user mended in User-Org, then the event "
@@ -127,7 +128,7 @@ class Users:
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         """Look many users up concurrently, as their answers come; an outage is the result of the users it concerns.
 
-        Once there are answers, a user who gives none holds the others up for `STRAGGLER_SECONDS` at most.
+        Once there are answers, a user who gives none holds the others up for about `STRAGGLER_SECONDS`.
         """
         if not user_ids:
             return
@@ -141,26 +142,25 @@ class Users:
             self.answered += 1
             yield user_id, found
         for user_id, why in failed.items():
-            yield user_id, self._for_this_user_only(user_id, why) if others else why
+            yield user_id, self._for_this_user_only(user_id, why) if others >= len(failed) else why
 
     def _as_they_come(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         pool = ThreadPoolExecutor(CONCURRENT)
         waiting: dict[Future[Lookup], str] = {pool.submit(self._read, u): u for u in user_ids}
-        answered = False
+        answered, longest_pause, last = False, 0.0, time.monotonic()
         try:
             while waiting:
-                done = self._wait(waiting, STRAGGLER_SECONDS if answered else None, FIRST_COMPLETED).done
+                patience = max(STRAGGLER_SECONDS, 3 * longest_pause) if answered else None
+                done = self._wait(waiting, patience, FIRST_COMPLETED).done
                 if not done:
                     break
+                longest_pause, last = max(longest_pause, time.monotonic() - last), time.monotonic()
                 for future in done:
                     found = future.result()
                     answered = answered or not isinstance(found, Unavailable)
                     yield waiting.pop(future), found
             for user_id in waiting.values():
-                yield (
-                    user_id,
-                    self._unavailable(f"no answer within {STRAGGLER_SECONDS:g} s of the others'"),
-                )
+                yield user_id, self._unavailable("no answer for long after the others'")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -24,7 +24,7 @@ from ownership.domain.event import (
     readable_mid,
     unnamed_mid,
 )
-from ownership.domain.event_times import none_ahead, order_time
+from ownership.domain.event_times import EARLIEST_MS, none_ahead, order_time
 from ownership.domain.next_steps import dead_letter_conf
 from ownership.domain.options import PLAIN, Asset, Options, Request
 from ownership.domain.settings import Settings
@@ -89,6 +89,22 @@ class Accepted:
             self.notes | more.notes,
             self.lost + more.lost,
         )
+
+
+class _Read(NamedTuple):
+    """A message that is an event. Times in epoch ms, as its producer and the broker have them."""
+
+    message: Message
+    event: TransferEvent
+    options: Options
+    sent_ms: int
+    order_ms: int
+
+    def arrival(self, order_ms: int, clock_ms: int) -> Arrival:
+        """On its way into the ledger, with its place in the order; no time is beyond the acceptor's clock."""
+        m = self.message
+        origin = Origin("kafka", m.topic, m.partition, m.offset, min(self.sent_ms, clock_ms))
+        return _arrival(self.event, m.value, origin, t=order_ms, options=self.options)
 
 
 class Inbox:
@@ -173,35 +189,27 @@ class Inbox:
 
     def _accept_part(self, messages: Sequence[Message]) -> Accepted:
         clock_ms = self._clock()
-        read: list[tuple[Message, TransferEvent, Options]] = []
+        read: list[_Read] = []
         rejected: list[tuple[Message, RejectedMessage]] = []
         for message in messages:
             try:
-                event = parse_event(message.value, unnamed=_place(message))
-                self._refuse_old(message, clock_ms)
-                read.append((message, event, PLAIN.about(self._asset(event))))
+                read.append(self._read(message, clock_ms))
             except Poison as poison:
                 mid = readable_mid(message.value)
                 rejected.append((message, _rejection(message, str(poison), message_mid=mid)))
-        wanted = [(m.partition, order_time(event.ets, m.kafka_ms)) for m, event, _ in read]
-        arrivals: list[Arrival] = []
-        notes: dict[str, str] = {}
-        for (message, event, options), (_, asked), t in zip(
-            read, wanted, none_ahead(wanted, clock_ms), strict=True
-        ):
-            kafka_ms = min(message.kafka_ms, clock_ms)
-            origin = Origin("kafka", message.topic, message.partition, message.offset, kafka_ms)
-            arrivals.append(_arrival(event, message.value, origin, t=t, options=options))
-            if asked - clock_ms > NOTED_AHEAD_MS:
-                notes[event.mid] = (
-                    f"was sent by a clock that is {(asked - clock_ms) // 1000} s ahead; it counts as sent at its "
-                    "acceptance"
-                )
+        times = none_ahead([(r.message.partition, r.order_ms) for r in read], clock_ms)
+        arrivals = [r.arrival(t, clock_ms) for r, t in zip(read, times, strict=True)]
         stored = self._store(arrivals, rejected, _consumed(messages))
-        ahead = {t.mid: notes[t.mid] for t in stored.received if t.mid in notes}
-        for mid, what in ahead.items():
-            log.warning("a producer's clock is ahead", mid=mid, what=what)
-        return stored + Accepted(notes=ahead)
+        return stored + Accepted(notes=_notes_of_clocks(read, stored.received, clock_ms))
+
+    def _read(self, message: Message, clock_ms: int) -> _Read:
+        """:raises Poison: if the message is no event that can be carried out."""
+        event = parse_event(message.value, unnamed=_place(message))
+        sent_ms = message.kafka_ms if message.kafka_ms >= EARLIEST_MS else clock_ms
+        if clock_ms - sent_ms > self._settings.retention_days * DAY_MS:
+            raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
+        order_ms = order_time(event.ets, sent_ms)
+        return _Read(message, event, PLAIN.about(self._asset(event)), sent_ms, order_ms)
 
     def _options(self, request: Request) -> Options:
         """How an event that was given by hand is carried out; undos and plans keep to what they follow."""
@@ -217,10 +225,6 @@ class Inbox:
             return None
         kind, batch_id = found
         return Asset(kind=kind, batch_id=batch_id)
-
-    def _refuse_old(self, message: Message, clock_ms: int) -> None:
-        if clock_ms - message.kafka_ms > self._settings.retention_days * DAY_MS:
-            raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
 
     def _store(
         self,
@@ -280,6 +284,20 @@ class Inbox:
             new[r.mid] = r
             log.warning("message rejected", mid=r.mid, why=r.reason, partition=message.partition)
         return list(new.values())
+
+
+def _notes_of_clocks(read: Iterable[_Read], received: Iterable[Transfer], clock_ms: int) -> dict[str, str]:
+    """By mid, what to say of new events whose producer's clock is far ahead."""
+    new = {t.mid for t in received}
+    notes = {}
+    for r in read:
+        ahead_ms = r.order_ms - clock_ms
+        if ahead_ms > NOTED_AHEAD_MS and r.event.mid in new:
+            notes[r.event.mid] = (
+                f"was sent by a clock that is {ahead_ms // 1000} s ahead; it counts as sent at its acceptance"
+            )
+            log.warning("a producer's clock is ahead", mid=r.event.mid, seconds=ahead_ms // 1000)
+    return notes
 
 
 def _place(message: Message) -> str:

@@ -119,6 +119,17 @@ def test_the_place_in_the_order_of_an_event_that_was_ahead_stays_at_every_read(o
     assert world.read(event["mid"]).transfer.key == before.transfer.key
 
 
+@pytest.mark.parametrize("stamp", [1, 1_767_225_600])
+def test_a_timestamp_of_a_message_that_is_none_is_no_reason_to_reject(world: World, stamp: int) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    event = world.event(old, new)
+    world.platform.emit(event, timestamp=stamp)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+    assert abs(world.read(event["mid"]).kafka_ms - now_ms()) < MINUTE_MS
+
+
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
