@@ -47,7 +47,8 @@ _OTHER_FORMATS: Final[tuple[tuple[bytes, str], ...]] = (
 """First bytes and what they say, the longer ones first where one begins another."""
 _MAX_DIGITS = 400
 """A longer number is read as infinity: Python refuses to read numbers of more than 4,300 digits."""
-_LONGEST_NAME = 60
+MAX_NAME = 60
+"""Characters of a key that an error shows."""
 
 
 def decode(message: bytes | None) -> Any:
@@ -79,7 +80,7 @@ def decode(message: bytes | None) -> Any:
 
 
 def holds_json(text: str) -> bool:
-    """True for a text that looks like JSON once more: somebody has encoded it twice."""
+    """True for a text that looks like JSON again: its producer encoded it twice."""
     return text.lstrip("\ufeff \t\r\n").startswith(("{", "["))
 
 
@@ -118,7 +119,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise Poison(f"the key {name[:_LONGEST_NAME]!r} is there twice in one object")
+        raise Poison(f"the key {name[:MAX_NAME]!r} is there twice in one object")
     return found
 
 

@@ -6,8 +6,6 @@ Shape and meaning of the fields: the producer's own code, Sunbird-Lern userorg-s
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -23,6 +21,7 @@ from pydantic import (
 from ownership.domain.decoding import MAX_EVENT_BYTES, decode, holds_json, too_deep
 from ownership.domain.errors import Poison
 from ownership.domain.event_times import epoch_ms
+from ownership.domain.id_text import as_id, trimmed, visible
 from ownership.domain.text import one_line, printable
 
 MAX_FOLLOW_UPS = 4
@@ -34,52 +33,16 @@ UNNAMED: Final = "message:"
 COURSE_BATCH: Final = "course batch"
 """The kind of asset that this job moves, folded."""
 
-_FIELDS_NAMED = 10
-"""Most fields that one error names: each is one to mend, and there is a next time."""
-_LONGEST_NAME = 60
-
-_BLANKS: Final = "".join(map(chr, range(0x21)))
-"""What Java's `String.trim()` takes off both ends: everything up to the blank."""
-_INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
-_INVISIBLE_OTHERS: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
-    "\U000e0000-\U000e0fff]"
-)
-"""Characters of other categories that show nothing: fillers, variation selectors (Unicode's default ignorables)."""
-_SURROGATES: Final = re.compile("[\ud800-\udfff]")
-
-
-def _trimmed(value: Any) -> Any:
-    """A text as the platform's producer checks it; it sends it with its blanks."""
-    return value.strip(_BLANKS) if isinstance(value, str) else value
-
-
-def _as_id(value: Any) -> Any:
-    """A text without the blanks around it, if each of its characters can be seen."""
-    text = _trimmed(value)
-    if not isinstance(text, str):
-        return value
-    if hidden := next(filter(_invisible, text), None):
-        raise ValueError(f"contains U+{ord(hidden):04X}, {_name_of(hidden)}")
-    if text in (".", ".."):
-        raise ValueError("is a step in a path, not an id")
-    return text
-
-
-def _invisible(c: str) -> bool:
-    return c != " " and bool(unicodedata.category(c) in _INVISIBLE_CATEGORIES or _INVISIBLE_OTHERS.match(c))
-
-
-def _name_of(c: str) -> str:
-    """Unicode's name of a character, in words for those that have none."""
-    unnamed = "half a surrogate pair" if _SURROGATES.match(c) else "a control character"
-    return unicodedata.name(c, unnamed)
+MAX_NAMES = 10
+"""Names in one error, at most: after a correction the next error names the rest."""
+MAX_NAME = 60
+"""Characters of a name that an error shows."""
 
 
 Identifier = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=256),
-    BeforeValidator(_as_id),
+    BeforeValidator(as_id),
 ]
 """An id as it may go into a bound parameter, a URL path segment or a terms query; blanks around it are taken off."""
 
@@ -105,26 +68,26 @@ def folded(user_id: str) -> str:
     return "".join(letter.lower()[0] for letter in user_id)
 
 
-def _not_reserved(mid: str) -> str:
+def _check_reserved(mid: str) -> None:
+    """:raises Poison: if only the job itself gives such a mid."""
     if mid.startswith("rejected:"):
-        raise ValueError("begins with 'rejected:', which names the rows of rejected messages")
+        raise Poison("mid: begins with 'rejected:', which names the rows of rejected messages")
     if mid.startswith(UNNAMED):
-        raise ValueError(f"begins with '{UNNAMED}', which names messages that have no mid")
-    return mid
+        raise Poison(f"mid: begins with '{UNNAMED}', which names messages that have no mid")
 
 
 MessageId = Annotated[
     str,
     # A manual run's mid holds its run id, which may have 250 characters.
     StringConstraints(strict=True, min_length=1, max_length=300),
-    BeforeValidator(_as_id),
+    BeforeValidator(as_id),
 ]
 """An event's id."""
 
 LedgerId = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=320),
-    BeforeValidator(_as_id),
+    BeforeValidator(as_id),
 ]
 """The mid under which the ledger has an event: its own, a follow-up's, or that of a rejected message."""
 
@@ -196,7 +159,7 @@ class _Edata(_Part):
 
 
 class _Asset(_Part):
-    objectType: Annotated[str, StringConstraints(strict=True, min_length=1), BeforeValidator(_trimmed)]
+    objectType: Annotated[str, StringConstraints(strict=True, min_length=1), BeforeValidator(trimmed)]
 
 
 class _CourseBatch(_Part):
@@ -273,21 +236,19 @@ def explain(error: ValidationError, where: str = "") -> str:
     `where` is the field that was checked, if it is not a whole message.
     """
     found = error.errors(include_url=False, include_input=False)
-    named = [
-        ".".join(filter(None, (where, *(one_line(part, _LONGEST_NAME) for part in e["loc"])))) for e in found
-    ]
-    told = [
+    named = [".".join(filter(None, (where, *(one_line(part, MAX_NAME) for part in e["loc"])))) for e in found]
+    complaints = [
         f"{name or 'message'}: {e['msg'].removeprefix('Value error, ')}"
-        for name, e in zip(named[:_FIELDS_NAMED], found, strict=False)
+        for name, e in zip(named[:MAX_NAMES], found, strict=False)
     ]
-    return "; ".join(told) + (f"; and {n} more" if (n := len(found) - _FIELDS_NAMED) > 0 else "")
+    return "; ".join(complaints) + (f"; and {n} more" if (n := len(found) - MAX_NAMES) > 0 else "")
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names that somebody else gave, quoted: the first few, each cut."""
-    some = sorted(names)
-    told = ", ".join(repr(name[:_LONGEST_NAME]) for name in some[:_FIELDS_NAMED])
-    return told + (f" and {n} more" if (n := len(some) - _FIELDS_NAMED) > 0 else "")
+    """Names from outside, quoted, for an error: the first few, each shortened."""
+    every = sorted(names)
+    shown = ", ".join(repr(name[:MAX_NAME]) for name in every[:MAX_NAMES])
+    return shown + (f" and {n} more" if (n := len(every) - MAX_NAMES) > 0 else "")
 
 
 def parse_event(message: bytes | None, *, unnamed: str | None = None) -> TransferEvent:
@@ -304,17 +265,15 @@ def event_from(value: Any, *, unnamed: str | None = None) -> TransferEvent:
     :raises Poison: naming every field that is wrong.
     """
     check_shape(value)
-    mid = _trimmed(value.get("mid"))
+    mid = trimmed(value.get("mid"))
     if unnamed and mid in (None, ""):
         value = {**value, "mid": unnamed}
+    elif isinstance(mid, str):
+        _check_reserved(mid)
     try:
-        if isinstance(mid, str):
-            _not_reserved(mid)
         return TransferEvent.model_validate(value)
     except ValidationError as e:
         raise Poison(explain(e)) from None
-    except ValueError as e:
-        raise Poison(f"mid: {e}") from None
     except RecursionError:
         raise Poison("the JSON is nested too deeply") from None
 
@@ -349,7 +308,7 @@ def readable_mid(message: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     mid = value.get("mid") if isinstance(value, dict) else None
-    return mid[:256] if isinstance(mid, str) and not any(map(_invisible, mid)) else None
+    return mid[:256] if isinstance(mid, str) and visible(mid) else None
 
 
 def unnamed_mid(topic: str, partition: int, offset: int, digest: str) -> str:
