@@ -56,7 +56,7 @@ def test_the_defaults_are_a_whole_transfer_for_the_main_dag_and_a_dry_run_for_th
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("from_user", " a"),
+        ("from_user", "  "),
         ("from_user", "a\nb"),
         ("from_user", 7),
         ("to_user", "x" * 257),
