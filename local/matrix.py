@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         PAGE.write_text(with_rows(PAGE.read_text(), [results[-1].cells()]))
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in COLUMNS:
-        made.add_column(column)
+        made.add_column(column, overflow="fold")
     for result in results:
         made.add_row(*result.cells())
     terminal.print(made)

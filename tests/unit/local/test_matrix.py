@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from local import matrix
@@ -54,6 +55,12 @@ def test_a_report_gives_counts_failures_and_versions(tmp_path: Path) -> None:
     assert result.wrong == ["tests.a::fails", "tests.b::breaks"]
     assert result.versions == {"search": "OpenSearch 2.19.3", "rows": "Cassandra 5.0.9"}
     assert not result.is_good
+
+
+def test_a_child_that_does_not_end_in_time_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    matrix.finish(0.1, {}, "of-a-unit-test-{pid}", "http.server", "0")
+    assert psutil.Process().children() == []
+    assert "http.server is ended after" in capfd.readouterr().out
 
 
 def test_what_did_not_end_in_time_is_in_the_table_and_no_success() -> None:
