@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from airflow.sdk import BaseHook, Connection
-from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
 
 from ownership.domain.errors import SettingsError
 from ownership.edge import tls
@@ -33,10 +33,10 @@ def connection(conn_id: str) -> Connection:
     """
     try:
         return BaseHook.get_connection(conn_id)
-    except Exception as e:  # noqa: BLE001  # the SDK and the server raise different classes for "not found"
+    except Exception as e:  # noqa: BLE001  # a backend of secrets may raise any class
         variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-        missing = "not found" in str(e).lower() or "isn't defined" in str(e).lower()
-        if missing and os.environ.get(variable):  # Airflow says of what it cannot parse that it is not there
+        missing = _is_missing(e)
+        if missing and os.environ.get(variable):  # Airflow reports a variable that it cannot parse as not defined
             raise SettingsError(
                 f"Connection '{conn_id}' cannot be read: {variable} must be one whole JSON object, or a URI."
             ) from None
@@ -51,6 +51,12 @@ def connection(conn_id: str) -> Connection:
             else f"{type(e).__name__}; is it whole JSON, or a URI?"
         )
         raise SettingsError(f"Connection '{conn_id}' cannot be read: {words}") from None
+
+
+def _is_missing(error: Exception) -> bool:
+    if isinstance(error, AirflowRuntimeError):
+        return error.error.error is ErrorType.CONNECTION_NOT_FOUND
+    return isinstance(error, AirflowNotFoundException)
 
 
 class Extra:
