@@ -1,14 +1,14 @@
 """Every row of a range of the ring against its document, and every document that belongs there against its row.
 
-A first look is quick and believes nothing: the index as it was read before, the rows page by page. What does not
-look alike is read again a moment later, the document first and then the row, as everywhere in the job: transfers
-and the LMS write meanwhile. Only what differs then, and no transfer under way explains, is a difference.
+The first look is quick and proves nothing: it compares the index as it was read before with the rows, page by page.
+Batches that differ are read again a moment later, the document first and then the row, as everywhere in the job, because
+transfers and the LMS write meanwhile. A difference is only what differs then, and what no open transfer explains.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ class Scan:
         return spill
 
     def compare(self, tokens: TokenRange, documents: dict[str, tuple[str, int]]) -> Tally:
-        """Compare the rows of a range with the `documents` that belong there, which are used up."""
+        """Compare the rows of a range with its `documents`, which are removed as their rows are found."""
         tally = Tally()
         tally.counts[DOCUMENTS] = len(documents)
         waiting = _Waiting()
@@ -92,88 +92,82 @@ class Scan:
                 [
                     BatchId(row.courseid, row.batchid)
                     for row in page
-                    if self._unlike(row, documents) or self._gave(row.createdby, row.status)
+                    if self._differs(row, documents) or self._transfer_of(row.createdby, row.status)
                 ]
             )
             if len(waiting.ids) >= MAX_SUSPECTS:
-                self._settle(waiting, tally, self._rows_again)
-        self._settle(waiting, tally, self._rows_again)
+                self._look_again(waiting, tally, self._confirm_rows)
+        self._look_again(waiting, tally, self._confirm_rows)
         waiting.add([BatchId(course, batch) for batch, (course, _) in documents.items()])
-        self._settle(waiting, tally, self._documents_again)
+        self._look_again(waiting, tally, self._confirm_documents)
         return tally
 
     # --- first looks
 
     @staticmethod
-    def _unlike(row: RawRow, documents: dict[str, tuple[str, int]]) -> bool:
-        """True if the row has no document, or one that does not look like it; the document is used up."""
-        seen = documents.get(row.batchid)
-        if seen is None or seen[0] != row.courseid:
+    def _differs(row: RawRow, documents: dict[str, tuple[str, int]]) -> bool:
+        """True if the row has no document, or one with other owners. The document is removed from `documents`."""
+        document = documents.get(row.batchid)
+        if document is None or document[0] != row.courseid:
             return True
         del documents[row.batchid]
-        return seen[1] != owners_hash(row.createdby, row.mentors)
+        return document[1] != owners_hash(row.createdby, row.mentors)
 
-    def _gave(self, creator: str | None, status: int | None) -> Gave | None:
-        """The transfer that should have moved a row, by who created it and by nothing else."""
+    def _transfer_of(self, creator: str | None, status: int | None) -> Gave | None:
+        """The completed transfer that should have moved a row, judged by the row's creator and status alone."""
         if not self.gave or creator is None or status not in LIVE_STATUSES:
             return None
         return self.gave.get(folded(creator))
 
     # --- second looks
 
-    def _settle(
-        self, waiting: _Waiting, tally: Tally, again: Callable[[Sequence[BatchId], Tally], None]
+    def _look_again(
+        self, waiting: _Waiting, tally: Tally, confirm: Callable[[Sequence[BatchId], Tally], None]
     ) -> None:
         if not waiting.ids:
             return
         if (wait := waiting.since + self.patience_s - time.monotonic()) > 0:
             self.sleep(wait)
         for ids in chunked(waiting.ids, MAX_SUSPECTS):
-            again(ids, tally)
+            confirm(ids, tally)
         waiting.ids = []
 
-    def _rows_again(self, ids: Sequence[BatchId], tally: Tally) -> None:
-        # Before and after: a transfer that ended in between was in the list before, one that began is after.
+    def _confirm_rows(self, ids: Sequence[BatchId], tally: Tally) -> None:
+        """Count the rows that differ still and that no open transfer explains; repair them if the run repairs."""
+        # The queue is read before and after: a transfer that ended in between was in it before, one that began is after.
         open_mids = self._open()
-        found = self._read(ids)
-        left = [f for f in found if f.kinds]
-        written = self.parts.rows.creators_written_ms(
-            [f.row.id for f in found if self._gave(f.row.created_by, f.row.status)]
-        )
-        overlooked = {
-            f.row.id
-            for f in found
-            if (gave := self._gave(f.row.created_by, f.row.status))
-            and gave.scope.covers(f.row)
-            and written.get(f.row.id, gave.completed_ms) < gave.completed_ms
-        }
-        left += [f for f in found if f.row.id in overlooked and not f.kinds]
-        if not left:
+        suspects = [s for s in self._with_transfers(self._read(ids)) if s.kinds or s.left_by]
+        if not suspects:
             return
-        events = _Events(self.parts, open_mids | self._open())
-        flying = {f.row.id: mid for f in left if (mid := events.explain(f))}
-        for f in left:
-            if mid := flying.get(f.row.id):
-                tally.found(IN_FLIGHT, sample(IN_FLIGHT, f.row, f.document, f"by {mid}"))
-        believed = [f for f in left if f.row.id not in flying]
-        mended = self._mend([f for f in believed if f.kinds]) if self.repair else _Mended()
-        for f in believed:
-            if f.row.id in mended.gone:
-                continue
-            tally.counts[DIFFERENT] += 1
-            for kind in f.kinds:
-                note = "repaired" if f.row.id in mended.right else _note(f)
-                tally.found(kind, sample(kind, f.row, f.document, note))
-            if f.row.id in overlooked:
-                gave = self._gave(f.row.created_by, f.row.status)
-                note = f"written before {gave.mid} was completed" if gave else ""
-                tally.found(UNMOVED, sample(UNMOVED, f.row, f.document, note))
-            if f.row.id in mended.right:
-                tally.counts[REPAIRED] += 1
-            if f.row.id not in mended.right or f.row.id in overlooked:
-                tally.counts[LEFT] += 1
+        events = _OpenEvents(self.parts, open_mids | self._open())
+        unexplained = []
+        for s in suspects:
+            if mid := events.explain(s):
+                tally.found(IN_FLIGHT, sample(IN_FLIGHT, s.row, s.document, f"by {mid}"))
+            else:
+                unexplained.append(s)
+        repairs = self._repair([s for s in unexplained if s.kinds]) if self.repair else _Repairs()
+        for s in unexplained:
+            if s.row.id not in repairs.deleted:
+                _count(s, tally, repaired=s.row.id in repairs.done)
 
-    def _documents_again(self, ids: Sequence[BatchId], tally: Tally) -> None:
+    def _with_transfers(self, suspects: Sequence[_Suspect]) -> Iterator[_Suspect]:
+        """The same, each with the transfer that left its row, if one did."""
+        transfers = {s.row.id: self._transfer_of(s.row.created_by, s.row.status) for s in suspects}
+        written_ms = self.parts.rows.creators_written_ms([batch for batch, gave in transfers.items() if gave])
+        for s in suspects:
+            gave = transfers[s.row.id]
+            if (
+                gave
+                and gave.scope.covers(s.row)
+                and written_ms.get(s.row.id, gave.completed_ms) < gave.completed_ms
+            ):
+                yield s._replace(left_by=gave)
+            else:
+                yield s
+
+    def _confirm_documents(self, ids: Sequence[BatchId], tally: Tally) -> None:
+        """Count the documents that still have no row."""
         documents = self.parts.index.get({i.batch_id for i in ids})
         rows = self.parts.rows.read(ids)
         for i in ids:
@@ -181,62 +175,66 @@ class Scan:
             if i in rows or document is None:
                 continue
             course = document.course_id if stored(document.course_id) else ""
-            if course != i.course_id:  # by now it is another course's
+            if course != i.course_id:  # it belongs to another course by now
                 continue
             tally.found(ORPHAN, sample(ORPHAN, None, document, "" if i.course_id else "names no course"))
             tally.counts[DIFFERENT] += 1
             tally.counts[LEFT] += 1
 
-    def _read(self, ids: Iterable[BatchId]) -> list[_Found]:
-        """The document first, then the row: a document that is written after it was read refuses a repair."""
+    def _read(self, ids: Iterable[BatchId]) -> list[_Suspect]:
+        """The documents first, then the rows: a document that is written after it was read refuses a repair."""
         wanted = list(ids)
         documents = self.parts.index.get({i.batch_id for i in wanted})
         rows = self.parts.rows.read(wanted)
         return [
-            _Found(row, documents.get(i.batch_id), differences(row, documents.get(i.batch_id)))
+            _Suspect(row, documents.get(i.batch_id), differences(row, documents.get(i.batch_id)))
             for i in wanted
             if (row := rows.get(i)) is not None
         ]
 
-    def _mend(self, found: Sequence[_Found]) -> _Mended:
-        """Documents follow their rows, and are read again."""
-        mended = _Mended()
-        ours = [f for f in found if not (f.document and is_of_another_course(f.row, f.document))]
+    def _repair(self, suspects: Sequence[_Suspect]) -> _Repairs:
+        """Write documents from their rows, and read both again."""
+        repairs = _Repairs()
+        ours = [s for s in suspects if not (s.document and is_of_another_course(s.row, s.document))]
         if not ours:
-            return mended
-        follow_rows(self.parts, {f.row.id for f in ours})
-        now = {f.row.id: f for f in self._read(f.row.id for f in ours)}
-        for f in ours:
-            again = now.get(f.row.id)
-            if again is None:  # deleted meanwhile; a document that was made for it goes with it
-                mended.gone.add(f.row.id)
-                if MISSING in f.kinds:
-                    self.parts.index.delete_created(f.row.id.batch_id)
+            return repairs
+        follow_rows(self.parts, {s.row.id for s in ours})
+        now = {s.row.id: s for s in self._read(s.row.id for s in ours)}
+        for s in ours:
+            again = now.get(s.row.id)
+            if (
+                again is None
+            ):  # the row was deleted meanwhile, so a document that was made for it is deleted, too
+                repairs.deleted.add(s.row.id)
+                if MISSING in s.kinds:
+                    self.parts.index.delete_created(s.row.id.batch_id)
             elif not again.kinds:
-                mended.right.add(f.row.id)
-        return mended
+                repairs.done.add(s.row.id)
+        return repairs
 
     def _open(self) -> set[str]:
         return {e.mid for e in self.parts.queue.read()}
 
 
-class _Found(NamedTuple):
+class _Suspect(NamedTuple):
     """A row, its document, and how they differ."""
 
     row: Row
     document: Document | None
     kinds: tuple[str, ...]
+    left_by: Gave | None = None
+    """The completed transfer that should have moved the row."""
 
 
 @dataclass
-class _Mended:
-    right: set[BatchId] = field(default_factory=set)
-    gone: set[BatchId] = field(default_factory=set)
+class _Repairs:
+    done: set[BatchId] = field(default_factory=set)
+    deleted: set[BatchId] = field(default_factory=set)
 
 
 @dataclass
 class _Waiting:
-    """Batches that wait for their second look, and when the last of them was looked at first."""
+    """Batches that wait for their second look, and the time of the last one's first look."""
 
     ids: list[BatchId] = field(default_factory=list)
     since: float = 0.0
@@ -247,20 +245,19 @@ class _Waiting:
             self.since = time.monotonic()
 
 
-class _Events:
+class _OpenEvents:
     """Open events, of which one may explain a difference."""
 
     def __init__(self, parts: Parts, mids: Iterable[str]) -> None:
         self._parts = parts
         self._events = list(parts.events.read(sorted(mids)).values())
 
-    def explain(self, found: _Found) -> str | None:
+    def explain(self, suspect: _Suspect) -> str | None:
         """The open event that will bring the batch in line: it has planned it, or will find it."""
         for event in self._events:
-            transfer = event.transfer
-            if transfer is None or not names_any(transfer.users, found.row, found.document):
+            if not names_any(event.transfer.users, suspect.row, suspect.document):
                 continue
-            if found_by(event, found.row, found.document) or self._planned(event, found.row.id):
+            if found_by(event, suspect.row, suspect.document) or self._planned(event, suspect.row.id):
                 return event.mid
         return None
 
@@ -270,7 +267,20 @@ class _Events:
         return self._parts.changes.has_planned(event.mid, batch)
 
 
-def _note(found: _Found) -> str:
-    if found.document is None or not is_of_another_course(found.row, found.document):
+def _count(suspect: _Suspect, tally: Tally, *, repaired: bool) -> None:
+    row, document = suspect.row, suspect.document
+    tally.counts[DIFFERENT] += 1
+    for kind in suspect.kinds:
+        tally.found(kind, sample(kind, row, document, "repaired" if repaired else _note(suspect)))
+    if gave := suspect.left_by:
+        tally.found(UNMOVED, sample(UNMOVED, row, document, f"written before {gave.mid} was completed"))
+    if repaired:
+        tally.counts[REPAIRED] += 1
+    if not repaired or suspect.left_by:
+        tally.counts[LEFT] += 1
+
+
+def _note(suspect: _Suspect) -> str:
+    if suspect.document is None or not is_of_another_course(suspect.row, suspect.document):
         return ""
-    return f"the document under this id is of course {found.document.course_id}"
+    return f"the document under this id is of course {suspect.document.course_id}"

@@ -175,14 +175,14 @@ def test_a_row_that_is_edited_between_the_two_looks_is_no_difference(
 ) -> None:
     batch = world.batch(created_by="a")
     world.edit(batch, createdby="b")
-    first = scan.Scan._unlike
+    first = scan.Scan._differs
 
     def then_the_lms_writes_the_document(row: RawRow, documents: Any) -> bool:
         found = first(row, documents)
         world.platform.put_document(batch.batch_id, createdBy="b")
         return found
 
-    monkeypatch.setattr(scan.Scan, "_unlike", staticmethod(then_the_lms_writes_the_document))
+    monkeypatch.setattr(scan.Scan, "_differs", staticmethod(then_the_lms_writes_the_document))
     assert reconcile(job, repair=True).different == 0
 
 
