@@ -3,8 +3,9 @@
 Asks in Airflow's UI (**Required actions**) about each transfer that `user_ownership_transfer` planned and left
 waiting, because it is larger than the setting `approval.batches`. Nothing waits in a worker meanwhile.
 
-**When it runs.** A run starts by itself when a transfer begins to wait, and asks once about each. It can be started by
-hand as well: it asks about whatever waits and is not asked about by another run.
+**When it runs.** A run starts by itself when a transfer begins to wait, and asks once about each. If that run is deleted,
+or ends without an answer, the next run of `user_ownership_transfer` starts another one, which asks again. It can be started
+by hand as well: it asks about every transfer that waits and that no other run asks about.
 
 **Answers.** *Approve* lets the transfer go on with exactly the plan that is shown; the main DAG's next run carries it
 out. *Decline* ends it as `declined`, with who and why (field *reason*). No answer within `approval.timeout.hours`: the
