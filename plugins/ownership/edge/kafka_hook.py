@@ -55,7 +55,7 @@ class KafkaHook(KafkaBaseHook):
     def config(self) -> dict[str, Any]:
         """The connection's configuration.
 
-        :raises SettingsError: if it commits offsets by itself, reads uncommitted messages, or names no broker.
+        :raises SettingsError: if it commits offsets by itself, has to do with transactions, or names no broker.
         """
         extra = Extra.of(self.kafka_config_id, connection(self.kafka_config_id)).values
         for lossy in ("enable.auto.commit", "enable.auto.offset.store"):
@@ -66,6 +66,10 @@ class KafkaHook(KafkaBaseHook):
         if str(extra.get("isolation.level", "")).strip().lower() == "read_uncommitted":
             raise self._refused(
                 "isolation.level=read_uncommitted, which carries out transfers of transactions that their producer aborts"
+            )
+        if extra.get("transactional.id"):
+            raise self._refused(
+                "a transactional.id, with which dead letters could be sent in transactions only"
             )
         try:
             return dict(self._build_config())

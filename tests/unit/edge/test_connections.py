@@ -134,6 +134,13 @@ def open_one(conn_id: str) -> None:
             connections.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"keyfile": "/a.key"}}}, "without a certificate",
             id="Cassandra: a key alone",
         ),
+        pytest.param(
+            connections.KAFKA, kafka(**{"isolation.level": "Read_Uncommitted"}), "isolation.level=read_uncommitted.*Remove",
+            id="Kafka: messages of aborted transactions",
+        ),
+        pytest.param(
+            connections.KAFKA, kafka(**{"transactional.id": "t"}), "a transactional.id.*Remove", id="Kafka: transactions"
+        ),
         pytest.param(connections.KAFKA, kafka(**{"sasl.pasword": SECRET}), "sasl.pasword", id="Kafka: a misspelt option"),
         pytest.param(
             connections.KAFKA, kafka(**{"ssl.ca.location": "/nowhere.pem", "security.protocol": "SSL"}), "ssl.ca.location",
@@ -346,3 +353,16 @@ def test_a_commit_waits_ten_seconds_for_a_coordinator_unless_the_connection_says
         set_to(monkeypatch, connections.KAFKA, kafka(**given))
         KafkaHook(Settings()).topic()
     assert [c["session.timeout.ms"] for c in asked] == [10_000, 6_000]
+
+
+def test_the_protocol_of_the_group_s_members_makes_no_difference_to_a_client_that_joins_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_to(
+        monkeypatch,
+        connections.KAFKA,
+        kafka(**{"group.protocol": "consumer", "group.remote.assignor": "uniform"}),
+    )
+    hook = KafkaHook(Settings())
+    hook.topic().close()
+    hook.dead_letters()
