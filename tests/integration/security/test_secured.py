@@ -36,6 +36,7 @@ from local.servers.processes import await_condition
 from local.stack import Stack
 from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.edge.hooks import load_settings, opened_intake, opened_parts
+from ownership.health.look import look
 from ownership.ledger.__main__ import main
 from ownership.ledger.schema import REVISION, metadata
 from ownership.platform import kafka as topic
@@ -783,6 +784,21 @@ def test_a_missing_acl_is_named_and_no_message_is_lost(
         before = world.dead_letters()
         world.run().pull()
         assert [value for _, value in world.dead_letters()[len(before) :]] == [b"neither read nor lost"]
+
+
+def test_without_the_acl_on_configs_all_but_the_retention_of_the_topic_is_measured(secured: Secured) -> None:
+    with set_to(secured, secured.connections):
+        with without_acl(secured.kafka, "dev.user.ownership.transfer", AclOperation.DESCRIBE_CONFIGS):
+            without = look(load_settings())
+        allowed = look(load_settings())
+    for facts in (without, allowed):
+        assert facts.unreachable == ()
+        assert facts.backlog
+        assert facts.backlog.held_back == ()
+    assert without.backlog
+    assert "authorization failed" in without.backlog.retention_unread.lower()
+    assert allowed.backlog
+    assert allowed.backlog.retention_unread == ""
 
 
 @pytest.mark.parametrize(
