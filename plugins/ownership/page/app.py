@@ -69,7 +69,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 ENDED = ("success", "failed")
-"""States in which nothing will happen in a run any more."""
+"""States of a run that has ended."""
 PREVIEW = 10
 """Batches that a confirmation shows."""
 NO_NUL = r"^[^\x00]*$"
@@ -148,7 +148,7 @@ def listing(
     mid: TEXT = "",
     one: TEXT = "",
 ) -> Response:
-    """Transfers, newest first; a run's only transfer at once where the link of a task asks for it."""
+    """Transfers, newest first. `one`: with a single transfer, redirect to it; the link of a task asks for that."""
     if mid.strip():
         return RedirectResponse(links.detail_href(mid.strip()), status_code=303)
     filters = Filters(
@@ -260,7 +260,7 @@ def transfer(
 
 
 def _not_there(mid: str, started: str, run: links.RunLink | None, part: str) -> Response:
-    """An event that the ledger does not have: not yet, if a run is on its way."""
+    """An event that the ledger does not have, or not yet, if a run that brings it is under way."""
     coming = run is not None and run.state not in ENDED
     if part == "live":
         return _html("live.html", 200 if coming else 404, view=None, run=run)
@@ -272,7 +272,7 @@ def _not_there(mid: str, started: str, run: links.RunLink | None, part: str) -> 
 
 @app.get("/confirm", dependencies=[MayRead])
 def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
-    """Say what will happen, before it does."""
+    """The confirmation of an action, which says what will happen."""
     wanted = _action(action)
     check_start(wanted, request, user)
     with store.reads() as reads:
@@ -280,8 +280,8 @@ def confirm(request: Request, user: User, mid: MID, action: TEXT) -> Response:
         if event is None:
             raise HTTPException(404, "The ledger has no such event.")
         if wanted not in offered(event.state, event.counts, event.digest):
-            now = formats.STATE_NAMES[event.state]
-            raise HTTPException(409, f"This event is {now} now: {_name(wanted)} does not apply.")
+            state = formats.STATE_NAMES[event.state]
+            raise HTTPException(409, f"This event is {state} now: {_name(wanted)} does not apply.")
         view = _detail(reads, event, user)
         changed = (
             reads.batches.page(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
@@ -372,7 +372,7 @@ def _why(answer: httpx.Response) -> str:
 def _action(name: str) -> Action:
     action = ACTIONS.get(name)
     if action is None:
-        raise HTTPException(404, "There is no such action.")
+        raise HTTPException(404, "The page has no such action.")
     return action
 
 
@@ -381,7 +381,7 @@ def _action(name: str) -> Action:
 
 @app.get("/static/{name}")
 def static(user: User, name: str) -> Response:  # noqa: ARG001  # a file needs a signed-in user too
-    """The style sheet, the script, the icons."""
+    """The style sheet, the script or an icon."""
     if name not in _STATIC:
         raise HTTPException(404, "There is no such file.")
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
@@ -391,14 +391,14 @@ def static(user: User, name: str) -> Response:  # noqa: ARG001  # a file needs a
 _TITLES = {
     401: "You are not signed in",
     403: "You may not do this",
-    404: "There is nothing here",
-    409: "It is too late for that",
+    404: "Not found",
+    409: "This no longer applies",
 }
 
 
 @app.exception_handler(StarletteHTTPException)
 def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """A refusal, as a page."""
+    """A refused request, as a page."""
     assert isinstance(error, StarletteHTTPException)  # noqa: S101  # registered for these
     status = error.status_code
     text = {
@@ -406,7 +406,7 @@ def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
         403: error.detail if "form" in str(error.detail) else "Your role in Airflow does not allow it.",
     }.get(status, str(error.detail))
     return _html(
-        "error.html", status, status=status, title=_TITLES.get(status, "That did not work"), text=text
+        "error.html", status, status=status, title=_TITLES.get(status, "The request failed"), text=text
     )
 
 
@@ -414,12 +414,12 @@ def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
 def wrong(request: Request, error: Exception) -> Response:  # noqa: ARG001
     """A request whose parameters are not valid."""
     text = "A part of the address is too long, or has characters that it cannot have."
-    return _html("error.html", 422, status=422, title="That did not work", text=text)
+    return _html("error.html", 422, status=422, title="The request failed", text=text)
 
 
 @app.exception_handler(OwnershipError)
 def unreachable(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """The ledger is out of reach, or not set up."""
+    """The page for a ledger that is unreachable or not set up."""
     log.warning("page cannot read the ledger", why=str(error))
     title = "The page is not set up" if isinstance(error, SettingsError) else "The ledger is unreachable"
     return _html("error.html", 503, status=503, title=title, text=str(error)[:600])

@@ -1,8 +1,7 @@
 """The page's database in each process of the API server.
 
-It is opened when a request first wants it, not when the process starts. The threads of the API server belong to
-Airflow, and a ledger that does not answer must not take them all: reads are few at a time and short, and after a
-failed connect requests fail at once for some seconds.
+The first request opens it. The threads of the API server belong to Airflow, and a ledger that does not answer must not
+block them all: reads are few at a time and short, and after a failed connect requests fail fast for `AGAIN_AFTER_S`.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from ownership.ledger.database import PART, Database
 from ownership.ledger.reads import Reads
 
 AT_ONCE = 6
-"""Requests of the page that read the ledger at the same time in one process, and its connections."""
+"""Concurrent reads of the ledger in one process, and its connections."""
 PATIENCE_S = 3.0
-"""Longest wait for one of them to end, or for another request that is connecting."""
+"""Longest wait for a read to end, or for another request that is connecting."""
 STATEMENT_MS = 4000
 """Time-out of a statement of the page."""
 TRIES = 2
 AGAIN_AFTER_S = 5.0
 """After a failed connect, requests fail with the same error for this long."""
 LOOK_AGAIN_S = 10.0
-"""The Connection is read again when it was read longer ago than this."""
+"""The Connection is read again after this."""
 
 
 def opened_for_page(parameters: Mapping[str, Any]) -> Database:
@@ -63,7 +62,7 @@ class Store:
         :raises Unavailable: if the database does not answer, or too many requests are reading.
         """
         if not self._turns.acquire(timeout=PATIENCE_S):
-            raise Unavailable("the page", f"{AT_ONCE} others are reading; try again")
+            raise Unavailable("the page", f"{AT_ONCE} other requests are reading; try again")
         try:
             yield Reads(self._open(), statement_ms=STATEMENT_MS)
         except Unavailable:

@@ -151,7 +151,7 @@ def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
         each.start()
     for _ in readers:
         assert inside.acquire(timeout=10)
-    with pytest.raises(Unavailable, match="others are reading"):
+    with pytest.raises(Unavailable, match="other requests are reading"):
         world.read()
     leave.set()
     for each in readers:
