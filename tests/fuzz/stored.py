@@ -19,6 +19,7 @@ from sqlalchemy import BigInteger, Column, Insert, Integer, LargeBinary, Select,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from ownership.domain.clock import now_ms
 from ownership.domain.settings import Settings
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.events import Events
@@ -170,11 +171,12 @@ class Broker:
         return len(self.dead_letters) - 1
 
 
-def inbox(database: Binding, broker: Broker) -> Inbox:
+def inbox(database: Binding, broker: Broker, *, clock: Callable[[], int] = now_ms, **settings: Any) -> Inbox:
     """The real inbox, ledger and dead letters over these."""
     return Inbox(
         Events(database),  # type: ignore[arg-type]
         Arrivals(database),  # type: ignore[arg-type]
         DeadLetters(broker, "failed"),  # type: ignore[arg-type]
-        Settings(),
+        Settings.model_validate(settings),
+        clock=clock,
     )

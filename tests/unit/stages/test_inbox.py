@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from pydantic import TypeAdapter
 
-from ownership.domain.event import LedgerId, OrderKey, Transfer
+from ownership.domain.event import LedgerId, OrderKey, Transfer, manual_event
 from ownership.ledger.arrivals import Arrival, Origin
-from ownership.stages.inbox import _clash
+from ownership.platform.kafka import Message
+from ownership.stages.inbox import Accepted, _clash
+from tests.fuzz.stored import Binding, Broker, inbox
+
+CLOCK = 1_767_225_601_000
+MINUTE_MS = 60_000
+
+
+def taken(*messages: Message, **settings: Any) -> tuple[Accepted, list[dict[str, Any]]]:
+    """What became of messages, and the rows of the events, by an acceptor whose clock shows `CLOCK`."""
+    ledger = Binding()
+    done = inbox(ledger, Broker(), clock=lambda: CLOCK, **settings).accept(messages)
+    return done, ledger.of("event")
+
+
+def message(offset: int = 0, *, at_ms: int = CLOCK, ets: Any = CLOCK, **edata: Any) -> Message:
+    event = manual_event(mid=f"m{offset}", ets=ets, from_user="A", to_user="B", organisation_id="O", **edata)
+    return Message("in", 0, offset, at_ms, json.dumps(event).encode())
+
+
+def test_an_event_that_was_sent_ahead_of_the_clock_counts_as_accepted_now_and_is_noted() -> None:
+    ahead = CLOCK + 50 * MINUTE_MS
+    done, (first, second) = taken(message(0, at_ms=ahead, ets=ahead), message(1, ets=CLOCK - 200))
+    assert (first["order_ms"], first["kafka_ms"], first["ets"]) == (CLOCK - 200, CLOCK, ahead)
+    assert (second["order_ms"], second["kafka_ms"]) == (CLOCK - 200, CLOCK)
+    assert done.notes == {
+        "m0": "was sent by a clock that is 3000 s ahead; it counts as sent at its acceptance"
+    }
+    done, (row,) = taken(message(at_ms=CLOCK + 900, ets=CLOCK + 800))
+    assert (row["order_ms"], row["kafka_ms"], done.notes) == (CLOCK, CLOCK, {})
+
+
+def test_an_event_keeps_the_asset_that_it_names_only_where_the_setting_says_so() -> None:
+    batch = {"objectType": "Course Batch", "identifier": "b1"}
+    assert taken(message(assetInformation=batch))[1][0]["options"] is None
+    _, (row,) = taken(message(assetInformation=batch), **{"transfer.scope": "asset"})
+    assert row["options"] == {"asset": {"kind": "Course Batch", "batch_id": "b1"}}
+    _, (row,) = taken(message(assetInformation={}), **{"transfer.scope": "asset"})
+    assert row["options"] is None
+    done, rows = taken(message(assetInformation=[]), **{"transfer.scope": "asset"})
+    assert rows == []
+    assert "edata.assetInformation: must be an object" in done.rejected[0][1]
 
 
 def test_the_longest_mid_given_by_hand_a_second_time_has_a_rejection_whose_name_a_conf_takes() -> None:
