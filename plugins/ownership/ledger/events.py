@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from ownership.domain.clock import now
+from ownership.domain.clock import now, now_ms
 from ownership.domain.event import Transfer, folded
 from ownership.domain.next_steps import next_conf
 from ownership.domain.options import PLAIN, Options
@@ -416,7 +416,7 @@ class Events:
             select(event.c.asked_run)
             .distinct()
             .join_from(queue, event, queue.c.event_id == event.c.id)
-            .where(queue.c.awaits == APPROVAL, event.c.awaits_until > now())
+            .where(queue.c.awaits == APPROVAL, event.c.awaits_until > now_ms())
         )
         return self._database.run(lambda c: set(c.scalars(query)))
 
