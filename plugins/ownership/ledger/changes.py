@@ -110,7 +110,8 @@ _MOVED = (
 _SETTLE_MOVED = text(_MOVED + ")")
 _SETTLE_MOVED_BY_ITSELF = text(_MOVED + " AND c.event_id = plan.event_id)")
 _COUNT_MOVED = text(
-    "SELECT event_id, count(DISTINCT (course_id, batch_id)) AS moved, count(*) FILTER (WHERE hop = hops - 1) AS rows "
+    "SELECT event_id, count(DISTINCT (course_id, batch_id)) AS moved, "
+    "count(DISTINCT (course_id, batch_id)) FILTER (WHERE hop = hops - 1) AS rows "
     "FROM change WHERE event_id = ANY(:ids) AND outcome = 'applied' GROUP BY event_id"
 )
 _COUNT_UNMOVED = text(

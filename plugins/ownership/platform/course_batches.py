@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from more_itertools import chunked
 
@@ -20,6 +20,10 @@ COURSES_PER_READ = 10
 """Courses in one read: each is looked through for all batches of the read."""
 
 
+_COLUMNS = "courseid, batchid, createdby, mentors, status, createdfor"
+"""What a `Row` is made of."""
+
+
 class RawRow(Protocol):
     """A row as the driver reads it: of a million of them, few are worth a `Row`."""
 
@@ -28,6 +32,14 @@ class RawRow(Protocol):
     createdby: str | None
     mentors: list[str] | None
     status: int | None
+
+
+class TimedRow(NamedTuple):
+    """A row, and when its creator was written."""
+
+    row: Row
+    created_by_us: int
+    """Epoch µs; 0 if the row has no creator."""
 
 
 class CourseBatches:
@@ -44,8 +56,13 @@ class CourseBatches:
 
     def read(self, ids: Collection[BatchId]) -> dict[BatchId, Row]:
         """The rows that exist, with the fields that a transfer reads."""
-        rows = self._select("courseid, batchid, createdby, mentors, status, createdfor", ids)
+        rows = self._select(_COLUMNS, ids)
         return {r.id: r for r in map(_row, rows)}
+
+    def read_timed(self, ids: Collection[BatchId]) -> dict[BatchId, TimedRow]:
+        """The rows that exist, each with the write time of its creator."""
+        rows = self._select(f"{_COLUMNS}, writetime(createdby) AS written", ids)
+        return {t.row.id: t for t in (TimedRow(_row(r), r.written or 0) for r in rows)}
 
     def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
         """The rows that exist, with all columns: a document is made from them.
@@ -76,7 +93,8 @@ class CourseBatches:
         Rows of one course go together, at most `batch_size`, and apply as a whole or not at all; `alone` changes
         each by itself. `before` must name somebody: a condition on nulls only would create a row that does not
         exist. False means that this call's last try was not applied. An earlier try may have been, whose answer
-        was lost or whose batch was refused: read the row before you judge.
+        was lost or whose batch was refused: read the row before you judge. True does not mean that the value
+        changed: one with a write time in the future stays.
         """
         try:
             return self._compare_and_set(changes, 1 if alone else self._batch_size)
@@ -96,17 +114,17 @@ class CourseBatches:
         return [applied[n] for n in range(len(changes))]
 
     def _update(self, before: Row, after: Row) -> Statement:
-        sets: dict[str, Any] = {}
+        sets: list[tuple[str, tuple[Any, ...]]] = []
         if before.created_by != after.created_by:
-            sets["createdby"] = after.created_by
+            sets.append(("createdby = ?", (after.created_by,)))
         if before.mentors != after.mentors:
-            sets["mentors"] = list(after.mentors)
+            sets += _mentor_sets(before.mentors, after.mentors)
         cql = (
-            f"UPDATE {self._table} SET {', '.join(f'{n} = ?' for n in sets)} WHERE courseid = ? AND batchid = ? "
+            f"UPDATE {self._table} SET {', '.join(name for name, _ in sets)} WHERE courseid = ? AND batchid = ? "
             "IF createdby = ? AND mentors = ? AND status = ?"
         )
-        values = (*sets.values(), *before.id, before.created_by, list(before.mentors) or None, before.status)
-        return cql, values
+        condition = (*before.id, before.created_by, list(before.mentors) or None, before.status)
+        return cql, (*(v for _, values in sets for v in values), *condition)
 
     def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
         """The rows of `ids`, many in one read where the server allows it.
@@ -144,6 +162,20 @@ def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
             batches = [*batches, *part]
     if courses:
         yield courses, batches
+
+
+def _mentor_sets(before: Sequence[str], after: Sequence[str]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Assignments that make the list `after`; each element by itself, unless the list grows.
+
+    A list that is assigned as a whole is deleted and written anew. Elements with a write time in the future survive
+    the deletion, so that the list would have the old elements beside the new ones.
+    """
+    if len(after) > len(before):
+        return [("mentors = ?", (list(after),))]
+    changed = [(n, new) for n, (old, new) in enumerate(zip(before, after, strict=False)) if old != new]
+    # Null deletes an element. The last ones go first: each deletion moves those behind it.
+    deleted = [(n, None) for n in reversed(range(len(after), len(before)))]
+    return [("mentors[?] = ?", values) for values in (*changed, *deleted)]
 
 
 def _row(r: Any) -> Row:

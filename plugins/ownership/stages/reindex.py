@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import structlog
 from more_itertools import chunked
 
-from ownership.domain.clock import now
+from ownership.domain.clock import now, now_ms
 from ownership.domain.contracts import Phase, Work
 from ownership.domain.errors import Incomplete
 from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import BatchId, Document
+from ownership.domain.unwritable import Unwritable, sentence
 from ownership.ledger.changes import Planned, PlanRow
 from ownership.platform.pools import pooled
 from ownership.stages.claimed_work import ClaimedWork, load
@@ -25,6 +27,10 @@ log = structlog.get_logger(__name__)
 
 ROUNDS = 6
 """Rounds of the proof before an event is failed as incomplete."""
+PATIENCE_US = 5_000_000
+"""How long the proof waits for a row that can be overwritten soon."""
+POLL_US = 1_000_000
+MARGIN_US = 50_000
 DOCUMENTS_PER_WAVE = 1000
 WAVES_AT_ONCE = 3
 
@@ -32,52 +38,97 @@ WAVES_AT_ONCE = 3
 def reindex_course_batches(parts: Parts, work: Work) -> Work:
     """Bring the documents in line with the rows, prove it in both stores, complete the events.
 
-    :raises Incomplete: if something is still found after the last round; what could be proven
-        is completed by then.
+    :raises Incomplete: if something is still found after the last round, or a row keeps its value for now; what
+        could be proven is completed by then.
     :raises Unavailable: if a store is.
     :raises TakenOver: if the claim is lost.
     """
     if not work.phases:
         return work
     claimed = load(parts, work)
-    unproven = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
-    unproven_keys = {p.key for p in unproven}
-    proven = [p for p in claimed.book.phases if p.key not in unproven_keys]
+    proof = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
+    proven = [p for p in claimed.book.phases if p.key not in proof.unproven]
     done, batches = _commit(parts, claimed, proven)
-    if unproven:
-        failed = [e for p in unproven for e in p.events]
-        why = "incomplete: batches still name the old user after the last round of the proof"
-        parts.events.fail([(e, why, claimed.events[e.mid].attempts) for e in failed])
-        raise Incomplete(f"{len(failed)} events are {why}")
+    if proof.unproven:
+        failed = [e for p in proof.unproven.values() for e in p.events]
+        parts.events.fail([(e, proof.why, claimed.events[e.mid].attempts) for e in failed])
+        raise Incomplete(f"{len(failed)} events are {proof.why}")
     return work.step((), events={"completed": done}, batches=batches)
 
 
-def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> list[Phase]:
+class Proof(NamedTuple):
+    """What could not be proven."""
+
+    unproven: dict[str, Phase]
+    """By key."""
+    why: str = ""
+
+
+def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> Proof:
     """Sync and re-read until both stores agree and every search hit is explained.
 
-    Returns the phases that are not proven after the last round.
+    Rows that keep their value for now are waited for, a few seconds; beyond that, all but their phases is proven.
     """
     todo, created = set(ids), set[BatchId]()
     doubtful: set[BatchId] = set()
-    for _ in range(ROUNDS):
+    unwritable: dict[BatchId, Unwritable] = {}
+    for rounds_left in reversed(range(ROUNDS)):
         claimed.fence()
         if doubtful:
             # Reading a document that was written since the last refresh costs far more: it comes from the log.
             parts.index.refresh()
         doubtful, outdated = sync(parts, claimed, sorted(todo), created)
-        for wave in chunked(sorted(outdated), ROWS_PER_WAVE):
-            move(parts, claimed, wave)
+        unwritable = {
+            u.id: u
+            for wave in chunked(sorted(outdated), ROWS_PER_WAVE)
+            for u in move(parts, claimed, wave).unwritable
+        }
+        if unwritable and rounds_left and _wait_for(claimed, unwritable.values()):
+            continue
+        doubtful -= unwritable.keys()
         if doubtful:
             continue  # only a read that agrees ends the loop, never a write
         parts.index.refresh()
-        doubtful = _unexplained(parts, claimed, todo)
+        doubtful = _unexplained(parts, claimed, todo) - unwritable.keys()
         if not doubtful:
-            return []
+            break
         todo |= doubtful
-    rows = parts.rows.read(doubtful).values()
-    unproven = {p.key: p for row in rows for p in claimed.book.phases_of(row)}
-    # A document that differs from a row which names no source belongs to no phase in particular.
-    return list((unproven or {p.key: p for p in claimed.book.phases}).values())
+    return _proof(parts, claimed, doubtful, unwritable)
+
+
+def _proof(
+    parts: Parts,
+    claimed: ClaimedWork,
+    doubtful: AbstractSet[BatchId],
+    unwritable: Mapping[BatchId, Unwritable],
+) -> Proof:
+    if not doubtful and not unwritable:
+        return Proof({})
+    rows = parts.rows.read({*doubtful, *unwritable})
+    unproven = {p.key: p for i in doubtful if i in rows for p in claimed.book.phases_of(rows[i])}
+    if doubtful and not unproven:
+        # A document that differs from a row which names no source belongs to no phase in particular.
+        unproven = {p.key: p for p in claimed.book.phases}
+    unproven |= {p.key: p for i in unwritable if i in rows for p in claimed.book.phases_of(rows[i])}
+    reasons = [sentence(unwritable.values())] if unwritable else []
+    if doubtful:
+        reasons.append("batches still name the old user after the last round of the proof")
+    return Proof(unproven, f"incomplete: {'; '.join(reasons)}")
+
+
+def _wait_for(claimed: ClaimedWork, unwritable: Collection[Unwritable]) -> bool:
+    """Wait until the first of these rows can be overwritten. False if none can be soon.
+
+    Of mentors nothing says when: they are tried again in a second.
+    """
+    now_us = now_ms() * 1000
+    soon = [u.until_us - now_us if u.until_us else POLL_US for u in unwritable]
+    waits = [max(wait, 0) for wait in soon if wait <= PATIENCE_US]
+    if not waits:
+        return False
+    time.sleep((min(waits) + MARGIN_US) / 1_000_000)
+    claimed.claim.keep_alive()
+    return True
 
 
 class Synced(NamedTuple):

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from more_itertools import chunked
 
-from ownership.domain.clock import now
+from ownership.domain.clock import now, now_ms
 from ownership.domain.contracts import Work
 from ownership.domain.errors import TakenOver, Transient
-from ownership.domain.plan import BatchId, Row
+from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.states import ChangeOutcome, EventState
+from ownership.domain.unwritable import Unwritable, is_partly_changed
 from ownership.ledger.changes import Image, new_image
 from ownership.stages.claimed_work import ClaimedWork, load
 from ownership.stages.parts import Parts
@@ -21,10 +22,14 @@ ROWS_PER_WAVE = 1000
 """Rows between two checks of the claim."""
 ROUNDS = 8
 """Tries of a row that other writers keep editing."""
+CLOCK_SKEW_US = 1_000_000
+"""How far the clocks of this worker and of Cassandra may differ."""
 
 
 def update_course_batches(parts: Parts, work: Work) -> Work:
     """Move every planned row that still names a source.
+
+    Rows that no write can change yet are left to the next stage, which waits for them or names them.
 
     :raises Transient: if a row is edited faster than it can be moved, or Cassandra is unavailable.
     :raises TakenOver: if the claim is lost.
@@ -45,11 +50,32 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     )
 
 
+class Moved(NamedTuple):
+    """What became of rows that were to be changed."""
+
+    rows: int
+    """How many changed."""
+    unwritable: list[Unwritable]
+    """Rows that keep their value for now."""
+
+
 class _Wave(NamedTuple):
     """Rows that are to be changed, with their images, which are in the ledger."""
 
     changes: list[tuple[Row, Row]]
     images: list[Image]
+    to_verify: set[BatchId]
+    """Rows that may keep their value although the answer is *applied*."""
+    unwritable: list[Unwritable]
+    """Rows of which it is known beforehand: nothing is written."""
+
+
+class _Settled(NamedTuple):
+    """How a wave ended."""
+
+    moved: int
+    refused: list[BatchId]
+    unwritable: list[Unwritable]
 
 
 def _move_in_waves(parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId]) -> int:
@@ -67,7 +93,7 @@ def _move_in_waves(parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId]) -
             if under_way:
                 moved += _finish(parts, claimed, *under_way)
                 under_way = None
-            if wave:
+            if wave.changes:
                 wanted = _still_wanted(parts, claimed, wave)
                 changes = [wave.changes[n] for n in wanted]
                 under_way = wave, wanted, pool.submit(parts.rows.compare_and_set, changes, alone=False)
@@ -78,43 +104,56 @@ def _finish(
     parts: Parts, claimed: ClaimedWork, wave: _Wave, wanted: list[int], applied: Future[list[bool]]
 ) -> int:
     """Wait for a wave, record its outcomes, and try its refused rows again. Returns how many rows changed."""
-    moved, refused = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied.result(), strict=True)))
-    return moved + (move(parts, claimed, refused, alone=True) if refused else 0)
+    settled = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied.result(), strict=True)))
+    return settled.moved + (move(parts, claimed, settled.refused, alone=True).rows if settled.refused else 0)
 
 
-def move(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId], *, alone: bool = False) -> int:
+def move(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId], *, alone: bool = False) -> Moved:
     """Change the rows of `ids` that name a source; each `alone` if they were refused before.
 
-    The fence stands before each wave: only the holder of the claim writes. Returns how many rows changed.
+    The fence stands before each wave: only the holder of the claim writes.
 
     :raises Transient: if other writers edit a row faster than it can be moved.
     """
     todo, moved = list(ids), 0
+    unwritable: list[Unwritable] = []
     for _ in range(ROUNDS):
         wave = _recorded(parts, claimed, todo)
-        if wave is None:
-            return moved
+        unwritable += wave.unwritable
+        if not wave.changes:
+            return Moved(moved, unwritable)
         wanted = _still_wanted(parts, claimed, wave)
         applied = parts.rows.compare_and_set([wave.changes[n] for n in wanted], alone=alone)
-        more, todo = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied, strict=True)))
-        moved, alone = moved + more, True
+        settled = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied, strict=True)))
+        todo, alone = settled.refused, True
+        moved += settled.moved
+        unwritable += settled.unwritable
         if not todo:
-            return moved
+            return Moved(moved, unwritable)
     raise Transient(
         f"batch {todo[0].batch_id} of course {todo[0].course_id} is edited faster than it can be moved"
     )
 
 
-def _recorded(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> _Wave | None:
-    """Read rows and write the images of those that are to be changed; None if there is none."""
+def _recorded(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> _Wave:
+    """Read rows and write the images of those that are to be changed."""
     claimed.fence()
-    rows = parts.rows.read(ids)
-    changes = [(row, after) for row in rows.values() if (after := claimed.book.apply(row)) != row]
-    if not changes:
-        return None
-    images = [_image(claimed, before, after) for before, after in changes]
-    parts.changes.record(images)
-    return _Wave(changes, images)
+    wave = _Wave([], [], set(), [])
+    now_us = now_ms() * 1000
+    for row, written_us in parts.rows.read_timed(ids).values():
+        after = claimed.book.apply(row)
+        if after == row:
+            continue
+        new_creator = after.created_by != row.created_by
+        if new_creator and written_us > now_us:
+            wave.unwritable.append(Unwritable(row.id, written_us))
+            continue
+        if after.mentors != row.mentors or (new_creator and written_us > now_us - CLOCK_SKEW_US):
+            wave.to_verify.add(row.id)
+        wave.changes.append((row, after))
+        wave.images.append(_image(claimed, row, after))
+    parts.changes.record(wave.images)
+    return wave
 
 
 def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> list[int]:
@@ -130,17 +169,43 @@ def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> list[int]:
     return [n for n, (before, after) in enumerate(wave.changes) if claimed.book.apply(before) == after]
 
 
-def _settle_wave(
-    parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mapping[int, bool]
-) -> tuple[int, list[BatchId]]:
-    """Record the outcomes of a wave's images. Returns how many rows changed, and which were refused."""
-    outcomes = [
-        (image, ChangeOutcome.APPLIED if applied.get(n) else ChangeOutcome.REFUSED)
-        for n, image in enumerate(wave.images)
-    ]
-    _settle_images(parts, claimed, outcomes)
-    refused = [image.id for image, outcome in outcomes if outcome != ChangeOutcome.APPLIED]
-    return len(outcomes) - len(refused), refused
+def _settle_wave(parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mapping[int, bool]) -> _Settled:
+    """Record the outcomes of a wave's images, by the answers and, where these do not tell, by the rows.
+
+    A refusal after a time-out may be our own success. And a value with a write time in the future stays although the
+    answer is *applied*: what is recorded then is what changed.
+    """
+    refused = {image.id for n, image in enumerate(wave.images) if not applied.get(n)}
+    rows = parts.rows.read_timed(refused | wave.to_verify) if refused or wave.to_verify else {}
+    outcomes: list[tuple[Image, ChangeOutcome]] = []
+    partly: list[Image] = []
+    unwritable: list[Unwritable] = []
+    for image in wave.images:
+        row, written_us = rows.get(image.id) or (None, 0)
+        if image.id in refused:
+            done = row is not None and row.owners == image.after.owners
+        else:
+            done = row is None or not _kept(row, image)
+            if row is not None and not done:
+                creator_kept = row.created_by != image.after.created_by
+                unwritable.append(Unwritable(image.id, written_us if creator_kept else None))
+                if row.owners != image.before.owners:
+                    partly.append(_image_of(image, row))
+        outcomes.append((image, ChangeOutcome.APPLIED if done else ChangeOutcome.REFUSED))
+    parts.changes.record(partly)
+    _settle_images(parts, claimed, [*outcomes, *((image, ChangeOutcome.APPLIED) for image in partly)])
+    kept = {u.id for u in unwritable}
+    again = [i.id for i, outcome in outcomes if outcome == ChangeOutcome.REFUSED and i.id not in kept]
+    moved = sum(outcome == ChangeOutcome.APPLIED for _, outcome in outcomes)
+    return _Settled(moved, again, unwritable)
+
+
+def _kept(row: Row, image: Image) -> bool:
+    """True if a change that was answered with *applied* left the row, or one of its owner fields, as it was."""
+    before, after = image.before, image.after
+    return row.owners != after.owners and (
+        row.owners == before.owners or is_partly_changed(row, before, after)
+    )
 
 
 def settle_undecided(parts: Parts, images: Sequence[Image]) -> None:
@@ -170,23 +235,25 @@ def _outcome_of(image: Image, row: Row | None, *, repeated: bool) -> ChangeOutco
     return ChangeOutcome.IN_DOUBT
 
 
+def _image_of(image: Image, row: Row) -> Image:
+    """What changed in truth, where a change took effect in part: the share of the image's last event."""
+    hop = Hop(image.hops[-1].mid, image.before, row)
+    return new_image(image.id, image.fencing_token, image.before, row, [hop])
+
+
 def _image(claimed: ClaimedWork, before: Row, after: Row) -> Image:
     hops = claimed.book.hops(before, after)
     return new_image(before.id, claimed.book.fencing_token(hops[-1].mid), before, after, hops)
 
 
-def _settle_images(parts: Parts, claimed: ClaimedWork, outcomes: list[tuple[Image, ChangeOutcome]]) -> None:
-    """Write the outcomes. A refusal after a time-out may be our own success: the row tells.
+def _settle_images(
+    parts: Parts, claimed: ClaimedWork, outcomes: Sequence[tuple[Image, ChangeOutcome]]
+) -> None:
+    """Write the outcomes.
 
     If the claim was lost while the rows were written, the writes that applied are marked late: a
     successor may have built on the row before them. The second proof looks at them.
     """
-    refused = {image.id for image, outcome in outcomes if outcome == ChangeOutcome.REFUSED}
-    rows = parts.rows.read(refused) if refused else {}
-    for n, (image, outcome) in enumerate(outcomes):
-        row = rows.get(image.id)
-        if outcome == ChangeOutcome.REFUSED and row is not None and row.owners == image.after.owners:
-            outcomes[n] = (image, ChangeOutcome.APPLIED)
     try:
         claimed.fence()
     except TakenOver:

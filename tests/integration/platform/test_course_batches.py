@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -172,3 +173,57 @@ def test_a_column_that_is_added_while_the_session_lives_shifts_no_value(world: W
         assert after["createdby"] == creator
     finally:
         cql.session.execute(f"ALTER TABLE {table} DROP aaa_first")
+
+
+FUTURE_US = 3_600_000_000
+
+
+def write_ahead(world: World, batch: Any, ahead_us: int, **columns: Any) -> int:
+    """Write columns of a row as a clock would that is ahead; the write time."""
+    at_us = time.time_ns() // 1000 + ahead_us
+    table = f"{world.job.settings.keyspace}.{world.job.settings.course_batch_table}"
+    sets = ", ".join(f"{name} = %s" for name in columns)
+    world.job.parts.cql.session.execute(
+        f"UPDATE {table} USING TIMESTAMP {at_us} SET {sets} WHERE courseid = %s AND batchid = %s",
+        (*columns.values(), batch.course_id, batch.batch_id),
+    )
+    return at_us
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("ax", "bx", id="an element changes"),
+        pytest.param("axb", "bx", id="an element goes"),
+        pytest.param("aabb", "b", id="elements go"),
+        pytest.param("bx", "axb", id="the list grows"),
+        pytest.param("a", "", id="none is left"),
+        pytest.param("", "ab", id="there was none"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 25], ids=["alone", "in a batch"])
+def test_mentors_are_changed_to_exactly_the_wanted_list(world: World, before: str, after: str, size: int):
+    (creator,) = world.users("creator")
+    batches = rows_only(world, 2, created_by=creator, mentors=tuple(before))
+    rows = rows_of(world, lambda _: False, batch_size=size)
+    changes = [(row, row._replace(mentors=tuple(after))) for row in rows.read(ids(batches)).values()]
+    assert rows.compare_and_set(changes) == [True, True]
+    assert {row.mentors for row in rows.read(ids(batches)).values()} == {tuple(after)}
+
+
+def test_a_value_that_a_clock_wrote_ahead_stays_as_it_is(world: World):
+    old, new = world.users("old", "new")
+    ahead, normal = rows_only(world, 2, created_by=old, mentors=("x", old))
+    at_us = write_ahead(world, ahead, FUTURE_US, createdby=old, mentors=["x", old])
+    rows = rows_of(world, lambda _: False)
+    changes = [
+        (row, row._replace(created_by=new, mentors=("x", new)))
+        for row in rows.read(ids([ahead, normal])).values()
+    ]
+
+    assert rows.compare_and_set(changes) == [True, True]
+
+    assert world.row(ahead) == (old, ("x", old))
+    assert world.row(normal) == (new, ("x", new))
+    (timed,) = rows.read_timed(ids([ahead])).values()
+    assert timed.created_by_us == at_us

@@ -1,0 +1,47 @@
+"""How rows are named that keep their value for now."""
+
+from __future__ import annotations
+
+import pytest
+
+from ownership.domain.plan import BatchId
+from ownership.domain.unwritable import MAX_NAMED, Unwritable, is_partly_changed, sentence
+from tests.unit.replay import row
+
+AT_US = 1_795_773_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("until_us", "text"),
+    [
+        pytest.param(AT_US, "the creator of batch b of course c cannot be overwritten before 2026-11-27 10:00:00 UTC"),
+        pytest.param(AT_US * 1000, "the creator of batch b of course c cannot be overwritten before the year 58875"),
+        pytest.param(None, "the mentors of batch b of course c cannot be overwritten yet"),
+    ],
+)  # fmt: skip
+def test_a_sentence_names_the_batch_and_when_its_value_can_be_overwritten(
+    until_us: int | None, text: str
+) -> None:
+    found = sentence([Unwritable(BatchId("c", "b"), until_us)])
+    assert found == f"written by a clock that is ahead: {text}"
+
+
+def test_of_many_rows_the_first_few_are_named_and_the_others_counted() -> None:
+    rows = [Unwritable(BatchId("c", f"b{n}"), None if n % 2 else AT_US) for n in range(MAX_NAMED + 4)]
+    found = sentence(reversed(rows))
+    assert [f"batch b{n} " in found for n in range(MAX_NAMED + 4)] == [True] * MAX_NAMED + [False] * 4
+    assert found.endswith("; and 4 more")
+
+
+@pytest.mark.parametrize(
+    ("now", "partly"),
+    [
+        (row("b", "a"), True),
+        (row("a", "b"), True),
+        (row("a", "a"), False),
+        (row("b", "b"), False),
+        (row("x", "b"), False),
+    ],
+)
+def test_a_change_of_both_fields_is_partial_if_one_of_them_is_as_it_was(now: object, partly: bool) -> None:
+    assert is_partly_changed(now, row("a", "a"), row("b", "b")) == partly  # type: ignore[arg-type]
