@@ -110,6 +110,13 @@ def test_a_transfer_is_found_by_its_user_rehearsed_undone_and_followed_to_its_en
     assert story.owners(batches) == {(old, old)}
 
 
+def test_the_navigation_shows_the_whole_name_of_its_entry(page: Page) -> None:
+    entry = page.get_by_role("link", name=NAME, exact=True).first
+    expect(entry).to_be_visible()
+    cut = "e => [e, ...e.querySelectorAll('*')].filter(x => x.clientWidth && x.scrollWidth > x.clientWidth).length"
+    assert entry.evaluate(cut) == 0
+
+
 def test_everything_can_be_done_by_keyboard(airflow: Airflow, story: Story, page: Page, transfer: Any):
     _, old, _, batches, _ = transfer
     address = f"{airflow.stack.addresses.airflow}/ownership-transfers/"
