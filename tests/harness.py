@@ -218,9 +218,13 @@ def opened_job(
     lms: str,
     userorg: str,
     env: str,
+    service: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Job]:
-    """The job on these servers; `env` gives it a topic and a group of its own, `ledger` is the URL of its ledger."""
+    """The job on these servers; `env` gives it a topic and a group of its own, `ledger` is the URL of its ledger.
+
+    `service` are arguments of both services: how often and how long they are asked.
+    """
     given = Settings.model_validate({"env": env, "grace.ms": 300, **settings}).for_slots(SLOTS)
     host, port = cassandra.split(":")
     with ExitStack() as stack:
@@ -239,7 +243,7 @@ def opened_job(
         client = connect_elasticsearch(elasticsearch)
         stack.callback(client.close)
         services = [
-            stack.enter_context(Service(name, partial(str, url)))
+            stack.enter_context(Service(name, partial(str, url), **(service or {})))
             for name, url in (("LMS", lms), ("User-Org", userorg))
         ]
         parts = Parts.from_clients(given, database, cql, client, lms=services[0], userorg=services[1])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import pytest
 from cassandra.protocol import OverloadedErrorMessage
 from elasticsearch import Elasticsearch
@@ -17,15 +16,14 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.domain.states import Decision
 from ownership.ledger.events import Verdict
-from tests.integration.stages.transfer_world import Faults, World
+from tests.integration.stages.transfer_world import Faults, World, opened_world
 
 
-@pytest.fixture(autouse=True)
-def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def module_world(stack: Any) -> Iterator[World]:
     """The services are asked once, for half a second, so that an outage does not take a minute here."""
-    for service in (world.job.parts.users._service, world.job.parts.search._service):
-        monkeypatch.setattr(service, "_tries", 1)
-        monkeypatch.setattr(service._client(), "timeout", httpx.Timeout(0.5))
+    with opened_world(stack.addresses, service={"tries": 1, "idle_seconds": 0.5}) as world:
+        yield world
 
 
 OUTAGES = [
@@ -108,19 +106,15 @@ def test_the_lms_out_of_order_for_one_user_does_not_stop_the_others(world: World
     assert world.owners(batch) == (new, ())
 
 
-def test_one_failure_of_a_service_is_not_even_noticed(
-    world: World, lms: Faults, userorg: Faults, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for service in (world.job.parts.users._service, world.job.parts.search._service):
-        monkeypatch.setattr(service, "_tries", 3)
-    old, new = world.users("old", "new")
-    batch = world.batch(created_by=old)
-    mid = world.transfer(old, new)
+def test_one_failure_of_a_service_is_not_even_noticed(own_world: World, lms: Faults, userorg: Faults) -> None:
+    old, new = own_world.users("old", "new")
+    batch = own_world.batch(created_by=old)
+    mid = own_world.transfer(old, new)
     lms.set("drop", times=1)
     userorg.set("503", times=1)
-    assert world.whole_run().events == {"completed": 1}
-    assert world.owners(batch) == (new, ())
-    assert world.read(mid).attempts == 1
+    assert own_world.whole_run().events == {"completed": 1}
+    assert own_world.owners(batch) == (new, ())
+    assert own_world.read(mid).attempts == 1
 
 
 def test_a_user_whom_the_service_does_not_know_is_skipped_although_the_other_one_cannot_be_asked(

@@ -291,7 +291,7 @@ def opened_faults(url: str) -> Iterator[Faults]:
 
 @contextmanager
 def opened_world(addresses: Any, **settings: Any) -> Iterator[World]:
-    """A world on these servers."""
+    """A world on these servers; `settings` may have a `service`, see `opened_job`."""
     env = f"t{uuid.uuid4().hex[:8]}"
     servers = {name: getattr(addresses, name) for name in ("kafka", "cassandra", "elasticsearch")}
     services = {name: getattr(addresses, name) for name in ("lms", "userorg")}
