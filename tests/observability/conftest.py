@@ -44,7 +44,7 @@ metrics.queue(QueueFacts(129, 130, 131, 132, 1_000, ("late",) * 133), 135_500)
 metrics.lag(12_500)
 for state, milliseconds in (("failed", 2_500), ("success", 7_500)):
     stats.timing(f"dagrun.duration.{state}", milliseconds, tags={"dag_id": "user_ownership_transfer"})
-    stats.timing(f"dagrun.duration.{state}", milliseconds, tags={"dag_id": "somebody_s"})
+    stats.timing(f"dagrun.duration.{state}", milliseconds, tags={"dag_id": "another_s"})
 """
 COUNTERS = {
     "ownership_accepted_events_total": 101,

@@ -92,8 +92,8 @@ def as_transform(mapping: dict[str, Any]) -> dict[str, Any]:
         {"action": "add_label", "new_label": name, "new_value": value}
         for name, value in mapping.get("labels", {}).items()
     ] + [{"action": "experimental_scale_value", "experimental_scale": 0.001}] * timer
-    told = {"include": mapping["match"], "action": "update", "new_name": mapping["name"]}
-    return {**told, "operations": operations} if operations else told
+    found = {"include": mapping["match"], "action": "update", "new_name": mapping["name"]}
+    return {**found, "operations": operations} if operations else found
 
 
 def test_the_collector_makes_the_same_names() -> None:
@@ -154,11 +154,11 @@ def test_an_alert_is_shown_to_fire_and_not_to_fire(alert: str) -> None:
 
 
 def test_every_alert_is_in_the_docs_with_its_runbook() -> None:
-    told = {
+    found = {
         row[0].strip("`| "): (row[1], row[-1]) for row in rows(section(OPERATIONS, "Dashboards and alerts"))
     }
-    assert list(told) == [rule["alert"] for rule in RULES]
+    assert list(found) == [rule["alert"] for rule in RULES]
     for rule in RULES:
-        severity, runbook = told[rule["alert"]]
+        severity, runbook = found[rule["alert"]]
         assert severity == rule["labels"]["severity"]
         assert f"(#{rule['annotations']['runbook'].partition('#')[2]})" in runbook

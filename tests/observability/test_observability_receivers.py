@@ -104,7 +104,7 @@ def check_types(types: dict[str, str]) -> None:
         assert {types[name.partition("{")[0]] for name in names} == {kind}
 
 
-def test_a_gauge_of_the_watcher_is_gone_when_nobody_sends_it(
+def test_a_gauge_of_the_watcher_is_gone_when_it_is_sent_no_longer(
     starts: Starts, layout: Layout, tmp_path: Path
 ) -> None:
     text = (FOLDER / "statsd-mapping.yml").read_text()
@@ -245,8 +245,8 @@ def test_every_query_of_rules_and_dashboard_can_be_read(tmp_path: Path) -> None:
 
 def alerts(url: str) -> dict[str, str]:
     """The state of each alert that is not inactive, by name."""
-    told: list[dict[str, Any]] = json.loads(fetched(f"{url}/api/v1/alerts"))["data"]["alerts"]
-    return {alert["labels"]["alertname"]: alert["state"] for alert in told}
+    alerts: list[dict[str, Any]] = json.loads(fetched(f"{url}/api/v1/alerts"))["data"]["alerts"]
+    return {alert["labels"]["alertname"]: alert["state"] for alert in alerts}
 
 
 def test_a_real_prometheus_alerts_of_a_silent_watcher_and_then_of_an_overdue_event(

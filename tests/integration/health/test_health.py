@@ -26,13 +26,13 @@ def seen(environment: dict[str, Any], own_world: World, monkeypatch: pytest.Monk
     return lambda: look(own_world.job.settings.model_copy(update={"deadline_minutes": 0}))
 
 
-def told(found: HealthFacts, deadline_minutes: int = 30) -> dict[str, str]:
+def sentences(found: HealthFacts, deadline_minutes: int = 30) -> dict[str, str]:
     return {p.kind: p.sentence for p in problems(found, deadline_minutes=deadline_minutes)}
 
 
 def test_a_platform_with_nothing_to_do_is_healthy(seen: Any):
     found = seen()
-    assert (found.unreachable, told(found)) == ((), {})
+    assert (found.unreachable, sentences(found)) == ((), {})
     assert sentence(found, []) == "Healthy: nothing is open."
 
 
@@ -46,8 +46,8 @@ def test_messages_that_no_run_has_pulled_are_counted_with_the_age_of_the_oldest(
 
     assert (found.backlog.messages, found.queue.open) == (3, 0)
     assert before - 1000 <= found.backlog.since_ms <= now_ms()
-    assert told(found) == {}
-    assert Kind.BACKLOG in told(found, deadline_minutes=0)
+    assert sentences(found) == {}
+    assert Kind.BACKLOG in sentences(found, deadline_minutes=0)
     own_world.whole_run()
     assert (seen().backlog.messages, seen().backlog.since_ms) == (0, None)
 
@@ -59,14 +59,14 @@ def test_an_event_that_fails_is_overdue_with_its_reason_and_what_it_blocks(
     own_world.batch(created_by=old)
     first = own_world.transfer(old, new)
     own_world.transfer(new, third)
-    own_world.transfer(third, "nobody-knows-this-user")
+    own_world.transfer(third, "an-unknown-user")
     userorg.set("503")
     own_world.run().pull().finish()
 
     found = seen()
 
     assert (found.queue.open, found.queue.held) == (3, 0)
-    said = told(found, deadline_minutes=0)
+    said = sentences(found, deadline_minutes=0)
     assert set(said) == {Kind.OVERDUE}
     assert f"the oldest, {first} ({old} to {new}), is open for" in said[Kind.OVERDUE]
     assert "failed: User-Org" in said[Kind.OVERDUE]
@@ -84,7 +84,7 @@ def test_a_part_that_does_not_answer_is_named_and_the_others_are_asked_all_the_s
     found = seen()
 
     assert len(found.unreachable) == 1
-    assert f"Connection '{name}_default' right" in told(found)[Kind.PART]
+    assert f"Connection '{name}_default' right" in sentences(found)[Kind.PART]
     assert (found.backlog is None) is (name == "kafka")
     assert found.queue is not None
 
@@ -99,7 +99,7 @@ def test_a_ledger_that_does_not_answer_is_named_and_the_others_are_asked_all_the
     found = seen()
 
     assert len(found.unreachable) == 1
-    assert "Connection 'ownership_ledger' right" in told(found)[Kind.PART]
+    assert "Connection 'ownership_ledger' right" in sentences(found)[Kind.PART]
     assert (found.backlog is None, found.queue) == (False, None)
 
 
@@ -156,12 +156,12 @@ def test_the_watcher_measures_topics_and_open_list(
         first = len(sent)
         watch.measure()  # at once again: nothing is due
 
-    told = {name.removeprefix("ownership."): value for name, value in sent}
-    assert len(sent) == len(told) == first
+    gauges = {name.removeprefix("ownership."): value for name, value in sent}
+    assert len(sent) == len(gauges) == first
     since_began = (now_ms() - began) / 1000
-    assert 0 <= told.pop("backlog-age-seconds") <= since_began
-    assert 0 < told.pop("oldest-open-event-seconds") <= since_began
-    assert told == {
+    assert 0 <= gauges.pop("backlog-age-seconds") <= since_began
+    assert 0 < gauges.pop("oldest-open-event-seconds") <= since_began
+    assert gauges == {
         "backlog-messages": 1, "dead-letters": 1, "open-events": 3, "overdue-events": 0, "blocked-events": 1,
         "claims-held": 2, "awaiting-approval-events": 0, "held-back-messages": 0, "backlog-retention-share": 0,
     }  # fmt: skip

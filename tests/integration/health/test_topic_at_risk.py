@@ -39,7 +39,7 @@ def looked(world: World) -> HealthFacts:
     return look(world.job.settings)
 
 
-def told(facts: HealthFacts) -> dict[Kind, str]:
+def sentences(facts: HealthFacts) -> dict[Kind, str]:
     return {p.kind: p.sentence for p in problems(facts, deadline_minutes=30)}
 
 
@@ -64,7 +64,7 @@ def gauges(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @contextmanager
 def open_transaction(world: World, **message: Any) -> Iterator[Producer]:
-    """A producer of somebody else with a message in a transaction that it does not end."""
+    """Another producer with a message in a transaction that it does not end."""
     producer = Producer({"bootstrap.servers": world.kafka, "transactional.id": f"other-{world.env}"})
     producer.init_transactions(30)
     producer.begin_transaction()
@@ -109,7 +109,7 @@ def test_messages_behind_an_open_transaction_are_counted_named_and_pulled_when_i
         assert facts.backlog.messages == 2
         ((partition, messages, since_ms),) = facts.backlog.held_back
         assert (partition, messages, since_ms) == (1, 2, began)
-        assert "2 of partition 1 behind an open transaction for 60 min" in told(facts)[Kind.TRANSACTION]
+        assert "2 of partition 1 behind an open transaction for 60 min" in sentences(facts)[Kind.TRANSACTION]
         sent = gauges()
         assert (sent["backlog-messages"], sent["held-back-messages"]) == (2, 2)
         assert sent["backlog-age-seconds"] >= HOUR_MS / 1000
@@ -117,7 +117,7 @@ def test_messages_behind_an_open_transaction_are_counted_named_and_pulled_when_i
     assert world.owners(batch) == (new, ())
     facts = looked(world)
     assert facts.backlog
-    assert (facts.backlog.messages, facts.backlog.held_back, told(facts)) == (0, (), {})
+    assert (facts.backlog.messages, facts.backlog.held_back, sentences(facts)) == (0, (), {})
 
 
 def test_what_stands_before_the_transaction_and_on_other_partitions_is_not_held_back(world: World) -> None:
@@ -172,47 +172,47 @@ def test_reading_uncommitted_messages_is_refused(
 # --- retention
 
 
-def test_messages_are_told_at_half_of_the_topics_retention_by_age(world: World, gauges: Any) -> None:
+def test_messages_are_a_problem_at_half_of_the_topics_retention_by_age(world: World, gauges: Any) -> None:
     old, new = world.users("old", "new")
     configured(world, retention_ms=2 * HOUR_MS)
     world.platform.emit(world.event(old, new), timestamp=now_ms() - HOUR_MS // 2)
-    assert Kind.RETENTION not in told(looked(world))
+    assert Kind.RETENTION not in sentences(looked(world))
     assert 0.24 < gauges()["backlog-retention-share"] < 0.5
 
     world.platform.emit(world.event(old, new), timestamp=now_ms() - HOUR_MS - 1)
 
-    said = told(looked(world))[Kind.RETENTION]
+    said = sentences(looked(world))[Kind.RETENTION]
     assert "2 messages not pulled yet" in said
     assert "50% of what the topic keeps (retention.ms, 2 h)" in said
     assert 0.5 <= gauges()["backlog-retention-share"] < 0.6
     world.whole_run()
-    assert told(looked(world)) == {}
+    assert sentences(looked(world)) == {}
 
 
-def test_messages_are_told_at_half_of_the_topics_retention_by_size(world: World) -> None:
+def test_messages_are_a_problem_at_half_of_the_topics_retention_by_size(world: World) -> None:
     old, new = world.users("old", "new")
     event = world.event(old, new)
     configured(world, retention_bytes=3 * len(json.dumps(event)))
     world.platform.emit(event, partition=0)
-    assert Kind.RETENTION not in told(looked(world))
+    assert Kind.RETENTION not in sentences(looked(world))
 
     world.platform.emit(event, partition=0)
 
-    assert "retention.bytes" in told(looked(world))[Kind.RETENTION]
+    assert "retention.bytes" in sentences(looked(world))[Kind.RETENTION]
     world.whole_run()
 
 
 def test_a_topic_that_keeps_everything_puts_nothing_at_risk(world: World) -> None:
     old, new = world.users("old", "new")
     world.platform.emit(world.event(old, new), timestamp=1)
-    assert Kind.RETENTION not in told(looked(world))
+    assert Kind.RETENTION not in sentences(looked(world))
     configured(world, cleanup_policy="compact", retention_ms=1000)
-    assert Kind.RETENTION not in told(looked(world))
+    assert Kind.RETENTION not in sentences(looked(world))
     configured(world, cleanup_policy="delete", retention_ms=-1)
     world.whole_run()
 
 
-def test_messages_that_were_deleted_unread_are_told_by_health_and_counted_by_the_run(world: World) -> None:
+def test_messages_that_were_deleted_unread_are_a_problem_and_counted_by_the_run(world: World) -> None:
     old, new = world.users("old", "new")
     for _ in range(3):
         world.platform.emit(world.event(old, new), partition=0)
@@ -223,9 +223,9 @@ def test_messages_that_were_deleted_unread_are_told_by_health_and_counted_by_the
     admin = AdminClient({"bootstrap.servers": world.kafka})
     admin.delete_records([end])[end].result(30)
 
-    assert "2 messages were deleted from the topic" in told(looked(world))[Kind.LOST]
+    assert "2 messages were deleted from the topic" in sentences(looked(world))[Kind.LOST]
     pulled = world.run().pull().pulled
 
     assert pulled.lost == 2
-    assert told(looked(world)).keys() <= {Kind.OVERDUE}
+    assert sentences(looked(world)).keys() <= {Kind.OVERDUE}
     world.whole_run()

@@ -91,10 +91,16 @@ def test_stores_that_agree_have_no_difference_and_every_row_and_document_is_read
 ) -> None:
     world.batches(40, created_by="a", mentors=("m", "n"))
     world.batches(3, created_by=None, mentors=None, status=2)
-    told = reconcile(job)
-    assert (told.rows, told.documents, told.different, told.in_flight, told.left) == (43, 43, 0, 0, 0)
-    assert told.complete
-    assert told.counts == {}
+    report = reconcile(job)
+    assert (report.rows, report.documents, report.different, report.in_flight, report.left) == (
+        43,
+        43,
+        0,
+        0,
+        0,
+    )
+    assert report.complete
+    assert report.counts == {}
 
 
 def test_each_kind_of_difference_is_found_and_nothing_is_written(world: World, job: Job) -> None:
@@ -107,13 +113,13 @@ def test_each_kind_of_difference_is_found_and_nothing_is_written(world: World, j
     world.platform.delete_row(orphan.course_id, orphan.batch_id)
     before = stores(world, batches)
 
-    told = reconcile(job)
+    report = reconcile(job)
 
-    assert told.counts == {
+    assert report.counts == {
         "stale_owner": 2, "stale_mentors": 2, "missing_document": 1, "orphan_document": 1,
     }  # fmt: skip
-    assert (told.different, told.left, told.repaired) == (5, 5, 0)
-    named = {(s.kind, s.batch_id) for s in told.samples}
+    assert (report.different, report.left, report.repaired) == (5, 5, 0)
+    named = {(s.kind, s.batch_id) for s in report.samples}
     assert ("missing_document", missing.batch_id) in named
     assert ("orphan_document", orphan.batch_id) in named
     assert {b for k, b in named if k == "stale_owner"} == {owner.batch_id, both.batch_id}
@@ -129,9 +135,9 @@ def test_a_repair_makes_documents_follow_their_rows_and_leaves_orphans(world: Wo
     world.platform.delete_row(orphan.course_id, orphan.batch_id)
     rows = {b.batch_id: world.row(b) for b in batches}
 
-    told = reconcile(job, repair=True)
+    report = reconcile(job, repair=True)
 
-    assert (told.different, told.repaired, told.left) == (4, 3, 1)
+    assert (report.different, report.repaired, report.left) == (4, 3, 1)
     assert {b.batch_id: world.row(b) for b in batches} == rows
     assert [world.document(b) for b in (owner, mentors, missing)] == [("a", ("m",))] * 3
     mended = world.platform.document(owner.batch_id)
@@ -148,21 +154,21 @@ def test_a_document_of_another_course_is_not_taken_for_the_row_s_and_is_not_writ
     batch = world.batch(created_by="a")
     twin = Batch(f"{batch.course_id}-other", batch.batch_id, created_by="b")
     world.platform.add_batches([twin], documents=False)
-    told = reconcile(job, repair=True)
-    assert (told.counts, told.repaired, told.left) == ({"missing_document": 1}, 0, 1)
+    report = reconcile(job, repair=True)
+    assert (report.counts, report.repaired, report.left) == ({"missing_document": 1}, 0, 1)
     assert world.document(batch) == ("a", ())
-    assert "is of course" in told.samples[0].note
+    assert "is of course" in report.samples[0].note
 
 
-def test_hostile_owners_and_courses_are_compared_as_they_are_and_told_on_one_line(
+def test_hostile_owners_and_courses_are_compared_as_they_are_and_shown_on_one_line(
     world: World, job: Job
 ) -> None:
     batch = world.batch(created_by="a")
     world.platform.put_document(batch.batch_id, createdBy=7, mentors="one\nline")
     world.platform.search.index(index=BATCH_INDEX, id="stray", document={"courseId": 7}, refresh=True)
-    told = reconcile(job)
-    assert told.counts == {"stale_owner": 1, "stale_mentors": 1, "orphan_document": 1}
-    assert all(s.document.isprintable() for s in told.samples)
+    report = reconcile(job)
+    assert report.counts == {"stale_owner": 1, "stale_mentors": 1, "orphan_document": 1}
+    assert all(s.document.isprintable() for s in report.samples)
     assert reconcile(job, repair=True).repaired == 1
     assert world.document(batch) == ("a", ())
 
@@ -193,17 +199,17 @@ def test_a_document_that_is_written_during_the_repair_is_not_overwritten_with_an
     world.platform.put_document(batch.batch_id, createdBy="z")
     read, edits = type(job.parts.rows).read, iter(("b",))
 
-    def and_somebody_edits(self: Any, ids: Any) -> Any:
+    def then_the_lms_edits(self: Any, ids: Any) -> Any:
         found = read(self, ids)
         if BatchId(batch.course_id, batch.batch_id) in found and (edit := next(edits, None)):
             world.edit(batch, createdby=edit)
             world.platform.put_document(batch.batch_id, createdBy=edit)
         return found
 
-    monkeypatch.setattr(type(job.parts.rows), "read", and_somebody_edits)
-    told = reconcile(job, repair=True)
+    monkeypatch.setattr(type(job.parts.rows), "read", then_the_lms_edits)
+    report = reconcile(job, repair=True)
     assert world.owners(batch) == ("b", ())
-    assert told.left == 0
+    assert report.left == 0
 
 
 def test_a_row_that_is_deleted_during_the_repair_leaves_no_document(
@@ -218,9 +224,9 @@ def test_a_row_that_is_deleted_during_the_repair_leaves_no_document(
         world.platform.delete_row(batch.course_id, batch.batch_id)
 
     monkeypatch.setattr(scan, "follow_rows", and_the_row_goes)
-    told = reconcile(job, repair=True)
+    report = reconcile(job, repair=True)
     assert world.platform.document(batch.batch_id) is None
-    assert (told.different, told.left) == (0, 0)
+    assert (report.different, report.left) == (0, 0)
 
 
 def test_what_a_transfer_is_moving_is_in_flight_and_not_repaired(world: World, job: Job) -> None:
@@ -232,9 +238,9 @@ def test_what_a_transfer_is_moving_is_in_flight_and_not_repaired(world: World, j
     run = world.run().pull().lookup().update()
     assert world.row(moving) == (new, (new,))
 
-    told = reconcile(job, repair=True)
+    report = reconcile(job, repair=True)
 
-    assert (told.in_flight, told.different, told.repaired) == (
+    assert (report.in_flight, report.different, report.repaired) == (
         2,
         1,
         1,
@@ -253,12 +259,12 @@ def test_an_announced_transfer_of_a_user_does_not_explain_what_it_will_not_find(
     world.platform.delete_document(hidden.batch_id)
     world.transfer(old, new)
     run = world.run().pull()
-    told = reconcile(job)
-    assert (told.counts, told.in_flight) == ({"missing_document": 1}, 0)
+    report = reconcile(job)
+    assert (report.counts, report.in_flight) == ({"missing_document": 1}, 0)
     run.finish()
 
 
-def test_a_batch_that_a_completed_transfer_did_not_see_is_told_and_one_that_was_given_since_is_not(
+def test_a_batch_that_a_completed_transfer_did_not_see_is_reported_and_one_that_was_given_since_is_not(
     world: World, job: Job
 ) -> None:
     old, new = world.users("old", "new")
@@ -269,17 +275,17 @@ def test_a_batch_that_a_completed_transfer_did_not_see_is_told_and_one_that_was_
     since = world.batch(created_by=old)
     ended = world.batch(created_by=old, status=2)
 
-    told = reconcile(job, repair=True)
+    report = reconcile(job, repair=True)
 
-    assert told.counts == {"missing_document": 1, "unmoved": 1}
-    assert (told.repaired, told.left) == (1, 1)
-    (left,) = [s for s in told.samples if s.kind == "unmoved"]
+    assert report.counts == {"missing_document": 1, "unmoved": 1}
+    assert (report.repaired, report.left) == (1, 1)
+    (left,) = [s for s in report.samples if s.kind == "unmoved"]
     assert (left.batch_id, mid in left.note) == (hidden.batch_id, True)
     assert world.creators([since, ended]) == [old, old]
     assert reconcile(job, days=0).counts == {}
 
 
-# --- moves that nobody proved
+# --- moves that were never proven
 
 
 def test_what_an_abandoned_transfer_moved_is_not_proven(world: World, job: Job) -> None:
@@ -290,10 +296,10 @@ def test_what_an_abandoned_transfer_moved_is_not_proven(world: World, job: Job) 
     world.run().pull(abandon={"mids": [mid], "reason": "no"}).finish()
     world.edit(back, createdby=old)
 
-    told = reconcile(job, repair=True)
+    report = reconcile(job, repair=True)
 
-    assert told.counts == {"stale_owner": 1, "unproven": 1}
-    (sample,) = [s for s in told.samples if s.kind == "unproven"]
+    assert report.counts == {"stale_owner": 1, "unproven": 1}
+    (sample,) = [s for s in report.samples if s.kind == "unproven"]
     assert (sample.batch_id, "is abandoned" in sample.note) == (moved.batch_id, True)
 
 
@@ -345,11 +351,11 @@ def test_a_run_that_crashed_goes_on_with_the_ranges_that_are_not_done(
     assert (unfinished.done, unfinished.complete) == (3, False)
 
     monkeypatch.setattr(scan.Scan, "compare", the_rest)
-    told = reconcile(job, run_id=run_id)
+    report = reconcile(job, run_id=run_id)
     assert read == list(range(RANGES))
-    assert (told.rows, told.documents, told.different, told.complete) == (60, 60, 1, True)
+    assert (report.rows, report.documents, report.different, report.complete) == (60, 60, 1, True)
     # Cleared as a whole it reads nothing again, whatever the settings say by now, and its report is the same.
-    assert reconcile(job, run_id=run_id, ranges=3) == told
+    assert reconcile(job, run_id=run_id, ranges=3) == report
     assert len(read) == RANGES
 
 
@@ -457,8 +463,8 @@ def test_a_large_index_is_cut_into_more_ranges(
 ) -> None:
     monkeypatch.setattr(reconciling, "DOCUMENTS_A_RANGE", 4)
     world.batches(41, created_by="a")
-    told = reconcile(job, ranges=2)
-    assert (told.parts, told.rows, told.documents, told.left) == (11 + 1, 41, 41, 0)
+    report = reconcile(job, ranges=2)
+    assert (report.parts, report.rows, report.documents, report.left) == (11 + 1, 41, 41, 0)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -477,8 +483,8 @@ def test_whatever_is_wrong_is_counted_once_and_one_repair_leaves_the_orphans_alo
             world.platform.delete_document(batch.batch_id)
         elif what == "orphan":
             world.platform.delete_row(batch.course_id, batch.batch_id)
-    told = reconcile(job, repair=True)
-    mendable = sum(w in ("owner", "mentors", "missing") for w in wrong)
-    assert told.repaired == mendable
-    assert told.left == told.counts.get("orphan_document", 0)
-    assert reconcile(job).left == told.left
+    report = reconcile(job, repair=True)
+    repairable = sum(w in ("owner", "mentors", "missing") for w in wrong)
+    assert report.repaired == repairable
+    assert report.left == report.counts.get("orphan_document", 0)
+    assert reconcile(job).left == report.left

@@ -22,7 +22,7 @@ HOSTILE = [
 ]
 
 
-def told(summary: Summary, *, run_id: str = RUN_ID, link: str = LINK) -> RunMessage:
+def message_of(summary: Summary, *, run_id: str = RUN_ID, link: str = LINK) -> RunMessage:
     found = run_message(summary, dag_id=DAG_ID, run_id=run_id, link=link)
     assert found
     return found
@@ -58,7 +58,7 @@ def conflict(text: str) -> Conflict:
 CONFLICTS = Summary(
     conflicts=(Conflict(mid="m4", course_id="c1", batch_id="b1"),),
     batches={"changed_elsewhere": 1, "moved": 4},
-    users={"m4": "old-4 → new-4", "m": "nobody → nobody"},
+    users={"m4": "old-4 → new-4", "m": "x → y"},
 )
 EVERYTHING = failed("m1").model_copy(
     update={"plans": (plan(), plan("m3", EventState.REHEARSED)), "conflicts": CONFLICTS.conflicts}

@@ -90,7 +90,7 @@ def test_nothing_is_not_counted(got: list[Any]) -> None:
     assert got == []
 
 
-def test_an_empty_backlog_is_told_too(got: list[Any]) -> None:
+def test_an_empty_backlog_is_sent_too(got: list[Any]) -> None:
     metrics.backlog(BacklogFacts(), 0, 5000)
     assert got == [
         ("gauge", "ownership.backlog-messages", 0),
@@ -101,7 +101,7 @@ def test_an_empty_backlog_is_told_too(got: list[Any]) -> None:
     ]
 
 
-def test_dead_letters_that_cannot_be_counted_are_not_told_as_none(got: list[Any]) -> None:
+def test_dead_letters_that_cannot_be_counted_are_not_sent_as_zero(got: list[Any]) -> None:
     held = (HeldBack(0, 3, 2500), HeldBack(1, 4, 4000))
     metrics.backlog(BacklogFacts(8, 2500, held_back=held, retention_share=0.51236), None, 5000)
     assert got == [
@@ -112,7 +112,7 @@ def test_dead_letters_that_cannot_be_counted_are_not_told_as_none(got: list[Any]
     ]
 
 
-def test_the_open_list_is_told_in_numbers(got: list[Any]) -> None:
+def test_the_queue_is_sent_in_numbers(got: list[Any]) -> None:
     late = QueuedEvent(transfer(0, "a", "b"), 1000)
     metrics.queue(QueueFacts(open=9, held=3, blocked=4, awaiting=2, oldest_ms=1000, overdue=(late,)), 3500)
     metrics.queue(QueueFacts(), 3500)

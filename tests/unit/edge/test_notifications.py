@@ -26,7 +26,7 @@ from ownership.domain.contracts import Summary
 from ownership.domain.states import EventState
 from ownership.edge.notifications import RunNotifier
 from tests.unit.conftest import Request, Server
-from tests.unit.edge.run_summaries import DAG_ID, EVERYTHING, RUN_ID, failed, plan, told
+from tests.unit.edge.run_summaries import DAG_ID, EVERYTHING, RUN_ID, failed, message_of, plan
 
 PLUGINS = Path(__file__).parents[3] / "plugins"
 
@@ -166,7 +166,7 @@ def test_the_mail_arrives_at_every_address(mailbox: Mailbox, monkeypatch: pytest
     assert mail["From"] == "airflow@example.org"
     assert mail["Subject"] == f"{DAG_ID}: 1 failed, 1 approval wanted, 1 conflict ({RUN_ID})"
     link = f"https://airflow.example/dags/{DAG_ID}/runs/manual__2026-11-23T08%3A00%3A00%2B00%3A00"
-    assert html_of(mail) == told(EVERYTHING, link=link).html
+    assert html_of(mail) == message_of(EVERYTHING, link=link).html
 
 
 def test_the_webhook_gets_the_same_as_json(hook: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_the_webhook_gets_the_same_as_json(hook: Server, monkeypatch: pytest.Mon
     configure(monkeypatch, webhook="ops")
     assert warnings(notified(ended(EVERYTHING))) == []
     link = f"https://airflow.example/dags/{DAG_ID}/runs/manual__2026-11-23T08%3A00%3A00%2B00%3A00"
-    assert hook.requests == [Request("POST", "/hooks/s3cr3t-t0ken", told(EVERYTHING, link=link).body)]
+    assert hook.requests == [Request("POST", "/hooks/s3cr3t-t0ken", message_of(EVERYTHING, link=link).body)]
     assert types == ["application/json"]
 
 
@@ -194,7 +194,7 @@ def test_the_link_stays_below_the_path_of_the_api_server(
     assert hook.requests[0].body["link"] == link
 
 
-def test_a_run_that_needs_nobody_sends_nothing(both: tuple[Mailbox, Server]) -> None:
+def test_a_run_that_needs_no_operator_sends_nothing(both: tuple[Mailbox, Server]) -> None:
     assert notified(ended(Summary(events={"completed": 3}, plans=(plan(state=EventState.REHEARSED),)))) == []
     assert both[0].mails == both[1].requests == []
 
@@ -205,14 +205,14 @@ def test_without_a_target_not_even_the_xcom_is_read() -> None:
     assert context["ti"].pulls == 0
 
 
-def test_a_task_that_failed_is_told_from_its_exception(both: tuple[Mailbox, Server]) -> None:
+def test_a_task_that_failed_sends_its_exception(both: tuple[Mailbox, Server]) -> None:
     notified(ended(EVERYTHING, error=RuntimeError("Cassandra unavailable: no host")))
     [request] = both[1].requests
     assert request.body["failures"] == {"settle": "Cassandra unavailable: no host"}
     assert "settle: Cassandra unavailable: no host" in html_of(both[0].mails[0])
 
 
-def test_a_task_that_was_killed_left_no_summary_and_is_told_all_the_same(
+def test_a_task_that_was_killed_left_no_summary_and_sends_a_message_all_the_same(
     hook: Server, monkeypatch: Any
 ) -> None:
     configure(monkeypatch, webhook="ops")

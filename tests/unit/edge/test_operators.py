@@ -185,7 +185,7 @@ def test_a_run_that_was_cleared_skips_the_mapped_instances_of_before_too(play: A
     assert skipped.value.tasks == ["settle", "transfer.stage", *instances]
 
 
-def test_a_task_that_is_told_to_end_between_pokes_lets_go_of_what_it_claimed(play: Any) -> None:
+def test_a_task_that_gets_sigterm_between_pokes_releases_what_it_claimed(play: Any) -> None:
     story = Story(False, Interrupted())
     with pytest.raises(Stopped):
         play(story)

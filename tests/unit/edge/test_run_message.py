@@ -22,8 +22,8 @@ from tests.unit.edge.run_summaries import (
     RUN_ID,
     conflict,
     failed,
+    message_of,
     plan,
-    told,
 )
 
 
@@ -38,17 +38,15 @@ from tests.unit.edge.run_summaries import (
             Summary(waits={"m": "waits for n"}, notes={"n": "was abandoned"}), id="orders and waits"
         ),
         pytest.param(Summary(plans=(plan(state=EventState.REHEARSED),)), id="a dry run"),
-        pytest.param(
-            Summary(next_conf={"m": "{}"}, users={"m": "a → b"}), id="a conf that nobody must paste"
-        ),
+        pytest.param(Summary(next_conf={"m": "{}"}, users={"m": "a → b"}), id="a conf that needs no pasting"),
     ],
 )
-def test_a_run_that_needs_nobody_is_not_told_of(summary: Summary) -> None:
+def test_a_run_that_needs_no_operator_has_no_message(summary: Summary) -> None:
     assert run_message(summary, dag_id=DAG_ID, run_id=RUN_ID, link=LINK) is None
 
 
-def test_failures_are_told_with_users_reason_and_how_to_try_again() -> None:
-    it = told(failed("m1"))
+def test_failures_are_named_with_users_reason_and_how_to_try_again() -> None:
+    it = message_of(failed("m1"))
     assert it.subject == f"{DAG_ID}: 1 failed ({RUN_ID})"
     assert it.body["kinds"] == ["failed"]
     assert it.body["failures"] == {"m1": "User-Org unavailable: HTTP 503"}
@@ -60,7 +58,7 @@ def test_failures_are_told_with_users_reason_and_how_to_try_again() -> None:
 
 
 def test_an_approval_is_wanted_with_the_size_of_the_plan_and_the_conf_that_gives_it() -> None:
-    it = told(Summary(plans=(plan(),)))
+    it = message_of(Summary(plans=(plan(),)))
     assert it.subject == f"{DAG_ID}: 1 approval wanted ({RUN_ID})"
     assert it.body["kinds"] == ["approval_wanted"]
     assert it.body["approvals"] == [
@@ -83,8 +81,8 @@ def test_an_approval_is_wanted_with_the_size_of_the_plan_and_the_conf_that_gives
     ]
 
 
-def test_conflicts_are_told_with_their_batches() -> None:
-    it = told(CONFLICTS)
+def test_conflicts_are_named_with_their_batches() -> None:
+    it = message_of(CONFLICTS)
     assert it.subject == f"{DAG_ID}: 1 conflict ({RUN_ID})"
     assert it.body["kinds"] == ["conflicts"]
     assert it.body["conflicts"] == [{"mid": "m4", "course_id": "c1", "batch_id": "b1"}]
@@ -94,7 +92,7 @@ def test_conflicts_are_told_with_their_batches() -> None:
 
 
 def test_several_kinds_are_one_message_without_the_dry_run() -> None:
-    it = told(EVERYTHING)
+    it = message_of(EVERYTHING)
     assert it.subject == f"{DAG_ID}: 1 failed, 1 approval wanted, 1 conflict ({RUN_ID})"
     assert it.body["kinds"] == ["failed", "approval_wanted", "conflicts"]
     assert [a["mid"] for a in it.body["approvals"]] == ["m2"]
@@ -102,17 +100,17 @@ def test_several_kinds_are_one_message_without_the_dry_run() -> None:
 
 
 def test_every_form_says_which_run_and_links_to_it() -> None:
-    it = told(EVERYTHING)
+    it = message_of(EVERYTHING)
     for form in (it.text, it.html):
         assert f"Run {RUN_ID} of {DAG_ID}" in form
         assert LINK in form
     assert (it.body["dag_id"], it.body["run_id"], it.body["link"]) == (DAG_ID, RUN_ID, LINK)
     assert (it.body["subject"], it.body["text"]) == (it.subject, it.text)
-    assert "href" not in told(EVERYTHING, link="").html
+    assert "href" not in message_of(EVERYTHING, link="").html
 
 
 def test_a_conf_can_be_pasted_from_the_text_and_from_the_html() -> None:
-    it = told(EVERYTHING)
+    it = message_of(EVERYTHING)
     confs = [s["conf"] for s in it.body["next_step"] if s["conf"]]
     assert len(confs) == 2
     for conf in confs:
@@ -122,7 +120,7 @@ def test_a_conf_can_be_pasted_from_the_text_and_from_the_html() -> None:
 
 
 def test_failed_events_are_tried_again_by_one_conf() -> None:
-    it = told(failed("m1", "m2", "m3"))
+    it = message_of(failed("m1", "m2", "m3"))
     assert [s["conf"] for s in it.body["next_step"] if s["conf"]] == [
         '{"redrive": {"mids": ["m1", "m2", "m3"]}}'
     ]
@@ -139,14 +137,14 @@ def test_failed_events_are_tried_again_by_one_conf() -> None:
     ],
     ids=["a plan", "more than mids", "dead letters", "no JSON", "nested too deeply"],
 )
-def test_any_other_conf_is_told_as_it_is_or_not_at_all(conf: str) -> None:
-    it = told(Summary(failures={"m1": "why", "m2": "why"}, next_conf={"m1": conf, "m2": conf}))
+def test_any_other_conf_is_given_as_it_is_or_not_at_all(conf: str) -> None:
+    it = message_of(Summary(failures={"m1": "why", "m2": "why"}, next_conf={"m1": conf, "m2": conf}))
     confs = [s["conf"] for s in it.body["next_step"]]
     assert confs == ([conf] if len(conf) < 1000 else [""])
 
 
-def test_a_task_that_failed_is_told_by_its_name() -> None:
-    it = told(Summary(failures={"pull_transfer_events": "did not end: its log says why"}))
+def test_a_task_that_failed_is_named() -> None:
+    it = message_of(Summary(failures={"pull_transfer_events": "did not end: its log says why"}))
     assert it.subject == f"{DAG_ID}: 1 failed ({RUN_ID})"
     assert "- pull_transfer_events: did not end: its log says why\n" in it.text
     assert [s["conf"] for s in it.body["next_step"]] == [""]
@@ -154,7 +152,7 @@ def test_a_task_that_failed_is_told_by_its_name() -> None:
 
 def test_what_is_left_out_of_a_long_list_is_counted() -> None:
     many = failed(*(f"m{n:02}" for n in range(50)))
-    it = told(many.model_copy(update={"events": {"failed": 900}}))
+    it = message_of(many.model_copy(update={"events": {"failed": 900}}))
     assert it.subject.startswith(f"{DAG_ID}: 900 failed")
     assert list(it.body["failures"]) == [f"m{n:02}" for n in range(MAX_LISTED)]
     assert it.text.count("\n- ") == it.html.count("<li>") == MAX_LISTED
@@ -163,8 +161,8 @@ def test_what_is_left_out_of_a_long_list_is_counted() -> None:
     assert it.body["counts"] == {"failed": 900}
 
 
-def test_what_the_summary_only_counts_is_told_too() -> None:
-    it = told(
+def test_what_the_summary_only_counts_is_counted_too() -> None:
+    it = message_of(
         Summary(events={EventState.AWAITING_APPROVAL: 31}, batches={"changed_elsewhere": 2}, plans=(plan(),))
     )
     assert it.subject.startswith(f"{DAG_ID}: 31 approvals wanted, 2 conflicts")
@@ -183,7 +181,7 @@ def test_a_message_has_a_bounded_size_whatever_is_in_it() -> None:
         plans=tuple(plan(m, next_conf=long) for m in mids),
         conflicts=tuple(conflict(m) for m in mids),
     )
-    it = told(worst, run_id=long)
+    it = message_of(worst, run_id=long)
     assert len(it.subject) <= MAX_SUBJECT
     assert len(it.text) < 50_000
     assert len(it.html) < 300_000
@@ -192,7 +190,7 @@ def test_a_message_has_a_bounded_size_whatever_is_in_it() -> None:
 
 def test_a_long_reason_is_cut_and_a_long_id_is_not() -> None:
     mid = "m" * 300  # the longest that an event may have
-    it = told(Summary(failures={mid: "because " * 1000}))
+    it = message_of(Summary(failures={mid: "because " * 1000}))
     assert mid in it.text
     assert it.body["failures"][mid].endswith("…")
     assert len(mid) == MAX_ID
@@ -200,7 +198,7 @@ def test_a_long_reason_is_cut_and_a_long_id_is_not() -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_nothing_that_comes_from_an_event_is_markup(hostile: str) -> None:
-    it = told(
+    it = message_of(
         Summary(
             failures={hostile: hostile},
             users={hostile: hostile},
@@ -219,7 +217,7 @@ def test_nothing_that_comes_from_an_event_is_markup(hostile: str) -> None:
 
 @given(st.text(), st.text(), st.text())
 def test_no_text_breaks_a_line_or_the_encoding(mid: str, why: str, run_id: str) -> None:
-    it = told(Summary(failures={mid: why}, conflicts=(conflict(why),)), run_id=run_id)
+    it = message_of(Summary(failures={mid: why}, conflicts=(conflict(why),)), run_id=run_id)
     assert it.subject.isprintable()
     assert len(it.subject.splitlines()) == 1
     assert len(it.text.splitlines()) == 12
@@ -228,5 +226,5 @@ def test_no_text_breaks_a_line_or_the_encoding(mid: str, why: str, run_id: str) 
 
 
 def test_a_header_cannot_be_smuggled_into_the_subject() -> None:
-    it = told(failed("m"), run_id="r\r\nBcc: everybody@example.org\u2028\u202eevil")
+    it = message_of(failed("m"), run_id="r\r\nBcc: everybody@example.org\u2028\u202eevil")
     assert it.subject == f"{DAG_ID}: 1 failed (r  Bcc: everybody@example.org �evil)"

@@ -79,7 +79,7 @@ def test_an_event_in_the_queue_counts_when_two_looks_at_the_queue_show_it(watchi
     assert not watching.look(0, 0, "m1")
 
 
-def test_one_look_at_the_queue_that_is_told_twice_counts_once(watching: Watching) -> None:
+def test_one_look_at_the_queue_that_is_shown_twice_counts_once(watching: Watching) -> None:
     assert not watching.look(0, 0, "m1")
     assert not any(watching.look(cached=True) for _ in range(3))
     assert watching.look(0, 0, "m1")
@@ -187,7 +187,7 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
     assert FakeWatch.closed == 2
 
 
-def test_the_trigger_is_told_nothing_so_that_every_process_makes_the_same_one() -> None:
+def test_the_trigger_has_no_arguments_so_that_every_process_makes_the_same_one() -> None:
     path, arguments = BacklogTrigger().serialize()  # type: ignore[no-untyped-call]
     assert path == f"{BacklogTrigger.__module__}.{BacklogTrigger.__qualname__}"
     assert arguments == {}

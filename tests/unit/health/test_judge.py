@@ -81,7 +81,7 @@ def test_an_approval_that_was_not_given_in_time_makes_it_overdue() -> None:
 # -- sentences --------------------------------------------------------------------------------------------------
 
 
-def told(**seen: Any) -> list[str]:
+def sentences(**seen: Any) -> list[str]:
     return [p.sentence for p in problems(HealthFacts(NOW, **seen), deadline_minutes=1)]
 
 
@@ -97,49 +97,49 @@ def test_nothing_wrong_is_said_in_a_sentence_with_what_is_under_way() -> None:
 
 def test_an_overdue_event_is_named_with_its_users_its_reason_and_what_it_blocks() -> None:
     queue = facts(queued(0, "ab", 5 * DEADLINE), queued(1, "bc", 2 * DEADLINE))
-    assert told(queue=queue, reasons={"m00": "failed: User-Org unavailable: HTTP 503"}) == [
+    assert sentences(queue=queue, reasons={"m00": "failed: User-Org unavailable: HTTP 503"}) == [
         "2 events are not proven 1 min after they were accepted; the oldest, m00 (a to b), is open for 5 min and "
         "failed: User-Org unavailable: HTTP 503; 1 other waits for it."
     ]
-    assert told(queue=facts(queued(0, "ab", 2 * DEADLINE))) == [
+    assert sentences(queue=facts(queued(0, "ab", 2 * DEADLINE))) == [
         "1 event is not proven 1 min after it was accepted; the oldest, m00 (a to b), is open for 2 min."
     ]
 
 
-def test_messages_that_nobody_pulls_are_told_after_the_deadline() -> None:
-    assert told(backlog=BacklogFacts(1, NOW - DEADLINE)) == []
-    (said,) = told(backlog=BacklogFacts(1, NOW - 3 * DEADLINE))
+def test_messages_that_no_run_pulls_are_a_problem_after_the_deadline() -> None:
+    assert sentences(backlog=BacklogFacts(1, NOW - DEADLINE)) == []
+    (said,) = sentences(backlog=BacklogFacts(1, NOW - 3 * DEADLINE))
     assert said.startswith(
         "1 message not pulled yet, the oldest for 3 min: is the DAG user_ownership_transfer unpaused"
     )
 
 
-def test_messages_that_the_topic_deleted_are_told() -> None:
-    (said,) = told(backlog=BacklogFacts(deleted=7))
+def test_messages_that_the_topic_deleted_are_a_problem() -> None:
+    (said,) = sentences(backlog=BacklogFacts(deleted=7))
     assert said.startswith("7 messages were deleted from the topic before a run accepted them")
 
 
-def test_an_open_transaction_is_told_with_its_partition_and_what_stands_behind_it() -> None:
+def test_an_open_transaction_is_named_with_its_partition_and_what_stands_behind_it() -> None:
     held = (HeldBack(3, 5, NOW - 90_000),)
-    (said,) = told(backlog=BacklogFacts(5, NOW - 1, held_back=held))
+    (said,) = sentences(backlog=BacklogFacts(5, NOW - 1, held_back=held))
     assert "5 of partition 3 behind an open transaction for 90 s" in said
     assert "kafka-transactions.sh" in said
 
 
 def test_a_transaction_that_was_begun_just_now_is_no_problem_but_is_said() -> None:
     backlog = BacklogFacts(5, NOW - 1, held_back=(HeldBack(3, 5, NOW - 2000),))
-    assert told(backlog=backlog) == []
+    assert sentences(backlog=backlog) == []
     assert sentence(HealthFacts(NOW, backlog=backlog), []) == (
         "Healthy: 5 messages not pulled yet, 5 of partition 3 behind an open transaction for 2.0 s."
     )
 
 
 @pytest.mark.parametrize(("share", "wrong"), [(0.49, False), (0.5, True), (3.0, True)])
-def test_messages_at_half_of_the_topics_retention_are_told_before_they_are_deleted(
+def test_messages_at_half_of_the_topics_retention_are_a_problem_before_they_are_deleted(
     share: float, wrong: bool
 ) -> None:
     limits = RetentionLimits(ms=120_000)
-    said = told(backlog=BacklogFacts(1, NOW - 1, retention=limits, retention_share=share))
+    said = sentences(backlog=BacklogFacts(1, NOW - 1, retention=limits, retention_share=share))
     assert bool(said) is wrong
     assert all(f"{share:.0%} of what the topic keeps (retention.ms, 2 min)" in s for s in said)
 
@@ -165,12 +165,14 @@ def test_a_timestamp_in_the_future_uses_up_nothing() -> None:
 
 
 @pytest.mark.parametrize(("left", "wrong"), [(0, False), (3, True)])
-def test_differences_of_the_last_reconciliation_are_told_above_the_threshold(left: int, wrong: bool) -> None:
+def test_differences_of_the_last_reconciliation_are_a_problem_above_the_threshold(
+    left: int, wrong: bool
+) -> None:
     report = Report(
         run_id="scheduled__1", started_ms=0, ended_ms=1, repair=False, parts=1, done=1, left=left,
         counts={"stale_owner": left} if left else {},
     )  # fmt: skip
-    said = told(report=report)
+    said = sentences(report=report)
     assert bool(said) is wrong
     assert all("scheduled__1, left 3 differences (3 stale owner)" in s for s in said)
 

@@ -64,8 +64,8 @@ def test_owners_have_the_same_mark_only_if_they_are_the_same(
 
 
 def test_no_mentors_have_one_mark_however_they_are_written() -> None:
-    nobody: tuple[Any, ...] = (None, [], (), "")
-    assert len({owners_hash("a", none) for none in nobody}) == 1
+    empty: tuple[Any, ...] = (None, [], (), "")
+    assert len({owners_hash("a", none) for none in empty}) == 1
     assert owners_hash("a", "m") == owners_hash("a", ["m"])
     assert owners_hash({"a": 1}, None) == owners_hash("a", [{}]) == 0
 
@@ -129,7 +129,7 @@ def test_an_open_event_explains_what_its_search_will_find(
     assert found_by(given, row("B"), seen) is found
 
 
-def test_an_event_concerns_whoever_row_or_document_name() -> None:
+def test_an_event_concerns_the_users_that_row_or_document_name() -> None:
     assert names_any({"a"}, row("A"), None)
     assert names_any({"m"}, row(None), document(7, (None, "M")))
     assert not names_any({"x"}, row("a", ("m",)), document("b"))

@@ -109,22 +109,22 @@ def of(*parts: PartDone, planned: int = 0, threshold: int = 0, repair: bool = Fa
 
 
 def test_the_parts_of_a_run_add_up() -> None:
-    told = of(
+    report = of(
         part(rows=100, different=3, left=1, repaired=2, stale_owner=3, stale_mentors=1),
         part(documents=50, different=1, left=1, orphan_document=1, in_flight=4),
         planned=3,
     )
-    assert (told.rows, told.documents, told.different, told.left, told.repaired, told.in_flight) == (
+    assert (report.rows, report.documents, report.different, report.left, report.repaired, report.in_flight) == (
         100, 50, 4, 2, 2, 4,
     )  # fmt: skip
-    assert told.counts == {"stale_owner": 3, "stale_mentors": 1, "orphan_document": 1}
-    assert told.rows_per_second == 37.5
-    assert (told.done, told.parts, told.complete) == (2, 3, False)
-    assert (told.started_ms, told.ended_ms, told.more_samples) == (500, 3000, 5)
+    assert report.counts == {"stale_owner": 3, "stale_mentors": 1, "orphan_document": 1}
+    assert report.rows_per_second == 37.5
+    assert (report.done, report.parts, report.complete) == (2, 3, False)
+    assert (report.started_ms, report.ended_ms, report.more_samples) == (500, 3000, 5)
 
 
 @pytest.mark.parametrize(
-    ("told", "red"),
+    ("report", "red"),
     [
         pytest.param(of(part(rows=1)), set(), id="nothing"),
         pytest.param(of(part(different=2, left=2, stale_owner=2)), {"differences"}, id="more than none"),
@@ -134,13 +134,13 @@ def test_the_parts_of_a_run_add_up() -> None:
         pytest.param(of(part(rows=1), planned=2), {"parts"}, id="not ended"),
     ],
 )
-def test_a_run_is_red_by_what_is_left_and_by_what_did_not_end(told: Report, red: set[str]) -> None:
-    assert set(failures(told)) == red
+def test_a_run_is_red_by_what_is_left_and_by_what_did_not_end(report: Report, red: set[str]) -> None:
+    assert set(failures(report)) == red
 
 
 def test_the_sentence_has_the_counts() -> None:
-    told = of(part(different=3, left=2, repaired=1, stale_owner=2, orphan_document=1, in_flight=1))
-    assert failures(told)["differences"] == (
+    report = of(part(different=3, left=2, repaired=1, stale_owner=2, orphan_document=1, in_flight=1))
+    assert failures(report)["differences"] == (
         "2 batches differ, more than 0 (reconcile.alert.differences): 2 stale owner, 1 orphan document, "
         "1 repaired, 1 in flight, not counted"
     )
@@ -156,9 +156,9 @@ def test_samples_are_few_of_each_kind_and_the_rest_is_counted() -> None:
         tally.counts["different"] = tally.counts["left"] = 20
         parts.append(tally.done(1, 2))
     assert [len(p.samples) for p in parts] == [SAMPLES_A_PART] * 4
-    told = of(*parts)
-    assert (len(told.samples), told.more_samples) == (SAMPLES, 80 - SAMPLES)
-    lines = list(text(told, [told.point]))
+    report = of(*parts)
+    assert (len(report.samples), report.more_samples) == (SAMPLES, 80 - SAMPLES)
+    lines = list(text(report, [report.point]))
     assert "  stale owner: c0 / b0  row a  document z" in lines
     assert f"  and {80 - SAMPLES} more" in lines
 
@@ -177,9 +177,9 @@ def test_a_sample_of_anything_is_printable_and_short(
 
 
 def test_a_report_survives_its_ledger() -> None:
-    told = of(part(different=1, left=1, stale_owner=1))
-    assert Report.model_validate_json(told.model_dump_json()) == told
-    assert set(told.counts) <= set(KINDS)
+    report = of(part(different=1, left=1, stale_owner=1))
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    assert set(report.counts) <= set(KINDS)
 
 
 # --- the chart
@@ -206,7 +206,7 @@ def test_a_picture_has_nothing_that_a_strict_policy_refuses(trend: list[Point]) 
         assert not any(name == "style" or name.startswith("on") or "href" in name for name in element.attrib)
 
 
-def test_the_picture_is_named_and_says_its_numbers_to_whoever_does_not_see_it() -> None:
+def test_the_picture_is_named_and_says_its_numbers_for_readers_who_do_not_see_it() -> None:
     trend = [
         Point(run_id="r1", at_ms=0, left=3, repaired=0, in_flight=1),
         Point(run_id="r2", at_ms=86_400_000, left=0, repaired=3, in_flight=0, complete=False),
