@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service is, and how the job shows who it is. No text of it has a secret."""
+    """Address of a service, and the job's credentials for it. Its repr shows no secret."""
 
     url: str
     login: tuple[str, str] | None = field(default=None, repr=False)
@@ -43,9 +43,9 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every call."""
     tls: ssl.SSLContext | None = None
-    """Whom an https server must prove to be, and the job's own certificate; None: the public authorities."""
+    """The authorities that the job trusts, and its own certificate; None trusts the public authorities."""
     advice: str = ""
-    """Where to look when the service is not reached or refuses the job."""
+    """What an operator checks when the service is out of reach or refuses the job."""
 
 
 class Service:
@@ -61,10 +61,10 @@ class Service:
         idle_seconds: float = IDLE_SECONDS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        """`name` is used in messages; `tries` counts calls, a second or two apart. A URL alone is an endpoint.
+        """`name` stands in messages; `tries` counts calls, a second or two apart.
 
-        `endpoint` is asked at the first call: two of three stages call no service, and a client
-        costs them a look at the Connection and a TLS context.
+        `endpoint` returns the address, or a URL alone, at the first call: two of three stages call no service, and
+        need no Connection and no TLS context.
         """
         self.name = name
         self._endpoint = endpoint
@@ -80,7 +80,7 @@ class Service:
     def _client(self) -> httpx.Client:
         """The client, opened at the first call.
 
-        :raises SettingsError: if the URL is none.
+        :raises SettingsError: if the URL is invalid.
         """
         with self._opening:
             if self._opened is None:
@@ -120,11 +120,10 @@ class Service:
             self._opened.close()
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """One request, tried again while the service is unavailable.
+        """Send one request, and again while the service is unavailable.
 
         :raises Unavailable: no answer in time, a 5xx, 408 or 429, a refusal (401, 403), or an answer that is no
-            JSON object. A refusal is tried again later like an outage: a gateway's word about the job is no
-            word about a user.
+            JSON object. A refusal counts as an outage: it says something about the job, not about a user.
         """
         for attempt in stamina.retry_context(
             on=Unavailable, attempts=self._tries, wait_initial=0.3, wait_max=3.0, timeout=45.0
@@ -177,5 +176,5 @@ class Service:
 
 
 def holds_login(url: str) -> bool:
-    """Whether a URL holds a user, or what else may stand before an ``@``: it would be sent, and be in every message."""
+    """True if a URL has a login or anything else before an ``@``, which would be sent and appear in messages."""
     return "@" in url.partition("://")[2].partition("/")[0]

@@ -15,11 +15,11 @@ from ownership.platform.http_service import Answer, Service
 
 PAGE = 1000
 WINDOW = 10_000
-"""The service cuts offset + limit down to this, and Elasticsearch stops counting at it unless it
-is told otherwise, which the service does not (Sunbird-Lern lms-service): a count of 10,000 may be more."""
+"""The service cuts offset + limit down to this. It does not ask Elasticsearch to count further (Sunbird-Lern
+lms-service): a count of 10,000 may mean more."""
 USERS_PER_SEARCH = 500
 MAX_KEY_BYTES = 65_535
-"""Cassandra refuses a longer one."""
+"""Length of the longest key that Cassandra takes."""
 
 Owners = tuple[frozenset[str], BatchId]
 """The users (folded) that a hit's document names, and the batch."""
@@ -44,7 +44,7 @@ _FOUND: Final = TypeAdapter(_Found)
 
 
 class WindowExceeded(Exception):
-    """The service's pages do not show all hits, or one that cannot be named; the index itself must be asked."""
+    """The service does not show every hit, or shows one that names no batch: the caller asks the index itself."""
 
 
 class BatchSearch:
@@ -62,9 +62,9 @@ class BatchSearch:
         :raises Unavailable: on an outage or an answer out of contract.
         """
         found: dict[BatchId, frozenset[str]] = {}
-        for some in chunked(sorted(user_ids), USERS_PER_SEARCH):
+        for asked in chunked(sorted(user_ids), USERS_PER_SEARCH):
             for field in ("createdBy", "mentors"):
-                for users, batch in self._pages({field: some, "status": list(LIVE_STATUSES)}):
+                for users, batch in self._pages({field: asked, "status": list(LIVE_STATUSES)}):
                     found[batch] = found.get(batch, frozenset()) | users
         return [(users, batch) for batch, users in found.items()]
 
@@ -94,7 +94,7 @@ class BatchSearch:
             shown.update(batch for _, batch in hits)
             yield from hits
             offset += len(content)
-        # Batches of the same date have no order of their own, and new ones push the others on.
+        # Batches of the same date have no fixed order, and new batches shift the others to the next page.
         if len(shown) < total:
             raise WindowExceeded
 
@@ -129,7 +129,7 @@ def batch_id_of(document: dict[str, Any]) -> str | None:
 
 
 def stored(value: Any) -> TypeGuard[str]:
-    """True for a text that a row's key can hold: of anything else there is no row."""
+    """True for a text that can be the key of a row."""
     try:
         return isinstance(value, str) and len(value.encode()) <= MAX_KEY_BYTES
     except UnicodeEncodeError:  # a lone surrogate, which JSON can spell

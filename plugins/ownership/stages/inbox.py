@@ -39,13 +39,13 @@ DAY_MS = 24 * 3_600_000
 MESSAGES_AT_ONCE = 500
 """Messages whose rows are written together."""
 BYTES_AT_ONCE = 4 * 1024 * 1024
-"""Bytes of values after which they are written although they are fewer messages."""
+"""Bytes of messages whose rows are written together, if that is fewer messages."""
 HOLD_MS = 30_000
 """Lease of the events that a run brings."""
 NOTED_AHEAD_MS = 60_000
 """A producer's clock that is further ahead than this is reported."""
 STORED_BYTES = 2 * 1024 * 1024
-"""Most bytes of a rejected message that the ledger keeps; its dead letter has the rest."""
+"""Bytes of a rejected message that the ledger keeps, at most; its dead letter has the rest."""
 
 
 class Rejects(Protocol):
@@ -56,10 +56,10 @@ class Rejects(Protocol):
 
 
 class NoRejects:
-    """For a run that reads no messages, so that there is nothing to reject but what it brings itself."""
+    """For a run that reads no messages: it rejects at most the events of its own conf, which have no dead letters."""
 
     def send(self, message: Message, *, error_class: str, reason: str) -> Place:
-        """Never called: events that are given by hand have no dead letters."""
+        """Not called."""
         raise Unavailable(
             "Kafka", f"no dead letter can be written for {message.topic}: {error_class}: {reason}"
         )
@@ -136,7 +136,7 @@ class Inbox:
             self._arrivals.store([], [], consumed)
 
     def restart(self, topic: str, starts: Mapping[int, int]) -> None:
-        """Begin anew at these offsets, by partition: the topic was created again."""
+        """Start over at these offsets, by partition: the topic was created again."""
         self._arrivals.restart(topic, starts)
 
     def accept(self, messages: Iterable[Message]) -> Accepted:
@@ -234,9 +234,9 @@ class Inbox:
         *,
         holder: str | None = None,
     ) -> Accepted:
-        """Store what is new; a rejection for what contradicts the ledger.
+        """Store new events, and a rejection for each event that contradicts the ledger.
 
-        Of messages that another run stores meanwhile a second look finds the rows.
+        Where another run stores the same messages meanwhile, the next round finds its rows.
         """
         received: list[Transfer] = []
         again: list[str] = []
@@ -267,7 +267,7 @@ class Inbox:
                 return Accepted(received, again, [(r.mid, r.reason) for r in refused])
 
     def _new_rejections(self, rejected: Sequence[tuple[Message, RejectedMessage]]) -> list[RejectedMessage]:
-        """Those that the ledger does not know, with their dead-letter copies produced."""
+        """The rejections that the ledger does not have; their dead letters are sent."""
         other_life = {r.mid: _of_another_life(r) for _, r in rejected}
         known = self._events.rejected({*other_life, *other_life.values()})
         new: dict[str, RejectedMessage] = {}
@@ -287,7 +287,7 @@ class Inbox:
 
 
 def _notes_of_clocks(read: Iterable[_Read], received: Iterable[Transfer], clock_ms: int) -> dict[str, str]:
-    """By mid, what to say of new events whose producer's clock is far ahead."""
+    """A note, by mid, for each new event whose producer's clock is far ahead."""
     new = {t.mid for t in received}
     notes = {}
     for r in read:
