@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from ownership.domain.event import LedgerId, OrderKey, Transfer, manual_event
 from ownership.ledger.arrivals import Arrival, Origin
 from ownership.platform.kafka import Message
-from ownership.stages.inbox import Accepted, _clash
+from ownership.stages.inbox import MESSAGES_AT_ONCE, Accepted, _clash
 from tests.fuzz.stored import Binding, Broker, inbox
 
 CLOCK = 1_767_225_601_000
@@ -39,6 +39,15 @@ def test_an_event_that_was_sent_ahead_of_the_clock_counts_as_accepted_now_and_is
     }
     done, (row,) = taken(message(at_ms=CLOCK + 900, ets=CLOCK + 800))
     assert (row["order_ms"], row["kafka_ms"], done.notes) == (CLOCK, CLOCK, {})
+
+
+def test_an_event_that_is_ahead_is_not_parted_from_the_next_one_of_its_partition() -> None:
+    ahead = CLOCK + 50 * MINUTE_MS
+    before = [message(n, ets=CLOCK - 9000) for n in range(MESSAGES_AT_ONCE - 1)]
+    last, after = MESSAGES_AT_ONCE - 1, MESSAGES_AT_ONCE
+    _, rows = taken(*before, message(last, at_ms=ahead, ets=ahead), message(after, ets=CLOCK - 5000))
+    order = {row["mid"]: row["order_ms"] for row in rows}
+    assert (order[f"m{last}"], order[f"m{after}"]) == (CLOCK - 5000, CLOCK - 5000)
 
 
 def test_an_event_keeps_the_asset_that_it_names_only_where_the_setting_says_so() -> None:
