@@ -220,12 +220,13 @@ class Kafka:
 def secured_kafka(layout: Layout, authority: Authority) -> Kafka:
     """A broker, not started."""
     ports = {name: layout.port(f"kafka-{name.lower()}") for name in ("SASL_SSL", "SASL_PLAINTEXT", "SSL")}
-    ports |= {"PLAINTEXT": layout.port("kafka"), "OAUTH": layout.port("kafka-oauth")}
+    release = Releases().kafka
+    ports |= {"PLAINTEXT": layout.port(release), "OAUTH": layout.port("kafka-oauth")}
     listeners = [f"{name}://{HOST}:{port}" for name, port in ports.items()]
     oauth = "org.apache.kafka.common.security.oauthbearer"
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     more = {
-        "listeners": ",".join([*listeners, f"CONTROLLER://{HOST}:{layout.port('kafka-controller')}"]),
+        "listeners": ",".join([*listeners, f"CONTROLLER://{HOST}:{layout.port(f'{release}-controller')}"]),
         "advertised.listeners": ",".join(listeners),
         "listener.security.protocol.map": ",".join(f"{n}:{n}" for n in ports if n != "OAUTH")
         + ",OAUTH:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -251,7 +252,7 @@ def secured_kafka(layout: Layout, authority: Authority) -> Kafka:
         "ssl.truststore.password": STORES_PASSWORD,
     }
     return Kafka(
-        kafka.server(layout, Releases().kafka, more),
+        kafka.server(layout, release, more),
         *(f"{HOST}:{ports[name]}" for name in ("PLAINTEXT", "SASL_SSL", "SASL_PLAINTEXT", "SSL", "OAUTH")),
     )
 
