@@ -169,6 +169,7 @@ class _Watch:
             self._looked = self._look_at_queue()
             self._queue_look += 1
             self._next_look = next_look(now, time.monotonic())
+        self._backlog.serve()
         spans, looked = self._topic.backlog(self._consumed), self._looked
         return WorkInSight(
             sum(s.end - s.start for s in spans),

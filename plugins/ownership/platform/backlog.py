@@ -25,12 +25,18 @@ class BacklogGauge:
         self._uncommitted = uncommitted
         self._admin = admin
 
+    def serve(self) -> None:
+        """Let the clients renew their tokens. To be called every few seconds between two measurements."""
+        self._uncommitted.serve()
+        self._admin.poll(0)
+
     def measure(self, consumed: Mapping[int, int]) -> BacklogFacts:
         """What is behind the ledger's next offsets (`consumed`, by partition).
 
         :raises SettingsError: if there is no such topic.
         :raises Unavailable: if the broker does not answer.
         """
+        self.serve()
         spans = self._uncommitted.backlog(consumed)
         # Read after the high watermarks: a message that arrives in between is not taken for one that is held back.
         stable = {s.partition: s.end for s in self._topic.backlog(consumed)}
@@ -62,7 +68,6 @@ class BacklogGauge:
     def _limits(self) -> tuple[RetentionLimits, str]:
         """The topic's retention, or why it cannot be read: a login without DescribeConfigs is no outage."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic.name)
-        self._admin.poll(0)  # it renews an OAUTHBEARER token only while it is polled
         answer = self._admin.describe_configs([resource], request_timeout=SECONDS)[resource]
         try:
             found = answer.result(timeout=SECONDS)

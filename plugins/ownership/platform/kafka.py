@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import stamina
 from confluent_kafka import (
@@ -25,6 +25,8 @@ from confluent_kafka import (
 )
 
 from ownership.domain.errors import SettingsError, Unavailable
+
+T = TypeVar("T")
 
 PART = "Kafka"
 SECONDS = 10.0
@@ -50,11 +52,13 @@ _SAYS_NOTHING = (
 """The client has tried for as long as it may. Why it failed, it has said elsewhere."""
 
 
-_ELECTING = (
+_PASSING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._DESTROY_BROKER,
 )
+"""A coordinator is being elected, as on a new broker; or the client just exchanged a bootstrap address for a broker."""
 
 
 Heard = deque[KafkaError]
@@ -110,6 +114,10 @@ class Topic:
         """Leave the broker."""
         self._consumer.close()
 
+    def serve(self) -> None:
+        """Let the client renew its token, where its caller makes no call for long."""
+        self._serve()
+
     def _errors(self) -> _KafkaErrors:
         return _KafkaErrors(self.name, self._serve, self._heard)
 
@@ -149,9 +157,7 @@ class Topic:
             committed = {t.partition: t.offset for t in self._committed(wanted) if not t.error}
             spans = []
             for p in partitions:
-                low, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self.name, p), timeout=SECONDS
-                )
+                low, high = self._watermarks(p)
                 spans.append(position(p, low, high, committed.get(p, -1), consumed.get(p)))
             return spans
 
@@ -159,7 +165,7 @@ class Topic:
         """The message at an offset; None if there is none, or none comes within two seconds."""
         at = TopicPartition(self.name, partition, offset)
         with self._errors():
-            low, high = self._consumer.get_watermark_offsets(at, timeout=SECONDS)
+            low, high = self._watermarks(partition)
             if not low <= offset < high:
                 return None
             self._consumer.assign([at])
@@ -185,19 +191,16 @@ class Topic:
         :raises SettingsError: if there is no such topic or partition.
         """
         with self._errors():
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(self.name, partition), timeout=SECONDS
-            )
-            return low, high
+            return self._watermarks(partition)
 
     def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
-        """The group's offsets; a coordinator that is being elected, as on a new broker, is waited for."""
-        for attempt in stamina.retry_context(
-            on=_between_coordinators, attempts=10, wait_initial=0.2, wait_max=2.0, timeout=SECONDS
-        ):
-            with attempt:
-                return self._consumer.committed(wanted, timeout=SECONDS)
-        raise AssertionError("unreachable: stamina returns or raises")
+        """The group's offsets."""
+        return _patiently(lambda: self._consumer.committed(wanted, timeout=SECONDS))
+
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        at = TopicPartition(self.name, partition)
+        low, high = _patiently(lambda: self._consumer.get_watermark_offsets(at, timeout=SECONDS))
+        return low, high
 
     def since(self, start_ms: int) -> list[Span]:
         """From the first message whose timestamp is not before `start_ms`, per partition, to the watermark.
@@ -212,9 +215,7 @@ class Topic:
             )
             spans = []
             for t in first:
-                low, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self.name, t.partition), timeout=SECONDS
-                )
+                low, high = self._watermarks(t.partition)
                 spans.append(Span(t.partition, max(low, t.offset) if t.offset >= 0 else high, high))
             return spans
 
@@ -414,9 +415,15 @@ def _drained(heard: Heard) -> list[KafkaError]:
     return said
 
 
-def _between_coordinators(error: Exception) -> bool:
+def _patiently(call: Callable[[], T]) -> T:
+    """The result of a call to the broker, which is tried again while it fails for a reason that passes by itself."""
+    caller = stamina.RetryingCaller(attempts=10, wait_initial=0.2, wait_max=2.0, timeout=SECONDS)
+    return caller.on(_passes)(call)
+
+
+def _passes(error: Exception) -> bool:
     cause = error.args[0] if isinstance(error, KafkaException) else None
-    return isinstance(cause, KafkaError) and cause.code() in _ELECTING
+    return isinstance(cause, KafkaError) and cause.code() in _PASSING
 
 
 def _no_topic(name: str) -> SettingsError:
