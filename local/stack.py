@@ -230,7 +230,7 @@ class Stack:
         )
         known = self.addresses
         self.airflow_env = {
-            **airflow.base_environment(layout, self.settings, releases),
+            **airflow.base_environment(layout, self.settings),
             **airflow.connections(
                 kafka=known.kafka,
                 cassandra=known.cassandra,

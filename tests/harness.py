@@ -21,7 +21,6 @@ from elasticsearch import Elasticsearch
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local.platform.schema import connect_elasticsearch
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import manual_events, orders, undo_order
 from ownership.domain.contracts import Pulled, Slice, Summary, Work
@@ -34,6 +33,7 @@ from ownership.ledger.upgrade import upgrade
 from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 from ownership.platform.http_service import Service
 from ownership.platform.kafka import DeadLetters, Topic
+from ownership.platform.search_dialect import SearchNode
 from ownership.stages.inbox import Inbox
 from ownership.stages.intake import Intake, Window
 from ownership.stages.lookup import lookup_users
@@ -240,7 +240,7 @@ def opened_job(
         cql = Cql(cluster.connect)
         database = Database.at(conninfo_to_dict(ledger))
         stack.callback(database.close)
-        client = connect_elasticsearch(elasticsearch)
+        client = Elasticsearch(elasticsearch, node_class=SearchNode, request_timeout=30)
         stack.callback(client.close)
         services = [
             stack.enter_context(Service(name, partial(str, url), **(service or {})))

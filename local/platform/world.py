@@ -17,9 +17,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
+from zoneinfo import ZoneInfo
 
 from cassandra.concurrent import execute_concurrent
 from cassandra.query import BatchStatement, BatchType, PreparedStatement
@@ -54,6 +55,8 @@ __all__ = [
     "transfer_event",
 ]
 
+TIME_ZONE: Final = ZoneInfo("Asia/Kolkata")
+"""In which the platform turns timestamps into dates."""
 UPCOMING: Final = 0
 ONGOING: Final = 1
 COMPLETED: Final = 2
@@ -109,7 +112,7 @@ class Batch:
     start_date: str = "2026-01-05"
     end_date: str = "2026-12-18"
     enrollment_end_date: str = "2026-11-30"
-    created_date: str = "2026-01-02 09:00:00:000+0000"
+    created_date: str = "2026-01-02 14:30:00:000+0530"
     updated_date: str | None = None
     cert_templates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -132,8 +135,8 @@ class Batch:
             "status": self.status,
             "updateddate": self.updated_date,
             "created_date": _timestamp(self.created_date),
-            "end_date": _timestamp(self.end_date),
-            "enrollment_enddate": _timestamp(self.enrollment_end_date),
+            "end_date": _end_of_day(self.end_date),
+            "enrollment_enddate": _end_of_day(self.enrollment_end_date),
             "start_date": _timestamp(self.start_date),
             "updated_date": _timestamp(self.updated_date),
         }
@@ -162,8 +165,17 @@ class Batch:
 
 
 def _timestamp(text: str | None) -> datetime | None:
-    """The day of one of the platform's date texts, as the newer columns have it (UTC, no zone)."""
-    return datetime.fromisoformat(text[:10]) if text else None
+    """One of the platform's date texts, with or without a time of day, as the newer columns have it."""
+    if not text:
+        return None
+    if len(text) == len("YYYY-MM-DD"):
+        return datetime.fromisoformat(text).replace(tzinfo=TIME_ZONE)
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S:%f%z")
+
+
+def _end_of_day(text: str | None) -> datetime | None:
+    day = _timestamp(text)
+    return day + timedelta(days=1, milliseconds=-1) if day else None
 
 
 @dataclass(frozen=True)

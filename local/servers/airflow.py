@@ -22,7 +22,6 @@ from local.servers import postgres
 from local.servers.layout import Layout
 from local.servers.ports import HOST
 from local.servers.processes import NotReadyError, Server, await_condition, child_environment
-from local.servers.releases import Releases
 
 USER, OPERATOR, VIEWER = "admin", "operator", "viewer"
 """The users; all have the stack's one password."""
@@ -109,12 +108,12 @@ def _postgres(url: str) -> dict[str, Any]:
     return {**made, "extra": extra} if extra else made
 
 
-def base_environment(layout: Layout, settings: Mapping[str, Any], releases: Releases) -> dict[str, str]:
+def base_environment(layout: Layout, settings: Mapping[str, Any]) -> dict[str, str]:
     """Airflow settings that the job needs, also without Airflow's processes."""
     plugins = REPOSITORY / "plugins"
     # Ours last: settings that the shell exports for another Airflow must not apply here.
     inherited = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW")}
-    environment = {
+    return {
         **inherited,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
         "PYTHONPATH": str(plugins),
@@ -124,9 +123,6 @@ def base_environment(layout: Layout, settings: Mapping[str, Any], releases: Rele
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
         "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER": json.dumps(dict(settings)),
     }
-    if releases.search in {"elasticsearch710", "elasticsearch717"}:
-        environment["AIRFLOW__ELASTICSEARCH__ES_COMPAT_WITH"] = "7"
-    return environment
 
 
 def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:

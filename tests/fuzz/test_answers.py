@@ -13,7 +13,6 @@ from hypothesis import note
 
 from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.domain.plan import BatchId, Document
-from ownership.platform import search_index
 from ownership.platform.http_service import Service
 from ownership.platform.lms import BatchSearch, WindowExceeded
 from ownership.platform.search_index import SearchIndex
@@ -136,7 +135,7 @@ def hits(n: int, total: int | None = None) -> dict[str, Any]:
         "took": 1,
         "timed_out": False,
         "_shards": shards(),
-        "pit_id": "p",
+        "_scroll_id": "s",
         "hits": {"total": {"value": n if total is None else total, "relation": "eq"}, "hits": found},
     }
 
@@ -215,12 +214,18 @@ Fake = tuple[SearchIndex, type[Node]]
 def test_a_multi_get_gives_documents_or_the_index_is_out(random: Random, fake: Fake) -> None:
     index, node = fake
     asked = ["b0", "b1", "b2", "x"]
-    answering(node, lambda _: answered(random, mget(asked)))
+    answering(
+        node,
+        lambda a: answered(
+            random, hits(0) if a.target.partition("?")[0].endswith("_search") else mget(asked)
+        ),
+    )
     found = outcome("mget", lambda: index.get(asked))
     if found is not None:
         count("answers of the index: mget", "documents")
-        assert all(i == d.batch_id and isinstance(d, Document) for i, d in found.items())
-        assert all(isinstance(d.seq_no, int) and isinstance(d.primary_term, int) for d in found.values())
+        documents = [d for of_batch in found.values() for d in of_batch]
+        assert all(isinstance(d, Document) and d in found[d.batch_id] for d in documents)
+        assert all(isinstance(d.seq_no, int) and isinstance(d.primary_term, int) for d in documents)
 
 
 @fuzzed(0.1)
@@ -254,7 +259,7 @@ def test_a_bulk_is_written_or_the_index_is_out(random: Random, fake: Fake) -> No
     if outcome("bulk", write):
         count("answers of the index: bulk", f"written, or to be read again, in {min(len(given), 4)} calls")
         statuses = [next(iter(item.values()))["status"] for item in json.loads(given[-1].body)["items"]]
-        assert all(s < 300 or s in (404, 409) for s in statuses)
+        assert all(s not in (401, 403, 429, 502, 503, 504) for s in statuses)
 
 
 @fuzzed(0.05)
@@ -283,5 +288,5 @@ def test_a_check_refresh_and_delete_end_or_are_refused_by_name(random: Random, f
 @pytest.fixture(autouse=True, scope="module")
 def no_waits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_index, "_pause", lambda *_: None)
+        patch.setattr("time.sleep", lambda *_: None)
         yield

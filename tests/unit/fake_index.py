@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC
 from typing import Any, NamedTuple
 
-from elastic_transport import ApiResponseMeta, BaseNode, HttpHeaders
+from elastic_transport import ApiResponseMeta, HttpHeaders, Urllib3HttpNode
 from elasticsearch import Elasticsearch
 
+from ownership.platform.search_dialect import SearchNode
 from ownership.platform.search_index import SearchIndex
 
 
@@ -32,6 +34,7 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     kind: str = "application/json"
+    headers: Mapping[str, str] = {}
 
 
 class _Response(NamedTuple):
@@ -52,35 +55,51 @@ def refused(status: int, kind: str = "es_rejected_execution_exception") -> Answe
     return told({"error": {"type": kind, "reason": "no"}, "status": status}, status)
 
 
-class Node(BaseNode):
-    """A node that answers with what `answer` says, and keeps what it was asked."""
+OPENSEARCH_2 = told({"version": {"distribution": "opensearch", "number": "2.19.3"}, "tagline": "…"})
+
+
+class Wire(Urllib3HttpNode):
+    """Answers with what `answer` says in place of the network, and keeps what it was asked.
+
+    `GET /` is answered by itself: a supported server, unless `root` says otherwise.
+    """
 
     answer: Answering
     asked: list[Asked]
+    root: Answer
+    sent: dict[str, str]
+    """Headers of the last request."""
 
     def perform_request(
         self,
         method: str,
         target: str,
         body: bytes | None = None,
-        headers: Any = None,  # noqa: ARG002
+        headers: Any = None,
         request_timeout: Any = None,  # noqa: ARG002
     ) -> Any:
         request = Asked(method, target, body or b"")
-        type(self).asked.append(request)
-        status, raw, kind = type(self).answer(request)
-        sent = HttpHeaders({"x-elastic-product": "Elasticsearch", "content-type": kind})
-        return _Response(ApiResponseMeta(status, "1.1", sent, 0.0, self.config), raw)
+        if (method, target) == ("GET", "/"):
+            answer = type(self).root
+        else:
+            type(self).asked.append(request)
+            type(self).sent = dict(headers or {})
+            answer = type(self).answer(request)
+        sent = HttpHeaders({"content-type": answer.kind, **answer.headers})
+        return _Response(ApiResponseMeta(answer.status, "1.1", sent, 0.0, self.config), answer.body)
 
-    def close(self) -> None: ...
+
+class Node(SearchNode, Wire):
+    """The job's node over a `Wire`."""
 
 
 @contextmanager
 def fake_index() -> Iterator[tuple[SearchIndex, type[Node]]]:
     """The job's view of an index, and the node that answers for it."""
-    node = type("OwnNode", (Node,), {"answer": staticmethod(lambda _: refused(503)), "asked": []})
-    with Elasticsearch("http://index:9200", node_class=node, max_retries=0) as client:
-        yield SearchIndex(client, "course-batch"), node
+    values = {"answer": staticmethod(lambda _: refused(503)), "asked": [], "root": OPENSEARCH_2}
+    node = type("OwnNode", (Node,), values)
+    with Elasticsearch("http://index:9200", node_class=node) as client:
+        yield SearchIndex(client, "course-batch", zone=UTC), node
 
 
 def answers(node: type[Node], *given: Answer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from ownership.domain.event import folded
@@ -38,6 +38,15 @@ def differences(row: Row, document: Document | None) -> tuple[str, ...]:
     creator = (STALE_OWNER,) if document.created_by != row.created_by else ()
     mentors = (STALE_MENTORS,) if document.mentors != row.mentors else ()
     return (*creator, *mentors)
+
+
+def least_alike(row: Row, documents: Sequence[Document]) -> Document | None:
+    """Of the documents under a batch's name, the one that differs most from its row; None if there is none.
+
+    Documents of another course count only if there are no others.
+    """
+    own = [d for d in documents if not is_of_another_course(row, d)] or documents
+    return max(own, key=lambda d: len(differences(row, d)), default=None)
 
 
 def is_of_another_course(row: Row, document: Document) -> bool:

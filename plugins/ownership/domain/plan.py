@@ -62,6 +62,13 @@ class Document(NamedTuple):
     primary_term: int
     course_id: str | None = None
     """None where the document names none."""
+    own_id: str | None = None
+    """Its ``_id``, where it lies under another than its batch's."""
+
+    @property
+    def document_id(self) -> str:
+        """Its ``_id``."""
+        return self.own_id or self.batch_id
 
     @property
     def owners(self) -> tuple[str | None, tuple[str, ...]]:

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -54,10 +55,19 @@ def _url(text: str) -> str:
     return text
 
 
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, LookupError):  # unknown, a folder of zones, a path
+        raise ValueError("is no time zone: use a name such as Asia/Kolkata or UTC") from None
+    return name
+
+
 CqlName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_]{0,47}$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$"), AfterValidator(_topic)]
 IndexName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,254}$")]
 ApiPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")]
+TimeZone = Annotated[str, StringConstraints(max_length=100), AfterValidator(_time_zone)]
 BaseUrl = Annotated[
     str,
     StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", max_length=2000),
@@ -95,7 +105,13 @@ class Settings(BaseModel):
     course_batch_index: IndexName = Field(
         "course-batch",
         alias="es.course_batch.index",
-        description="Search index (or alias) of course batches.",
+        description="Search index of course batches, or an alias of one.",
+    )
+    time_zone: TimeZone = Field(
+        "Asia/Kolkata",
+        alias="platform.timezone",
+        description="The platform's time zone (the LMS's `sunbird_timezone`), in which documents that are created "
+        "have their dates.",
     )
     batch_write_size: int = Field(
         10,

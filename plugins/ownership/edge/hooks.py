@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow.providers.elasticsearch.hooks.elasticsearch import ElasticsearchPythonHook
 from airflow.sdk import Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError
@@ -34,6 +33,7 @@ from ownership.ledger.check import check as check_ledger
 from ownership.platform.course_batches import check_table
 from ownership.platform.http_service import Endpoint, Service
 from ownership.platform.kafka import DeadLetters, Topic
+from ownership.platform.search_dialect import SearchNode
 from ownership.stages.inbox import Inbox, NoRejects
 from ownership.stages.intake import Intake
 from ownership.stages.parts import Parts
@@ -78,9 +78,10 @@ ELASTICSEARCH_OPTIONS = (*ELASTICSEARCH_TLS, "api_key", "request_timeout")
 
 
 def elasticsearch_client() -> Elasticsearch:
-    """A client from the Connection, through the provider's hook.
+    """A client from the Connection, for any server that `search_dialect` knows.
 
-    It speaks the dialect of ``[elasticsearch] es_compat_with``. Time-out 30 s; a call is tried three times.
+    Not through the provider's hook, which would have an operator say which version it talks to. Time-out 30 s; a call
+    is tried three times.
 
     :raises SettingsError: naming the field that is wrong.
     """
@@ -103,10 +104,9 @@ def elasticsearch_client() -> Elasticsearch:
         arguments["basic_auth"] = (conn.login, conn.password or "")
     arguments |= _elasticsearch_tls(hosts, options)
     try:
-        client: Elasticsearch = ElasticsearchPythonHook(hosts=hosts, es_conn_args=arguments).get_conn
+        return Elasticsearch(hosts, node_class=SearchNode, **arguments)
     except (ValueError, TypeError) as e:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' is refused by the client: {e}") from None
-    return client
 
 
 def _elasticsearch_tls(hosts: list[str], options: Extra) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ownership.domain.errors import SettingsError
 from ownership.domain.settings import Settings
 from ownership.edge.connections import KAFKA, Extra, connection
 from ownership.platform.backlog import BacklogGauge
-from ownership.platform.kafka import DeadLetters, Heard, Topic
+from ownership.platform.kafka import ClientErrors, DeadLetters, Topic
 
 T = TypeVar("T")
 
@@ -90,21 +90,21 @@ class KafkaHook(KafkaBaseHook):
 
     def dead_letters(self) -> DeadLetters:
         """The dead-letter topic, acknowledged by all in-sync replicas."""
-        heard: Heard = deque(maxlen=16)
+        client_errors: ClientErrors = deque(maxlen=16)
         config = {
-            "error_cb": heard.append,
+            "error_cb": client_errors.append,
             **self._shared_config(),
             "acks": "all",
             "enable.idempotence": True,
             "message.max.bytes": 10_000_000,
             "message.timeout.ms": 10_000,
         }
-        return DeadLetters(_client(lambda: Producer(config)), self._settings.failed_topic, heard)
+        return DeadLetters(_client(lambda: Producer(config)), self._settings.failed_topic, client_errors)
 
     def _topic(self, isolation: str) -> Topic:
-        heard: Heard = deque(maxlen=16)
+        client_errors: ClientErrors = deque(maxlen=16)
         config = {
-            "error_cb": heard.append,
+            "error_cb": client_errors.append,
             # Partitions are assigned, no client joins the group: this only bounds how long a commit waits for a
             # coordinator. The protocol by which members would join makes no difference, but the client refuses some
             # settings together with the newer one.
@@ -119,7 +119,7 @@ class KafkaHook(KafkaBaseHook):
             "enable.partition.eof": False,
             "isolation.level": isolation,
         }
-        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic, heard)
+        return Topic(_client(lambda: Consumer(config)), self._settings.input_topic, client_errors)
 
     def _shared_config(self) -> dict[str, Any]:
         return {k: v for k, v in self.config().items() if k not in _CONSUMER_ONLY}

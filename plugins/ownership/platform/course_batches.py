@@ -13,6 +13,7 @@ from ownership.domain.plan import BatchId, Row
 from ownership.domain.settings import Settings
 from ownership.platform.cassandra import Cql, Statement, StatementRefused
 from ownership.platform.ring import TokenRange
+from ownership.platform.search_documents import COLUMNS
 
 IDS_PER_READ = 100
 """Batches in one read."""
@@ -65,12 +66,18 @@ class CourseBatches:
         return {t.row.id: t for t in (TimedRow(_row(r), r.written or 0) for r in rows)}
 
     def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
-        """The rows that exist, with all columns: a document is made from them.
+        """The rows that exist, with the columns that a document is made from, as far as the table has them.
 
-        The columns are named: with `*`, a column that is added while a session lives shifts what it reads.
+        The columns are named: with `*`, a column that is added while a session lives shifts what it reads. Timestamps
+        are ms since the epoch: the driver fails at one beyond the year 9999, and with it the whole read.
         """
         table = self._cql.session.cluster.metadata.keyspaces[self._keyspace].tables[self._name]
-        rows = self._select(", ".join(f'"{name}"' for name in table.columns), ids)
+        columns = [
+            f'toUnixTimestamp("{c.name}") AS "{c.name}"' if c.cql_type == "timestamp" else f'"{c.name}"'
+            for c in table.columns.values()
+            if c.name in COLUMNS
+        ]
+        rows = self._select(", ".join(columns), ids)
         return {BatchId(r.courseid, r.batchid): dict(r._asdict()) for r in rows}
 
     def pages(self, tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:

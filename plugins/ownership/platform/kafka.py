@@ -49,7 +49,7 @@ _SAYS_NOTHING = (
     KafkaError._TIMED_OUT,
     KafkaError._FATAL,
 )
-"""The client has tried for as long as it may. Why it failed, it has said elsewhere."""
+"""The client gave up after its time-out. The reason is among its `ClientErrors`."""
 
 
 _PASSING = (
@@ -61,8 +61,8 @@ _PASSING = (
 """A coordinator is being elected, as on a new broker; or the client just exchanged a bootstrap address for a broker."""
 
 
-Heard = deque[KafkaError]
-"""What a client said of its connections by itself; give it a bound."""
+ClientErrors = deque[KafkaError]
+"""Errors of its connections that a client reports by callback; give the queue a bound."""
 
 
 class Message(NamedTuple):
@@ -100,15 +100,15 @@ class Span(NamedTuple):
 class Topic:
     """The messages of the input topic, and where the consumer group stands."""
 
-    def __init__(self, consumer: Consumer, name: str, heard: Heard | None = None) -> None:
-        """`heard` is what the consumer's ``error_cb`` fills."""
+    def __init__(self, consumer: Consumer, name: str, client_errors: ClientErrors | None = None) -> None:
+        """`client_errors` is what the consumer's ``error_cb`` fills."""
         self._consumer = consumer
-        self._heard = deque() if heard is None else heard
+        self._client_errors = deque() if client_errors is None else client_errors
         self.name = name
 
     def beside(self, name: str) -> Topic:
         """Another topic over the same client, for the same consumer group; closed with this one."""
-        return Topic(self._consumer, name, self._heard)
+        return Topic(self._consumer, name, self._client_errors)
 
     def close(self) -> None:
         """Leave the broker."""
@@ -119,7 +119,7 @@ class Topic:
         self._serve()
 
     def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self._serve, self._heard)
+        return _KafkaErrors(self.name, self._serve, self._client_errors)
 
     def _serve(self) -> None:
         """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled."""
@@ -129,7 +129,7 @@ class Topic:
             return
         message = self._consumer.poll(0)
         if message is not None and (error := message.error()):
-            self._heard.append(error)
+            self._client_errors.append(error)
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
@@ -205,8 +205,8 @@ class Topic:
     def since(self, start_ms: int) -> list[Span]:
         """From the first message whose timestamp is not before `start_ms`, per partition, to the watermark.
 
-        Producers' timestamps are not in order, so an interval's end cannot be found by time: whoever
-        wants one reads on and looks at each message.
+        Producers' timestamps are not in order, so an interval's end cannot be found by time: a
+        caller that wants one reads on and looks at each message.
         """
         with self._errors():
             partitions = self.partitions()
@@ -305,21 +305,21 @@ def position(partition: int, low: int, high: int, committed: int, consumed: int 
 class DeadLetters:
     """Copies of rejected messages, on the dead-letter topic."""
 
-    def __init__(self, producer: Producer, name: str, heard: Heard | None = None) -> None:
-        """`heard` is what the producer's ``error_cb`` fills."""
+    def __init__(self, producer: Producer, name: str, client_errors: ClientErrors | None = None) -> None:
+        """`client_errors` is what the producer's ``error_cb`` fills."""
         self._producer = producer
-        self._heard = deque() if heard is None else heard
+        self._client_errors = deque() if client_errors is None else client_errors
         self.name = name
 
     def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self._serve, self._heard)
+        return _KafkaErrors(self.name, self._serve, self._client_errors)
 
     def _serve(self) -> None:
         """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled."""
         try:
             self._producer.poll(0)
         except KafkaException as e:  # what ends an idempotent producer for good is thrown, once
-            self._heard.append(e.args[0])
+            self._client_errors.append(e.args[0])
 
     def send(self, message: Message, *, error_class: str, reason: str) -> Place:
         """Produce a copy of `message` and wait until all in-sync replicas have it.
@@ -373,10 +373,10 @@ class DeadLetters:
 class _KafkaErrors:
     """Translates the client's exceptions into the job's."""
 
-    def __init__(self, topic: str, serve: Callable[[], None], heard: Heard) -> None:
+    def __init__(self, topic: str, serve: Callable[[], None], client_errors: ClientErrors) -> None:
         self._topic = topic
         self._serve = serve
-        self._heard = heard
+        self._client_errors = client_errors
 
     def __enter__(self) -> None:
         self._serve()
@@ -387,7 +387,7 @@ class _KafkaErrors:
         cause = error.args[0]
         if isinstance(cause, KafkaError) and cause.code() in _SAYS_NOTHING:
             self._serve()
-            said = _drained(self._heard)
+            said = _drained(self._client_errors)
             for codes in (_DENIED, _UNREACHED):
                 cause = next((e for e in said if e.code() in codes), cause)
                 if cause.code() in codes:
@@ -408,10 +408,10 @@ class _KafkaErrors:
         raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
 
 
-def _drained(heard: Heard) -> list[KafkaError]:
+def _drained(client_errors: ClientErrors) -> list[KafkaError]:
     """Drain the client's buffered errors, so that an old one is not reported twice."""
-    said = list(heard)
-    heard.clear()
+    said = list(client_errors)
+    client_errors.clear()
     return said
 
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Final, TypeGuard
+from typing import Annotated, Any, Final
 
 from more_itertools import chunked
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ownership.domain.errors import Unavailable
-from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId
 from ownership.platform.http_service import Answer, Service
+from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_named, users_named
 
 PAGE = 1000
 WINDOW = 10_000
 """The service cuts offset + limit down to this. It does not ask Elasticsearch to count further (Sunbird-Lern
 lms-service): a count of 10,000 may mean more."""
 USERS_PER_SEARCH = 500
-MAX_KEY_BYTES = 65_535
-"""Length of the longest key that Cassandra takes."""
-
-Owners = tuple[frozenset[str], BatchId]
-"""The users (folded) that a hit's document names, and the batch."""
 
 
 class _Response(BaseModel):
@@ -54,7 +49,7 @@ class BatchSearch:
         self._service = service
         self._path = search_path
 
-    def live_batches(self, user_ids: Collection[str]) -> list[Owners]:
+    def live_batches(self, user_ids: Collection[str]) -> list[Hit]:
         """Every live batch whose document names one of `user_ids` as creator or mentor.
 
         :raises WindowExceeded: if the users have more batches than the service pages through, its pages show some
@@ -66,9 +61,9 @@ class BatchSearch:
             for field in ("createdBy", "mentors"):
                 for users, batch in self._pages({field: asked, "status": list(LIVE_STATUSES)}):
                     found[batch] = found.get(batch, frozenset()) | users
-        return [(users, batch) for batch, users in found.items()]
+        return [Hit(users, batch) for batch, users in found.items()]
 
-    def _pages(self, filters: dict[str, Any]) -> Iterator[Owners]:
+    def _pages(self, filters: dict[str, Any]) -> Iterator[Hit]:
         offset, total = 0, 1
         shown: set[BatchId] = set()
         while offset < total:
@@ -78,7 +73,7 @@ class BatchSearch:
                 {
                     "request": {
                         "filters": filters,
-                        "fields": ["batchId", "identifier", "id", "courseId", "createdBy", "mentors"],
+                        "fields": [*NAMES, "courseId", *OWNERS],
                         "limit": PAGE,
                         "offset": offset,
                         "sort_by": {"createdDate": "desc"},
@@ -109,35 +104,9 @@ class BatchSearch:
         return found.count, found.content or []
 
 
-def _hit(document: dict[str, Any]) -> Owners:
-    batch = batch_id_of(document)
+def _hit(document: dict[str, Any]) -> Hit:
+    batch = batch_named(document)
     if batch is None:
         raise WindowExceeded
     # A document that names no course belongs to no row; the plan will say that it is gone.
-    course = document.get("courseId")
-    return owners(document), BatchId(course if stored(course) else "", batch)
-
-
-def batch_id_of(document: dict[str, Any]) -> str | None:
-    """The batch of a document: old ones have it as a number, or as `identifier` alone. None if it names none."""
-    for name in ("batchId", "identifier", "id"):
-        value = document.get(name)
-        named = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        if named and stored(named):
-            return named
-    return None
-
-
-def stored(value: Any) -> TypeGuard[str]:
-    """True for a text that can be the key of a row."""
-    try:
-        return isinstance(value, str) and len(value.encode()) <= MAX_KEY_BYTES
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
-        return False
-
-
-def owners(document: dict[str, Any]) -> frozenset[str]:
-    """Users that a document names, folded as the index compares them."""
-    creator, mentors = document.get("createdBy"), document.get("mentors")
-    named = [creator, *(mentors if isinstance(mentors, list) else [mentors])]
-    return frozenset(folded(u) for u in named if isinstance(u, str))
+    return Hit(users_named(document), BatchId(course_named(document), batch))

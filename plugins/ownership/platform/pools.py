@@ -1,4 +1,4 @@
-"""Threads for calls that wait for somebody else."""
+"""Threads for calls that wait for a server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(*sources: Iterator[T]) -> Iterator[T]:
-    """All items of some sources as they come; while its caller works on one, the next of each is fetched."""
+def prefetch(*sources: Iterator[T]) -> Iterator[T]:
+    """The items of all `sources` as they come; while the caller works on one, the next of each is fetched."""
     with pooled(len(sources)) as pool:
         coming = {pool.submit(next, source, None): source for source in sources}
         while coming:

@@ -1,17 +1,18 @@
-"""The search index of course batches: Elasticsearch 7.17 to 9.
+"""The search index of course batches, on any server that `search_dialect` knows.
 
-Only owner fields are ever written, from the row, under the sequence number that was read before
-the row. A missing document is created from the row.
+Only owner fields are ever written, from the row, under the sequence number that was read before the row. A missing
+document is created from the row.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from datetime import tzinfo
+from typing import Any, Final, NamedTuple
 
+import stamina
 import structlog
 from elastic_transport import SerializationError, TransportError
 from elasticsearch import (
@@ -22,61 +23,55 @@ from elasticsearch import (
     Elasticsearch,
     NotFoundError,
 )
+from elasticsearch.helpers import streaming_bulk
 from more_itertools import chunked
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId, Document
-from ownership.platform.lms import Owners, owners, stored
-from ownership.platform.pools import ahead
+from ownership.platform.pools import prefetch
+from ownership.platform.search_documents import (
+    NAMES,
+    OWNERS,
+    Hit,
+    batch_named,
+    course_named,
+    document_from,
+    is_key,
+    users_named,
+)
 
 log = structlog.get_logger(__name__)
 
-PART = "Elasticsearch"
+PART: Final = "Elasticsearch"
+"""What errors call the index, also where OpenSearch holds it: so is its Connection named."""
 DOCS_PER_CALL = 1000
 DOCS_PER_PAGE = 5000
 """Of a walk through the whole index: below the 10,000 hits that it shows at once unless it is told otherwise."""
-WALKS_AT_ONCE = 2
-"""Parts of one point in time: the index reads one while the other's page is taken apart."""
+SLICES = 2
+"""Parts of a walk through the whole index: it reads one while the other's page is taken apart."""
 USERS_PER_SEARCH = 500
-TRIES = 4
-"""Tries of what an overloaded index pushes back; waits of 0.5, 1, 2 s (± half) between them."""
-OVERLOADED = (429, 502, 503, 504)
+TRIES: Final = 4
+"""Of a call, or of an item of a bulk, that an overloaded index pushes back."""
+FIRST_PAUSE_S: Final = 0.5
+"""Before the second try; doubled before each further one."""
+OVERLOADED: Final = (429, 502, 503, 504)
 """Statuses, of a call or of an item, that end by themselves when less is asked."""
-_TOLD = 300
-"""Most characters of the index's own words in an error: a proxy answers with a page."""
+CANNOT_TAKE: Final = (400, 413)
+"""Statuses of a bulk that the index, or a proxy in front of it, refuses as a whole."""
+_SCROLL_KEPT: Final = "5m"
+"""How long the index keeps a scroll after each page."""
+_MAX_REASON: Final = 300
+"""Limit on the index's own words in an error: a proxy answers with a page."""
+_DOCUMENT_FIELDS: Final = ["courseId", *OWNERS]
+_HIT_FIELDS: Final = [*NAMES, *_DOCUMENT_FIELDS]
 
-T = TypeVar("T")
-
-# Column of course_batch -> field of the document, as the LMS writes it (Sunbird-Lern lms-service).
-_FIELDS = {
-    "courseid": "courseId",
-    "batchid": "batchId",
-    "name": "name",
-    "description": "description",
-    "createdby": "createdBy",
-    "createddate": "createdDate",
-    "createdfor": "createdFor",
-    "mentors": "mentors",
-    "enrollmenttype": "enrollmentType",
-    "status": "status",
-    "startdate": "startDate",
-    "enddate": "endDate",
-    "enrollmentenddate": "enrollmentEndDate",
-    "updateddate": "updatedDate",
-    "cert_templates": "cert_templates",
-}
-
-
-class _PointInTime(NamedTuple):
-    """What names it, and how long it is kept after each page."""
-
-    id: str
-    keep_alive: str
+Update = tuple[Document, str | None, tuple[str, ...]]
+"""A document, and the creator and mentors that it is to name."""
 
 
 class Seen(NamedTuple):
-    """A document as a search shows it in passing: its id, and what stands in it, whatever that is."""
+    """A document as a walk through the index shows it: its batch, and what stands in it, whatever that is."""
 
     batch_id: str
     course_id: Any
@@ -84,189 +79,232 @@ class Seen(NamedTuple):
     mentors: Any
 
 
+class RefusedDocument(NamedTuple):
+    """A document that the index does not take, and why: another try would end the same."""
+
+    batch_id: str
+    document_id: str
+    """Its ``_id``."""
+    reason: str
+
+    def __str__(self) -> str:
+        """As an operator reads it."""
+        return f"the index refuses document {self.document_id}: {self.reason}"
+
+
 class SearchIndex:
     """Documents of one index."""
 
-    def __init__(self, client: Elasticsearch, index: str) -> None:
-        # The client would ask an overloaded index again at once; here it gets a pause first.
+    def __init__(self, client: Elasticsearch, index: str, *, zone: tzinfo) -> None:
+        """`zone`: the platform's time zone, for dates of documents that are created."""
+        # The client would ask an overloaded index again at once; `_ask` and the bulk give it a pause first.
         self._es = client.options(retry_on_status=())
         self._index = index
+        self._zone = zone
+        self._own_ids: dict[str, set[str]] = defaultdict(set)
+        """By batch: where searches have shown documents that lie under another id than their batch's."""
 
     def check(self) -> None:
-        """Verify that the index is there and can be searched by owner.
+        """Verify that the index is there, is one, and can be searched by owner.
 
-        :raises SettingsError: saying what is missing and what to set.
+        :raises SettingsError: saying what is wrong and what to set.
+        :raises Unavailable: if it does not answer.
         """
+        advice = "set 'es.course_batch.index' to the platform's course batches"
         try:
-            mappings = _call(lambda: self._es.indices.get_mapping(index=self._index), NotFoundError)
-        except Unavailable as e:
-            raise Unavailable(
-                PART, f"{e}; is the host of Connection 'elasticsearch_default' right?"
-            ) from None
+            with _answer(
+                "index", NotFoundError, advice="is the host of Connection 'elasticsearch_default' right?"
+            ):
+                found = _ask(self._es.indices.get, index=self._index).body
+                fields = {name: body["mappings"].get("properties", {}) for name, body in found.items()}
+                if len(fields) != 1:
+                    names = ", ".join(map(_cut, sorted(fields)[:5])) or "no index"
+                    raise SettingsError(f"'{self._index}' stands for {names}: {advice}, one index.")
+                ((name, properties),) = fields.items()
+                alias = found[name].get("aliases", {}).get(self._index, {})
+                odd = [key for key in alias if key != "is_hidden" and alias[key] not in (None, True)]
+                unsearchable = [f for f in OWNERS if "raw" not in properties.get(f, {}).get("fields", {})]
         except NotFoundError:
             raise SettingsError(
-                f"Elasticsearch has no index '{self._index}': set 'es.course_batch.index', "
+                f"Elasticsearch has no index '{self._index}': {advice}, "
                 "or point Connection 'elasticsearch_default' to the platform's cluster."
             ) from None
-        with _in_contract("mapping"):
-            for name, body in mappings.items():
-                properties = body["mappings"].get("properties", {})
-                for field in ("createdBy", "mentors"):
-                    if "raw" not in properties.get(field, {}).get("fields", {}):
-                        raise SettingsError(
-                            f"Index '{_cut(name)}' has no sub-field '{field}.raw', so nothing can be proven by it: "
-                            "set 'es.course_batch.index' to the platform's course batches."
-                        )
-
-    def get(self, batch_ids: Collection[str]) -> dict[str, Document]:
-        """The documents that exist, by batch id, with their sequence numbers."""
-        found: dict[str, Document] = {}
-        for some in chunked(sorted(batch_ids), DOCS_PER_CALL):
-            answer = _call(
-                lambda some=some: self._es.mget(  # type: ignore[misc]
-                    index=self._index,
-                    ids=list(some),
-                    source_includes=["courseId", "createdBy", "mentors"],
-                )
+        if odd:
+            raise SettingsError(
+                f"Alias '{self._index}' of index '{_cut(name)}' has {', '.join(map(_cut, odd))}, so it does not show "
+                "or take every document: set 'es.course_batch.index' to the index itself."
             )
-            with _in_contract("mget"):
-                for _, doc in zip(some, answer["docs"], strict=True):  # each that was asked for is answered
+        if unsearchable:
+            raise SettingsError(
+                f"Index '{_cut(name)}' has no sub-field '{unsearchable[0]}.raw', so nothing can be proven by it: "
+                f"{advice}."
+            )
+
+    def get(self, batch_ids: Collection[str], *, everywhere: bool = False) -> dict[str, tuple[Document, ...]]:
+        """The documents of the batches that have some, with their sequence numbers.
+
+        A document lies under its batch's id. Older platforms left some under ids of their own, also beside it. They
+        are found if there is no other, if a search of this object has shown them, or with `everywhere`, which costs a
+        third more.
+        """
+        found: dict[str, tuple[Document, ...]] = {}
+        for part in chunked(sorted(batch_ids), DOCS_PER_CALL):
+            known = {own_id: b for b in part for own_id in self._own_ids.get(b, ())}
+            some = self._read({b: b for b in part} | known)
+            unknown = part if everywhere else [b for b in part if b not in some]
+            more = self._read({own_id: b for own_id, b in self._find(unknown) if own_id not in known})
+            found |= {b: (*some.get(b, ()), *more.get(b, ())) for b in some.keys() | more.keys()}
+        return found
+
+    def _read(self, batch_of: Mapping[str, str]) -> dict[str, tuple[Document, ...]]:
+        """The documents that exist under some ids (each with its batch), by batch."""
+        found: dict[str, tuple[Document, ...]] = {}
+        for ids in chunked(batch_of, DOCS_PER_CALL):
+            with _answer("mget"):
+                answer = _ask(self._es.mget, index=self._index, ids=ids, source_includes=_DOCUMENT_FIELDS)
+                for _, doc in zip(ids, answer["docs"], strict=True):  # each that was asked for is answered
                     if "error" in doc:
                         raise Unavailable(PART, f"mget: {_reason(doc['error'])}")
                     if doc.get("found"):
-                        document = _document(doc)
-                        found[document.batch_id] = document
+                        document = _document(batch_of[doc["_id"]], doc)
+                        found[document.batch_id] = (*found.get(document.batch_id, ()), document)
         return found
 
-    def write(
-        self,
-        updates: Iterable[tuple[Document, str | None, tuple[str, ...]]],
-        creates: Iterable[Mapping[str, Any]],
-    ) -> None:
-        """One bulk: owner fields under their sequence number, and missing documents from rows.
+    def _find(self, batch_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """``_id`` and batch of the documents that name one of `batch_ids` and lie under another id."""
+        if not batch_ids:
+            return []
+        wanted = frozenset(batch_ids)
+        found = []
+        for hits in self._search(_any_of(NAMES, sorted({folded(b) for b in wanted})), list(NAMES)):
+            with _answer("search"):
+                for hit in hits:
+                    own_id, batch_id = _ids(hit)
+                    if batch_id in wanted and own_id != batch_id:
+                        self._own_ids[batch_id].add(own_id)
+                        found.append((own_id, batch_id))
+        return found
 
-        A document that changed meanwhile refuses the write: callers read again before they believe.
+    def write(self, updates: Iterable[Update], creates: Iterable[Mapping[str, Any]]) -> list[RefusedDocument]:
+        """Owner fields under their sequence number, and missing documents from whole rows.
 
-        :raises Unavailable: if a document is refused for any other reason.
+        A document that changed meanwhile refuses the write: callers read again before they believe. Returns the
+        documents that the index does not take; all others are written.
+
+        :raises Unavailable: on an outage, or if the index takes no writes.
         """
-        lines: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (
-                {"update": {"_id": d.batch_id, "if_seq_no": d.seq_no, "if_primary_term": d.primary_term}},
-                {"doc": {"createdBy": created_by, "mentors": list(mentors)}},
-            )
-            for d, created_by, mentors in updates
-        ]
-        lines += [({"create": {"_id": row["batchid"]}}, document_of(row)) for row in creates]
-        for some in chunked(lines, DOCS_PER_CALL):
-            self._bulk(list(some))
+        batch_of: dict[str, str] = {}
+        actions: list[dict[str, Any]] = []
+        for d, created_by, mentors in updates:
+            batch_of[d.document_id] = d.batch_id
+            owners = {"createdBy": created_by, "mentors": list(mentors)}
+            seen_at = {"if_seq_no": d.seq_no, "if_primary_term": d.primary_term}
+            actions.append({"_op_type": "update", "_id": d.document_id, **seen_at, "doc": owners})
+        for row in creates:
+            batch_of[row["batchid"]] = row["batchid"]
+            source = document_from(row, self._zone)
+            actions.append({"_op_type": "create", "_id": row["batchid"], "_source": source})
+        reasons = [refusal for part in chunked(actions, DOCS_PER_CALL) for refusal in self._write(part)]
+        refused = [RefusedDocument(batch_of[i], i, reason) for i, reason in reasons]
+        for document in refused:
+            log.warning("document refused", document=document.document_id, reason=document.reason)
+        return refused
 
-    def _bulk(self, lines: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        """One bulk; what an overloaded index pushes back is sent again, and nothing else."""
-        why = ""
-        for attempt in range(TRIES):
-            if attempt:
-                _pause(attempt, why)
-            operations = [part for line in lines for part in line]
-            answer = _call(
-                lambda ops=operations: self._es.bulk(  # type: ignore[misc]
-                    index=self._index, operations=ops, filter_path=["items.*.status", "items.*.error"]
+    def _write(self, actions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+        """One bulk; halves of it where the index refuses it as a whole, so that one document stops no other.
+
+        Returns the ``_id`` of each document that is refused, and why.
+        """
+        try:
+            return self._bulk(actions)
+        except _RefusedBulk as e:
+            if len(actions) == 1:
+                return [(actions[0]["_id"], str(e))]
+            middle = len(actions) // 2
+            return self._write(actions[:middle]) + self._write(actions[middle:])
+
+    def _bulk(self, actions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+        """One bulk; what an overloaded index pushes back is sent again, and nothing else.
+
+        :raises _RefusedBulk: if it is refused as a whole, for what is in it.
+        """
+        with _answer("bulk", _RefusedBulk):
+            try:
+                answered = list(
+                    streaming_bulk(
+                        self._es,
+                        actions,
+                        index=self._index,
+                        filter_path=["items.*._id", "items.*.status", "items.*.error"],
+                        chunk_size=DOCS_PER_CALL,
+                        raise_on_error=False,
+                        max_retries=TRIES - 1,
+                        initial_backoff=FIRST_PAUSE_S,
+                        retry_on_status=OVERLOADED,
+                    )
                 )
-            )
-            with _in_contract("bulk"):
-                results = [_item(item) for item in answer["items"]]
-                again = []
-                for line, (status, reason) in zip(lines, results, strict=True):
-                    if status in OVERLOADED:
-                        again.append(line)
-                        why = reason
-                    elif status >= 300 and status not in (404, 409):
-                        raise Unavailable(PART, reason)
-            if not again:
-                return
-            lines = again
-        raise Unavailable(PART, f"{why}, for {len(lines)} documents after {TRIES} tries")
+            except ApiError as e:
+                if e.meta.status in CANNOT_TAKE:
+                    raise _RefusedBulk(f"HTTP {e.meta.status} {_said(e)}") from None
+                raise
+            if len(answered) != len(actions):
+                raise ValueError("an item is missing")
+            failed = [next(iter(item.values())) for ok, item in answered if not ok]
+            refused = []
+            for item in failed:
+                status, reason = _number(item["status"]), _reason(item.get("error"))
+                if status in OVERLOADED:
+                    raise Unavailable(PART, f"{reason}, after {TRIES} tries")
+                if status in (401, 403):  # no grant, or read-only by an operator or a full disk: it ends
+                    raise Unavailable(PART, reason)
+                if status not in (404, 409):  # gone, or written since: the next read tells
+                    refused.append((_text(item["_id"]), reason))
+            return refused
 
     def delete_created(self, batch_id: str) -> None:
         """Take a document back that was created for a row that has gone meanwhile."""
-        doc = self.get([batch_id]).get(batch_id)
-        if doc is None:
-            return
-        try:
-            _call(
-                lambda: self._es.delete(
-                    index=self._index, id=batch_id, if_seq_no=doc.seq_no, if_primary_term=doc.primary_term
-                ),
-                NotFoundError,
-                ConflictError,
-            )
-        except (NotFoundError, ConflictError):  # gone already, or changed since: not ours any more
-            return
+        gone = (NotFoundError, ConflictError)  # or written since, and so not ours any more
+        for doc in self._read({batch_id: batch_id}).get(batch_id, ()):
+            with suppress(*gone), _answer("delete", *gone):
+                _ask(
+                    self._es.delete,
+                    index=self._index,
+                    id=batch_id,
+                    if_seq_no=doc.seq_no,
+                    if_primary_term=doc.primary_term,
+                )
 
     def refresh(self) -> None:
         """Make everything written so far visible to searches.
 
         :raises Unavailable: also if a shard did not refresh: the proof must not miss its documents.
         """
-        answer = _call(lambda: self._es.indices.refresh(index=self._index))
-        with _in_contract("refresh"):
+        with _answer("refresh"):
+            answer = _ask(self._es.indices.refresh, index=self._index)
             if failed := _number(answer["_shards"]["failed"]):
                 raise Unavailable(PART, f"{failed} shards did not refresh")
 
-    def live_batches(self, user_ids: Collection[str]) -> Iterator[Owners]:
+    def live_batches(self, user_ids: Collection[str]) -> Iterator[Hit]:
         """Every live batch whose document names one of `user_ids`, whatever their number.
+
+        A document that names no batch is shown under its ``_id``: of such a batch there is no row.
 
         :raises Unavailable: also on a partial answer: a missing shard is no empty shard.
         """
-        for some in chunked(sorted({folded(u) for u in user_ids}), USERS_PER_SEARCH):
-            query = {
-                "bool": {
-                    "filter": [
-                        {"terms": {"status": list(LIVE_STATUSES)}},
-                        {
-                            "bool": {
-                                "should": [
-                                    {"terms": {"createdBy.raw": list(some)}},
-                                    {"terms": {"mentors.raw": list(some)}},
-                                ],
-                                "minimum_should_match": 1,
-                            }
-                        },
-                    ]
-                }
-            }
-            yield from self._all_hits(query)
-
-    def _all_hits(self, query: dict[str, Any]) -> Iterator[Owners]:
-        fields = ["batchId", "courseId", "createdBy", "mentors"]
-        first = _call(
-            lambda: self._es.search(
-                index=self._index,
-                query=query,
-                size=DOCS_PER_CALL,
-                source_includes=fields,
-                track_total_hits=True,
-                allow_partial_search_results=False,
-            )
-        )
-        with _in_contract("search"):
-            shown = _shown(first)
-            total = _number(first["hits"]["total"]["value"])
-            if total <= DOCS_PER_CALL and len(shown) != total:
-                raise Unavailable(PART, f"counts {total} batches but shows {len(shown)}")
-        if total <= DOCS_PER_CALL:
-            yield from shown
-            return
-        with self._point_in_time("2m") as pit:
-            for hits in self._pages(pit, query, fields, DOCS_PER_CALL):
-                with _in_contract("search"):
-                    found = [_hit(hit) for hit in hits]
-                yield from found
+        for users in chunked(sorted({folded(u) for u in user_ids}), USERS_PER_SEARCH):
+            query = {"bool": {"filter": [{"terms": {"status": list(LIVE_STATUSES)}}, _any_of(OWNERS, users)]}}
+            for hits in self._search(query, _HIT_FIELDS):
+                with _answer("search"):
+                    page = [_hit(hit) for hit in hits]
+                    for own_id, batch_id in map(_ids, hits):
+                        if own_id != batch_id:
+                            self._own_ids[batch_id].add(own_id)
+                yield from page
 
     def count(self) -> int:
         """Number of documents, as a search shows them."""
-        answer = _call(lambda: self._es.count(index=self._index))
-        with _in_contract("count"):
-            return _number(answer["count"])
+        with _answer("count"):
+            return _number(_ask(self._es.count, index=self._index)["count"])
 
     def documents(self) -> Iterator[list[Seen]]:
         """Every document as it is at one point in time, in pages, in the index's own order.
@@ -275,127 +313,125 @@ class SearchIndex:
 
         :raises Unavailable: also on a partial answer.
         """
-        with self._point_in_time("5m") as pit:
-            walks = (
-                self._pages(pit, {"match_all": {}}, ["courseId", "createdBy", "mentors"], DOCS_PER_PAGE, n)
-                for n in range(WALKS_AT_ONCE)
-            )
-            for hits in ahead(*walks):
-                with _in_contract("search"):
-                    page = [_seen(hit) for hit in hits]
-                yield page
+        walks = (
+            self._scroll({"match_all": {}}, _HIT_FIELDS, DOCS_PER_PAGE, {"id": n, "max": SLICES})
+            for n in range(SLICES)
+        )
+        for hits in prefetch(*walks):
+            with _answer("search"):
+                page = [_seen(hit) for hit in hits]
+            yield page
 
-    @contextmanager
-    def _point_in_time(self, keep_alive: str) -> Iterator[_PointInTime]:
-        """The index as it is now; it is kept for `keep_alive` after each page."""
-        with _in_contract("point in time"):
-            opened = _call(lambda: self._es.open_point_in_time(index=self._index, keep_alive=keep_alive))
-            pit = _text(opened["id"])
-        try:
-            yield _PointInTime(pit, keep_alive)
-        finally:
-            with suppress(ApiError, TransportError):  # it ends by itself after its keep-alive
-                self._es.close_point_in_time(id=pit)
-
-    def _pages(
-        self, pit: _PointInTime, query: dict[str, Any], fields: list[str], size: int, part: int | None = None
-    ) -> Iterator[list[Any]]:
-        """All hits, or those of one of `WALKS_AT_ONCE` parts, in pages of `size`."""
-        cut = None if part is None else {"id": part, "max": WALKS_AT_ONCE}
-        name = pit.id
-        after: list[Any] | None = None
-        seen = total = 0
-        while True:
-            page = _call(
-                lambda name=name, after=after: self._es.search(  # type: ignore[misc]
-                    pit={"id": name, "keep_alive": pit.keep_alive},
-                    query=query,
-                    size=size,
-                    source_includes=fields,
-                    sort=[{"_shard_doc": "asc"}],
-                    search_after=after,
-                    track_total_hits=after is None,
-                    allow_partial_search_results=False,
-                    slice=cut,
-                )
+    def _search(self, query: dict[str, Any], fields: Sequence[str]) -> Iterator[list[Any]]:
+        """All hits of a query, in pages."""
+        with _answer("search"):
+            first = _ask(
+                self._es.search,
+                index=self._index,
+                query=query,
+                size=DOCS_PER_CALL,
+                source_includes=fields,
+                track_total_hits=True,
+                allow_partial_search_results=False,
             )
-            with _in_contract("search"):
-                _whole(page)
-                shown = list(page["hits"]["hits"])
-                seen += len(shown)
-                if after is None:
-                    total = _number(page["hits"]["total"]["value"])
-                last = len(shown) < size
-                # Neither an end too early nor a page that comes again and again is believed.
-                if seen > total or (last and seen != total):
-                    raise Unavailable(PART, f"counts {total} batches but shows {seen}")
-                if not last:
-                    name, after = page.get("pit_id", name), shown[-1]["sort"]
+            shown, total = _shown(first), _total(first)
+            if total <= DOCS_PER_CALL and len(shown) != total:
+                raise Unavailable(PART, f"counts {total} batches but shows {len(shown)}")
+        if total <= DOCS_PER_CALL:
             yield shown
-            if last:
-                return
+        else:
+            yield from self._scroll(query, fields, DOCS_PER_CALL)
 
+    def _scroll(
+        self, query: dict[str, Any], fields: Sequence[str], size: int, part: dict[str, int] | None = None
+    ) -> Iterator[list[Any]]:
+        """All hits of a query, or of a `part` of them, as they are now, in pages of `size`.
 
-def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A document made from a whole row, with the fields that the LMS writes."""
-    doc = {field: _plain(row[column]) for column, field in _FIELDS.items() if row.get(column) is not None}
-    return {**doc, "id": row["batchid"], "identifier": row["batchid"]}
-
-
-def _call(action: Callable[[], T], *wanted: type[ApiError]) -> T:
-    """What the index answers; an overloaded one is asked again, a few times, ever later.
-
-    `wanted`: errors that tell the caller something, and are raised as they are.
-
-    :raises Unavailable: for any other error.
-    :raises SettingsError: if the index refuses access.
-    """
-    for attempt in range(1, TRIES + 1):
+        A page that is asked for again is the next one. So neither an end too early is believed, nor a page too many.
+        """
+        scroll_id, seen, total = "", 0, 0
         try:
-            return action()
-        except wanted:
-            raise
-        except (AuthenticationException, AuthorizationException) as e:
-            if "cluster_block_exception" in str(
-                e.message
-            ):  # read-only, by an operator or a full disk: it ends
-                raise Unavailable(PART, _said(e)) from None
-            raise SettingsError(
-                f"Elasticsearch refuses access: {_said(e)}. Check login and grants of Connection "
-                "'elasticsearch_default'."
-            ) from None
-        except ApiError as e:
-            why = f"HTTP {e.meta.status} {_said(e)}"
-            if e.meta.status not in OVERLOADED:
-                raise Unavailable(PART, why) from None
-        except SerializationError:  # its text is the whole answer
-            raise Unavailable(PART, "answers with something that is no JSON") from None
-        except TransportError as e:
-            raise Unavailable(PART, f"{type(e).__name__}: {_cut(e)}") from None
-        except RecursionError:
-            raise Unavailable(PART, "answers with JSON that is nested too deeply") from None
-        if attempt < TRIES:
-            _pause(attempt, why)
-    raise Unavailable(PART, f"{why}, after {TRIES} tries")
+            while True:
+                with _answer("search"):
+                    if scroll_id:
+                        page = _ask(self._es.scroll, scroll_id=scroll_id, scroll=_SCROLL_KEPT)
+                    else:
+                        page = _ask(
+                            self._es.search,
+                            index=self._index,
+                            query=query,
+                            size=size,
+                            source_includes=fields,
+                            sort=["_doc"],
+                            scroll=_SCROLL_KEPT,
+                            slice=part,
+                            allow_partial_search_results=False,
+                        )
+                        total = _total(page)
+                    scroll_id = str(page["_scroll_id"])
+                    shown = _shown(page)
+                    seen += len(shown)
+                    if seen > total or (not shown and seen < total):
+                        raise Unavailable(PART, f"counts {total} batches but shows {seen}")
+                yield shown
+                if seen == total:
+                    return
+        finally:
+            if scroll_id:
+                with suppress(ApiError, TransportError):  # it ends by itself
+                    self._es.clear_scroll(scroll_id=scroll_id)
 
 
-def _pause(attempt: int, why: str) -> None:
-    """Leave an overloaded index alone for a while. `attempt` counts from 1."""
-    seconds = 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-    log.warning("Elasticsearch pushes back", why=why, attempt=attempt, again_in=round(seconds, 1))
-    time.sleep(seconds)
+def _is_pushed_back(error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.meta.status in OVERLOADED
+
+
+_ask = stamina.RetryingCaller(
+    attempts=TRIES, timeout=None, wait_initial=FIRST_PAUSE_S, wait_jitter=FIRST_PAUSE_S, wait_max=60
+).on(_is_pushed_back)
+"""Calls the client; an overloaded index is asked again, a few times, ever later."""
+
+
+class _RefusedBulk(Exception):
+    """A bulk that the index, or a proxy in front of it, refuses as a whole for what is in it."""
 
 
 @contextmanager
-def _in_contract(what: str) -> Iterator[None]:
-    """An answer without the parts that it should have is an outage: a proxy's, or of another product.
+def _answer(what: str, *wanted: type[Exception], advice: str = "") -> Iterator[None]:
+    """Translate what goes wrong while the index is asked, and while its answer is read.
 
-    :raises Unavailable: naming `what` was answered.
+    An answer without the parts that it should have is an outage: a proxy's, or another product's. `wanted` are errors
+    that tell the caller something.
+
+    :raises Unavailable: for any other error, with `advice`.
+    :raises SettingsError: if the index refuses access.
     """
+    more = f"; {advice}" if advice else ""
     try:
         yield
+    except wanted:
+        raise
+    except (AuthenticationException, AuthorizationException) as e:
+        if "cluster_block_exception" in str(e.message):  # read-only, by an operator or a full disk: it ends
+            raise Unavailable(PART, _said(e)) from None
+        raise SettingsError(
+            f"Elasticsearch refuses access: {_said(e)}. Check login and grants of Connection 'elasticsearch_default'."
+        ) from None
+    except ApiError as e:
+        raise Unavailable(PART, f"HTTP {e.meta.status} {_said(e)}{more}") from None
+    except SerializationError:  # its text is the whole answer
+        raise Unavailable(PART, f"answers with something that is no JSON{more}") from None
+    except TransportError as e:
+        raise Unavailable(PART, f"{type(e).__name__}: {_cut(e)}{more}") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as e:
-        raise Unavailable(PART, f"a {what} answer out of contract ({type(e).__name__})") from None
+        raise Unavailable(PART, f"a {what} answer out of contract ({type(e).__name__}){more}") from None
+
+
+def _any_of(fields: Iterable[str], values: Sequence[str]) -> dict[str, Any]:
+    """A query for documents of which one of `fields` has one of `values` (folded)."""
+    return {
+        "bool": {"should": [{"terms": {f"{f}.raw": list(values)}} for f in fields], "minimum_should_match": 1}
+    }
 
 
 def _number(value: Any) -> int:
@@ -407,7 +443,7 @@ def _number(value: Any) -> int:
 
 def _text(value: Any) -> str:
     """:raises TypeError: if it is no text that the other store can hold."""
-    if not isinstance(value, str) or not stored(value):
+    if not is_key(value):
         raise TypeError("no text")
     return value
 
@@ -420,7 +456,7 @@ def _said(error: ApiError) -> str:
 
 def _cut(words: object) -> str:
     """The first words of a reason, without the piece of the document that some end with."""
-    return str(words).split("Preview of field's value", 1)[0].strip()[:_TOLD]
+    return str(words).split("Preview of field's value", 1)[0].strip()[:_MAX_REASON]
 
 
 def _reason(error: Any) -> str:
@@ -430,59 +466,48 @@ def _reason(error: Any) -> str:
     return f"{_cut(error.get('type'))}: {_cut(error.get('reason'))}"
 
 
-def _item(item: Any) -> tuple[int, str]:
-    """Status of one item of a bulk, and why it failed."""
-    (result,) = item.values()
-    return _number(result["status"]), _reason(result.get("error"))
+def _total(answer: Any) -> int:
+    """How many hits a search has."""
+    return _number(answer["hits"]["total"]["value"])
 
 
-def _shown(answer: Any) -> list[Owners]:
-    """The hits of a search.
+def _shown(answer: Any) -> list[Any]:
+    """The hits that a search shows.
 
     :raises Unavailable: if it timed out or lost a shard: then it shows a part only, and proves nothing.
     """
-    _whole(answer)
-    return [_hit(hit) for hit in answer["hits"]["hits"]]
-
-
-def _whole(answer: Any) -> None:
-    """:raises Unavailable: if a search timed out or lost a shard."""
     if answer.get("timed_out") or _number(answer["_shards"]["failed"]):
         raise Unavailable(PART, "answered a search from a part of its shards only")
+    return list(answer["hits"]["hits"])
 
 
-def _document(doc: Mapping[str, Any]) -> Document:
+def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
     source = doc.get("_source") or {}
     mentors = source.get("mentors") or []
-    mentors = mentors if isinstance(mentors, list) else [mentors]
     course = source.get("courseId")
+    document_id = _text(doc["_id"])
     return Document(
-        _text(doc["_id"]),
+        batch_id,
         source.get("createdBy"),
-        tuple(mentors),
+        tuple(mentors) if isinstance(mentors, list) else (mentors,),
         _number(doc["_seq_no"]),
         _number(doc["_primary_term"]),
         course if isinstance(course, str) else None,
+        document_id if document_id != batch_id else None,
     )
 
 
-def _hit(hit: Mapping[str, Any]) -> Owners:
+def _ids(hit: Mapping[str, Any]) -> tuple[str, str]:
+    """The ``_id`` of a document, and the batch that it names; if it names none, the ``_id`` again."""
+    own_id = _text(hit["_id"])
+    return own_id, batch_named(hit.get("_source") or {}) or own_id
+
+
+def _hit(hit: Mapping[str, Any]) -> Hit:
     source = hit.get("_source") or {}
-    course = source.get("courseId")
-    return owners(source), BatchId(course if stored(course) else "", _text(hit["_id"]))
+    return Hit(users_named(source), BatchId(course_named(source), _ids(hit)[1]))
 
 
 def _seen(hit: Mapping[str, Any]) -> Seen:
     source = hit.get("_source") or {}
-    return Seen(_text(hit["_id"]), source.get("courseId"), source.get("createdBy"), source.get("mentors"))
-
-
-def _plain(value: Any) -> Any:
-    """Driver's collection types as plain JSON values."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "items"):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
+    return Seen(_ids(hit)[1], source.get("courseId"), source.get("createdBy"), source.get("mentors"))

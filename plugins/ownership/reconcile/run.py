@@ -30,7 +30,7 @@ from ownership.stages.parts import Parts
 RANGE, LEDGER = "range", "ledger"
 """The sorts of parts."""
 MIN_ROWS_PER_SECOND = 100.0
-"""Of a slice: at less, the index would drop its point in time between two pages."""
+"""Of a slice: at less, the index would drop its scroll between two pages."""
 DOCUMENTS_A_RANGE = 20_000
 """Documents in memory at once: a large index is cut into more ranges than the setting says."""
 MAX_RANGES = 4096

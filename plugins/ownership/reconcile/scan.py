@@ -20,6 +20,7 @@ from ownership.domain.compare import (
     UNMOVED,
     differences,
     is_of_another_course,
+    least_alike,
     names_any,
     owners_hash,
 )
@@ -37,9 +38,9 @@ from ownership.domain.reconciliation import (
 )
 from ownership.ledger.events import EventRow
 from ownership.platform.course_batches import RawRow
-from ownership.platform.lms import stored
-from ownership.platform.pools import ahead
+from ownership.platform.pools import prefetch
 from ownership.platform.ring import TokenRange
+from ownership.platform.search_documents import is_key
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.proofs import Gave, found_by
 from ownership.reconcile.spill import Spill
@@ -85,7 +86,7 @@ class Scan:
         tally.counts[DOCUMENTS] = len(documents)
         waiting = _Waiting()
         halves = (self.parts.rows.pages(half, rows=ROWS_A_PAGE) for half in tokens.halves)
-        for page in ahead(*halves):
+        for page in prefetch(*halves):
             self.pace.take(len(page))
             tally.counts[ROWS] += len(page)
             waiting.add(
@@ -171,11 +172,10 @@ class Scan:
         documents = self.parts.index.get({i.batch_id for i in ids})
         rows = self.parts.rows.read(ids)
         for i in ids:
-            document = documents.get(i.batch_id)
-            if i in rows or document is None:
+            if i in rows:
                 continue
-            course = document.course_id if stored(document.course_id) else ""
-            if course != i.course_id:  # it belongs to another course by now
+            document = next((d for d in documents.get(i.batch_id, ()) if _course(d) == i.course_id), None)
+            if document is None:  # it is gone, or belongs to another course by now
                 continue
             tally.found(ORPHAN, sample(ORPHAN, None, document, "" if i.course_id else "names no course"))
             tally.counts[DIFFERENT] += 1
@@ -184,13 +184,14 @@ class Scan:
     def _read(self, ids: Iterable[BatchId]) -> list[_Suspect]:
         """The documents first, then the rows: a document that is written after it was read refuses a repair."""
         wanted = list(ids)
-        documents = self.parts.index.get({i.batch_id for i in wanted})
+        documents = self.parts.index.get({i.batch_id for i in wanted}, everywhere=True)
         rows = self.parts.rows.read(wanted)
-        return [
-            _Suspect(row, documents.get(i.batch_id), differences(row, documents.get(i.batch_id)))
-            for i in wanted
-            if (row := rows.get(i)) is not None
-        ]
+        suspects = []
+        for i in wanted:
+            if (row := rows.get(i)) is not None:
+                document = least_alike(row, documents.get(i.batch_id, ()))
+                suspects.append(_Suspect(row, document, differences(row, document)))
+        return suspects
 
     def _repair(self, suspects: Sequence[_Suspect]) -> _Repairs:
         """Write documents from their rows, and read both again."""
@@ -265,6 +266,10 @@ class _OpenEvents:
         if event.options.dry_run or not event.planned_at:
             return False
         return self._parts.changes.has_planned(event.mid, batch)
+
+
+def _course(document: Document) -> str:
+    return document.course_id if is_key(document.course_id) else ""
 
 
 def _count(suspect: _Suspect, tally: Tally, *, repaired: bool) -> None:

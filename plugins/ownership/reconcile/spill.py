@@ -13,12 +13,15 @@ from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from ownership.domain.compare import owners_hash
-from ownership.platform.lms import stored
 from ownership.platform.ring import range_of
+from ownership.platform.search_documents import is_key
 from ownership.platform.search_index import Seen
 
 IN_MEMORY = 20_000
 """Documents that wait in memory to be written."""
+
+NO_OWNERS = 0
+"""A hash that no row has."""
 
 Kept = tuple[str, str, int]
 """Of a document: batch, course (empty if it names none), and the hash of its owners."""
@@ -51,7 +54,7 @@ class Spill:
     def add(self, documents: Iterable[Seen]) -> None:
         """Keep the documents that belong to the wanted ranges. One without a course goes to the first range."""
         for batch, course, created_by, mentors in documents:
-            name = course if stored(course) else ""
+            name = course if is_key(course) else ""
             if (number := self._range(name)) in self._wanted:
                 self._waiting[number].append((batch, name, owners_hash(created_by, mentors)))
                 self._waits += 1
@@ -65,7 +68,12 @@ class Spill:
         for at, length in self._places.pop(number, ()):
             self._file.seek(at)
             found += json.loads(self._file.read(length))
-        return {batch: (course, owners) for batch, course, owners in found}
+        kept: dict[str, tuple[str, int]] = {}
+        for batch, course, owners in found:
+            # Of two documents of a batch that differ, one is not as the row: the look at both tells.
+            same = kept.get(batch, (course, owners)) == (course, owners)
+            kept[batch] = (course, owners if same else NO_OWNERS)
+        return kept
 
     def _range(self, course: str) -> int:
         # Documents of a course often come together.

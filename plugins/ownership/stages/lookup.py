@@ -23,7 +23,8 @@ from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.changes import Planned, PlanRow
 from ownership.ledger.events import EventRow
-from ownership.platform.lms import Owners, WindowExceeded
+from ownership.platform.lms import WindowExceeded
+from ownership.platform.search_documents import Hit
 from ownership.stages.claim import Claim
 from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
 from ownership.stages.gates import Plan, end_here
@@ -306,7 +307,7 @@ def _discover(parts: Parts, sources: frozenset[str]) -> dict[BatchId, frozenset[
     """The live batches whose documents name sources, with the sources (folded) that each names."""
     if not sources:
         return {}
-    hits: Iterable[Owners]
+    hits: Iterable[Hit]
     try:
         hits = parts.search.live_batches(sources)
     except WindowExceeded:

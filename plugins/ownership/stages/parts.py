@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
+from zoneinfo import ZoneInfo
 
 from elasticsearch import Elasticsearch
 
@@ -65,7 +66,7 @@ class Parts:
             rows=CourseBatches(
                 cql, settings.keyspace, settings.course_batch_table, batch_size=settings.batch_write_size
             ),
-            index=SearchIndex(client, settings.course_batch_index),
+            index=SearchIndex(client, settings.course_batch_index, zone=ZoneInfo(settings.time_zone)),
             users=Users(userorg, settings.user_read_api),
             search=BatchSearch(lms, settings.batch_search_api),
             cql=cql,

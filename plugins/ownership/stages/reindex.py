@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -31,6 +32,8 @@ PATIENCE_US = 5_000_000
 """How long the proof waits for a row that can be overwritten soon."""
 POLL_US = 1_000_000
 MARGIN_US = 50_000
+MAX_REFUSED = 3
+"""Refused documents that an event's reason names."""
 DOCUMENTS_PER_WAVE = 1000
 WAVES_AT_ONCE = 3
 
@@ -46,38 +49,31 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     if not work.phases:
         return work
     claimed = load(parts, work)
-    proof = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
-    proven = [p for p in claimed.book.phases if p.key not in proof.unproven]
-    done, batches = _commit(parts, claimed, proven)
-    if proof.unproven:
-        failed = [e for p in proof.unproven.values() for e in p.events]
-        parts.events.fail([(e, proof.why, claimed.events[e.mid].attempts) for e in failed])
-        raise Incomplete(f"{len(failed)} events are {proof.why}")
+    unproven = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
+    done, batches = _commit(parts, claimed, [p for p in claimed.book.phases if p.key not in unproven])
+    failed = [(e, unproven[p.key]) for p in claimed.book.phases if p.key in unproven for e in p.events]
+    if failed:
+        parts.events.fail([(e, why, claimed.events[e.mid].attempts) for e, why in failed])
+        raise Incomplete(f"{len(failed)} events are {failed[0][1]}")
     return work.step((), events={"completed": done}, batches=batches)
 
 
-class Proof(NamedTuple):
-    """What could not be proven."""
-
-    unproven: dict[str, Phase]
-    """By key."""
-    why: str = ""
-
-
-def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> Proof:
+def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[str, str]:
     """Sync and re-read until both stores agree and every search hit is explained.
 
-    Rows that keep their value for now are waited for, a few seconds; beyond that, all but their phases is proven.
+    Rows that keep their value for now are waited for, a few seconds. Beyond that, and where the index refuses a
+    document, all but their phases is proven. Returns the keys of the phases that are not, each with the reason.
     """
     todo, created = set(ids), set[BatchId]()
     doubtful: set[BatchId] = set()
     unwritable: dict[BatchId, Unwritable] = {}
+    refused: dict[BatchId, str] = {}
     for rounds_left in reversed(range(ROUNDS)):
         claimed.fence()
         if doubtful:
             # Reading a document that was written since the last refresh costs far more: it comes from the log.
             parts.index.refresh()
-        doubtful, outdated = sync(parts, claimed, sorted(todo), created)
+        doubtful, outdated = sync(parts, claimed, sorted(todo - refused.keys()), created, refused)
         unwritable = {
             u.id: u
             for wave in chunked(sorted(outdated), ROWS_PER_WAVE)
@@ -89,31 +85,53 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> Proof
         if doubtful:
             continue  # only a read that agrees ends the loop, never a write
         parts.index.refresh()
-        doubtful = _unexplained(parts, claimed, todo) - unwritable.keys()
+        doubtful = _unexplained(parts, claimed, todo) - unwritable.keys() - refused.keys()
         if not doubtful:
             break
         todo |= doubtful
-    return _proof(parts, claimed, doubtful, unwritable)
+    return _unproven(parts, claimed, doubtful, unwritable, refused)
 
 
-def _proof(
+def _unproven(
     parts: Parts,
     claimed: ClaimedWork,
     doubtful: AbstractSet[BatchId],
     unwritable: Mapping[BatchId, Unwritable],
-) -> Proof:
-    if not doubtful and not unwritable:
-        return Proof({})
-    rows = parts.rows.read({*doubtful, *unwritable})
-    unproven = {p.key: p for i in doubtful if i in rows for p in claimed.book.phases_of(rows[i])}
-    if doubtful and not unproven:
+    refused: Mapping[BatchId, str],
+) -> dict[str, str]:
+    """The phases of these batches, by the plan and by the users that the rows name, each with the reason."""
+    ids = {*doubtful, *unwritable, *refused}
+    if not ids:
+        return {}
+    phases = claimed.book.phases
+    phase_of = {mid: p for p in phases for mid in claimed.mids_with_plans([p])}
+    found: dict[str, set[BatchId]] = defaultdict(set)
+    for mid, i in parts.changes.planned(phase_of.keys()):
+        if i in ids:
+            found[phase_of[mid].key].add(i)
+    for row in parts.rows.read(ids).values():
+        for p in claimed.book.phases_of(row):
+            found[p.key].add(row.id)
+    if doubtful and not doubtful & set().union(*found.values()):
         # A document that differs from a row which names no source belongs to no phase in particular.
-        unproven = {p.key: p for p in claimed.book.phases}
-    unproven |= {p.key: p for i in unwritable if i in rows for p in claimed.book.phases_of(rows[i])}
-    reasons = [sentence(unwritable.values())] if unwritable else []
-    if doubtful:
+        for p in phases:
+            found[p.key] |= doubtful
+    return {key: _reason(batches, doubtful, unwritable, refused) for key, batches in found.items()}
+
+
+def _reason(
+    batches: AbstractSet[BatchId],
+    doubtful: AbstractSet[BatchId],
+    unwritable: Mapping[BatchId, Unwritable],
+    refused: Mapping[BatchId, str],
+) -> str:
+    """Why a phase with these batches is not proven."""
+    reasons = sorted(refused[i] for i in batches & refused.keys())[:MAX_REFUSED]
+    if rows := [unwritable[i] for i in sorted(batches & unwritable.keys())]:
+        reasons.append(sentence(rows))
+    if batches & doubtful:
         reasons.append("batches still name the old user after the last round of the proof")
-    return Proof(unproven, f"incomplete: {'; '.join(reasons)}")
+    return f"incomplete: {'; '.join(reasons)}"
 
 
 def _wait_for(claimed: ClaimedWork, unwritable: Collection[Unwritable]) -> bool:
@@ -142,15 +160,21 @@ class Synced(NamedTuple):
     """Batches whose document was missing."""
     gone: set[BatchId]
     """Batches whose document was created in an earlier pass, and whose row has gone since."""
+    refused: dict[BatchId, str]
+    """Batches whose document the index does not take, with the reason; they are in no other set but `outdated`."""
 
 
 def sync(
-    parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId], created: set[BatchId]
+    parts: Parts,
+    claimed: ClaimedWork,
+    ids: Sequence[BatchId],
+    created: set[BatchId],
+    refused: dict[BatchId, str],
 ) -> tuple[set[BatchId], set[BatchId]]:
     """One pass: read documents, then rows; write the owner fields of documents that differ.
 
-    Several waves at once: each uses the two stores in turn. `created` is updated. Returns the batches that
-    were not up to date when they were read, and those of them whose row was not.
+    Several waves at once: each uses the two stores in turn. `created` and `refused` are updated. Returns the
+    batches that were not up to date when they were read, and those of them whose row was not.
     """
     doubtful, outdated = set[BatchId](), set[BatchId]()
     before = frozenset(created)
@@ -161,6 +185,7 @@ def sync(
             outdated |= done.outdated
             created |= done.created
             created -= done.gone
+            refused |= done.refused
     return doubtful, outdated
 
 
@@ -174,22 +199,22 @@ def _sync_wave(
     missing: list[BatchId] = []
     gone: set[BatchId] = set()
     for i in ids:
-        row, document = rows.get(i), documents.get(i.batch_id)
+        row, own = rows.get(i), documents.get(i.batch_id)
         if row is None:
             if i in created:
                 parts.index.delete_created(i.batch_id)
                 gone.add(i)
-        elif document is None:
+        elif own is None:
             missing.append(i)
-        elif document.owners != row.owners:
-            updates.append((document, *row.owners))
+        else:
+            updates += [(d, *row.owners) for d in own if d.owners != row.owners]
     whole = parts.rows.read_whole(missing) if missing else {}
-    if updates or whole:
-        parts.index.write(updates, whole.values())
-    written = {document.batch_id for document, *_ in updates}
+    refusals = {r.batch_id: str(r) for r in parts.index.write(updates, whole.values())}
+    refused = {i: refusals[i.batch_id] for i in ids if i.batch_id in refusals}
+    written = {d.batch_id for d, *_ in updates}
     outdated = {i for i in ids if not book.is_up_to_date(rows.get(i))}
     doubtful = outdated | {i for i in ids if i.batch_id in written} | set(whole)
-    return Synced(doubtful, outdated, set(whole), gone)
+    return Synced(doubtful - refused.keys(), outdated, set(whole) - refused.keys(), gone, refused)
 
 
 def _unexplained(parts: Parts, claimed: ClaimedWork, known: Collection[BatchId]) -> set[BatchId]:
@@ -202,10 +227,10 @@ def _unexplained(parts: Parts, claimed: ClaimedWork, known: Collection[BatchId])
     documents = parts.index.get({b.batch_id for b in hits})
     unexplained = set()
     for batch in hits:
-        row, document = rows.get(batch), documents.get(batch.batch_id)
+        row, own = rows.get(batch), documents.get(batch.batch_id)
         if row is None or not row.live:
             continue
-        if book.is_up_to_date(row) and document is not None and document.owners == row.owners:
+        if book.is_up_to_date(row) and own and all(d.owners == row.owners for d in own):
             continue
         unexplained.add(batch)
     new = [

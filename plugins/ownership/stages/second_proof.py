@@ -79,7 +79,8 @@ def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
             updates = [
                 (document, *row.owners)
                 for i, row in rows.items()
-                if (document := documents.get(i.batch_id)) is not None and document.owners != row.owners
+                for document in documents.get(i.batch_id, ())
+                if document.owners != row.owners
             ]
             missing = [i for i in rows if i.batch_id not in documents]
             if not updates and not missing:

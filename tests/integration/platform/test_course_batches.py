@@ -227,3 +227,49 @@ def test_a_value_that_a_clock_wrote_ahead_stays_as_it_is(world: World):
     assert world.row(normal) == (new, ("x", new))
     (timed,) = rows.read_timed(ids([ahead])).values()
     assert timed.created_by_us == at_us
+
+
+OLD_COLUMNS = (
+    "courseid text, batchid text, createdby text, mentors list<text>, status int, name text, startdate text, "
+    "enddate text, PRIMARY KEY (courseid, batchid)"
+)
+"""Of an installation that has no timestamps."""
+
+
+def test_a_row_is_read_whole_with_the_columns_that_the_table_has(world: World) -> None:
+    session, keyspace = world.job.parts.cql.session, world.job.settings.keyspace
+    session.execute(f"CREATE TABLE {keyspace}.old_batch ({OLD_COLUMNS})")
+    session.execute(
+        f"INSERT INTO {keyspace}.old_batch (courseid, batchid, startdate) VALUES ('c', 'b', '2026-01-01')"
+    )
+    rows = CourseBatches(world.job.parts.cql, keyspace, "old_batch", batch_size=1)
+
+    (row,) = rows.read_whole([BatchId("c", "b")]).values()
+
+    names = {"courseid", "batchid", "createdby", "mentors", "status", "name", "startdate", "enddate"}
+    assert row.keys() == names
+    assert {n: v for n, v in row.items() if v is not None} == {
+        "courseid": "c",
+        "batchid": "b",
+        "startdate": "2026-01-01",
+    }
+    session.execute(f"DROP TABLE {keyspace}.old_batch")
+
+
+def test_a_timestamp_beyond_all_years_stops_no_read(world: World) -> None:
+    good, bad = rows_only(world, 2, created_by="a")
+    session, settings = world.job.parts.cql.session, world.job.settings
+    session.execute(
+        f"UPDATE {settings.keyspace}.{settings.course_batch_table} SET start_date = 1767225600000000, "
+        f"end_date = 1767225600000 WHERE courseid = '{bad.course_id}' AND batchid = '{bad.batch_id}'"
+    )
+
+    read = world.job.parts.rows.read_whole([BatchId(b.course_id, b.batch_id) for b in (good, bad)])
+
+    row = read[BatchId(bad.course_id, bad.batch_id)]
+    assert (row["start_date"], row["end_date"], row["created_date"]) == (
+        1767225600000000,
+        1767225600000,
+        None,
+    )
+    assert len(read) == 2

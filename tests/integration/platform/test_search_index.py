@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from elasticsearch import Elasticsearch
@@ -13,7 +14,10 @@ from elasticsearch.helpers import bulk
 from local.platform.schema import connect_elasticsearch, create_batch_index
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.plan import BatchId
+from ownership.platform.search_dialect import SearchNode
 from ownership.platform.search_index import SearchIndex
+
+INDIA = ZoneInfo("Asia/Kolkata")
 
 
 @dataclass
@@ -23,6 +27,8 @@ class Index:
     name: str
     job: SearchIndex
     client: Elasticsearch
+    own: Elasticsearch
+    """The job's client."""
 
     def put(self, batch_id: str, *, status: int = 1, **owners: object) -> None:
         """A document, searchable at once."""
@@ -34,6 +40,10 @@ class Index:
             **owners,
         }
         self.client.index(index=self.name, id=batch_id, document=document, refresh=True)
+
+    def under(self, name: str) -> SearchIndex:
+        """The job's view of another index or alias of the same server."""
+        return SearchIndex(self.own, name, zone=INDIA)
 
     def source(self, batch_id: str) -> dict[str, object]:
         """A document as it is stored."""
@@ -51,7 +61,8 @@ def index(search_server: str) -> Iterator[Index]:
     name = f"course-batch-{uuid4().hex[:8]}"
     create_batch_index(client, name)
     with client:
-        yield Index(name, SearchIndex(client, name), client)
+        with Elasticsearch(search_server, node_class=SearchNode) as own:
+            yield Index(name, SearchIndex(own, name, zone=INDIA), client, own)
         client.indices.delete(index=name)
 
 
@@ -64,15 +75,37 @@ def test_an_index_that_cannot_be_searched_by_owner_is_refused(index: Index):
     index.client.indices.create(index=other, mappings={"properties": {"createdBy": {"type": "keyword"}}})
 
     with pytest.raises(SettingsError, match=r"no sub-field 'createdBy\.raw'"):
-        SearchIndex(index.client, other).check()
+        index.under(other).check()
     with pytest.raises(SettingsError, match="no index 'nowhere'"):
-        SearchIndex(index.client, "nowhere").check()
+        index.under("nowhere").check()
+    index.client.indices.delete(index=other)
+
+
+def test_an_alias_of_one_index_serves_and_any_other_is_refused(index: Index):
+    other = f"{index.name}-2"
+    create_batch_index(index.client, other)
+    one, several, part = (f"{name}-{index.name}" for name in ("one", "several", "part"))
+    index.client.indices.put_alias(index=index.name, name=one)
+    index.client.indices.put_alias(index=f"{index.name},{other}", name=several)
+    index.client.indices.put_alias(index=index.name, name=part, filter={"term": {"status": 1}})
+    index.put("b1", createdBy="a")
+
+    index.under(one).check()
+    assert set(index.under(one).get(["b1"])) == {"b1"}
+    with pytest.raises(SettingsError, match=f"'{several}' stands for {index.name}, {other}"):
+        index.under(several).check()
+    with pytest.raises(SettingsError, match=f"Alias '{part}' of index '{index.name}' has filter"):
+        index.under(part).check()
+    with pytest.raises(SettingsError, match=f"stands for .*{other}"):
+        index.under(f"{index.name}*").check()
+    with pytest.raises(SettingsError, match="stands for no index"):
+        index.under("nowhere*").check()
     index.client.indices.delete(index=other)
 
 
 def test_only_the_owner_fields_are_written(index: Index):
     index.put("b1", createdBy="a", mentors=["a", "m"], description="by a")
-    document = index.job.get(["b1", "missing"])["b1"]
+    (document,) = index.job.get(["b1", "missing"])["b1"]
     assert document.owners == ("a", ("a", "m"))
 
     index.job.write([(document, "b", ("b", "m"))], [])
@@ -84,7 +117,7 @@ def test_only_the_owner_fields_are_written(index: Index):
 
 def test_a_document_that_changed_meanwhile_refuses_the_write(index: Index):
     index.put("b1", createdBy="a")
-    document = index.job.get(["b1"])["b1"]
+    (document,) = index.job.get(["b1"])["b1"]
     index.put("b1", createdBy="somebody else")
 
     index.job.write([(document, "b", ())], [])
@@ -108,6 +141,7 @@ def test_a_missing_document_is_made_from_the_row_and_an_existing_one_is_not_repl
     index.job.write([], [{**row, "name": "again"}])
 
     assert index.source("b1")["name"] == "from row"
+    assert index.source("b1")["createdBy"] == "a"
     index.job.delete_created("b1")
     index.job.delete_created("b1")
     assert index.job.get(["b1"]) == {}
@@ -144,7 +178,8 @@ def test_a_search_shows_more_than_ten_thousand_batches(index: Index):
 
 def test_what_was_written_is_found_after_a_refresh(index: Index):
     index.put("b1", createdBy="a")
-    index.job.write([(index.job.get(["b1"])["b1"], "b", ())], [])
+    (document,) = index.job.get(["b1"])["b1"]
+    index.job.write([(document, "b", ())], [])
 
     index.job.refresh()
 
@@ -154,7 +189,7 @@ def test_what_was_written_is_found_after_a_refresh(index: Index):
 
 def test_an_index_that_takes_no_writes_is_unavailable_not_ignored(index: Index):
     index.put("b1", createdBy="a")
-    document = index.job.get(["b1"])["b1"]
+    (document,) = index.job.get(["b1"])["b1"]
     index.client.indices.put_settings(
         index=index.name, settings={"index.blocks.read_only_allow_delete": True}
     )
@@ -163,3 +198,109 @@ def test_an_index_that_takes_no_writes_is_unavailable_not_ignored(index: Index):
         index.job.write([(document, "b", ())], [])
 
     assert index.source("b1")["createdBy"] == "a"
+
+
+# --- documents that are as nobody expects them
+
+
+def test_a_document_that_the_index_refuses_stops_no_other(index: Index):
+    strict = f"{index.name}-strict"
+    text = {"type": "text", "fields": {"raw": {"type": "keyword"}}}
+    index.client.indices.create(
+        index=strict,
+        mappings={"properties": {"createdBy": text, "mentors": text, "startDate": {"type": "date"}}},
+        settings={"number_of_replicas": 0},
+    )
+    job = index.under(strict)
+    rows = [{"courseid": "c", "batchid": f"b{n}", "startdate": "2026-01-01"} for n in range(5)]
+    rows[1]["startdate"] = "some day"
+    rows[3]["batchid"] = "x" * 600  # of an _id of more than 512 bytes the server refuses the whole bulk
+
+    refused = {document.document_id: document.reason for document in job.write([], rows)}
+
+    assert refused.keys() == {"b1", "x" * 600}
+    assert "startDate" in refused["b1"]
+    assert (
+        "512" in refused["x" * 600]
+        or "illegal_argument" in refused["x" * 600]
+        or "validation" in refused["x" * 600]
+    )
+    assert set(job.get([row["batchid"] for row in rows])) == {"b0", "b2", "b4"}
+    index.client.indices.delete(index=strict)
+
+
+def test_json_in_templates_is_an_object_of_the_document_and_other_text_stays(index: Index):
+    templates = {
+        "t1": {"name": "t1", "criteria": '{"enrollment": {"status": 2}}', "signatoryList": '[{"id": "s"}]'},
+        "t2": {"name": "t2", "criteria": "{", "issuer": '{"a": NaN}', "notifyTemplate": '{"a": "\\ud800"}'},
+    }
+    refused = index.job.write([], [{"courseid": "c", "batchid": "b1", "cert_templates": templates}])
+
+    assert refused == []
+    assert index.source("b1")["cert_templates"] == {
+        "t1": {"name": "t1", "criteria": {"enrollment": {"status": 2}}, "signatoryList": [{"id": "s"}]},
+        "t2": templates["t2"],
+    }
+
+
+def put_as(index: Index, own_id: str, **fields: object) -> None:
+    document = {"courseId": "c", "status": 1, "createdBy": "a", **fields}
+    index.client.index(index=index.name, id=own_id, document=document, refresh=True)
+
+
+@pytest.mark.parametrize(
+    ("own_id", "names", "batch_id"),
+    [
+        pytest.param("b1", {"id": "b1", "identifier": "b1"}, "b1", id="no batchId"),
+        pytest.param("17", {"batchId": 17}, "17", id="a number"),
+        pytest.param("b1", {}, "b1", id="its _id alone"),
+        pytest.param("own-1", {"identifier": "B1"}, "B1", id="an _id of its own"),
+        pytest.param("own-1", {"id": "b1"}, "b1", id="an _id of its own, and an id"),
+        pytest.param("own-1", {"batchId": 17, "id": "x"}, "17", id="an _id of its own, and a number"),
+        pytest.param("own-1", {"batchId": "", "identifier": "b1"}, "b1", id="an empty batchId"),
+    ],
+)
+def test_an_old_document_is_found_by_what_names_its_batch(
+    index: Index, own_id: str, names: dict[str, object], batch_id: str
+):
+    put_as(index, own_id, **names)
+    assert index.found("a") == {batch_id}
+    for job in (index.job, index.under(index.name)):  # a task that has searched, and one that has not
+        (document,) = job.get([batch_id, "other"])[batch_id]
+        assert (document.batch_id, document.document_id) == (batch_id, own_id)
+
+    index.job.write([(document, "b", ("m",))], [])
+
+    assert index.source(own_id) == {"courseId": "c", "status": 1, **names, "createdBy": "b", "mentors": ["m"]}
+    assert index.client.count(index=index.name)["count"] == 1
+
+
+def test_a_batch_may_have_a_document_under_an_id_of_its_own_beside_the_usual_one(index: Index):
+    put_as(index, "own-1", identifier="b1")
+    put_as(index, "b1", identifier="b1")
+
+    fresh = index.under(index.name)
+    assert [d.document_id for d in fresh.get(["b1"])["b1"]] == ["b1"]
+    assert {d.document_id for d in fresh.get(["b1"], everywhere=True)["b1"]} == {"b1", "own-1"}
+    assert index.found("a") == {"b1"}
+    assert {d.document_id for d in index.job.get(["b1"])["b1"]} == {"b1", "own-1"}
+
+
+def test_every_document_is_shown_once_by_a_walk_through_the_index(index: Index):
+    put_as(index, "own-1", identifier="b1")
+    actions = (
+        {"_index": index.name, "_id": f"b{n}", "courseId": "c", "createdBy": n} for n in range(2, 10_050)
+    )
+    bulk(index.client, actions, chunk_size=5000, refresh=True)
+
+    pages = list(index.job.documents())
+
+    shown = [seen.batch_id for page in pages for seen in page]
+    assert len(shown) == index.job.count() == 10_049
+    assert set(shown) == {f"b{n}" for n in range(1, 10_050)}
+    assert (
+        index.client.nodes.stats(metric="indices")["nodes"].popitem()[1]["indices"]["search"][
+            "scroll_current"
+        ]
+        == 0
+    )

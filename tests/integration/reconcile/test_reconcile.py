@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC
 from itertools import pairwise
 from typing import Any
 
@@ -438,7 +439,7 @@ def test_a_walk_through_an_index_of_several_shards_shows_every_document_once_pag
         for batch in made:
             client.index(index=name, id=batch, document={"batchId": batch, "courseId": "c"})
         client.indices.refresh(index=name)
-        pages = list(SearchIndex(client, name).documents())
+        pages = list(SearchIndex(client, name, zone=UTC).documents())
     finally:
         client.indices.delete(index=name)
     assert max(len(p) for p in pages) == 7

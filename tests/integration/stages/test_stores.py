@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from local.platform.world import COMPLETED, Batch
+from ownership.platform.search_index import RefusedDocument
 from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import World
 
@@ -258,11 +260,11 @@ def test_a_document_that_the_lms_writes_late_in_the_proof_does_not_win(
     run = world.run().pull().lookup().update()
     write, late = world.job.parts.index.write, [True]
 
-    def written_first(*args: object) -> None:
+    def written_first(*args: Any) -> list[RefusedDocument]:
         if late:
             late.pop()
             world.platform.put_document(batch.batch_id, createdBy="stale", name="Edited")
-        write(*args)  # type: ignore[arg-type]
+        return write(*args)
 
     monkeypatch.setattr(world.job.parts.index, "write", written_first)
     assert run.reindex().settle().events == {"completed": 1}

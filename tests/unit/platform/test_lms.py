@@ -9,7 +9,7 @@ from ownership.domain.errors import Unavailable
 from ownership.domain.plan import BatchId
 from ownership.platform import lms as module
 from ownership.platform.http_service import Service
-from ownership.platform.lms import BatchSearch, WindowExceeded, owners
+from ownership.platform.lms import BatchSearch, WindowExceeded
 from tests.unit.conftest import Request, Server
 
 PATH = "/v1/course/batch/search"
@@ -215,17 +215,3 @@ def test_a_batch_without_a_course_is_shown_as_one_that_can_have_no_row(
 def test_an_empty_result_may_leave_its_list_out(server: Server, search: BatchSearch) -> None:
     server.answer = lambda _request, _handler: (200, shown(0, None))
     assert search.live_batches(["A"]) == []
-
-
-@pytest.mark.parametrize(
-    ("doc", "named"),
-    [
-        pytest.param({"createdBy": "AB", "mentors": ["Cd"]}, {"ab", "cd"}, id="both"),
-        pytest.param({"createdBy": "A", "mentors": None}, {"a"}, id="mentors null"),
-        pytest.param({"createdBy": "A", "mentors": "M"}, {"a", "m"}, id="one mentor, no list"),
-        pytest.param({"createdBy": None, "mentors": [None, 3, "M"]}, {"m"}, id="odd mentors"),
-        pytest.param({}, set(), id="neither"),
-    ],
-)
-def test_a_document_names_its_owners_in_lower_case(doc: dict[str, Any], named: set[str]) -> None:
-    assert owners(doc) == named

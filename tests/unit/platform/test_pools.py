@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ownership.platform.pools import ahead, pooled
+from ownership.platform.pools import pooled, prefetch
 
 
 def test_everything_is_done_at_the_end() -> None:
@@ -47,7 +47,7 @@ def test_the_next_item_is_fetched_while_one_is_worked_on() -> None:
         fetched.set()
         yield 2
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 1
     assert fetched.wait(10)
     assert list(coming) == [2]
@@ -58,7 +58,7 @@ def test_what_fails_ahead_fails_where_it_is_wanted() -> None:
         yield 1
         raise ValueError("no more")
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 1
     with pytest.raises(ValueError, match="no more"):
         next(coming)

@@ -30,7 +30,6 @@ from local.paths import REPOSITORY
 from local.platform import standins
 from local.servers import airflow, postgres
 from local.servers.layout import Layout
-from local.servers.releases import Releases
 from local.stack import DEFAULT_SETTINGS
 from local.tools import programs
 from ownership.domain.errors import Poison
@@ -200,7 +199,7 @@ def environment(services: dict[str, Any]) -> dict[str, str]:
 @pytest.fixture
 def local_environment(tmp_path: Path) -> dict[str, str]:
     layout = Layout.of(tmp_path)
-    base = airflow.base_environment(layout, DEFAULT_SETTINGS, Releases())
+    base = airflow.base_environment(layout, DEFAULT_SETTINGS)
     names = airflow.process_environment(layout, str(tmp_path))
     own = {**base, **names}
     return {name: value for name, value in own.items() if name.startswith(("AIRFLOW__", "AIRFLOW_VAR_"))}
