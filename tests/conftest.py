@@ -62,7 +62,11 @@ def stack(
         airflow=False,
         releases=Releases.from_environment(),
         given=given_from_environment(),
-        settings={"env": "dev", "claim.seconds": 20},  # a dead run's events are taken over while a test waits
+        settings={
+            "env": "dev",
+            "claim.seconds": 20,  # another run takes the events of a dead one while a test waits
+            "transfer.scope": "asset",  # as the worlds of the fault suite want it
+        },
     )
     with started:
         if request.config.getoption("xmlpath"):  # the table of `make matrix` shows them

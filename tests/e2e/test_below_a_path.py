@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 import pytest
@@ -100,7 +100,7 @@ def test_a_form_starts_its_run_and_leads_back_below_the_path(
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
     run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
-    confirm = urljoin(below, f"{PAGE}confirm?action=undo&mid=manual:{run_id}:0")
+    confirm = urljoin(below, f"{PAGE}confirm?action=undo&mid={quote(f'manual:{run_id}:0')}")
     page = opened(browser, confirm)
     (form_token,) = re.findall(r'name="token" value="([^"]+)"', page)
     (action,) = re.findall(r'<form[^>]*action="([^"]+)"', page)
