@@ -532,7 +532,7 @@ def test_a_client_certificate_goes_with_a_fingerprint_too(secured: Secured, stac
             connections[ELASTICSEARCH]["extra"] = {**files, **more}
             with opened_world(secured, connections):
                 pass
-        assert gate.calls == [("GET", "/course-batch/_mapping")] * 2
+        assert gate.calls == [("GET", "/"), ("GET", "/course-batch")] * 2
 
 
 def test_the_ledger_is_shown_a_client_certificate(secured: Secured) -> None:
@@ -845,7 +845,7 @@ def test_a_missing_grant_is_named_and_the_event_waits_for_it(secured: Secured, p
         mid = world.transfer(old, new)
         secured.admin.execute(f"REVOKE {permission} ON TABLE sunbird_courses.{table} FROM ownership")
         try:
-            with pytest.raises(SettingsError, match=f"{permission}.*{table}.*grants"):
+            with pytest.raises(SettingsError, match=f"{permission}.*{table}.*Grant the job's role"):
                 _whole_run(world)
         finally:
             secured.admin.execute(f"GRANT {permission} ON TABLE sunbird_courses.{table} TO ownership")
@@ -865,7 +865,7 @@ def _whole_run(world: World) -> None:
 
 def test_the_job_may_not_touch_what_is_not_granted(secured: Secured) -> None:
     with opened_world(secured) as world:
-        with pytest.raises(SettingsError, match="grants"):
+        with pytest.raises(SettingsError, match="Grant the job's role"):
             world.job.parts.cql.select_each(
                 "SELECT role FROM system_auth.roles WHERE role = ?", [("ownership",)]
             )
