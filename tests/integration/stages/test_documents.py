@@ -16,6 +16,7 @@ from ownership.domain.plan import BatchId
 from ownership.stages.second_proof import follow_rows
 from tests.integration.stages.transfer_world import World, opened_world
 
+STAMPS = ("created_date", "updated_date", "start_date", "end_date", "enrollment_enddate")
 TEXTS = ("createddate", "updateddate", "startdate", "enddate", "enrollmentenddate")
 
 
@@ -75,7 +76,7 @@ def test_a_document_made_from_timestamps_has_the_platforms_dates(world: World) -
 
 def test_an_empty_text_as_a_date_makes_no_field(world: World) -> None:
     batch = world.batch(documents=False, created_by="somebody")
-    world.edit(batch, **dict.fromkeys(TEXTS, ""))
+    world.edit(batch, **dict.fromkeys(TEXTS, ""), **dict.fromkeys(STAMPS))
 
     follow_rows(world.job.parts, {BatchId(batch.course_id, batch.batch_id)})
 
