@@ -267,7 +267,7 @@ def test_a_timestamp_beyond_all_years_stops_no_read(world: World) -> None:
     read = world.job.parts.rows.read_whole([BatchId(b.course_id, b.batch_id) for b in (good, bad)])
 
     row = read[BatchId(bad.course_id, bad.batch_id)]
-    assert (row["start_date"], row["end_date"], row["created_date"]) == (
+    assert (row["start_date"], row["end_date"], row["updated_date"]) == (
         1767225600000000,
         1767225600000,
         None,

@@ -268,7 +268,7 @@ def test_a_proof_that_never_agrees_is_failed_as_incomplete_and_never_completed(
     mid = world.transfer(old, new)
     run = world.run().pull().lookup().update()
     with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.index, "write", lambda *_: None)
+        patch.setattr(world.job.parts.index, "write", lambda *_: [])
         run.reindex()
     assert [type(e).__name__ for e in run.errors] == ["Incomplete"]
     assert run.settle().events == {"failed": 1}
