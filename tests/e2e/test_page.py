@@ -137,7 +137,7 @@ def test_a_form_is_refused_that_this_page_did_not_make_for_this_user(
     assert page.post("/act", data={"action": "undo", "mid": mid}).status_code == 403
     answer = login(USER).post("/act", data={"token": made})
     assert answer.status_code == 403
-    assert "opened by somebody else" in answer.text
+    assert "opened by another user" in answer.text
     assert page.get("/act", params={"token": made}).status_code == 405
 
 

@@ -181,14 +181,13 @@ def unreadable(story: Story, event: dict[str, Any], person: dict[str, str]) -> l
         return changed(edata={**event["edata"], **fields})
 
     return [
-        changed(mid=None),
-        changed(mid=f"{name}\n"),
-        changed(ets=person["phone"]),
+        changed(mid=[name]),
+        changed(mid=f"{name}\u200b{name}"),
         changed(eid=name),
         edata(action=person["email"]),
         edata(toUserProfile=name),
         edata(fromUserProfile={**person, "userId": {"name": name}}),
-        edata(fromUserProfile={**person, "userId": f"{name} "}),
+        edata(fromUserProfile={**person, "userId": f"{name}\u202e{name}"}),
         edata(organisationId=[name]),
         changed(**{name: 1, "edata": None}),
         json.dumps(event).encode()[:-40],

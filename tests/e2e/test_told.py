@@ -230,7 +230,7 @@ def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_a
         looked(10)
         until("it is told both ways", lambda: of_the_problem() and mails(), seconds=30)
         again = looked(20)
-    assert "nothing new to tell" in health.log(again, "check")
+    assert "nothing new to send" in health.log(again, "check")
     assert [p["dag_id"] for p in of_the_problem()] == ["ownership_health"]
     (mail,) = mails()
     assert "no.such.topic" in mail.get_body(("html",)).get_content()  # type: ignore[union-attr]
