@@ -15,7 +15,7 @@ from local.servers.airflow import OPERATOR, token
 from local.servers.ports import HOST
 from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
 
-PATH = "/work/airflow"
+PATH = "/intranet/airflow"
 PAGE = f"{PATH}/ownership-transfers/"
 
 

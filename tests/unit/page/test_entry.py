@@ -32,11 +32,11 @@ def test_a_task_s_link_leads_to_the_transfers_of_its_run_and_other_dags_have_non
 
 
 def test_a_task_s_link_stays_below_the_path_of_the_api_server(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://school.example/work/airflow/")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://school.example/intranet/airflow/")
     key: Any = SimpleNamespace(dag_id="ownership_approval", run_id="manual__1", task_id="t", map_index=3)
     link = TransferLink().get_link(None, ti_key=key)  # type: ignore[arg-type]
     # Airflow's frame shows the address that follows the view's own.
-    view, page = "/work/airflow/plugin/ownership-transfers", "/work/airflow/ownership-transfers/"
+    view, page = "/intranet/airflow/plugin/ownership-transfers", "/intranet/airflow/ownership-transfers/"
     assert link == f"{view}{page}?state=awaiting_approval"
 
 
