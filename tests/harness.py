@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
 from cassandra.policies import RoundRobinPolicy
 from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
@@ -42,6 +42,9 @@ from ownership.stages.pull import Collected, RunRequest, collect, hand_over, sta
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.settle import settle
 from ownership.stages.update import update_course_batches
+
+CONNECT_SECONDS = 30
+"""The driver reads the schema while it connects, and gives up after 2 s by default: too early on a busy machine."""
 
 _runs = itertools.count(1)
 _times: dict[str, int] = {}
@@ -229,15 +232,22 @@ def opened_job(
     host, port = cassandra.split(":")
     with ExitStack() as stack:
         profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=10)
-        cluster = Cluster(
-            [host],
-            port=int(port),
-            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-            protocol_version=4,
-            sockopts=SOCKET_OPTIONS,
-        )
-        stack.callback(cluster.shutdown)
-        cql = Cql(cluster.connect)
+
+        def connect() -> Session:
+            # A cluster whose first connect fails stays shut: as in the job, each connect has one of its own.
+            cluster = Cluster(
+                [host],
+                port=int(port),
+                execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+                protocol_version=4,
+                sockopts=SOCKET_OPTIONS,
+                connect_timeout=CONNECT_SECONDS,
+                control_connection_timeout=CONNECT_SECONDS,
+            )
+            stack.callback(cluster.shutdown)
+            return cluster.connect()
+
+        cql = Cql(connect)
         database = Database.at(conninfo_to_dict(ledger))
         stack.callback(database.close)
         client = Elasticsearch(elasticsearch, node_class=SearchNode, request_timeout=30)
