@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.clock import now, now_ms
+from ownership.domain.contracts import PlanSummary
 from ownership.domain.event import Transfer, folded
 from ownership.domain.next_steps import next_conf
 from ownership.domain.options import PLAIN, Options
@@ -310,7 +311,6 @@ class Events:
                         "state": EventState.FAILED,
                         "reason": _kept(why),
                         "attempts": n,
-                        "next_conf": next_conf(EventState.FAILED, e.mid),
                     },
                 )
                 for e, why, n in failed
@@ -333,10 +333,6 @@ class Events:
             ]
         )
 
-    def save_plan(self, claimed: ClaimedEvent, digest: str, report: str, state: EventState) -> None:
-        """Save an event's plan for people, with the conf that carries it on from `state`."""
-        self.note([claimed], digest=digest, report=report, next_conf=next_conf(state, claimed.mid, digest))
-
     # -- ends ----------------------------------------------------------------------------------------------
 
     def complete(
@@ -357,47 +353,40 @@ class Events:
             ending = [(e, counts) for p in whole for e, counts in p if e.mid in mine]
             at = now()
             common = {"state": EventState.COMPLETED, "reason": None, "completed_at": at, "ended_at": at}
-            writes = [
-                (e, {**common, "counts": dict(counts), "next_conf": next_conf(EventState.COMPLETED, e.mid)})
-                for e, counts in ending
-            ]
-            _update(connection, mine, writes)
+            _update(connection, mine, [(e, {**common, "counts": dict(counts)}) for e, counts in ending])
             remove(connection, [mine[e.mid] for e, _ in ending])
             return [e for p in whole for e, _ in p]
 
         return self._database.run(work)
 
-    def rehearse(self, claimed: ClaimedEvent, counts: Mapping[str, int]) -> None:
-        """Make a dry run final as `rehearsed`, with what its plan expects."""
-        self._write([(claimed, {"counts": dict(counts), "reason": None})], end=EventState.REHEARSED)
+    def rehearse(self, claimed: ClaimedEvent, plan: PlanSummary, counts: Mapping[str, int]) -> None:
+        """Make a dry run final as `rehearsed`, with its plan and what that expects."""
+        columns = {"counts": dict(counts), "reason": None, **_plan_columns(plan)}
+        self._write([(claimed, columns)], end=EventState.REHEARSED)
 
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""
-        writes = [
-            (e, {"reason": _kept(why), "next_conf": next_conf(EventState.SKIPPED, e.mid)})
-            for e, why in claimed
-        ]
+        writes = [(e, {"reason": _kept(why)}) for e, why in claimed]
         self._write(writes, end=EventState.SKIPPED, run_id=run_id)
 
     def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `declined`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": _kept(reason), "next_conf": None})], end=EventState.DECLINED)
+        return self._write([(claimed, {"reason": _kept(reason)})], end=EventState.DECLINED)
 
     def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
-        return self._write(
-            [(claimed, {"reason": _kept(reason), "next_conf": None})], end=EventState.ABANDONED
-        )
+        return self._write([(claimed, {"reason": _kept(reason)})], end=EventState.ABANDONED)
 
     # -- approvals -----------------------------------------------------------------------------------------
 
-    def await_approval(self, claimed: ClaimedEvent, reason: str, until_ms: int) -> None:
+    def await_approval(self, claimed: ClaimedEvent, plan: PlanSummary, reason: str, until_ms: int) -> None:
         """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
         columns = {
             "state": EventState.AWAITING_APPROVAL,
             "reason": _kept(reason),
             "awaits_until": until_ms,
             "asked_run": None,
+            **_plan_columns(plan),
         }
         self._write([(claimed, columns)], queued={"awaits": APPROVAL, "next_try_at": until_ms})
 
@@ -483,6 +472,10 @@ class Events:
         return self._database.run(work) if writes else True
 
 
+def _plan_columns(plan: PlanSummary) -> dict[str, str]:
+    return {"digest": plan.digest, "report": plan.model_dump_json()}
+
+
 def _kept(reason: str) -> str:
     """A reason as the ledger can have it."""
     return printable(reason)[:MAX_KEPT_REASON]
@@ -511,10 +504,10 @@ def _update(
 ) -> None:
     """Set columns and the fencing token of those events that have an id in `ids`; the same columns for all.
 
-    Every write ends an event's wait, unless it sets `waits_for`.
+    Every write ends an event's wait, unless it sets `waits_for`. A new state brings the conf that goes on from it.
     """
     rows = [
-        (ids[e.mid], {"waits_for": None, **columns, "fencing_token": e.fencing_token})
+        (ids[e.mid], {"waits_for": None, **columns, **_conf(e, columns), "fencing_token": e.fencing_token})
         for e, columns in writes
         if e.mid in ids
     ]
@@ -524,6 +517,12 @@ def _update(
             update(event).where(event.c.id == bindparam("event"), *conditions).values(values),
             [{"event": i} | {f"new_{name}": v for name, v in columns.items()} for i, columns in rows],
         )
+
+
+def _conf(claimed: ClaimedEvent, columns: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a write of these columns sets `next_conf` to; nothing if the state stays."""
+    state: EventState | None = columns.get("state")
+    return {"next_conf": next_conf(state, claimed.mid, columns.get("digest"))} if state else {}
 
 
 def event_row(r: Any) -> EventRow:

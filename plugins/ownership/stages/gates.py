@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from ownership.domain.clock import now_ms
-from ownership.domain.contracts import Phase
+from ownership.domain.contracts import Phase, PlanSummary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.plan_report import PlanReport, owners_text
 from ownership.domain.queue import ClaimedEvent
@@ -64,8 +64,7 @@ def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> Event
 
 
 def _rehearsed(parts: Parts, held: ClaimedEvent, report: PlanReport) -> None:
-    _keep_plan(parts, held, report, EventState.REHEARSED)
-    parts.events.rehearse(held, report.outcomes)
+    parts.events.rehearse(held, _summary(report, EventState.REHEARSED), report.outcomes)
 
 
 def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport) -> EventState:
@@ -82,19 +81,17 @@ def _left_to_approval(
 ) -> EventState:
     again = "; the plan has changed since it was approved" if event.approved_digest else ""
     until_ms = now_ms() + parts.settings.approval_hours * HOUR_MS
-    _keep_plan(parts, held, report, EventState.AWAITING_APPROVAL)
     why = f"{report.batches} batches are more than approval.batches = {limit}{again}"
-    parts.events.await_approval(held, why, until_ms)
+    parts.events.await_approval(held, _summary(report, EventState.AWAITING_APPROVAL), why, until_ms)
     log.warning("transfer awaits approval", mid=held.mid, why=why, digest=report.digest)
     return EventState.AWAITING_APPROVAL
 
 
-def _keep_plan(parts: Parts, held: ClaimedEvent, report: PlanReport, state: EventState) -> None:
-    """Keep the plan in the ledger as people read it, with the conf that goes on from `state`."""
-    summary = report.summary().model_copy(
-        update={"state": state, "next_conf": next_conf(state, held.mid, report.digest) or ""}
-    )
-    parts.events.save_plan(held, report.digest, summary.model_dump_json(), state)
+def _summary(report: PlanReport, state: EventState) -> PlanSummary:
+    """The plan as people read it, with the conf that goes on from `state`."""
+    plan = report.summary()
+    conf = next_conf(state, plan.mid, plan.digest) or ""
+    return plan.model_copy(update={"state": state, "next_conf": conf})
 
 
 def _differences(parts: Parts, event: EventRow, report: PlanReport) -> str:

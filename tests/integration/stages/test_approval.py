@@ -58,6 +58,7 @@ def test_an_approved_transfer_goes_on_in_the_same_run(world: World) -> None:
     _, b, mid, batches, digest = _waiting(world)
 
     run = world.run().pull(approve={"mid": mid, "digest": digest})
+    assert world.read(mid).next_conf is None
     summary = run.finish()
 
     assert run.pulled.notes == {mid: "was approved by tester"}
