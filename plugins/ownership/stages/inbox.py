@@ -161,14 +161,15 @@ class Inbox:
 
         `at_ms` (the run's own time, the same for every try) orders them after what is there.
         """
-        arrivals: list[Arrival] = []
+        arrivals: list[tuple[Message, Arrival]] = []
         rejected: list[tuple[Message, RejectedMessage]] = []
         for n, r in enumerate(requests):
             origin = Origin("manual", "", -1, n, at_ms)
+            message = Message("", -1, n, at_ms, r.payload)
             try:
-                arrivals.append(_arrival(r.event, r.payload, origin, t=at_ms, options=self._options(r)))
+                arrival = _arrival(r.event, r.payload, origin, t=at_ms, options=self._options(r))
+                arrivals.append((message, arrival))
             except Poison as poison:
-                message = Message("", -1, n, at_ms, r.payload)
                 reason = _rejection(message, str(poison), source=origin.source, message_mid=r.event.mid)
                 rejected.append((message, reason))
         return self._store(arrivals, rejected, holder=run_id)
@@ -177,17 +178,19 @@ class Inbox:
         """Queue an event like `after` right behind it: batches that still name its old user."""
         key = after.transfer.key
         mid = follow_up(after.mid)
+        body = self._events.bodies([after.mid])[after.mid] or b""
         arrival = Arrival(
             after.transfer._replace(key=key._replace(mid=mid)),
             Origin("follow-up", "", key.partition, key.offset, after.kafka_ms),
-            self._events.bodies([after.mid])[after.mid] or b"",
+            body,
             after.organisation_id or "",
             options=after.options,
             requested_by=after.requested_by,
             request_reason=after.request_reason,
             decision=after.verdict.decision if after.verdict else Decision.VALID,
         )
-        return self._store([arrival], []).received
+        message = Message("", key.partition, key.offset, after.kafka_ms, body)
+        return self._store([(message, arrival)], []).received
 
     def _accept_part(self, messages: Sequence[Message]) -> Accepted:
         clock_ms = self._clock()
@@ -200,7 +203,7 @@ class Inbox:
                 mid = readable_mid(message.value)
                 rejected.append((message, _rejection(message, str(poison), message_mid=mid)))
         times = none_ahead([(r.message.partition, r.order_ms) for r in read], clock_ms)
-        arrivals = [r.arrival(t, clock_ms) for r, t in zip(read, times, strict=True)]
+        arrivals = [(r.message, r.arrival(t, clock_ms)) for r, t in zip(read, times, strict=True)]
         stored = self._store(arrivals, rejected, _consumed(messages))
         return stored + Accepted(notes=_notes_of_clocks(read, stored.received, clock_ms))
 
@@ -230,7 +233,7 @@ class Inbox:
 
     def _store(
         self,
-        arrivals: Sequence[Arrival],
+        arrivals: Sequence[tuple[Message, Arrival]],
         rejected: Sequence[tuple[Message, RejectedMessage]],
         consumed: Sequence[Consumed] = (),
         *,
@@ -242,13 +245,13 @@ class Inbox:
         """
         received: list[Transfer] = []
         again: list[str] = []
-        clashes: list[Arrival] = []
+        clashes: list[tuple[Message, RejectedMessage]] = []
         refused: list[RejectedMessage] = []
         todo = list(arrivals)
         while True:
-            known = self._events.bodies({a.mid for a in todo})
+            known = self._events.bodies({a.mid for _, a in todo})
             fresh: dict[str, Arrival] = {}
-            for a in todo:
+            for message, a in todo:
                 if a.mid not in known and a.mid not in fresh:
                     fresh[a.mid] = a
                     continue
@@ -256,15 +259,15 @@ class Inbox:
                 if body is None or same_payload(body, a.payload):
                     again.append(a.mid)
                 else:
-                    clashes.append(a)
-            new = self._new_rejections([*rejected, *map(_clash, clashes)])
+                    clashes.append(_clash(message, a))
+            new = self._new_rejections([*rejected, *clashes])
             refused += new
             # Long enough for the run to claim what it brought, before the watcher's run does.
             inserted = self._arrivals.store(
                 list(fresh.values()), new, consumed, holder=holder, lease_ms=HOLD_MS
             )
             received += [a.transfer for a in fresh.values() if a.mid in inserted]
-            todo = [a for a in fresh.values() if a.mid not in inserted]
+            todo = [(m, a) for m, a in todo if fresh.get(a.mid) is a and a.mid not in inserted]
             if not todo:
                 return Accepted(received, again, [(r.mid, r.reason) for r in refused])
 
@@ -333,12 +336,13 @@ def _arrival(
     )
 
 
-def _clash(a: Arrival) -> tuple[Message, RejectedMessage]:
-    """The rejection of an event whose mid the ledger knows with another payload."""
-    o = a.origin
-    message = Message(o.topic, o.partition, o.offset, o.kafka_ms, a.payload)
+def _clash(message: Message, a: Arrival) -> tuple[Message, RejectedMessage]:
+    """The rejection of an event whose mid the ledger knows with another payload.
+
+    By its message: a later read finds the same timestamp there, which the arrival has by the acceptor's clock.
+    """
     reason = f"mid {a.mid!r} was received before with another payload"
-    return message, _rejection(message, reason, source=o.source, message_mid=a.mid)
+    return message, _rejection(message, reason, source=a.origin.source, message_mid=a.mid)
 
 
 def _rejection(

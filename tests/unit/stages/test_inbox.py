@@ -62,11 +62,21 @@ def test_an_event_keeps_the_asset_that_it_names_only_where_the_setting_says_so()
     assert "edata.assetInformation: must be an object" in done.rejected[0][1]
 
 
+def test_a_mid_that_was_there_before_is_rejected_under_the_timestamp_that_every_read_finds() -> None:
+    ahead = CLOCK + 50 * MINUTE_MS
+    repeated = message(0, at_ms=ahead, context="another payload")._replace(offset=1)
+    ledger = Binding()
+    inbox(ledger, Broker(), clock=lambda: CLOCK).accept([message(0), repeated])
+    (row,) = ledger.of("rejected_message")
+    assert (row["mid"], row["kafka_ms"], row["body"]) == ("rejected:in:0:1", ahead, repeated.value)
+
+
 def test_the_longest_mid_given_by_hand_a_second_time_has_a_rejection_whose_name_a_conf_takes() -> None:
     mid = "m" * 300
     at_ms = 1_767_225_601_000
     transfer = Transfer(OrderKey(at_ms, -1, 999, mid), "a", "b")
-    _, rejection = _clash(Arrival(transfer, Origin("manual", "", -1, 999, at_ms), b"{}", "org"))
+    arrival = Arrival(transfer, Origin("manual", "", -1, 999, at_ms), b"{}", "org")
+    _, rejection = _clash(Message("", -1, 999, at_ms, b"{}"), arrival)
     assert rejection.mid.startswith("rejected:manual:1767225601000:999:mmm")
     assert TypeAdapter(LedgerId).validate_python(rejection.mid) == rejection.mid
     assert rejection.message_mid == mid
