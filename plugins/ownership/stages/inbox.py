@@ -305,19 +305,20 @@ def _notes_of_clocks(read: Iterable[_Read], received: Iterable[Transfer], clock_
     return notes
 
 
+def digest_of(message: Message) -> str:
+    """Names a message beside its place: the same place may be another message's in a topic that was created again."""
+    return message_digest(message.kafka_ms, message.value)
+
+
 def _place(message: Message) -> str:
     """The mid of a message that has none."""
-    digest = message_digest(message.kafka_ms, message.value)
-    return unnamed_mid(message.topic, message.partition, message.offset, digest)
+    return unnamed_mid(message.topic, message.partition, message.offset, digest_of(message))
 
 
 def _consumed(messages: Sequence[Message]) -> list[Consumed]:
     """How far these messages bring their partitions."""
     last = {m.partition: m for m in messages}
-    return [
-        Consumed(m.topic, m.partition, m.offset + 1, m.offset, message_digest(m.kafka_ms, m.value))
-        for m in last.values()
-    ]
+    return [Consumed(m.topic, m.partition, m.offset + 1, m.offset, digest_of(m)) for m in last.values()]
 
 
 def _arrival(

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import structlog
 
 from ownership.domain.clock import now_ms
-from ownership.ledger.arrivals import Consumed, message_digest
+from ownership.ledger.arrivals import Consumed
 from ownership.platform.kafka import Message, Span, Topic
-from ownership.stages.inbox import Accepted, Inbox
+from ownership.stages.inbox import Accepted, Inbox, digest_of
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Cons
         # Between the two lies no message that the topic still has.
         first = last if last is not None and last < span.start and not span.deleted else span.start
         for message in topic.read([span._replace(start=first)]):
-            if before and message.offset == last and _digest(message) != before.last_digest:
+            if before and message.offset == last and digest_of(message) != before.last_digest:
                 raise _CreatedAgain(span.partition)
             if message.offset >= span.start:
                 yield message
@@ -127,11 +127,7 @@ def _differs(topic: Topic, consumed: Consumed | None) -> bool:
     if consumed is None or consumed.last_offset is None:
         return False
     message = topic.message_at(consumed.partition, consumed.last_offset)
-    return message is not None and _digest(message) != consumed.last_digest
-
-
-def _digest(message: Message) -> str:
-    return message_digest(message.kafka_ms, message.value)
+    return message is not None and digest_of(message) != consumed.last_digest
 
 
 def _from_the_oldest(topic: Topic, span: Span) -> Span:
