@@ -31,10 +31,6 @@ class Queue:
         """All events of the queue, in order."""
         return self._select(QUEUED)
 
-    def find(self, mid: str) -> QueuedEvent | None:
-        """One event of the queue."""
-        return next(iter(self._select(QUEUED.where(event.c.mid == mid))), None)
-
     def claim(
         self, decide: Callable[[list[QueuedEvent]], Choice], *, run_id: str, lease_ms: int
     ) -> tuple[list[ClaimedEvent], Choice]:

@@ -86,7 +86,7 @@ def test_a_run_by_hand_waits_while_another_run_works_on_what_blocks_its_event(wo
 
     with ThreadPoolExecutor(1) as pool:
         two = pool.submit(world.run().pull, events=[event], patient=False, timeout=120)
-        until("the run has queued its event", lambda: world.job.parts.queue.find(event["mid"]) is not None)
+        until("the run has queued its event", lambda: event["mid"] in world.job.open_mids())
         assert one.finish().events == {"completed": 1}
         run: Run = two.result()
 
