@@ -31,7 +31,7 @@ from ownership.domain.contracts import PlanSummary
 from ownership.domain.decoding import decode
 from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import check_shape, folded, manual_event, with_follow_ups
-from ownership.domain.options import PLAIN, Options, Request
+from ownership.domain.options import Options, Request
 from ownership.domain.plan_report import escaped, markdown
 from ownership.domain.queue import ClaimedEvent, QueuedEvent, Wait, WaitKind, choose
 from ownership.domain.states import BatchOutcome, EventState
@@ -92,14 +92,17 @@ def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:
     write. What it moved until then stays moved, and is in the audit trail.
     """
     notes: dict[str, str] = {}
+    queued = parts.queue.read()
     for mid in order.mids:
         notes[mid] = _end_event(
             parts,
+            queued,
             mid,
             run_id,
             lambda event: parts.events.abandon(event, f"abandoned: {order.reason}"),
             "abandoned",
         )
+        queued = [e for e in queued if e.mid != mid]
         log.warning("transfer abandoned", mid=mid, run_id=run_id, why=order.reason, outcome=notes[mid])
     return notes
 
@@ -137,6 +140,7 @@ def decline(parts: Parts, order: Decline, *, run_id: str, by: str) -> str:
     by = order.by or by
     note = _end_event(
         parts,
+        parts.queue.read(),
         order.mid,
         run_id,
         lambda event: parts.events.decline(event, f"declined by {by}: {order.reason}"),
@@ -188,6 +192,7 @@ def _awaits_nothing(event: EventRow) -> str | None:
 
 def _end_event(
     parts: Parts,
+    queued: Sequence[QueuedEvent],
     mid: str,
     run_id: str,
     end: Callable[[ClaimedEvent], bool],
@@ -195,8 +200,7 @@ def _end_event(
     *,
     refusal: Callable[[EventRow], str | None] | None = None,
 ) -> str:
-    """End an open event for good. Returns what became of it, with the events that it blocked."""
-    queued = parts.queue.read()
+    """End an open event for good. Returns what became of it, with the events of `queued` that it blocked."""
     if refused := _act_on(parts, mid, run_id, end, refusal=refusal):
         return refused
     blocked = _blocked_by(mid, queued)
@@ -260,6 +264,7 @@ def redrive(
         _bounded(mids, "redrive")
     rows = parts.events.read(mids)
     rejected = parts.events.rejected([m for m in mids if m not in rows])
+    bodies = parts.events.bodies([m for m, row in rows.items() if row.state == EventState.SKIPPED])
     requests: list[Request] = []
     notes: dict[str, str] = {}
     for n, mid in enumerate(mids):
@@ -280,7 +285,7 @@ def redrive(
         else:
             new = f"redrive:{run_id}:{n}"
             notes[mid] = f"is tried again as {new}"
-            requests.append(_again(parts, row, new, at_ms, row.options, redrive_of=mid))
+            requests.append(_again(row, bodies.get(mid), new, at_ms, row.options, redrive_of=mid))
     return Ordered(requests, notes)
 
 
@@ -347,10 +352,9 @@ def execute_plan(parts: Parts, order: ExecutePlan, *, run_id: str, at_ms: int, b
     new = f"execute:{run_id}"
     options = row.options.to_be_executed(mid, order.digest)
     asked_for = request_fields(order.reason, order.requested_by or by)
-    return Ordered(
-        [_again(parts, row, new, at_ms, options, asked_for=asked_for, plan_of=mid)],
-        {mid: f"is applied as {new}"},
-    )
+    body = parts.events.bodies([mid]).get(mid)
+    request = _again(row, body, new, at_ms, options, asked_for=asked_for, plan_of=mid)
+    return Ordered([request], {mid: f"is applied as {new}"})
 
 
 def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Ordered:
@@ -415,16 +419,16 @@ def _undo_request(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> 
 
 
 def _again(
-    parts: Parts,
     row: EventRow,
+    body: bytes | None,
     mid: str,
     at_ms: int,
-    options: Options = PLAIN,
+    options: Options,
     *,
     asked_for: Mapping[str, Any] | None = None,
     **marks: str,
 ) -> Request:
-    body = parts.events.bodies([row.mid]).get(row.mid)
+    """An event of the ledger as a new one; `body` is its message, None if that was erased."""
     if body is None:
         raise ConfError(f"The message of event {row.mid} was erased: give the transfer itself, in `events`.")
     try:
