@@ -48,7 +48,7 @@ _OTHER_FORMATS: Final[tuple[tuple[bytes, str], ...]] = (
 _MAX_DIGITS = 400
 """A longer number is read as infinity: Python refuses to read numbers of more than 4,300 digits."""
 MAX_NAME = 60
-"""Characters of a key that an error shows."""
+"""Characters of a name from outside that an error shows."""
 
 
 def decode(message: bytes | None) -> Any:

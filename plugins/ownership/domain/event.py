@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from ownership.domain.decoding import MAX_EVENT_BYTES, decode, holds_json, too_deep
+from ownership.domain.decoding import MAX_EVENT_BYTES, MAX_NAME, decode, holds_json, too_deep
 from ownership.domain.errors import Poison
 from ownership.domain.event_times import epoch_ms
 from ownership.domain.id_text import as_id, trimmed, visible
@@ -35,8 +35,6 @@ COURSE_BATCH: Final = "course batch"
 
 MAX_NAMES = 10
 """Names in one error, at most: after a correction the next error names the rest."""
-MAX_NAME = 60
-"""Characters of a name that an error shows."""
 
 
 Identifier = Annotated[
