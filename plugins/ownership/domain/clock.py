@@ -8,7 +8,9 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
 
 
 def now_ms() -> int:
@@ -36,8 +38,8 @@ def duration(milliseconds: int) -> str:
     ms = max(0, milliseconds)
     if ms < 10_000:
         return f"{ms / 1000:.1f} s"
-    if ms < 2 * _MINUTE:
+    if ms < 2 * MINUTE_MS:
         return f"{ms / 1000:.0f} s"
-    if ms < 2 * _HOUR:
-        return f"{ms / _MINUTE:.0f} min"
-    return f"{ms / _HOUR:.0f} h" if ms < 2 * _DAY else f"{ms / _DAY:.0f} days"
+    if ms < 2 * HOUR_MS:
+        return f"{ms / MINUTE_MS:.0f} min"
+    return f"{ms / HOUR_MS:.0f} h" if ms < 2 * DAY_MS else f"{ms / DAY_MS:.0f} days"

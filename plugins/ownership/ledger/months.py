@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, text
 
-from ownership.domain.clock import from_ms, now_ms
+from ownership.domain.clock import DAY_MS, from_ms, now_ms
 from ownership.ledger.database import Database
 from ownership.ledger.schema import (
     MONTH_SHIFT,
@@ -22,7 +22,6 @@ from ownership.ledger.schema import (
     rejected_message,
 )
 
-DAY_MS = 24 * 3600 * 1000
 ROWS_PER_DELETE = 5000
 """Rows of one transaction of the housekeeping."""
 MAX_DELETES = 200

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ownership.domain.clock import now_ms, to_ms
+from ownership.domain.clock import DAY_MS, HOUR_MS, now_ms, to_ms
 from ownership.domain.compare import UNMOVED, UNPROVEN, is_same_user
 from ownership.domain.plan import CREATED, EVERYTHING, MENTORED, Document, Row, Scope
 from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
@@ -18,12 +18,10 @@ from ownership.ledger.events import EventRow
 from ownership.reconcile.pace import Pace
 from ownership.stages.parts import Parts
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 EVENTS_AT_ONCE = 50
 MAX_SOURCES = 50_000
 """Old users in memory at once; the newest."""
-UNDER_WAY_MS = 3_600_000
+UNDER_WAY_MS = HOUR_MS
 """An open event is under way until so long after its message: its stages are tried again for an hour."""
 STATES = (*OPEN_STATES, *FINAL_STATES)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ownership.domain.clock import now_ms
+from ownership.domain.clock import HOUR_MS, now_ms
 from ownership.domain.contracts import Phase, PlanSummary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.plan_report import PlanReport, owners_text
@@ -20,7 +20,6 @@ from ownership.stages.parts import Parts
 log = structlog.get_logger(__name__)
 
 MAX_DIFFERENCES = 3
-HOUR_MS = 3_600_000
 
 
 class Plan(NamedTuple):

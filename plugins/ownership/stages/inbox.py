@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from ownership.domain.clock import now_ms
+from ownership.domain.clock import DAY_MS, now_ms
 from ownership.domain.decoding import same_payload
 from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import (
@@ -35,7 +35,6 @@ from ownership.platform.kafka import Message, Place
 
 log = structlog.get_logger(__name__)
 
-DAY_MS = 24 * 3_600_000
 MESSAGES_AT_ONCE = 500
 """Messages whose rows are written together."""
 BYTES_AT_ONCE = 4 * 1024 * 1024

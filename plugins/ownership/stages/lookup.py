@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 from more_itertools import chunked
 
-from ownership.domain.clock import from_ms, now_ms
+from ownership.domain.clock import HOUR_MS, from_ms, now_ms
 from ownership.domain.contracts import Phase, Slice, Work
 from ownership.domain.effects import undoing
 from ownership.domain.errors import Transient
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 EVENTS_PER_PHASE = 1000
 """A phase is committed in one transaction; longer lanes go in several."""
 ROWS_AT_ONCE = 2000
-JUST_NOW_MS = 2 * 3600 * 1000
+JUST_NOW_MS = 2 * HOUR_MS
 """How far back a completed transfer may have given rows that the index does not show yet."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from ownership.domain.clock import now_ms, to_ms
+from ownership.domain.clock import HOUR_MS, now_ms, to_ms
 from ownership.domain.conf import (
     MAX_EVENTS,
     Abandon,
@@ -449,7 +449,7 @@ def _bounded(mids: Collection[str], what: str) -> None:
 
 def _end(start_ms: int, until: datetime | None, at_ms: int) -> int:
     end = _ms(until) if until else max(at_ms, now_ms()) + 1
-    if end - start_ms > MAX_HOURS * 3_600_000:
+    if end - start_ms > MAX_HOURS * HOUR_MS:
         raise ConfError(f"since: is more than {MAX_HOURS // 24} days before the end; narrow the range.")
     return end
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from more_itertools import chunked
 
+from ownership.domain.clock import HOUR_MS
 from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Row, Scope, map_owners
@@ -23,7 +24,7 @@ from ownership.stages.parts import Parts
 
 log = logging.getLogger(__name__)
 
-LOOK_BACK_MS = 6 * 3_600_000
+LOOK_BACK_MS = 6 * HOUR_MS
 """How far before a window events are proven, too: one that completed after its own window's run is found by one of the
 next."""
 EVENTS_AT_ONCE = 200
