@@ -89,18 +89,14 @@ def queue_facts(queued: Iterable[QueuedEvent], *, now_ms: int, deadline_ms: int)
         users = row.transfer.users
         root = min((root_of[u] for u in users if u in root_of), key=lambda r: r.key, default=row)
         root_of |= dict.fromkeys(users, root)
-        if row.holder and row.lease_expires_ms > now_ms:
+        if row.is_held(now_ms):
             held += 1
         elif root is not row:
             blocked += 1
-            blocks[root.transfer.mid] += 1
-        awaiting += _awaits(row, now_ms)
-        if not _awaits(row, now_ms) and not _awaits(root, now_ms):
+            blocks[root.mid] += 1
+        awaiting += row.awaits_a_person(now_ms)
+        if not row.awaits_a_person(now_ms) and not root.awaits_a_person(now_ms):
             oldest = row.accepted_ms if oldest is None else min(oldest, row.accepted_ms)
             if now_ms - row.accepted_ms > deadline_ms:
                 overdue.append(row)
     return QueueFacts(total, held, blocked, awaiting, oldest, tuple(overdue), dict(blocks))
-
-
-def _awaits(row: QueuedEvent, now_ms: int) -> bool:
-    return bool(row.awaits) and row.next_try_ms > now_ms

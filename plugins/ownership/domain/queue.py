@@ -35,6 +35,14 @@ class QueuedEvent(NamedTuple):
         """The event's message id."""
         return self.transfer.mid
 
+    def is_held(self, now_ms: int) -> bool:
+        """True if a run holds it and its lease has not expired."""
+        return bool(self.holder) and self.lease_expires_ms > now_ms
+
+    def awaits_a_person(self, now_ms: int) -> bool:
+        """True until a person has approved it, or the time for that is over."""
+        return bool(self.awaits) and self.next_try_ms > now_ms
+
 
 class ClaimedEvent(NamedTuple):
     """An event as its holder knows it."""
@@ -163,9 +171,9 @@ def choose(
 
 def _own_wait(event: QueuedEvent, run_id: str, now_ms: int, *, patient: bool) -> Wait | None:
     """Why the run may not take the event now, whatever else is in the queue."""
-    if event.holder and event.holder != run_id and event.lease_expires_ms > now_ms:
+    if event.holder and event.holder != run_id and event.is_held(now_ms):
         return Wait(WaitKind.HELD, event.holder, event.lease_expires_ms)
-    if event.awaits and event.next_try_ms > now_ms:
+    if event.awaits_a_person(now_ms):
         return Wait(WaitKind.APPROVAL, until_ms=event.next_try_ms)
     if patient and event.next_try_ms > now_ms and event.holder != run_id:
         return Wait(WaitKind.RETRY, until_ms=event.next_try_ms)

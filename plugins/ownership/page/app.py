@@ -200,7 +200,7 @@ def _detail(reads: Reads, event: EventRow, user: User) -> DetailView:
     now = now_ms()
     queued = None if event.final else reads.details.queued(event.mid)
     blocker = None
-    if queued and not (queued.holder and queued.lease_expires_ms > now):
+    if queued and not queued.is_held(now):
         blocker = reads.details.waits_for(event.transfer)
     followed = reads.details.followed_by(event.mid)
     return detail_view(

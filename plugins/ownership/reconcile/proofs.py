@@ -101,7 +101,7 @@ def _doubtful(event: EventRow | None, image: Image) -> bool:
 def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
     """Open events that a run holds, or whose message is young."""
     now = now_ms()
-    held = {e.mid for e in parts.queue.read() if e.holder and e.lease_expires_ms > now}
+    held = {e.mid for e in parts.queue.read() if e.is_held(now)}
     young = {e.mid for e in events if e.state in OPEN_STATES and e.kafka_ms > now - UNDER_WAY_MS}
     return held | young
 
