@@ -12,7 +12,7 @@ from ownership.page.entry import EXTERNAL_VIEW, FASTAPI_APP, TransferLink
 
 with contextlib.suppress(ImportError):  # the API server has no need of the stages
     import ownership.edge.flow
-    import ownership.edge.tasks  # noqa: F401
+    import ownership.edge.tasks  # noqa: F401  # preloaded
 
 
 class OwnershipPlugin(AirflowPlugin):

@@ -153,7 +153,7 @@ class BrokenResponse(Response):
         super().__init__()
         self._prefix = prefix
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         """Answer below ASGI, which cannot express an incomplete answer."""
         transport: asyncio.Transport = scope[TRANSPORT]
         if self._prefix:
@@ -304,7 +304,10 @@ class UserReads:
             answer = self._wanted[user_id] = asyncio.get_running_loop().create_future()
             if self._reading is None:
                 self._reading = asyncio.create_task(self._read_all())
-        return await asyncio.shield(answer)
+        doc = await asyncio.shield(answer)
+        if "error" in doc:
+            raise SearchUnavailable(f"Elasticsearch: {doc['error'].get('reason')}")
+        return doc
 
     async def _read_all(self) -> None:
         while self._wanted:
@@ -445,10 +448,6 @@ def userorg_app(elasticsearch: str) -> FastAPI:
             return _client_error(USER_READ_ID, BadRequest("the path must end in a user id"))
         try:
             found = await users.read(user_id.lower())
-            if "error" in found:
-                raise SearchUnavailable(  # noqa: TRY301
-                    f"Elasticsearch: {found['error'].get('reason')}"
-                )
         except SearchUnavailable as error:
             return _server_error(USER_READ_ID, error)
         if not found["found"]:

@@ -66,7 +66,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(raw)
 
-            do_GET = do_POST = _any  # noqa: N815
+            do_GET = do_POST = _any  # noqa: N815  # the base class calls them so
 
             def handle(self) -> None:
                 with suppress(ConnectionError, ValueError):  # the client gave up, as some tests want

@@ -76,7 +76,7 @@ class Wire(Urllib3HttpNode):
         target: str,
         body: bytes | None = None,
         headers: Any = None,
-        request_timeout: Any = None,  # noqa: ARG002
+        request_timeout: Any = None,  # noqa: ARG002  # the parent's signature
     ) -> Any:
         request = Asked(method, target, body or b"")
         if (method, target) == ("GET", "/"):

@@ -164,7 +164,7 @@ class Undoing:
             row = then
         return found
 
-    def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:  # noqa: ARG002
+    def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:  # noqa: ARG002  # a transfer needs them
         """Every event that reverts a change of the batch."""
         return list(dict.fromkeys(hop.mid for hop in self.hops_of.get(batch, ())))
 

@@ -63,11 +63,11 @@ class EpochMs(TypeDecorator[int]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:  # noqa: ARG002
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:  # noqa: ARG002  # SQLAlchemy's signature
         """To the table."""
         return from_ms(value) if value else None
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002  # SQLAlchemy's signature
         """From the table."""
         return None if value is None else to_ms(value)
 

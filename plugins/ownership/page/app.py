@@ -397,7 +397,7 @@ _TITLES = {
 
 
 @app.exception_handler(StarletteHTTPException)
-def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
+def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's signature
     """A refused request, as a page."""
     assert isinstance(error, StarletteHTTPException)  # noqa: S101  # registered for these
     status = error.status_code
@@ -411,14 +411,14 @@ def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 @app.exception_handler(RequestValidationError)
-def wrong(request: Request, error: Exception) -> Response:  # noqa: ARG001
+def wrong(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's signature
     """A request whose parameters are not valid."""
     text = "A part of the address is too long, or has characters that it cannot have."
     return _html("error.html", 422, status=422, title="The request failed", text=text)
 
 
 @app.exception_handler(OwnershipError)
-def unreachable(request: Request, error: Exception) -> Response:  # noqa: ARG001
+def unreachable(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's signature
     """The page for a ledger that is unreachable or not set up."""
     log.warning("page cannot read the ledger", why=str(error))
     title = "The page is not set up" if isinstance(error, SettingsError) else "The ledger is unreachable"

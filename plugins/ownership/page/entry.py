@@ -53,7 +53,7 @@ class TransferLink(BaseOperatorLink):
 
     name = "Ownership transfers"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
         """The page inside Airflow's own frame; nothing for tasks of other DAGs."""
         if ti_key.dag_id not in DAGS:
             return ""

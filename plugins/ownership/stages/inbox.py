@@ -279,12 +279,12 @@ class Inbox:
             before = known.get(r.mid)
             if before is not None and (before.kafka_ms, before.body) != (r.kafka_ms, r.body):
                 # The topic was created again: what lay at this place was another message.
-                r = r._replace(mid=other_life[r.mid])  # noqa: PLW2901
+                r = r._replace(mid=other_life[r.mid])  # noqa: PLW2901  # stored apart from that one
             if r.mid in known or r.mid in new:
                 continue
             if message.topic:
                 place = self._rejects.send(message, error_class=Poison.__name__, reason=r.reason)
-                r = r._replace(next_conf=dead_letter_conf(*place))  # noqa: PLW2901
+                r = r._replace(next_conf=dead_letter_conf(*place))  # noqa: PLW2901  # stored with where its dead letter lies
             new[r.mid] = r
             log.warning("message rejected", mid=r.mid, why=r.reason, partition=message.partition)
         return list(new.values())

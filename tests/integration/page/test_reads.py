@@ -569,7 +569,7 @@ def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
     with capsys.disabled():
         print(f"\n{COUNT} transfers; ms in the ledger, median and worst of 5:")  # noqa: T201  # figures
         for name, found in (*told.items(), ("busy user, rare state", seldom)):
-            print(f"  {name:<24} {statistics.median(found):7.1f} {max(found):7.1f}")  # noqa: T201
+            print(f"  {name:<24} {statistics.median(found):7.1f} {max(found):7.1f}")  # noqa: T201  # figures
     assert {name: m for name, found in told.items() if (m := statistics.median(found)) > AIM_MS} == {}
 
 

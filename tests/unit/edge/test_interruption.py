@@ -28,7 +28,7 @@ def test_nothing_takes_it_for_an_error_and_it_comes_once() -> None:
         try:
             try:
                 terminate()
-            except Exception as e:  # noqa: BLE001
+            except Exception as e:  # noqa: BLE001  # that it catches nothing is what is tested
                 seen.append(e)
         except Interrupted:
             terminate()  # what is let go of is let go of to the end

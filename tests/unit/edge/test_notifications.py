@@ -63,7 +63,7 @@ class Mailbox:
         self._controller.start()
         self.port = port
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd calls it so
         content = envelope.original_content
         assert content
         if self.code.startswith("250"):

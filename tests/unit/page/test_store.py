@@ -22,7 +22,7 @@ class Fake(Database):
         self.world = world
         self.closed = False
 
-    def run(self, work: Callable[[Any], Any], *, statement_ms: int = 20_000) -> Any:  # noqa: ARG002
+    def run(self, work: Callable[[Any], Any], *, statement_ms: int = 20_000) -> Any:  # noqa: ARG002  # there is no connection to give it
         self.world.asked.append(statement_ms)
         if self.world.down:
             raise Unavailable("PostgreSQL (ledger)", "nobody answers")

@@ -300,7 +300,7 @@ def test_mapped_instances_are_named_by_a_template_that_cannot_fail() -> None:
 
     text = re.search(r'LABEL = "(.*)"\n', (ROOT / "plugins/ownership/edge/flow.py").read_text())
     assert text
-    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text[1])  # noqa: S701
+    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text[1])  # noqa: S701  # a label, no HTML
 
     def rendered(**op_kwargs: Any) -> str:
         return template.render(task={"op_kwargs": op_kwargs}, ti={"map_index": 3})

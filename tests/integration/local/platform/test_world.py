@@ -74,7 +74,7 @@ def test_a_batch_is_a_row_and_a_document(platform: Platform, user: str) -> None:
     assert row["mentors"] == ["m1", "m2", "m1"]
     assert {key: dict(value) for key, value in row["cert_templates"].items()} == batch.cert_templates
     # Midnight in India; the driver's timestamps are UTC, without a zone.
-    assert row["start_date"] == datetime(2026, 1, 4, 18, 30)  # noqa: DTZ001
+    assert row["start_date"] == datetime(2026, 1, 4, 18, 30)  # noqa: DTZ001  # as the driver gives it
     assert platform.document(user) == batch.document()
     assert batch.document()["identifier"] == user
 
