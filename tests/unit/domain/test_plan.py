@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import phase, sources
-from ownership.domain.plan import Row, hops, map_owners, role
+from ownership.domain.plan import Hop, Row, hops, map_owners, role
 from tests.unit.replay import (
     USERS,
     events,
@@ -24,6 +24,22 @@ from tests.unit.replay import (
 
 maps = st.dictionaries(st.sampled_from(USERS), st.sampled_from(USERS))
 keeps = st.frozensets(st.sampled_from(USERS), max_size=2)
+
+
+def assert_they_lead(steps: list[Hop], before: Row, after: Row) -> None:
+    """The hops lead from `before` to `after`, each changes something, one for each event, in the events' order."""
+    assert steps[0].before == before
+    assert steps[-1].after.owners == after.owners
+    for one, following in pairwise(steps):
+        assert one.after == following.before
+    assert all(s.before != s.after for s in steps)
+    mids = [s.mid for s in steps]
+    assert mids == sorted(set(mids))
+
+
+def creators(steps: list[Hop]) -> list[tuple[str, str | None, str | None]]:
+    """Each hop's event, and the creator before and after it."""
+    return [(s.mid, s.before.created_by, s.after.created_by) for s in steps]
 
 
 @pytest.mark.parametrize(
@@ -82,14 +98,8 @@ def test_hops_lead_from_before_to_after_and_each_changes_something(
     after = map_owners(moves, before, keep)
     assume(chosen and after != before)
     steps = hops(chosen, before, after, keep)
-    assert steps[0].before == before
-    assert steps[-1].after.owners == after.owners
-    for one, following in pairwise(steps):
-        assert one.after == following.before
-    assert all(s.before != s.after for s in steps)
-    mids = [s.mid for s in steps]
-    assert mids == sorted(set(mids))
-    assert set(mids) <= {e.mid for e in chosen}
+    assert_they_lead(steps, before, after)
+    assert {s.mid for s in steps} <= {e.mid for e in chosen}
 
 
 @given(events(proper=True), rows)
@@ -105,7 +115,7 @@ def test_each_hop_is_its_events_own_share(todo: list[Transfer], before: Row) -> 
 
 def test_a_chain_is_told_event_by_event() -> None:
     steps = hops(transfers("ab", "bc"), row("a"), row("c"))
-    assert [(s.mid, s.before.created_by, s.after.created_by) for s in steps] == [
+    assert creators(steps) == [
         ("m00", "a", "b"),
         ("m01", "b", "c"),
     ]
@@ -113,7 +123,7 @@ def test_a_chain_is_told_event_by_event() -> None:
 
 def test_a_change_that_a_later_transfer_was_folded_into_is_the_last_events() -> None:
     steps = hops(transfers("ab"), row("a"), row("c"))
-    assert [(s.mid, s.before.created_by, s.after.created_by) for s in steps] == [("m00", "a", "c")]
+    assert creators(steps) == [("m00", "a", "c")]
 
 
 def test_a_change_is_never_told_as_the_event_of_a_user_who_keeps_the_row() -> None:
@@ -211,13 +221,7 @@ def test_hops_lead_from_before_to_after_in_any_case(
     after = map_owners({u: moves[u] for u in sources(moves)}, before, keep)
     assume(chosen and after != before)
     steps = hops(chosen, before, after, keep)
-    assert steps[0].before == before
-    assert steps[-1].after.owners == after.owners
-    for one, following in pairwise(steps):
-        assert one.after == following.before
-    assert all(s.before != s.after for s in steps)
-    mids = [s.mid for s in steps]
-    assert mids == sorted(set(mids))
+    assert_they_lead(steps, before, after)
     by_mid = {e.mid: e for e in chosen}
     if len(steps) > 1:
         assert all(
@@ -228,7 +232,7 @@ def test_hops_lead_from_before_to_after_in_any_case(
 
 def test_a_chain_in_two_spellings_is_told_event_by_event() -> None:
     steps = hops(transfers("aB", "bC"), row("A"), row("C"))
-    assert [(s.mid, s.before.created_by, s.after.created_by) for s in steps] == [
+    assert creators(steps) == [
         ("m00", "A", "B"),
         ("m01", "B", "C"),
     ]
