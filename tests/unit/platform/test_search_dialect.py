@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.platform.search_dialect import Server, check, from_nodes, from_root
 from ownership.platform.search_index import SearchIndex
-from tests.unit.fake_index import Answer, Asked, Node, answers, fake_index, refused, told
+from tests.unit.fake_index import Answer, Asked, Node, answers, refused, told
 
 HEADER = {"X-Elastic-Product": "Elasticsearch"}
 COUNT = told({"count": 3})
@@ -20,20 +19,9 @@ OF_OPENSEARCH = "The OpenSearch Project: https://opensearch.org/"
 
 
 @pytest.fixture
-def fake() -> Iterator[tuple[SearchIndex, type[Node]]]:
-    with fake_index() as made:
-        yield made
-
-
-@pytest.fixture
-def index(fake: tuple[SearchIndex, type[Node]]) -> SearchIndex:
-    return fake[0]
-
-
-@pytest.fixture
-def node(fake: tuple[SearchIndex, type[Node]]) -> type[Node]:
-    answers(fake[1], COUNT)
-    return fake[1]
+def node(node: type[Node]) -> type[Node]:
+    answers(node, COUNT)
+    return node
 
 
 def root(number: str, tagline: str = FOR_SEARCH, **version: str) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,28 +11,12 @@ import pytest
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.plan import BatchId, Document
 from ownership.platform.search_index import DOCS_PER_CALL, TRIES, RefusedDocument, SearchIndex
-from tests.unit.fake_index import Answer, Asked, Node, answers, fake_index, refused, told
+from tests.unit.fake_index import Answer, Asked, Node, answers, refused, told
 
 OWNERS = {"createdBy": "A", "mentors": ["m"]}
 RAW = {"type": "text", "fields": {"raw": {"type": "keyword"}}}
 MAPPINGS = {"properties": {"createdBy": RAW, "mentors": RAW}}
 SHARDS = {"total": 5, "successful": 5, "failed": 0}
-
-
-@pytest.fixture
-def fake() -> Iterator[tuple[SearchIndex, type[Node]]]:
-    with fake_index() as made:
-        yield made
-
-
-@pytest.fixture
-def index(fake: tuple[SearchIndex, type[Node]]) -> SearchIndex:
-    return fake[0]
-
-
-@pytest.fixture
-def node(fake: tuple[SearchIndex, type[Node]]) -> type[Node]:
-    return fake[1]
 
 
 @pytest.fixture(autouse=True)
