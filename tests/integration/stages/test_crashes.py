@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NoReturn
@@ -11,10 +12,11 @@ import pytest
 from ownership.domain.errors import Unavailable
 from ownership.domain.queue import ClaimedEvent
 from ownership.ledger import arrivals
+from ownership.platform.kafka import Span
 from ownership.stages.intake import accept
 from ownership.stages.pull import Collected, RunRequest, collect
 from tests.harness import Run
-from tests.integration.stages.transfer_world import World
+from tests.integration.stages.transfer_world import World, replaced
 
 
 def boom(*_: object, **__: object) -> NoReturn:
@@ -91,15 +93,13 @@ def test_a_stage_renews_a_claim_only_when_a_third_of_its_life_is_over(world: Wor
     assert world.owners(batch) == (new, ())
 
 
-def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_row(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_row(world: World) -> None:
     old, new = world.users("old", "new")
     batches = world.batches(14, created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    with monkeypatch.context() as patch:  # after the rows, before what became of them is written
-        patch.setattr(world.job.parts.changes, "settle_images", boom)
+    # After the rows, before what became of them is written.
+    with replaced(world.job.parts.changes, "settle_images", boom):
         assert len(run.update().errors) == 1
     assert [world.row(b) for b in batches] == [(new, ())] * 14
     assert world.state(mid) == "planned"
@@ -111,15 +111,12 @@ def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_
     assert world.trail(mid) == {b.batch_id: [((old, ()), (new, ()))] for b in batches}
 
 
-def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.rows, "compare_and_set", boom)
+    with replaced(world.job.parts.rows, "compare_and_set", boom):
         run.update()
     assert world.row(batch) == (old, ())
     world.expire(mid)
@@ -129,9 +126,7 @@ def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(
     assert world.read(mid).counts["moved"] == 1
 
 
-def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applied(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applied(world: World) -> None:
     old, new = world.users("old", "new")
     batches = world.batches(10, created_by=old)
     mid = world.transfer(old, new)
@@ -142,8 +137,7 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applie
         compare_and_set(changes, **how)  # type: ignore[arg-type]
         return [False] * len(changes)  # the answer of the repeated compare-and-set
 
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.rows, "compare_and_set", timed_out)
+    with replaced(world.job.parts.rows, "compare_and_set", timed_out):
         run.update()
     assert run.errors == []
     assert run.reindex().settle().batches == {"moved": 10}
@@ -151,15 +145,12 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applie
     assert len(world.trail(mid)) == 10
 
 
-def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_one(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup().update()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.events, "complete", boom)
+    with replaced(world.job.parts.events, "complete", boom):
         run.reindex()
     assert world.owners(batch) == (new, ())
     assert world.state(mid) == "applied"
@@ -190,16 +181,13 @@ def test_a_commit_whose_answer_is_lost_is_found_when_it_is_repeated(
     assert world.creators(batches) == [c, c]
 
 
-def test_a_run_that_died_just_after_its_commit_leaves_nothing_to_do(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_died_just_after_its_commit_leaves_nothing_to_do(world: World) -> None:
     a, b = world.users("a", "b")
     batches = world.batches(3, created_by=a)
     mid = world.transfer(a, b)
     run = world.run().pull().lookup().update()
     complete = world.job.parts.events.complete
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.events, "complete", lambda phases: (complete(phases), boom()))
+    with replaced(world.job.parts.events, "complete", lambda phases: (complete(phases), boom())):
         assert len(run.reindex().errors) == 1
     assert (world.state(mid), world.job.open_mids()) == ("completed", [])
     assert world.run().pull().pulled.claimed == 0
@@ -253,9 +241,7 @@ def test_a_holder_whose_claim_was_taken_over_leaves_the_event_to_its_new_holder(
     assert world.owners(batch) == (new, ())
 
 
-def test_a_claim_lost_between_image_and_write_ends_without_the_write(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_lost_between_image_and_write_ends_without_the_write(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
@@ -269,8 +255,7 @@ def test_a_claim_lost_between_image_and_write_ends_without_the_write(
             world.expire(mid)
             takers.append(world.run().pull())
 
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.changes, "record", taken_over_after)
+    with replaced(world.job.parts.changes, "record", taken_over_after):
         slow.update()
     assert slow.work == []
     assert world.row(batch) == (old, ())
@@ -283,16 +268,15 @@ def test_a_claim_lost_between_image_and_write_ends_without_the_write(
 
 
 def test_a_run_that_dies_while_it_accepts_leaves_nothing_and_the_messages_are_read_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     a, b, c = world.users("a", "b", "c")
     batch = world.batch(created_by=a)
     mids = [world.transfer(a, b), world.transfer(b, c)]
     consumed = world.job.inbox.consumed(world.platform.input_topic)
-    with monkeypatch.context() as patch:  # after the events and their places in the queue, before the offsets
-        patch.setattr(arrivals, "_set_offsets", boom)
-        with pytest.raises(Unavailable):
-            world.run().pull()
+    # After the events and their places in the queue, before the offsets.
+    with replaced(arrivals, "_set_offsets", boom), pytest.raises(Unavailable):
+        world.run().pull()
     assert world.job.open_mids() == []
     assert world.job.parts.events.read(mids) == {}
     assert world.job.inbox.consumed(world.platform.input_topic) == consumed
@@ -303,24 +287,21 @@ def test_a_run_that_dies_while_it_accepts_leaves_nothing_and_the_messages_are_re
     assert world.owners(batch) == (c, ())
 
 
-def test_event_rows_without_a_commit_are_known_when_they_come_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_event_rows_without_a_commit_are_known_when_they_come_again(world: World) -> None:
     a, b = world.users("a", "b")
     batch = world.batch(created_by=a)
     world.transfer(a, b)
     world.platform.emit(b"not json")
     dead = len(world.dead_letters())
-    with monkeypatch.context() as patch:
-        # The commit of what was read; the trial before it, of what is committed anyway, goes through.
-        commit = world.job.topic.commit
-        patch.setattr(
-            world.job.topic,
-            "commit",
-            lambda spans: boom() if any(s.end > s.start for s in spans) else commit(spans),
-        )
-        with pytest.raises(Unavailable):
-            world.run().pull()
+    commit = world.job.topic.commit
+
+    def dying(spans: Sequence[Span]) -> None:
+        if any(s.end > s.start for s in spans):
+            boom()
+        commit(spans)  # the trial before it, of what is committed anyway
+
+    with replaced(world.job.topic, "commit", dying), pytest.raises(Unavailable):
+        world.run().pull()
     run = world.run().pull()
     assert (run.pulled.received, run.pulled.known, run.pulled.rejected) == (0, 1, 0)
     assert run.finish().events == {"completed": 1}
@@ -331,13 +312,11 @@ def test_event_rows_without_a_commit_are_known_when_they_come_again(
     assert sum(s.end - s.start for s in backlog) == 0
 
 
-def test_a_dead_letter_without_its_row_is_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_letter_without_its_row_is_sent_again(world: World) -> None:
     at = world.platform.emit(b"not json either")
     dead = len(world.dead_letters())
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.arrivals, "store", boom)
-        with pytest.raises(Unavailable):
-            world.run().pull()
+    with replaced(world.job.parts.arrivals, "store", boom), pytest.raises(Unavailable):
+        world.run().pull()
     assert world.run().pull().pulled.rejected == 1
     mid = f"rejected:{at.topic}:{at.partition}:{at.offset}"
     assert world.job.parts.events.rejected([mid])[mid].body == b"not json either"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.domain.states import Decision
 from ownership.ledger.events import Verdict
-from tests.integration.stages.transfer_world import Faults, World, opened_world
+from tests.integration.stages.transfer_world import Faults, World, opened_world, replaced
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +195,10 @@ def read_only_index(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def closed_port(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def closed_port(world: World) -> Iterator[None]:
     """The job's client finds nobody at Elasticsearch's address."""
     nowhere = Elasticsearch("http://127.0.0.1:1", max_retries=0, request_timeout=2)
-    with nowhere, monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.index, "_es", nowhere)
+    with nowhere, replaced(world.job.parts.index, "_es", nowhere):
         yield
 
 
@@ -223,16 +222,14 @@ def test_an_index_that_refuses_writes_after_the_rows_have_moved_then_healthy(wor
 
 
 @pytest.mark.parametrize("stage", ["lookup", "reindex"])
-def test_elasticsearch_out_of_reach_then_healthy(
-    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_elasticsearch_out_of_reach_then_healthy(world: World, stage: str) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull()
     if stage == "reindex":
         run.lookup().update()
-    with closed_port(world, monkeypatch):
+    with closed_port(world):
         getattr(run, stage)()
     assert len(run.errors) == 1
     assert str(run.errors[0]).startswith("Elasticsearch unavailable: ")
@@ -260,15 +257,12 @@ def test_an_event_behind_one_that_is_not_proven_waits(world: World) -> None:
     assert world.creators(batches) == [c, c]
 
 
-def test_a_proof_that_never_agrees_is_failed_as_incomplete_and_never_completed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proof_that_never_agrees_is_failed_as_incomplete_and_never_completed(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup().update()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.job.parts.index, "write", lambda *_: [])
+    with replaced(world.job.parts.index, "write", lambda *_: []):
         run.reindex()
     assert [type(e).__name__ for e in run.errors] == ["Incomplete"]
     assert run.settle().events == {"failed": 1}
@@ -289,40 +283,34 @@ class Overloaded:
         raise self.error
 
 
-def overloaded(monkeypatch: pytest.MonkeyPatch, world: World, *, every: int) -> None:
-    """Cassandra refuses every so many requests."""
+def overloaded(world: World, *, every: int) -> AbstractContextManager[None]:
+    """Cassandra refuses every so many requests meanwhile."""
     session = world.job.parts.cql.session
     send, count = session.execute_async, itertools.count(1)
 
     def sometimes(*args: Any, **options: Any) -> Any:
         return Overloaded() if next(count) % every == 0 else send(*args, **options)
 
-    monkeypatch.setattr(session, "execute_async", sometimes)
+    return replaced(session, "execute_async", sometimes)
 
 
-def test_an_overloaded_cassandra_is_asked_again_after_a_pause(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_overloaded_cassandra_is_asked_again_after_a_pause(world: World) -> None:
     old, new = world.users("old", "new")
     batches = world.batches(20, created_by=old)
     world.transfer(old, new)
     run = world.run().pull()
-    with monkeypatch.context() as patch:
-        overloaded(patch, world, every=5)
+    with overloaded(world, every=5):
         summary = run.finish()
     assert summary.events == {"completed": 1}
     assert {world.owners(b) for b in batches} == {(new, ())}
 
 
-def test_a_cassandra_that_stays_overloaded_is_an_outage_and_no_bug(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cassandra_that_stays_overloaded_is_an_outage_and_no_bug(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     world.transfer(old, new)
     run = world.run().pull()
-    with monkeypatch.context() as patch:
-        overloaded(patch, world, every=1)
+    with overloaded(world, every=1):
         run.lookup()
     assert [type(e) for e in run.errors] == [Unavailable]
     assert "Cassandra" in str(run.errors[0])

@@ -16,7 +16,7 @@ from ownership.domain.plan import Row
 from ownership.domain.states import ChangeOutcome
 from ownership.stages.intake import Window
 from tests.harness import Job, Run, opened_job
-from tests.integration.stages.transfer_world import World
+from tests.integration.stages.transfer_world import World, replaced
 
 SERVERS = ("kafka", "cassandra", "elasticsearch", "lms", "userorg")
 
@@ -60,7 +60,7 @@ def test_the_run_of_the_hour_and_that_of_the_backlog_pull_the_same_messages_at_o
 
 
 def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be_stopped(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The one case that compare-and-set cannot refuse: the row is back at the value that was read."""
     old, new = world.users("old", "new")
@@ -83,8 +83,7 @@ def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be
             world.platform.put_document(batch.batch_id, createdBy=old)
         return compare_and_set(changes, alone=alone)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(rows, "compare_and_set", frozen_before)
+    with replaced(rows, "compare_and_set", frozen_before):
         frozen.update()
 
     assert others == [{"completed": 1}]

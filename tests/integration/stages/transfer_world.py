@@ -280,6 +280,14 @@ class Faults:
 
 
 @contextmanager
+def replaced(owner: object, name: str, by: object) -> Iterator[None]:
+    """`by` takes the place of an attribute meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, by)
+        yield
+
+
+@contextmanager
 def opened_faults(url: str) -> Iterator[Faults]:
     """The switches of the stand-in at `url`; healthy before and after."""
     with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
