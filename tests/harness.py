@@ -111,15 +111,15 @@ class Run:
 
     def lookup(self, *, last_try: bool = False) -> Run:
         """`lookup_users` of every slice; a failing one ends there, as its task would."""
-        return self._stage(lambda w: lookup_users(self.job.parts, w, last_try=last_try))  # type: ignore[arg-type]
+        return self._stage(lambda w: lookup_users(self.job.parts, w, last_try=last_try))
 
     def update(self) -> Run:
         """`update_course_batches` of every slice."""
-        return self._stage(lambda w: update_course_batches(self.job.parts, w))  # type: ignore[arg-type]
+        return self._stage(lambda w: update_course_batches(self.job.parts, w))
 
     def reindex(self) -> Run:
         """`reindex_course_batches` of every slice."""
-        return self._stage(lambda w: reindex_course_batches(self.job.parts, w))  # type: ignore[arg-type]
+        return self._stage(lambda w: reindex_course_batches(self.job.parts, w))
 
     def settle(self) -> Summary:
         """`settle`."""

@@ -62,7 +62,7 @@ def mail_server(received: Received) -> socketserver.BaseServer:
                     self.say("354 go on")
                     lines = list(iter(self.rfile.readline, b".\r\n"))
                     received.mails.append(
-                        email.message_from_bytes(b"".join(lines), policy=email.policy.default)  # type: ignore[arg-type]
+                        email.message_from_bytes(b"".join(lines), policy=email.policy.default)
                     )
                 self.say("221 bye" if word == b"QUIT" else "250 fine")
                 if word == b"QUIT":

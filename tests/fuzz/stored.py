@@ -36,7 +36,7 @@ _ENTRY_BYTES = 8
 _VALUE_BYTES = 8
 """The head of a value, and what its alignment takes."""
 _BITS: dict[type, int] = {SmallInteger: 16, Integer: 32, BigInteger: 64}
-_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+_DIALECT = PGDialect_psycopg()
 _DUMPERS = Transformer()
 _DDL: str = "\n".join(importlib.import_module("ownership.ledger.migrations.versions.0001_ledger").STATEMENTS)
 

@@ -334,7 +334,7 @@ def test_a_late_transfer_is_not_passed_on_by_an_undo(world: World) -> None:
     world.undo(mid)
     # Announced before the undo, read after it: c's batches go to b, and the undo has no say in them.
     event = world.event(c, b)
-    event["ets"] = world.read(mid).transfer.key.t + 1  # type: ignore[union-attr]
+    event["ets"] = world.read(mid).transfer.key.t + 1
     world.platform.emit(event)
     world.job.drain()
 

@@ -177,7 +177,7 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
     monkeypatch.setattr(triggers, "POLL_SECONDS", 0.0)
 
     async def first() -> Any:
-        events = BacklogTrigger().run()  # type: ignore[no-untyped-call]
+        events = BacklogTrigger().run()
         try:
             return await asyncio.wait_for(anext(events), 5)
         finally:
@@ -188,7 +188,7 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
 
 
 def test_the_trigger_has_no_arguments_so_that_every_process_makes_the_same_one() -> None:
-    path, arguments = BacklogTrigger().serialize()  # type: ignore[no-untyped-call]
+    path, arguments = BacklogTrigger().serialize()
     assert path == f"{BacklogTrigger.__module__}.{BacklogTrigger.__qualname__}"
     assert arguments == {}
 

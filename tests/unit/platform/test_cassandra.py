@@ -12,7 +12,7 @@ from ownership.platform.cassandra import Cql
 
 def test_a_session_that_is_connected_ahead_is_the_one_that_is_used():
     calls = count()
-    cql = Cql(lambda: next(calls))  # type: ignore[arg-type, return-value]  # any session will do
+    cql = Cql(lambda: next(calls))  # any session will do
     cql.connect_ahead()
     assert [cql.session, cql.session] == [0, 0]
     assert next(calls) == 1
@@ -28,7 +28,7 @@ def test_the_caller_goes_on_while_the_session_is_connected_ahead():
     cql = Cql(connect)
     cql.connect_ahead()  # returns although connect has not
     may_end.set()
-    assert cql.session == "session"  # type: ignore[comparison-overlap]
+    assert cql.session == "session"
 
 
 def test_an_error_of_connecting_ahead_is_raised_where_the_session_is_used_and_the_next_use_connects_anew():
@@ -44,7 +44,7 @@ def test_an_error_of_connecting_ahead_is_raised_where_the_session_is_used_and_th
     cql.connect_ahead()
     with pytest.raises(Unavailable, match="no node"):
         _ = cql.session
-    assert cql.session == "session"  # type: ignore[comparison-overlap]
+    assert cql.session == "session"
 
 
 def test_a_connect_that_nobody_used_has_ended_before_its_clients_are_closed():
