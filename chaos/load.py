@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from statistics import median
 from typing import Any
@@ -158,7 +159,7 @@ def _send(
                 if isinstance(m.value, dict) and m.value["mid"] not in stamped:
                     stamped.add(m.value["mid"])
                     m.value["ets"] = int(time.time() * 1000) - len(batch) + n
-            there = retried(lambda batch=batch: platform.emit_all(m.value for m in batch))  # type: ignore[misc]
+            there = retried(partial(platform.emit_all, [m.value for m in batch]))
             new = [
                 ("" if m.expected == REJECTED else m.mid(place), place)
                 for m, place in zip(batch, there, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -97,7 +98,7 @@ def _send(platform: Platform, world: World, rng: Random) -> Places:
     """Send all groups. Returns for every message its mid, or "" if it is not an event, and its offset."""
     places: Places = []
     for group in world.groups:
-        there = retried(lambda group=group: platform.emit_all(m.value for m in group))  # type: ignore[misc]
+        there = retried(partial(platform.emit_all, [m.value for m in group]))
         places += [
             ("" if m.expected == REJECTED else m.mid(place), place)
             for m, place in zip(group, there, strict=True)
@@ -110,8 +111,8 @@ def _edit(platform: Platform, world: World, rng: Random) -> int:
     of = {b.batch_id: b for b in world.batches}
     for batch, edit in world.edits.items():
         time.sleep(rng.uniform(0, 0.5))
-        retried(lambda b=of[batch], e=edit: _edit_row(platform, world, b, e))  # type: ignore[misc]
-        retried(lambda b=of[batch], e=edit: _edit_document(platform, world, b, e))  # type: ignore[misc]
+        retried(partial(_edit_row, platform, world, of[batch], edit))
+        retried(partial(_edit_document, platform, world, of[batch], edit))
     return len(world.edits)
 
 

@@ -167,7 +167,7 @@ class BrokenResponse(Response):
 class Connection(HttpToolsProtocol):
     """uvicorn's HTTP connection, which also passes its transport to the app, so that a fault can close it."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # no other transport comes
         """Wrap the app of this connection."""
         super().connection_made(transport)
         app: ASGIApp = self.app

@@ -153,7 +153,7 @@ def dead_letters(airflow: Airflow) -> dict[tuple[str, str], tuple[str, str]]:
         found: dict[tuple[str, str], tuple[str, str]] = {}
         while len(found) < high:
             for m in consumer.consume(high - len(found), timeout=10):
-                headers = {k: bytes(v or b"").decode() for k, v in dict(m.headers() or []).items()}  # type: ignore[arg-type]
+                headers = {k: bytes(v or b"").decode() for k, v in dict(m.headers() or []).items()}  # type: ignore[arg-type]  # they come as pairs
                 value = (m.value() or b"").decode("utf-8", "replace")
                 found[headers["partition"], headers["offset"]] = (headers["error_message"], value)
         return found

@@ -41,7 +41,7 @@ def served(server: socketserver.BaseServer) -> Iterator[int]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield int(server.server_address[1])  # type: ignore[index]
+        yield int(server.server_address[1])  # type: ignore[index]  # host and port
     finally:
         server.shutdown()
         server.server_close()
@@ -151,7 +151,7 @@ def test_a_run_that_leaves_a_transfer_to_an_approval_sends_one_message_and_none_
         "approve": {"mid": approval["mid"], "digest": approval["digest"]}
     }
     assert mail["To"] == "one@example.org, two@example.org"
-    html = mail.get_body(("html",)).get_content()  # type: ignore[union-attr]
+    html = mail.get_body(("html",)).get_content()  # type: ignore[union-attr]  # None fails the test
     for words in ("Approval wanted", approval["mid"], large, post["link"]):
         assert words in html
     airflow.ended(airflow.trigger({"decline": {"mid": approval["mid"], "reason": "a test"}}))
@@ -233,4 +233,4 @@ def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_a
     assert "nothing new to send" in health.log(again, "check")
     assert [p["dag_id"] for p in of_the_problem()] == ["ownership_health"]
     (mail,) = mails()
-    assert "no.such.topic" in mail.get_body(("html",)).get_content()  # type: ignore[union-attr]
+    assert "no.such.topic" in mail.get_body(("html",)).get_content()  # type: ignore[union-attr]  # None fails the test

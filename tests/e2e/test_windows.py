@@ -19,9 +19,7 @@ def faults_end(airflow: Airflow):
 
 def _window() -> datetime:
     """A whole hour in the past that no other test uses."""
-    _window.hours = getattr(_window, "hours", 30) + 1  # type: ignore[attr-defined]
-    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    return now - timedelta(hours=_window.hours)  # type: ignore[attr-defined]
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=31)
 
 
 def _window_run(airflow: Airflow, at: datetime) -> str:

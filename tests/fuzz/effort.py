@@ -36,7 +36,7 @@ def fuzzed(part: float = 1.0) -> Callable[[F], F]:
             derandomize=not LONG,
             suppress_health_check=list(HealthCheck),
         )
-        return effort(given(random=st.randoms(use_true_random=False))(test))  # type: ignore[return-value]
+        return effort(given(random=st.randoms(use_true_random=False))(test))  # type: ignore[return-value]  # it is called as the test is
 
     return made
 

@@ -174,9 +174,9 @@ class Broker:
 def inbox(database: Binding, broker: Broker, *, clock: Callable[[], int] = now_ms, **settings: Any) -> Inbox:
     """The real inbox, ledger and dead letters over these."""
     return Inbox(
-        Events(database),  # type: ignore[arg-type]
-        Arrivals(database),  # type: ignore[arg-type]
-        DeadLetters(broker, "failed"),  # type: ignore[arg-type]
+        Events(database),  # type: ignore[arg-type]  # a stand-in
+        Arrivals(database),  # type: ignore[arg-type]  # a stand-in
+        DeadLetters(broker, "failed"),  # type: ignore[arg-type]  # a stand-in
         Settings.model_validate(settings),
         clock=clock,
     )

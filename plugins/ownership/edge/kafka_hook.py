@@ -49,7 +49,7 @@ class KafkaHook(KafkaBaseHook):
     """The clients of one connection."""
 
     def __init__(self, settings: Settings, kafka_config_id: str = KAFKA) -> None:
-        super().__init__(kafka_config_id=kafka_config_id)  # type: ignore[no-untyped-call]
+        super().__init__(kafka_config_id=kafka_config_id)  # type: ignore[no-untyped-call]  # the provider's has no types
         self._settings = settings
 
     def config(self) -> dict[str, Any]:

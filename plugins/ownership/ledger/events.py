@@ -237,7 +237,7 @@ class Events:
         )
         last = (start_ms, 0)
         while rows := self._database.run(
-            lambda c, after=last: c.execute(query.where(key > after)).all()  # type: ignore[misc]
+            lambda c, after=last: c.execute(query.where(key > after)).all()  # type: ignore[misc]  # mypy infers no lambda that has a default
         ):
             yield [event_row(r) for r in rows]
             last = (rows[-1].kafka_ms, rows[-1].id)

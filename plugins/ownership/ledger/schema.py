@@ -80,7 +80,7 @@ class TextArray(ARRAY[str]):
     def __init__(self) -> None:
         super().__init__(Text)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> None:  # type: ignore[override]
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:  # type: ignore[override]  # always None
         """Nothing is done with a value that is read."""
 
 

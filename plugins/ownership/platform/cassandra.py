@@ -115,7 +115,7 @@ class Cql:
         statement.fetch_size = rows
         state: bytes | None = None
         while True:
-            page = self._guard(lambda at=state: self.session.execute(statement, paging_state=at))  # type: ignore[misc]
+            page = self._guard(lambda at=state: self.session.execute(statement, paging_state=at))  # type: ignore[misc]  # mypy infers no lambda that has a default
             if found := list(page.current_rows):
                 yield found
             state = page.paging_state

@@ -360,7 +360,7 @@ class DeadLetters:
                     ),
                 )
             except KafkaException as e:  # librdkafka refuses what is above its own limit at once
-                return e.args[0]  # type: ignore[no-any-return]
+                return e.args[0]  # type: ignore[no-any-return]  # a KafkaError
             deadline = time.monotonic() + SECONDS
             while not outcome and time.monotonic() < deadline:
                 # Not `flush`: it goes on to the next callback with an exception of the last one.

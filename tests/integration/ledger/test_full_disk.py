@@ -53,8 +53,9 @@ def ledger_on(directory: Path, world: World) -> Iterator[None]:
     server_owns.mkdir()
     if os.geteuid() == 0:
         shutil.chown(server_owns, "nobody")
-    parameters = psycopg.conninfo.conninfo_to_dict(world.ledger) | {"user": "postgres", "dbname": "postgres"}
-    with psycopg.connect(**parameters, autocommit=True) as server:  # type: ignore[arg-type]
+    own: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(world.ledger)
+    administrator = own | {"user": "postgres", "dbname": "postgres"}
+    with psycopg.connect(**administrator, autocommit=True) as server:
         server.execute(
             sql.SQL("CREATE TABLESPACE {} LOCATION {}").format(sql.Identifier(TABLESPACE), str(server_owns))
         )

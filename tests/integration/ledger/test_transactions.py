@@ -26,7 +26,7 @@ def ledger(stack: Any) -> Iterator[Database]:
 
 def cut(connection: Connection) -> None:
     """The server ends the session of this transaction, as an administrator would."""
-    pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+    pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]  # None fails the test
     with psycopg.connect(_ADMINISTRATOR[0], autocommit=True) as administrator:
         administrator.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
 

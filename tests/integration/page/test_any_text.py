@@ -56,7 +56,7 @@ def page(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(module, "may_start", lambda _: {TRANSFER_DAG, UNDO_DAG})
     monkeypatch.setattr(module, "check_start", lambda *_: None)
     monkeypatch.setattr(module, "is_paused", lambda _: False)
-    signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]
+    signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
     given = {signed_in: lambda: user, access.MayRead.dependency: lambda: None}
     monkeypatch.setattr(module.app, "dependency_overrides", given)
     yield Page()

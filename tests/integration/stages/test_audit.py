@@ -138,7 +138,7 @@ def test_an_image_is_durable_before_its_row_is_changed(world: World, monkeypatch
     def looked_at_first(*args: object, **how: bool) -> list[bool]:
         images = world.changes(mid)[1]
         seen.append({i.id.batch_id: (i.before.owners, i.outcome) for i in images})
-        return compare_and_set(*args, **how)  # type: ignore[arg-type]
+        return compare_and_set(*args, **how)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(world.job.parts.rows, "compare_and_set", looked_at_first)
     run.update().reindex().settle()

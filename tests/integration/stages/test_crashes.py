@@ -134,7 +134,7 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applie
     compare_and_set = world.job.parts.rows.compare_and_set
 
     def timed_out(changes: list[object], **how: bool) -> list[bool]:
-        compare_and_set(changes, **how)  # type: ignore[arg-type]
+        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
         return [False] * len(changes)  # the answer of the repeated compare-and-set
 
     with replaced(world.job.parts.rows, "compare_and_set", timed_out):
@@ -250,7 +250,7 @@ def test_a_claim_lost_between_image_and_write_ends_without_the_write(world: Worl
     takers: list[Run] = []
 
     def taken_over_after(*args: object) -> None:
-        record(*args)  # type: ignore[arg-type]
+        record(*args)  # type: ignore[arg-type]  # as they came
         if not takers:
             world.expire(mid)
             takers.append(world.run().pull())

@@ -224,7 +224,7 @@ def test_a_row_edited_between_image_and_write_refuses_the_write(
     def edited_first(*args: object, **how: bool) -> list[bool]:
         if late:
             late.pop()()
-        return compare_and_set(*args, **how)  # type: ignore[arg-type]
+        return compare_and_set(*args, **how)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(world.job.parts.rows, "compare_and_set", edited_first)
     assert run.update().reindex().settle().events == {"completed": 1}

@@ -144,7 +144,7 @@ class Always(Random):
     def random(self) -> float:
         return 0.0
 
-    def choice(self, seq: object) -> Cut:  # type: ignore[override]  # noqa: ARG002  # the parent's signature
+    def choice(self, seq: object) -> Cut:  # type: ignore[override]  # noqa: ARG002  # cuts are all that is chosen
         return self.cut
 
 

@@ -35,12 +35,12 @@ keeps = st.dictionaries(st.just(row("a").id), st.frozensets(st.sampled_from(USER
 proper_events = mixed_events.map(lambda todo: [e for e in todo if len(e.users) == 2])
 
 
-def moving(*pairs: str, **scope: object) -> Moving:
+def moving(*pairs: str, **scope: Any) -> Moving:
     todo = transfers(*pairs)
     moves: dict[str, str] = {}
     for e in todo:
         moves = compose(moves, e)
-    return Moving(todo, moves, Scope(**scope))  # type: ignore[arg-type]
+    return Moving(todo, moves, Scope(**scope))
 
 
 def hop(before: Row, after: Row, mid: str = "u") -> Hop:

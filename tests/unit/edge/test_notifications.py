@@ -293,7 +293,7 @@ def test_a_redirect_is_not_taken_for_an_answer(hook: Server, monkeypatch: pytest
 def test_the_secret_in_a_webhook_s_path_is_not_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from airflow.sdk.log import redact  # type: ignore[attr-defined]
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]  # not exported by name
 
     port = free_port()
     host = f"http://{HOST}:{port}/services/T000/s3cr3t?key=k3y"

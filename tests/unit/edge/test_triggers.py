@@ -181,7 +181,7 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
         try:
             return await asyncio.wait_for(anext(events), 5)
         finally:
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()  # type: ignore[attr-defined]  # a generator
 
     assert asyncio.run(first()).payload == {"backlog": 7, "claimable": 0}
     assert FakeWatch.closed == 2

@@ -27,14 +27,14 @@ def test_a_task_s_link_leads_to_the_transfers_of_its_run_and_other_dags_have_non
     dag_id: str, leads_to: str
 ) -> None:
     key: Any = SimpleNamespace(dag_id=dag_id, run_id="manual__1+2", task_id="t", map_index=3)
-    link = TransferLink().get_link(None, ti_key=key)  # type: ignore[arg-type]
+    link = TransferLink().get_link(None, ti_key=key)  # type: ignore[arg-type]  # it does not look at the operator
     assert link == (leads_to and f"/plugin/ownership-transfers/ownership-transfers/{leads_to}")
 
 
 def test_a_task_s_link_stays_below_the_path_of_the_api_server(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://school.example/intranet/airflow/")
     key: Any = SimpleNamespace(dag_id="ownership_approval", run_id="manual__1", task_id="t", map_index=3)
-    link = TransferLink().get_link(None, ti_key=key)  # type: ignore[arg-type]
+    link = TransferLink().get_link(None, ti_key=key)  # type: ignore[arg-type]  # it does not look at the operator
     # Airflow's frame shows the address that follows the view's own.
     view, page = "/intranet/airflow/plugin/ownership-transfers", "/intranet/airflow/ownership-transfers/"
     assert link == f"{view}{page}?state=awaiting_approval"

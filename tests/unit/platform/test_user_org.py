@@ -137,8 +137,8 @@ def test_any_other_word_about_the_user_is_a_refusal_with_these_words(
         pytest.param(200, known(identifier=None), id="no identifier"),
         pytest.param(200, known("B"), id="another user"),
         pytest.param(200, known(organisation=""), id="an organisation without a name"),
-        pytest.param(400, refusal(err={"code": "USER_NOT_FOUND"}), id="an error that is an object"),  # type: ignore[arg-type]
-        pytest.param(400, refusal(status=["USER_NOT_FOUND"]), id="a status that is a list"),  # type: ignore[arg-type]
+        pytest.param(400, refusal(err={"code": "USER_NOT_FOUND"}), id="an error that is an object"),  # type: ignore[arg-type]  # not as the service documents it
+        pytest.param(400, refusal(status=["USER_NOT_FOUND"]), id="a status that is a list"),  # type: ignore[arg-type]  # not as the service documents it
         pytest.param(404, {"responseCode": ["RESOURCE_NOT_FOUND"]}, id="codes in a list"),
     ],
 )

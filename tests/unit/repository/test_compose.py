@@ -757,7 +757,7 @@ class NoStores:
 
 
 def test_the_sample_events_are_good_and_bad() -> None:
-    world = sample_world(NoStores())  # type: ignore[arg-type]
+    world = sample_world(NoStores())  # type: ignore[arg-type]  # a stand-in
     outcomes = []
     for event in seed.sample_events(world):
         try:
