@@ -187,9 +187,8 @@ async def _apply(fault: Fault | None) -> Response | None:
 
 
 _FAULTY: Final[Mapping[Mode, Callable[[], Response]]] = {
-    Mode.UNAVAILABLE: lambda: PlainTextResponse(
-        "Service Unavailable", status_code=503
-    ),  # a gateway's words, not JSON
+    # A gateway's words, not JSON.
+    Mode.UNAVAILABLE: lambda: PlainTextResponse("Service Unavailable", status_code=503),
     Mode.SERVER_ERROR: lambda: _envelope(
         "api.error", 500, "SERVER_ERROR", {}, "Process failed, please try again."
     ),

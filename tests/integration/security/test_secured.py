@@ -801,6 +801,31 @@ def test_without_the_acl_on_configs_all_but_the_retention_of_the_topic_is_measur
     assert allowed.backlog.retention_unread == ""
 
 
+@contextmanager
+def waiting_event(secured: Secured) -> Iterator[World]:
+    """A world with an event that changes nothing meanwhile, and that the next run completes."""
+    with opened_world(secured) as world:
+        old, new = world.users("old", "new")
+        batch = world.batch(created_by=old)
+        mid = world.transfer(old, new)
+        yield world
+        assert world.owners(batch) == (old, ())
+        if mid in world.job.open_mids():
+            world.expire(mid)
+        assert world.whole_run().events == {"completed": 1}
+        assert world.owners(batch) == (new, ())
+
+
+@contextmanager
+def revoked(execute: Callable[[str], object], grant: str) -> Iterator[None]:
+    """As if the administrator had forgotten a grant."""
+    execute(f"REVOKE {grant} FROM ownership")
+    try:
+        yield
+    finally:
+        execute(f"GRANT {grant} TO ownership")
+
+
 @pytest.mark.parametrize(
     ("privilege", "table"),
     [
@@ -814,46 +839,25 @@ def test_without_the_acl_on_configs_all_but_the_retention_of_the_topic_is_measur
 def test_a_missing_grant_in_the_ledger_is_named_and_the_event_waits_for_it(
     secured: Secured, privilege: str, table: str
 ) -> None:
-    with opened_world(secured) as world:
-        old, new = world.users("old", "new")
-        batch = world.batch(created_by=old)
-        mid = world.transfer(old, new)
-        secured.postgres.execute(f"REVOKE {privilege} ON {table} FROM ownership", "ownership")
-        try:
-            with pytest.raises(
-                SettingsError, match=rf"permission denied for table {table}; .*, or grant it\."
-            ):
-                _whole_run(world)
-            named = f"may not read and write {table}: log in as the owner of the database, or grant it"
-            with pytest.raises(SettingsError, match=named), opened_world(secured):
-                pass
-        finally:
-            secured.postgres.execute(f"GRANT {privilege} ON {table} TO ownership", "ownership")
-        assert world.owners(batch) == (old, ())
-        if mid in world.job.open_mids():
-            world.execute("UPDATE queue SET lease_expires_at = to_timestamp(1) WHERE holder IS NOT NULL")
-        assert world.whole_run().events == {"completed": 1}
-        assert world.owners(batch) == (new, ())
+    execute = partial(secured.postgres.execute, database="ownership")
+    with waiting_event(secured) as world, revoked(execute, f"{privilege} ON {table}"):
+        with pytest.raises(SettingsError, match=rf"permission denied for table {table}; .*, or grant it\."):
+            _whole_run(world)
+        named = f"may not read and write {table}: log in as the owner of the database, or grant it"
+        with pytest.raises(SettingsError, match=named), opened_world(secured):
+            pass
 
 
 @pytest.mark.parametrize("permission", ["SELECT", "MODIFY"])
 def test_a_missing_grant_is_named_and_the_event_waits_for_it(secured: Secured, permission: str) -> None:
-    table = "course_batch"
-    with opened_world(secured) as world:
-        old, new = world.users("old", "new")
-        batch = world.batch(created_by=old)
-        mid = world.transfer(old, new)
-        secured.admin.execute(f"REVOKE {permission} ON TABLE sunbird_courses.{table} FROM ownership")
-        try:
-            with pytest.raises(SettingsError, match=f"{permission}.*{table}.*Grant the job's role"):
-                _whole_run(world)
-        finally:
-            secured.admin.execute(f"GRANT {permission} ON TABLE sunbird_courses.{table} TO ownership")
-        assert world.owners(batch) == (old, ())
-        if mid in world.job.open_mids():
-            world.expire(mid)
-        assert world.whole_run().events == {"completed": 1}
-        assert world.owners(batch) == (new, ())
+    missing = f"{permission} ON TABLE sunbird_courses.course_batch"
+    named = f"{permission}.*course_batch.*Grant the job's role"
+    with (
+        waiting_event(secured) as world,
+        revoked(secured.admin.execute, missing),
+        pytest.raises(SettingsError, match=named),
+    ):
+        _whole_run(world)
 
 
 def _whole_run(world: World) -> None:
