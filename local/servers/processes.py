@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -155,7 +156,7 @@ class Server:
 
     `directory` holds its data, `log_file` its output, `pid_file` the record of the process. Clients connect to
     `address`. `prepare` runs before every start and must be idempotent. Methods may be called in any state and
-    from any thread, but not concurrently.
+    from any thread, but not concurrently. As a context manager it starts, answers, and is stopped.
     """
 
     name: str
@@ -231,6 +232,18 @@ class Server:
             if self._last_words() in str(error):
                 raise
             raise NotReadyError(f"{error} {self._last_words()}") from None
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """End the process and its descendants: with its stop signal, then with SIGKILL. No effect when it has ended."""

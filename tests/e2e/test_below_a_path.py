@@ -42,12 +42,8 @@ def below(airflow: Airflow) -> Iterator[str]:
         environment={**first.environment, "AIRFLOW__API__BASE_URL": url, "AIRFLOW__API__PORT": str(port)},
         ports=(port,),
     )
-    server.start()
-    try:
-        server.wait_ready()
+    with server:
         yield url
-    finally:
-        server.stop()
 
 
 @pytest.fixture

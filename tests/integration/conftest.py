@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from local.servers import cassandra, search
 from local.servers.ports import HOST, is_free
-from local.servers.processes import Server
 from local.servers.releases import KNOWN
 from local.stack import Stack
 from tests.harness import Job
@@ -29,25 +27,14 @@ def contract_of(part: str) -> list[str]:
     return [asked] if asked else list(KNOWN[part])
 
 
-@contextmanager
-def running(server: Server) -> Iterator[str]:
-    """The address of a server that runs meanwhile."""
-    server.start()
-    try:
-        server.wait_ready()
-        yield server.address
-    finally:
-        server.stop()
-
-
 @pytest.fixture(scope="module", params=contract_of("search"))
 def search_server(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
     """URL of a search server; one release after the other, so that only one runs beside the stack."""
     if request.param == stack.releases.search:
         yield stack.addresses.elasticsearch
         return
-    with running(search.server(stack.layout, request.param)) as url:
-        yield url
+    with search.server(stack.layout, request.param) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module", params=contract_of("rows"))
@@ -56,8 +43,8 @@ def rows_server(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
     if request.param == stack.releases.rows:
         yield stack.addresses.cassandra
         return
-    with running(cassandra.server(stack.layout, request.param)) as address:
-        yield address
+    with cassandra.server(stack.layout, request.param) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")

@@ -47,11 +47,8 @@ def sleeper(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def index(spare_directory: Path) -> Iterator[Server]:
     """A search server of its own, to be frozen and killed."""
-    server = search.server(Layout.of(spare_directory), Releases().search)
-    server.start()
-    server.wait_ready()
-    yield server
-    server.stop()
+    with search.server(Layout.of(spare_directory), Releases().search) as server:
+        yield server
 
 
 def test_stop_ends_a_child_that_left_the_session(sleeper: Server):

@@ -171,18 +171,15 @@ def server() -> Iterator[dict[str, Any]]:
     directory = TEST_STACKS / f"{os.getpid()}-page"
     claim(directory)
     layout = Layout.of(directory)
-    started = postgres.server(layout)
-    started.start()
     try:
-        started.wait_ready()
-        yield {
-            "host": HOST,
-            "port": layout.port(postgres.NAME),
-            "user": "postgres",
-            "socket": started.address,
-        }
+        with postgres.server(layout) as started:
+            yield {
+                "host": HOST,
+                "port": layout.port(postgres.NAME),
+                "user": "postgres",
+                "socket": started.address,
+            }
     finally:
-        started.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -510,17 +510,13 @@ def test_init_makes_the_ledgers_role_and_database_and_may_be_repeated(spare_dire
         "password": "a'b",
     }
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    try:
-        server.start()
-        server.wait_ready()
+    with server:
         assert ledger_database.make(url, {**ledger, "password": "of yesterday"})
         assert ledger_database.make(url, ledger)
         assert not ledger_database.make(url, {**ledger, "host": "postgres.example"})
         with psycopg.connect(f"postgresql://ownership:a%27b@127.0.0.1:{port}/ownership") as connection:
             connection.execute("CREATE TABLE mine (n int)")
             assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
-    finally:
-        server.stop()
 
 
 def test_the_connections_are_those_of_the_local_stack_with_services_as_hosts(
