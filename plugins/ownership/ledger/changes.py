@@ -355,11 +355,15 @@ class Changes:
         self._database.run(work)
 
     def _event_ids(self, connection: Connection, mids: Collection[str]) -> dict[str, int]:
-        unknown = [m for m in mids if m not in self._ids]
-        if unknown:
-            rows = connection.execute(select(event.c.mid, event.c.id).where(among(event.c.mid, unknown)))
-            self._ids |= {r.mid: r.id for r in rows}
+        if unknown := [m for m in mids if m not in self._ids]:
+            self._ids |= ids_of(connection, unknown)
         return {m: self._ids[m] for m in mids if m in self._ids}
+
+
+def ids_of(connection: Connection, mids: Iterable[str]) -> dict[str, int]:
+    """Ids of events by mid."""
+    rows = connection.execute(select(event.c.mid, event.c.id).where(among(event.c.mid, mids)))
+    return {r.mid: r.id for r in rows}
 
 
 def batch_outcome(value: str | None) -> BatchOutcome | None:

@@ -23,10 +23,10 @@ from sqlalchemy import (
 
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome
-from ownership.ledger.changes import batch_outcome, change_outcome
+from ownership.ledger.changes import batch_outcome, change_outcome, ids_of
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.lists import PAGE_SIZE
-from ownership.ledger.reads.statements import BoundedDatabase, ids_of, texts
+from ownership.ledger.reads.statements import BoundedDatabase, texts
 from ownership.ledger.schema import among, change, plan
 
 

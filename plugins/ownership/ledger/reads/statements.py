@@ -7,15 +7,15 @@ a run, a course or a batch are read first (`read_first`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Text, literal, select, text
+from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Text, literal, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ownership.domain.event import OrderKey
 from ownership.ledger.database import Database
-from ownership.ledger.schema import ORDER_KEY, among, event
+from ownership.ledger.schema import ORDER_KEY
 
 T = TypeVar("T")
 Columns = tuple[ColumnElement[Any], ...]
@@ -77,9 +77,3 @@ def values(key: OrderKey) -> list[ColumnElement[Any]]:
 def texts(strings: Sequence[str]) -> ColumnElement[Any]:
     """A `text[]` parameter."""
     return literal(list(strings), ARRAY(Text))
-
-
-def ids_of(connection: Connection, mids: Collection[str]) -> dict[str, int]:
-    """Ids of events by mid."""
-    rows = connection.execute(select(event.c.mid, event.c.id).where(among(event.c.mid, sorted(mids))))
-    return {r.mid: r.id for r in rows}
