@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import structlog
 
@@ -185,7 +186,7 @@ def _claim(parts: Parts, so_far: Collected, judged_ms: int) -> tuple[list[Claime
             limit=settings.max_events - len(mine),
             patient=request.patient,
             mine=mine,
-            only=so_far.own if request.own_only else None,
+            only=frozenset(so_far.own) if request.own_only else None,
         )
 
     return parts.queue.claim(decide, run_id=request.run_id, lease_ms=settings.claim_seconds * 1000)
@@ -221,6 +222,6 @@ def _ended(parts: Parts, own: Collection[str], known: Collection[str]) -> dict[s
 
 def _waits(choice: Choice, own: Collection[str]) -> dict[str, str]:
     """Why events stay in the queue, in words: all of the run's own, and a few others."""
-    first = [m for m in own if m in choice.waits]
-    others = [m for m in choice.waits if m not in own][: max(0, MAX_WAITS_REPORTED - len(first))]
+    first = dict.fromkeys(m for m in own if m in choice.waits)
+    others = islice((m for m in choice.waits if m not in first), max(0, MAX_WAITS_REPORTED - len(first)))
     return {mid: in_words(choice.waits[mid]) for mid in (*first, *others)}
