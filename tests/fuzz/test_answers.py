@@ -14,7 +14,7 @@ from hypothesis import note
 from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.domain.plan import BatchId, Document
 from ownership.platform.http_service import Service
-from ownership.platform.lms import BatchSearch, WindowExceeded
+from ownership.platform.lms import BatchSearch, IncompleteAnswer
 from ownership.platform.search_index import SearchIndex
 from ownership.platform.user_org import Refusal, Standing, User, Users
 from tests.fuzz.effort import Random, count, fuzzed
@@ -94,7 +94,7 @@ def test_a_search_shows_all_that_it_counts_or_the_index_is_asked_or_the_service_
     server.answer = answer
     try:
         found = lms.live_batches(["A-1"])
-    except WindowExceeded:
+    except IncompleteAnswer:
         count("answers of the LMS", "the index is asked")
         return
     except Unavailable as e:

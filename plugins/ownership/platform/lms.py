@@ -38,8 +38,8 @@ class _Found(BaseModel):
 _FOUND: Final = TypeAdapter(_Found)
 
 
-class WindowExceeded(Exception):
-    """The service does not show every hit, or shows one that names no batch: the caller asks the index itself."""
+class IncompleteAnswer(Exception):
+    """The service does not show every hit with its batch: the caller asks the index itself."""
 
 
 class BatchSearch:
@@ -52,7 +52,7 @@ class BatchSearch:
     def live_batches(self, user_ids: Collection[str]) -> list[Hit]:
         """Every live batch whose document names one of `user_ids` as creator or mentor.
 
-        :raises WindowExceeded: if the users have more batches than the service pages through, its pages show some
+        :raises IncompleteAnswer: if the users have more batches than the service pages through, its pages show some
             twice and so miss others, or a document names no batch.
         :raises Unavailable: on an outage or an answer out of contract.
         """
@@ -82,7 +82,7 @@ class BatchSearch:
             )
             total, content = self._content(answer)
             if total >= WINDOW:
-                raise WindowExceeded
+                raise IncompleteAnswer
             if not content and offset < total:
                 raise Unavailable(self._service.name, f"counts {total} batches but shows {offset}")
             hits = [_hit(document) for document in content]
@@ -91,7 +91,7 @@ class BatchSearch:
             offset += len(content)
         # Batches of the same date have no fixed order, and new batches shift the others to the next page.
         if len(shown) < total:
-            raise WindowExceeded
+            raise IncompleteAnswer
 
     def _content(self, answer: Answer) -> tuple[int, list[dict[str, Any]]]:
         try:
@@ -107,6 +107,6 @@ class BatchSearch:
 def _hit(document: dict[str, Any]) -> Hit:
     batch = batch_named(document)
     if batch is None:
-        raise WindowExceeded
+        raise IncompleteAnswer
     # A document that names no course belongs to no row; the plan will say that it is gone.
     return Hit(users_named(document), BatchId(course_named(document), batch))

@@ -23,7 +23,7 @@ from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.changes import Planned, PlanRow
 from ownership.ledger.events import EventRow
-from ownership.platform.lms import WindowExceeded
+from ownership.platform.lms import IncompleteAnswer
 from ownership.platform.search_documents import Hit
 from ownership.stages.claim import Claim
 from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
@@ -310,7 +310,7 @@ def _discover(parts: Parts, sources: frozenset[str]) -> dict[BatchId, frozenset[
     hits: Iterable[Hit]
     try:
         hits = parts.search.live_batches(sources)
-    except WindowExceeded:
+    except IncompleteAnswer:
         hits = parts.index.live_batches(sources)
     # Intern the sets: many batches share few.
     once: dict[frozenset[str], frozenset[str]] = {}

@@ -9,7 +9,7 @@ from ownership.domain.errors import Unavailable
 from ownership.domain.plan import BatchId
 from ownership.platform import lms as module
 from ownership.platform.http_service import Service
-from ownership.platform.lms import BatchSearch, WindowExceeded
+from ownership.platform.lms import BatchSearch, IncompleteAnswer
 from tests.unit.conftest import Request, Server
 
 PATH = "/v1/course/batch/search"
@@ -111,7 +111,7 @@ def test_a_count_that_reaches_the_window_may_hide_more(
     server.answer = lambda request, _: (
         200, shown(count, [document(1)] if request.body["request"]["offset"] == 0 else [])
     )  # fmt: skip
-    with pytest.raises(WindowExceeded):
+    with pytest.raises(IncompleteAnswer):
         search.live_batches(["A"])
 
 
@@ -156,7 +156,7 @@ def test_a_document_that_names_no_batch_is_looked_up_in_the_index(
     server: Server, search: BatchSearch, named: dict[str, Any]
 ) -> None:
     server.answer = lambda _request, _handler: (200, shown(1, [{"courseId": "c", **named}]))
-    with pytest.raises(WindowExceeded):
+    with pytest.raises(IncompleteAnswer):
         search.live_batches(["A"])
 
 
@@ -185,7 +185,7 @@ def test_pages_that_show_batches_twice_miss_others_and_the_index_is_asked(
     monkeypatch.setattr(module, "PAGE", 3)
     pages = {0: [document(1), document(2), document(3)], 3: [document(3), document(1), document(4)]}
     server.answer = lambda request, _: (200, shown(6, pages[request.body["request"]["offset"]]))
-    with pytest.raises(WindowExceeded):
+    with pytest.raises(IncompleteAnswer):
         search.live_batches(["A"])
 
 
