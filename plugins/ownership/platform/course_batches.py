@@ -141,16 +141,16 @@ class CourseBatches:
         """
         wanted = {i for i in ids if i.course_id and i.batch_id}  # a stray document may name no course
         select = f"SELECT {columns} FROM {self._table} WHERE"
-        if not self._row_by_row:
+        if self._row_by_row:
+            answers = self._cql.select_each(f"{select} courseid = ? AND batchid = ?", wanted)
+        else:
             try:
                 answers = self._cql.select_each(f"{select} courseid IN ? AND batchid IN ?", _reads(wanted))
             except StatementRefused:
                 self._row_by_row = True
-            else:
-                # Courses that are read together may have batches of the same id.
-                return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
-        answers = self._cql.select_each(f"{select} courseid = ? AND batchid = ?", sorted(wanted))
-        return [r for rows in answers for r in rows]
+                return self._select(columns, wanted)
+        # Courses that are read together may have batches of the same id.
+        return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
 
 
 def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
