@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from cassandra import (
     DriverException,
@@ -67,14 +67,6 @@ class StatementRefused(SettingsError):
     """The server knows the statement and does not allow it: a restriction of its version, a guardrail, a bound."""
 
 
-class Conditional(NamedTuple):
-    """Answer of a compare-and-set."""
-
-    applied: bool
-    rows: list[dict[str, Any]]
-    """Where not applied: the current values of every row that the statement names."""
-
-
 class Cql:
     """A session with prepared statements kept by their text; a statement is tried `TRIES` times at most."""
 
@@ -126,13 +118,13 @@ class Cql:
         """One query with many values, concurrently: its rows, in the order of `values`."""
         return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
 
-    def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[Conditional]:
+    def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[bool]:
         """Many conditional batches on different partitions, concurrently: each applied as a whole or not at all.
 
-        A time-out leaves a batch in doubt, and the *same* batch is repeated: callers must take "not applied, but
-        the row is as I wanted it" for done.
+        Returns for each, in their order, whether it was applied. A time-out leaves a batch in doubt, and the *same*
+        batch is repeated: callers must take "not applied, but the row is as I wanted it" for done.
         """
-        return [_answer(r) for r in self._concurrently([self._batch(b) for b in batches])]
+        return [_applied(r) for r in self._concurrently([self._batch(b) for b in batches])]
 
     def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
         if len(statements) == 1:
@@ -181,12 +173,9 @@ class Cql:
         raise Unavailable(PART, _short(last)) from None
 
 
-def _answer(result: Any) -> Conditional:
-    """Applied flag and current values of a conditional statement's result set."""
-    rows = [dict(r._asdict()) for r in result]
+def _applied(rows: Iterable[Sequence[Any]]) -> bool:
     # A conditional statement always answers with at least one row; its first column says so.
-    applied = all(bool(next(iter(r.values()))) for r in rows)
-    return Conditional(applied, [] if applied else rows)
+    return all(row[0] for row in rows)
 
 
 def _translated(error: Exception) -> Exception:

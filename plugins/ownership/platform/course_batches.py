@@ -116,9 +116,9 @@ class CourseBatches:
         for n, (before, _) in enumerate(changes):
             by_course[before.id.course_id].append(n)
         groups = [g for of_course in by_course.values() for g in chunked(of_course, size)]
-        answers = self._cql.conditional_batches([[self._update(*changes[n]) for n in g] for g in groups])
-        applied = {n: answer.applied for group, answer in zip(groups, answers, strict=True) for n in group}
-        return [applied[n] for n in range(len(changes))]
+        applied = self._cql.conditional_batches([[self._update(*changes[n]) for n in g] for g in groups])
+        by_change = {n: done for group, done in zip(groups, applied, strict=True) for n in group}
+        return [by_change[n] for n in range(len(changes))]
 
     def _update(self, before: Row, after: Row) -> Statement:
         sets: list[tuple[str, tuple[Any, ...]]] = []
