@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from more_itertools import chunked
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.plan import LIVE_STATUSES, BatchId
@@ -33,9 +33,6 @@ class _Found(BaseModel):
     """The answer to a search."""
 
     result: _Result
-
-
-_FOUND: Final = TypeAdapter(_Found)
 
 
 class IncompleteAnswer(Exception):
@@ -95,7 +92,7 @@ class BatchSearch:
 
     def _content(self, answer: Answer) -> tuple[int, list[dict[str, Any]]]:
         try:
-            found = _FOUND.validate_python(answer.body).result.response
+            found = _Found.model_validate(answer.body).result.response
         except ValidationError:
             found = None
         # An empty result may leave its list out; a positive count may not.

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
@@ -83,8 +83,6 @@ class _Refused(BaseModel):
     params: _Params | None = None
 
 
-_FOUND: Final = TypeAdapter(_Found)
-_REFUSED: Final = TypeAdapter(_Refused)
 _ABOUT_THE_REQUEST: Final = ("CLIENTERROR", "RESOURCENOTFOUND")
 """Classes of the service's errors that say something about the user; the others are about the service."""
 
@@ -116,7 +114,7 @@ class Users:
         if answer.status != 200:
             raise self._unavailable(f"HTTP {answer.status} that names no user and organisation")
         try:
-            response = _FOUND.validate_python(answer.body, strict=True).result.response
+            response = _Found.model_validate(answer.body, strict=True).result.response
         except ValidationError:
             raise self._unavailable("HTTP 200 that names no user and organisation") from None
         if not same_id(response.identifier, user_id):
@@ -182,7 +180,7 @@ class Users:
 def _refusal(user_id: str, answer: Answer) -> Refusal | None:
     """What a 4xx says of the user, None if it is not the service's own word: a proxy's has no such envelope."""
     try:
-        said = _REFUSED.validate_python(answer.body, strict=True)
+        said = _Refused.model_validate(answer.body, strict=True)
     except ValidationError:
         return None
     params = said.params or _Params()
