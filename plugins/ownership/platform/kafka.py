@@ -115,21 +115,19 @@ class Topic:
         self._consumer.close()
 
     def serve(self) -> None:
-        """Let the client renew its token, where its caller makes no call for long."""
-        self._serve()
+        """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled.
 
-    def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self._serve, self._client_errors)
-
-    def _serve(self) -> None:
-        """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled."""
-        if (
-            self._consumer.assignment()
-        ):  # then a poll could take a message, and `consume` serves the client anyhow
+        Every other call does it, too: this is for a caller that makes none for long.
+        """
+        # While partitions are assigned, a poll could take a message, and `consume` serves the client anyhow.
+        if self._consumer.assignment():
             return
         message = self._consumer.poll(0)
         if message is not None and (error := message.error()):
             self._client_errors.append(error)
+
+    def _errors(self) -> _KafkaErrors:
+        return _KafkaErrors(self.name, self.serve, self._client_errors)
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
