@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ownership.domain.clock import DAY_MS, HOUR_MS, now_ms, to_ms
-from ownership.domain.compare import UNMOVED, UNPROVEN, is_same_user
+from ownership.domain.compare import UNPROVEN, is_same_user
 from ownership.domain.plan import CREATED, EVERYTHING, MENTORED, Document, Row, Scope
 from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, ChangeOutcome, EventState
@@ -24,8 +24,6 @@ MAX_SOURCES = 50_000
 UNDER_WAY_MS = HOUR_MS
 """An open event is under way until so long after its message: its stages are tried again for an hour."""
 STATES = (*OPEN_STATES, *FINAL_STATES)
-
-__all__ = ["UNMOVED", "Gave", "sources", "unproven"]
 
 
 class Gave(NamedTuple):
