@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ownership.domain.errors import Unavailable
 from ownership.domain.plan import LIVE_STATUSES, BatchId
 from ownership.platform.http_service import Answer, Service
-from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_named, users_named
+from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_key, users_named
 
 PAGE = 1000
 WINDOW = 10_000
@@ -106,4 +106,4 @@ def _hit(document: dict[str, Any]) -> Hit:
     if batch is None:
         raise IncompleteAnswer
     # A document that names no course belongs to no row; the plan will say that it is gone.
-    return Hit(users_named(document), BatchId(course_named(document), batch))
+    return Hit(users_named(document), BatchId(course_key(document.get("courseId")), batch))

@@ -82,9 +82,8 @@ def batch_named(source: Mapping[str, Any]) -> str | None:
     return None
 
 
-def course_named(source: Mapping[str, Any]) -> str:
-    """The course that a document names; empty if it names none that a row can have."""
-    course = source.get("courseId")
+def course_key(course: object) -> str:
+    """The course that a document names, by the value of its field; empty if it names none that a row can have."""
     return course if is_key(course) else ""
 
 

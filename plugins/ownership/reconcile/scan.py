@@ -40,7 +40,7 @@ from ownership.ledger.events import EventRow
 from ownership.platform.course_batches import RawRow
 from ownership.platform.pools import prefetch
 from ownership.platform.ring import TokenRange
-from ownership.platform.search_documents import is_key
+from ownership.platform.search_documents import course_key
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.proofs import Gave, found_by
 from ownership.reconcile.spill import Spill
@@ -174,7 +174,9 @@ class Scan:
         for i in ids:
             if i in rows:
                 continue
-            document = next((d for d in documents.get(i.batch_id, ()) if _course(d) == i.course_id), None)
+            document = next(
+                (d for d in documents.get(i.batch_id, ()) if course_key(d.course_id) == i.course_id), None
+            )
             if document is None:  # it is gone, or belongs to another course by now
                 continue
             tally.found(ORPHAN, sample(ORPHAN, None, document, "" if i.course_id else "names no course"))
@@ -266,10 +268,6 @@ class _OpenEvents:
         if event.options.dry_run or not event.planned_at:
             return False
         return self._parts.changes.has_planned(event.mid, batch)
-
-
-def _course(document: Document) -> str:
-    return document.course_id if is_key(document.course_id) else ""
 
 
 def _count(suspect: _Suspect, tally: Tally, *, repaired: bool) -> None:
