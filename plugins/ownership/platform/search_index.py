@@ -35,7 +35,7 @@ from ownership.platform.search_documents import (
     OWNERS,
     Hit,
     batch_named,
-    course_named,
+    course_key,
     document_from,
     is_key,
     users_named,
@@ -175,15 +175,19 @@ class SearchIndex:
         if not batch_ids:
             return []
         wanted = frozenset(batch_ids)
-        found = []
+        found: list[tuple[str, str]] = []
         for hits in self._search(_any_of(NAMES, sorted({folded(b) for b in wanted})), list(NAMES)):
             with _answer("search"):
-                for hit in hits:
-                    own_id, batch_id = _ids(hit)
-                    if batch_id in wanted and own_id != batch_id:
-                        self._own_ids[batch_id].add(own_id)
-                        found.append((own_id, batch_id))
+                found += [(own_id, b) for own_id, b in self._named(hits) if b in wanted and own_id != b]
         return found
+
+    def _named(self, hits: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        """``_id`` and batch of each hit; where they differ, they are remembered."""
+        named = [_ids(hit) for hit in hits]
+        for own_id, batch_id in named:
+            if own_id != batch_id:
+                self._own_ids[batch_id].add(own_id)
+        return named
 
     def write(self, updates: Iterable[Update], creates: Iterable[Mapping[str, Any]]) -> list[RefusedDocument]:
         """Owner fields under their sequence number, and missing documents from whole rows.
@@ -295,10 +299,7 @@ class SearchIndex:
             query = {"bool": {"filter": [{"terms": {"status": list(LIVE_STATUSES)}}, _any_of(OWNERS, users)]}}
             for hits in self._search(query, _HIT_FIELDS):
                 with _answer("search"):
-                    page = [_hit(hit) for hit in hits]
-                    for own_id, batch_id in map(_ids, hits):
-                        if own_id != batch_id:
-                            self._own_ids[batch_id].add(own_id)
+                    page = [_hit(hit, batch) for hit, (_, batch) in zip(hits, self._named(hits), strict=True)]
                 yield from page
 
     def count(self) -> int:
@@ -503,9 +504,9 @@ def _ids(hit: Mapping[str, Any]) -> tuple[str, str]:
     return own_id, batch_named(hit.get("_source") or {}) or own_id
 
 
-def _hit(hit: Mapping[str, Any]) -> Hit:
+def _hit(hit: Mapping[str, Any], batch_id: str) -> Hit:
     source = hit.get("_source") or {}
-    return Hit(users_named(source), BatchId(course_named(source), _ids(hit)[1]))
+    return Hit(users_named(source), BatchId(course_key(source.get("courseId")), batch_id))
 
 
 def _seen(hit: Mapping[str, Any]) -> Seen:
