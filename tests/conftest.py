@@ -65,7 +65,6 @@ def stack(
         settings={
             "env": "dev",
             "claim.seconds": 20,  # another run takes the events of a dead one while a test waits
-            "transfer.scope": "asset",  # as the worlds of the fault suite want it
         },
     )
     with started:
