@@ -364,7 +364,7 @@ def user_answer(random: Random, user_id: str) -> tuple[int, bytes]:
     """Status and body of User-Org's read."""
     body: Any = {
         "id": "api.user.read", "ver": "v1", "responseCode": "OK", "params": {"err": None, "status": "success"},
-        "result": {"response": {"identifier": user_id, "rootOrgId": "org-1", **PEOPLE}},
+        "result": {"response": {"identifier": user_id, "rootOrgId": "org-1", "isDeleted": False, **PEOPLE}},
     }  # fmt: skip
     status = pick(
         random, (200, 200, 200, 200, 404, 400, 201, 301, 401, 403, 409, 418, 429, 500, 502, 503, 599)

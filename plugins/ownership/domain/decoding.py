@@ -17,6 +17,7 @@ MAX_LEVELS = 100
 calls: what one task reads, another could not."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_JSON_BEGINS: Final = b'{["\t\n\r '
 _OTHER_FORMATS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xff\xfe\x00\x00", "in UTF-32"),
     (b"\x00\x00\xfe\xff", "in UTF-32"),
@@ -24,8 +25,8 @@ _OTHER_FORMATS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x00\x00\x00{\x00\x00\x00", "in UTF-32"),
     (b"\xff\xfe", "in UTF-16"),
     (b"\xfe\xff", "in UTF-16"),
-    (b"{\x00", "in UTF-16"),
-    (b"\x00{\x00", "in UTF-16"),
+    *((bytes((c, 0)), "in UTF-16") for c in _JSON_BEGINS),
+    *((bytes((0, c, 0)), "in UTF-16") for c in _JSON_BEGINS),
     (b"\x1f\x8b", "compressed with gzip"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
     (b"\x04\x22\x4d\x18", "compressed with lz4"),
@@ -36,10 +37,15 @@ _OTHER_FORMATS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x78\xda", "compressed with zlib"),
     (b"BZh", "compressed with bzip2"),
     (b"\xfd7zXZ\x00", "compressed with xz"),
+    (b"LZ4Block", "compressed with lz4"),
     (b"PK\x03\x04", "compressed with zip"),
+    (b"Obj\x01", "an Avro file"),
     (b"\xac\xed\x00\x05", "a serialized Java object"),
     (b"ey", "JSON in Base64"),
     (b"ew", "JSON in Base64"),
+    (b"H4sI", "compressed with gzip, in Base64"),
+    (b"%7B", "JSON, percent-encoded"),
+    (b"<", "XML or HTML"),
     (b"\x00", "framed by a schema registry's serializer (magic byte 0x00)"),
     (b"\x01", "framed by a schema registry's serializer (magic byte 0x01)"),  # Confluent's with a GUID
     (b"\x03", "framed by a schema registry's serializer (first byte 0x03)"),  # AWS Glue's

@@ -6,6 +6,7 @@ Shape and meaning of the fields: the producer's own code, Sunbird-Lern userorg-s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -30,8 +31,8 @@ MAX_FOLLOW_UPS = 4
 UNNAMED: Final = "message:"
 """Begins the mid of an event that has none of its own: its place in Kafka names it."""
 
-COURSE_BATCH: Final = "course batch"
-"""The kind of asset that this job moves, folded."""
+COURSE_BATCH: Final = "coursebatch"
+"""The kind of asset that this job moves, folded and without what parts its words: reports have a blank, telemetry none."""
 
 MAX_NAMES = 10
 """Names in one error, at most: after a correction the next error names the rest."""
@@ -211,7 +212,7 @@ class TransferEvent(_Part):
             return None
         try:
             kind = _Asset.model_validate(given).objectType
-            if folded(kind) != COURSE_BATCH:
+            if re.sub(r"[\s_-]+", "", folded(kind)) != COURSE_BATCH:
                 return words(kind) or "", None
             return kind, _CourseBatch.model_validate(given).identifier
         except ValidationError as e:

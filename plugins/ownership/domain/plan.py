@@ -115,9 +115,8 @@ class Scope(NamedTuple):
         return None in (self.batch_id, other.batch_id) or self.batch_id == other.batch_id
 
     def _is_of_organisation(self, row: Row) -> bool:
-        if self.organisation is None or not any(row.created_for):
-            return True
-        return any(folded(o.strip()) == self.organisation for o in row.created_for)
+        named = [folded(o.strip()) for o in row.created_for if o.strip()]
+        return self.organisation is None or not named or self.organisation in named
 
 
 EVERYTHING = Scope()

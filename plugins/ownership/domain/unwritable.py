@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ownership.domain.clock import from_ms
@@ -27,8 +28,17 @@ class Unwritable(NamedTuple):
 
 
 def is_partly_changed(row: Row, before: Row, after: Row) -> bool:
-    """True if a change took effect in one of the two owner fields only."""
-    return row.owners in ((after.created_by, before.mentors), (before.created_by, after.mentors))
+    """True if a change took effect in one of the two owner fields only, or in some elements of the list."""
+    longest = max(len(before.mentors), len(after.mentors))
+    mentors = zip_longest(row.mentors, before.mentors, after.mentors)
+    return (
+        row.owners not in (before.owners, after.owners)
+        and row.created_by in (before.created_by, after.created_by)
+        and (
+            row.mentors in (before.mentors, after.mentors)
+            or (len(row.mentors) == longest and all(now in (was, then) for now, was, then in mentors))
+        )
+    )
 
 
 def sentence(rows: Iterable[Unwritable]) -> str:

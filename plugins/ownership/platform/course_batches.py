@@ -172,17 +172,18 @@ def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _mentor_sets(before: Sequence[str], after: Sequence[str]) -> list[tuple[str, tuple[Any, ...]]]:
-    """Assignments that make the list `after`; each element by itself, unless the list grows.
+    """Assignments that make the list `after`, each element by itself.
 
     A list that is assigned as a whole is deleted and written anew. Elements with a write time in the future survive
     the deletion, so that the list would have the old elements beside the new ones.
     """
-    if len(after) > len(before):
-        return [("mentors = ?", (list(after),))]
     changed = [(n, new) for n, (old, new) in enumerate(zip(before, after, strict=False)) if old != new]
     # Null deletes an element. The last ones go first: each deletion moves those behind it.
     deleted = [(n, None) for n in reversed(range(len(after), len(before)))]
-    return [("mentors[?] = ?", values) for values in (*changed, *deleted)]
+    sets: list[tuple[str, tuple[Any, ...]]] = [("mentors[?] = ?", v) for v in (*changed, *deleted)]
+    if added := list(after[len(before) :]):
+        sets.append(("mentors = mentors + ?", (added,)))
+    return sets
 
 
 def _row(r: Any) -> Row:

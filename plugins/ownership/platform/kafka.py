@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import stamina
 from confluent_kafka import (
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -66,7 +65,7 @@ ClientErrors = deque[KafkaError]
 
 
 class Message(NamedTuple):
-    """A message as it lies in the topic. `kafka_ms` is its timestamp, epoch ms."""
+    """A message as it lies in the topic. `kafka_ms` is its timestamp, epoch ms; negative where it has none."""
 
     topic: str
     partition: int
@@ -383,10 +382,11 @@ class _KafkaErrors:
         if not isinstance(error, KafkaException):
             return
         cause = error.args[0]
-        if isinstance(cause, KafkaError) and cause.code() in _SAYS_NOTHING:
+        if isinstance(cause, KafkaError) and cause.code() in (*_SAYS_NOTHING, *_UNKNOWN):
             self._serve()
             said = _drained(self._client_errors)
-            for codes in (_DENIED, _UNREACHED):
+            # A client that is not let in any more knows no topic, either. One that lost a connection for a moment does.
+            for codes in (_DENIED, _UNREACHED) if cause.code() in _SAYS_NOTHING else (_DENIED,):
                 cause = next((e for e in said if e.code() in codes), cause)
                 if cause.code() in codes:
                     break
@@ -431,13 +431,12 @@ def _no_topic(name: str) -> SettingsError:
 
 
 def _message(m: Any) -> Message:
-    kind, ms = m.timestamp()
-    now = int(time.time() * 1000)
+    _, ms = m.timestamp()  # -1 where there is none: the same at every read, as the message's digest must be
     return Message(
         m.topic(),
         m.partition(),
         m.offset(),
-        now if kind == TIMESTAMP_NOT_AVAILABLE else ms,
+        ms,
         m.value() or b"",
         {k: (v or b"").decode("utf-8", "replace") for k, v in m.headers() or ()},
     )

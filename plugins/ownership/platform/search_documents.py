@@ -7,8 +7,9 @@ they say: nothing here raises an error for what stands in one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from ownership.domain.event import folded
@@ -64,33 +65,36 @@ class Hit(NamedTuple):
 
 
 def is_key(value: object) -> TypeGuard[str]:
-    """True for a text that a row's key can hold: of anything else there is no row."""
+    """True for a text that a row's key and the ledger can hold: of anything else there is no row, or no trail."""
     try:
-        return isinstance(value, str) and len(value.encode()) <= MAX_KEY_BYTES
+        return isinstance(value, str) and "\0" not in value and len(value.encode()) <= MAX_KEY_BYTES
     except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
         return False
 
 
 def batch_named(source: Mapping[str, Any]) -> str | None:
     """The id of the batch that a document names; None if it names none."""
-    for name in NAMES:
-        value = source.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        if value and is_key(value):
-            return value
-    return None
+    return next(filter(None, (_key(source.get(name)) for name in NAMES)), None)
 
 
 def course_key(course: object) -> str:
     """The course that a document names, by the value of its field; empty if it names none that a row can have."""
-    return course if is_key(course) else ""
+    return _key(course)
+
+
+def _key(value: object) -> str:
+    """A part of a row's key, by the value of its field: a text, a number, or a list of one; empty for anything else."""
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if is_key(value) else ""
 
 
 def users_named(source: Mapping[str, Any]) -> frozenset[str]:
     """Creator and mentors of a document, folded as the index compares them."""
-    creator, mentors = source.get("createdBy"), source.get("mentors")
-    named = [creator, *(mentors if isinstance(mentors, list) else [mentors])]
+    values = [source.get(name) for name in OWNERS]
+    named = chain.from_iterable(v if isinstance(v, list) else [v] for v in values)
     return frozenset(folded(u) for u in named if isinstance(u, str))
 
 
@@ -101,26 +105,27 @@ def document_from(row: Mapping[str, Any], zone: tzinfo) -> dict[str, Any]:
     becomes a date.
     """
     doc = {field: _plain(row.get(column)) for column, field in _FIELDS.items()}
-    for field, (column, text) in _TIMES.items():
-        when = _local(row.get(column), zone)
-        doc[field] = _time(when) if when else _text(row.get(text))
-    for field, (column, text) in _DATES.items():
-        when = _local(row.get(column), zone)
-        doc[field] = when.date().isoformat() if when else _text(row.get(text))
+    for fields, write in ((_TIMES, _time), (_DATES, _date)):
+        for field, columns in fields.items():
+            texts = (_moment(row.get(column), zone, write) for column in columns)
+            doc[field] = next(filter(None, texts), None)
     if templates := row.get(_TEMPLATES):
         doc[_TEMPLATES] = {name: _template(fields) for name, fields in templates.items()}
     doc |= {"id": row["batchid"], "identifier": row["batchid"]}
     return {field: value for field, value in doc.items() if value is not None}
 
 
-def _local(ms: int | None, zone: tzinfo) -> datetime | None:
-    """A timestamp in `zone`; None also for one beyond the years that a date can have."""
-    if ms is None:
-        return None
-    try:
-        return (_EPOCH + timedelta(milliseconds=ms)).astimezone(zone)
-    except OverflowError:
-        return None
+def _moment(value: Any, zone: tzinfo, write: Callable[[datetime], str]) -> str | None:
+    """A column of any type as a date's text: a timestamp (ms) by `write`, in `zone`; anything else as it is.
+
+    None for null, for an empty text, which old rows have, and for a timestamp beyond the years that a date can have.
+    """
+    if isinstance(value, int):
+        try:
+            return write((_EPOCH + timedelta(milliseconds=value)).astimezone(zone))
+        except OverflowError:
+            return None
+    return str(value) if value is not None and str(value).strip() else None
 
 
 def _time(when: datetime) -> str:
@@ -128,9 +133,9 @@ def _time(when: datetime) -> str:
     return f"{when.date()} {when:%H:%M:%S}:{when.microsecond // 1000:03d}{f'{when:%z}'[:5]}"
 
 
-def _text(value: str | None) -> str | None:
-    """A date as text; old rows have an empty one where they should have none."""
-    return value if value and value.strip() else None
+def _date(when: datetime) -> str:
+    """``yyyy-MM-dd``."""
+    return when.date().isoformat()
 
 
 def _template(fields: Mapping[str, str | None]) -> dict[str, Any]:

@@ -485,7 +485,6 @@ def _shown(answer: Any) -> list[Any]:
 def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
     source = doc.get("_source") or {}
     mentors = source.get("mentors") or []
-    course = source.get("courseId")
     document_id = _text(doc["_id"])
     return Document(
         batch_id,
@@ -493,7 +492,7 @@ def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
         tuple(mentors) if isinstance(mentors, list) else (mentors,),
         _number(doc["_seq_no"]),
         _number(doc["_primary_term"]),
-        course if isinstance(course, str) else None,
+        course_key(source.get("courseId")) or None,
         document_id if document_id != batch_id else None,
     )
 

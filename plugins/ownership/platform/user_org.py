@@ -58,6 +58,7 @@ Lookup = User | Refusal | Unavailable
 class _Response(BaseModel):
     identifier: str
     organisation: str | None = Field(None, alias="rootOrgId")
+    is_deleted: Any = Field(None, alias="isDeleted")
 
 
 class _Result(BaseModel):
@@ -67,6 +68,7 @@ class _Result(BaseModel):
 class _Found(BaseModel):
     """The answer for a user who is shown."""
 
+    code: Any = Field(None, alias="responseCode")
     result: _Result
 
 
@@ -114,11 +116,16 @@ class Users:
         if answer.status != 200:
             raise self._unavailable(f"HTTP {answer.status} that names no user and organisation")
         try:
-            response = _Found.model_validate(answer.body, strict=True).result.response
+            found = _Found.model_validate(answer.body, strict=True)
         except ValidationError:
             raise self._unavailable("HTTP 200 that names no user and organisation") from None
+        if _plain(found.code) not in ("OK", ""):
+            raise self._unavailable("HTTP 200 with a responseCode that is not OK")
+        response = found.result.response
         if not same_id(response.identifier, user_id):
             raise self._unavailable("answers with another user than the one asked for")
+        if response.is_deleted is True:  # today's release refuses such an account instead
+            return Refusal(user_id, Standing.DELETED, "isDeleted: true")
         if not response.organisation:
             raise self._unavailable(f"shows no rootOrgId for user {user_id!r}: {_ONE_USER_ONLY}")
         return User(user_id, response.organisation)
@@ -188,7 +195,7 @@ def _refusal(user_id: str, answer: Answer) -> Refusal | None:
     if code not in _ABOUT_THE_REQUEST:
         return None
     words = one_line(": ".join(filter(None, (params.err, params.errmsg))) or code, _WORDS_KEPT)
-    if err.endswith(ACCOUNT_BLOCKED) or "ACCOUNTBLOCKED" in err:
+    if err.endswith(ACCOUNT_BLOCKED) or "ACCOUNTBLOCKED" in f"{err} {status}":
         return Refusal(user_id, Standing.DELETED, words)
     if (answer.status == 404 and code == "RESOURCENOTFOUND") or "USERNOTFOUND" in f"{err} {status}":
         return Refusal(user_id, Standing.UNKNOWN, words)

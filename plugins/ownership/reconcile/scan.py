@@ -93,7 +93,8 @@ class Scan:
                 [
                     BatchId(row.courseid, row.batchid)
                     for row in page
-                    if self._differs(row, documents) or self._transfer_of(row.createdby, row.status)
+                    if (self._differs(row, documents) or self._transfer_of(row.createdby, row.status))
+                    and row.batchid  # a course that has nothing but static columns is a row without a batch
                 ]
             )
             if len(waiting.ids) >= MAX_SUSPECTS:

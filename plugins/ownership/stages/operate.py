@@ -5,7 +5,6 @@ Each order is answered in words for people, by the mid that it names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -432,14 +431,12 @@ def _again(
     if body is None:
         raise ConfError(f"The message of event {row.mid} was erased: give the transfer itself, in `events`.")
     try:
-        envelope = {**json.loads(body), "mid": mid, "ets": at_ms, **marks}
+        envelope = {**decode(body), "mid": mid, "ets": at_ms, **marks}
         if asked_for:
             envelope["edata"] = {**envelope["edata"], **asked_for}
         return Request.of(envelope, options)
     except Poison as e:  # the mid and the marks have made it too large
         raise ConfError(f"Event {row.mid} cannot be given again: {e}.") from None
-    except (ValueError, RecursionError) as e:  # it was read once: only a damaged ledger gets here
-        raise Unavailable("ledger", f"the payload of event {row.mid} cannot be read: {e}") from None
 
 
 def _bounded(mids: Collection[str], what: str) -> None:

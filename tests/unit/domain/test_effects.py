@@ -141,6 +141,8 @@ def test_an_asset_is_the_one_batch_that_its_options_reach() -> None:
     [
         pytest.param((), True, id="none is named"),
         pytest.param(("",), True, id="an empty one"),
+        pytest.param((" ", "\t"), True, id="blank ones"),
+        pytest.param((" ", "another"), False, id="a blank one and another"),
         pytest.param(("org",), True, id="the event's"),
         pytest.param(("another", " ORG "), True, id="the event's among others, in another spelling"),
         pytest.param(("another",), False, id="another"),

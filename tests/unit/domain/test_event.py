@@ -8,6 +8,7 @@ import lzma
 import re
 import zlib
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -260,7 +261,19 @@ def test_a_valid_envelope_is_read_whatever_else_it_carries(
         pytest.param(b"\x04\x22\x4d\x18" + GOOD, "compressed with lz4", id="lz4"),
         pytest.param(b"\xff\x06\x00\x00sNaPpY" + GOOD, "compressed with snappy", id="snappy"),
         pytest.param(b"\x82SNAPPY\x00" + GOOD, "compressed with snappy", id="snappy as Java frames it"),
+        pytest.param(b"LZ4Block\x25" + GOOD, "compressed with lz4", id="lz4 as Java frames it"),
         pytest.param(b"PK\x03\x04" + GOOD, "compressed with zip", id="zip"),
+        pytest.param(b"Obj\x01\x04" + GOOD, "an Avro file", id="Avro"),
+        pytest.param(
+            base64.b64encode(gzip.compress(GOOD)), "compressed with gzip, in Base64", id="gzip, then Base64"
+        ),
+        pytest.param(quote(GOOD).encode(), "JSON, percent-encoded", id="percent-encoded"),
+        pytest.param(b"<event/>", "XML or HTML", id="XML"),
+        pytest.param((" \n" + GOOD.decode()).encode("utf-16-le"), "in UTF-16", id="UTF-16, a blank first"),
+        pytest.param(f"[{GOOD.decode()}]".encode("utf-16-be"), "in UTF-16", id="a list in UTF-16"),
+        pytest.param(
+            raw(GOOD.decode()).decode().encode("utf-16-le"), "in UTF-16", id="JSON in a JSON text in UTF-16"
+        ),
         pytest.param(b"\xac\xed\x00\x05t" + GOOD, "a serialized Java object", id="Java"),
         pytest.param(base64.b64encode(GOOD), "JSON in Base64", id="Base64"),
         pytest.param(GOOD.decode().encode("utf-16"), "in UTF-16", id="UTF-16"),
@@ -403,6 +416,8 @@ def test_half_a_surrogate_pair_in_words_for_people_is_replaced() -> None:
         pytest.param(
             {"objectType": " course batch", "identifier": "b1", "name": ["x"]}, "b1", id="another case"
         ),
+        pytest.param({"objectType": "CourseBatch", "identifier": "b1"}, "b1", id="one word, as in telemetry"),
+        pytest.param({"objectType": "course_batch", "identifier": "b1"}, "b1", id="as the table is named"),
     ],
 )
 def test_the_asset_of_an_event_is_a_batch_or_nothing(given: Any, asset: str | None) -> None:

@@ -45,3 +45,22 @@ def test_of_many_rows_the_first_few_are_named_and_the_others_counted() -> None:
 )
 def test_a_change_of_both_fields_is_partial_if_one_of_them_is_as_it_was(now: Row, partly: bool) -> None:
     assert is_partly_changed(now, row("a", "a"), row("b", "b")) == partly
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "after", "partly"),
+    [
+        pytest.param("bb", "b", "ab", True, id="longer, and its first element is as it was"),
+        pytest.param("ba", "aa", "b", True, id="shorter, and its last element is still there"),
+        pytest.param("bxa", "axa", "bx", True, id="shorter, with others between"),
+        pytest.param("bxbx", "bx", "axb", False, id="two lists in one"),
+        pytest.param("cb", "b", "ab", False, id="another writer's"),
+        pytest.param("b", "b", "ab", False, id="as it was"),
+        pytest.param("ab", "b", "ab", False, id="as it should be"),
+        pytest.param("", "b", "ab", False, id="empty"),
+    ],
+)
+def test_a_change_of_a_list_is_partial_if_some_elements_are_as_they_were(
+    now: str, before: str, after: str, partly: bool
+) -> None:
+    assert is_partly_changed(row("x", now), row("x", before), row("x", after)) == partly

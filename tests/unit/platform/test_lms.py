@@ -195,7 +195,7 @@ def test_pages_that_show_batches_twice_miss_others_and_the_index_is_asked(
         pytest.param({}, id="none"),
         pytest.param({"courseId": None}, id="null"),
         pytest.param({"courseId": ""}, id="empty"),
-        pytest.param({"courseId": 7}, id="a number"),
+        pytest.param({"courseId": {"id": "c"}}, id="an object"),
         pytest.param({"courseId": "\ud800"}, id="half a surrogate"),
         pytest.param({"courseId": "c" * 70_000}, id="longer than any key"),
         pytest.param({"courseId": "\u00e9" * 32_768}, id="longer than any key in bytes"),

@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from cassandra.cqltypes import UTF8Type
-from cassandra.util import OrderedMapSerializedKey
+from cassandra.util import Date, OrderedMapSerializedKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.platform.search_documents import COLUMNS, document_from, users_named
+from ownership.platform.search_documents import COLUMNS, batch_named, course_key, document_from, users_named
 
 INDIA = ZoneInfo("Asia/Kolkata")
 ROW: dict[str, Any] = {
@@ -159,6 +159,18 @@ def test_an_empty_text_is_no_date(text: str) -> None:
     assert not document.keys() & set(DATES)
 
 
+@pytest.mark.parametrize("columns", [("createddate", "startdate"), ("created_date", "start_date")])
+def test_a_date_is_read_whatever_the_type_of_its_column(columns: tuple[str, str]) -> None:
+    none = dict.fromkeys(("createddate", "startdate"))
+    at = ms("2026-04-01T00:00:00+05:30")
+    document = made(**none | dict.fromkeys(columns, at))
+    assert (document["createdDate"], document["startDate"]) == ("2026-04-01 00:00:00:000+0530", "2026-04-01")
+    document = made(**none | dict.fromkeys(columns, Date("2026-04-01")))
+    assert (document["createdDate"], document["startDate"]) == ("2026-04-01", "2026-04-01")
+    document = made(**none | dict.fromkeys(columns, "1 April"))
+    assert (document["createdDate"], document["startDate"]) == ("1 April", "1 April")
+
+
 @pytest.mark.parametrize("beyond", [2**63 - 1, -(2**63), 1_767_225_600_000_000, 253_402_300_799_999])
 def test_a_timestamp_beyond_all_years_leaves_the_text(beyond: int) -> None:
     assert made(start_date=beyond)["startDate"] == ROW["startdate"]
@@ -227,12 +239,37 @@ def test_a_field_of_a_template_may_be_null() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        pytest.param("do_1", "do_1", id="text"),
+        pytest.param(17, "17", id="a number"),
+        pytest.param(["do_1"], "do_1", id="a list of one text"),
+        pytest.param([17], "17", id="a list of one number"),
+        pytest.param(["do_1", "do_2"], "", id="a list of two"),
+        pytest.param([], "", id="an empty list"),
+        pytest.param([["do_1"]], "", id="a list in a list"),
+        pytest.param({"id": "do_1"}, "", id="an object"),
+        pytest.param(True, "", id="true"),
+        pytest.param(1.5, "", id="a fraction"),
+        pytest.param("do_\0", "", id="NUL, which the ledger cannot hold"),
+        pytest.param(None, "", id="null"),
+    ],
+)
+def test_batch_and_course_of_a_document_may_be_written_in_several_ways(value: Any, key: str) -> None:
+    assert course_key(value) == key
+    assert batch_named({"batchId": value}) == (key or None)
+    assert batch_named({"batchId": value, "identifier": "other"}) == (key or "other")
+
+
+@pytest.mark.parametrize(
     ("doc", "named"),
     [
         pytest.param({"createdBy": "AB", "mentors": ["Cd"]}, {"ab", "cd"}, id="both"),
         pytest.param({"createdBy": "A", "mentors": None}, {"a"}, id="mentors null"),
         pytest.param({"createdBy": "A", "mentors": "M"}, {"a", "m"}, id="one mentor, no list"),
         pytest.param({"createdBy": None, "mentors": [None, 3, "M"]}, {"m"}, id="odd mentors"),
+        pytest.param({"createdBy": ["A", None], "mentors": []}, {"a"}, id="creators in a list"),
+        pytest.param({"createdBy": {"id": "A"}, "mentors": {"id": "M"}}, set(), id="objects"),
         pytest.param({}, set(), id="neither"),
     ],
 )

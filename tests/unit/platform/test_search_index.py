@@ -310,11 +310,22 @@ def test_a_page_that_comes_again_and_again_ends(index: SearchIndex, node: type[N
 
 
 @pytest.mark.parametrize(
-    "course", ["\ud800", "c" * 70_000, 7, None, ["c"]], ids=["surrogate", "long", "7", "null", "list"]
+    "course",
+    ["\ud800", "c" * 70_000, True, None, ["c", "d"]],
+    ids=["surrogate", "long", "true", "null", "list"],
 )
 def test_a_course_that_no_row_can_have_is_none(index: SearchIndex, node: type[Node], course: Any) -> None:
     answers(node, page([{"_id": "b1", "_source": {**OWNERS, "courseId": course}}], 1))
     assert list(index.live_batches(["A"])) == [(frozenset(("a", "m")), BatchId("", "b1"))]
+
+
+def test_a_course_is_read_as_a_search_and_a_read_by_id_see_it(index: SearchIndex, node: type[Node]) -> None:
+    source = {**OWNERS, "courseId": [7]}
+    answers(node, page([{"_id": "b1", "_source": source}], 1))
+    assert [batch for _, batch in index.live_batches(["A"])] == [BatchId("7", "b1")]
+    doc = {"_id": "b1", "found": True, "_seq_no": 1, "_primary_term": 1, "_source": source}
+    answers(node, told({"docs": [doc]}))
+    assert index.get(["b1"])["b1"][0].course_id == "7"
 
 
 def test_owners_of_any_type_differ_from_the_rows_and_break_nothing(

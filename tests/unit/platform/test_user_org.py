@@ -88,6 +88,26 @@ def test_a_deleted_or_blocked_user_is_told_with_the_services_words(
     assert users.read("A") == Refusal("A", Standing.DELETED, words)
 
 
+def test_an_older_release_says_it_in_the_status_of_its_error(server: Server, users: Users) -> None:
+    answers(server, 400, refusal(status="USER_ACCOUNT_BLOCKED", errmsg="User account has been blocked ."))
+    assert users.read("A") == Refusal("A", Standing.DELETED, "User account has been blocked .")
+
+
+def test_a_deleted_user_whom_the_service_still_shows_is_deleted(server: Server, users: Users) -> None:
+    shown = known()
+    shown["result"]["response"]["isDeleted"] = True
+    answers(server, 200, shown)
+    assert users.read("A") == Refusal("A", Standing.DELETED, "isDeleted: true")
+
+
+@pytest.mark.parametrize("is_deleted", [False, None, 0, "no"])
+def test_a_user_who_is_not_deleted_is_known(server: Server, users: Users, is_deleted: Any) -> None:
+    shown = known()
+    shown["result"]["response"]["isDeleted"] = is_deleted
+    answers(server, 200, shown)
+    assert users.read("A") == User("A", "O")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
@@ -128,6 +148,12 @@ def test_any_other_word_about_the_user_is_a_refusal_with_these_words(
         pytest.param(401, refusal(err="USER_NOT_FOUND"), id="401"),
         pytest.param(403, known(), id="403"),
         pytest.param(201, known(), id="another success"),
+        pytest.param(
+            200, known() | {"responseCode": "SERVER_ERROR"}, id="200 with a server error beside the user"
+        ),
+        pytest.param(
+            200, known() | {"responseCode": "CLIENT_ERROR"}, id="200 with a client error beside the user"
+        ),
         pytest.param(200, {}, id="200 and nothing"),
         pytest.param(200, refusal("RESOURCE_NOT_FOUND"), id="200 that says not found"),
         pytest.param(200, {"result": None}, id="result null"),
