@@ -114,7 +114,8 @@ def _lost(backlog: BacklogFacts) -> Iterator[Problem]:
 
 
 def _transactions(backlog: BacklogFacts, at_ms: int) -> Iterator[Problem]:
-    stuck = [h for h in backlog.held_back if h.since_ms is None or at_ms - h.since_ms >= TRANSACTION_MS]
+    # A time that is ahead is of a producer whose clock is: it says nothing about how long the transaction is open.
+    stuck = [h for h in backlog.held_back if h.since_ms is None or abs(at_ms - h.since_ms) >= TRANSACTION_MS]
     if stuck:
         yield Problem(
             Kind.TRANSACTION,

@@ -126,6 +126,13 @@ def test_an_open_transaction_is_named_with_its_partition_and_what_stands_behind_
     assert "kafka-transactions.sh" in said
 
 
+def test_a_transaction_of_a_producer_whose_clock_is_ahead_is_named_at_once() -> None:
+    held = (HeldBack(3, 5, NOW + 50 * 60_000),)
+    facts = HealthFacts(NOW, backlog=BacklogFacts(5, NOW - 1, held_back=held))
+    (found,) = problems(facts, deadline_minutes=30)
+    assert found.kind is Kind.TRANSACTION
+
+
 def test_a_transaction_that_was_begun_just_now_is_no_problem_but_is_said() -> None:
     backlog = BacklogFacts(5, NOW - 1, held_back=(HeldBack(3, 5, NOW - 2000),))
     assert sentences(backlog=backlog) == []

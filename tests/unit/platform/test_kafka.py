@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.platform.kafka import Span, position
+from ownership.domain.errors import OwnershipError
+from ownership.platform.kafka import ClientErrors, Span, Topic, _message, position
 
 NONE = -1001
 """What Kafka's client says of a group without an offset."""
@@ -72,3 +76,57 @@ def test_no_message_that_is_there_and_not_read_is_left_out(
     if span.ignored is not None:
         assert span.ignored == committed
         assert span.start < committed
+
+
+# --- what the client says
+
+
+class FailingClient:
+    """A client whose every call fails with this error."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def list_topics(self, *_: Any, **__: Any) -> Any:
+        raise KafkaException(KafkaError(self.code))
+
+    def assignment(self) -> list[Any]:
+        return []
+
+    def poll(self, _: float) -> None:
+        """Nothing."""
+
+
+def said(code: int, *heard: int) -> str:
+    """What the job says of a failed call, of a client that has reported `heard` before."""
+    errors: ClientErrors = deque(KafkaError(e) for e in heard)
+    with pytest.raises(OwnershipError) as caught:
+        Topic(cast("Consumer", FailingClient(code)), "in", errors).partitions()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART]
+)
+def test_a_client_that_is_not_let_in_any_more_does_not_say_that_there_is_no_topic(code: int) -> None:
+    assert "Kafka refuses access to 'in'" in said(
+        code, KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION
+    )
+    assert "Kafka refuses access to 'in'" in said(code, KafkaError.SASL_AUTHENTICATION_FAILED)
+    assert "Kafka has no topic 'in'" in said(code)
+    assert "Kafka has no topic 'in'" in said(code, KafkaError._TRANSPORT)
+
+
+@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT])
+def test_a_client_that_gives_up_says_what_it_met(code: int) -> None:
+    assert "Kafka refuses access to 'in'" in said(code, KafkaError._TRANSPORT, KafkaError._AUTHENTICATION)
+    assert "is 'bootstrap.servers' of Connection 'kafka_default' right?" in said(code, KafkaError._SSL)
+
+
+def test_a_message_without_a_timestamp_is_the_same_at_every_read() -> None:
+    """By its digest the job knows it again, and a topic that was created anew."""
+    raw = SimpleNamespace(
+        topic=lambda: "in", partition=lambda: 0, offset=lambda: 7, timestamp=lambda: (0, -1), value=lambda: None,
+        headers=lambda: None,
+    )  # fmt: skip
+    assert _message(raw) == ("in", 0, 7, -1, b"", {})
