@@ -177,18 +177,32 @@ def endpoint(conn_id: str, setting: str, override: str | None = None) -> Endpoin
 def url_of(conn_id: str, conn: Connection) -> str:
     """The URL of an HTTP connection.
 
-    :raises SettingsError: if host and schema make none, or the host holds a login.
+    :raises SettingsError: if there is none.
     """
-    host = conn.host or ""
+    host = (conn.host or "").strip()
     if not host:
         raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
-    url = host if "://" in host else f"{scheme_of(conn_id, conn)}://{host}"
+    return url_at(conn_id, conn, host)
+
+
+def url_at(conn_id: str, conn: Connection, host: str, *, port: int | None = None) -> str:
+    """The URL of one host of an HTTP connection. The host may be a URL itself, and have a path behind it.
+
+    `port` is that of a host alone where the connection names none.
+
+    :raises SettingsError: if host and schema make none, or the host holds a login.
+    """
+    is_url = "://" in host
+    url = host if is_url else f"{scheme_of(conn_id, conn)}://{host}"
     refuse_login(conn_id, url)
+    wanted = conn.port or (None if is_url else port)
     try:
-        has_port = urlsplit(url).port is not None
+        address = urlsplit(url)
+        if not wanted or address.port is not None:
+            return url
     except ValueError as e:
         raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
-    return url if has_port or not conn.port else f"{url}:{conn.port}"
+    return address._replace(netloc=f"{address.netloc}:{wanted}").geturl()
 
 
 def scheme_of(conn_id: str, conn: Connection) -> str:

@@ -24,8 +24,7 @@ from ownership.edge.connections import (
     Extra,
     connection,
     endpoint,
-    refuse_login,
-    scheme_of,
+    url_at,
 )
 from ownership.edge.kafka_hook import KafkaHook
 from ownership.edge.ledger_hook import opened_database
@@ -89,13 +88,7 @@ def elasticsearch_client() -> Elasticsearch:
     if not conn.host:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' has no host: set it under Admin → Connections.")
     options = Extra.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
-    scheme = scheme_of(ELASTICSEARCH, conn)
-    hosts = [
-        h if "://" in h else f"{scheme}://{h}:{conn.port or 9200}"
-        for h in conn.host.replace(" ", "").split(",")
-    ]
-    for host in hosts:
-        refuse_login(ELASTICSEARCH, host)
+    hosts = [url_at(ELASTICSEARCH, conn, h, port=9200) for h in conn.host.replace(" ", "").split(",")]
     arguments: dict[str, Any] = {"request_timeout": 30, "max_retries": 2, "retry_on_timeout": True}
     arguments |= {k: options.values[k] for k in ("request_timeout", "api_key") if k in options.values}
     if conn.login:

@@ -126,9 +126,10 @@ class Users:
             raise self._unavailable("answers with another user than the one asked for")
         if response.is_deleted is True:  # today's release refuses such an account instead
             return Refusal(user_id, Standing.DELETED, "isDeleted: true")
-        if not response.organisation:
+        organisation = (response.organisation or "").strip()
+        if not organisation:
             raise self._unavailable(f"shows no rootOrgId for user {user_id!r}: {_ONE_USER_ONLY}")
-        return User(user_id, response.organisation)
+        return User(user_id, organisation)
 
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         """Look many users up concurrently, as their answers come; an outage is the result of the users it concerns.

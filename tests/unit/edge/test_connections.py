@@ -313,6 +313,13 @@ def test_a_url_of_the_settings_may_hold_no_login() -> None:
         pytest.param({"host": "h", "port": 81, "schema": "HTTPS"}, "https://h:81", id="host, port, schema"),
         pytest.param({"host": "https://h:82", "port": 81}, "https://h:82", id="a URL with a port"),
         pytest.param({"host": "https://h", "port": 81}, "https://h:81", id="a URL and a port"),
+        pytest.param({"host": "http://h/", "port": 81}, "http://h:81/", id="a URL with a slash at its end"),
+        pytest.param({"host": "h/lms/", "port": 81}, "http://h:81/lms/", id="a host and a path"),
+        pytest.param({"host": "https://h/a/b", "port": 81}, "https://h:81/a/b", id="a URL with a path"),
+        pytest.param(
+            {"host": "http://[::1]/a", "port": 81}, "http://[::1]:81/a", id="an IPv6 address and a path"
+        ),
+        pytest.param({"host": " h ", "port": 81}, "http://h:81", id="blanks around the host"),
     ],
 )
 def test_a_connection_s_fields_make_a_url(
@@ -320,6 +327,24 @@ def test_a_connection_s_fields_make_a_url(
 ) -> None:
     set_to(monkeypatch, connections.LMS, {"conn_type": "http", **connection})
     assert endpoint(connections.LMS, SETTING).url == url
+
+
+@pytest.mark.parametrize(
+    ("connection", "urls"),
+    [
+        pytest.param({"host": "a"}, ["http://a:9200"], id="a host"),
+        pytest.param({"host": "a, b", "port": 81}, ["http://a:81", "http://b:81"], id="several"),
+        pytest.param({"host": "a/es", "port": 81}, ["http://a:81/es"], id="a path"),
+        pytest.param({"host": "https://a/es/", "port": 81}, ["https://a:81/es"], id="a URL with a path"),
+        pytest.param({"host": "https://a:82", "port": 81}, ["https://a:82"], id="a URL with a port"),
+    ],
+)
+def test_the_hosts_of_the_index_make_urls(
+    monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], urls: list[str]
+) -> None:
+    set_to(monkeypatch, connections.ELASTICSEARCH, {"conn_type": "elasticsearch", **connection})
+    client = elasticsearch_client()
+    assert sorted(node.base_url for node in client.transport.node_pool.all()) == urls
 
 
 def test_a_server_is_verified_unless_the_connection_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,11 @@ def test_a_known_user_is_told_with_the_organisation(server: Server, users: Users
     assert server.requests[0].method == "GET"
 
 
+def test_blanks_around_the_organisation_are_no_part_of_it(server: Server, users: Users) -> None:
+    answers(server, 200, known(organisation=" O\n"))
+    assert users.read("A") == User("A", "O")
+
+
 def test_the_answer_may_spell_the_id_in_another_case(server: Server, users: Users) -> None:
     answers(server, 200, known("ABC-def"))
     assert users.read("abc-DEF") == User("abc-DEF", "O")
@@ -163,6 +168,7 @@ def test_any_other_word_about_the_user_is_a_refusal_with_these_words(
         pytest.param(200, known(identifier=None), id="no identifier"),
         pytest.param(200, known("B"), id="another user"),
         pytest.param(200, known(organisation=""), id="an organisation without a name"),
+        pytest.param(200, known(organisation=" \t"), id="a blank organisation"),
         pytest.param(400, refusal(err={"code": "USER_NOT_FOUND"}), id="an error that is an object"),  # type: ignore[arg-type]  # not as the service documents it
         pytest.param(400, refusal(status=["USER_NOT_FOUND"]), id="a status that is a list"),  # type: ignore[arg-type]  # not as the service documents it
         pytest.param(404, {"responseCode": ["RESOURCE_NOT_FOUND"]}, id="codes in a list"),
