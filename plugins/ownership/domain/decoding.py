@@ -69,11 +69,8 @@ def decode(message: bytes | None) -> Any:
     if found := _other_format(message):
         raise Poison(f"the message is {found}; events are plain JSON in UTF-8")
     try:
-        value = json.loads(
-            message.removeprefix(_BYTE_ORDER_MARK).decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-        )
+        text = message.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
+        value = parse_json(text, object_pairs_hook=_object)
     except UnicodeDecodeError as e:
         raise Poison(f"not UTF-8: {e.reason} at byte {e.start}") from None
     except RecursionError:
@@ -83,6 +80,15 @@ def decode(message: bytes | None) -> Any:
     if isinstance(value, (dict, list)) and too_deep(value):
         raise Poison("the JSON is nested too deeply")
     return value
+
+
+def parse_json(text: bytes | str, **hooks: Any) -> Any:
+    """The value of a JSON text, which may have numbers of any length.
+
+    :raises ValueError: if it is none.
+    :raises RecursionError: if it is nested too deeply for Python.
+    """
+    return json.loads(text, parse_int=_integer, **hooks)
 
 
 def holds_json(text: str) -> bool:
@@ -110,7 +116,7 @@ def same_payload(one: bytes, other: bytes) -> bool:
     if one == other:
         return True
     try:
-        return bool(json.loads(one) == json.loads(other))
+        return bool(parse_json(one) == parse_json(other))
     except (ValueError, RecursionError):
         return False
 

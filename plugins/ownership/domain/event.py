@@ -5,7 +5,6 @@ Shape and meaning of the fields: the producer's own code, Sunbird-Lern userorg-s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from ownership.domain.decoding import MAX_EVENT_BYTES, MAX_NAME, decode, holds_json, too_deep
+from ownership.domain.decoding import MAX_EVENT_BYTES, MAX_NAME, decode, holds_json, parse_json, too_deep
 from ownership.domain.errors import Poison
 from ownership.domain.event_times import epoch_ms
 from ownership.domain.id_text import as_id, trimmed, visible
@@ -303,7 +302,7 @@ def check_shape(value: Any) -> None:
 def readable_mid(message: bytes) -> str | None:
     """The mid of a message that is no event, where it can be read: helps to find it in the ledger."""
     try:
-        value = json.loads(message[:MAX_EVENT_BYTES])
+        value = parse_json(message[:MAX_EVENT_BYTES])
     except (ValueError, RecursionError):
         return None
     mid = value.get("mid") if isinstance(value, dict) else None

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ownership.domain.decoding import parse_json
 from ownership.domain.text import printable
 
 HIDDEN: Final = "(not shown)"
@@ -31,7 +32,7 @@ _FIELDS: Final[Mapping[str, Any]] = {
 def shown(payload: bytes) -> str | None:
     """The payload for people, with everything beyond the contract hidden; None if it cannot be read as JSON."""
     try:
-        value = json.loads(payload)
+        value = parse_json(payload)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -43,7 +44,7 @@ def shown(payload: bytes) -> str | None:
 def names(payload: bytes) -> dict[str, str]:
     """By `fromUserProfile`, `toUserProfile` and `actionBy`, the name that the event carries for them."""
     try:
-        edata = json.loads(payload).get("edata", {})
+        edata = parse_json(payload).get("edata", {})
         people = {k: edata[k] for k in ("fromUserProfile", "toUserProfile", "actionBy") if k in edata}
     except (ValueError, AttributeError, TypeError, RecursionError):
         return {}

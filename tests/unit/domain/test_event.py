@@ -22,6 +22,7 @@ from ownership.domain.event import (
     folded,
     manual_event,
     parse_event,
+    readable_mid,
     unnamed_mid,
 )
 from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS, none_ahead, order_time
@@ -393,6 +394,11 @@ def test_a_message_without_a_mid_is_named_by_its_place(mid: Any) -> None:
     assert len(unnamed_mid("t" * 249, 2**31 - 1, 2**63 - 1, "0" * 32)) <= 300
 
 
+def test_a_mid_is_read_beside_a_number_of_any_length() -> None:
+    message = b'{"mid": "m", "ets": ' + b"9" * 5000 + b"}"
+    assert readable_mid(message) == "m"
+
+
 @pytest.mark.parametrize("mid", ["message:topic:1:42:01234567", " message:x", "rejected:topic:1:42"])
 def test_no_mid_of_a_producer_is_one_that_the_job_gives(mid: str) -> None:
     with pytest.raises(Poison, match=r"^mid: begins with '(message|rejected):'"):
@@ -484,6 +490,9 @@ def test_the_producers_clock_decides_the_order_unless_it_is_far_off(drift: int, 
         pytest.param(b"\xff", b"{}", False, id="no JSON against JSON"),
         pytest.param(b"[" * 10_000, b"[" * 9_999, False, id="nested too deeply"),
         pytest.param(b'{"a":"\xc3\xa9"}', rb'{"a":"\u00e9"}', True, id="escaped and not"),
+        pytest.param(
+            b'{"a":' + b"9" * 5000 + b"}", b'{"a": ' + b"9" * 5000 + b"}", True, id="a number of any length"
+        ),
     ],
 )
 def test_payloads_are_the_same_when_their_values_are(one: bytes, other: bytes, same: bool) -> None:

@@ -398,6 +398,13 @@ def test_of_an_event_ids_and_names_are_shown_and_nothing_that_the_contract_does_
     }  # fmt: skip
 
 
+def test_a_payload_with_a_number_of_any_length_is_shown_with_its_names() -> None:
+    event = {"ets": 0, "edata": {"actionBy": {"userId": "u", "userName": "Uma"}}}
+    body = json.dumps(event).replace("0", "9" * 5000, 1).encode()
+    assert '"userName": "Uma"' in (payload.shown(body) or "")
+    assert payload.names(body) == {"actionBy": "Uma"}
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"7", b"[" * 100_000, b'{"edata": 7}', b"null"])
 def test_a_payload_of_any_kind_is_read_without_harm(body: bytes) -> None:
     shown = payload.shown(body)
