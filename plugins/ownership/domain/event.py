@@ -33,6 +33,9 @@ UNNAMED: Final = "message:"
 COURSE_BATCH: Final = "coursebatch"
 """The kind of asset that this job moves, folded and without what parts its words: reports have a blank, telemetry none."""
 
+_ENVELOPE_FIELDS: Final = ("payload", "value", "data")
+"""Fields in which Kafka Connect, a REST proxy and CloudEvents put a message."""
+
 MAX_NAMES = 10
 """Names in one error, at most: after a correction the next error names the rest."""
 
@@ -289,14 +292,19 @@ def check_shape(value: Any) -> None:
         )
     if not isinstance(value, dict):
         raise Poison(f"the message is a JSON {_json_type(value)}, not an object")
-    if "eid" not in value and "edata" not in value:
-        wrapped = next(
-            (k for k in ("payload", "value", "data") if isinstance(value.get(k), dict | str)), None
-        )
-        if wrapped:
-            raise Poison(f"the message is an envelope: the event is inside its field '{wrapped}'")
+    wrapped = next((k for k, inner in value.items() if _may_be_event(k, inner)), None)
+    if wrapped is not None and "eid" not in value and "edata" not in value:
+        where = one_line(wrapped, MAX_NAME)
+        raise Poison(f"the message is an envelope: the event is inside its field '{where}'")
     if too_deep(value):
         raise Poison("the JSON is nested too deeply")
+
+
+def _may_be_event(name: str, value: Any) -> bool:
+    """True for the field of an envelope that has the event inside it."""
+    if isinstance(value, dict):
+        return name in _ENVELOPE_FIELDS or "edata" in value
+    return isinstance(value, str) and (name in _ENVELOPE_FIELDS or holds_json(value))
 
 
 def readable_mid(message: bytes) -> str | None:

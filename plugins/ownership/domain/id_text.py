@@ -11,7 +11,7 @@ _BLANKS: Final = "".join(map(chr, range(0x21)))
 _INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _INVISIBLE_OTHERS: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
-    "\U000e0000-\U000e0fff]"
+    "\U0001d159\U000e0000-\U000e0fff]"
 )
 """Fillers and variation selectors: of Unicode's default ignorables, those in other categories."""
 

@@ -292,6 +292,11 @@ def test_a_valid_envelope_is_read_whatever_else_it_carries(
         pytest.param(
             raw({"schema": None, "payload": event()}), "inside its field 'payload'", id="Kafka Connect"
         ),
+        pytest.param(raw({"before": None, "after": event()}), "inside its field 'after'", id="Debezium"),
+        pytest.param(
+            raw({"message": GOOD.decode()}), "inside its field 'message'", id="a text in an envelope"
+        ),
+        pytest.param(raw({"data_base64": "eyJ", "data": {}}), "inside its field 'data'", id="CloudEvents"),
         pytest.param(GOOD[:-1] + b', "mid": "LP.2"}', "the key 'mid' is there twice", id="a key twice"),
         pytest.param(
             GOOD.replace(b'{"userId": "A"}', b'{"userId": "A", "user\\u0049d": "C"}'),
@@ -341,6 +346,7 @@ def test_blanks_around_an_id_are_taken_off_as_java_does_it(path: str, around: st
         ("\u0085", "U+0085, a control character"),
         ("\u3164", "U+3164, HANGUL FILLER"),
         ("\u2800", "U+2800, BRAILLE PATTERN BLANK"),
+        ("\U0001d159", "U+1D159, MUSICAL SYMBOL NULL NOTEHEAD"),
         ("\ufe0f", "U+FE0F, VARIATION SELECTOR-16"),
         ("\u034f", "U+034F, COMBINING GRAPHEME JOINER"),
         ("\U000e0041", "U+E0041, TAG LATIN CAPITAL LETTER A"),
