@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from more_itertools import chunked
 from pydantic import BaseModel, Field, ValidationError
@@ -32,6 +32,7 @@ class _Result(BaseModel):
 class _Found(BaseModel):
     """The answer to a search."""
 
+    code: Annotated[Literal["OK"] | None, Field(alias="responseCode")] = None
     result: _Result
 
 

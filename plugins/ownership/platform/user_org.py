@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field, ValidationError
@@ -68,7 +68,7 @@ class _Result(BaseModel):
 class _Found(BaseModel):
     """The answer for a user who is shown."""
 
-    code: Any = Field(None, alias="responseCode")
+    code: Literal["OK"] | None = Field(None, alias="responseCode")
     result: _Result
 
 
@@ -116,12 +116,9 @@ class Users:
         if answer.status != 200:
             raise self._unavailable(f"HTTP {answer.status} that names no user and organisation")
         try:
-            found = _Found.model_validate(answer.body, strict=True)
+            response = _Found.model_validate(answer.body, strict=True).result.response
         except ValidationError:
-            raise self._unavailable("HTTP 200 that names no user and organisation") from None
-        if _plain(found.code) not in ("OK", ""):
-            raise self._unavailable("HTTP 200 with a responseCode that is not OK")
-        response = found.result.response
+            raise self._unavailable("HTTP 200 that is not OK, or names no user and organisation") from None
         if not same_id(response.identifier, user_id):
             raise self._unavailable("answers with another user than the one asked for")
         if response.is_deleted is True:  # today's release refuses such an account instead

@@ -130,6 +130,10 @@ def test_a_count_that_reaches_the_window_may_hide_more(
         pytest.param(200, shown(1, ["b1"]), id="a hit that is no object"),
         pytest.param(200, {}, id="nothing"),
         pytest.param(400, shown(0, []), id="a client error"),
+        pytest.param(200, shown(0, []) | {"responseCode": "SERVER_ERROR"}, id="200 with a server error"),
+        pytest.param(
+            200, shown(1, [document(1)]) | {"responseCode": "CLIENT_ERROR"}, id="200 with a client error"
+        ),
         pytest.param(503, shown(0, []), id="503"),
     ],
 )
