@@ -27,16 +27,23 @@ def test_the_batches_of_a_deleted_user_move_and_the_run_and_the_ledger_say_so(wo
         world.batch(created_by=old, created_for=(OTHER, f" {ORGANISATION.upper()} ")),
         world.batch(created_by=old),
         world.batch(mentors=(old,), created_for=("",)),
+        world.batch(mentors=(old,), created_for=(" ", "\t")),
     ]
     delete(world, old)
     mid = world.transfer(old, new)
     summary = world.whole_run()
     assert summary.events == {"completed": 1}
     assert summary.notes[mid] == f"giver deleted: {BLOCKED}"
-    assert [world.owners(b) for b in batches] == [(new, (new, "x")), (new, ()), (new, ()), (None, (new,))]
+    assert [world.owners(b) for b in batches] == [
+        (new, (new, "x")),
+        (new, ()),
+        (new, ()),
+        (None, (new,)),
+        (None, (new,)),
+    ]
     row = world.read(mid)
     assert row.verdict == (Decision.GIVER_DELETED, BLOCKED)
-    assert row.counts["moved"] == 4
+    assert row.counts["moved"] == 5
 
 
 def test_of_a_deleted_user_only_batches_of_the_events_organisation_move(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
@@ -102,6 +103,60 @@ def test_an_old_document_under_an_id_of_its_own_follows_its_row(
     assert (world.platform.document(own_ids[0]) or {})["createdBy"] == new
     assert world.platform.document(batch.batch_id) is None
     assert world.outcomes(mid) == {batch.batch_id: "moved"}
+
+
+@pytest.mark.parametrize("form", ["number", "list", "list of a number"])
+def test_a_batch_is_found_by_a_document_that_writes_its_course_in_another_form(
+    world: World, form: str
+) -> None:
+    old, new = world.users("old", "new")
+    number = uuid.uuid4().int % 10**12
+    batch = Batch(str(number), f"batch-{number}", created_by=old)
+    world.platform.add_batches([batch])
+    course = {"number": number, "list": [str(number)], "list of a number": [number]}[form]
+    world.platform.put_document(batch.batch_id, **batch.document() | {"courseId": course})
+    mid = world.transfer(old, new)
+
+    assert world.whole_run().events == {"completed": 1}
+
+    assert world.owners(batch) == (new, ())
+    assert world.outcomes(mid) == {batch.batch_id: "moved"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"createdBy": ["old"]}, id="creators in a list"),
+        pytest.param({"mentors": "old"}, id="one mentor without a list"),
+        pytest.param({"mentors": [None, "old", ["x"]]}, id="mentors of several kinds"),
+        pytest.param({"status": "1"}, id="a status as text"),
+        pytest.param({"status": [1]}, id="a status in a list"),
+    ],
+)
+def test_a_document_with_odd_values_follows_its_row(world: World, odd: dict[str, Any]) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old, mentors=("x", old))
+    fields = json.loads(json.dumps(odd).replace('"old"', json.dumps(old)))
+    world.platform.put_document(batch.batch_id, **batch.document() | fields)
+    mid = world.transfer(old, new)
+
+    assert world.whole_run().events == {"completed": 1}
+
+    assert world.owners(batch) == (new, ("x", new))
+    assert world.outcomes(mid) == {batch.batch_id: "moved"}
+
+
+def test_a_document_whose_ids_no_ledger_can_hold_stops_nothing(world: World, own_ids: list[str]) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    own_ids += [f"own-1-{old}", f"own-2-{old}"]
+    put(world, own_ids[0], createdBy=old, courseId="c", batchId="b\0")
+    put(world, own_ids[1], createdBy=old, courseId="c\0", batchId="b")
+    world.transfer(old, new)
+
+    assert world.whole_run().events == {"completed": 1}
+
+    assert world.owners(batch) == (new, ())
 
 
 def test_a_second_document_of_a_batch_follows_its_row_too(world: World, own_ids: list[str]) -> None:
