@@ -11,8 +11,7 @@ from airflow.plugins_manager import AirflowPlugin
 from ownership.page.entry import EXTERNAL_VIEW, FASTAPI_APP, TransferLink
 
 with contextlib.suppress(ImportError):  # the API server has no need of the stages
-    import ownership.edge.flow
-    import ownership.edge.tasks  # noqa: F401  # preloaded
+    import ownership.edge.preload  # noqa: F401
 
 
 class OwnershipPlugin(AirflowPlugin):
