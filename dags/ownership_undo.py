@@ -33,7 +33,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.edge.flow import ID, OPEN, PULL, carry_out, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, section
 from ownership.edge.operators import PullUndo
 
 BY_USER, WHY = section("By user and time"), section("Why")
@@ -48,7 +48,7 @@ with DAG(
     max_active_runs=4,
     tags=["ownership", "operators"],
     default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
-    params={
+    params=form({
         "mids": Param(
             [], type="array", title="Events", maxItems=1000, items={**ID, "type": "string", "maxLength": 320},
             description="The mids of the transfers, one a line.", **OPEN,
@@ -71,6 +71,6 @@ with DAG(
         "requested_by": Param(
             None, title="Requested by", description="Who asked for it; whoever starts the run if empty.", **ID, **WHY
         ),
-    },
+    }),
 ) as dag:  # fmt: skip
     carry_out(PullUndo(task_id="pull_undo_events", **PULL))

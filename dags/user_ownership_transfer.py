@@ -56,7 +56,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.edge.flow import ID, OPEN, PULL, carry_out, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, section
 from ownership.edge.operators import PullTransferEvents
 from ownership.edge.triggers import BacklogTrigger
 
@@ -86,7 +86,7 @@ with DAG(
     max_active_runs=16,  # above a backfill's default 10, or asset runs would wait for it to end
     tags=["ownership", "sunbird"],
     default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
-    params={
+    params=form({
         "from_user": Param(None, title="Old user", description="Id of the user who gives.", **ID, **WHO),
         "to_user": Param(None, title="New user", description="Id of the user who receives.", **ID, **WHO),
         "organisation_id": Param(
@@ -146,6 +146,6 @@ with DAG(
             None, title="Abandon", **OBJECT, **REPAIR,
             description='Ends open events for good: {"mids": ["…"], "reason": "…"}.',
         ),
-    },
+    }),
 ) as dag:  # fmt: skip
     carry_out(PullTransferEvents(task_id="pull_transfer_events", **PULL))

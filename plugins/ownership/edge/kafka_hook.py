@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any, TypeVar
 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
@@ -52,6 +53,7 @@ class KafkaHook(KafkaBaseHook):
         super().__init__(kafka_config_id=kafka_config_id)  # type: ignore[no-untyped-call]  # the provider's has no types
         self._settings = settings
 
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The connection's configuration.
 
@@ -109,7 +111,10 @@ class KafkaHook(KafkaBaseHook):
             # coordinator. The protocol by which members would join makes no difference, but the client refuses some
             # settings together with the newer one.
             "session.timeout.ms": 10_000,
-            **self.config(),
+            # A fetch at the end of a partition waits there, and every other request to that broker behind it. The
+            # client's 500 ms held up the look that follows a read.
+            "fetch.wait.max.ms": 50,
+            **self.config,
             "group.protocol": "classic",
             "group.id": self._settings.group_id,
             "enable.auto.commit": False,
@@ -122,7 +127,7 @@ class KafkaHook(KafkaBaseHook):
         return Topic(_client(lambda: Consumer(config)), self._settings.input_topic, client_errors)
 
     def _shared_config(self) -> dict[str, Any]:
-        return {k: v for k, v in self.config().items() if k not in _CONSUMER_ONLY}
+        return {k: v for k, v in self.config.items() if k not in _CONSUMER_ONLY}
 
     def _refused(self, what: str) -> SettingsError:
         return SettingsError(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import structlog
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from ownership.domain.queue import QueuedEvent
+    from ownership.platform.kafka import Span
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 POLL_SECONDS = 0.5
+"""Seconds between two looks, unless a message comes."""
 RETRY_SECONDS = 15.0
 """Pause after an error; without it the triggerer would restart the trigger once a second."""
 QUEUE_EVERY = 1.0
@@ -119,19 +123,27 @@ class BacklogTrigger(BaseEventTrigger):
                     watch = await asyncio.to_thread(_Watch, stack)
                     announcer = Announcer(watch.resignal_seconds, watch.slots)
                     while True:
-                        seen = await asyncio.to_thread(watch.look)
+                        seen = await _in_thread(watch.look)
                         if announcer.worth_a_signal(seen, time.monotonic()):
                             log.info("work to do", backlog=seen.backlog, claimable=len(seen.claimable))
                             yield TriggerEvent({"backlog": seen.backlog, "claimable": len(seen.claimable)})
-                        await asyncio.to_thread(
-                            watch.measure
-                        )  # after the signal: it may have to read a message
-                        await asyncio.sleep(POLL_SECONDS)
+                        await _in_thread(watch.measure)  # after the signal: it may have to read a message
+                        await _in_thread(watch.wait)
                 except Exception as e:  # noqa: BLE001  # the watcher must come back after any error
                     log.warning(
                         "watcher cannot look", error=f"{type(e).__name__}: {e}", again_in=RETRY_SECONDS
                     )
             await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """The result of a call in a thread. If this is cancelled, the call ends first: it uses clients that are then closed."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 class _Watch:
@@ -156,6 +168,7 @@ class _Watch:
         database = stack.enter_context(opened_database(connections=1))
         self._arrivals, self._queue = Arrivals(database), Queue(database)
         self._looked = QueueLook(frozenset(), 0)
+        self._spans: list[Span] = []
         self._consumed: dict[int, int] = {}
         self._queue_look = 0
         self._next_look = self._measured_at = float("-inf")
@@ -170,7 +183,8 @@ class _Watch:
             self._queue_look += 1
             self._next_look = next_look(now, time.monotonic())
         self._backlog.serve()
-        spans, looked = self._topic.backlog(self._consumed), self._looked
+        self._spans = spans = self._topic.backlog(self._consumed)
+        looked = self._looked
         return WorkInSight(
             sum(s.end - s.start for s in spans),
             tuple(s.start for s in spans),
@@ -179,6 +193,13 @@ class _Watch:
             self._queue_look,
             looked.at_work,
         )
+
+    def wait(self) -> None:
+        """Return after `POLL_SECONDS`, or when a message comes to a topic that was read to its end."""
+        if any(s.start < s.end for s in self._spans):
+            time.sleep(POLL_SECONDS)
+        else:
+            self._topic.await_message(self._spans, POLL_SECONDS)
 
     def measure(self) -> None:
         """Send the gauges, if `GAUGE_EVERY` seconds have passed since the last ones."""

@@ -248,6 +248,15 @@ class Topic:
             finally:
                 self._consumer.unassign()
 
+    def await_message(self, spans: Sequence[Span], seconds: float) -> None:
+        """Return when there is a message behind one of `spans`, or after `seconds`."""
+        with self._errors():
+            self._consumer.assign([TopicPartition(self.name, s.partition, s.end) for s in spans])
+            try:
+                self._consumer.poll(seconds)
+            finally:
+                self._consumer.unassign()
+
     def claim_offsets(self, spans: Sequence[Span]) -> None:
         """Commit what is committed already, before anything is read.
 

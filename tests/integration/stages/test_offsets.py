@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -478,3 +479,17 @@ def test_a_read_whose_messages_are_all_deleted_under_it_ends_as_an_outage_and_th
     assert world.whole_run().events == {"completed": 1}
     assert world.creators(batches) == [a, d]
     assert broker.committed() == broker.highs()
+
+
+def test_a_wait_ends_with_the_first_message_behind_what_was_read(own_world: World) -> None:
+    world, topic = own_world, own_world.job.topic
+    world.platform.emit(b"before", partition=0)
+    spans = topic.backlog({})
+
+    topic.await_message(spans, 0)  # nothing has come
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(topic.await_message, spans, 600)
+        world.platform.emit(b"after", partition=1)
+        waiting.result()
+
+    assert [m.value for m in topic.read(topic.backlog({}))] == [b"before", b"after"]

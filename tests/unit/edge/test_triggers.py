@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -170,11 +171,12 @@ class FakeWatch:
 
     def measure(self) -> None: ...
 
+    def wait(self) -> None: ...
+
 
 def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "_Watch", FakeWatch)
     monkeypatch.setattr(triggers, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "POLL_SECONDS", 0.0)
 
     async def first() -> Any:
         events = BacklogTrigger().run()
@@ -185,6 +187,26 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
 
     assert asyncio.run(first()).payload == {"backlog": 7, "claimable": 0}
     assert FakeWatch.closed == 2
+
+
+def test_a_call_ends_before_a_cancelled_trigger_closes_its_clients() -> None:
+    called, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def call() -> None:
+        called.set()
+        go_on.wait(10)
+        ended.set()
+
+    async def cancelled_meanwhile() -> bool:
+        running = asyncio.ensure_future(triggers._in_thread(call))
+        await asyncio.to_thread(called.wait, 10)
+        running.cancel()
+        asyncio.get_running_loop().call_later(0, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return ended.is_set()
+
+    assert asyncio.run(cancelled_meanwhile())
 
 
 def test_the_trigger_has_no_arguments_so_that_every_process_makes_the_same_one() -> None:
