@@ -5,10 +5,11 @@ Imported when a DAG file is parsed, so it imports nothing of the job itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import AssetAlias, task, task_group
+from airflow.sdk import AssetAlias, Param, get_parsing_context, task, task_group
 
 from ownership.edge.approvals import ALIAS
 from ownership.edge.assets import FINISHED, INDEX, TABLE
@@ -32,6 +33,12 @@ def section(title: str) -> dict[str, Any]:
 OPEN = section("Run Parameters")
 """The one section of a form that is open at first; Airflow's UI goes by this name."""
 
+
+def form(fields: Mapping[str, Param]) -> Mapping[str, Param]:
+    """The form of a DAG; empty in the process of a task, where Airflow would check it twice (30 ms) and nothing reads it."""
+    return {} if get_parsing_context().task_id else fields
+
+
 LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
 PULL: dict[str, Any] = {
     "poke_interval": timedelta(milliseconds=500),
@@ -44,6 +51,7 @@ PULL: dict[str, Any] = {
 """A pull. Pokes are short and few: they wait for a grace, or for another run to end its work; a run that waits holds
 a slot, so it does not wait for long."""
 STAGE: dict[str, Any] = {
+    "multiple_outputs": False,  # else each field of the result is an XCom of its own, and a call to the API server
     "map_index_template": LABEL,
     "retries": RETRIES,
     "retry_policy": TransferRetries(),
@@ -85,6 +93,7 @@ def transfer(work: dict[str, Any]) -> Any:
 # all_done: claims are released whatever became of the stages.
 @task(
     trigger_rule="all_done",
+    multiple_outputs=False,
     retries=5,
     retry_policy=TransferRetries(),
     outlets=[AssetAlias(ALIAS), AssetAlias(FINISHED)],
@@ -116,4 +125,14 @@ def carry_out(pull: PullTransferEvents) -> Any:
     transfer.expand(work=pull.output) >> settled
     pull >> settled
     verdict(settled)  # type: ignore[arg-type]  # an XComArg, which Airflow resolves
+    _open_ahead(pull.task_id)
     return settled
+
+
+def _open_ahead(pull_task: str) -> None:
+    """In the process of a pull or a stage, connect while Airflow goes on with what comes before the task's own code."""
+    task_id = get_parsing_context().task_id or ""
+    if task_id == pull_task or task_id.startswith(f"{transfer.function.__name__}."):
+        from ownership.edge.hooks import open_ahead
+
+        open_ahead()

@@ -7,6 +7,7 @@ prepared on the server, locks are those of rows and of transactions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -141,6 +142,11 @@ class Database:
             use_native_hstore=False,
         )
         return cls(engine, tries=tries)
+
+    def connect(self) -> None:
+        """Make a connection, so that the first transaction finds one; an error shows there."""
+        with suppress(SQLAlchemyError, psycopg.Error):
+            self._engine.connect().close()
 
     def close(self) -> None:
         """End all connections."""

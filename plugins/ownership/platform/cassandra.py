@@ -84,6 +84,8 @@ class Cql:
 
     def connect_ahead(self) -> None:
         """Begin to connect (0.1 s) while the caller does something else; an error shows when the session is used."""
+        if self._ahead or "session" in self.__dict__:
+            return
         pool = ThreadPoolExecutor(1, "cassandra-connect")
         self._ahead = pool.submit(self._connect)
         pool.shutdown(wait=False)

@@ -79,6 +79,7 @@ for dag_id, dag in bag.dags.items():
                 "mode": getattr(t, "mode", None),
                 "trigger_rule": str(getattr(t.trigger_rule, "value", t.trigger_rule)),
                 "label": getattr(t, "map_index_template", None),
+                "multiple_outputs": getattr(t, "multiple_outputs", False),
                 "downstream": sorted(t.downstream_task_ids),
                 "doc": bool(t.doc_md or t.doc),
             }
@@ -87,6 +88,28 @@ for dag_id, dag in bag.dags.items():
     }
 print(json.dumps({"errors": bag.import_errors, "dags": dags}))
 """
+
+
+AHEAD = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
+sys.path.insert(0, "plugins")
+from ownership.edge import hooks
+opened = []
+hooks.open_ahead = lambda: opened.append(task_id)
+for task_id in (None, "pull_transfer_events", "transfer.update_course_batches", "settle", "verdict"):
+    with _airflow_parsing_context_manager(dag_id=task_id and "user_ownership_transfer", task_id=task_id):
+        DagBag("dags/user_ownership_transfer.py", bundle_path=None)
+print(json.dumps(opened))
+"""
+
+
+def test_the_parts_are_opened_at_the_parse_in_the_process_of_a_pull_or_a_stage_and_in_no_other(
+    in_a_fresh_airflow: Callable[..., str],
+) -> None:
+    opened = json.loads(in_a_fresh_airflow(AHEAD))
+    assert opened == ["pull_transfer_events", "transfer.update_course_batches"]
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +139,11 @@ def test_a_dag_keeps_the_rules_of_the_house(bag: dict[str, Any], dag_id: str) ->
     assert told["catchup"] is False
     assert {t["owner"] for t in told["tasks"].values()} <= OWNERS
     assert all(p["described"] for p in told["params"].values())
+
+
+@pytest.mark.parametrize("dag_id", ["user_ownership_transfer", "ownership_undo"])
+def test_a_result_is_one_call_to_the_api_server(bag: dict[str, Any], dag_id: str) -> None:
+    assert [n for n, t in bag["dags"][dag_id]["tasks"].items() if t["multiple_outputs"]] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)

@@ -1,0 +1,83 @@
+"""Parts that are opened ahead, while Airflow prepares the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from ownership.domain.errors import SettingsError
+from ownership.domain.settings import Settings
+from ownership.edge import hooks
+from ownership.ledger.database import Database
+from ownership.platform.cassandra import Cql
+
+Log = list[str]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    """What is opened, connected and closed, in this order."""
+    done: Log = []
+
+    class Session:
+        def prepare(self, _: str) -> Any:
+            done.append("cassandra used")
+
+    @contextmanager
+    def opened_cql() -> Iterator[Cql]:
+        cql = Cql(Session)  # type: ignore[arg-type]  # a fake
+        try:
+            yield cql
+        finally:
+            cql.wait_for_connect()
+            done.append("cassandra closed")
+
+    @contextmanager
+    def opened_database() -> Iterator[Any]:
+        class Ledger(Database):
+            def __init__(self) -> None: ...
+
+            def connect(self) -> None:
+                done.append("ledger connected")
+
+        yield Ledger()
+        done.append("ledger closed")
+
+    def client() -> Elasticsearch:
+        done.append("index opened")
+        return Elasticsearch("http://127.0.0.1:9")
+
+    monkeypatch.setattr(hooks, "opened_cql", opened_cql)
+    monkeypatch.setattr(hooks, "opened_database", opened_database)
+    monkeypatch.setattr(hooks, "elasticsearch_client", client)
+    monkeypatch.setattr(hooks, "load_settings", Settings)
+    return done
+
+
+def test_parts_that_were_opened_ahead_are_given_once_and_closed_by_who_uses_them(log: Log) -> None:
+    hooks.open_ahead()
+    with hooks.opened_parts() as parts:
+        assert log == ["index opened", "ledger connected"]
+        assert parts.cql.session
+        assert log == ["index opened", "ledger connected"]
+    assert sorted(log[2:]) == ["cassandra closed", "ledger closed"]
+    del log[:]
+    with hooks.opened_parts():
+        assert log == ["index opened"]
+
+
+def test_an_error_of_an_opening_ahead_shows_where_the_parts_are_used(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong() -> Settings:
+        raise SettingsError("a setting is wrong")
+
+    monkeypatch.setattr(hooks, "load_settings", wrong)
+    hooks.open_ahead()
+    with pytest.raises(SettingsError, match="a setting is wrong"), hooks.opened_parts():
+        raise AssertionError
+    assert log == ["cassandra closed"]
