@@ -34,7 +34,6 @@ from ownership.ledger.check import check as check_ledger
 from ownership.platform.cassandra import Cql
 from ownership.platform.course_batches import check_table
 from ownership.platform.http_service import Endpoint, Service
-from ownership.platform.pools import pooled
 from ownership.platform.search_dialect import SearchNode
 from ownership.stages.inbox import Inbox, NoRejects
 from ownership.stages.intake import Intake
@@ -199,7 +198,8 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     parts.cql.connect_ahead()
     to_check = checks(parts)
     with ExitStack() as stack:
-        with pooled(len(to_check)) as pool:
+        # Its end waits for every check, also after an error: they use what is closed then.
+        with ThreadPoolExecutor(len(to_check)) as pool:
             checking = [pool.submit(check) for check in to_check]
             try:
                 intake = _opened_kafka(stack, parts)
