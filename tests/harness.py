@@ -36,6 +36,7 @@ from ownership.platform.kafka import DeadLetters, Topic
 from ownership.platform.search_dialect import SearchNode
 from ownership.stages.inbox import Inbox
 from ownership.stages.intake import Intake, Window
+from ownership.stages.later_phases import Given, apply_later_phases
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.pull import Collected, RunRequest, collect, hand_over, start_run
@@ -52,9 +53,6 @@ _times: dict[str, int] = {}
 
 SLOTS = 32
 """Slots of the executor that there is not; Airflow's own default."""
-
-Stage = Callable[[Parts, Work], Work]
-LATER: tuple[Stage, ...] = (update_course_batches, reindex_course_batches)
 
 
 @dataclass
@@ -118,8 +116,20 @@ class Run:
         return self._stage(lambda w: update_course_batches(self.job.parts, w))
 
     def reindex(self) -> Run:
-        """`reindex_course_batches` of every slice."""
-        return self._stage(lambda w: reindex_course_batches(self.job.parts, w))
+        """`reindex_course_batches` of every slice, then the later phases of its lanes."""
+
+        def stage(work: Work) -> Work:
+            done = self._attempt(reindex_course_batches, work)
+            return apply_later_phases(self.job.parts, done, self._attempt)
+
+        return self._stage(stage)
+
+    def _attempt(self, stage: Callable[[Parts, Given], Work], given: Given) -> Work:
+        """A stage as a task tries it that will be tried again."""
+        try:
+            return stage(self.job.parts, given)
+        except TakenOver:
+            return given.step((), events={"taken_over": len(given.claimed)})
 
     def settle(self) -> Summary:
         """`settle`."""

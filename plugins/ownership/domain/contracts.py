@@ -26,9 +26,27 @@ class Slice(Contract):
     run_id: str
     events: tuple[ClaimedEvent, ...]
 
+    @property
+    def claimed(self) -> tuple[ClaimedEvent, ...]:
+        """What its first stage works on."""
+        return self.events
+
+    def step(
+        self,
+        phases: Iterable[Phase],
+        *,
+        events: dict[str, int],
+        batches: dict[str, int] | None = None,
+        failures: dict[str, str] | None = None,
+        waiting: Iterable[ClaimedEvent] = (),
+    ) -> Work:
+        """The slice after its first stage."""
+        begun = Work(label=self.label, run_id=self.run_id, waiting=tuple(waiting))
+        return begun.step(phases, events=events, batches=batches, failures=failures)
+
 
 class Phase(Contract):
-    """The part of a lane that this run applies."""
+    """The part of a lane that is applied at once."""
 
     events: tuple[ClaimedEvent, ...]
     """In order."""
@@ -49,12 +67,19 @@ class Work(Contract):
     label: str
     run_id: str
     phases: tuple[Phase, ...] = ()
+    waiting: tuple[ClaimedEvent, ...] = ()
+    """Valid events for the next phases of the slice's lanes; none of them begins before these are committed."""
     events: dict[str, int] = {}
     """Events by what became of them in this stage."""
     batches: dict[str, int] = {}
     """Batches by outcome."""
     failures: dict[str, str] = {}
     """Reason by mid, the first few."""
+
+    @property
+    def claimed(self) -> tuple[ClaimedEvent, ...]:
+        """What the next stage works on."""
+        return tuple(e for p in self.phases for e in p.events)
 
     def step(
         self,

@@ -78,7 +78,7 @@ def update_course_batches(work: dict[str, Any]) -> dict[str, Any]:
 
 @task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
 def reindex_course_batches(work: dict[str, Any]) -> dict[str, Any]:
-    """Documents in Elasticsearch, the proof, the commit."""
+    """Documents in Elasticsearch, the proof, the commit; then the later phases of the lanes, each through all stages."""
     from ownership.edge import tasks
 
     return tasks.reindex(work)

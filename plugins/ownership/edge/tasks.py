@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -26,6 +28,7 @@ from ownership.stages import operate
 from ownership.stages import settle as settling
 from ownership.stages.claim import Claim
 from ownership.stages.finished import extras
+from ownership.stages.later_phases import Given, apply_later_phases
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.reindex import reindex_course_batches
@@ -40,31 +43,34 @@ EVENTS_LOGGED = 50
 def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
     """`lookup_users` of one slice."""
     ti = get_current_context()["ti"]
-    last = ti.try_number > ti.max_tries
     given = Slice.model_validate(work)
-
-    def stage(parts: Parts) -> Work:
-        done = lookup_users(parts, given, last_try=last)
+    with _opened(given.events) as parts:
+        done = _attempt(parts, partial(lookup_users, last_try=ti.try_number > ti.max_tries), given)
         metrics.users_read(parts.users.answered)
-        return done
-
-    return _run("lookup_users", stage, Work(label=given.label, run_id=given.run_id), given.events)
+    return done.model_dump(mode="json")
 
 
 def update(work: Mapping[str, Any]) -> dict[str, Any]:
     """`update_course_batches` of one slice."""
     given = Work.model_validate(work)
-    return _run(
-        "update_course_batches", lambda parts: update_course_batches(parts, given), given, _claimed(given)
-    )
+    done = given.step((), events={})
+    if given.phases:
+        with _opened(given.claimed) as parts:
+            done = _attempt(parts, update_course_batches, given)
+    return done.model_dump(mode="json")
 
 
 def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
-    """`reindex_course_batches` of one slice."""
+    """`reindex_course_batches` of one slice, then all stages of the later phases of its lanes."""
     given = Work.model_validate(work)
-    return _run(
-        "reindex_course_batches", lambda parts: reindex_course_batches(parts, given), given, _claimed(given)
-    )
+    done = given.step((), events={})
+    if given.phases or given.waiting:
+        with _opened([*given.claimed, *given.waiting]) as parts:
+            attempt = partial(_attempt, parts)
+            if given.phases:
+                done = attempt(reindex_course_batches, given)
+            done = apply_later_phases(parts, done, attempt)
+    return done.model_dump(mode="json")
 
 
 def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -146,10 +152,6 @@ def _ask_for_approval(summary: Summary) -> None:
     get_current_context()["outlet_events"][AssetAlias(ALIAS)].add(WANTED, extra={"mids": waiting})
 
 
-def _claimed(work: Work) -> list[ClaimedEvent]:
-    return [event for phase in work.phases for event in phase.events]
-
-
 def _announce_finished(run_id: str, finished: Sequence[EventRow]) -> None:
     """Update the assets of table and index, for DAGs that are scheduled on them."""
     events = get_current_context()["outlet_events"][AssetAlias(assets.FINISHED)]
@@ -158,50 +160,50 @@ def _announce_finished(run_id: str, finished: Sequence[EventRow]) -> None:
             events.add(asset, extra=extra)
 
 
-def _run(
-    name: str, stage: Callable[[Parts], Work], given: Work, claimed: Sequence[ClaimedEvent]
-) -> dict[str, Any]:
-    """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry.
+@contextmanager
+def _opened(claimed: Sequence[ClaimedEvent]) -> Iterator[Parts]:
+    """What a stage works with. If the task is told to end, any run may go on with `claimed` at once.
 
-    :raises Stopped: if the task is told to end; any run may go on with its events at once.
+    :raises Stopped: at the end of the block, if it was told so.
     """
-    if not claimed:
-        return given.step((), events={}).model_dump(mode="json")
-    ti = get_current_context()["ti"]
-    bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
     with interruptible(), opened_parts() as parts:
         parts.cql.connect_ahead()
         try:
-            done = stage(parts)
+            yield parts
         except Interrupted:
-            bound.warning("stage interrupted", try_number=ti.try_number)
+            ti = get_current_context()["ti"]
+            log.warning("stage interrupted", task=ti.task_id, run_id=ti.run_id, try_number=ti.try_number)
             parts.queue.release(claimed, next_try_ms=0)
             raise
-        except TakenOver as e:
-            bound.warning("taken over", why=str(e))
-            done = given.step((), events={"taken_over": len(claimed)})
-        except OwnershipError as e:
-            done = _failed(parts, given, claimed, e, bound)
-        else:
-            bound.info(
-                "stage done", **done.model_dump(mode="json", include={"events", "batches", "failures"})
-            )
-    return done.model_dump(mode="json")
 
 
-def _failed(
-    parts: Parts, given: Work, claimed: Sequence[ClaimedEvent], error: OwnershipError, bound: Any
-) -> Work:
+def _attempt(parts: Parts, stage: Callable[[Parts, Given], Work], given: Given) -> Work:
+    """Run a stage; hand its failure on as an outcome at the last try, else hold the claim for a retry."""
+    name = (stage.func if isinstance(stage, partial) else stage).__name__
+    bound = log.bind(stage=name, run_id=given.run_id, slice=given.label)
+    try:
+        done = stage(parts, given)
+    except TakenOver as e:
+        bound.warning("taken over", why=str(e))
+        return given.step((), events={"taken_over": len(given.claimed)})
+    except OwnershipError as e:
+        return _failed(parts, given, e, bound)
+    bound.info("stage done", **done.model_dump(mode="json", include={"events", "batches", "failures"}))
+    return done
+
+
+def _failed(parts: Parts, given: Slice | Work, error: OwnershipError, bound: Any) -> Work:
     """The failure of a stage: raised again if Airflow is to retry or must not, else an outcome of the events."""
     context = get_current_context()
     ti = context["ti"]
     retried = isinstance(error, Transient) and ti.try_number <= ti.max_tries
     seconds = delay_seconds(seed_of(context), ti.try_number) if retried else 0
     bound.warning("stage failed", why=str(error), try_number=ti.try_number, again_in=seconds)
-    _record_failure(parts, claimed, given.run_id, str(error), seconds)
+    _record_failure(parts, given.claimed, given.run_id, str(error), seconds)
     if retried or isinstance(error, Permanent):
         raise error
-    return given.step((), events={"failed": len(claimed)}, failures={h.mid: str(error) for h in claimed})
+    failures = {e.mid: str(error) for e in given.claimed}
+    return given.step((), events={"failed": len(failures)}, failures=failures)
 
 
 def _record_failure(

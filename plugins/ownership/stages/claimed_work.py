@@ -56,21 +56,22 @@ def load(parts: Parts, work: Work) -> ClaimedWork:
     """Check the claim, and read what the phases need.
 
     Reads the queue (the claim), the events, and from the audit trail what `load_effect` says. Phases that another
-    run took over, or whose events are final, are left out.
+    run took over, or that are committed, are left out.
 
-    :raises TakenOver: if every phase was taken over.
+    :raises TakenOver: if every phase that is not committed was taken over.
     """
-    claim = Claim(parts, [e for p in work.phases for e in p.events], work.run_id)
+    claim = Claim(parts, work.claimed, work.run_id)
     lost = claim.check()
-    phases = [p for p in work.phases if not any(e.mid in lost for e in p.events)]
-    if work.phases and not phases:
+    events = parts.events.read([e.mid for e in work.claimed])
+    unfinished = [
+        p for p in work.phases if all(e.mid in events and not events[e.mid].final for e in p.events)
+    ]
+    phases = [p for p in unfinished if not any(e.mid in lost for e in p.events)]
+    if unfinished and not phases:
         raise TakenOver("every event of this slice is held by another run now")
     claim.restrict_to({e.mid for p in phases for e in p.events})
-    events = parts.events.read([e.mid for e in claim.events])
     effects = {p.key: load_effect(parts, p, events) for p in phases}
-    claimed = ClaimedWork(work.run_id, claim, events, PhaseBook(phases, effects))
-    claimed.drop(p for p in phases if any(events[e.mid].final for e in p.events))
-    return claimed
+    return ClaimedWork(work.run_id, claim, events, PhaseBook(phases, effects))
 
 
 def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> Effect:

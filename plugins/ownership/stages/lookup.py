@@ -28,7 +28,7 @@ from ownership.platform.search_documents import Hit
 from ownership.stages.claim import Claim
 from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
 from ownership.stages.gates import Plan, end_here
-from ownership.stages.judge import Judged, judge
+from ownership.stages.judge import judge
 from ownership.stages.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Chosen(NamedTuple):
 
     phases: list[Phase]
     waiting: list[tuple[ClaimedEvent, str]]
-    """Events that a later run carries out, each with the mid of the event for which it waits."""
+    """Events for the next phases, each with the mid of the event for which it waits."""
     late: list[ClaimedEvent]
     """Events of the phases that come after a later event of their users has completed."""
 
@@ -71,10 +71,10 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
         holds the claim.
     """
     claim = Claim(parts, work.events, work.run_id)
-    claim.check()
-    handed = Work(label=work.label, run_id=work.run_id)
-    rows = parts.events.read([e.mid for e in claim.events])
-    open_ = [e for e in claim.events if e.mid in rows and not rows[e.mid].final]
+    lost = claim.check()
+    rows = parts.events.read([e.mid for e in work.events])
+    unfinished = [e for e in work.events if e.mid in rows and not rows[e.mid].final]
+    open_ = [e for e in unfinished if e.mid not in lost]
     expired = _decline_expired(parts, open_, rows)
     judged = judge(parts, claim, [e for e in open_ if e not in expired], rows, work.run_id)
     rows |= {mid: rows[mid]._replace(verdict=v) for mid, v in judged.verdicts.items()}
@@ -86,8 +86,10 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     parts.events.fail([(e, why, rows[e.mid].attempts + 1) for e, why in judged.outages])
 
     outages = {e.mid: why for e, why in judged.outages}
-    planned = _choose_and_plan(parts, judged, rows, handed)
-    parts.events.keep_waiting(planned.waiting)
+    decided = {e.mid for e in (*judged.valid, *expired, *(e for e, _ in judged.skipped))}
+    undecided = [e for e in unfinished if e.mid not in decided]
+    planned = _choose_and_plan(parts, work, judged.valid, undecided, rows)
+    _keep_waiting(parts, planned.waiting, rows)
     if outages and not planned.phases and not planned.ends and not last_try:
         raise Transient(next(iter(outages.values())))
     counts: Counter[str] = Counter(planned.ends.values())
@@ -95,13 +97,35 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
         skipped=len(judged.skipped), failed=len(outages), waiting=len(planned.waiting), declined=len(expired),
         planned=sum(len(p.events) for p in planned.phases),
     )  # fmt: skip
-    return handed.step(
-        planned.phases, events=dict(counts), batches={"planned": planned.batches}, failures=outages
+    return work.step(
+        planned.phases, events=dict(counts), batches={"planned": planned.batches}, failures=outages,
+        waiting=[e for e, _ in planned.waiting],
+    )  # fmt: skip
+
+
+def _keep_waiting(
+    parts: Parts, waiting: Sequence[tuple[ClaimedEvent, str]], rows: Mapping[str, EventRow]
+) -> None:
+    """Record what events wait for, where that is news: a long lane has many phases."""
+    parts.events.keep_waiting(
+        [
+            (e, blocker)
+            for e, blocker in waiting
+            if (rows[e.mid].waits_for, rows[e.mid].fencing_token) != (blocker, e.fencing_token)
+        ]
     )
 
 
-def _choose_and_plan(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], handed: Work) -> Planning:
+def _choose_and_plan(
+    parts: Parts,
+    work: Slice,
+    valid: Sequence[ClaimedEvent],
+    undecided: Sequence[ClaimedEvent],
+    rows: Mapping[str, EventRow],
+) -> Planning:
     """Choose the phases, write their plans, and end those that do not go on.
+
+    `undecided`: events that this run leaves alone; they hold back later ones of their users.
 
     A transfer above the size for which an approval is wanted is planned once more without the rest of
     its lane: the approval is about what it does alone.
@@ -109,11 +133,11 @@ def _choose_and_plan(parts: Parts, judged: Judged, rows: Mapping[str, EventRow],
     limit = parts.settings.approval_batches
     alone: set[str] = set()
     while True:
-        chosen = _choose(parts, judged, rows, alone)
+        chosen = _choose(parts, valid, undecided, rows, alone)
         parts.events.note(chosen.late, late=True)
         if not chosen.phases:
             return Planning([], chosen.waiting, {}, 0)
-        claimed = load(parts, handed.step(chosen.phases, events={}))
+        claimed = load(parts, work.step(chosen.phases, events={}))
         plan = _plan(parts, claimed)
         composed = {e.mid for p in claimed.book.phases if len(p.events) > 1 for e in p.events}
         large = {m for m in composed - alone if limit and plan.reports[m].batches > limit}
@@ -145,15 +169,20 @@ def _named(e: ClaimedEvent) -> dict[str, str]:
     return {"mid": e.mid, "from_user": e.transfer.from_user, "to_user": e.transfer.to_user}
 
 
-def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: AbstractSet[str]) -> Chosen:
+def _choose(
+    parts: Parts,
+    valid: Sequence[ClaimedEvent],
+    undecided: Sequence[ClaimedEvent],
+    rows: Mapping[str, EventRow],
+    alone: AbstractSet[str],
+) -> Chosen:
     """Decide which events go together in a phase, and which wait. It writes nothing.
 
     Reads later, completed events of the same users, and the changes that undos take back. `alone`: mids that
     get a phase to themselves.
     """
-    held = {e.mid: e for e in [*judged.valid, *(e for e, _ in judged.outages)]}
-    undecided = {e.mid for e, _ in judged.outages}
-    valid = {e.mid for e in judged.valid}
+    held = {e.mid: e for e in [*valid, *undecided]}
+    blocking = {e.mid for e in undecided}
     reverted: dict[str, list[Hop]] = {}
 
     def kind(e: Transfer) -> Kind:
@@ -177,9 +206,9 @@ def _choose(parts: Parts, judged: Judged, rows: Mapping[str, EventRow], alone: A
     waiting: list[tuple[ClaimedEvent, str]] = []
     chosen: list[tuple[list[Transfer], Moves]] = []
     for lane in lanes(e.transfer for e in held.values()):
-        found = phases(lane, lambda e: e.mid in undecided, most=EVENTS_PER_PHASE, kind=kind, closed=closed)
+        found = phases(lane, lambda e: e.mid in blocking, most=EVENTS_PER_PHASE, kind=kind, closed=closed)
         chosen += found
-        left = valid & {e.mid for e in lane} - {e.mid for events, _ in found for e in events}
+        left = {e.mid for e in lane} - blocking - {e.mid for events, _ in found for e in events}
         blockers = _blockers(lane) if left else {}
         waiting += [(held[e.mid], blockers[e.mid]) for e in lane if e.mid in left]
     if not chosen:

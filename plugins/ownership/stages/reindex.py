@@ -46,9 +46,9 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     :raises Unavailable: if a store is.
     :raises TakenOver: if the claim is lost.
     """
-    if not work.phases:
-        return work
     claimed = load(parts, work)
+    if not claimed.book.phases:
+        return work.step((), events={})
     unproven = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
     done, batches = _commit(parts, claimed, [p for p in claimed.book.phases if p.key not in unproven])
     failed = [(e, unproven[p.key]) for p in claimed.book.phases if p.key in unproven for e in p.events]

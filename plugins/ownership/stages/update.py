@@ -34,9 +34,9 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     :raises Transient: if a row is edited faster than it can be moved, or Cassandra is unavailable.
     :raises TakenOver: if the claim is lost.
     """
-    if not work.phases:
-        return work
     claimed = load(parts, work)
+    if not claimed.book.phases:
+        return work.step((), events={})
     mids = claimed.mids_with_plans(claimed.book.phases)
     settle_undecided(parts, parts.changes.undecided(mids))
     ids = sorted(parts.changes.batches(mids))
