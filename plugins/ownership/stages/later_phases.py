@@ -41,11 +41,12 @@ def apply_later_phases(parts: Parts, done: Work, attempt: Attempt) -> Work:
     """
     events, batches, failures = Counter(done.events), Counter(done.batches), dict(done.failures)
     waiting = done.waiting
-    while unblocked := _unblocked(parts, waiting, done.run_id):
-        log.info(
-            "next phase", slice=done.label, run_id=done.run_id, unblocked=len(unblocked), waiting=len(waiting)
-        )
-        steps = [attempt(lookup_users, Slice(label=done.label, run_id=done.run_id, events=unblocked))]
+    while True:
+        free, blocked = _divided(parts, waiting, done.run_id)
+        if not free:
+            break
+        log.info("next phase", slice=done.label, run_id=done.run_id, free=len(free), blocked=len(blocked))
+        steps = [attempt(lookup_users, Slice(label=done.label, run_id=done.run_id, events=free))]
         for stage in LATER_STAGES:
             if steps[-1].phases:
                 steps.append(attempt(stage, steps[-1]))
@@ -53,22 +54,25 @@ def apply_later_phases(parts: Parts, done: Work, attempt: Attempt) -> Work:
             events.update({k: n for k, n in step.events.items() if k not in _UNFINISHED})
             failures |= step.failures
         batches.update(steps[-1].batches if len(steps) > len(LATER_STAGES) else {})
-        mids = {e.mid for e in unblocked}
-        waiting = (*(e for e in waiting if e.mid not in mids), *steps[-1].waiting)
+        waiting = (*blocked, *steps[-1].waiting)
     counted = done.step((), events=events, batches=batches, failures=failures)
-    return counted.model_copy(update={"waiting": waiting})
+    return counted.model_copy(update={"waiting": blocked})
 
 
-def _unblocked(parts: Parts, waiting: Sequence[ClaimedEvent], run_id: str) -> tuple[ClaimedEvent, ...]:
-    """Those of `waiting` that the run still holds, and before which no event of their users is in the queue.
+def _divided(
+    parts: Parts, waiting: Sequence[ClaimedEvent], run_id: str
+) -> tuple[tuple[ClaimedEvent, ...], tuple[ClaimedEvent, ...]]:
+    """Those of `waiting` that the run holds: first the ones that can go on, then those behind another open event.
 
     This is the rule of a claim. The commit of a phase takes its events out of the queue; an event that failed, awaits
     an approval, was taken over or came late is there, and blocks later ones of its users.
     """
     if not waiting:
-        return ()
+        return (), ()
     queued, now = parts.queue.read(), now_ms()
-    tokens = {e.mid: e.fencing_token for e in waiting}
-    held = {q.mid for q in queued if tokens.get(q.mid) == q.fencing_token}
-    choice = choose(queued, run_id=run_id, now_ms=now, judged_ms=now, grace_ms=0, limit=len(held), only=held)
-    return tuple(ClaimedEvent(q.transfer, q.fencing_token) for q in choice.take)
+    tokens = {q.mid: q.fencing_token for q in queued}
+    held = [e for e in waiting if tokens.get(e.mid) == e.fencing_token]
+    only = {e.mid for e in held}
+    choice = choose(queued, run_id=run_id, now_ms=now, judged_ms=now, grace_ms=0, limit=len(only), only=only)
+    free = {q.mid for q in choice.take}
+    return tuple(e for e in held if e.mid in free), tuple(e for e in held if e.mid not in free)
