@@ -17,8 +17,10 @@ both stores were read again and agree, and a search for the old user finds nothi
 | hourly / backfill | its hour's messages that the ledger lacks; its hour's completed events are proven again |
 
 Every run also claims what waits in the queue, up to `max_events`. A lane (an event, or events that share users) has a
-mapped instance of each stage, named after its users; a burst is packed into a few. While another run works on what an
-event of the conf waits for, the pull waits, 30 s at most; then a later run claims that event.
+mapped instance of each stage, named after its users; a burst is packed into a few. What a lane cannot apply at once
+follows phase by phase in `reindex_course_batches`, each after the proof of the one before; its log says *next phase*.
+While another run works on what an event of the conf waits for, the pull waits, 30 s at most; then a later run claims
+that event.
 
 **Start it by hand** with conf, for example
 
@@ -44,9 +46,9 @@ a run repeated, a window backfilled at any time: `airflow backfill create --dag-
 **Red run?** Open `settle`, XCom `return_value`: `failures` has the reason of each event, `next_conf` what to paste.
 Failed events stay in the queue and are tried again by themselves; until then they block later events of the same
 users. A stage that is *up for retry* waits for a part that is down: `lookup` for User-Org or LMS, `update` for
-Cassandra, `reindex` for Elasticsearch, each of them for PostgreSQL (the ledger); its log says which. *pull red*: a
-connection, a setting, the conf or the ledger's schema is wrong; the message says which. *settle red*: PostgreSQL or
-Cassandra is out of reach. Runbooks: `docs/operations.md`.
+Cassandra, `reindex` for Elasticsearch (in a later phase of a lane for any of these), each of them for PostgreSQL (the
+ledger); its log says which. *pull red*: a connection, a setting, the conf or the ledger's schema is wrong; the message
+says which. *settle red*: PostgreSQL or Cassandra is out of reach. Runbooks: `docs/operations.md`.
 """
 
 from __future__ import annotations
