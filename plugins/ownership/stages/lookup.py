@@ -89,7 +89,6 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     decided = {e.mid for e in (*judged.valid, *expired, *(e for e, _ in judged.skipped))}
     undecided = [e for e in unfinished if e.mid not in decided]
     planned = _choose_and_plan(parts, work, judged.valid, undecided, rows)
-    _keep_waiting(parts, planned.waiting, rows)
     if outages and not planned.phases and not planned.ends and not last_try:
         raise Transient(next(iter(outages.values())))
     counts: Counter[str] = Counter(planned.ends.values())
@@ -136,6 +135,7 @@ def _choose_and_plan(
         chosen = _choose(parts, valid, undecided, rows, alone)
         parts.events.note(chosen.late, late=True)
         if not chosen.phases:
+            _keep_waiting(parts, chosen.waiting, rows)
             return Planning([], chosen.waiting, {}, 0)
         claimed = load(parts, work.step(chosen.phases, events={}))
         plan = _plan(parts, claimed)
@@ -144,7 +144,10 @@ def _choose_and_plan(
         if not large:
             break
         alone |= large
+        # The plan has made them `planned`: nothing says any more that they wait.
+        rows = {**rows, **parts.events.read(composed)}
     ends = end_here(parts, claimed, plan)
+    _keep_waiting(parts, chosen.waiting, rows)
     return Planning(list(claimed.book.phases), chosen.waiting, ends, plan.batches)
 
 

@@ -57,7 +57,7 @@ def test_a_transfer_to_a_user_who_gave_before_keeps_what_arrives(world: World) -
     assert moves_of(run.work) == [{c: b, b: b}]
     assert world.read(second).waits_for == first
     run.update()
-    assert world.creators([of_a, of_c]) == [a, b]
+    assert [world.row(x) for x in (of_a, of_c)] == [(a, ()), (b, ())]
     assert run.reindex().settle().events == {"completed": 2}
     assert world.creators([of_a, of_b, of_c]) == [c, b, b]
 
