@@ -28,7 +28,7 @@ from ownership.domain.plan import (
 from ownership.domain.states import BatchOutcome
 
 MAX_HOPS = 16
-"""Changes of one row that are reverted together; more wait for a later run."""
+"""Changes of one row that are reverted together; more wait for a later phase."""
 _OTHER = "\x00"
 """Stands for every user that no change knows; no id has a control character."""
 

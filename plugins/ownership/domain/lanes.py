@@ -1,7 +1,7 @@
 """Which events belong together, and where each user's batches end up. Pure functions.
 
 A *lane* is a set of claimed events connected by shared users; a *phase* is the part of a lane
-that one run may apply at once; `compose` folds a phase into one map user -> user.
+that may be applied at once; `compose` folds a phase into one map user -> user.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def phase(
 
     An undecided event blocks its users. An event joins only others of its `kind`, and only if the map
     stays idempotent: C->B then A->C must not be composed, because A's batches arriving at C would be
-    moved on by the rediscovery for the first event. What does not join waits for a later run, and blocks
+    moved on by the rediscovery for the first event. What does not join is for a later phase, and blocks
     too. Undos have no map; `closed` tells of them whether they are idempotent together.
     """
     chosen: list[Transfer] = []
@@ -114,7 +114,7 @@ def phases(
     kind: Callable[[Transfer], Kind],
     closed: Callable[[Sequence[Transfer]], bool],
 ) -> list[tuple[list[Transfer], Moves]]:
-    """The phases of a lane that may be applied in one run: one, or one for each part of the first one's group."""
+    """The phases of a lane that may be applied beside each other: one, or one for each part of the first one's group."""
     first, _ = phase(lane, undecided, most=1, kind=kind, closed=closed)
     if not first:
         return []

@@ -318,7 +318,7 @@ class Events:
         )
 
     def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
-        """Record for which earlier event (its mid) the run leaves an event that it has claimed to a later run."""
+        """Record for which earlier event (its mid) the run leaves an event that it has claimed to a later phase."""
         self._write(
             [
                 (
