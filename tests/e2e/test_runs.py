@@ -58,6 +58,29 @@ def test_a_manual_run_takes_a_list_of_events(airflow: Airflow, story: Story):
     assert story.owners(second) == {(users[3], users[3])}
 
 
+def test_a_lane_that_cannot_be_applied_at_once_goes_phase_after_phase_in_one_run(
+    airflow: Airflow, story: Story
+):
+    a, b, c, d = (story.user(letter) for letter in "abcd")
+    of_a, of_b, of_c = (story.batches(user, 2, user[:1]) for user in (a, b, c))
+
+    # Each receives after they gave.
+    run_id = airflow.trigger(
+        {
+            "events": [
+                {"from_user": u, "to_user": v, "organisation_id": ORGANISATION}
+                for u, v in ((c, d), (b, c), (a, b))
+            ]
+        }
+    )
+
+    assert airflow.ended(run_id) == "success"
+    assert airflow.xcom(run_id, "settle")["events"] == {"completed": 3}
+    assert [story.owners(batches) for batches in (of_a, of_b, of_c)] == [{(u, u)} for u in (b, c, d)]
+    log = airflow.log(run_id, "transfer.reindex_course_batches", map_index=0)
+    assert log.count("next phase") == 2
+
+
 def test_a_run_has_an_instance_of_each_stage_per_lane_named_after_its_users(airflow: Airflow, story: Story):
     a, b, c, d, e, f, g = (story.user(letter) for letter in "abcdefg")
     pairs = [(a, b), (b, c), (d, e), (f, g)]
