@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from ownership.domain.clock import now_ms
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
@@ -29,7 +29,7 @@ class Queue:
 
     def read(self) -> list[QueuedEvent]:
         """All events of the queue, in order."""
-        return self._select(QUEUED)
+        return self._database.run(lambda c: [queued_event(r) for r in c.execute(QUEUED)])
 
     def claim(
         self, decide: Callable[[list[QueuedEvent]], Choice], *, run_id: str, lease_ms: int
@@ -51,13 +51,18 @@ class Queue:
 
         return self._database.run(work)
 
-    def held(self, claimed: Sequence[ClaimedEvent]) -> dict[str, QueuedEvent]:
-        """By mid, those of `claimed` that still carry their token."""
+    def held(self, claimed: Sequence[ClaimedEvent]) -> dict[str, int]:
+        """By mid, when the lease ends (epoch ms; 0 without one) of those of `claimed` that still carry their token."""
         if not claimed:
             return {}
         wanted = {e.mid: e.fencing_token for e in claimed}
-        found = self._select(QUEUED.where(among(event.c.mid, wanted)))
-        return {q.mid: q for q in found if q.fencing_token == wanted[q.mid]}
+        query = (
+            select(event.c.mid, queue.c.fencing_token, queue.c.lease_expires_at)
+            .join_from(queue, event, queue.c.event_id == event.c.id)
+            .where(among(event.c.mid, wanted))
+        )
+        rows = self._database.run(lambda c: c.execute(query).all())
+        return {r.mid: r.lease_expires_at or 0 for r in rows if r.fencing_token == wanted[r.mid]}
 
     def renew(self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_expires_ms: int) -> None:
         """Set how long the claim lives on, where it still is the caller's."""
@@ -80,9 +85,6 @@ class Queue:
     def _write(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
         if claimed:
             self._database.run(lambda c: _set(c, lock(c, claimed).values(), **columns))
-
-    def _select(self, query: Select[Any]) -> list[QueuedEvent]:
-        return self._database.run(lambda c: [queued_event(r) for r in c.execute(query)])
 
 
 def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, int]:

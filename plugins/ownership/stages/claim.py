@@ -33,7 +33,7 @@ class Claim:
         held = self._queue.held(self.events)
         lost = {e.mid for e in self.events} - held.keys()
         self.restrict_to(held)
-        if held and min(q.lease_expires_ms for q in held.values()) - now_ms() < self._lease_ms * 2 // 3:
+        if held and min(held.values()) - now_ms() < self._lease_ms * 2 // 3:
             self.renew(self._lease_ms)
         return lost
 
