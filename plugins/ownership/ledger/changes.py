@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, TextClause, or_, select, text,
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
-from ownership.ledger.database import Database, copy
+from ownership.ledger.database import Database, copy, from_ledger, to_ledger
 from ownership.ledger.schema import among, change, event, plan
 
 BATCHES_AT_ONCE = 5000
@@ -411,8 +411,8 @@ def _image(rows: Sequence[Any]) -> Image:
 
 
 def _row(batch: BatchId, r: Any, name: str) -> Row:
-    mentors = tuple(getattr(r, f"{name}_mentors") or ())
-    return Row(batch, getattr(r, f"{name}_created_by"), mentors, r.status)
+    creator, mentors = getattr(r, f"{name}_created_by"), getattr(r, f"{name}_mentors") or ()
+    return Row(batch, creator and from_ledger(creator), tuple(map(from_ledger, mentors)), r.status)
 
 
 def _planned(r: Any) -> Planned:
@@ -446,11 +446,10 @@ def _plan_values(
         values |= {
             "role": changed_role(hop) if hop else unchanged,
             "status": row.status,
-            "before_created_by": before.created_by,
-            "before_mentors": before.mentors,
         }
+        values["before_created_by"], values["before_mentors"] = _columns(before)
     if hop:
-        values |= {"after_created_by": hop.after.created_by, "after_mentors": hop.after.mentors}
+        values["after_created_by"], values["after_mentors"] = _columns(hop.after)
     return values
 
 
@@ -470,4 +469,4 @@ def _change_values(event_id: int, n: int, image: Image, hop: Hop) -> tuple[Any, 
 
 
 def _columns(row: Row) -> tuple[str | None, list[str]]:
-    return row.created_by, list(row.mentors)
+    return row.created_by and to_ledger(row.created_by), list(map(to_ledger, row.mentors))

@@ -194,6 +194,16 @@ class Database:
             raise _translated(e) from None
 
 
+def to_ledger(name: str) -> str:
+    """A name of the platform's as PostgreSQL can hold it: its text has no NUL, which Cassandra's may have."""
+    return name.replace("\x1a", "\x1a1").replace("\0", "\x1a0") if "\0" in name or "\x1a" in name else name
+
+
+def from_ledger(name: str) -> str:
+    """The name that `to_ledger` was given."""
+    return name.replace("\x1a0", "\0").replace("\x1a1", "\x1a") if "\x1a" in name else name
+
+
 def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows by COPY."""
     driver = connection.connection.driver_connection

@@ -65,6 +65,32 @@ def test_a_transfer_between_ids_of_any_text_moves_theirs_and_nobody_elses(world:
     assert world.platform.as_written([others, completed]) == before
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\0", id="NUL"),
+        pytest.param("\x1a0", id="what the ledger writes for NUL"),
+        pytest.param("\u202e\u200b", id="what nobody sees"),
+        pytest.param("", id="empty"),
+        pytest.param(" \n", id="blank"),
+    ],
+)
+def test_a_person_of_any_id_beside_the_old_user_stays_in_row_and_trail(world: World, text: str) -> None:
+    old, new = world.users("old", "new")
+    mentored = world.batch(created_by=text, mentors=(old,))
+    created = world.batch(created_by=old, mentors=(f"m{text}", old, text))
+
+    mid = world.transfer(old, new)
+    assert world.whole_run().events == {"completed": 1}
+
+    assert world.owners(mentored) == (text, (new,))
+    assert world.owners(created) == (new, (f"m{text}", new, text))
+    assert world.trail(mid)[created.batch_id][0][0] == (old, (f"m{text}", old, text))
+    _, undone = world.undo(mid)
+    assert undone.batches == {"moved": 2}
+    assert world.owners(created) == (old, (f"m{text}", old, text))
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_an_id_that_nobody_has_is_unknown_whatever_it_looks_like(world: World, text: str) -> None:
     (old,) = world.users("old")

@@ -6,13 +6,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from psycopg import errors as pg
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ownership.domain.errors import SettingsError, Unavailable
-from ownership.ledger.database import CONNECTION, PART, TRIES, Database, _translated
+from ownership.ledger.database import CONNECTION, PART, TRIES, Database, _translated, from_ledger, to_ledger
 
 
 def wrapped(error: Exception) -> DBAPIError:
@@ -184,3 +186,9 @@ def test_an_outage_is_tried_again_some_times_and_a_wrong_setting_is_not(
     with pytest.raises(SettingsError):
         database.run(lambda _: None)
     assert len(begun) == 1
+
+
+@given(st.text("a01\0\x1a"))
+def test_a_name_with_nul_is_kept_without_it_and_given_back(name: str) -> None:
+    assert "\0" not in to_ledger(name)
+    assert from_ledger(to_ledger(name)) == name

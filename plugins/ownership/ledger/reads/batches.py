@@ -24,6 +24,7 @@ from sqlalchemy import (
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome
 from ownership.ledger.changes import batch_outcome, change_outcome, ids_of
+from ownership.ledger.database import from_ledger
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.ledger.reads.statements import BoundedDatabase, texts
@@ -209,4 +210,5 @@ def _planned(r: Any) -> PlannedBatch:
 
 
 def _owners(r: Any, when: str) -> Owners:
-    return Owners(getattr(r, f"{when}_created_by"), tuple(getattr(r, f"{when}_mentors") or ()))
+    creator, mentors = getattr(r, f"{when}_created_by"), getattr(r, f"{when}_mentors") or ()
+    return Owners(creator and from_ledger(creator), tuple(map(from_ledger, mentors)))
