@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ownership.domain.contracts import PlanLine, PlanSummary
 from ownership.domain.event import Transfer
 from ownership.domain.plan import BatchId, Hop, Row, changed_role
+from ownership.domain.text import one_line
 
 MAX_LINES = 10
 """Batches that a report shows of each kind."""
@@ -95,9 +96,9 @@ class PlanReport:
 
 
 def owners_text(row: Row) -> str:
-    """Creator and mentors in one line."""
+    """Creator and mentors in one printable line: their ids are whatever the row has."""
     mentors = f", mentors {', '.join(row.mentors)}" if row.mentors else ""
-    return f"created by {row.created_by or 'nobody'}{mentors}"
+    return one_line(f"created by {row.created_by or 'nobody'}{mentors}")
 
 
 def text(plan: PlanSummary) -> str:

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.plan import BatchId, Hop, Row
-from ownership.domain.plan_report import MAX_COURSES, MAX_LINES, PlanReport, escaped, markdown, text
+from ownership.domain.plan_report import (
+    MAX_COURSES,
+    MAX_LINES,
+    PlanReport,
+    escaped,
+    markdown,
+    owners_text,
+    text,
+)
 from ownership.domain.states import BatchOutcome
+from ownership.domain.text import MAX_LINE
 from tests.unit.replay import row, rows, transfer
 
 AB = transfer(1, "a", "b")
@@ -229,3 +238,11 @@ def test_on_a_page_a_plan_is_a_table_and_no_id_is_mark_up() -> None:
 
 def test_text_on_a_page_is_one_line_and_an_underscore_is_no_emphasis() -> None:
     assert escaped("_a_\nb *c*") == r"\_a\_ b \*c\*"
+
+
+def test_owners_of_any_text_are_one_line_that_logs_and_xcom_take() -> None:
+    odd = Row(BatchId("c", "b"), "a\0\n", ("\u202em", "x" * 70_000), 1)
+    said = owners_text(odd)
+    assert said.startswith("created by a\ufffd , mentors \ufffdm, xxx")
+    assert said.isprintable()
+    assert len(said) <= MAX_LINE
