@@ -143,6 +143,41 @@ def test_two_seconds_ahead_heals_in_the_same_run_with_right_counts(
     assert {world.owners(x) for x in (ahead, *others)} == {(a, ("x", a))}
 
 
+def undone_list(world: World, *, whole: bool) -> tuple[Batch, Run, str]:
+    """An undo that makes a list of mentors longer, of which a clock that is ahead wrote all, or an element."""
+    a, b, other = world.users("a", "b", "other")
+    batch = world.batch(created_by=other, mentors=(a, b))
+    mid = world.transfer(a, b)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (other, (b,))
+    at_us = time.time_ns() // 1000 + HOUR_US
+    if whole:
+        write_at(world, batch, at_us, mentors=[b])
+    else:
+        write_at(world, batch, at_us, **{"mentors[0]": b})
+    run, _ = world.undo(mid)
+    return batch, run, f"undo:{run.run_id}:0"
+
+
+def test_an_undo_of_a_list_that_is_ahead_names_the_batch(world: World) -> None:
+    batch, run, undo = undone_list(world, whole=True)
+    creator, (mentor,) = world.owners(batch) or (None, ())
+    assert (creator, mentor) == (batch.created_by, mentor)
+    assert f"the mentors of batch {batch.batch_id} of course {batch.course_id}" in reason(run)
+    assert applied_moves(world, undo) == {}
+    abandon(world, undo)
+
+
+def test_an_undo_does_not_put_the_old_list_beside_an_element_that_is_ahead(world: World) -> None:
+    batch, _, undo = undone_list(world, whole=False)
+    creator, mentors = world.owners(batch) or (None, ())
+    assert creator == batch.created_by
+    assert len(mentors) == len(batch.mentors or ())
+    # The trail has the list as it is, and not as it should be.
+    applied = [i for i in world.changes(undo)[1] if i.outcome == ChangeOutcome.APPLIED]
+    assert [i.after.mentors for i in applied] == [mentors]
+
+
 def test_another_field_that_is_ahead_keeps_no_batch_from_moving(world: World) -> None:
     a, b, other = world.users("a", "b", "other")
     batch = world.batch(created_by=other, mentors=(a,))

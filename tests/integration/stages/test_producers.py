@@ -137,6 +137,7 @@ def test_a_timestamp_of_a_message_that_is_none_is_no_reason_to_reject(world: Wor
         pytest.param(gzip.compress, "compressed with gzip", id="packed"),
         pytest.param(lambda m: m.decode().encode("utf-16"), "in UTF-16", id="UTF-16"),
         pytest.param(lambda m: json.dumps(m.decode()).encode(), "JSON inside a JSON text", id="twice"),
+        pytest.param(lambda _: b"", "the message is empty", id="a tombstone"),
         pytest.param(lambda m: b"[" + m + b"]", "a JSON array of 1", id="a list"),
         pytest.param(lambda m: m[:-1] + b', "eid": "x"}', "the key 'eid' is there twice", id="a key twice"),
     ],
@@ -156,6 +157,17 @@ def test_a_message_that_is_framed_or_packed_is_rejected_by_its_name(
     again = world.run().pull(redrive=order)
     assert what in next(iter(again.pulled.notes.values()))
     assert again.pulled.claimed == 0
+
+
+def test_a_number_of_any_length_does_not_stand_in_the_way_of_a_redrive(world: World) -> None:
+    old, new = world.users("old")[0], f"later-{world.env}"
+    batch = world.batch(created_by=old)
+    event = world.event(old, new)
+    world.platform.emit(encoded({**event, "ets": 0}).replace(b'"ets": 0', b'"ets": ' + b"9" * 5000))
+    assert world.whole_run().events == {"skipped": 1}
+    world.platform.add_user(new, ORGANISATION)
+    assert world.whole_run(redrive={"mids": [event["mid"]]}).events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
 
 
 def test_a_byte_order_mark_is_taken_off_and_the_event_can_be_undone(world: World) -> None:
