@@ -129,7 +129,7 @@ class Session(socketserver.BaseRequestHandler):
 @pytest.fixture
 def database() -> Iterator[Database]:
     with Database() as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
         made.shutdown()
 
