@@ -24,7 +24,7 @@ down: ## stop what `make up` started
 	@if [ -e $(STAMP) ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
 
 test: $(STAMP) ## run all tests, on real servers and a real Airflow; ARGS="tests/unit -k lanes" runs a part
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 matrix: $(STAMP) ## run the tests that depend on the stores, and a chaos round, on each server; ARGS="opensearch2 cassandra311"
 	@$(BIN)/python -m local.matrix $(ARGS)

@@ -1,4 +1,4 @@
-"""What the tests share: one set of real servers for a session, Airflow on top of it when a test asks for it.
+"""What the tests share: one set of real servers for a session; `tests/e2e` adds Airflow to it.
 
 A part whose address is set in the environment (KAFKA, CASSANDRA, ELASTICSEARCH, LEDGER, LMS, USERORG) is used instead
 of started. SEARCH_SERVER, ROWS_SERVER and KAFKA_SERVER choose releases.
@@ -6,26 +6,51 @@ of started. SEARCH_SERVER, ROWS_SERVER and KAFKA_SERVER choose releases.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-from local.paths import REPOSITORY, TEST_STACKS
+from local.paths import TEST_STACKS
 from local.platform import versions
 from local.servers.releases import Releases
 from local.stack import Stack, claim, given_from_environment
 
+END_TO_END = "tests/e2e/"
+
+
+class ByServers(LoadScopeScheduling):
+    """Deals tests out to workers: all that need Airflow to one of them, everything else file by file.
+
+    Each worker has servers of its own, and runs its tests one after the other. Servers that are given there are once.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        if given_from_environment():
+            return "all"
+        return END_TO_END if nodeid.startswith(END_TO_END) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    """With `-n 2`, as `make test` has it."""
+    config.option.loadscopereorder = False  # end to end first, which is also the order of the folders
+    return ByServers(config, log)
+
 
 def pytest_configure() -> None:
-    """Refuse an unknown server before the first test."""
+    """Refuse an unknown server before the first test, and let Java compile once.
+
+    Servers that live for minutes and do little spend half of their first minute on a second, better compilation.
+    """
     try:
         Releases.from_environment()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")
@@ -74,21 +99,3 @@ def stack(
             record_testsuite_property("rows", versions.of_rows(started.addresses.cassandra))
             record_testsuite_property("kafka", versions.of_kafka(log))
         yield started
-
-
-@pytest.fixture(scope="session")
-def airflow_stack(stack: Stack) -> Stack:
-    """The same stack with Airflow running on it; it has the example DAGs of the docs, too."""
-    examples = {"path": str(REPOSITORY / "docs/examples")}
-    stack.airflow_env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
-        [
-            {
-                "name": name,
-                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                "kwargs": kwargs,
-            }
-            for name, kwargs in (("dags-folder", {}), ("examples", examples))
-        ]
-    )
-    stack.start_airflow()
-    return stack

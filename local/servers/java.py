@@ -102,8 +102,12 @@ def jars(folder: Path) -> list[Path]:
         )
         for entry in locked
     ]
-    # Many small files: most of the time is spent waiting for an answer.
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="jars") as pool:
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (
+        _locked(STATE / f"{folder.name}.lock"),  # the tests' two workers begin at the same time
+        # Many small files: most of the time is spent waiting for an answer.
+        ThreadPoolExecutor(max_workers=8, thread_name_prefix="jars") as pool,
+    ):
         return list(pool.map(_fetched, (jar for jar in wanted if jar.for_this_machine)))
 
 
