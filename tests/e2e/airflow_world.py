@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -18,12 +21,18 @@ from psycopg.rows import dict_row
 
 from local.platform.world import Batch, Platform
 from local.servers.airflow import api
+from local.servers.ports import HOST
 from local.stack import Stack
 
 DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
 ASK = "approval.ask"
 SETTINGS = "/variables/user_ownership_transfer"
 ORGANISATION = "org-e2e"
+PASSWORDS = {
+    name: f"zq-secret-of-{name}-4711"
+    for name in ("kafka", "cassandra", "elasticsearch", "lms", "userorg", "webhook")
+}
+"""Of the Connections; the servers of the stack ask for none."""
 T = Any
 
 
@@ -123,27 +132,18 @@ class Airflow:
         return self.http.get(url, params={"map_index": map_index, "full_content": True}).text
 
     def backfill(self, first: datetime, last: datetime, *more: str) -> None:
-        """`airflow backfill create`; Airflow takes one of a DAG at a time, so it waits its turn."""
+        """`airflow backfill create`, after the earlier ones, whose runs have ended."""
+        self._note_that_backfills_are_over()
         at = [day.strftime("%Y-%m-%dT%H:%M:%S+00:00") for day in (first, last)]
+        words = ("--dag-id", self.dag, "--from-date", at[0], "--to-date", at[1])
+        self.command("backfill", "create", *words, *more)
 
-        def created() -> bool:
-            words = (
-                "backfill",
-                "create",
-                "--dag-id",
-                self.dag,
-                "--from-date",
-                at[0],
-                "--to-date",
-                at[1],
-                *more,
-            )
-            done = self.command(*words, check=False)
-            busy = "AlreadyRunningBackfill" in done.stdout + done.stderr
-            assert busy or done.returncode == 0, done.stdout + done.stderr
-            return not busy
-
-        until("the backfill is created", created, seconds=120)
+    def _note_that_backfills_are_over(self) -> None:
+        """Airflow does that itself twice a minute, and takes no other backfill of the DAG before."""
+        for found in self.http.get("/backfills", params={"dag_id": self.dag}).json()["backfills"]:
+            if not found["completed_at"]:
+                answer = self.http.put(f"/backfills/{found['id']}/cancel")
+                assert answer.status_code in (200, 409), answer.text  # 409: Airflow was quicker
 
     @contextmanager
     def down(self, name: str) -> Iterator[None]:
@@ -182,8 +182,8 @@ class Airflow:
     def _url(self, run_id: str) -> str:
         return f"/dags/{self.dag}/dagRuns/{quote(run_id, safe='')}"
 
-    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """An `airflow …` command."""
+    def command(self, *words: str) -> None:
+        """An `airflow …` command that succeeds."""
         done = subprocess.run(
             ["airflow", *words],
             env=self.stack.airflow_env,
@@ -192,8 +192,7 @@ class Airflow:
             timeout=120,
             check=False,
         )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def asked_at(airflow: Airflow, run_id: str, index: int) -> str:
@@ -203,16 +202,13 @@ def asked_at(airflow: Airflow, run_id: str, index: int) -> str:
 
 def question(airflow: Airflow, mid: str) -> tuple[str, int, dict[str, Any]]:
     """Where the approval DAG asks about a transfer, once it does: run, map index, and what it asks."""
-    asking = airflow.of(APPROVAL)
+    newest: dict[str, str | int] = {"order_by": "-created_at", "limit": 20}
 
     def found() -> tuple[str, int, dict[str, Any]] | None:
-        for run in asking.runs(limit=10):
-            for task, index in asking.tasks(run["dag_run_id"]):
-                if task != ASK or index < 0:
-                    continue
-                answer = airflow.http.get(asked_at(airflow, run["dag_run_id"], index))
-                if answer.status_code == 200 and mid in answer.json()["body"]:
-                    return run["dag_run_id"], index, answer.json()
+        answer = airflow.http.get(f"/dags/{APPROVAL}/dagRuns/~/hitlDetails", params=newest)
+        for asked in answer.json()["hitl_details"]:
+            if mid in asked["body"]:
+                return asked["task_instance"]["dag_run_id"], asked["task_instance"]["map_index"], asked
         return None
 
     run_id, index, asked = until(f"a question about {mid}", found)
@@ -225,6 +221,43 @@ def _noted(airflow: Airflow, run_id: str, index: int) -> bool:
     first part for that of its second. No person is that quick."""
     seen = f"TaskInstance Finished: dag_id={APPROVAL}, task_id={ASK}, run_id={run_id}, map_index={index}"
     return seen in airflow.stack.servers["scheduler"].log_file.read_text()
+
+
+def passwords_in_connections(environment: Mapping[str, str]) -> dict[str, str]:
+    """The Connections of an environment, with a login and a password in each."""
+    changed: dict[str, str] = {}
+    for part in ("kafka", "cassandra", "elasticsearch", "lms", "userorg"):
+        name = f"AIRFLOW_CONN_{part.upper()}_DEFAULT"
+        connection = json.loads(environment[name])
+        if part == "kafka":
+            connection["extra"] |= {"sasl.username": "job", "sasl.password": PASSWORDS[part]}
+        else:
+            connection |= {"login": "job", "password": PASSWORDS[part]}
+        changed[name] = json.dumps(connection)
+    return changed
+
+
+class StatsdReceiver:
+    """A StatsD that keeps every datagram."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((HOST, 0))
+        self.port = int(self._socket.getsockname()[1])
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def _receive(self) -> None:
+        while line := self._socket.recv(65_536):
+            self.lines.append(line.decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """Receive no more."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", (HOST, self.port))  # ends the thread
+        self._thread.join(10)
+        self._socket.close()
 
 
 @dataclass
@@ -296,3 +329,11 @@ class Story:
         row = self.platform.row(batch.course_id, batch.batch_id)
         assert row is not None
         return row["createdby"]
+
+
+@contextmanager
+def opened_story(stack: Stack) -> Iterator[Story]:
+    """Users and batches that nobody else has."""
+    a = stack.addresses
+    with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka, env="dev") as platform:
+        yield Story(platform, uuid4().hex[:8], a.ledger)

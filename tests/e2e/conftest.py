@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
-from local.platform.world import Platform
+from local.paths import REPOSITORY
+from local.servers.ports import HOST
 from local.stack import Stack
-from tests.e2e.airflow_world import Airflow, Story
+from tests.e2e.airflow_world import Airflow, StatsdReceiver, Story, opened_story, passwords_in_connections
+
+EXAMPLES = str(REPOSITORY / "docs/examples")
+
+
+@pytest.fixture(scope="session")
+def statsd() -> Iterator[StatsdReceiver]:
+    """What the session's Airflow counts."""
+    receiver = StatsdReceiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def airflow_stack(stack: Stack, statsd: StatsdReceiver) -> Stack:
+    """The session's servers with Airflow on them.
+
+    It has the example DAGs of the docs, and passwords in its Connections: every test leaves traces of them where they
+    do not belong, if one does.
+    """
+    bundles = [
+        {
+            "name": name,
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": kwargs,
+        }
+        for name, kwargs in (("dags-folder", {}), ("examples", {"path": EXAMPLES}))
+    ]
+    of_airflow = {
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": HOST,
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
+    }
+    own = dict(stack.airflow_env)
+    stack.airflow_env |= of_airflow | passwords_in_connections(own)
+    stack.start_airflow()
+    # This process runs the job with them, too.
+    stack.airflow_env |= own
+    for name in of_airflow:
+        del stack.airflow_env[name]
+    return stack
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +64,5 @@ def airflow(airflow_stack: Stack) -> Iterator[Airflow]:
 @pytest.fixture
 def story(airflow_stack: Stack) -> Iterator[Story]:
     """Users and batches that no other test has."""
-    a = airflow_stack.addresses
-    with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka, env="dev") as platform:
-        yield Story(platform, uuid4().hex[:8], a.ledger)
+    with opened_story(airflow_stack) as story:
+        yield story

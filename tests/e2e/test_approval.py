@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,13 +103,9 @@ def test_a_transfer_that_nobody_answers_for_is_declined_when_its_time_is_over(ai
     assert story.owners(batches) == {(old, old)}
 
 
-def test_a_transfer_is_approved_and_another_declined_by_conf(airflow: Airflow, story: Story):
+def test_an_answer_to_what_was_approved_by_conf_changes_nothing_more(airflow: Airflow, story: Story):
     mid, batches, _, new, plan = large(airflow, story)
     run_id, index, _ = question(airflow, mid)
-    wrong = airflow.trigger({"approve": {"mid": mid, "digest": "0" * 20}})
-    assert airflow.ended(wrong) == "failed"
-    assert f"which is {plan['digest']}" in airflow.log(wrong, "pull_transfer_events")
-    assert story.state(mid) == "awaiting_approval"
 
     approved = airflow.trigger({"approve": {"mid": mid, "digest": plan["digest"], "by": "the board"}})
 
@@ -119,19 +114,11 @@ def test_a_transfer_is_approved_and_another_declined_by_conf(airflow: Airflow, s
     assert told == {mid: "was approved by the board"}
     story.completed(mid)
     assert story.owners(batches) == {(new, new)}
-    # The question is still open; its answer changes nothing more.
+    # The question is still open.
     answer(airflow, run_id, index, "Decline", "too late")
     assert airflow.of(APPROVAL).ended(run_id) == "success"
     assert airflow.of(APPROVAL).xcom(run_id, "approval.decide", map_index=index) == "is completed already"
     assert story.state(mid) == "completed"
-
-    other = replace(story, name=f"{story.name}-2")
-    mid, batches, old, _, _ = large(airflow, other)
-    declined = airflow.trigger({"decline": {"mid": mid, "reason": "not this one", "by": "the board"}})
-    assert airflow.ended(declined) == "success"
-    assert other.state(mid) == "declined"
-    assert other.event(mid)["reason"] == "declined by the board: not this one"
-    assert other.owners(batches) == {(old, old)}
 
 
 def shorten(story: Story, mid: str, until_ms: int) -> None:

@@ -29,11 +29,12 @@ def events_of(
     return found
 
 
-def test_a_finished_transfer_updates_table_and_index_with_users_and_counts(
+def test_a_finished_transfer_updates_table_and_index_with_users_and_counts_and_a_dag_of_the_docs_runs(
     airflow: Airflow, story: Story
 ) -> None:
     old, new = story.user("old"), story.user("new")
     story.batches(old, 3)
+    example = airflow.of("batches_received")
 
     run_id, _ = airflow.done(conf(old, new))
 
@@ -50,17 +51,9 @@ def test_a_finished_transfer_updates_table_and_index_with_users_and_counts(
     }  # fmt: skip
     assert events_of(airflow, run_id) == {TABLE: [told], INDEX: [told]}
 
-
-def test_a_dag_of_the_docs_runs_when_a_transfer_has_finished(airflow: Airflow, story: Story) -> None:
-    old, new = story.user("old"), story.user("new")
-    story.batches(old, 2)
-    example = airflow.of("batches_received")
-
-    airflow.done(conf(old, new))
-
     def received() -> bool:
         ended = [r["dag_run_id"] for r in example.runs() if r["state"] == "success"]
-        return any(example.xcom(r, "received").get(new) == 2 for r in ended)
+        return any(example.xcom(r, "received").get(new) == 3 for r in ended)
 
     assert until("the example has counted", received)
 

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 
 from local.servers.airflow import OPERATOR, token
 from local.servers.ports import HOST
-from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, opened_story
 
 PATH = "/intranet/airflow"
 PAGE = f"{PATH}/ownership-transfers/"
@@ -54,6 +55,16 @@ def browser(airflow: Airflow, below: str) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def transfer(airflow: Airflow) -> Iterator[tuple[str, Story, list[Any]]]:
+    """A completed one: its mid, its people, its batches."""
+    with opened_story(airflow.stack) as story:
+        old, new = story.user("old"), story.user("new")
+        batches = story.batches(old, 2)
+        run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+        yield f"manual:{run_id}:0", story, batches
+
+
 def opened(browser: httpx.Client, url: str) -> str:
     answer = browser.get(url)
     assert answer.status_code == 200, f"{url}: {answer.status_code} {answer.text[:300]}"
@@ -67,11 +78,8 @@ def addresses(page: str, url: str) -> set[str]:
 
 
 def test_every_link_of_the_page_stays_below_the_path_and_leads_somewhere(
-    airflow: Airflow, below: str, browser: httpx.Client, story: Story
+    below: str, browser: httpx.Client, transfer: tuple[str, Story, list[Any]]
 ) -> None:
-    old, new = story.user("old"), story.user("new")
-    story.batches(old, 2)
-    airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
     first = urljoin(below, PAGE)
     to_visit, seen = {first}, set[str]()
     for _ in range(2):  # the list, what it leads to, and what that loads
@@ -91,12 +99,10 @@ def test_every_link_of_the_page_stays_below_the_path_and_leads_somewhere(
 
 
 def test_a_form_starts_its_run_and_leads_back_below_the_path(
-    airflow: Airflow, below: str, browser: httpx.Client, story: Story
+    airflow: Airflow, below: str, browser: httpx.Client, transfer: tuple[str, Story, list[Any]]
 ) -> None:
-    old, new = story.user("old"), story.user("new")
-    batches = story.batches(old, 2)
-    run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
-    confirm = urljoin(below, f"{PAGE}confirm?action=undo&mid={quote(f'manual:{run_id}:0')}")
+    mid, story, batches = transfer
+    confirm = urljoin(below, f"{PAGE}confirm?action=undo&mid={quote(mid)}")
     page = opened(browser, confirm)
     (form_token,) = re.findall(r'name="token" value="([^"]+)"', page)
     (action,) = re.findall(r'<form[^>]*action="([^"]+)"', page)
@@ -111,4 +117,5 @@ def test_a_form_starts_its_run_and_leads_back_below_the_path(
     opened(browser, there)
     started = httpx.URL(there).params["started"]
     assert airflow.of(UNDO).ended(started) == "success"
+    (old,) = {batch.created_by for batch in batches}
     assert story.owners(batches) == {(old, old)}

@@ -18,8 +18,6 @@ from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
     [
         (101, "task processes killed"),
         (102, "cassandra frozen"),
-        (103, "elasticsearch killed"),
-        (104, "userorg answers 503"),
     ],
 )
 def test_a_round_with_a_fault_ends_as_a_plain_replay_of_its_events(

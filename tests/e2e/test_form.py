@@ -93,15 +93,9 @@ def test_a_field_out_of_bounds_is_refused_before_there_is_a_run(airflow: Airflow
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"from_user": "a", "to_user": "b"}, "organisation_id is missing"),
         ({**FORM, "colour": "red"}, "Unknown conf 'colour'"),
-        ({"events": [FORM, {"from_user": "a"}]}, "events[1]: to_user is missing, organisation_id is missing"),
-        ({"events": [{"eid": "BE_JOB_REQUEST", "edata": {}}]}, "events[0]: "),
         ({"abandon": {"mids": ["m"]}}, "abandon: reason: Field required"),
-        ({"redrive": {"states": ["failed"]}}, "states go with since"),
         ({"execute_plan": "nobody's", "digest": "0" * 20}, "event nobody's is not in the ledger"),
-        ({**FORM, "execute_plan": "m", "digest": "0" * 20}, "cannot be given with execute_plan"),
-        ({"decline": {"mid": "m"}}, "decline: reason: Field required"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -119,13 +113,10 @@ def test_a_wrong_conf_of_an_undo_is_refused_with_the_fields_that_go_together(air
     undo = airflow.of(UNDO)
     assert undo.try_to_trigger({"mids": "m"}).status_code == 400
 
-    for conf, message in (
-        ({"to_user": "b"}, "from_user and to_user go with since"),
-        ({"to_user": "b", "since": "yesterday"}, "since: "),
-    ):
-        run_id = undo.trigger(conf)
-        assert undo.ended(run_id) == "failed"
-        assert message in undo.log(run_id, "pull_undo_events")
+    run_id = undo.trigger({"to_user": "b"})
+
+    assert undo.ended(run_id) == "failed"
+    assert "from_user and to_user go with since" in undo.log(run_id, "pull_undo_events")
 
 
 def test_a_form_that_is_filled_in_whole_moves_just_that_and_is_audited(airflow: Airflow, story: Story):

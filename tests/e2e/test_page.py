@@ -14,7 +14,7 @@ import pytest
 
 from local.platform.schema import BATCH_INDEX
 from local.servers.airflow import OPERATOR, USER, VIEWER, token
-from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, until
+from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, opened_story, until
 
 PAGE = "/ownership-transfers"
 HOSTILE = "\"><script>alert('x')</script>&amp;%2F?#"
@@ -78,6 +78,13 @@ def a_transfer(airflow: Airflow, story: Story, count: int = 3) -> tuple[str, str
     return f"manual:{run_id}:0", old, new, batches, run_id
 
 
+@pytest.fixture(scope="module")
+def looked_at(airflow: Airflow) -> Iterator[tuple[str, str, str, list[Any], str]]:
+    """The same for tests that leave it as it is."""
+    with opened_story(airflow.stack) as story:
+        yield a_transfer(airflow, story)
+
+
 def acted_or_done(page: httpx.Client, mid: str) -> None:
     """Hurry a failed transfer, unless its stage has tried again by itself."""
     if page.get("/confirm", params={"action": "redrive", "mid": mid}).status_code == 200:
@@ -110,8 +117,10 @@ def test_nobody_sees_anything_without_signing_in(airflow: Airflow, address: str)
     assert httpx.post(f"{airflow.stack.addresses.airflow}{PAGE}/act").status_code == 401
 
 
-def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(airflow: Airflow, story: Story, login: Login):
-    mid, old, *_ = a_transfer(airflow, story)
+def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(
+    airflow: Airflow, story: Story, login: Login, looked_at: Any
+):
+    mid, old, *_ = looked_at
     viewer, operator = login(VIEWER), login(OPERATOR)
     told = seen(viewer, "/transfer", mid=mid)
     assert old in told
@@ -126,10 +135,8 @@ def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(airflow: Airflow, 
     ]
 
 
-def test_a_form_is_refused_that_this_page_did_not_make_for_this_user(
-    airflow: Airflow, story: Story, login: Login
-):
-    mid, *_ = a_transfer(airflow, story)
+def test_a_form_is_refused_that_this_page_did_not_make_for_this_user(login: Login, looked_at: Any):
+    mid, *_ = looked_at
     page = login(OPERATOR)
     made = confirmed(page, "undo", mid)
     for token_ in ("", "forged", made[:-3] + "xyz", "A" * 5000):
@@ -187,9 +194,9 @@ def test_hostile_ids_are_shown_as_text(airflow: Airflow, story: Story, page: htt
 
 
 def test_a_transfer_is_found_by_user_run_and_event_with_everything_about_it(
-    airflow: Airflow, story: Story, page: httpx.Client
+    page: httpx.Client, looked_at: Any
 ):
-    mid, old, new, batches, run_id = a_transfer(airflow, story)
+    mid, old, new, batches, run_id = looked_at
     batch = batches[0]
     for filters in (
         {"user": old}, {"user": new.upper()}, {"run": run_id}, {"course": batch.course_id},
@@ -246,8 +253,8 @@ def test_a_rejected_message_is_listed_with_its_reason_and_not_with_what_it_carri
     assert "private" not in told
 
 
-def test_a_task_instance_has_a_link_to_the_transfers_of_its_run(airflow: Airflow, story: Story):
-    *_, run_id = a_transfer(airflow, story, 1)
+def test_a_task_instance_has_a_link_to_the_transfers_of_its_run(airflow: Airflow, looked_at: Any):
+    *_, run_id = looked_at
     url = airflow._url(run_id)
     for task, index in (("settle", -1), ("transfer.update_course_batches", 0)):
         answer = airflow.http.get(f"{url}/taskInstances/{task}/links", params={"map_index": index})
@@ -321,8 +328,8 @@ def test_an_undo_is_rehearsed_its_plan_is_shown_and_it_is_taken_back_in_the_user
     assert "What followed" in told
 
 
-def test_a_form_that_is_sent_twice_starts_one_run(airflow: Airflow, story: Story, page: httpx.Client):
-    mid, *_ = a_transfer(airflow, story, 1)
+def test_a_form_that_is_sent_twice_starts_one_run(airflow: Airflow, page: httpx.Client, looked_at: Any):
+    mid, *_ = looked_at
     token_ = confirmed(page, "rehearse_undo", mid)
     answers = [page.post("/act", data={"token": token_}) for _ in range(2)]
     assert [a.status_code for a in answers] == [303, 303]
@@ -356,13 +363,10 @@ def test_a_large_transfer_is_approved_and_another_declined(
     airflow: Airflow, story: Story, page: httpx.Client
 ):
     with airflow.settings(approval_batches=2):
-        waiting = []
-        for name in ("one", "two"):
-            old, new = story.user(f"{name}-old"), story.user(f"{name}-new")
-            batches = story.batches(old, 3, name)
-            run_id, _ = airflow.done(form(old, new))
-            waiting.append((f"manual:{run_id}:0", old, new, batches))
-        (mid, _, new, batches), (other, kept, _, theirs) = waiting
+        old, new, kept = story.user("old"), story.user("new"), story.user("kept")
+        batches, theirs = story.batches(old, 3, "one"), story.batches(kept, 3, "two")
+        run_id, _ = airflow.done({"events": [form(old, new), form(kept, story.user("other"))]})
+        mid, other = f"manual:{run_id}:0", f"manual:{run_id}:1"
         assert "await approval" in seen(page, "/")
         assert "3" in seen(page, "/confirm", action="approve", mid=mid)
 
@@ -401,9 +405,9 @@ def without_ledger(airflow: Airflow) -> Iterator[None]:
 
 
 def test_without_the_ledger_the_page_says_so_soon_and_comes_back_by_itself(
-    airflow: Airflow, story: Story, page: httpx.Client
+    airflow: Airflow, page: httpx.Client, looked_at: Any
 ):
-    mid, *_ = a_transfer(airflow, story, 1)
+    mid, *_ = looked_at
     with without_ledger(airflow):
         answer = page.get("/")
         assert answer.status_code == 503
@@ -413,9 +417,7 @@ def test_without_the_ledger_the_page_says_so_soon_and_comes_back_by_itself(
     until("the page is back", lambda: page.get("/transfer", params={"mid": mid}).status_code == 200)
 
 
-def test_airflow_starts_without_the_ledger_and_the_page_finds_it_later(
-    airflow: Airflow, story: Story, page: httpx.Client, login: Login
-):
+def test_airflow_starts_without_the_ledger_and_the_page_finds_it_later(airflow: Airflow, page: httpx.Client):
     server = airflow.stack.servers["api-server"]
     with without_ledger(airflow):
         server.restart()

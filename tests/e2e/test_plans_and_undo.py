@@ -40,27 +40,6 @@ def test_a_dry_run_changes_neither_store_and_its_plan_is_applied_by_its_digest(
     assert story.owners(batches) == {(new, new)}
 
 
-def test_a_plan_is_refused_with_the_rows_that_have_changed_since(airflow: Airflow, story: Story):
-    old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
-    batches = story.batches(old, 2)
-    _, summary = airflow.done(form(old, new, dry_run=True))
-    (plan,) = summary["plans"]
-    changed = batches[0]
-    story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)
-    story.platform.put_document(changed.batch_id, createdBy=other)
-    before = story.platform.as_written(batches)
-
-    run_id = airflow.trigger({"execute_plan": plan["mid"], "digest": plan["digest"]})
-
-    assert airflow.ended(run_id) == "failed"
-    why = airflow.xcom(run_id, "settle")["failures"][f"execute:{run_id}"]
-    assert f"batch {changed.batch_id} of course {changed.course_id} was created by {old}" in why
-    assert f"and is created by {other}" in why
-    assert "no longer holds" in airflow.log(run_id, "verdict")
-    assert story.platform.as_written(batches) == before
-    assert story.state(f"execute:{run_id}") == "declined"
-
-
 def test_an_undo_is_a_dry_run_unless_it_is_told_otherwise_and_gives_the_batches_back(
     airflow: Airflow, story: Story
 ):

@@ -1,16 +1,14 @@
 """Names of people and secrets stay where they belong: in the ledger's payloads, the dead letters and the Connections.
 
 Events whose profiles carry unmistakable names, an e-mail address and a phone number go every way that an event can go,
-with passwords in every Connection; then everything that Airflow wrote, stored, sent or counted is searched for them.
+with passwords in every Connection (`conftest.py`); then everything that Airflow wrote, stored, sent or counted is searched for them.
 """
 
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,85 +21,10 @@ from psycopg2 import sql
 
 from local.platform.schema import failed_topic
 from local.platform.world import Batch, Offset
-from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import ORGANISATION, PASSWORDS, Airflow, StatsdReceiver, Story, until
 from tests.e2e.test_told import Received, served, webhook_server
 
 PROCESSES = ("scheduler", "triggerer", "dag-processor", "api-server")
-PASSWORDS = {
-    name: f"zq-secret-of-{name}-4711"
-    for name in ("kafka", "cassandra", "elasticsearch", "lms", "userorg", "webhook")
-}
-
-
-class Counted:
-    """A StatsD that keeps every datagram."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = int(self._socket.getsockname()[1])
-        self._thread = threading.Thread(target=self._receive, daemon=True)
-        self._thread.start()
-
-    def _receive(self) -> None:
-        while line := self._socket.recv(65_536):
-            self.lines.append(line.decode("utf-8", "replace"))
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"", ("127.0.0.1", self.port))  # ends the thread
-        self._thread.join(10)
-        self._socket.close()
-
-
-@contextmanager
-def restarted(airflow: Airflow, **environment: str) -> Iterator[None]:
-    """The processes that run and watch tasks, with this in their environment meanwhile."""
-    servers = [airflow.stack.servers[name] for name in ("scheduler", "triggerer")]
-    before = [s.environment for s in servers]
-
-    def start(environments: list[Any]) -> None:
-        for server, given in zip(servers, environments, strict=True):
-            server.stop()
-            server.environment = given
-            server.start()
-        for server in servers:
-            server.wait_ready()
-
-    start([{**b, **environment} for b in before])
-    try:
-        yield
-    finally:
-        start(before)
-
-
-@contextmanager
-def secret_connections(airflow: Airflow) -> Iterator[None]:
-    """A login and a password in each of the job's Connections; the servers of the stack ask for none."""
-    right = {name: airflow.http.get(f"/connections/{name}_default").json() for name in list(PASSWORDS)[:5]}
-    try:
-        for name, connection in right.items():
-            changed = {
-                k: connection[k] for k in ("connection_id", "conn_type", "host", "port", "schema", "extra")
-            }
-            if name == "kafka":
-                extra = {
-                    **json.loads(connection["extra"]),
-                    "sasl.password": PASSWORDS[name],
-                    "sasl.username": "job",
-                }
-                changed["extra"] = json.dumps(extra)
-            else:
-                changed |= {"login": "job", "password": PASSWORDS[name]}
-            airflow.http.patch(f"/connections/{name}_default", json=changed).raise_for_status()
-        yield
-    finally:
-        for name in right:
-            airflow.http.delete(f"/connections/{name}_default").raise_for_status()
-            kept = ("connection_id", "conn_type", "host", "port", "schema", "extra")
-            body = {k: right[name][k] for k in kept if right[name][k] is not None}
-            airflow.http.post("/connections", json=body).raise_for_status()
 
 
 @dataclass
@@ -199,22 +122,6 @@ def unreadable(story: Story, event: dict[str, Any], person: dict[str, str]) -> l
 
 
 @pytest.fixture
-def counted(airflow: Airflow) -> Iterator[Counted]:
-    """StatsD switched on in Airflow, passwords in the Connections, and a watcher that knows of both."""
-    with ExitStack() as stack:
-        receiver = Counted()
-        stack.callback(receiver.close)
-        stack.enter_context(secret_connections(airflow))
-        on = {
-            "AIRFLOW__METRICS__STATSD_ON": "True",
-            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
-            "AIRFLOW__METRICS__STATSD_PORT": str(receiver.port),
-        }
-        stack.enter_context(restarted(airflow, **on))
-        yield receiver
-
-
-@pytest.fixture
 def webhook(airflow: Airflow) -> Iterator[Received]:
     """A webhook with a password that hears of conflicts and failures."""
     found = Received()
@@ -295,12 +202,13 @@ def search_runs(airflow: Airflow, run_ids: Iterable[str], seen: Seen, words: dic
 
 
 def test_no_name_and_no_password_is_in_a_log_an_xcom_a_metric_or_any_table_of_airflow(
-    airflow: Airflow, story: Story, counted: Counted, webhook: Received
+    airflow: Airflow, story: Story, statsd: StatsdReceiver, webhook: Received
 ):
+    before = len(statsd.lines)
     told = tell(airflow, story)
     until("the webhook hears of the conflict", lambda: any("conflicts" in p["kinds"] for p in webhook.posts))
     until(
-        "StatsD hears of the events", lambda: any("success-message-count" in line for line in counted.lines)
+        "StatsD hears of it", lambda: any("success-message-count" in line for line in statsd.lines[before:])
     )
 
     # The ledger's server asks for the password that its Connection has anyhow.
@@ -313,7 +221,7 @@ def test_no_name_and_no_password_is_in_a_log_an_xcom_a_metric_or_any_table_of_ai
     for where, text in (*rows_of_the_metadata(airflow), *logs(airflow)):
         seen.search(where, text, words)
         ids.search(where, text, mids)
-    for line in counted.lines:
+    for line in statsd.lines:
         seen.search("a datagram of StatsD", line, words)
     for post in webhook.posts:
         seen.search("a post to the webhook", json.dumps(post), words)

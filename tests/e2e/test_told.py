@@ -187,13 +187,19 @@ def test_a_refused_plan_fails_its_run_and_is_told_with_the_reason(
     changed = batches[0]
     story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)
     story.platform.put_document(changed.batch_id, createdBy=other)
+    before = story.platform.as_written(batches)
 
     run_id = airflow.trigger({"execute_plan": plan["mid"], "digest": plan["digest"]})
 
     assert airflow.ended(run_id) == "failed"
+    assert story.state(f"execute:{run_id}") == "declined"
+    assert story.platform.as_written(batches) == before
+    assert "no longer holds" in airflow.log(run_id, "verdict")
     mail, post = told(received, run_id)
     assert post["kinds"] == ["failed"]
-    assert f"batch {changed.batch_id}" in post["failures"][f"execute:{run_id}"]
+    why = post["failures"][f"execute:{run_id}"]
+    assert f"batch {changed.batch_id} of course {changed.course_id} was created by {old}" in why
+    assert f"and is created by {other}" in why
     assert "1 failed" in str(mail["Subject"])
     assert received.of(rehearsed) == ([], [])
 

@@ -66,21 +66,6 @@ def test_a_window_takes_what_the_ledger_has_lost_and_a_second_time_changes_nothi
     assert story.owners(batches) == {(new, new)}
 
 
-def test_a_run_killed_before_the_rows_move_is_completed_by_a_later_one(airflow: Airflow, story: Story):
-    old, new = story.user("old"), story.user("new")
-    batches = story.batches(old, 4)
-    slow = {"mode": "slow", "seconds": 8, "user": old, "times": 1}
-    airflow.http.put(f"{airflow.stack.addresses.userorg}/_faults", json=slow)
-    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
-    until("lookup runs", lambda: _state(airflow, run_id, "lookup_users") == "running")
-
-    airflow.mark_failed(run_id)
-
-    assert story.owners(batches) == {(old, old)}
-    story.completed(f"manual:{run_id}:0", seconds=180)
-    assert story.owners(batches) == {(new, new)}
-
-
 def test_a_run_killed_between_rows_and_documents_is_completed_by_a_later_one(airflow: Airflow, story: Story):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 4)

@@ -231,15 +231,3 @@ def test_the_ledger_s_role_needs_its_password_and_its_commits_are_durable(stack:
 def test_each_server_of_the_stack_answers(stack: Stack):
     assert all(server.answers() for server in stack.servers.values())
     assert httpx.get(f"{stack.addresses.lms}/health", timeout=5).status_code == 200
-
-
-@pytest.mark.airflow
-def test_airflow_is_healthy_and_lets_its_user_in(airflow_stack: Stack):
-    known = airflow_stack.addresses
-    health = httpx.get(f"{known.airflow}/api/v2/monitor/health", timeout=30).json()
-    assert {part: health[part]["status"] for part in health} == dict.fromkeys(
-        ("metadatabase", "scheduler", "triggerer", "dag_processor"), "healthy"
-    )
-    credentials = {"username": known.airflow_user, "password": known.airflow_password}
-    answer = httpx.post(f"{known.airflow}/auth/token", json=credentials, timeout=30)
-    assert answer.status_code == 201
