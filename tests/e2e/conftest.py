@@ -40,6 +40,7 @@ def airflow_stack(stack: Stack, statsd: StatsdReceiver) -> Stack:
     ]
     of_airflow = {
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # no file changes meanwhile
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": HOST,
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),

@@ -1,11 +1,10 @@
-"""The fault suite's short form: a few rounds with a seed and a fault of their own on the session's stack."""
+"""The fault suite's short form: a round on the session's stack, and whether its faults find what they strike."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
 import psutil
-import pytest
 
 from chaos.faults import BY_NAME, Scene, task_processes
 from chaos.rounds import play
@@ -13,18 +12,11 @@ from local.stack import Stack
 from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
 
 
-@pytest.mark.parametrize(
-    ("seed", "fault"),
-    [
-        (101, "task processes killed"),
-        (102, "cassandra frozen"),
-    ],
-)
 def test_a_round_with_a_fault_ends_as_a_plain_replay_of_its_events(
-    airflow: Airflow, airflow_stack: Stack, story: Story, seed: int, fault: str
+    airflow: Airflow, airflow_stack: Stack, story: Story
 ):
     with airflow.settings(transfer_scope="asset"):  # events of its worlds may name one batch
-        done = play(Scene(airflow_stack), story.platform, seed, BY_NAME[fault])
+        done = play(Scene(airflow_stack), story.platform, 102, BY_NAME["cassandra frozen"])
 
     assert done.events
     assert done.violations == []

@@ -98,9 +98,9 @@ def test_a_run_cleared_or_ended_while_it_moves_rows_is_finished(
     airflow: Airflow, story: Story, act: Callable[[Airflow, str], None]
 ):
     old, new = story.user("old"), story.user("new")
-    batches = story.batches(old, 1500)
+    batches = story.batches(old, 800)
     run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
-    some = batches[::100]
+    some = batches[::50]
     until("rows move", lambda: new in {creator(story, b) for b in some}, every=0.01)
 
     act(airflow, run_id)
