@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from benchmarks import FOLDER, idle, machine, reconcile, report
-from benchmarks.workloads import LANES, WORKLOADS, Measured, Workload, opened
+from benchmarks import FOLDER, idle, machine, reconcile, report, stream
+from benchmarks.bench import Measured, opened
+from benchmarks.relay import Relay
+from benchmarks.stream import Stream
+from benchmarks.workloads import LANES, WORKLOADS, Workload
 from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack
 
@@ -26,58 +30,93 @@ RESULTS = HERE / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, print, write. The exit code is 0 even when a bound is missed, 1 when a workload was not measured."""
+    """Run, print, write. The exit code is 0 even when a bound is missed, 1 when something was not measured."""
     options = _options(arguments)
     terminal = report.console()
     if options.reconcile:
         return _reconcile(options, terminal)
-    chosen = _chosen(options)
     # In this folder `make down` finds the stack of an interrupted benchmark.
     directory = TEST_STACKS / f"bench-{os.getpid()}"
     stack = Stack(directory, airflow=False, settings={"env": "dev", **dict(options.set)})
-    measured: dict[str, Measured] = {}
     begun = time.monotonic()
-    circumstances: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_1m_before": round(os.getloadavg()[0], 2),
-        "settings": dict(stack.settings),
-    }
-    file = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%MZ}.json"
+    found = Results(
+        options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%MZ}.json",
+        {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "load_1m_before": round(os.getloadavg()[0], 2),
+            "settings": dict(stack.settings),
+        },
+    )
     terminal.print("Starting a stack for the benchmark")
     try:
         with stack:
             floor_folder = _add_floor(stack)
             stack.start_airflow()
-            circumstances["airflow"] = _airflow_settings(stack)
-            with opened(stack, floor_folder) as bench:
-                bench.warm_up()
-                for workload in chosen:
-                    measured[workload.name] = bench.measure(workload, max(1, options.runs), terminal.print)
-                    report.write(
-                        file, machine.describe(), circumstances, measured
-                    )  # an interruption loses one
-                if options.idle:
-                    terminal.print(f"The watcher, idle for {options.idle:g} minutes")
-                    bench.wait_quiet()
-                    triggerer = stack.servers["triggerer"].pid or 0
-                    circumstances["idle_watcher"] = idle.watch(
-                        triggerer, options.idle, bench.runs_so_far
-                    ).summary()
+            found.circumstances["airflow"] = _airflow_settings(stack)
+            _measure(stack, floor_folder, options, found, terminal)
     except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
         terminal.print(f"[red]The benchmark ended early:[/] {error}\nLogs are in {_short(directory)}/logs")
-        if not measured:
+        if not (found.measured or found.stream):
             return 1
+        complete = False
     else:
         shutil.rmtree(directory, ignore_errors=True)
-    if measured:
-        terminal.print(report.table(measured))
-    if idle_watcher := circumstances.get("idle_watcher"):
-        terminal.print(report.idle(idle_watcher))
-    circumstances["seconds_in_all"] = round(time.monotonic() - begun)
-    report.write(file, machine.describe(), circumstances, measured)
-    complete = len(measured) == len(chosen)
-    terminal.print(f"{circumstances['seconds_in_all']} s in all; written to {_short(file)}")
+        complete = True
+    found.circumstances["seconds_in_all"] = round(time.monotonic() - begun)
+    found.write()
+    found.show(terminal)
+    terminal.print(f"{found.circumstances['seconds_in_all']} s in all; written to {_short(found.file)}")
     return 0 if complete else 1
+
+
+@dataclass
+class Results:
+    """What was measured so far, and the file of it."""
+
+    file: Path
+    circumstances: dict[str, Any]
+    measured: dict[str, Measured] = field(default_factory=dict)
+    stream: Stream | None = None
+
+    def write(self) -> None:
+        """Write the file; to be called after each part, so that an interruption loses only the next one."""
+        report.write(self.file, machine.describe(), self.circumstances, self.measured)
+
+    def show(self, terminal: Console) -> None:
+        """Print the tables."""
+        if self.measured or self.stream:
+            terminal.print(report.table(self.measured, self.stream))
+        if round_trip_ms := self.circumstances.get("relay_ms"):
+            terminal.print(report.away(self.measured, round_trip_ms))
+        if self.stream:
+            terminal.print(report.picture(self.stream))
+        if idle_watcher := self.circumstances.get("idle_watcher"):
+            terminal.print(report.idle(idle_watcher))
+
+
+def _measure(
+    stack: Stack, floor_folder: Path, options: argparse.Namespace, found: Results, terminal: Console
+) -> None:
+    """Measure what the options choose, one after the other, on a running stack."""
+    relay = Relay.started(stack, options.relay) if options.relay else None
+    if relay:
+        found.circumstances["relay_ms"] = relay.round_trip_ms
+    with opened(stack, floor_folder, relay) as bench:
+        bench.warm_up()
+        for workload in _chosen(options) if options.runs else ():
+            found.measured[workload.name] = bench.measure(workload, options.runs, terminal.print)
+            found.write()
+        if options.stream:
+            terminal.print(f"The stream, for {options.stream:g} minutes")
+            found.stream = stream.measure(bench, options.stream)
+            found.circumstances["stream"] = found.stream.summary()
+            found.write()
+        if options.idle:
+            terminal.print(f"The watcher, idle for {options.idle:g} minutes")
+            bench.wait_quiet()
+            triggerer = stack.servers["triggerer"].pid or 0
+            watched = idle.watch(triggerer, options.idle, bench.runs_so_far)
+            found.circumstances["idle_watcher"] = watched.summary()
 
 
 def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
@@ -102,9 +141,17 @@ def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     names = list(dict.fromkeys(w.group for w in (*WORKLOADS, *LANES)))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="runs of each workload, default 5")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="runs of each workload, default 5; 0 measures none"
+    )
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--large", action="store_true", help="also the owner of 100,000 batches")
+    parser.add_argument(
+        "--relay", type=float, default=0, metavar="MS", help="each workload also with both stores MS ms away"
+    )
+    parser.add_argument(
+        "--stream", type=float, default=0, metavar="MINUTES", help="also 50 events a second, that long"
+    )
     parser.add_argument(
         "--idle", type=float, default=0, metavar="MINUTES", help="also the watcher, idle that long"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,7 @@ from cassandra.query import BatchStatement, BatchType
 
 from benchmarks import SIGNAL
 from local.platform.schema import BATCH_INDEX
+from local.platform.stores import Owners
 from local.platform.world import Batch, Platform
 
 ROWS_A_BATCH = 10
@@ -26,22 +27,24 @@ _UPDATE = (
 )
 
 
-def stores(platform: Platform, batches: Sequence[Batch], new_owner: dict[str, str]) -> float:
+def stores(platform: Platform, batches: Sequence[Batch], owners: Mapping[str, Owners]) -> float:
     """Seconds for both stores: conditional updates by partition, bulk updates, one refresh.
 
-    Without reads and without a ledger. `new_owner` is by old owner. Raises RuntimeError when a write is rejected.
+    Without reads and without a ledger. `owners` are the new ones, by batch id. Raises RuntimeError when a write is
+    rejected.
     """
     update = platform.session.prepare(_UPDATE)
     begun = time.monotonic()
-    statements = ((batch, None) for batch in _by_partition(update, batches, new_owner))
+    statements = ((batch, None) for batch in _by_partition(update, batches, owners))
     for success, result in execute_concurrent(platform.session, statements, concurrency=CONCURRENT):
         if not success or not result.one()["[applied]"]:
             raise RuntimeError("the floor's conditional update was refused")
     for start in range(0, len(batches), DOCUMENTS_A_BULK):
         operations: list[dict[str, Any]] = []
         for batch in batches[start : start + DOCUMENTS_A_BULK]:
+            creator, mentors = owners[batch.batch_id]
             operations.append({"update": {"_id": batch.batch_id}})
-            operations.append({"doc": {"createdBy": new_owner[str(batch.created_by)], "mentors": []}})
+            operations.append({"doc": {"createdBy": creator, "mentors": list(mentors)}})
         if platform.search.bulk(index=BATCH_INDEX, operations=operations)["errors"]:
             raise RuntimeError("the floor's bulk update was refused")
     platform.search.indices.refresh(index=BATCH_INDEX)
@@ -49,7 +52,7 @@ def stores(platform: Platform, batches: Sequence[Batch], new_owner: dict[str, st
 
 
 def _by_partition(
-    update: Any, batches: Sequence[Batch], new_owner: dict[str, str]
+    update: Any, batches: Sequence[Batch], owners: Mapping[str, Owners]
 ) -> Iterator[BatchStatement]:
     courses: dict[str, list[Batch]] = {}
     for batch in batches:
@@ -58,9 +61,10 @@ def _by_partition(
         for start in range(0, len(rows), ROWS_A_BATCH):
             statement = BatchStatement(BatchType.UNLOGGED)
             for row in rows[start : start + ROWS_A_BATCH]:
-                old = str(row.created_by)
-                values = (new_owner[old], None, row.course_id, row.batch_id, old, None)
-                statement.add(update, values)
+                creator, mentors = owners[row.batch_id]
+                new = (creator, list(mentors) or None)
+                old = (row.created_by, list(row.mentors or ()) or None)
+                statement.add(update, (*new, row.course_id, row.batch_id, *old))
             yield statement
 
 
