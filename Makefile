@@ -33,7 +33,7 @@ matrix: $(STAMP) ## run the tests that depend on the stores, and a chaos round, 
 tools: $(STAMP) ## install programs that some tests use: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer
 	@$(BIN)/python -m local.tools
 
-bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 minutes; ARGS="--runs 5 --only burst --large"
+bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 minutes; ARGS="--only burst --relay 1 --stream 10"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(STAMP) ## break real processes at random, and compare the outcome with a replay in plain Python; SEED=7 MINUTES=10
