@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.bench import Bench
@@ -82,7 +82,7 @@ class Stream:
             "hit": self.hit,
             "cpu": self.cpu,
             "rest_of_machine_cpu": self.rest_of_machine_cpu,
-            "looks": [look._asdict() for look in self.looks],
+            "over_time": [asdict(part) for part in self.slices],
         }
 
 
