@@ -107,7 +107,7 @@ def picture(stream: Stream) -> Table:
         (),
         ("from second", "most waiting", "oldest, s"),
     )
-    made.add_column("")
+    made.add_column("", min_width=MAX_BAR)
     for part in stream.slices:
         bar = "▉" * min(MAX_BAR, round(part.age_s / BAR_S))
         made.add_row(f"{part.from_s:.0f}", str(part.messages), f"{part.age_s:.1f}", bar)
