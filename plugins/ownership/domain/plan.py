@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ownership.domain.event import Transfer, folded
 
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Document(NamedTuple):
-    """The owner fields of a document, and the sequence number they were read at."""
+    """A document: its owner fields, and the sequence number they were read at."""
 
     batch_id: str
     created_by: str | None
@@ -64,6 +64,8 @@ class Document(NamedTuple):
     """None where the document names none."""
     own_id: str | None = None
     """Its ``_id``, where it lies under another than its batch's."""
+    source: Mapping[str, Any] = {}
+    """All of it, as it was read."""
 
     @property
     def document_id(self) -> str:

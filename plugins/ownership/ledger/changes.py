@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, TextClause, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
@@ -95,9 +95,11 @@ _SETTLE_IMAGES = text(
     "AND change.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
 )
 _SETTLE_PLAN = text(
-    "WITH v AS MATERIALIZED (SELECT * FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), "
-    "CAST(:batches AS text[]), CAST(:outcomes AS text[])) AS v (event_id, course_id, batch_id, outcome)) "
-    "UPDATE plan SET outcome = v.outcome, proven_at = :proven_at FROM v "
+    "WITH v AS MATERIALIZED (SELECT * FROM json_to_recordset(:rows) AS v (event_id bigint, course_id text, "
+    "batch_id text, outcome text, status int, created_by text, mentors text[])) "
+    "UPDATE plan SET outcome = v.outcome, proven_at = :proven_at, status = coalesce(plan.status, v.status), "
+    "before_created_by = CASE WHEN plan.status IS NULL THEN v.created_by ELSE plan.before_created_by END, "
+    "before_mentors = CASE WHEN plan.status IS NULL THEN v.mentors ELSE plan.before_mentors END FROM v "
     "WHERE plan.event_id = v.event_id AND plan.course_id = v.course_id AND plan.batch_id = v.batch_id "
     "AND plan.event_id = ANY(:ids) "
     "AND plan.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
@@ -309,8 +311,19 @@ class Changes:
 
     def settle_images(self, outcomes: Sequence[tuple[Image, ChangeOutcome]]) -> None:
         """Write the outcomes of images, in one statement."""
-        rows = [(h.mid, *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops]
-        self._settle(_SETTLE_IMAGES, ("courses", "batches", "images", "outcomes"), rows)
+        if not outcomes:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, {h.mid for i, _ in outcomes for h in i.hops})
+            # Every writer locks rows in one order.
+            rows = sorted((ids[h.mid], *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops)
+            names = ("events", "courses", "batches", "images", "outcomes")
+            arrays = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+            connection.execute(_NO_NESTED_LOOP)
+            connection.execute(_SETTLE_IMAGES, arrays | {"ids": list(set(arrays["events"]))})
+
+        self._database.run(work)
 
     def settle_plan(self, outcomes: Sequence[tuple[Planned, BatchOutcome]], *, proven_at: datetime) -> None:
         """Write the outcomes of planned batches, and when row and document were seen to agree, in one statement."""
@@ -334,23 +347,6 @@ class Changes:
             ):
                 if settled:
                     connection.execute(statement, {"ids": settled, "by": by, "proven_at": proven_at})
-
-        self._database.run(work)
-
-    def _settle(
-        self, statement: TextClause, names: Sequence[str], rows: Sequence[tuple[Any, ...]], **values: Any
-    ) -> None:
-        """Write outcomes of rows at once. Each row is its event's mid, then a value for each of `names`."""
-        if not rows:
-            return
-
-        def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {mid for mid, *_ in rows})
-            # Every writer locks rows in one order.
-            events, *columns = map(list, zip(*sorted((ids[mid], *rest) for mid, *rest in rows), strict=True))
-            arrays = {"events": events, "ids": sorted(set(events)), **dict(zip(names, columns, strict=True))}
-            connection.execute(_NO_NESTED_LOOP)
-            connection.execute(statement, arrays | values)
 
         self._database.run(work)
 

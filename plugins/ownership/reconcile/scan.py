@@ -170,6 +170,7 @@ class Scan:
 
     def _confirm_documents(self, ids: Sequence[BatchId], tally: Tally) -> None:
         """Count the documents that still have no row."""
+        self.parts.index.refresh()
         documents = self.parts.index.get({i.batch_id for i in ids})
         rows = self.parts.rows.read(ids)
         for i in ids:
@@ -187,6 +188,7 @@ class Scan:
     def _read(self, ids: Iterable[BatchId]) -> list[_Suspect]:
         """The documents first, then the rows: a document that is written after it was read refuses a repair."""
         wanted = list(ids)
+        self.parts.index.refresh()
         documents = self.parts.index.get({i.batch_id for i in wanted}, everywhere=True)
         rows = self.parts.rows.read(wanted)
         suspects = []

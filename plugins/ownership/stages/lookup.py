@@ -17,7 +17,7 @@ from ownership.domain.errors import Transient
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phases, sources
 from ownership.domain.phase_book import PhaseBook
-from ownership.domain.plan import BatchId, Hop, Row, Scope
+from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope
 from ownership.domain.plan_report import PlanReport
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
@@ -273,6 +273,8 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
 
     The plan is what the search shows, every row that was ever planned for these events (its
     document may be up to date already), and rows that a just completed transfer gave to a source.
+    Rows are read where the plan depends on them; a transfer of everything that nobody looks at
+    beforehand takes what its documents name.
     """
     book, events = claimed.book, claimed.events
     if book.sources:
@@ -285,11 +287,12 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
     ids = sorted({*document_users, *recent, *book.ids})
     reports = {e.mid: PlanReport(e.transfer) for e in book.held if _needs_report(parts, events[e.mid])}
     users = {e.mid: book.sources for e in book.held}
+    rows_matter = bool(reports) or any(events[e.mid].scope != EVERYTHING for e in book.held)
 
     batches = {i for _, i in old}
     planning: set[str] = set()
     for part in chunked(ids, ROWS_AT_ONCE):
-        rows = parts.rows.read(part)
+        rows = parts.rows.read(part if rows_matter else [i for i in part if i not in document_users])
         found: list[PlanRow] = []
         for batch in part:
             document = document_users.get(batch, frozenset())

@@ -19,6 +19,7 @@ from ownership.domain.plan import BatchId, Document
 from ownership.domain.unwritable import Unwritable, sentence
 from ownership.ledger.changes import Planned, PlanRow
 from ownership.platform.pools import pooled
+from ownership.platform.search_index import Version
 from ownership.stages.claimed_work import ClaimedWork, load
 from ownership.stages.finished import total_batches
 from ownership.stages.parts import Parts
@@ -35,6 +36,8 @@ MARGIN_US = 50_000
 MAX_REFUSED = 3
 """Refused documents that an event's reason names."""
 DOCUMENTS_PER_WAVE = 1000
+DOCUMENTS_PER_REFRESH = 20_000
+"""Documents that are written before they are read again: their versions are in memory."""
 WAVES_AT_ONCE = 3
 
 
@@ -64,31 +67,36 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
     Rows that keep their value for now are waited for, a few seconds. Beyond that, and where the index refuses a
     document, all but their phases is proven. Returns the keys of the phases that are not, each with the reason.
     """
-    todo, created = set(ids), set[BatchId]()
-    doubtful: set[BatchId] = set()
+    known, todo = set(ids), set(ids)
+    created, doubtful = set[BatchId](), set[BatchId]()
     unwritable: dict[BatchId, Unwritable] = {}
     refused: dict[BatchId, str] = {}
     for rounds_left in reversed(range(ROUNDS)):
         claimed.fence()
-        if doubtful:
-            # Reading a document that was written since the last refresh costs far more: it comes from the log.
+        parts.index.refresh()
+        doubtful, outdated = set[BatchId](), set[BatchId]()
+        for part in chunked(sorted(todo - refused.keys()), DOCUMENTS_PER_REFRESH):
+            synced = sync(parts, claimed.book, part, created, refused)
             parts.index.refresh()
-        doubtful, outdated = sync(parts, claimed, sorted(todo - refused.keys()), created, refused)
+            doubtful |= synced.doubtful | _changed_since(parts, synced.written)
+            outdated |= synced.outdated
         unwritable = {
             u.id: u
             for wave in chunked(sorted(outdated), ROWS_PER_WAVE)
             for u in move(parts, claimed, wave).unwritable
         }
+        todo = set(doubtful)
         if unwritable and rounds_left and _wait_for(claimed, unwritable.values()):
             continue
-        doubtful -= unwritable.keys()
+        doubtful -= unwritable.keys() | refused.keys()
         if doubtful:
             continue  # only a read that agrees ends the loop, never a write
         parts.index.refresh()
-        doubtful = _unexplained(parts, claimed, todo) - unwritable.keys() - refused.keys()
+        doubtful = _unexplained(parts, claimed, known) - unwritable.keys() - refused.keys()
         if not doubtful:
             break
         todo |= doubtful
+        known |= doubtful
     return _unproven(parts, claimed, doubtful, unwritable, refused)
 
 
@@ -150,71 +158,85 @@ def _wait_for(claimed: ClaimedWork, unwritable: Collection[Unwritable]) -> bool:
 
 
 class Synced(NamedTuple):
-    """What one pass over some batches found and did. It holds no rows: there may be 100,000."""
+    """What one pass over some batches found and did."""
 
     doubtful: set[BatchId]
-    """Row or document was not up to date when it was read."""
+    """Row or document was not up to date when it was read, and it is not known to be now."""
     outdated: set[BatchId]
     """Those of them whose row still names a source."""
-    created: set[BatchId]
-    """Batches whose document was missing."""
-    gone: set[BatchId]
-    """Batches whose document was created in an earlier pass, and whose row has gone since."""
-    refused: dict[BatchId, str]
-    """Batches whose document the index does not take, with the reason; they are in no other set but `outdated`."""
+    written: dict[str, tuple[BatchId, Version]]
+    """By ``_id``, documents that were brought in line with their rows, in which version."""
+
+    def add(self, other: Synced) -> None:
+        """Take in what another wave found."""
+        self.doubtful.update(other.doubtful)
+        self.outdated.update(other.outdated)
+        self.written.update(other.written)
 
 
 def sync(
     parts: Parts,
-    claimed: ClaimedWork,
+    book: PhaseBook,
     ids: Sequence[BatchId],
     created: set[BatchId],
     refused: dict[BatchId, str],
-) -> tuple[set[BatchId], set[BatchId]]:
+) -> Synced:
     """One pass: read documents, then rows; write the owner fields of documents that differ.
 
-    Several waves at once: each uses the two stores in turn. `created` and `refused` are updated. Returns the
-    batches that were not up to date when they were read, and those of them whose row was not.
+    Several waves at once: each uses the two stores in turn. Updates `created`, the batches whose document was missing
+    and is made from the row, and `refused`, those whose document the index does not take, with the reason.
     """
-    doubtful, outdated = set[BatchId](), set[BatchId]()
-    before = frozenset(created)
+    found = Synced(set(), set(), {})
     with pooled(WAVES_AT_ONCE) as pool:
         waves = chunked(ids, DOCUMENTS_PER_WAVE)
-        for done in pool.map(lambda wave: _sync_wave(parts, claimed.book, wave, before), waves):
-            doubtful |= done.doubtful
-            outdated |= done.outdated
-            created |= done.created
-            created -= done.gone
-            refused |= done.refused
-    return doubtful, outdated
+        for done in pool.map(lambda wave: _sync_wave(parts, book, wave, created, refused), waves):
+            found.add(done)
+    return found
 
 
 def _sync_wave(
-    parts: Parts, book: PhaseBook, ids: Sequence[BatchId], created: AbstractSet[BatchId]
+    parts: Parts,
+    book: PhaseBook,
+    ids: Sequence[BatchId],
+    created: set[BatchId],
+    refused: dict[BatchId, str],
 ) -> Synced:
     """The sequence number is read before the row, so a document written after that read refuses our write."""
     documents = parts.index.get({i.batch_id for i in ids})
     rows = parts.rows.read(ids)
     updates: list[tuple[Document, str | None, tuple[str, ...]]] = []
     missing: list[BatchId] = []
-    gone: set[BatchId] = set()
+    batch_of: dict[str, BatchId] = {}
     for i in ids:
         row, own = rows.get(i), documents.get(i.batch_id)
         if row is None:
             if i in created:
                 parts.index.delete_created(i.batch_id)
-                gone.add(i)
+                created.discard(i)
         elif own is None:
             missing.append(i)
         else:
-            updates += [(d, *row.owners) for d in own if d.owners != row.owners]
+            differ = [d for d in own if d.owners != row.owners]
+            updates += [(d, *row.owners) for d in differ]
+            batch_of |= {d.document_id: i for d in differ}
     whole = parts.rows.read_whole(missing) if missing else {}
-    refusals = {r.batch_id: str(r) for r in parts.index.write(updates, whole.values())}
-    refused = {i: refusals[i.batch_id] for i in ids if i.batch_id in refusals}
-    written = {d.batch_id for d, *_ in updates}
+    versions, refusals = parts.index.write(updates, whole.values())
+    reasons = {r.batch_id: str(r) for r in refusals}
+    refused |= {i: reasons[i.batch_id] for i in ids if i.batch_id in reasons}
+    created |= whole.keys() - refused.keys()
+    written = {d: (i, versions[d]) for d, i in batch_of.items() if d in versions}
     outdated = {i for i in ids if not book.is_up_to_date(rows.get(i))}
-    doubtful = outdated | {i for i in ids if i.batch_id in written} | set(whole)
-    return Synced(doubtful - refused.keys(), outdated, set(whole) - refused.keys(), gone, refused)
+    unknown = {i for d, i in batch_of.items() if d not in versions}
+    return Synced((outdated | unknown | whole.keys()) - refused.keys(), outdated, written)
+
+
+def _changed_since(parts: Parts, written: Mapping[str, tuple[BatchId, Version]]) -> set[BatchId]:
+    """The batches of documents that are not as they were written.
+
+    A document in the version that our write made has the owners of the row that was read before it.
+    """
+    unchanged = parts.index.unchanged({d: version for d, (_, version) in written.items()})
+    return {i for d, (i, _) in written.items() if d not in unchanged}
 
 
 def _unexplained(parts: Parts, claimed: ClaimedWork, known: Collection[BatchId]) -> set[BatchId]:
@@ -253,7 +275,8 @@ def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tupl
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):
         rows = parts.rows.read({p.id for p in unmoved})
-        settled = [(p, claimed.book.unmoved_outcome(p.mid, p.id, rows.get(p.id))) for p in unmoved]
+        now_is = ((p, rows.get(p.id)) for p in unmoved)
+        settled = [(p, claimed.book.unmoved_outcome(p.mid, p.id, row), row) for p, row in now_is]
         parts.changes.settle_plan(settled, proven_at=proven_at)
 
     counts = parts.changes.counts([e.mid for p in phases for e in p.events])

@@ -75,6 +75,7 @@ def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
     """Bring documents in line with their rows as they are now. A missing document is created from its row."""
     for chunk in chunked(sorted(ids), BATCHES_AT_ONCE):
         for _ in range(MAX_ROUNDS):
+            parts.index.refresh()
             documents = parts.index.get({i.batch_id for i in chunk})
             rows = parts.rows.read(chunk)
             updates = [

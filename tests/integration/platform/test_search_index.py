@@ -187,6 +187,23 @@ def test_what_was_written_is_found_after_a_refresh(index: Index):
     assert index.found("b") == {"b1"}
 
 
+def test_a_document_is_unchanged_as_long_as_a_search_shows_what_was_written(index: Index):
+    index.put("b1", createdBy="a")
+    index.put("b2", createdBy="a")
+    index.put("b3", createdBy="b", mentors=[])  # a write that changes nothing has a version as well
+    documents = [d for of_batch in index.job.get(["b1", "b2", "b3"]).values() for d in of_batch]
+    versions, refused = index.job.write([(d, "b", ()) for d in documents], [])
+    assert (versions.keys(), refused) == ({"b1", "b2", "b3"}, [])
+    assert index.job.unchanged(versions) <= {"b3"}  # no search shows the others yet
+
+    index.job.refresh()
+    assert index.job.unchanged(versions) == {"b1", "b2", "b3"}
+    index.put("b2", createdBy="a")
+    assert index.job.unchanged(versions) == {"b1", "b3"}
+    index.client.delete(index=index.name, id="b1", refresh=True)
+    assert index.job.unchanged(versions) == {"b3"}
+
+
 def test_an_index_that_takes_no_writes_is_unavailable_not_ignored(index: Index):
     index.put("b1", createdBy="a")
     (document,) = index.job.get(["b1"])["b1"]

@@ -10,9 +10,10 @@ import pytest
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.plan import BatchId, Document
-from ownership.platform.search_index import DOCS_PER_CALL, TRIES, RefusedDocument, SearchIndex
+from ownership.platform.search_index import DOCS_PER_CALL, TRIES, RefusedDocument, SearchIndex, Written
 from tests.unit.fake_index import Answer, Asked, Node, answers, refused, told
 
+VERSION = {"_seq_no": 7, "_primary_term": 1}
 OWNERS = {"createdBy": "A", "mentors": ["m"]}
 RAW = {"type": "text", "fields": {"raw": {"type": "keyword"}}}
 MAPPINGS = {"properties": {"createdBy": RAW, "mentors": RAW}}
@@ -37,13 +38,12 @@ def bulk_of(statuses: dict[str, list[int]]) -> Callable[[Asked], Answer]:
     def answer(asked: Asked) -> Answer:
         items = []
         for line in asked.lines[::2]:
-            ((_, action),) = line.items()
+            ((operation, action),) = line.items()
             left = statuses.get(action["_id"], [])
             status = left.pop(0) if left else 200
             error = {"error": {"type": "es_rejected_execution_exception", "reason": "queue is full"}}
-            items.append(
-                {"update": {"_id": action["_id"], "status": status, **(error if status > 299 else {})}}
-            )
+            item = error if status > 299 else VERSION
+            items.append({operation: {"_id": action["_id"], "status": status, **item}})
         return told({"took": 1, "errors": True, "items": items})
 
     return answer
@@ -61,6 +61,12 @@ def hit(n: int) -> dict[str, Any]:
 def page(hits: list[Any], total: Any) -> Answer:
     body = {"_shards": SHARDS, "timed_out": False, "hits": {"total": {"value": total}, "hits": hits}}
     return told({"_scroll_id": "s", **body})
+
+
+def asked_for(asked: Asked) -> list[str]:
+    """The ids that a search is about; none where it is about something else."""
+    (condition,) = json.loads(asked.body)["query"].get("bool", {}).get("filter", [{}])
+    return list(condition.get("terms", {}).get("_id", ()))
 
 
 # --- an index that pushes back
@@ -96,7 +102,7 @@ def test_a_document_that_is_refused_for_good_is_told_and_stops_no_other(
     index: SearchIndex, node: type[Node], status: int
 ) -> None:
     node.answer = staticmethod(bulk_of({"b0": [429], "b1": [status]}))
-    assert index.write(documents(3), []) == [
+    assert index.write(documents(3), []).refused == [
         RefusedDocument("b1", "b1", "es_rejected_execution_exception: queue is full")
     ]
     assert sent(node) == [["b0", "b1", "b2"], ["b0"]]
@@ -118,19 +124,31 @@ def test_a_bulk_that_is_refused_as_a_whole_is_halved_until_the_document_is_found
     written: list[str] = []
 
     def answer(asked: Asked) -> Answer:
-        ids = [line["update"]["_id"] for line in asked.lines[::2]]
+        ids = [line["index"]["_id"] for line in asked.lines[::2]]
         if "b5" in ids:
             return refused(status, "id_too_long")
         written.extend(ids)
-        return told({"items": [{"update": {"_id": i, "status": 200}} for i in ids]})
+        return told({"items": [{"index": {"_id": i, "status": 200, **VERSION}} for i in ids]})
 
     node.answer = staticmethod(answer)
-    assert index.write(documents(9), []) == [RefusedDocument("b5", "b5", f"HTTP {status} id_too_long")]
+    assert index.write(documents(9), []).refused == [RefusedDocument("b5", "b5", f"HTTP {status} id_too_long")]
     assert sorted(written) == [f"b{n}" for n in range(9) if n != 5]
 
 
+def test_a_document_is_unchanged_only_in_the_very_version_that_is_asked_for(
+    index: SearchIndex, node: type[Node]
+) -> None:
+    shown = [
+        {"_id": "b0", "_seq_no": 7, "_primary_term": 1},
+        {"_id": "b1", "_seq_no": 8, "_primary_term": 1},
+        {"_id": "b2", "_seq_no": 7, "_primary_term": 2},
+    ]
+    answers(node, page(shown, 3))
+    assert index.unchanged(dict.fromkeys(["b0", "b1", "b2", "b3"], (7, 1))) == {"b0"}
+
+
 def test_a_bulk_whose_answer_leaves_an_item_out_is_an_outage(index: SearchIndex, node: type[Node]) -> None:
-    answers(node, told({"items": [{"update": {"_id": "b0", "status": 200}}]}))
+    answers(node, told({"items": [{"index": {"_id": "b0", "status": 200, **VERSION}}]}))
     with pytest.raises(Unavailable, match="a bulk answer out of contract"):
         index.write(documents(2), [])
 
@@ -139,7 +157,7 @@ def test_a_conflict_and_a_missing_document_are_left_to_the_next_read(
     index: SearchIndex, node: type[Node], waits: list[float]
 ) -> None:
     node.answer = staticmethod(bulk_of({"b0": [409], "b1": [404]}))
-    index.write(documents(3), [])
+    assert index.write(documents(3), []) == Written({"b2": (7, 1)}, [])
     assert len(node.asked) == 1
     assert waits == []
 
@@ -226,10 +244,9 @@ def test_an_index_that_is_deleted_meanwhile_is_an_outage(
 def test_a_document_that_is_gone_or_was_written_since_is_not_deleted(
     index: SearchIndex, node: type[Node], status: int
 ) -> None:
-    there = {"docs": [{"_id": "b1", "found": True, "_seq_no": 1, "_primary_term": 1, "_source": OWNERS}]}
-    answers(node, told(there), refused(status, "x"))
+    answers(node, told({"_shards": SHARDS}), page([{"_id": "b1", **VERSION}], 1), refused(status, "x"))
     index.delete_created("b1")
-    assert [a.method for a in node.asked] == ["POST", "DELETE"]
+    assert [a.method for a in node.asked] == ["POST", "POST", "DELETE"]
 
 
 def test_no_page_of_a_proxy_and_no_piece_of_a_document_is_repeated_in_an_error(
@@ -243,8 +260,8 @@ def test_no_page_of_a_proxy_and_no_piece_of_a_document_is_repeated_in_an_error(
 
     reason = "failed to parse field [name] of type [date]. Preview of field's value: 'Jane Doe'"
     failed = {"type": "document_parsing_exception", "reason": reason}
-    answers(node, told({"items": [{"update": {"_id": "b0", "status": 400, "error": failed}}]}))
-    (document,) = index.write(documents(1), [])
+    answers(node, told({"items": [{"index": {"_id": "b0", "status": 400, "error": failed}}]}))
+    (document,) = index.write(documents(1), []).refused
     assert str(document) == (
         "the index refuses document b0: document_parsing_exception: failed to parse field [name] of type [date]."
     )
@@ -332,8 +349,7 @@ def test_owners_of_any_type_differ_from_the_rows_and_break_nothing(
     index: SearchIndex, node: type[Node]
 ) -> None:
     odd = {"createdBy": ["A"], "mentors": {"a": 1}}
-    doc = {"_id": "b1", "found": True, "_seq_no": 1, "_primary_term": 1, "_source": odd}
-    answers(node, told({"docs": [doc]}))
+    answers(node, page([{"_id": "b1", **VERSION, "_source": odd}], 1))
     (document,) = index.get(["b1"])["b1"]
     found: Any = document.owners
     assert found == (["A"], ({"a": 1},))
@@ -343,10 +359,9 @@ def test_documents_that_lie_under_ids_of_their_own_are_found_by_the_batch_that_t
     index: SearchIndex, node: type[Node]
 ) -> None:
     def answer(asked: Asked) -> Answer:
-        if "/_mget" in asked.target:
-            ids = json.loads(asked.body)["ids"]
-            body = {"_seq_no": 1, "_primary_term": 1, "_source": OWNERS}
-            return told({"docs": [{"_id": i, "found": i.startswith("own"), **body} for i in ids]})
+        if ids := asked_for(asked):
+            own = [i for i in ids if i.startswith("own")]
+            return page([{"_id": i, **VERSION, "_source": OWNERS} for i in own], len(own))
         return page(
             [{"_id": "own-1", "_source": {"identifier": "b1"}}, {"_id": "own-2", "_source": {"id": "B1"}}], 2
         )
@@ -357,7 +372,7 @@ def test_documents_that_lie_under_ids_of_their_own_are_found_by_the_batch_that_t
 
     node.asked = []
     assert index.get(["b1"])["b1"] == (document,)
-    assert [a.target.split("?")[0] for a in node.asked] == ["/course-batch/_mget"]
+    assert [sorted(asked_for(a)) for a in node.asked] == [["b1", "own-1"]]
 
 
 @pytest.mark.parametrize(

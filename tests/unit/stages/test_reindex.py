@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ownership.domain.plan import BatchId, Document, Row
-from ownership.platform.search_index import RefusedDocument
+from ownership.platform.search_index import RefusedDocument, Written
 from ownership.stages.reindex import _sync_wave, _unproven
 
 GOOD, STALE, BAD, NEW = (BatchId("c", b) for b in ("good", "stale", "bad", "new"))
@@ -27,9 +27,9 @@ def parts(written: list[Any]) -> Any:
         "bad": (document(BAD, "a"),),
     }
 
-    def write(updates: Any, creates: Any) -> list[RefusedDocument]:
+    def write(updates: Any, creates: Any) -> Written:
         written.extend([[d.document_id for d, *_ in updates], list(creates)])
-        return [RefusedDocument("bad", "bad", "no")]
+        return Written({"own": (7, 1)}, [RefusedDocument("bad", "bad", "no")])
 
     return SimpleNamespace(
         index=SimpleNamespace(get=lambda _: found, write=write),
@@ -42,12 +42,14 @@ def parts(written: list[Any]) -> Any:
     )
 
 
-def test_every_document_that_differs_is_written_and_a_refused_one_is_not_waited_for() -> None:
+def test_every_document_that_differs_is_written_and_only_what_the_index_took_needs_no_other_pass() -> None:
     written: list[Any] = []
-    done = _sync_wave(parts(written), BOOK, [GOOD, STALE, BAD, NEW], frozenset())
+    created, refused = set[BatchId](), dict[BatchId, str]()
+    done = _sync_wave(parts(written), BOOK, [GOOD, STALE, BAD, NEW], created, refused)
     assert written == [["own", "stale", "bad"], ["row"]]
-    assert (done.doubtful, done.created) == ({GOOD, STALE, NEW}, {NEW})
-    assert done.refused == {BAD: "the index refuses document bad: no"}
+    assert done.written == {"own": (GOOD, (7, 1))}
+    assert (done.doubtful, created) == ({STALE, NEW}, {NEW})
+    assert refused == {BAD: "the index refuses document bad: no"}
 
 
 def test_only_the_phase_of_a_refused_document_is_not_proven() -> None:
