@@ -325,10 +325,35 @@ class Changes:
 
         self._database.run(work)
 
-    def settle_plan(self, outcomes: Sequence[tuple[Planned, BatchOutcome]], *, proven_at: datetime) -> None:
-        """Write the outcomes of planned batches, and when row and document were seen to agree, in one statement."""
-        rows = [(p.mid, *p.id, outcome) for p, outcome in outcomes]
-        self._settle(_SETTLE_PLAN, ("courses", "batches", "outcomes"), rows, proven_at=proven_at)
+    def settle_plan(
+        self, outcomes: Sequence[tuple[Planned, BatchOutcome, Row | None]], *, proven_at: datetime
+    ) -> None:
+        """Write the outcomes of planned batches that were not moved, and when row and document were seen to agree.
+
+        Each with its row as it is then, for a plan that was made without reading it.
+        """
+        if not outcomes:
+            return
+
+        def work(connection: Connection) -> None:
+            ids = self._event_ids(connection, {p.mid for p, *_ in outcomes})
+            rows = [
+                {
+                    "event_id": ids[p.mid],
+                    "course_id": p.id.course_id,
+                    "batch_id": p.id.batch_id,
+                    "outcome": outcome,
+                    "status": row and row.status,
+                    "created_by": row and row.created_by,
+                    "mentors": row and row.mentors,
+                }
+                for p, outcome, row in outcomes
+            ]
+            values = {"rows": json.dumps(rows), "ids": list(ids.values()), "proven_at": proven_at}
+            connection.execute(_NO_NESTED_LOOP)
+            connection.execute(_SETTLE_PLAN, values)
+
+        self._database.run(work)
 
     def settle_moved(self, mids: Collection[str], *, own: Collection[str], proven_at: datetime) -> None:
         """Mark the planned batches of events as moved, of which one of their changes was applied.

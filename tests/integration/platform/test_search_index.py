@@ -233,7 +233,7 @@ def test_a_document_that_the_index_refuses_stops_no_other(index: Index):
     rows[1]["startdate"] = "some day"
     rows[3]["batchid"] = "x" * 600  # of an _id of more than 512 bytes the server refuses the whole bulk
 
-    refused = {document.document_id: document.reason for document in job.write([], rows)}
+    refused = {document.document_id: document.reason for document in job.write([], rows).refused}
 
     assert refused.keys() == {"b1", "x" * 600}
     assert "startDate" in refused["b1"]

@@ -149,7 +149,9 @@ def test_a_wrong_login_is_said_and_not_taken_for_another_server(index: SearchInd
 def test_plain_media_types_are_sent(index: SearchIndex, node: type[Node]) -> None:
     index.count()
     assert node.sent["accept"] == "application/json"
-    answers(node, told({"items": [{"create": {"_id": "b", "status": 201, "_seq_no": 1, "_primary_term": 1}}]}))
+    answers(
+        node, told({"items": [{"create": {"_id": "b", "status": 201, "_seq_no": 1, "_primary_term": 1}}]})
+    )
     index.write([], [{"batchid": "b"}])
     assert (node.sent["accept"], node.sent["content-type"]) == ("application/json", "application/x-ndjson")
 

@@ -131,7 +131,9 @@ def test_a_bulk_that_is_refused_as_a_whole_is_halved_until_the_document_is_found
         return told({"items": [{"index": {"_id": i, "status": 200, **VERSION}} for i in ids]})
 
     node.answer = staticmethod(answer)
-    assert index.write(documents(9), []).refused == [RefusedDocument("b5", "b5", f"HTTP {status} id_too_long")]
+    assert index.write(documents(9), []).refused == [
+        RefusedDocument("b5", "b5", f"HTTP {status} id_too_long")
+    ]
     assert sorted(written) == [f"b{n}" for n in range(9) if n != 5]
 
 
