@@ -168,6 +168,8 @@ def hops(
     `events` is the phase in order. Where the hops do not add up to `after` (a later transfer
     was folded in), the whole change is one hop of the last event that has a share.
     """
+    if len(events) == 1:
+        return [Hop(events[0].mid, before, after)] if before.owners != after.owners else []
     found: list[Hop] = []
     row = before
     for event in events:

@@ -221,7 +221,7 @@ class Changes:
             query = select(plan.c.course_id, plan.c.batch_id).where(
                 _of_events(plan.c.event_id, self._event_ids(connection, mids))
             )
-            return {BatchId(course, batch) for course, batch in connection.execute(query)}
+            return {BatchId(course, batch) for course, batch in connection.execute(query).all()}
 
         return self._database.run(work)
 
@@ -234,7 +234,9 @@ class Changes:
             query = select(plan.c.event_id, plan.c.course_id, plan.c.batch_id).where(
                 _of_events(plan.c.event_id, ids)
             )
-            return {(mid_of[i], BatchId(course, batch)) for i, course, batch in connection.execute(query)}
+            return {
+                (mid_of[i], BatchId(course, batch)) for i, course, batch in connection.execute(query).all()
+            }
 
         return self._database.run(work) if mids else set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from more_itertools import chunked
@@ -70,6 +70,15 @@ class _Wave(NamedTuple):
     """Rows of which it is known beforehand: nothing is written."""
 
 
+class _UnderWay(NamedTuple):
+    """A wave that Cassandra works on."""
+
+    wave: _Wave
+    wanted: list[int]
+    """The numbers of its changes that are made."""
+    applied: Future[list[bool]]
+
+
 class _Settled(NamedTuple):
     """How a wave ended."""
 
@@ -79,32 +88,34 @@ class _Settled(NamedTuple):
 
 
 def _move_in_waves(parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId]) -> int:
-    """`move` for many rows. While Cassandra works on one wave, the images of the next are written."""
+    """`move` for many rows. While Cassandra works on one wave, the job writes what it knows of its neighbours.
+
+    Those are the outcomes of the wave before, and the images of the next one.
+    """
     moved = 0
-    under_way: tuple[_Wave, list[int], Future[list[bool]]] | None = None
+    under_way: _UnderWay | None = None
     with ThreadPoolExecutor(1) as pool:  # at its end it waits for the wave under way, also after an exception
         for part in chunked(ids, ROWS_PER_WAVE):
+            before, under_way = under_way, None
             try:
                 wave = _recorded(parts, claimed, part)
-            except BaseException:
-                if under_way:
-                    _finish(parts, claimed, *under_way)
-                raise
-            if under_way:
-                moved += _finish(parts, claimed, *under_way)
-                under_way = None
-            if wave.changes:
-                wanted = _still_wanted(parts, claimed, wave)
-                changes = [wave.changes[n] for n in wanted]
-                under_way = wave, wanted, pool.submit(parts.rows.compare_and_set, changes, alone=False)
-        return moved + _finish(parts, claimed, *under_way) if under_way else moved
+                if before:
+                    wait([before.applied])
+                if wave.changes:
+                    wanted = _still_wanted(parts, claimed, wave)
+                    changes = [wave.changes[n] for n in wanted]
+                    applied = pool.submit(parts.rows.compare_and_set, changes, alone=False)
+                    under_way = _UnderWay(wave, wanted, applied)
+            finally:
+                if before:
+                    moved += _finish(parts, claimed, before)
+        return moved + _finish(parts, claimed, under_way) if under_way else moved
 
 
-def _finish(
-    parts: Parts, claimed: ClaimedWork, wave: _Wave, wanted: list[int], applied: Future[list[bool]]
-) -> int:
+def _finish(parts: Parts, claimed: ClaimedWork, under_way: _UnderWay) -> int:
     """Wait for a wave, record its outcomes, and try its refused rows again. Returns how many rows changed."""
-    settled = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied.result(), strict=True)))
+    applied = dict(zip(under_way.wanted, under_way.applied.result(), strict=True))
+    settled = _settle_wave(parts, claimed, under_way.wave, applied)
     return settled.moved + (move(parts, claimed, settled.refused, alone=True).rows if settled.refused else 0)
 
 
