@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import tzinfo
+from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
 import stamina
@@ -119,7 +120,7 @@ class SearchIndex:
         """By batch: where searches have shown documents that lie under another id than their batch's."""
 
     def check(self) -> None:
-        """Verify that the index is there, is one, and can be searched by owner.
+        """Verify that the index is there, is one, can be searched by owner, and shows whole documents.
 
         :raises SettingsError: saying what is wrong and what to set.
         :raises Unavailable: if it does not answer.
@@ -153,6 +154,22 @@ class SearchIndex:
                 f"Index '{_cut(name)}' has no sub-field '{unsearchable[0]}.raw', so nothing can be proven by it: "
                 f"{advice}."
             )
+        if self._hides_fields():
+            raise SettingsError(
+                f"The role of Connection 'elasticsearch_default' sees a part of the documents of '{self._index}' only, "
+                "and documents are written whole: take its field security away."
+            )
+
+    def _hides_fields(self) -> bool:
+        """True if the login's roles say that they see a part of each document only."""
+        with (
+            suppress(ApiError, Unavailable),
+            _answer("privileges", ApiError),
+        ):  # not every server has this call
+            of_roles = self._es.security.get_user_privileges()["indices"]
+            ours = [r for r in of_roles if any(fnmatchcase(self._index, n) for n in r["names"])]
+            return bool(ours) and all(r.get("field_security") for r in ours)
+        return False
 
     def get(self, batch_ids: Collection[str], *, everywhere: bool = False) -> dict[str, tuple[Document, ...]]:
         """The documents of the batches that have some, with their sequence numbers, as the last refresh shows them.

@@ -404,3 +404,39 @@ def test_an_alias_of_one_index_is_as_good_as_the_index(
         told({"batches-1": {"aliases": {"course-batch": alias, "x": {"filter": {}}}, "mappings": MAPPINGS}}),
     )
     index.check()
+
+
+@pytest.mark.parametrize(
+    ("of_roles", "refused_"),
+    [
+        ([{"names": ["course-*"], "field_security": [{"grant": ["createdBy"]}]}], True),
+        ([{"names": ["course-batch"], "field_security": [{"grant": ["a"]}]}, {"names": ["*"]}], False),
+        ([{"names": ["other"], "field_security": [{"grant": ["a"]}]}], False),
+        ([], False),
+    ],
+    ids=["part of it", "all by another role", "another index", "none"],
+)
+def test_a_role_that_sees_a_part_of_each_document_is_refused(
+    index: SearchIndex, node: type[Node], of_roles: list[Any], refused_: bool
+) -> None:
+    answers(node, told({"batches-1": {"aliases": {}, "mappings": MAPPINGS}}), told({"indices": of_roles}))
+    if refused_:
+        with pytest.raises(
+            SettingsError, match=r"sees a part of the documents .* take its field security away"
+        ):
+            index.check()
+    else:
+        index.check()
+    assert node.asked[-1].target == "/_security/user/_privileges"
+
+
+def test_a_document_is_written_as_it_was_read_but_for_its_owners(
+    index: SearchIndex, node: type[Node]
+) -> None:
+    source = {**OWNERS, "name": "\ud800 é", "n": 12345678901234567890, "x": 1.0, "deep": {"a": [None, True]}}
+    node.answer = staticmethod(bulk_of({}))
+    read = Document("b1", "A", ("m",), 3, 2, "c", None, source)
+    index.write([(read, None, ("M", "n"))], [])
+    operation, document = node.asked[-1].lines
+    assert operation == {"index": {"_id": "b1", "if_seq_no": 3, "if_primary_term": 2, "pipeline": "_none"}}
+    assert document == {**source, "createdBy": None, "mentors": ["M", "n"]}
