@@ -7,14 +7,15 @@ transaction, and so are all events of a phase.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from ownership.domain.clock import now, now_ms
+from ownership.domain.clock import from_ms, now, now_ms
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.event import Transfer, folded
 from ownership.domain.next_steps import next_conf
@@ -152,6 +153,7 @@ EVENT_COLUMNS = (
 )
 """Columns for `event_row`."""
 _EVENT = select(*EVENT_COLUMNS)
+_FROM = "FROM json_populate_recordset(CAST(NULL AS event), :rows) AS v WHERE event.id = v.id"
 
 
 class Events:
@@ -276,7 +278,7 @@ class Events:
                 (e, {"verdict": v.decision, "verdict_reason": v.reason, "run_id": run_id})
                 for e, v in verdicts
             ]
-            _update(connection, mine, writes, event.c.verdict.is_(None))
+            _update(connection, mine, writes, undecided=True)
             rows = connection.execute(
                 select(event.c.mid, event.c.verdict, event.c.verdict_reason).where(
                     among(event.c.id, mine.values()), event.c.verdict.isnot(None)
@@ -384,7 +386,7 @@ class Events:
         columns = {
             "state": EventState.AWAITING_APPROVAL,
             "reason": _kept(reason),
-            "awaits_until": until_ms,
+            "awaits_until": from_ms(until_ms),
             "asked_run": None,
             **_plan_columns(plan),
         }
@@ -500,23 +502,33 @@ def _update(
     connection: Connection,
     ids: Mapping[str, int],
     writes: Iterable[tuple[ClaimedEvent, Mapping[str, Any]]],
-    *conditions: ColumnElement[bool],
+    *,
+    undecided: bool = False,
 ) -> None:
-    """Set columns and the fencing token of those events that have an id in `ids`; the same columns for all.
+    """Set columns and the fencing token of those events that have an id in `ids`, in one statement; the same for all.
+
+    With `undecided` only of events without a verdict.
 
     Every write ends an event's wait, unless it sets `waits_for`. A new state brings the conf that goes on from it.
     """
     rows = [
-        (ids[e.mid], {"waits_for": None, **columns, **_conf(e, columns), "fencing_token": e.fencing_token})
+        {
+            "id": ids[e.mid],
+            "waits_for": None,
+            **columns,
+            **_conf(e, columns),
+            "fencing_token": e.fencing_token,
+        }
         for e, columns in writes
         if e.mid in ids
     ]
     if rows:
-        values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0][1]}
-        connection.execute(
-            update(event).where(event.c.id == bindparam("event"), *conditions).values(values),
-            [{"event": i} | {f"new_{name}": v for name, v in columns.items()} for i, columns in rows],
+        statement = (
+            f"UPDATE event SET {', '.join(f'{name} = v.{name}' for name in rows[0] if name != 'id')} " + _FROM
         )
+        if undecided:
+            statement += " AND event.verdict IS NULL"
+        connection.execute(text(statement), {"rows": json.dumps(rows, default=datetime.isoformat)})
 
 
 def _conf(claimed: ClaimedEvent, columns: Mapping[str, Any]) -> dict[str, str | None]:
