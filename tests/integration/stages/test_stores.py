@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from local.platform.world import COMPLETED, Batch
-from ownership.platform.search_index import RefusedDocument
+from ownership.platform.search_index import Written
 from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import World
 
@@ -260,7 +260,7 @@ def test_a_document_that_the_lms_writes_late_in_the_proof_does_not_win(
     run = world.run().pull().lookup().update()
     write, late = world.job.parts.index.write, [True]
 
-    def written_first(*args: Any) -> list[RefusedDocument]:
+    def written_first(*args: Any) -> Written:
         if late:
             late.pop()
             world.platform.put_document(batch.batch_id, createdBy="stale", name="Edited")
