@@ -16,6 +16,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.domain.states import Decision
 from ownership.ledger.events import Verdict
+from ownership.platform.search_index import Written
 from tests.integration.stages.transfer_world import Faults, World, opened_world, replaced
 
 
@@ -262,7 +263,7 @@ def test_a_proof_that_never_agrees_is_failed_as_incomplete_and_never_completed(w
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup().update()
-    with replaced(world.job.parts.index, "write", lambda *_: []):
+    with replaced(world.job.parts.index, "write", lambda *_: Written({}, [])):
         run.reindex()
     assert [type(e).__name__ for e in run.errors] == ["Incomplete"]
     assert run.settle().events == {"failed": 1}
