@@ -339,18 +339,7 @@ class Changes:
 
         def work(connection: Connection) -> None:
             ids = self._event_ids(connection, {p.mid for p, *_ in outcomes})
-            rows = [
-                {
-                    "event_id": ids[p.mid],
-                    "course_id": p.id.course_id,
-                    "batch_id": p.id.batch_id,
-                    "outcome": outcome,
-                    "status": row and row.status,
-                    "created_by": row and row.created_by,
-                    "mentors": row and row.mentors,
-                }
-                for p, outcome, row in outcomes
-            ]
+            rows = [_unmoved_values(ids[p.mid], p.id, *rest) for p, *rest in outcomes]
             values = {"rows": json.dumps(rows), "ids": list(ids.values()), "proven_at": proven_at}
             connection.execute(_NO_NESTED_LOOP)
             connection.execute(_SETTLE_PLAN, values)
@@ -473,6 +462,14 @@ def _plan_values(
         values["before_created_by"], values["before_mentors"] = _columns(before)
     if hop:
         values["after_created_by"], values["after_mentors"] = _columns(hop.after)
+    return values
+
+
+def _unmoved_values(event_id: int, batch: BatchId, outcome: BatchOutcome, row: Row | None) -> dict[str, Any]:
+    values: dict[str, Any] = {"event_id": event_id, **batch._asdict(), "outcome": outcome}
+    if row:
+        values["status"] = row.status
+        values["created_by"], values["mentors"] = _columns(row)
     return values
 
 

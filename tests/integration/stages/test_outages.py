@@ -310,9 +310,9 @@ def test_a_cassandra_that_stays_overloaded_is_an_outage_and_no_bug(world: World)
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     world.transfer(old, new)
-    run = world.run().pull()
+    run = world.run().pull().lookup()
     with overloaded(world, every=1):
-        run.lookup()
+        run.update()
     assert [type(e) for e in run.errors] == [Unavailable]
     assert "Cassandra" in str(run.errors[0])
     assert "Too many in flight" in str(run.errors[0])
