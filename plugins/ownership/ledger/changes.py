@@ -339,7 +339,7 @@ class Changes:
 
         def work(connection: Connection) -> None:
             ids = self._event_ids(connection, {p.mid for p, *_ in outcomes})
-            rows = [_unmoved_values(ids[p.mid], p.id, *rest) for p, *rest in outcomes]
+            rows = [_unmoved_values(ids[p.mid], p.id, outcome, row) for p, outcome, row in outcomes]
             values = {"rows": json.dumps(rows), "ids": list(ids.values()), "proven_at": proven_at}
             connection.execute(_NO_NESTED_LOOP)
             connection.execute(_SETTLE_PLAN, values)
