@@ -91,8 +91,9 @@ def test_a_search_shows_all_that_it_counts_or_the_index_is_asked_or_the_service_
     given: list[tuple[int, bytes]] = []
 
     def answer(_request: Request, _handler: BaseHTTPRequestHandler) -> tuple[int, bytes]:
-        given.append(pages[min(len(given), 2)])
-        return given[-1]
+        page = pages[min(len(given), 2)]
+        given.append(page)  # creators and mentors are asked for at the same time
+        return page
 
     server.answer = answer
     try:

@@ -242,6 +242,7 @@ def test_a_document_that_the_index_refuses_stops_no_other(index: Index):
         or "illegal_argument" in refused["x" * 600]
         or "validation" in refused["x" * 600]
     )
+    job.refresh()
     assert set(job.get([row["batchid"] for row in rows])) == {"b0", "b2", "b4"}
     index.client.indices.delete(index=strict)
 
