@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field, ValidationError
 from ownership.domain.errors import Unavailable
 from ownership.domain.plan import LIVE_STATUSES, BatchId
 from ownership.platform.http_service import Answer, Service
-from ownership.platform.pools import prefetch
 from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_key, users_named
 
 PAGE = 1000
@@ -57,13 +56,12 @@ class BatchSearch:
         """
         found: dict[BatchId, frozenset[str]] = {}
         for asked in chunked(sorted(user_ids), USERS_PER_SEARCH):
-            filters = ({field: asked, "status": list(LIVE_STATUSES)} for field in ("createdBy", "mentors"))
-            for page in prefetch(*map(self._pages, filters)):
-                for users, batch in page:
+            for field in ("createdBy", "mentors"):
+                for users, batch in self._pages({field: asked, "status": list(LIVE_STATUSES)}):
                     found[batch] = found.get(batch, frozenset()) | users
         return [Hit(users, batch) for batch, users in found.items()]
 
-    def _pages(self, filters: dict[str, Any]) -> Iterator[list[Hit]]:
+    def _pages(self, filters: dict[str, Any]) -> Iterator[Hit]:
         offset, total = 0, 1
         shown: set[BatchId] = set()
         while offset < total:
@@ -87,7 +85,7 @@ class BatchSearch:
                 raise Unavailable(self._service.name, f"counts {total} batches but shows {offset}")
             hits = [_hit(document) for document in content]
             shown.update(batch for _, batch in hits)
-            yield hits
+            yield from hits
             offset += len(content)
         # Batches of the same date have no fixed order, and new batches shift the others to the next page.
         if len(shown) < total:

@@ -532,7 +532,8 @@ def test_a_client_certificate_goes_with_a_fingerprint_too(secured: Secured, stac
             connections[ELASTICSEARCH]["extra"] = {**files, **more}
             with opened_world(secured, connections):
                 pass
-        assert gate.calls == [("GET", "/"), ("GET", "/course-batch")] * 2
+        calls = [("GET", "/"), ("GET", "/course-batch"), ("GET", "/_security/user/_privileges")]
+        assert gate.calls == calls * 2
 
 
 def test_the_ledger_is_shown_a_client_certificate(secured: Secured) -> None:
