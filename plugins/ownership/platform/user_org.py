@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -18,6 +19,8 @@ from ownership.platform.http_service import CONCURRENT, Answer, Service
 
 ACCOUNT_BLOCKED: Final = "0006"
 """Number of the error for a deleted or blocked account. What stands before it is the operation's, by release."""
+UNDER_WAY: Final = 4 * CONCURRENT
+"""Users that are asked for at once, most of them in the pool's queue."""
 STRAGGLER_SECONDS: Final = 5.0
 """How long answers that are there wait for the next one, at least: of a slow service three times its longest pause."""
 _WORDS_KEPT = 300
@@ -149,10 +152,15 @@ class Users:
 
     def _as_they_come(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         pool = ThreadPoolExecutor(CONCURRENT)
-        waiting: dict[Future[Lookup], str] = {pool.submit(self._read, u): u for u in user_ids}
+        todo = iter(user_ids)
+        waiting: dict[Future[Lookup], str] = {}
         answered, longest_pause, last = False, 0.0, time.monotonic()
         try:
-            while waiting:
+            while True:
+                # A few at a time: to wait for thousands of them costs a look at each, for every answer.
+                waiting |= {pool.submit(self._read, u): u for u in islice(todo, UNDER_WAY - len(waiting))}
+                if not waiting:
+                    return
                 patience = max(STRAGGLER_SECONDS, 3 * longest_pause) if answered else None
                 done = self._wait(waiting, patience, FIRST_COMPLETED).done
                 if not done:
@@ -162,7 +170,7 @@ class Users:
                     found = future.result()
                     answered = answered or not isinstance(found, Unavailable)
                     yield waiting.pop(future), found
-            for user_id in waiting.values():
+            for user_id in (*waiting.values(), *todo):
                 yield user_id, self._unavailable("no answer for long after the others'")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
