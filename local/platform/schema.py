@@ -16,7 +16,7 @@ from cassandra.cluster import (
     ExecutionProfile,
     Session,
 )
-from cassandra.policies import RoundRobinPolicy
+from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy
 from cassandra.query import dict_factory
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -119,6 +119,8 @@ def connect_cassandra(address: str) -> Cluster:
         protocol_version=4,  # which 3.11 to 5 speak
         connect_timeout=TIMEOUT_SECONDS,
         control_connection_timeout=TIMEOUT_SECONDS,
+        # The driver would look again ever later, up to minutes: longer than the job needs to be done.
+        reconnection_policy=ConstantReconnectionPolicy(0.5, max_attempts=None),
     )
 
 
