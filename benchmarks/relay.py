@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from local.paths import REPOSITORY
 from local.servers import airflow
-from local.servers.ports import HOST, accepts
+from local.servers.ports import HOST, accepts, host_and_port
 from local.servers.processes import Server, child_environment
 from local.stack import Stack
 
@@ -147,14 +147,9 @@ async def serve(ways: Mapping[int, str], delay_s: float) -> list[asyncio.Server]
     """Listen on each port for the server (host:port) behind it, until the returned listeners are closed."""
     loop = asyncio.get_running_loop()
     return [
-        await loop.create_server(partial(_Requests, *_host_and_port(server), delay_s), HOST, port)
+        await loop.create_server(partial(_Requests, *host_and_port(server), delay_s), HOST, port)
         for port, server in ways.items()
     ]
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host, int(port)
 
 
 async def _serve_for_ever(ways: Mapping[int, str], delay_s: float) -> None:

@@ -19,7 +19,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from local.servers.ports import HOST
+from local.servers.ports import HOST, host_and_port
 from local.servers.processes import await_condition
 
 PIECE = 1 << 16
@@ -33,7 +33,7 @@ class Relay:
     """
 
     def __init__(self, server: str) -> None:
-        self._server = _host_and_port(server)
+        self._server = host_and_port(server)
         self._losing = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -55,7 +55,7 @@ class Relay:
 
     def point_to(self, server: str) -> None:
         """Close every connection; new ones go to the server at this `host:port`."""
-        self._server = _host_and_port(server)
+        self._server = host_and_port(server)
         self._loop.call_soon_threadsafe(self._close_all)
 
     def close(self) -> None:
@@ -112,11 +112,6 @@ class Relay:
                     client.write(piece)
                     await client.drain()
         client.close()
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host, int(port)
 
 
 class Cut(StrEnum):

@@ -37,6 +37,12 @@ def is_free(port: int) -> bool:
     return True
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of `host:port`."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
 def accepts(port: int, host: str = HOST, timeout_s: float = 1.0) -> bool:
     """Whether something accepts TCP connections there within `timeout_s` seconds."""
     try:

@@ -6,7 +6,6 @@ Batches never cross it: they are in the ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,17 +18,13 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Slice(Contract):
-    """What one mapped instance of the stages works on: a lane, or several."""
+class StageInput(Contract):
+    """What a stage is given: a slice, or what the stage before it hands on."""
 
     label: str
     run_id: str
-    events: tuple[ClaimedEvent, ...]
-
-    @property
-    def claimed(self) -> tuple[ClaimedEvent, ...]:
-        """What its first stage works on."""
-        return self.events
+    waiting: tuple[ClaimedEvent, ...] = ()
+    """Valid events for the next phases of the slice's lanes; none of them begins before these are committed."""
 
     def step(
         self,
@@ -38,11 +33,29 @@ class Slice(Contract):
         events: dict[str, int],
         batches: dict[str, int] | None = None,
         failures: dict[str, str] | None = None,
-        waiting: Iterable[ClaimedEvent] = (),
+        waiting: Iterable[ClaimedEvent] | None = None,
     ) -> Work:
-        """The slice after its first stage."""
-        begun = Work(label=self.label, run_id=self.run_id, waiting=tuple(waiting))
-        return begun.step(phases, events=events, batches=batches, failures=failures)
+        """The same slice after a stage; what waits is the same unless it is given."""
+        return Work(
+            label=self.label,
+            run_id=self.run_id,
+            waiting=self.waiting if waiting is None else tuple(waiting),
+            phases=tuple(phases),
+            events={k: v for k, v in events.items() if v},
+            batches={k: v for k, v in (batches or {}).items() if v},
+            failures=dict(list((failures or {}).items())[:20]),
+        )
+
+
+class Slice(StageInput):
+    """What one mapped instance of the stages works on: a lane, or several."""
+
+    events: tuple[ClaimedEvent, ...]
+
+    @property
+    def claimed(self) -> tuple[ClaimedEvent, ...]:
+        """What its first stage works on."""
+        return self.events
 
 
 class Phase(Contract):
@@ -61,14 +74,10 @@ class Phase(Contract):
         return self.events[0].mid
 
 
-class Work(Contract):
+class Work(StageInput):
     """What a stage hands to the next: the phases, and counts for the operator who looks at the run."""
 
-    label: str
-    run_id: str
     phases: tuple[Phase, ...] = ()
-    waiting: tuple[ClaimedEvent, ...] = ()
-    """Valid events for the next phases of the slice's lanes; none of them begins before these are committed."""
     events: dict[str, int] = {}
     """Events by what became of them in this stage."""
     batches: dict[str, int] = {}
@@ -80,24 +89,6 @@ class Work(Contract):
     def claimed(self) -> tuple[ClaimedEvent, ...]:
         """What the next stage works on."""
         return tuple(e for p in self.phases for e in p.events)
-
-    def step(
-        self,
-        phases: Iterable[Phase],
-        *,
-        events: dict[str, int],
-        batches: dict[str, int] | None = None,
-        failures: dict[str, str] | None = None,
-    ) -> Self:
-        """The same slice after a stage."""
-        return self.model_copy(
-            update={
-                "phases": tuple(phases),
-                "events": {k: v for k, v in events.items() if v},
-                "batches": {k: v for k, v in (batches or {}).items() if v},
-                "failures": dict(list((failures or {}).items())[:20]),
-            }
-        )
 
 
 class Pulled(Contract):

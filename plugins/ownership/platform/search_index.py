@@ -162,10 +162,8 @@ class SearchIndex:
 
     def _hides_fields(self) -> bool:
         """True if the login's roles say that they see a part of each document only."""
-        with (
-            suppress(ApiError, Unavailable),
-            _answer("privileges", ApiError),
-        ):  # not every server has this call
+        # Not every server has this call.
+        with suppress(ApiError, Unavailable), _answer("privileges", ApiError):
             of_roles = self._es.security.get_user_privileges()["indices"]
             ours = [r for r in of_roles if any(fnmatchcase(self._index, n) for n in r["names"])]
             return bool(ours) and all(r.get("field_security") for r in ours)

@@ -55,8 +55,7 @@ def apply_later_phases(parts: Parts, done: Work, attempt: Attempt) -> Work:
             failures |= step.failures
         batches.update(steps[-1].batches if len(steps) > len(LATER_STAGES) else {})
         waiting = (*blocked, *steps[-1].waiting)
-    counted = done.step((), events=events, batches=batches, failures=failures)
-    return counted.model_copy(update={"waiting": blocked})
+    return done.step((), events=events, batches=batches, failures=failures, waiting=blocked)
 
 
 def _divided(

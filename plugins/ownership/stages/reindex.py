@@ -68,7 +68,7 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
     document, all but their phases is proven. Returns the keys of the phases that are not, each with the reason.
     """
     known, todo = set(ids), set(ids)
-    created, doubtful = set[BatchId](), set[BatchId]()
+    created = set[BatchId]()
     unwritable: dict[BatchId, Unwritable] = {}
     refused: dict[BatchId, str] = {}
     for rounds_left in reversed(range(ROUNDS)):
@@ -91,7 +91,6 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
         doubtful -= unwritable.keys() | refused.keys()
         if doubtful:
             continue  # only a read that agrees ends the loop, never a write
-        parts.index.refresh()
         doubtful = _unexplained(parts, claimed, known) - unwritable.keys() - refused.keys()
         if not doubtful:
             break

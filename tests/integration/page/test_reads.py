@@ -533,7 +533,11 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
 
 # A measurement: filling a million transfers takes 50 s, and CI's machines promise no seconds. What a page may cost is
 # held in every run by the two tests above: they read the plan of each statement and count the rows that it touches.
-@pytest.mark.skipif(not MEASURED, reason="few transfers say nothing; PAGE_TRANSFERS=1000000 measures")
+@pytest.mark.skipif(
+    not MEASURED,
+    reason="a measurement in seconds, of a million transfers that take 50 s to fill: PAGE_TRANSFERS=1000000 runs it; "
+    "the tests above hold in every run how many rows a page may touch",
+)
 def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
     filled: Filled, capsys: pytest.CaptureFixture[str]
 ) -> None:

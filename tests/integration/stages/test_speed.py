@@ -28,7 +28,7 @@ MAX_TIMES_THE_FLOOR = 5
 MAX_CASSANDRA_REQUESTS = 2 * COURSES
 """130: a conditional batch for each course, and two reads of ten courses each."""
 MAX_SEARCH_REQUESTS = 12
-"""8: a search and a bulk for all documents, their versions, a search for the old user, and refreshes."""
+"""7: a search and a bulk for all documents, their versions, a search for the old user, and refreshes."""
 MAX_LEDGER_STATEMENTS = 120
 """92."""
 MAX_GROWTH = 3.0
