@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, or_, select, text, tuple_
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.database import Database, copy, from_ledger, to_ledger
+from ownership.ledger.event_ids import EventIds
 from ownership.ledger.schema import among, change, event, plan
 
 BATCHES_AT_ONCE = 5000
@@ -86,9 +87,8 @@ _NO_NESTED_LOOP = text("SET LOCAL enable_nestloop = off")
 """The statistics do not know a run's own rows yet: the planner expects one of them and would compare each with
 each, 1.2 s for 5,000. A hash needs 0.02 s."""
 _SETTLE_IMAGES = text(
-    "WITH v AS MATERIALIZED (SELECT * FROM unnest(CAST(:events AS bigint[]), CAST(:courses AS text[]), "
-    "CAST(:batches AS text[]), CAST(:images AS uuid[]), CAST(:outcomes AS text[])) "
-    "AS v (event_id, course_id, batch_id, image, outcome)) "
+    "WITH v AS MATERIALIZED (SELECT * FROM json_to_recordset(:rows) AS v (event_id bigint, course_id text, "
+    "batch_id text, image uuid, outcome text)) "
     "UPDATE change SET outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END FROM v "
     "WHERE change.event_id = v.event_id AND change.course_id = v.course_id AND change.batch_id = v.batch_id "
     "AND change.image = v.image AND change.event_id = ANY(:ids) "
@@ -127,8 +127,7 @@ class Changes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ids: dict[str, int] = {}
-        """Ids of events by mid, as far as they were asked for: they never change."""
+        self._ids = EventIds()
 
     # -- reads ---------------------------------------------------------------------------------------------
 
@@ -138,7 +137,7 @@ class Changes:
             return [], []
 
         def work(connection: Connection) -> tuple[list[Planned], list[Image]]:
-            ids = self._event_ids(connection, mids)
+            ids = self._ids.of(connection, mids)
             planned = connection.execute(_PLANNED.where(_of_events(plan.c.event_id, ids)))
             changes = connection.execute(_CHANGE.where(_of_events(change.c.event_id, ids))).all()
             return [_planned(r) for r in planned], _images(connection, changes)
@@ -154,7 +153,7 @@ class Changes:
         def work(connection: Connection) -> list[Image]:
             applied = (change.c.outcome == ChangeOutcome.APPLIED) & (event.c.state != EventState.COMPLETED)
             query = _CHANGE.where(
-                _of_events(change.c.event_id, self._event_ids(connection, mids)),
+                _of_events(change.c.event_id, self._ids.of(connection, mids)),
                 or_(
                     change.c.outcome.is_(None),
                     change.c.outcome.in_((ChangeOutcome.LATE, ChangeOutcome.IN_DOUBT)),
@@ -169,7 +168,7 @@ class Changes:
         """All images of the batches that have an image of these events without an outcome."""
 
         def work(connection: Connection) -> list[Image]:
-            mine = _of_events(change.c.event_id, self._event_ids(connection, mids))
+            mine = _of_events(change.c.event_id, self._ids.of(connection, mids))
             query = select(change.c.course_id, change.c.batch_id).where(mine, change.c.outcome.is_(None))
             batches = {tuple(r) for r in connection.execute(query)}
             if not batches:
@@ -185,7 +184,7 @@ class Changes:
         def work(connection: Connection) -> list[Planned]:
             query = (
                 _PLANNED.where(
-                    _of_events(plan.c.event_id, self._event_ids(connection, mids)),
+                    _of_events(plan.c.event_id, self._ids.of(connection, mids)),
                     plan.c.proven_at.is_distinct_from(proven_at),
                 )
                 .order_by(plan.c.event_id, plan.c.course_id, plan.c.batch_id)
@@ -202,7 +201,7 @@ class Changes:
         """
 
         def work(connection: Connection) -> dict[str, dict[str, int]]:
-            mid_of = {i: m for m, i in self._event_ids(connection, mids).items()}
+            mid_of = {i: m for m, i in self._ids.of(connection, mids).items()}
             found: dict[str, dict[str, int]] = {m: {} for m in mids}
             for r in connection.execute(_COUNT_MOVED, {"ids": list(mid_of)}):
                 found[mid_of[r.event_id]] = {BatchOutcome.MOVED: r.moved} | ({ROWS: r.rows} if r.rows else {})
@@ -219,7 +218,7 @@ class Changes:
 
         def work(connection: Connection) -> set[BatchId]:
             query = select(plan.c.course_id, plan.c.batch_id).where(
-                _of_events(plan.c.event_id, self._event_ids(connection, mids))
+                _of_events(plan.c.event_id, self._ids.of(connection, mids))
             )
             return {BatchId(course, batch) for course, batch in connection.execute(query).all()}
 
@@ -229,7 +228,7 @@ class Changes:
         """What is planned for events: mid and batch."""
 
         def work(connection: Connection) -> set[tuple[str, BatchId]]:
-            ids = self._event_ids(connection, mids)
+            ids = self._ids.of(connection, mids)
             mid_of = {i: m for m, i in ids.items()}
             query = select(plan.c.event_id, plan.c.course_id, plan.c.batch_id).where(
                 _of_events(plan.c.event_id, ids)
@@ -282,7 +281,7 @@ class Changes:
             return
 
         def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {r.planned.mid for r in rows})
+            ids = self._ids.of(connection, {r.planned.mid for r in rows})
             unique = {(ids[r.planned.mid], *r.planned.id): r for r in rows}
             values = [_plan_values(key, r, users) for key, r in unique.items()]
             connection.execute(_INSERT_PLAN, {"rows": json.dumps(values)})
@@ -295,7 +294,7 @@ class Changes:
             return
 
         def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {h.mid for i in images for h in i.hops})
+            ids = self._ids.of(connection, {h.mid for i in images for h in i.hops})
             # A repeated transaction finds what it wrote before: the images of a wave are written together.
             first = images[0]
             there = select(change.c.image).where(
@@ -317,13 +316,15 @@ class Changes:
             return
 
         def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {h.mid for i, _ in outcomes for h in i.hops})
+            ids = self._ids.of(connection, {h.mid for i, _ in outcomes for h in i.hops})
             # Every writer locks rows in one order.
-            rows = sorted((ids[h.mid], *i.id, i.uuid, outcome) for i, outcome in outcomes for h in i.hops)
-            names = ("events", "courses", "batches", "images", "outcomes")
-            arrays = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+            rows = sorted(
+                (ids[h.mid], *i.id, str(i.uuid), outcome) for i, outcome in outcomes for h in i.hops
+            )
+            names = ("event_id", "course_id", "batch_id", "image", "outcome")
+            values = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
             connection.execute(_NO_NESTED_LOOP)
-            connection.execute(_SETTLE_IMAGES, arrays | {"ids": list(set(arrays["events"]))})
+            connection.execute(_SETTLE_IMAGES, {"rows": values, "ids": list(ids.values())})
 
         self._database.run(work)
 
@@ -338,7 +339,7 @@ class Changes:
             return
 
         def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, {p.mid for p, *_ in outcomes})
+            ids = self._ids.of(connection, {p.mid for p, *_ in outcomes})
             rows = [_unmoved_values(ids[p.mid], p.id, outcome, row) for p, outcome, row in outcomes]
             values = {"rows": json.dumps(rows), "ids": list(ids.values()), "proven_at": proven_at}
             connection.execute(_NO_NESTED_LOOP)
@@ -353,7 +354,7 @@ class Changes:
         """
 
         def work(connection: Connection) -> None:
-            ids = self._event_ids(connection, mids)
+            ids = self._ids.of(connection, mids)
             by_itself = [ids[m] for m in own]
             by_any = list(set(ids.values()) - set(by_itself))
             connection.execute(_NO_NESTED_LOOP)
@@ -365,17 +366,6 @@ class Changes:
                     connection.execute(statement, {"ids": settled, "by": by, "proven_at": proven_at})
 
         self._database.run(work)
-
-    def _event_ids(self, connection: Connection, mids: Collection[str]) -> dict[str, int]:
-        if unknown := [m for m in mids if m not in self._ids]:
-            self._ids |= ids_of(connection, unknown)
-        return {m: self._ids[m] for m in mids if m in self._ids}
-
-
-def ids_of(connection: Connection, mids: Iterable[str]) -> dict[str, int]:
-    """Ids of events by mid."""
-    rows = connection.execute(select(event.c.mid, event.c.id).where(among(event.c.mid, mids)))
-    return {r.mid: r.id for r in rows}
 
 
 def batch_outcome(value: str | None) -> BatchOutcome | None:

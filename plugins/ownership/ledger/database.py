@@ -213,7 +213,16 @@ def copy(connection: Connection, table: str, columns: Sequence[str], rows: Itera
         cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copying,
     ):
         for row in rows:
-            copying.write_row(row)
+            copying.write_row([_array(v) if isinstance(v, list) else v for v in row])
+
+
+def _array(texts: Sequence[str]) -> str:
+    """An array of texts as PostgreSQL reads it. The driver looks at each element's type, which takes ten times as long.
+
+    https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    """
+    quoted = (t.replace("\\", "\\\\").replace('"', '\\"') for t in texts)
+    return "{" + ",".join(f'"{t}"' for t in quoted) + "}"
 
 
 def _translated(error: Exception) -> Exception:

@@ -7,18 +7,37 @@ a holder whose claim was taken over can no longer write.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select, text, update
 
 from ownership.domain.clock import now_ms
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
 from ownership.ledger.database import Database
+from ownership.ledger.event_ids import EventIds
 from ownership.ledger.schema import ORDER_KEY, TRANSFER, among, event, queue, queue_head, transfer_of
 
 QUEUED = select(*TRANSFER, queue).join_from(queue, event, queue.c.event_id == event.c.id).order_by(*ORDER_KEY)
 """Rows for `queued_event`."""
+
+
+_HELD = text(
+    "SELECT array_agg(w.event_id) FILTER (WHERE q.event_id IS NULL) AS lost, "
+    "CAST(1000 * extract(epoch FROM min(q.lease_expires_at)) AS bigint) AS lease_ends_ms "
+    "FROM json_to_recordset(:wanted) AS w (event_id bigint, token bigint) "
+    "LEFT JOIN queue q ON q.event_id = w.event_id AND q.fencing_token = w.token"
+)
+
+
+class Held(NamedTuple):
+    """What became of a claim."""
+
+    lost: frozenset[str]
+    """Mids of the events that no longer carry the caller's token."""
+    lease_ends_ms: int
+    """When the first lease of the others ends; 0 without one."""
 
 
 class Queue:
@@ -26,6 +45,7 @@ class Queue:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._ids = EventIds()
 
     def read(self) -> list[QueuedEvent]:
         """All events of the queue, in order."""
@@ -51,18 +71,23 @@ class Queue:
 
         return self._database.run(work)
 
-    def held(self, claimed: Sequence[ClaimedEvent]) -> dict[str, int]:
-        """By mid, when the lease ends (epoch ms; 0 without one) of those of `claimed` that still carry their token."""
+    def held(self, claimed: Sequence[ClaimedEvent]) -> Held:
+        """What became of the claim on `claimed`.
+
+        The server compares the tokens: a run may hold thousands of events, and looks before each wave of writes.
+        """
         if not claimed:
-            return {}
-        wanted = {e.mid: e.fencing_token for e in claimed}
-        query = (
-            select(event.c.mid, queue.c.fencing_token, queue.c.lease_expires_at)
-            .join_from(queue, event, queue.c.event_id == event.c.id)
-            .where(among(event.c.mid, wanted))
-        )
-        rows = self._database.run(lambda c: c.execute(query).all())
-        return {r.mid: r.lease_expires_at or 0 for r in rows if r.fencing_token == wanted[r.mid]}
+            return Held(frozenset(), 0)
+
+        def work(connection: Connection) -> Held:
+            ids = self._ids.of(connection, [e.mid for e in claimed])
+            wanted = [{"event_id": ids[e.mid], "token": e.fencing_token} for e in claimed if e.mid in ids]
+            found = connection.execute(_HELD, {"wanted": json.dumps(wanted)}).one()
+            gone = {None, *(found.lost or ())}
+            lost = frozenset(e.mid for e in claimed if ids.get(e.mid) in gone)
+            return Held(lost, found.lease_ends_ms or 0)
+
+        return self._database.run(work)
 
     def renew(self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_expires_ms: int) -> None:
         """Set how long the claim lives on, where it still is the caller's."""

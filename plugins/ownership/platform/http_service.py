@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
+from weakref import WeakSet
 
-import httpx
 import stamina
+from urllib3 import HTTPConnectionPool, Timeout, connection_from_url
+from urllib3.exceptions import HTTPError, LocationValueError, ProtocolError
+from urllib3.util import parse_url
 
 from ownership.domain.errors import SettingsError, Unavailable
 
@@ -22,6 +28,8 @@ CALL_SECONDS = 20.0
 """Bound on a whole call, however slowly the bytes of its answer drip."""
 IDLE_SECONDS = 10.0
 """Longest wait for the next bytes of an answer."""
+CONNECT_SECONDS = 3.0
+_CHUNK = 65_536
 CONCURRENT = 16
 """Calls under way at once to one service."""
 
@@ -46,6 +54,13 @@ class Endpoint:
     """The authorities that the job trusts, and its own certificate; None trusts the public authorities."""
     advice: str = ""
     """What an operator checks when the service is out of reach or refuses the job."""
+
+
+class _Opened(NamedTuple):
+    """The connections to an endpoint, and the path that its URL has."""
+
+    pool: HTTPConnectionPool
+    base: str
 
 
 class Service:
@@ -74,10 +89,12 @@ class Service:
         self._idle_seconds = idle_seconds
         self._max_bytes = max_bytes
         self._opening = threading.Lock()
-        self._opened: httpx.Client | None = None
+        self._opened: _Opened | None = None
+        self._connections: WeakSet[Any] = WeakSet()
+        """Of urllib3, which lets go of those that are in use."""
         self._calls = ThreadPoolExecutor(CONCURRENT)
 
-    def _client(self) -> httpx.Client:
+    def _client(self) -> _Opened:
         """The client, opened at the first call.
 
         :raises SettingsError: if the URL is invalid.
@@ -88,7 +105,7 @@ class Service:
                 self._opened = self._open(found if isinstance(found, Endpoint) else Endpoint(found))
             return self._opened
 
-    def _open(self, endpoint: Endpoint) -> httpx.Client:
+    def _open(self, endpoint: Endpoint) -> _Opened:
         self._advice = endpoint.advice and f"; {endpoint.advice}"
         url = endpoint.url
         if holds_login(url):
@@ -96,28 +113,45 @@ class Service:
                 f"The URL of {self.name} holds a login: put it into the fields of its Connection."
             )
         try:
-            return httpx.Client(
-                base_url=url,
-                auth=endpoint.login,
-                headers=dict(endpoint.headers),
-                timeout=httpx.Timeout(self._idle_seconds, connect=3.0),
-                limits=httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT),
-                follow_redirects=False,
-                trust_env=False,
-                # A context for TLS takes 30 ms to make, also where there is nothing to verify.
-                verify=endpoint.tls or not url.startswith("http:"),
-            )
-        except (httpx.InvalidURL, ValueError) as e:
+            parsed = parse_url(url)
+        except LocationValueError as e:
             raise SettingsError(f"The URL of {self.name}, {url!r}, is no URL: {e}") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise SettingsError(
+                f"The URL of {self.name}, {url!r}, does not begin with http:// or https:// and a host."
+            )
+        # Without TLS no context: it takes 30 ms to make.
+        tls = parsed.scheme == "https" and (endpoint.tls or ssl.create_default_context())
+        pool = connection_from_url(
+            url,
+            maxsize=CONCURRENT,
+            block=True,
+            timeout=Timeout(connect=CONNECT_SECONDS, read=self._idle_seconds),
+            retries=False,
+            headers=_headers(endpoint),
+            **({"ssl_context": tls} if tls else {}),
+        )
+        made = pool.ConnectionCls
+
+        def connection(**given: Any) -> Any:
+            self._connections.add(new := made(**given))
+            return new
+
+        pool.ConnectionCls = connection  # type: ignore[assignment]  # it is called, and nothing else
+        return _Opened(pool, (parsed.path or "").rstrip("/"))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A call that was given up may still run: its thread ends with the client's connections.
+        # A call that was given up may still run: its thread ends with its connection.
         self._calls.shutdown(wait=False, cancel_futures=True)
-        if self._opened is not None:
-            self._opened.close()
+        for connection in self._connections:
+            if connection.sock:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+        if self._opened:
+            self._opened.pool.close()
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """Send one request, and again while the service is unavailable.
@@ -142,12 +176,12 @@ class Service:
             raise Unavailable(
                 self.name, f"did not finish its answer within {self._call_seconds:g} s{self._advice}"
             ) from None
-        except httpx.RemoteProtocolError as e:
+        except ProtocolError as e:
             # Its text quotes the answer, and what a service says about a person is no matter of a log.
             raise Unavailable(
                 self.name, f"{type(e).__name__}: sends no whole HTTP answer{self._advice}"
             ) from None
-        except httpx.HTTPError as e:
+        except HTTPError as e:
             raise Unavailable(self.name, f"{type(e).__name__}: {e}{self._advice}") from None
         if status in (401, 403):
             raise Unavailable(self.name, f"refuses access (HTTP {status}){self._advice}")
@@ -164,15 +198,30 @@ class Service:
     def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         """Status and body of an answer."""
         deadline = time.monotonic() + self._call_seconds
-        with self._client().stream(method, path, json=body) as response:
-            content = bytearray()
-            for chunk in response.iter_bytes():
+        pool, base = self._client()
+        content = bytearray()
+        with pool.urlopen(
+            method,
+            f"{base}{path}",
+            body=None if body is None else json.dumps(body).encode(),
+            headers=pool.headers if body is None else {**pool.headers, "Content-Type": "application/json"},
+            redirect=False,
+            preload_content=False,
+        ) as response:
+            while chunk := response.read1(_CHUNK):
                 content += chunk
                 if len(content) > self._max_bytes:
                     raise Unavailable(self.name, f"answers with more than {self._max_bytes} bytes")
                 if time.monotonic() > deadline:
                     raise TimeoutError
-            return response.status_code, bytes(content)
+            return response.status, bytes(content)
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    headers = {"Accept": "application/json", "Accept-Encoding": "gzip", **endpoint.headers}
+    if endpoint.login:
+        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(endpoint.login).encode()).decode()}"
+    return headers
 
 
 def holds_login(url: str) -> bool:

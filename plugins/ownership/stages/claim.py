@@ -22,18 +22,18 @@ class Claim:
         self._lease_ms = parts.settings.claim_seconds * 1000
         self._checked_at = 0
 
-    def check(self) -> set[str]:
+    def check(self) -> frozenset[str]:
         """Give up the events that another run took over; their mids.
 
         Renews the lease when a third of it is over: the queue says when it expires.
         """
         if not self.events:
-            return set()
+            return frozenset()
         self._checked_at = now_ms()
-        held = self._queue.held(self.events)
-        lost = {e.mid for e in self.events} - held.keys()
-        self.restrict_to(held)
-        if held and min(held.values()) - now_ms() < self._lease_ms * 2 // 3:
+        lost, lease_ends_ms = self._queue.held(self.events)
+        if lost:
+            self.events = [e for e in self.events if e.mid not in lost]
+        if self.events and lease_ends_ms - now_ms() < self._lease_ms * 2 // 3:
             self.renew(self._lease_ms)
         return lost
 

@@ -55,10 +55,10 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
     pull's.
     """
     claimed = [e for s in slices for e in s.events]
-    held = parts.queue.held(claimed)
+    lost = parts.queue.held(claimed).lost
     rows = parts.events.read([e.mid for e in claimed])
     # An event without a row is so old that retention removed it.
-    outcomes = {e.mid: _outcome_of(rows[e.mid], e, held=e.mid in held) for e in claimed if e.mid in rows}
+    outcomes = {e.mid: _outcome_of(rows[e.mid], e, held=e.mid not in lost) for e in claimed if e.mid in rows}
     by_outcome: dict[str, list[ClaimedEvent]] = defaultdict(list)
     for e in claimed:
         by_outcome[outcomes.get(e.mid, "")].append(e)

@@ -23,8 +23,9 @@ from sqlalchemy import (
 
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome
-from ownership.ledger.changes import batch_outcome, change_outcome, ids_of
+from ownership.ledger.changes import batch_outcome, change_outcome
 from ownership.ledger.database import from_ledger
+from ownership.ledger.event_ids import EventIds
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.ledger.reads.statements import BoundedDatabase, texts
@@ -95,7 +96,7 @@ class Batches:
         """One page of the batches that an event concerns, by course and batch."""
 
         def work(connection: Connection) -> ChangesPage:
-            ids = ids_of(connection, {row.mid, *row.planned_with})
+            ids = EventIds().of(connection, {row.mid, *row.planned_with})
             own = ids.get(row.mid)
             batches = [] if own is None else _batches(connection, own, after, limit + 1)
             if own is None or not batches:
@@ -117,7 +118,7 @@ class Batches:
         """How far the batches of an event and of those it was planned with are."""
 
         def work(connection: Connection) -> Progress:
-            ids = list(ids_of(connection, {row.mid, *row.planned_with}).values())
+            ids = list(EventIds().of(connection, {row.mid, *row.planned_with}).values())
             planned = (
                 select(
                     plan.c.course_id,
