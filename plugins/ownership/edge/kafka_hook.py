@@ -88,7 +88,11 @@ class KafkaHook(KafkaBaseHook):
         """What measures the backlog of `topic`; `stack` closes its clients."""
         uncommitted = self._topic("read_uncommitted")
         stack.callback(uncommitted.close)
-        return BacklogGauge(topic, uncommitted, _client(lambda: AdminClient(self._shared_config())))
+        return BacklogGauge(topic, uncommitted, self.admin())
+
+    def admin(self) -> AdminClient:
+        """What reads and changes topics themselves."""
+        return _client(lambda: AdminClient(self._shared_config()))
 
     def dead_letters(self) -> DeadLetters:
         """The dead-letter topic, acknowledged by all in-sync replicas."""

@@ -1,31 +1,40 @@
-"""``python -m ownership.health`` in Airflow's environment: prints a line for each problem.
+"""Prints a line for each problem: ``python -m ownership.health`` in Airflow's environment.
 
-Exit code 0 if there is none, else 1.
+Exit code 0 if there is none, else 1. With ``--kind`` only problems of that kind count, as for a probe, which must not
+restart a process because another part is down.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from ownership.domain.errors import OwnershipError
 from ownership.edge.hooks import load_settings
-from ownership.health.judge import problems, sentence
+from ownership.health.judge import Kind, problems, sentence
 from ownership.health.look import look
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Look, and print the problems. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ownership.health", description=__doc__)
+    parser.add_argument("--kind", choices=[*Kind], help="count only problems of this kind")
+    kind = parser.parse_args(arguments).kind
     try:
         settings = load_settings()
     except OwnershipError as e:
         print(e)
         return 1
     facts = look(settings)
-    found = problems(facts, deadline_minutes=settings.deadline_minutes)
+    found = [
+        p
+        for p in problems(facts, deadline_minutes=settings.deadline_minutes)
+        if kind is None or p.kind == kind
+    ]
     for problem in found:
         print(problem.sentence)
     if not found:
-        print(sentence(facts, found))
+        print(f"No problem of kind {kind}." if kind else sentence(facts, found))
     return 1 if found else 0
 
 

@@ -109,10 +109,10 @@ def test_the_command_says_what_is_wrong_and_ends_with_one(
     from ownership.health.__main__ import main
 
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": "nowhere"}')
-    assert main() == 1
+    assert main([]) == 1
     assert "topic 'nowhere.user.ownership.transfer.failed'" in capsys.readouterr().out.splitlines()[0].lower()
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": 5')
-    assert main() == 1
+    assert main([]) == 1
     assert "is not JSON" in capsys.readouterr().out
 
 

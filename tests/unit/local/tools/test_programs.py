@@ -59,7 +59,9 @@ def test_a_tool_that_is_there_is_not_brought_again(tmp_path: Path) -> None:
 def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     chromium = programs.TOOLS["chromium"]._replace(path=str(tmp_path / "chromium"))
-    monkeypatch.setattr(programs, "TOOLS", {**programs.TOOLS, "chromium": chromium})
+    schemas = programs.TOOLS["kubernetes_schemas"]._replace(bring=fails)  # Python's own pip is always there
+    changed = {"chromium": chromium, "kubernetes_schemas": schemas}
+    monkeypatch.setattr(programs, "TOOLS", {**programs.TOOLS, **changed})
     assert programs.main(tmp_path / "tools") == 0
     told = json.loads((tmp_path / "tools" / programs.WHY).read_text())
     assert told == {
@@ -69,6 +71,9 @@ def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pyte
         "statsd_exporter": "there is no Go",
         "pgbouncer": "there is no apt-cache",
         "otelcol": "there is no Go",
+        "helm": "there is no Go",
+        "kubeconform": "there is no Go",
+        "kubernetes_schemas": "there is no Go",
     }
 
 
