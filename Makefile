@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down test matrix tools bench chaos fuzz audit lint lock clean
+.PHONY: help venv demo up cluster down test matrix tools bench chaos fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,7 +20,10 @@ demo: $(STAMP) ## start everything, play a sample world with real events, and ru
 up: $(STAMP) ## start the servers, stand-ins and Airflow, and leave them running; KAFKA=host:port, LMS=URL, … use yours instead
 	@$(BIN)/python -m local up
 
-down: ## stop what `make up` started
+cluster: $(STAMP) ## start two or more of everything, as in production, on 12 GiB; STORES=small: one node of each store
+	@$(BIN)/python -m local cluster
+
+down: ## stop what `make up` or `make cluster` started
 	@if [ -e $(STAMP) ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
 
 test: $(STAMP) ## run all tests, on real servers and a real Airflow; ARGS="tests/unit -k lanes" runs a part
@@ -30,7 +33,7 @@ matrix: $(STAMP) ## run the tests that depend on the stores, and a chaos round, 
 	@$(BIN)/python -m local.matrix $(ARGS)
 
 # Each step has a time limit, and none fails the target: where a program is missing, tests skip with that reason.
-tools: $(STAMP) ## install programs that some tests use: Chromium (as root), promtool, StatsD and OpenTelemetry receivers, pgbouncer, helm and kubeconform
+tools: $(STAMP) ## install programs that some tests and the cluster use: Chromium (as root), promtool, receivers of metrics, pgbouncer, Redis, HAProxy, helm, kubeconform
 	@$(BIN)/python -m local.tools
 
 bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 minutes; ARGS="--only burst --relay 1 --stream 10"

@@ -172,14 +172,14 @@ def supervise(stack: Stack) -> None:
 
     def healthy() -> bool:
         revive(stack)
-        return all(stack.servers[name].answers() for name in COMPONENTS)
+        return all(stack.servers[name].answers() for name in stack.parts)
 
     await_condition(healthy, timeout_s=HEALTHY_WITHIN_S, what="a healthy Airflow", poll_s=0.5)
 
 
 def revive(stack: Stack) -> None:
     """Start each Airflow process that has exited, as a supervisor does: without its database a process may exit."""
-    for server in (stack.servers[name] for name in COMPONENTS):
+    for server in (stack.servers[name] for name in stack.parts):
         if not server.running:
             server.stop()  # ends its leftover children
             server.start()

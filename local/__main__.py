@@ -1,4 +1,4 @@
-"""`python -m local …`: the commands behind `make up`, `make down` and `make demo`."""
+"""`python -m local …`: the commands behind `make up`, `make cluster`, `make down` and `make demo`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from local import stack
-from local.paths import ADDRESSES_FILE, DEMO, REPOSITORY, STACK, TEST_STACKS
+from local.paths import ADDRESSES_FILE, CLUSTER, DEMO, REPOSITORY, STACK, TEST_STACKS
 from local.servers.releases import Releases
 from local.stack import Addresses, Stack
-from local.terminal import console, report
-
-
-def print_addresses(addresses: Addresses) -> None:
-    """Print all addresses, as they are in the file."""
-    for name, value in addresses.as_environment().items():
-        console.print(f"  [bold]{name}[/]={value}", soft_wrap=True)
+from local.terminal import console, print_addresses, report
 
 
 def up() -> int:
@@ -30,7 +24,7 @@ def up() -> int:
             running = stack.running_parts(STACK)
             for name in sorted(set(stack.records(STACK)) - set(running)):
                 console.print(f"  [red]{name} has ended[/]; see its log, then `make down` and `make up`.")
-            print_addresses(Addresses.read(ADDRESSES_FILE))
+            print_addresses(Addresses.read(ADDRESSES_FILE).as_environment())
             return 0
         console.print("An earlier start was cut off; ending what it left.")
         stack.end_all(STACK)
@@ -49,13 +43,13 @@ def up() -> int:
     console.print(
         f"Ready after {time.monotonic() - begun:.0f} s. Addresses, also in {_short(ADDRESSES_FILE)}:"
     )
-    print_addresses(started.addresses)
+    print_addresses(started.addresses.as_environment())
     return 0
 
 
 def down() -> int:
-    """End the stack and what an interrupted demo or test session left: only processes that this checkout started."""
-    ended = stack.end_all(STACK, report)
+    """End stack and cluster, and what an interrupted demo or test session left: only what this checkout started."""
+    ended = [*stack.end_all(STACK, report), *stack.end_all(CLUSTER, report)]
     ADDRESSES_FILE.unlink(missing_ok=True)
     for directory in (DEMO, *sorted(TEST_STACKS.glob("*"))):
         session = stack.owner(directory)
@@ -72,13 +66,20 @@ def demo(*, once: bool = False) -> int:
     return main(once=once)
 
 
+def cluster() -> int:
+    """Two of everything, left running."""
+    from local.cluster.command import cluster as start
+
+    return start()
+
+
 def _short(file: Path) -> str:
     return str(file.relative_to(REPOSITORY))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors that the user can fix are printed as one sentence, no traceback."""
-    commands: dict[str, Callable[[], int]] = {"up": up, "down": down, "demo": demo}
+    commands: dict[str, Callable[[], int]] = {"up": up, "cluster": cluster, "down": down, "demo": demo}
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("command", choices=sorted(commands))
     parser.add_argument("--once", action="store_true", help="demo: end after printing the outcome")

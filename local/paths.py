@@ -8,5 +8,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 STATE = REPOSITORY / ".local"
 STACK = STATE / "stack"  # `make up`
 DEMO = STATE / "demo"  # `make demo`, which runs beside it
+CLUSTER = STATE / "cluster"  # `make cluster`
 TEST_STACKS = STATE / "tests"  # one directory for each test session
 ADDRESSES_FILE = STATE / "addresses.env"

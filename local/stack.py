@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from local.paths import REPOSITORY
 from local.servers import airflow, cassandra, kafka, postgres, search
 from local.servers.layout import Layout
+from local.servers.nodes import nodes
 from local.servers.ports import HOST, accepts
 from local.servers.processes import NotReadyError, ProcessRecord, Server, child_environment, end
 from local.servers.releases import Releases
@@ -44,9 +46,9 @@ _OWNER = "owner.json"
 class Addresses:
     """The address of each part. `airflow` and its password are empty in a stack without Airflow."""
 
-    kafka: str = ""  # host:port
-    cassandra: str = ""  # host:port
-    elasticsearch: str = ""  # URL, as the others below
+    kafka: str = ""  # host:port, of several nodes host:port,host:port
+    cassandra: str = ""  # host:port, of several nodes host,host:port
+    elasticsearch: str = ""  # URL, as the others below; of several nodes http://host,host:port
     ledger: str = ""  # with login and password
     lms: str = ""
     userorg: str = ""
@@ -80,6 +82,15 @@ def given_from_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in GIVEN if os.environ.get(name)}
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """How many nodes each store has."""
+
+    kafka: int = 1
+    cassandra: int = 1
+    elasticsearch: int = 1
+
+
 def _silent(part: str, state: str, seconds: float) -> None:
     pass
 
@@ -92,10 +103,16 @@ class Stack:
     Airflow Variable that the job reads. If `durable`, acknowledged rows survive a crash of Cassandra. As a context
     manager it starts and stops.
 
-    `servers` holds what was started: kafka, cassandra, elasticsearch, postgres, lms, userorg, and Airflow's
-    api-server, scheduler, dag-processor and triggerer. `airflow_env` is the environment with which any
+    `servers` holds what was started: kafka, cassandra, elasticsearch (of several nodes kafka-1 and so on), postgres,
+    lms, userorg, and the parts of Airflow. `airflow_env` is the environment with which any
     `airflow …` command, or the job's own code, finds this stack.
     """
+
+    nodes = Nodes()
+    """How many nodes each store has."""
+    first_parts: Sequence[airflow.Part] = airflow.FIRST_PARTS
+    last_parts: Sequence[airflow.Part] = airflow.LAST_PARTS
+    """Airflow's processes; the last ones start when the platform exists."""
 
     def __init__(
         self,
@@ -128,6 +145,11 @@ class Stack:
         """Where the stack keeps everything."""
         return self.layout.directory
 
+    @property
+    def parts(self) -> list[str]:
+        """The names of Airflow's processes among the servers."""
+        return [part.name for part in (*self.first_parts, *self.last_parts)]
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -155,7 +177,7 @@ class Stack:
     def start_airflow(self, progress: Progress | None = None) -> None:
         """Add Airflow to a stack that was started without. Raises as `start` does."""
         self._progress = progress or self._progress
-        if "api-server" in self.servers:
+        if self.servers.keys() & set(self.parts):
             return
         self.with_airflow = True
         with self._pool() as pool:
@@ -167,8 +189,8 @@ class Stack:
 
         Raises RuntimeError when one of them cannot be ended.
         """
-        own = [server for name, server in self.servers.items() if name in airflow.COMPONENTS]
-        others = [server for name, server in self.servers.items() if name not in airflow.COMPONENTS]
+        own = [server for name, server in self.servers.items() if name in self.parts]
+        others = [server for name, server in self.servers.items() if name not in self.parts]
         for group in (own, others):
             with ThreadPoolExecutor(max_workers=8) as pool:
                 _all_of(*(pool.submit(self._stop_one, server) for server in group))
@@ -197,15 +219,13 @@ class Stack:
         database = pool.submit(self._start_postgres)
         stores = [
             database,
-            pool.submit(self._part, "KAFKA", "kafka", self._kafka, self.releases.kafka),
-            pool.submit(self._part, "CASSANDRA", "cassandra", self._cassandra, self.releases.rows),
-            pool.submit(
-                self._part, "ELASTICSEARCH", "elasticsearch", self._elasticsearch, self.releases.search
-            ),
+            pool.submit(self._part, "KAFKA", self.releases.kafka, self._start_kafka),
+            pool.submit(self._part, "CASSANDRA", self.releases.rows, self._start_cassandra),
+            pool.submit(self._part, "ELASTICSEARCH", self.releases.search, self._start_search),
         ]
         others = [
-            pool.submit(self._part, "LMS", "lms", lambda _: self._service("lms")),
-            pool.submit(self._part, "USERORG", "userorg", lambda _: self._service("userorg")),
+            pool.submit(self._part, name.upper(), name, partial(self._start_service, name))
+            for name in ("lms", "userorg")
         ]
         if self.with_airflow:
             others.append(pool.submit(self._start_airflow_core, pool, database))
@@ -219,12 +239,11 @@ class Stack:
         layout, given = self.layout, self.given
         for variable, address in given.items():
             _check_given(variable, address)
-        releases = self.releases
         self.addresses = Addresses(
-            kafka=given.get("KAFKA") or f"{HOST}:{layout.port(releases.kafka)}",
-            cassandra=given.get("CASSANDRA") or f"{HOST}:{layout.port(releases.rows)}",
-            elasticsearch=given.get("ELASTICSEARCH") or layout.url(releases.search),
-            ledger=given.get("LEDGER") or postgres.url_of_ledger(layout),
+            kafka=given.get("KAFKA") or self._kafka_address(),
+            cassandra=given.get("CASSANDRA") or self._cassandra_address(),
+            elasticsearch=given.get("ELASTICSEARCH") or self._search_address(),
+            ledger=given.get("LEDGER") or self._ledger_address(),
             lms=given.get("LMS") or layout.url("lms"),
             userorg=given.get("USERORG") or layout.url("userorg"),
         )
@@ -247,28 +266,46 @@ class Stack:
         work()
         self._progress(part, "ready", time.monotonic() - begun)
 
-    def _part(
-        self, variable: str, name: str, make: Callable[[Layout], Server], release: str | None = None
-    ) -> None:
+    def _kafka_address(self) -> str:
+        port = self.layout.port(self.releases.kafka)
+        return ",".join(f"{node.host}:{port}" for node in nodes(self.nodes.kafka))
+
+    def _cassandra_address(self) -> str:
+        hosts = ",".join(node.host for node in nodes(self.nodes.cassandra))
+        return f"{hosts}:{self.layout.port(self.releases.rows)}"
+
+    def _search_address(self) -> str:
+        hosts = [node.host for node in nodes(self.nodes.elasticsearch) if not search.votes_only(node)]
+        return f"http://{','.join(hosts)}:{self.layout.port(self.releases.search)}"
+
+    def _ledger_address(self) -> str:
+        return postgres.url_of_ledger(self.layout)
+
+    def _part(self, variable: str, name: str, start: Callable[[], None]) -> None:
         if variable in self.given:
-            self._progress(name, "given", 0.0)
-            return
-        self._timed(release or name, lambda: self._run(name, make(self.layout)))
+            self._progress(variable.lower(), "given", 0.0)
+        else:
+            self._timed(name, start)
 
-    def _kafka(self, layout: Layout) -> Server:
-        return kafka.server(layout, self.releases.kafka)
+    def _start_kafka(self) -> None:
+        make = partial(kafka.server, self.layout, self.releases.kafka)
+        self._run_together({n.named("kafka"): make(node=n) for n in nodes(self.nodes.kafka)})
 
-    def _cassandra(self, layout: Layout) -> Server:
-        return cassandra.server(layout, self.releases.rows, durable=self._durable)
+    def _start_cassandra(self) -> None:
+        make = partial(cassandra.server, self.layout, self.releases.rows, durable=self._durable)
+        first, *others = nodes(self.nodes.cassandra)
+        for group in ([first], others):  # the others learn from the first one how the ring looks
+            self._run_together({n.named("cassandra"): make(node=n) for n in group})
 
-    def _elasticsearch(self, layout: Layout) -> Server:
-        return search.server(layout, self.releases.search)
+    def _start_search(self) -> None:
+        make = partial(search.server, self.layout, self.releases.search)
+        self._run_together({n.named("elasticsearch"): make(node=n) for n in nodes(self.nodes.elasticsearch)})
 
-    def _service(self, name: str) -> Server:
+    def _start_service(self, name: str) -> None:
         port = self.layout.port(name)
         url = f"http://{HOST}:{port}"
-        where = ("--port", str(port), "--elasticsearch", self.addresses.elasticsearch)
-        return Server(
+        where = ("--port", str(port), "--elasticsearch", self._search_url_of_services())
+        server = Server(
             name=name,
             command=(sys.executable, "-m", "local.platform.standins", name, *where),
             directory=self.layout.data(name),
@@ -280,21 +317,39 @@ class Stack:
             ports=(port,),
             stop_grace_s=5,
         )
+        self._run(name, server)
+
+    def _search_url_of_services(self) -> str:
+        """The one address that LMS and User-Org use."""
+        return self.addresses.elasticsearch
 
     def _run(self, name: str, server: Server) -> None:
-        with self._lock:
-            if self._cancelled.is_set():
-                raise RuntimeError(f"{name} was not started, because another part failed.")
-            self.servers[name] = server
-            server.start()
-        server.wait_ready()
+        self._run_together({name: server})
+
+    def _run_together(self, servers: Mapping[str, Server]) -> None:
+        """Start all of them, and return when all are ready: none may be without the others."""
+        for name, server in servers.items():
+            with self._lock:
+                if self._cancelled.is_set():
+                    raise RuntimeError(f"{name} was not started, because another part failed.")
+                self.servers[name] = server
+                server.start()
+        for server in servers.values():
+            server.wait_ready()
 
     def _create_platform(self) -> None:
         """Create keyspace, indexes and topics, which the platform has without the job, then the ledger's tables."""
         from local.platform import world
+        from local.platform.schema import Copies
 
         known = self.addresses
+        copies = Copies(
+            rows=self.nodes.cassandra,
+            documents=min(2, self.nodes.elasticsearch),
+            messages=self.nodes.kafka,
+        )
         world.create_platform(
+            copies,
             cassandra=known.cassandra,
             elasticsearch=known.elasticsearch,
             kafka=known.kafka,
@@ -336,23 +391,26 @@ class Stack:
         # A value that is already set stays: the fault suite sets another address of the database.
         self.airflow_env |= {name: value for name, value in needed.items() if name not in self.airflow_env}
         self._timed("migration", lambda: airflow.migrate(self.layout, self.airflow_env, sockets))
-        _all_of(*(pool.submit(self._component, name) for name in ("api-server", "scheduler")))
+        _all_of(*(pool.submit(self._start_component, part) for part in self.first_parts))
 
     def _start_airflow_rest(self, pool: ThreadPoolExecutor) -> None:
         url = self.layout.url("airflow")
         password = airflow.Secrets.of(self.layout.data("airflow")).password
         # Before the DAG is parsed: its watcher starts then, and reads these connections.
         airflow.store(url, password, self.airflow_env)
-        _all_of(*(pool.submit(self._component, name) for name in ("dag-processor", "triggerer")))
+        _all_of(*(pool.submit(self._start_component, part) for part in self.last_parts))
         if any((REPOSITORY / "dags").glob("*.py")):
             self._timed("dags", lambda: airflow.await_dags(url, password))
         self.addresses = replace(
             self.addresses, airflow=url, airflow_user=airflow.USER, airflow_password=password
         )
 
-    def _component(self, name: str) -> None:
-        server = airflow.component(self.layout, airflow.own_environment(self.airflow_env), name)
-        self._timed(name, lambda: self._run(name, server))
+    def _start_component(self, part: airflow.Part) -> None:
+        server = self._component(part, airflow.own_environment(self.airflow_env))
+        self._timed(part.name, partial(self._run, part.name, server))
+
+    def _component(self, part: airflow.Part, environment: Mapping[str, str]) -> Server:
+        return airflow.component(self.layout, environment, part)
 
     def _stop_one(self, server: Server) -> None:
         begun = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 
 console = Console(highlight=False)
@@ -17,3 +19,9 @@ def report(part: str, state: str, seconds: float) -> None:
         "stopped": ("[dim]stopped[/]", f"{seconds:5.1f} s"),
     }[state]
     console.print(f"  {mark} {took}  {part}")
+
+
+def print_addresses(addresses: Mapping[str, str]) -> None:
+    """Print addresses by the names that they have in the file."""
+    for name, value in addresses.items():
+        console.print(f"  [bold]{name}[/]={value}", soft_wrap=True)

@@ -1,15 +1,17 @@
 """The platform's own schema on local servers: keyspace and table, the two indexes, the topics.
 
 Names, columns and mappings are the platform's (reference: Sunbird's `lms-service` and `userorg-service`);
-replication is cut down to what one node can hold.
+replication is cut down to what the local nodes can hold.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from cassandra import ConsistencyLevel
 from cassandra.cluster import (
     EXEC_PROFILE_DEFAULT,
     Cluster,
@@ -87,33 +89,48 @@ def failed_topic(env: str) -> str:
     return f"{env}.user.ownership.transfer.failed"
 
 
-def create_platform(*, cassandra: str, elasticsearch: str, kafka: str, env: str = "dev") -> None:
+@dataclass(frozen=True)
+class Copies:
+    """On how many nodes each row, document and message is."""
+
+    rows: int = 1
+    documents: int = 1
+    messages: int = 1
+
+
+ONE_COPY = Copies()
+
+
+def create_platform(
+    copies: Copies = ONE_COPY, /, *, cassandra: str, elasticsearch: str, kafka: str, env: str = "dev"
+) -> None:
     """Create the platform's table, indexes and topics where they are missing; existing ones are left unchanged.
 
-    `cassandra` and `kafka` are `host:port`, `elasticsearch` is a URL. Raises the client libraries' errors
-    when a server does not answer within 30 seconds or rejects the request.
+    `cassandra` and `kafka` are `host:port`, `elasticsearch` is a URL, for several nodes as in `local.stack.Addresses`.
+    Raises the client libraries' errors when a server does not answer within 30 seconds or rejects the request.
     """
     cluster = connect_cassandra(cassandra)
     try:
-        _create_table(cluster.connect())
+        _create_table(cluster.connect(), copies.rows)
     finally:
         cluster.shutdown()
     with connect_elasticsearch(elasticsearch) as client:
-        create_batch_index(client, BATCH_INDEX)
-        _create_index(client, USER_INDEX, _USER_TEXTS)
-    _create_topics(kafka, env)
+        create_batch_index(client, BATCH_INDEX, copies=copies.documents)
+        _create_index(client, USER_INDEX, _USER_TEXTS, copies=copies.documents)
+    _create_topics(kafka, env, copies.messages)
 
 
 def connect_cassandra(address: str) -> Cluster:
-    """A driver for the node at `address` (host:port) whose rows are dictionaries; connects lazily."""
-    host, _, port = address.rpartition(":")
+    """A driver for the nodes at `address` (`host:port` or `host,host:port`); rows are dictionaries; connects lazily."""
+    hosts, _, port = address.rpartition(":")
     profile = ExecutionProfile(
         load_balancing_policy=RoundRobinPolicy(),
+        consistency_level=ConsistencyLevel.QUORUM,
         request_timeout=TIMEOUT_SECONDS,
         row_factory=dict_factory,
     )
     return Cluster(
-        [host],
+        hosts.split(","),
         port=int(port),
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
         protocol_version=4,  # which 3.11 to 5 speak
@@ -145,14 +162,20 @@ class PlainNode(Urllib3HttpNode):
 
 
 def connect_elasticsearch(url: str) -> Elasticsearch:
-    """A client for the server at `url`: Elasticsearch from 7.10 on, or OpenSearch."""
-    return Elasticsearch(url, node_class=PlainNode, request_timeout=TIMEOUT_SECONDS)
+    """A client for the server at `url` (`http://host:port`, or with several hosts `http://host,host:port`).
+
+    It may be Elasticsearch from 7.10 on, or OpenSearch.
+    """
+    scheme, _, rest = url.partition("://")
+    hosts, _, port = rest.rpartition(":")
+    urls = [f"{scheme}://{host}:{port}" for host in hosts.split(",")]
+    return Elasticsearch(urls, node_class=PlainNode, request_timeout=TIMEOUT_SECONDS)
 
 
-def _create_table(session: Session) -> None:
+def _create_table(session: Session, copies: int) -> None:
     session.execute(
         f"CREATE KEYSPACE IF NOT EXISTS {KEYSPACE} "
-        "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+        f"WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {copies}}}"
     )
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     session.execute(
@@ -160,12 +183,14 @@ def _create_table(session: Session) -> None:
     )
 
 
-def create_batch_index(client: Elasticsearch, name: str, *, shards: int = 1) -> None:
+def create_batch_index(client: Elasticsearch, name: str, *, shards: int = 1, copies: int = 1) -> None:
     """Create an index of course batches, unless it exists."""
-    _create_index(client, name, _BATCH_TEXTS, shards)
+    _create_index(client, name, _BATCH_TEXTS, shards, copies=copies)
 
 
-def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...], shards: int = 1) -> None:
+def _create_index(
+    client: Elasticsearch, name: str, texts: tuple[str, ...], shards: int = 1, *, copies: int
+) -> None:
     if client.indices.exists(index=name):
         return
     # The platform's `.raw` is a text field with the keyword tokenizer and a lower-casing filter. That
@@ -175,23 +200,23 @@ def _create_index(client: Elasticsearch, name: str, texts: tuple[str, ...], shar
         index=name,
         settings={
             "number_of_shards": shards,  # production has 5; here they would only cost memory and start-up time
-            "number_of_replicas": 0,
+            "number_of_replicas": copies - 1,
             "analysis": {"normalizer": {"lower": {"type": "custom", "filter": ["lowercase"]}}},
         },
         mappings={
             "dynamic": False,
             "properties": {**dict.fromkeys(texts, text), "status": {"type": "long"}},
         },
-        wait_for_active_shards="1",
+        wait_for_active_shards="all",
     )
 
 
-def _create_topics(kafka: str, env: str) -> None:
+def _create_topics(kafka: str, env: str, copies: int) -> None:
     # 2 MiB on the input, so that a message too big for the job can be put there: the broker's own limit
     # ends a few bytes before a payload of 1 MiB. Failed messages carry their original and a reason.
     topics = [
-        NewTopic(input_topic(env), 2, 1, config={"max.message.bytes": str(2 << 20)}),
-        NewTopic(failed_topic(env), 1, 1, config={"max.message.bytes": str(4 << 20)}),
+        NewTopic(input_topic(env), 2, copies, config={"max.message.bytes": str(2 << 20)}),
+        NewTopic(failed_topic(env), 1, copies, config={"max.message.bytes": str(4 << 20)}),
     ]
     admin = AdminClient({"bootstrap.servers": kafka, "socket.timeout.ms": 10_000})
     for created in admin.create_topics(topics, request_timeout=TIMEOUT_SECONDS).values():

@@ -9,8 +9,8 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -33,10 +33,41 @@ DAG_IDS = (DAG_ID, UNDO_DAG_ID, "ownership_approval", "ownership_reconcile", "ow
 """Every DAG of the job."""
 DATABASE = "airflow"
 """The metadata database."""
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+METADATA = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 _MIGRATED = "migrated"
 _CONNECTION = "AIRFLOW_CONN_"
 _VARIABLE = "AIRFLOW_VAR_"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of Airflow."""
+
+    name: str
+    command: tuple[str, ...]
+    """The arguments of `airflow`."""
+    port: str | None = None
+    """The name of the port in the stack's layout on which it listens."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of its own."""
+
+    @property
+    def kind(self) -> str:
+        """Its subcommand."""
+        return next(word for word in self.command if word != "celery")
+
+
+FIRST_PARTS = (
+    Part("api-server", ("api-server",), "airflow"),
+    Part("scheduler", ("scheduler",), "airflow-worker-logs"),
+)
+LAST_PARTS = (
+    Part("dag-processor", ("dag-processor",)),
+    Part("triggerer", ("triggerer",), "airflow-trigger-logs"),
+)
+"""Started when the platform exists: a parsed DAG is watched at once."""
+COMPONENTS = tuple(part.name for part in (*FIRST_PARTS, *LAST_PARTS))
+"""Airflow's processes in a stack on one machine."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +168,7 @@ def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{r}" for u, r in _ROLES.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.sqlalchemy_url(socket_folder, DATABASE),
+        METADATA: postgres.sqlalchemy_url(socket_folder, DATABASE),
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(layout.port("airflow")),
         "AIRFLOW__API__BASE_URL": url,
@@ -174,7 +205,9 @@ def migrate(layout: Layout, environment: Mapping[str, str], socket_folder: str) 
     packages = (REPOSITORY / "requirements.txt").read_text()
     if not fresh and stamp.exists() and stamp.read_text() == packages:
         return
-    done = run(environment, "db", "migrate", timeout_s=180)
+    # Past any pooler: a migration holds a lock of its session.
+    direct = {**environment, METADATA: postgres.sqlalchemy_url(socket_folder, DATABASE)}
+    done = run(direct, "db", "migrate", timeout_s=180)
     layout.log("migrate").parent.mkdir(parents=True, exist_ok=True)
     layout.log("migrate").write_text(done.stdout + done.stderr)
     if done.returncode != 0:
@@ -239,31 +272,29 @@ def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {n: v for n, v in environment.items() if not n.startswith((_CONNECTION, _VARIABLE))}
 
 
-def component(layout: Layout, environment: Mapping[str, str], name: str) -> Server:
-    """One of Airflow's processes; `name` is its command, one of COMPONENTS."""
-    port_of = {
-        "api-server": "airflow",
-        "scheduler": "airflow-worker-logs",
-        "triggerer": "airflow-trigger-logs",
-    }
+def component(
+    layout: Layout, environment: Mapping[str, str], part: Part, answers: Callable[[], bool] | None = None
+) -> Server:
+    """One of Airflow's processes. `answers` says whether it is ready, by default what Airflow's API says of its kind."""
     url = layout.url("airflow")
+    ready = api_answers if part.kind == "api-server" else _healthy
     return Server(
-        name=name,
-        command=(_program(), name),
+        name=part.name,
+        command=(_program(), *part.command),
         directory=layout.data("airflow"),
-        log_file=layout.log(f"airflow-{name}"),
-        pid_file=layout.pid(f"airflow-{name}"),
+        log_file=layout.log(f"airflow-{part.name}"),
+        pid_file=layout.pid(f"airflow-{part.name}"),
         address=url,
-        answers=(lambda: _api_answers(url)) if name == "api-server" else (lambda: _healthy(url, name)),
-        environment=environment,
-        ports=tuple(layout.port(port_of[each]) for each in (name,) if each in port_of),
+        answers=answers or (lambda: ready(url, part.kind)),
+        environment={**environment, **part.settings},
+        ports=(layout.port(part.port),) if part.port else (),
         ready_within_s=180,
         stop_grace_s=10,
     )
 
 
-def _api_answers(url: str) -> bool:
-    """Whether the API server answers on both its REST API and the API for tasks.
+def api_answers(url: str, _kind: str = "") -> bool:
+    """Whether the API server at `url` answers on both its REST API and the API for tasks.
 
     The first request to the latter takes seconds (it builds the versioned API); without it the first task would wait.
     """

@@ -1,4 +1,4 @@
-"""pgbouncer in transaction mode, between the job and its ledger; the program comes from `make tools`."""
+"""pgbouncer in transaction mode, in front of the ledger and of Airflow's metadata; the program comes from `make tools`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _UNPRIVILEGED = "nobody"
 
 
 def server(layout: Layout, program: Path, postgres_at: str) -> Server:
-    """A pgbouncer in front of the ledger's database on the server at `postgres_at`, a `host:port`.
+    """A pgbouncer in front of the databases on the server at `postgres_at`, a `host:port`.
 
-    Its address is a `host:port`; login and password are those of the ledger.
+    Its address is a `host:port`. The ledger's login is as without it; PostgreSQL's administrator, as whom Airflow
+    connects, has the ledger's password here.
     """
     directory = layout.data(NAME)
     port = layout.port(NAME)
@@ -27,10 +28,14 @@ def server(layout: Layout, program: Path, postgres_at: str) -> Server:
     users = directory / "users.txt"
 
     def prepare() -> None:
+        password = postgres.ledger_password(layout)
         if user is not None:
             postgres.let_through(directory, user, program)
         for file, text in (
-            (users, f'"{postgres.LEDGER}" "{postgres.ledger_password(layout)}"\n'),
+            (
+                users,
+                "".join(f'"{login}" "{password}"\n' for login in (postgres.LEDGER, postgres.ADMINISTRATOR)),
+            ),
             (configuration, _configuration(host, behind, port, users)),
         ):
             file.touch(mode=0o600)
@@ -57,7 +62,7 @@ def server(layout: Layout, program: Path, postgres_at: str) -> Server:
 def _configuration(host: str, behind: str, port: int, users: Path) -> str:
     return f"""\
 [databases]
-{postgres.LEDGER} = host={host} port={behind} dbname={postgres.LEDGER}
+* = host={host} port={behind}
 
 [pgbouncer]
 listen_addr = {HOST}

@@ -31,10 +31,11 @@ from local.servers.processes import Server, await_condition
 LEDGER = "ownership"
 """The ledger's database, and the role that owns it."""
 NAME = "postgres"
+ADMINISTRATOR = "postgres"
+"""The role that may do everything, without a password."""
 
 _INITDB_OPTIONS = ("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync")
 _INSTALLATION = "pginstall18"
-_USER = "postgres"
 _UNPRIVILEGED = "nobody"
 _SOCKET_NAME = ".s.PGSQL.5432"
 _MAX_SOCKET_PATH = 100  # the kernel's limit is 107
@@ -51,7 +52,7 @@ def server(layout: Layout, name: str = NAME) -> Server:
 
     Its address is the folder of its socket.
     """
-    return _server(layout, name, ("initdb", *_INITDB_OPTIONS, "--username", _USER, "--pgdata"))
+    return _server(layout, name, ("initdb", *_INITDB_OPTIONS, "--username", ADMINISTRATOR, "--pgdata"))
 
 
 def standby(layout: Layout, primary_port: int, name: str) -> Server:
@@ -59,7 +60,7 @@ def standby(layout: Layout, primary_port: int, name: str) -> Server:
 
     Delete the data of an earlier standby of this `name` first: see `forget`. `name` is its name in `layout`.
     """
-    source = ("--host", HOST, "--port", str(primary_port), "--username", _USER)
+    source = ("--host", HOST, "--port", str(primary_port), "--username", ADMINISTRATOR)
     options = ("--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync")
     return _server(layout, name, ("pg_basebackup", *source, *options, "--pgdata"))
 
@@ -122,7 +123,7 @@ def _server(layout: Layout, name: str, first: tuple[str, ...]) -> Server:
 
 def sqlalchemy_url(socket_folder: str, database: str) -> str:
     """The SQLAlchemy address of `database` on the server whose socket lies in `socket_folder`."""
-    return f"postgresql+psycopg2://{_USER}@/{database}?host={socket_folder}"
+    return f"postgresql+psycopg2://{ADMINISTRATOR}@/{database}?host={socket_folder}"
 
 
 def create_database(socket_folder: str, database: str) -> bool:
@@ -210,13 +211,13 @@ def _await_standby(primary: Server, condition: LiteralString, timeout_s: float) 
 
 def _administrator(socket_folder: str) -> psycopg.Connection[tuple[Any, ...]]:
     return psycopg.connect(
-        host=socket_folder, user=_USER, dbname="postgres", connect_timeout=10, autocommit=True
+        host=socket_folder, user=ADMINISTRATOR, dbname="postgres", connect_timeout=10, autocommit=True
     )
 
 
 def _answers(sockets: Path) -> bool:
     try:
-        psycopg.connect(host=str(sockets), user=_USER, dbname="postgres", connect_timeout=2).close()
+        psycopg.connect(host=str(sockets), user=ADMINISTRATOR, dbname="postgres", connect_timeout=2).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -1,9 +1,9 @@
-"""Installs the programs that tests use: `make tools`.
+"""Installs the programs that tests and `make cluster` use: `make tools`.
 
 Debian's Chromium shows pages; `promtool` and `prometheus` read the rules of `deploy/observability`; `statsd_exporter`
-and an OpenTelemetry collector receive Airflow's metrics; `pgbouncer` stands between the job and its ledger; `helm` and
-`kubeconform`, with the schemas of Kubernetes, check `deploy/helm`. All but Chromium are installed in `.local/tools`,
-without root. A program that cannot be installed is reported in a sentence and is
+and an OpenTelemetry collector receive Airflow's metrics; `pgbouncer` stands between the job and its ledger; Redis and
+HAProxy are parts of the cluster; `helm` and `kubeconform`, with the schemas of Kubernetes, check `deploy/helm`. All but
+Chromium are installed in `.local/tools`, without root. A program that cannot be installed is reported in a sentence and is
 not an error: its tests are skipped with the same sentence.
 """
 
@@ -55,7 +55,7 @@ COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
 _WITH_ITS_LIBRARIES = """\
 #!/bin/sh
 here=$(dirname "$0")
-LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu*) exec "$here"/usr/sbin/pgbouncer "$@"
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu*) exec "$here"/{program} "$@"
 """
 
 
@@ -131,20 +131,30 @@ def bring_prometheus(folder: Path) -> None:
     unpack(folder / "prometheus", "prometheus")
 
 
-def bring_pgbouncer(folder: Path) -> None:
-    """Unpack Debian's package and its less common libraries, with a script that starts it with them."""
-    target = folder / "pgbouncer"
-    depends = run(program("apt-cache", "apt-cache"), "depends", "pgbouncer", seconds=60)
-    libraries = re.findall(r"Depends: (lib(?:c-ares|event)\S*)", depends)
-    unpack(target, "pgbouncer", *libraries)
-    script = target / "pgbouncer"
-    script.write_text(_WITH_ITS_LIBRARIES)
-    script.chmod(0o755)
-    try:
-        run(str(script), "--version", seconds=20)
-    except MissingError:
-        script.unlink()  # so that the next `make tools` tries again
-        raise
+def from_debian(name: str, program_path: str, *packages: str, libraries: str) -> Tool:
+    """A tool that is unpacked from Debian's packages, with a script that starts it with its less common libraries.
+
+    `program_path` is the program inside the packages. `libraries` is a pattern of the names of the packages of
+    libraries, among those that `packages` depend on.
+    """
+
+    def bring_it(folder: Path) -> None:
+        target = folder / name
+        cache = program("apt-cache", "apt-cache")
+        depends = run(
+            cache, "depends", "--recurse", "--no-recommends", "--no-suggests", *packages, seconds=60
+        )
+        unpack(target, *packages, *sorted({*re.findall(rf"Depends: ((?:{libraries})\S*)", depends)}))
+        script = target / name
+        script.write_text(_WITH_ITS_LIBRARIES.format(program=program_path))
+        script.chmod(0o755)
+        try:
+            run(str(script), "-v" if name == "haproxy" else "--version", seconds=20)
+        except MissingError:
+            script.unlink()  # so that the next `make tools` tries again
+            raise
+
+    return Tool(name, f"{name}/{name}", bring_it)
 
 
 def unpack(target: Path, *packages: str) -> None:
@@ -226,7 +236,15 @@ TOOLS: Final[Mapping[str, Tool]] = {
         Tool("promtool", "prometheus/usr/bin/promtool", bring_prometheus),
         Tool("prometheus", "prometheus/usr/bin/prometheus", bring_prometheus),
         compiles("statsd_exporter", "github.com/prometheus/statsd_exporter", STATSD_EXPORTER),
-        Tool("pgbouncer", "pgbouncer/pgbouncer", bring_pgbouncer),
+        from_debian("pgbouncer", "usr/sbin/pgbouncer", "pgbouncer", libraries="libc-ares|libevent"),
+        from_debian(
+            "redis-server",
+            "usr/bin/redis-server",
+            "redis-server",
+            "redis-tools",
+            libraries="libjemalloc|liblzf",
+        ),
+        from_debian("haproxy", "usr/sbin/haproxy", "haproxy", libraries=r"liblua\d\.\d-0|libopentracing"),
         Tool("otelcol", f"otelcol-{COLLECTOR}/otelcol", bring_collector),
         compiles("helm", "helm.sh/helm/v3/cmd/helm", HELM),
         compiles("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", KUBECONFORM),

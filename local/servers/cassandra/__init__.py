@@ -1,4 +1,4 @@
-"""Cassandra: one node, no remote management port."""
+"""Cassandra: one node, alone or of several; no remote management port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from local.servers import java
 from local.servers.layout import Layout
-from local.servers.ports import HOST
+from local.servers.nodes import ONLY, Node
 from local.servers.processes import Server
 
 _HERE = Path(__file__).parent
@@ -54,59 +54,83 @@ def server(
     tls: ssl.SSLContext | None = None,
     *,
     durable: bool = False,
+    node: Node = ONLY,
 ) -> Server:
     """The release `name` with its data below `layout`; downloads its jars when they are missing.
 
     `more` are further settings of `cassandra.yaml`. If they require TLS of clients, `tls` is used to probe the port.
     If `durable`, an acknowledged write survives `kill`, as in production it survives the loss of one of three
     replicas. Otherwise, as is Cassandra's default, the writes of the last 0.1 s may be lost (the interval of the
-    commit log's marks).
+    commit log's marks). Of several nodes, start the first one before the others.
     """
     release = RELEASES[name]
-    directory = layout.data(name)  # an older release cannot read a newer one's data
+    own_name = node.named(name)
+    directory = layout.data(own_name)  # an older release cannot read a newer one's data
     port, storage_port = layout.port(name), layout.port(f"{name}-storage")
     configuration = directory / "cassandra.yaml"
 
     def prepare() -> None:
         template = Template((_HERE / "cassandra.yaml").read_text())
-        text = template.substitute(port=port, storage_port=storage_port, directory=directory)
-        settings = {**release.settings, **(release.durable if durable else _QUICK), **(more or {})}
+        text = template.substitute(
+            port=port,
+            storage_port=storage_port,
+            directory=directory,
+            host=node.host,
+            seeds=",".join(node.hosts),
+            memtables_mb=128 if node.alone else 48,
+        )
+        settings = {
+            **release.settings,
+            # Each node has its part of the ring from the start, so none has to copy data from another.
+            **({} if node.alone else {"auto_bootstrap": False}),
+            **(release.durable if durable else _QUICK),
+            **(more or {}),
+        }
         text += "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
         configuration.touch(mode=0o600)  # it may hold passwords
         configuration.write_text(text)
 
+    heap = "768m" if node.alone else "320m"
     command = (
         str(java.runtime(release.java)),
-        "-Xms768m",
-        "-Xmx768m",
+        f"-Xms{heap}",
+        f"-Xmx{heap}",
         f"@{_HERE / 'java.args'}",
         *release.properties,
         f"-Dcassandra.config={configuration.as_uri()}",
         f"-Dcassandra.storagedir={directory}",
         f"-Dlogback.configurationFile={_HERE / 'logback.xml'}",
         f"-Djava.io.tmpdir={directory}",  # native libraries are unpacked there and deleted at the end
+        f"-Dcassandra.initial_token={token(node)}",
+        f"-Dcassandra.ring_delay_ms={1 if node.alone else 2000}",
+        "-Dcassandra.consistent.rangemovement=false",  # several nodes may join at once
         "-Dcassandra.superuser_setup_delay_ms=0",  # with logins required: no other node can have created the superuser
         "-cp",
         java.class_path(_HERE / name),
         "org.apache.cassandra.service.CassandraDaemon",
     )
     return Server(
-        name=name,
+        name=own_name,
         command=command,
         directory=directory,
-        log_file=layout.log(name),
-        pid_file=layout.pid(name),
-        address=f"{HOST}:{port}",
-        answers=lambda: _answers(port, tls),
+        log_file=layout.log(own_name),
+        pid_file=layout.pid(own_name),
+        address=f"{node.host}:{port}",
+        answers=lambda: _answers(node.host, port, tls),
         prepare=prepare,
         ports=(port, storage_port),
     )
 
 
-def _answers(port: int, tls: ssl.SSLContext | None) -> bool:
+def token(node: Node) -> int:
+    """Where the node's part of the ring begins: all nodes have parts of one size."""
+    return 0 if node.alone else (node.number - 1) * 2**64 // node.of - 2**63
+
+
+def _answers(host: str, port: int, tls: ssl.SSLContext | None) -> bool:
     """Whether the native protocol answers; its port opens last."""
     try:
-        with socket.create_connection((HOST, port), timeout=1) as plain:
+        with socket.create_connection((host, port), timeout=1) as plain:
             plain.settimeout(2)
             with tls.wrap_socket(plain) if tls else plain as connection:
                 connection.sendall(_OPTIONS_REQUEST)

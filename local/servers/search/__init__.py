@@ -1,7 +1,8 @@
-"""The search server: one node of Elasticsearch or OpenSearch, HTTP, no security."""
+"""The search server: a node of Elasticsearch or OpenSearch, alone or of several; HTTP, no security."""
 
 from __future__ import annotations
 
+import json
 import os
 import urllib.error
 import urllib.request
@@ -13,11 +14,12 @@ from typing import Final
 
 from local.servers import java
 from local.servers.layout import Layout
-from local.servers.ports import HOST
+from local.servers.nodes import ONLY, Node, nodes
 from local.servers.processes import Server
 
 _HERE = Path(__file__).parent
 _NETTY_MODULE = "transport-netty4"
+_WITH_DOCUMENTS = 2
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ RELEASES: Final[Mapping[str, Release]] = {
 """By the values of SEARCH_SERVER."""
 
 
-def server(layout: Layout, name: str) -> Server:
-    """The release `name` with its data below `layout`; downloads its jars when they are missing."""
+def server(layout: Layout, name: str, *, node: Node = ONLY) -> Server:
+    """The release `name` with its data below `layout`; downloads its jars when they are missing.
+
+    Several nodes know each other from the start. The third holds no documents: it is there so that most of the nodes
+    that elect a master remain when one is lost.
+    """
     release = RELEASES[name]
     folder = _HERE / name
-    directory = layout.data(name)  # the releases cannot read each other's data
+    own_name = node.named(name)
+    directory = layout.data(own_name)  # the releases cannot read each other's data
     port, transport_port = layout.port(name), layout.port(f"{name}-transport")
     jars = java.jars(folder)
     modules = [jar for jar in jars if not release.plugins and jar.name.startswith(("netty-", _NETTY_MODULE))]
@@ -69,19 +76,27 @@ def server(layout: Layout, name: str) -> Server:
         configuration.mkdir(exist_ok=True)
         template = Template((_HERE / "settings.yml").read_text())
         (configuration / f"{release.product}.yml").write_text(
-            template.substitute(port=port, transport_port=transport_port, directory=directory)
+            template.substitute(
+                name=own_name,
+                host=node.host,
+                port=port,
+                transport_port=transport_port,
+                directory=directory,
+                discovery=_discovery(node, name, transport_port),
+            )
         )
         (configuration / "log4j2.properties").write_text((_HERE / "log4j2.properties").read_text())
         if modules:
             _lay_out_module(directory, folder, modules)
 
     script = (folder if modules else _HERE) / "node.groovy"
+    heap = "512m" if node.alone else "192m" if votes_only(node) else "384m"
     return Server(
-        name=name,
+        name=own_name,
         command=(
             str(java.runtime(release.java)),
-            "-Xms512m",
-            "-Xmx512m",
+            f"-Xms{heap}",
+            f"-Xmx{heap}",
             *(("--enable-native-access=ALL-UNNAMED",) if release.java >= 21 else ()),
             f"-D{release.properties}.path.home={directory}",
             f"-D{release.properties}.networkaddress.cache.ttl=60",
@@ -99,13 +114,30 @@ def server(layout: Layout, name: str) -> Server:
             *release.plugins,
         ),
         directory=directory,
-        log_file=layout.log(name),
-        pid_file=layout.pid(name),
-        address=f"http://{HOST}:{port}",
-        answers=lambda: _answers(port),
+        log_file=layout.log(own_name),
+        pid_file=layout.pid(own_name),
+        address=f"http://{node.host}:{port}",
+        answers=lambda: _answers(node.host, port),
         prepare=prepare,
         ports=(port, transport_port),
     )
+
+
+def votes_only(node: Node) -> bool:
+    """Whether the node holds no documents."""
+    return node.number > _WITH_DOCUMENTS
+
+
+def _discovery(node: Node, name: str, transport_port: int) -> str:
+    """The settings by which nodes find each other, as YAML (JSON is valid YAML)."""
+    if node.alone:
+        return "discovery.type: single-node"
+    settings = {
+        "discovery.seed_hosts": [f"{host}:{transport_port}" for host in node.hosts],
+        "cluster.initial_master_nodes": [each.named(name) for each in nodes(node.of)],
+        **({"node.roles": ["master"]} if votes_only(node) else {}),
+    }
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())
 
 
 def _lay_out_module(directory: Path, folder: Path, jars: list[Path]) -> None:
@@ -120,9 +152,9 @@ def _lay_out_module(directory: Path, folder: Path, jars: list[Path]) -> None:
         link.symlink_to(jar)
 
 
-def _answers(port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     """Whether the node is up and all shards that can be assigned are assigned."""
-    url = f"http://{HOST}:{port}/_cluster/health?wait_for_status=yellow&timeout=1s"
+    url = f"http://{host}:{port}/_cluster/health?wait_for_status=yellow&timeout=1s"
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:
             return bool(answer.status == 200)

@@ -28,8 +28,9 @@ from deploy.docker import ledger_database, seed
 from local.demo.sample import sample_world
 from local.paths import REPOSITORY
 from local.platform import standins
-from local.servers import airflow, postgres
+from local.servers import airflow, kafka, postgres
 from local.servers.layout import Layout
+from local.servers.nodes import ONLY
 from local.stack import DEFAULT_SETTINGS
 from local.tools import programs
 from ownership.domain.errors import Poison
@@ -554,7 +555,7 @@ def test_every_host_that_is_named_is_a_service(services: dict[str, Any], environ
 
 
 def test_kafka_is_set_up_as_in_the_local_stack(services: dict[str, Any]) -> None:
-    lines = (REPOSITORY / "local/servers/kafka/server.properties").read_text().splitlines()
+    lines = kafka.properties_of(ONLY, 9092, 9093, Path("data")).splitlines()
     expected = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     # The image turns KAFKA_A_B into a.b; options of the virtual machine it leaves alone.
     found = {

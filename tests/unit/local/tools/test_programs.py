@@ -70,6 +70,8 @@ def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pyte
         "prometheus": "there is no apt-get",
         "statsd_exporter": "there is no Go",
         "pgbouncer": "there is no apt-cache",
+        "redis-server": "there is no apt-cache",
+        "haproxy": "there is no apt-cache",
         "otelcol": "there is no Go",
         "helm": "there is no Go",
         "kubeconform": "there is no Go",

@@ -1,0 +1,134 @@
+"""The cluster as a stack: started in parallel, ended completely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from local.cluster import plan
+from local.servers import airflow, haproxy, pgbouncer, postgres, redis
+from local.servers.ports import HOST, host_and_port
+from local.servers.processes import Server
+from local.servers.releases import Releases
+from local.stack import Nodes, Stack
+from local.tools import programs
+
+LARGE: Final = Nodes(kafka=3, cassandra=3, elasticsearch=3)
+SMALL: Final = Nodes()
+_JOBS: Final = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
+
+
+class Cluster(Stack):
+    """Two of each part of Airflow on Redis, PostgreSQL with a standby, and stores of `stores` nodes.
+
+    Among `servers` are, beside those of every stack, postgres-standby, pgbouncer, haproxy and redis.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        stores: Nodes = LARGE,
+        releases: Releases | None = None,
+        settings: Mapping[str, Any] | None = None,
+        durable: bool = False,
+    ) -> None:
+        super().__init__(directory, airflow=True, releases=releases, settings=settings, durable=durable)
+        self.nodes = stores
+        self.first_parts = plan.first_parts(self.layout)
+        self.last_parts = plan.LAST_PARTS
+
+    def _name_addresses(self) -> None:
+        super()._name_addresses()
+        self.airflow_env |= plan.environment(self.layout, postgres.ledger_password(self.layout))
+
+    def _ledger_address(self) -> str:
+        return postgres.url_of_ledger(self.layout, f"{HOST}:{self.layout.port(pgbouncer.NAME)}")
+
+    def _search_url_of_services(self) -> str:
+        return plan.search_url(self.layout)
+
+    def _run_postgres(self) -> None:
+        """Start the primary, its standby, and what stands in front of them; then Redis."""
+        super()._run_postgres()
+        layout = self.layout
+        first = self.servers[postgres.NAME]
+        postgres.create_database(first.address, airflow.DATABASE)
+        postgres.commit_durably(first.address, airflow.DATABASE)
+        fronts = plan.fronts(layout, self.nodes, self.releases.search)
+        self._run_together(
+            {
+                plan.STANDBY: postgres.standby(layout, first.ports[0], plan.STANDBY),
+                haproxy.NAME: haproxy.server(layout, _program("haproxy"), fronts),
+                pgbouncer.NAME: pgbouncer.server(layout, _program("pgbouncer"), plan.primary(layout)),
+                redis.NAME: redis.server(layout, _program("redis-server")),
+            }
+        )
+        postgres.replicate_synchronously(first)
+
+    def _component(self, part: airflow.Part, environment: Mapping[str, str]) -> Server:
+        answers = {
+            "api-server": partial(airflow.api_answers, self.layout.url(part.name)),
+            "worker": partial(_worker_answers, plan.broker(self.layout), part.name),
+        }.get(part.kind) or _Heartbeat(plan.primary(self.layout), part)
+        server = airflow.component(self.layout, environment, part, answers)
+        if isinstance(answers, _Heartbeat):
+            server.prepare = answers.forget
+        return server
+
+
+class _Heartbeat:
+    """Whether one of several parts of a kind has begun to work: its first heartbeat after its start is in the database."""
+
+    def __init__(self, database: str, part: airflow.Part) -> None:
+        self._host, self._port = host_and_port(database)
+        self._part = part
+        self._since = datetime.now(UTC)
+
+    def forget(self) -> None:
+        """Count heartbeats of processes that start from now on."""
+        self._since = datetime.now(UTC)
+
+    def __call__(self) -> bool:
+        question = "SELECT 1 FROM job WHERE job_type = %s AND hostname = %s AND state = 'running' AND start_date > %s"
+        with (
+            suppress(psycopg.Error),
+            psycopg.connect(
+                host=self._host,
+                port=self._port,
+                user=postgres.ADMINISTRATOR,
+                dbname=airflow.DATABASE,
+                connect_timeout=2,
+            ) as connection,
+        ):
+            values = (_JOBS[self._part.kind], self._part.name, self._since)
+            return connection.execute(question, values).fetchone() is not None
+        return False
+
+
+def _worker_answers(broker: str, name: str) -> bool:
+    from celery import Celery
+    from kombu.exceptions import KombuError, OperationalError
+
+    app = Celery(broker=broker, set_as_current=False)
+    try:
+        return bool(app.control.ping(destination=[f"celery@{name}"], timeout=1.0))
+    except (OperationalError, KombuError, OSError):
+        return False
+    finally:
+        app.close()
+
+
+def _program(name: str) -> Path:
+    """Raises RuntimeError when it is not there."""
+    found = programs.found(name)
+    if found is None:
+        why = programs.why_missing(name)
+        raise RuntimeError(f"{name} is missing{f': {why}' if why else ''}; run `make tools`.")
+    return found
