@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from cassandra import (
@@ -27,11 +27,11 @@ from cassandra import (
 from cassandra import (
     Unavailable as TooFewReplicas,
 )
-from cassandra.cluster import NoHostAvailable, Session
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, ExecutionProfile, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionException
 from cassandra.protocol import RequestExecutionException, ServerError
-from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
+from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement, tuple_factory
 
 from ownership.domain.errors import SettingsError, Unavailable
 
@@ -82,6 +82,11 @@ class Cql:
         ahead, self._ahead = self._ahead, None
         return ahead.result() if ahead else self._connect()
 
+    @cached_property
+    def _profile(self) -> ExecutionProfile:
+        """The session's own, for rows that are tuples: for a named one the driver makes a class with each answer."""
+        return self.session.execution_profile_clone_update(EXEC_PROFILE_DEFAULT, row_factory=tuple_factory)
+
     def connect_ahead(self) -> None:
         """Begin to connect (0.1 s) while the caller does something else; an error shows when the session is used."""
         if self._ahead or "session" in self.__dict__:
@@ -103,20 +108,23 @@ class Cql:
             self._prepared[cql] = statement
         return statement.bind(values)
 
-    def pages(self, cql: str, values: Sequence[Any], *, rows: int) -> Iterator[list[Any]]:
+    def pages(self, cql: str, values: Sequence[Any], *, rows: int) -> Iterator[list[tuple[Any, ...]]]:
         """Rows of one query, `rows` at a time at most; a page that meets an outage is asked for again."""
         statement = self.bind(cql, values)
         statement.fetch_size = rows
         state: bytes | None = None
         while True:
-            page = self._guard(lambda at=state: self.session.execute(statement, paging_state=at))  # type: ignore[misc]  # mypy infers no lambda that has a default
+            ask = partial(
+                self.session.execute, statement, execution_profile=self._profile, paging_state=state
+            )
+            page = self._guard(ask)
             if found := list(page.current_rows):
                 yield found
             state = page.paging_state
             if state is None:
                 return
 
-    def select_each(self, cql: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    def select_each(self, cql: str, values: Iterable[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
         """One query with many values, concurrently: its rows, in the order of `values`."""
         return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
 
@@ -148,6 +156,7 @@ class Cql:
                 [(statements[i], ()) for i in todo],
                 concurrency=CONCURRENT,
                 raise_on_first_error=False,
+                execution_profile=self._profile,
             )
             failed = []
             for i, (success, result) in zip(todo, outcomes, strict=True):

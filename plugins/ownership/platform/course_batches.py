@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from more_itertools import chunked
 
@@ -21,11 +21,13 @@ COURSES_PER_READ = 10
 """Courses in one read: each is looked through for all batches of the read."""
 
 
-_COLUMNS = "courseid, batchid, createdby, mentors, status, createdfor"
+_KEY = "courseid, batchid"
+"""The first columns of every read."""
+_COLUMNS = f"{_KEY}, createdby, mentors, status, createdfor"
 """What a `Row` is made of."""
 
 
-class RawRow(Protocol):
+class RawRow(NamedTuple):
     """A row as the driver reads it: of a million of them, few are worth a `Row`."""
 
     courseid: str
@@ -62,8 +64,8 @@ class CourseBatches:
 
     def read_timed(self, ids: Collection[BatchId]) -> dict[BatchId, TimedRow]:
         """The rows that exist, each with the write time of its creator."""
-        rows = self._select(f"{_COLUMNS}, writetime(createdby) AS written", ids)
-        return {t.row.id: t for t in (TimedRow(_row(r), r.written or 0) for r in rows)}
+        rows = self._select(f"{_COLUMNS}, writetime(createdby)", ids)
+        return {t.row.id: t for t in (TimedRow(_row(r), r[-1] or 0) for r in rows)}
 
     def read_whole(self, ids: Collection[BatchId]) -> dict[BatchId, dict[str, Any]]:
         """The rows that exist, with the columns that a document is made from, as far as the table has them.
@@ -72,27 +74,27 @@ class CourseBatches:
         are ms since the epoch: the driver fails at one beyond the year 9999, and with it the whole read.
         """
         table = self._cql.session.cluster.metadata.keyspaces[self._keyspace].tables[self._name]
-        columns = [
-            f'toUnixTimestamp("{c.name}") AS "{c.name}"' if c.cql_type == "timestamp" else f'"{c.name}"'
-            for c in table.columns.values()
-            if c.name in COLUMNS
+        columns = [c for c in table.columns.values() if c.name in COLUMNS]
+        read = [
+            f'toUnixTimestamp("{c.name}")' if c.cql_type == "timestamp" else f'"{c.name}"' for c in columns
         ]
-        rows = self._select(", ".join(columns), ids)
-        return {BatchId(r.courseid, r.batchid): dict(r._asdict()) for r in rows}
+        rows = self._select(", ".join((_KEY, *read)), ids)
+        return {BatchId(r[0], r[1]): dict(zip((c.name for c in columns), r[2:], strict=True)) for r in rows}
 
     def pages(self, tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:
         """The rows whose course is in a range of the ring, at most `rows` at a time, as they are now."""
         first = ">=" if tokens.first else ">"
         cql = (
-            f"SELECT courseid, batchid, createdby, mentors, status FROM {self._table} "
+            f"SELECT {', '.join(RawRow._fields)} FROM {self._table} "
             f"WHERE token(courseid) {first} ? AND token(courseid) <= ?"
         )
-        yield from self._cql.pages(cql, (tokens.after, tokens.upto), rows=rows)
+        for page in self._cql.pages(cql, (tokens.after, tokens.upto), rows=rows):
+            yield [RawRow(*r) for r in page]
 
     def creators_written_ms(self, ids: Collection[BatchId]) -> dict[BatchId, int]:
         """When the creator of each row was written (epoch ms), of the rows that have one."""
-        found = self._select("courseid, batchid, writetime(createdby) AS written", ids)
-        return {BatchId(r.courseid, r.batchid): r.written // 1000 for r in found if r.written is not None}
+        found = self._select(f"{_KEY}, writetime(createdby)", ids)
+        return {BatchId(course, batch): us // 1000 for course, batch, us in found if us is not None}
 
     def compare_and_set(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
         """Change each (before, after) where the row still is `before`, owners and status.
@@ -133,8 +135,8 @@ class CourseBatches:
         condition = (*before.id, before.created_by, list(before.mentors) or None, before.status)
         return cql, (*(v for _, values in sets for v in values), *condition)
 
-    def _select(self, columns: str, ids: Collection[BatchId]) -> list[Any]:
-        """The rows of `ids`, many in one read where the server allows it.
+    def _select(self, columns: str, ids: Collection[BatchId]) -> list[tuple[Any, ...]]:
+        """The rows of `ids`, many in one read where the server allows it. `columns` begin with the key.
 
         Cassandra 3.11 refuses two IN relations where a collection is selected, and guardrails (4.1 and later) bound
         them. One refusal is enough: from then on each row is read by itself.
@@ -150,7 +152,7 @@ class CourseBatches:
                 self._row_by_row = True
                 return self._select(columns, wanted)
         # Courses that are read together may have batches of the same id.
-        return [r for rows in answers for r in rows if (r.courseid, r.batchid) in wanted]
+        return [r for rows in answers for r in rows if r[:2] in wanted]
 
 
 def _reads(ids: Collection[BatchId]) -> Iterator[tuple[list[str], list[str]]]:
@@ -186,14 +188,9 @@ def _mentor_sets(before: Sequence[str], after: Sequence[str]) -> list[tuple[str,
     return sets
 
 
-def _row(r: Any) -> Row:
-    return Row(
-        BatchId(r.courseid, r.batchid),
-        r.createdby,
-        tuple(r.mentors or ()),
-        r.status,
-        tuple(r.createdfor or ()),
-    )
+def _row(read: tuple[Any, ...]) -> Row:
+    course, batch, creator, mentors, status, created_for = read[:6]
+    return Row(BatchId(course, batch), creator, tuple(mentors or ()), status, tuple(created_for or ()))
 
 
 def check_table(cql: Cql, settings: Settings) -> None:
