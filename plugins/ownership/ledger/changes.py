@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
-from ownership.ledger.database import Database, copy, from_ledger, to_ledger
+from ownership.ledger.database import NO_NESTED_LOOP, Database, copy, from_ledger, to_ledger
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.schema import among, change, event, plan
 
@@ -83,9 +83,6 @@ _CHANGE_COLUMNS = (
     "event_id, course_id, batch_id, image, hop, hops, fencing_token, role, status, before_created_by, before_mentors, "
     "after_created_by, after_mentors"
 )
-_NO_NESTED_LOOP = text("SET LOCAL enable_nestloop = off")
-"""The statistics do not know a run's own rows yet: the planner expects one of them and would compare each with
-each, 1.2 s for 5,000. A hash needs 0.02 s."""
 _SETTLE_IMAGES = text(
     "WITH v AS MATERIALIZED (SELECT * FROM json_to_recordset(:rows) AS v (event_id bigint, course_id text, "
     "batch_id text, image uuid, outcome text)) "
@@ -323,7 +320,7 @@ class Changes:
             )
             names = ("event_id", "course_id", "batch_id", "image", "outcome")
             values = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
-            connection.execute(_NO_NESTED_LOOP)
+            connection.execute(NO_NESTED_LOOP)
             connection.execute(_SETTLE_IMAGES, {"rows": values, "ids": list(ids.values())})
 
         self._database.run(work)
@@ -342,7 +339,7 @@ class Changes:
             ids = self._ids.of(connection, {p.mid for p, *_ in outcomes})
             rows = [_unmoved_values(ids[p.mid], p.id, outcome, row) for p, outcome, row in outcomes]
             values = {"rows": json.dumps(rows), "ids": list(ids.values()), "proven_at": proven_at}
-            connection.execute(_NO_NESTED_LOOP)
+            connection.execute(NO_NESTED_LOOP)
             connection.execute(_SETTLE_PLAN, values)
 
         self._database.run(work)
@@ -357,7 +354,7 @@ class Changes:
             ids = self._ids.of(connection, mids)
             by_itself = [ids[m] for m in own]
             by_any = list(set(ids.values()) - set(by_itself))
-            connection.execute(_NO_NESTED_LOOP)
+            connection.execute(NO_NESTED_LOOP)
             for statement, settled, by in (
                 (_SETTLE_MOVED, by_any, list(ids.values())),
                 (_SETTLE_MOVED_BY_ITSELF, by_itself, by_itself),

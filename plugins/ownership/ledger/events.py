@@ -24,7 +24,7 @@ from ownership.domain.plan import Scope
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import FINAL_STATES, Decision, EventState
 from ownership.domain.text import printable
-from ownership.ledger.database import Database
+from ownership.ledger.database import NO_NESTED_LOOP, Database
 from ownership.ledger.queue import lock, remove, take_over
 from ownership.ledger.schema import (
     ORDER_KEY,
@@ -153,7 +153,7 @@ EVENT_COLUMNS = (
 )
 """Columns for `event_row`."""
 _EVENT = select(*EVENT_COLUMNS)
-_FROM = "FROM json_populate_recordset(CAST(NULL AS event), :rows) AS v WHERE event.id = v.id"
+_FROM = "FROM json_populate_recordset(CAST(NULL AS event), :rows) AS v WHERE event.id = v.id AND event.id = ANY(:ids)"
 
 
 class Events:
@@ -528,7 +528,9 @@ def _update(
         )
         if undecided:
             statement += " AND event.verdict IS NULL"
-        connection.execute(text(statement), {"rows": json.dumps(rows, default=datetime.isoformat)})
+        connection.execute(NO_NESTED_LOOP)
+        values = {"rows": json.dumps(rows, default=datetime.isoformat), "ids": [row["id"] for row in rows]}
+        connection.execute(text(statement), values)
 
 
 def _conf(claimed: ClaimedEvent, columns: Mapping[str, Any]) -> dict[str, str | None]:
