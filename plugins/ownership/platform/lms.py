@@ -13,7 +13,8 @@ from ownership.domain.plan import LIVE_STATUSES, BatchId
 from ownership.platform.http_service import Answer, Service
 from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_key, users_named
 
-PAGE = 1000
+PAGE = 5000
+"""Two pages are all that the service shows: see `WINDOW`. Each page is sorted from the first hit on."""
 WINDOW = 10_000
 """The service cuts offset + limit down to this. It does not ask Elasticsearch to count further (Sunbird-Lern
 lms-service): a count of 10,000 may mean more."""
