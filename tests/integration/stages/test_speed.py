@@ -32,6 +32,9 @@ MAX_SEARCH_REQUESTS = 12
 MAX_LEDGER_STATEMENTS = 120
 """92."""
 MAX_GROWTH = 3.0
+EVENTS = 40
+MAX_ROWS_OF_THE_QUEUE = 4 * EVENTS
+"""Unlocked: a claim reads the queue once or twice, a fence fetches one row, not one for each event."""
 
 
 def _owned(world: World, count: int) -> tuple[str, str, list[Batch]]:
@@ -115,6 +118,27 @@ def test_a_transfer_asks_cassandra_by_course_and_the_others_by_wave(
     assert COURSES < asked["cassandra"] <= MAX_CASSANDRA_REQUESTS, asked
     assert 0 < asked["search"] <= MAX_SEARCH_REQUESTS, asked
     assert 0 < asked["ledger"] <= MAX_LEDGER_STATEMENTS, asked
+
+
+def test_the_fence_fetches_no_row_for_each_event(world: World):
+    for _ in range(EVENTS):
+        old, new, _batches = _owned(world, 1)
+        world.transfer(old, new)
+    time.sleep(world.job.settings.grace_ms / 1000)
+    engine = world.job.parts.database._engine
+    fetched: Counter[str] = Counter()
+
+    def on_answer(_: Any, cursor: Any, statement: str, *__: Any) -> None:
+        if "queue" in statement and statement.startswith("SELECT") and "FOR UPDATE" not in statement:
+            fetched[statement] += cursor.rowcount
+
+    event.listen(engine, "after_cursor_execute", on_answer)
+    try:
+        assert world.whole_run().batches == {"moved": EVENTS}
+    finally:
+        event.remove(engine, "after_cursor_execute", on_answer)
+
+    assert 0 < sum(fetched.values()) <= MAX_ROWS_OF_THE_QUEUE, fetched
 
 
 def test_a_transfer_costs_a_small_multiple_of_the_cpu_of_its_bare_writes(world: World, stack: Stack):
