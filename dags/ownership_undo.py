@@ -73,4 +73,4 @@ with DAG(
         ),
     }),
 ) as dag:  # fmt: skip
-    carry_out(PullUndo(task_id="pull_undo_events", **PULL))
+    carry_out(PullUndo(task_id="pull_undo_events", interface=1, **PULL))

@@ -150,4 +150,4 @@ with DAG(
         ),
     }),
 ) as dag:  # fmt: skip
-    carry_out(PullTransferEvents(task_id="pull_transfer_events", **PULL))
+    carry_out(PullTransferEvents(task_id="pull_transfer_events", interface=1, **PULL))

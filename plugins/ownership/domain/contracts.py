@@ -5,11 +5,30 @@ Batches never cross it: they are in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from ownership.domain.errors import VersionError
 from ownership.domain.queue import ClaimedEvent
+
+CONTRACT: Final = 1
+"""Of what one task hands to the next. Raise it when a task of before cannot read it, or is not to."""
+
+
+def _ours(found: int) -> int:
+    # Not a ValueError, of which pydantic would make one of many complaints.
+    if found > CONTRACT:
+        raise VersionError(
+            f"This worker is older than the run (contract {CONTRACT}, the run's is {found}): its image is to be replaced."
+        )
+    if found < CONTRACT:
+        raise VersionError(
+            f"The run is older than this worker (contract {found}, the worker's is {CONTRACT}): the next run takes its "
+            "events."
+        )
+    return found
 
 
 class Contract(BaseModel):
@@ -18,7 +37,31 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StageInput(Contract):
+class Versioned(Contract):
+    """What another version of the job may have written."""
+
+    contract: Annotated[int, AfterValidator(_ours)] = CONTRACT
+
+
+V = TypeVar("V", bound=Versioned)
+
+
+def read(kind: type[V], value: Mapping[str, Any]) -> V:
+    """What a task is handed.
+
+    :raises VersionError: if another version of the job wrote it, and saying which is older where it is known.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as e:
+        fields = ", ".join(sorted({".".join(map(str, error["loc"])) for error in e.errors()}))
+        raise VersionError(
+            f"The run and this worker are of different versions: what the task is handed cannot be read ({fields}). "
+            "The next run takes its events."
+        ) from None
+
+
+class StageInput(Versioned):
     """What a stage is given: a slice, or what the stage before it hands on."""
 
     label: str
@@ -91,7 +134,7 @@ class Work(StageInput):
         return tuple(e for p in self.phases for e in p.events)
 
 
-class Pulled(Contract):
+class Pulled(Versioned):
     """What `pull_transfer_events` found. The texts are for people."""
 
     slices: tuple[Slice, ...] = ()

@@ -4,7 +4,8 @@
 
     OwnershipError
     ├── Permanent            no retry helps until an operator changes something
-    │   └── SettingsError    a setting, connection, table, index or topic is wrong or missing
+    │   ├── SettingsError    a setting, connection, table, index or topic is wrong or missing
+    │   └── VersionError     DAG, plugin and run are not of one version
     ├── Transient            the same call may succeed later
     │   ├── Unavailable      a store, broker or service did not answer as it should
     │   ├── Incomplete       the proof still finds something after its last round
@@ -31,6 +32,10 @@ class Permanent(OwnershipError):
 
 class SettingsError(Permanent):
     """A setting of the operator is wrong; the message says what to set where."""
+
+
+class VersionError(Permanent):
+    """Two versions of the job meet that do not fit; the message says which is older."""
 
 
 class Transient(OwnershipError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import AssetAlias, Param, get_parsing_context, task, task_group
 
@@ -16,6 +16,10 @@ from ownership.edge.assets import FINISHED, INDEX, TABLE
 from ownership.edge.notifications import RunNotifier
 from ownership.edge.operators import PULLED, PullTransferEvents
 from ownership.edge.retries import RETRIES, TransferRetries
+from ownership.edge.versions import missing
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 ID: dict[str, Any] = {
     "type": ["null", "string"],

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowSensorTimeout, DownstreamTasksSkipped
 
+from ownership.edge.versions import INTERFACE, check_interface, missing
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -24,6 +26,9 @@ MAX_MAPPED = 1024
 UNNAMED = "an operator"
 """Who started a run, where Airflow does not say."""
 
+if not TYPE_CHECKING:
+    __getattr__ = missing
+
 
 class PullTransferEvents(BaseSensorOperator):
     """Accepts events into the ledger, claims those that may be worked on, returns their slices.
@@ -38,12 +43,18 @@ class PullTransferEvents(BaseSensorOperator):
     _collected: Collected
     _max_interval: float
 
+    def __init__(self, *, interface: int = INTERFACE, **kwargs: Any) -> None:
+        """`interface` is what the DAG file expects of the plugin."""
+        super().__init__(**kwargs)
+        self.interface = interface
+
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Start the run, poke, hand over. What was claimed is free again if the task is told to end meanwhile."""
         from ownership.edge.hooks import opened_intake, opened_parts
         from ownership.edge.interruption import Interrupted, interruptible
         from ownership.stages.pull import hand_over, start_run
 
+        check_interface(self.interface)
         request = self._request(context)
         self._max_interval = self.poke_interval
         with interruptible(), opened_parts() as parts:

@@ -13,8 +13,8 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from ownership.domain import plan_report
 from ownership.domain.conf import Approve, Decline
-from ownership.domain.contracts import Pulled, Slice, Summary, Work
-from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient
+from ownership.domain.contracts import Pulled, Slice, Summary, Work, read
+from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient, VersionError
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import EventState
 from ownership.edge import assets, metrics
@@ -43,7 +43,7 @@ EVENTS_LOGGED = 50
 def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
     """`lookup_users` of one slice."""
     ti = get_current_context()["ti"]
-    given = Slice.model_validate(work)
+    given = read(Slice, work)
     with _opened(given.events) as parts:
         done = _attempt(parts, partial(lookup_users, last_try=ti.try_number > ti.max_tries), given)
         metrics.users_read(parts.users.answered)
@@ -52,7 +52,7 @@ def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
 
 def update(work: Mapping[str, Any]) -> dict[str, Any]:
     """`update_course_batches` of one slice."""
-    given = Work.model_validate(work)
+    given = read(Work, work)
     done = given.step((), events={})
     if given.phases:
         with _opened(given.claimed) as parts:
@@ -62,7 +62,7 @@ def update(work: Mapping[str, Any]) -> dict[str, Any]:
 
 def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
     """`reindex_course_batches` of one slice, then all stages of the later phases of its lanes."""
-    given = Work.model_validate(work)
+    given = read(Work, work)
     done = given.step((), events={})
     if given.phases or given.waiting:
         with _opened([*given.claimed, *given.waiting]) as parts:
@@ -81,7 +81,12 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
     ti = get_current_context()["ti"]
     if slices is None:
         return {"failures": {"pull_transfer_events": "did not end: its log says why"}}
-    found = Pulled.model_validate({**(pulled or {}), "slices": slices})
+    try:
+        found = read(Pulled, {**(pulled or {}), "slices": slices})
+    except VersionError as e:  # its stages have failed with the same words
+        with opened_parts() as parts:
+            parts.queue.release_all(ti.run_id)
+        return {"failures": {"pull_transfer_events": str(e)}}
     with opened_parts() as parts:
         settled = settling.settle(parts, found.slices, found.waits, found.notes)
     summary = settled.summary

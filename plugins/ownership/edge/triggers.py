@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import structlog
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from ownership.edge.versions import missing
+
 if TYPE_CHECKING:
     from ownership.domain.queue import QueuedEvent
     from ownership.platform.kafka import Span
+else:
+    __getattr__ = missing
 
 log = structlog.get_logger(__name__)
 
