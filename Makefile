@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up cluster down test matrix tools bench chaos fuzz audit lint lock clean
+.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +12,7 @@ STAMP := .venv/.complete
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## start everything, play a sample world with real events, and run until Ctrl-C
 	@$(BIN)/python -m local demo
@@ -25,6 +25,9 @@ cluster: $(STAMP) ## start two or more of everything, as in production, on 12 Gi
 
 down: ## stop what `make up` or `make cluster` started
 	@if [ -e $(STAMP) ]; then $(BIN)/python -m local down; else echo "Nothing was running."; fi
+
+rehearse-switch-over: $(STAMP) ## play the way from the old job to this one and back, on a stack of its own; about 3 minutes
+	@$(BIN)/python -m local rehearse-switch-over
 
 test: $(STAMP) ## run all tests, on real servers and a real Airflow; ARGS="tests/unit -k lanes" runs a part
 	@$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m local …`: the commands behind `make up`, `make cluster`, `make down` and `make demo`."""
+"""`python -m local …`: the commands behind `make up`, `cluster`, `down`, `demo` and `rehearse-switch-over`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from local import stack
-from local.paths import ADDRESSES_FILE, CLUSTER, DEMO, REPOSITORY, STACK, TEST_STACKS
+from local.paths import ADDRESSES_FILE, CLUSTER, DEMO, REPOSITORY, STACK, SWITCH_OVER, TEST_STACKS
 from local.servers.releases import Releases
 from local.stack import Addresses, Stack
 from local.terminal import console, print_addresses, report
@@ -51,7 +51,7 @@ def down() -> int:
     """End stack and cluster, and what an interrupted demo or test session left: only what this checkout started."""
     ended = [*stack.end_all(STACK, report), *stack.end_all(CLUSTER, report)]
     ADDRESSES_FILE.unlink(missing_ok=True)
-    for directory in (DEMO, *sorted(TEST_STACKS.glob("*"))):
+    for directory in (DEMO, SWITCH_OVER, *sorted(TEST_STACKS.glob("*"))):
         session = stack.owner(directory)
         if session is None or not session.alive:
             ended += stack.end_all(directory, report)
@@ -73,13 +73,26 @@ def cluster() -> int:
     return start()
 
 
+def switch_over() -> int:
+    """The steps from the old job to this one, on a stack of its own."""
+    from local.demo.switch_over import main
+
+    return main()
+
+
 def _short(file: Path) -> str:
     return str(file.relative_to(REPOSITORY))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors that the user can fix are printed as one sentence, no traceback."""
-    commands: dict[str, Callable[[], int]] = {"up": up, "cluster": cluster, "down": down, "demo": demo}
+    commands: dict[str, Callable[[], int]] = {
+        "up": up,
+        "cluster": cluster,
+        "down": down,
+        "demo": demo,
+        "rehearse-switch-over": switch_over,
+    }
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("command", choices=sorted(commands))
     parser.add_argument("--once", action="store_true", help="demo: end after printing the outcome")

@@ -9,5 +9,6 @@ STATE = REPOSITORY / ".local"
 STACK = STATE / "stack"  # `make up`
 DEMO = STATE / "demo"  # `make demo`, which runs beside it
 CLUSTER = STATE / "cluster"  # `make cluster`
+SWITCH_OVER = STATE / "switch-over"  # `make rehearse-switch-over`
 TEST_STACKS = STATE / "tests"  # one directory for each test session
 ADDRESSES_FILE = STATE / "addresses.env"

@@ -7,6 +7,7 @@ restart a process because another part is down.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from ownership.domain.errors import OwnershipError
@@ -20,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ownership.health", description=__doc__)
     parser.add_argument("--kind", choices=[*Kind], help="count only problems of this kind")
     kind = parser.parse_args(arguments).kind
+    logging.getLogger("elastic_transport").setLevel(
+        logging.WARNING
+    )  # else stdout has a line for each request
     try:
         settings = load_settings()
     except OwnershipError as e:

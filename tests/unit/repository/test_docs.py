@@ -156,8 +156,8 @@ def test_a_link_leads_somewhere(page: Path, target: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_make_target_that_is_named_exists(page: Path) -> None:
-    targets = set(re.findall(r"(?m)^([a-z]+):.*##", (ROOT / "Makefile").read_text()))
-    documented = re.findall(r"(?m)(?:`|^ {4}|make )(?:[A-Z_]+=\S+ )*make ([a-z]+)", page.read_text())
+    targets = set(re.findall(r"(?m)^([a-z-]+):.*##", (ROOT / "Makefile").read_text()))
+    documented = re.findall(r"(?m)(?:`|^ {4}|make )(?:[A-Z_]+=\S+ )*make ([a-z-]+)", page.read_text())
     assert set(documented) <= targets
 
 
@@ -225,6 +225,14 @@ def test_the_example_of_the_settings_is_valid() -> None:
     example = re.search(r"(?m)^    (\{.*\})$", section(OPERATIONS, "Settings"))
     assert example
     assert Settings.parse(example[1]).env == "prod"
+
+
+def test_the_switch_over_has_the_steps_that_are_rehearsed_and_is_short() -> None:
+    page = (ROOT / "docs/switch-over.md").read_text()
+    played = re.findall(r'self\._step\("(.*)"\)', (ROOT / "local/demo/switch_over.py").read_text())
+    assert re.findall(r"(?m)^## (\d\. .*)$", page) == played
+    assert len(played) == 6
+    assert len(page.splitlines()) <= 150
 
 
 def test_the_picture_is_text_for_both_themes() -> None:
