@@ -134,7 +134,9 @@ class Service:
         made = pool.ConnectionCls
 
         def connection(**given: Any) -> Any:
-            self._connections.add(new := made(**given))
+            new = made(**given)
+            with self._opening:
+                self._connections.add(new)
             return new
 
         pool.ConnectionCls = connection  # type: ignore[assignment]  # it is called, and nothing else
@@ -146,7 +148,9 @@ class Service:
     def __exit__(self, *_: object) -> None:
         # A call that was given up may still run: its thread ends with its connection.
         self._calls.shutdown(wait=False, cancel_futures=True)
-        for connection in self._connections:
+        with self._opening:
+            connections = list(self._connections)
+        for connection in connections:
             if connection.sock:
                 with suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
@@ -202,7 +206,7 @@ class Service:
         content = bytearray()
         with pool.urlopen(
             method,
-            f"{base}{path}",
+            f"{base}/{path.lstrip('/')}",
             body=None if body is None else json.dumps(body).encode(),
             headers=pool.headers if body is None else {**pool.headers, "Content-Type": "application/json"},
             redirect=False,
