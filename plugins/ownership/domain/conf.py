@@ -250,7 +250,7 @@ def manual_events(
     """The events that `conf` names, in order.
 
     An item of `events` is a whole event as on the topic, or an object of the form's fields. One without
-    a `mid` of its own gets ``manual:<run id>:<n>``, the same at every try. The form's other fields say how
+    a `mid` of its own, or whose dry run it is, gets ``manual:<run id>:<n>``, the same at every try. The form's other fields say how
     all of them are carried out. `by` started the run; it counts as requester where an event names none.
 
     :raises ConfError: for unknown keys, missing fields and events out of contract.
@@ -301,6 +301,8 @@ def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any]
     if "edata" not in item and "eid" not in item:
         return _short(_read(_Transfer, {**shared, **item}, where), mid, at_ms)
     envelope = {"mid": mid, "ets": at_ms, **item}
+    if how.dry_run:
+        envelope["mid"] = mid  # under its own, the event itself would count as known when it comes
     try:
         return Request.of(envelope, how.options(), unnamed=mid)
     except Poison as e:

@@ -111,6 +111,8 @@ def test_the_command_says_what_is_wrong_and_ends_with_one(
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": "nowhere"}')
     assert main([]) == 1
     assert "topic 'nowhere.user.ownership.transfer.failed'" in capsys.readouterr().out.splitlines()[0].lower()
+    assert main(["--kind", "backlog"]) == 0  # as a probe asks, which a part that is down must not fail
+    assert capsys.readouterr().out == "No problem of kind backlog.\n"
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": 5')
     assert main([]) == 1
     assert "is not JSON" in capsys.readouterr().out

@@ -131,6 +131,18 @@ def test_a_dry_run_does_not_stand_in_the_way_and_gives_nothing_back(world: World
     assert world.owners(batch) == (b, ())
 
 
+def test_an_event_that_was_rehearsed_before_it_came_is_carried_out_when_it_comes(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    event = world.event(a, b)
+    assert world.whole_run(form={"events": [event], "dry_run": True}).events == {"rehearsed": 1}
+
+    world.platform.emit(event)
+
+    assert [s.events for s in world.job.drain()] == [{"completed": 1}]
+    assert world.owners(batch) == (b, ())
+
+
 def test_a_dry_run_of_an_unknown_user_is_skipped_and_says_why(world: World) -> None:
     (a,) = world.users("a")
     run = world.run().pull(form=world.form(a, f"nobody-{a}", dry_run=True))

@@ -222,6 +222,13 @@ def test_the_form_s_fields_hold_for_every_event_and_an_item_may_say_otherwise() 
     ]
 
 
+def test_the_dry_run_of_a_whole_event_is_an_event_of_its_own() -> None:
+    ((event, payload, _),) = events_of({"events": [WHOLE], "dry_run": True})
+    assert event.mid == "manual:manual__1:0"
+    assert parse_event(payload) == event
+    assert events_of({"events": [WHOLE]})[0].event.mid == WHOLE["mid"]
+
+
 def test_options_survive_the_ledger() -> None:
     for options in (PLAIN, Options(roles=("created",), statuses=(0,), course_ids=("c",), dry_run=True)):
         assert Options.of(options.to_json()) == options
