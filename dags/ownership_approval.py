@@ -32,10 +32,10 @@ from typing import Any
 from airflow.sdk import DAG, task, task_group
 
 from ownership.edge.approvals import WANTED, AskApproval
-from ownership.edge.retries import TransferRetries
+from ownership.edge.retries import RETRIED
 
 LABEL = "{{ (task.op_kwargs.get('question') or {}).get('label', ti.map_index) }}"
-RETRIED: dict[str, Any] = {"retries": 5, "retry_policy": TransferRetries()}
+STEP: dict[str, Any] = {"retries": 5, **RETRIED}
 
 with DAG(
     dag_id="ownership_approval",
@@ -48,14 +48,14 @@ with DAG(
     default_args={"owner": "platform", "execution_timeout": timedelta(minutes=30)},
 ) as dag:
 
-    @task(**RETRIED)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
+    @task(**STEP)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
     def wanted() -> list[dict[str, Any]]:
         """Transfers that wait for an approval and were not asked about yet."""
         from ownership.edge import tasks
 
         return tasks.approvals_wanted()
 
-    @task(map_index_template=LABEL, **RETRIED)
+    @task(map_index_template=LABEL, **STEP)
     def decide(question: dict[str, Any], answer: dict[str, Any]) -> str:
         """Write the answer into the ledger."""
         from ownership.edge import tasks

@@ -39,11 +39,11 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
 from ownership.edge.flow import NOTIFY, OPEN, section
-from ownership.edge.retries import RETRIES, TransferRetries
+from ownership.edge.retries import RETRIED, RETRIES
 
 LABEL = "{{ (task.op_kwargs.get('share') or {}).get('label', ti.map_index) }}"
-RETRIED: dict[str, Any] = {"retries": RETRIES, "retry_policy": TransferRetries()}
-LOOK: dict[str, Any] = {**RETRIED, "map_index_template": LABEL, "execution_timeout": timedelta(hours=24)}
+STEP: dict[str, Any] = {"retries": RETRIES, **RETRIED}
+LOOK: dict[str, Any] = {**STEP, "map_index_template": LABEL, "execution_timeout": timedelta(hours=24)}
 BOUNDS = section("Bounds")
 
 with DAG(
@@ -75,7 +75,7 @@ with DAG(
     },
 ) as dag:  # fmt: skip
 
-    @task(retries=2, retry_policy=TransferRetries())
+    @task(retries=2, **RETRIED)
     def plan_ranges() -> list[dict[str, Any]]:
         """Ranges of the token ring, dealt out to slices."""
         from ownership.reconcile import tasks
@@ -89,7 +89,7 @@ with DAG(
 
         return tasks.ranges(share)
 
-    @task(**RETRIED, execution_timeout=timedelta(hours=6))
+    @task(**STEP, execution_timeout=timedelta(hours=6))
     def unproven() -> dict[str, int]:
         """Moves of the last days that nobody proved."""
         from ownership.reconcile import tasks
@@ -100,7 +100,7 @@ with DAG(
     @task(
         trigger_rule="all_done",
         retries=5,
-        retry_policy=TransferRetries(),
+        **RETRIED,
         on_success_callback=NOTIFY,
         on_failure_callback=NOTIFY,
     )

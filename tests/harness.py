@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
@@ -34,9 +34,10 @@ from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 from ownership.platform.http_service import Service
 from ownership.platform.kafka import DeadLetters, Topic
 from ownership.platform.search_dialect import SearchNode
+from ownership.stages.claim import Given, take_again
 from ownership.stages.inbox import Inbox
 from ownership.stages.intake import Intake, Window
-from ownership.stages.later_phases import Given, apply_later_phases
+from ownership.stages.later_phases import apply_later_phases
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.pull import Collected, RunRequest, collect, hand_over, start_run
@@ -123,6 +124,11 @@ class Run:
             return apply_later_phases(self.job.parts, done, self._attempt)
 
         return self._stage(stage)
+
+    def again(self) -> Run:
+        """The beginning of the next stage's next try."""
+        self.work = [take_again(self.job.parts, cast("Work", w)) for w in self.work]  # or a Slice
+        return self
 
     def _attempt(self, stage: Callable[[Parts, Given], Work], given: Given) -> Work:
         """A stage as a task tries it that will be tried again."""

@@ -6,7 +6,7 @@ Batches never cross it: they are in the ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
@@ -95,6 +95,12 @@ class Slice(StageInput):
 
     events: tuple[ClaimedEvent, ...]
 
+    def under(self, claimed: Iterable[ClaimedEvent]) -> Self:
+        """The same with the fencing tokens of `claimed`."""
+        own = {e.mid: e for e in claimed}
+        events, waiting = _replaced(self.events, own), _replaced(self.waiting, own)
+        return self.model_copy(update={"events": events, "waiting": waiting})
+
     @property
     def claimed(self) -> tuple[ClaimedEvent, ...]:
         """What its first stage works on."""
@@ -128,10 +134,20 @@ class Work(StageInput):
     failures: dict[str, str] = {}
     """Reason by mid, the first few."""
 
+    def under(self, claimed: Iterable[ClaimedEvent]) -> Self:
+        """The same with the fencing tokens of `claimed`."""
+        own = {e.mid: e for e in claimed}
+        phases = tuple(p.model_copy(update={"events": _replaced(p.events, own)}) for p in self.phases)
+        return self.model_copy(update={"phases": phases, "waiting": _replaced(self.waiting, own)})
+
     @property
     def claimed(self) -> tuple[ClaimedEvent, ...]:
         """What the next stage works on."""
         return tuple(e for p in self.phases for e in p.events)
+
+
+def _replaced(events: Iterable[ClaimedEvent], own: Mapping[str, ClaimedEvent]) -> tuple[ClaimedEvent, ...]:
+    return tuple(own.get(e.mid, e) for e in events)
 
 
 class Pulled(Versioned):

@@ -15,7 +15,7 @@ from ownership.edge.approvals import ALIAS
 from ownership.edge.assets import FINISHED, INDEX, TABLE
 from ownership.edge.notifications import RunNotifier
 from ownership.edge.operators import PULLED, PullTransferEvents
-from ownership.edge.retries import RETRIES, TransferRetries
+from ownership.edge.retries import RETRIED, RETRIES
 from ownership.edge.versions import missing
 
 if not TYPE_CHECKING:
@@ -48,7 +48,7 @@ PULL: dict[str, Any] = {
     "poke_interval": timedelta(milliseconds=500),
     "timeout": timedelta(seconds=30),
     "retries": 2,
-    "retry_policy": TransferRetries(),
+    **RETRIED,
     "execution_timeout": timedelta(hours=1),
     "outlets": [AssetAlias(ALIAS)],
 }
@@ -58,7 +58,7 @@ STAGE: dict[str, Any] = {
     "multiple_outputs": False,  # else each field of the result is an XCom of its own, and a call to the API server
     "map_index_template": LABEL,
     "retries": RETRIES,
-    "retry_policy": TransferRetries(),
+    **RETRIED,
     "execution_timeout": timedelta(hours=2),
 }
 NOTIFY = RunNotifier()
@@ -99,7 +99,7 @@ def transfer(work: dict[str, Any]) -> Any:
     trigger_rule="all_done",
     multiple_outputs=False,
     retries=5,
-    retry_policy=TransferRetries(),
+    **RETRIED,
     outlets=[AssetAlias(ALIAS), AssetAlias(FINISHED)],
     inlets=[TABLE, INDEX],  # so that Airflow shows them, even if no DAG is scheduled on them
     on_success_callback=NOTIFY,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
 
@@ -17,6 +18,13 @@ RETRIES = 9
 """Retries of a stage: from 10 s to a quarter of an hour each, about an hour in all."""
 FIRST_SECONDS = 10.0
 LAST_SECONDS = 900.0
+AFTER_DEATH: Mapping[str, Any] = {
+    "retry_delay": timedelta(seconds=3),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(seconds=LAST_SECONDS),
+}
+"""For a try that Airflow found dead, or could not hand to a worker: no policy is asked, and Airflow's own delay is five
+minutes. A worker that died is no reason to wait; a broker that is away is one to wait longer each time."""
 
 
 def delay_seconds(seed: str, try_number: int) -> float:
@@ -50,3 +58,7 @@ class TransferRetries(RetryPolicy):
             return RetryDecision.fail(str(exception))
         seconds = delay_seconds(seed_of(context) if context else "", try_number)
         return RetryDecision.retry(timedelta(seconds=seconds), f"{type(exception).__name__}: {exception}")
+
+
+RETRIED: Mapping[str, Any] = {"retry_policy": TransferRetries(), **AFTER_DEATH}
+"""How the tasks are tried again, beside their number of tries."""

@@ -26,9 +26,9 @@ from ownership.edge.retries import delay_seconds, seed_of
 from ownership.ledger.events import EventRow
 from ownership.stages import operate
 from ownership.stages import settle as settling
-from ownership.stages.claim import Claim
+from ownership.stages.claim import Claim, Given, take_again
 from ownership.stages.finished import extras
-from ownership.stages.later_phases import Given, apply_later_phases
+from ownership.stages.later_phases import apply_later_phases
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.reindex import reindex_course_batches
@@ -44,7 +44,7 @@ def lookup(work: Mapping[str, Any]) -> dict[str, Any]:
     """`lookup_users` of one slice."""
     ti = get_current_context()["ti"]
     given = read(Slice, work)
-    with _opened(given.events) as parts:
+    with _opened(given) as (parts, given):
         done = _attempt(parts, partial(lookup_users, last_try=ti.try_number > ti.max_tries), given)
         metrics.users_read(parts.users.answered)
     return done.model_dump(mode="json")
@@ -55,7 +55,7 @@ def update(work: Mapping[str, Any]) -> dict[str, Any]:
     given = read(Work, work)
     done = given.step((), events={})
     if given.phases:
-        with _opened(given.claimed) as parts:
+        with _opened(given) as (parts, given):
             done = _attempt(parts, update_course_batches, given)
     return done.model_dump(mode="json")
 
@@ -65,7 +65,7 @@ def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
     given = read(Work, work)
     done = given.step((), events={})
     if given.phases or given.waiting:
-        with _opened([*given.claimed, *given.waiting]) as parts:
+        with _opened(given) as (parts, given):
             attempt = partial(_attempt, parts)
             if given.phases:
                 done = attempt(reindex_course_batches, given)
@@ -166,19 +166,21 @@ def _announce_finished(run_id: str, finished: Sequence[EventRow]) -> None:
 
 
 @contextmanager
-def _opened(claimed: Sequence[ClaimedEvent]) -> Iterator[Parts]:
-    """What a stage works with. If the task is told to end, any run may go on with `claimed` at once.
+def _opened(given: Given) -> Iterator[tuple[Parts, Given]]:
+    """What a stage works with and on. If the task is told to end, any run may go on with its events at once.
 
     :raises Stopped: at the end of the block, if it was told so.
     """
+    ti = get_current_context()["ti"]
     with interruptible(), opened_parts() as parts:
         parts.cql.connect_ahead()
         try:
-            yield parts
+            if ti.try_number > 1:
+                given = take_again(parts, given)
+            yield parts, given
         except Interrupted:
-            ti = get_current_context()["ti"]
             log.warning("stage interrupted", task=ti.task_id, run_id=ti.run_id, try_number=ti.try_number)
-            parts.queue.release(claimed, next_try_ms=0)
+            parts.queue.release([*given.claimed, *given.waiting], next_try_ms=0)
             raise
 
 

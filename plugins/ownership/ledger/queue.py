@@ -2,15 +2,15 @@
 
 A claim locks the one row of `queue_head`, so claims follow one another and each sees what the one before took. It
 hands out the next fencing token. Every later write for an event names that token, under a lock of the event's row:
-a holder whose claim was taken over can no longer write.
+a holder whose claim was taken over can no longer write. Nor can a try of a stage that a later try has replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, select, text, update
 
 from ownership.domain.clock import now_ms
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
@@ -91,6 +91,49 @@ class Queue:
 
         return self._database.run(work)
 
+    def claim_again(
+        self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_ms: int
+    ) -> list[ClaimedEvent]:
+        """The same events; those that the run still holds by this claim have a new token, under a new lease.
+
+        Whoever writes under the token of before, such as an earlier try that was frozen, no longer can.
+        """
+
+        def work(connection: Connection) -> dict[str, int]:
+            token = _locked_head(connection) + 1
+            tokens = self._tokens(connection, claimed, queue.c.holder == run_id)
+            if tokens:
+                ids = self._ids.of(connection, tokens).values()
+                _retake(connection, ids, token, run_id, now_ms() + lease_ms)
+            return dict.fromkeys(tokens, token)
+
+        return _under(claimed, self._database.run(work))
+
+    def current(self, claimed: Sequence[ClaimedEvent]) -> list[ClaimedEvent]:
+        """Those of `claimed` whose claim nobody took over, each with the token that it has now."""
+        if not claimed:
+            return []
+        tokens = self._database.run(lambda c: self._tokens(c, claimed))
+        return _under([e for e in claimed if e.mid in tokens], tokens)
+
+    def _tokens(
+        self, connection: Connection, claimed: Sequence[ClaimedEvent], *conditions: ColumnElement[bool]
+    ) -> dict[str, int]:
+        """By mid, the tokens of those of `claimed` that are in the queue by the same claim."""
+        ids = self._ids.of(connection, [e.mid for e in claimed])
+        rows = connection.execute(
+            select(queue.c.event_id, queue.c.claim_token, queue.c.fencing_token).where(
+                among(queue.c.event_id, ids.values()), *conditions
+            )
+        )
+        found = {r.event_id: r for r in rows}
+        # Tokens only rise: one that is older than its claim's first is from a claim before.
+        return {
+            e.mid: row.fencing_token
+            for e in claimed
+            if (row := found.get(ids.get(e.mid))) and row.claim_token <= e.fencing_token
+        }
+
     def renew(self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_expires_ms: int) -> None:
         """Set how long the claim lives on, where it still is the caller's."""
         self._write(claimed, holder=run_id, lease_expires_at=lease_expires_ms)
@@ -157,14 +200,31 @@ def _locked_head(connection: Connection) -> int:
 
 
 def _take(
-    connection: Connection, event_ids: Sequence[int], token: int, run_id: str, lease_expires_ms: int
+    connection: Connection, event_ids: Collection[int], token: int, run_id: str, lease_expires_ms: int
 ) -> None:
+    """Begin a claim."""
+    _retake(connection, event_ids, token, run_id, lease_expires_ms, claim_token=token)
+
+
+def _retake(
+    connection: Connection,
+    event_ids: Collection[int],
+    token: int,
+    run_id: str,
+    lease_expires_ms: int,
+    **columns: Any,
+) -> None:
+    """Write under a new token, within the claim that there is."""
     ids = sorted(event_ids)
     connection.execute(update(queue_head).values(fencing_token=token))
     # Locked in the order of their ids, as every other write does it.
     rows = select(queue.c.event_id).where(among(queue.c.event_id, ids)).order_by(queue.c.event_id)
     connection.execute(rows.with_for_update())
-    _set(connection, ids, fencing_token=token, holder=run_id, lease_expires_at=lease_expires_ms)
+    _set(connection, ids, fencing_token=token, holder=run_id, lease_expires_at=lease_expires_ms, **columns)
+
+
+def _under(claimed: Iterable[ClaimedEvent], tokens: Mapping[str, int]) -> list[ClaimedEvent]:
+    return [e._replace(fencing_token=tokens.get(e.mid, e.fencing_token)) for e in claimed]
 
 
 def _set(connection: Connection, event_ids: Collection[int], **columns: Any) -> None:

@@ -117,10 +117,11 @@ payload = _table("payload", event_id=BigInteger, body=LargeBinary)
 
 event_run = _table("event_run", run_id=Text, event_id=BigInteger)
 
+# claim_token: the fencing token with which the claim began; a retry of a stage gets a newer one within the claim.
 queue = _table(
     "queue",
-    event_id=BigInteger, fencing_token=BigInteger, holder=Text, lease_expires_at=EpochMs, next_try_at=EpochMs,
-    awaits=Text, accepted_at=EpochMs,
+    event_id=BigInteger, claim_token=BigInteger, fencing_token=BigInteger, holder=Text, lease_expires_at=EpochMs,
+    next_try_at=EpochMs, awaits=Text, accepted_at=EpochMs,
 )  # fmt: skip
 
 queue_head = _table("queue_head", id=SmallInteger, fencing_token=BigInteger)

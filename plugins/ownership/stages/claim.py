@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from typing import TypeVar
 
 from ownership.domain.clock import now_ms
+from ownership.domain.contracts import Slice, Work
 from ownership.domain.queue import ClaimedEvent
 from ownership.stages.parts import Parts
 
 CHECK_EVERY_MS = 1000
 """How often `keep_alive` looks at the queue at most."""
+
+
+Given = TypeVar("Given", Slice, Work)
+
+
+def take_again(parts: Parts, given: Given) -> Given:
+    """What a later try of a stage works on: what its run still holds, under a new fencing token.
+
+    The try before may be alive: on a worker that was frozen, or cut off from Airflow. From now on it writes nothing.
+    """
+    claimed = [*given.claimed, *given.waiting]
+    lease_ms = parts.settings.claim_seconds * 1000
+    return given.under(parts.queue.claim_again(claimed, run_id=given.run_id, lease_ms=lease_ms))
 
 
 class Claim:

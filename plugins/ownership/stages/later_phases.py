@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Slice, Work
 from ownership.domain.queue import ClaimedEvent, choose
+from ownership.stages.claim import Given
 from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.reindex import reindex_course_batches
@@ -21,8 +22,6 @@ log = structlog.get_logger(__name__)
 LATER_STAGES = (update_course_batches, reindex_course_batches)
 _UNFINISHED = frozenset({"planned", "applied", "waiting"})
 """What a stage counts events as that do not end in it."""
-
-Given = TypeVar("Given", Slice, Work)
 
 
 class Attempt(Protocol):

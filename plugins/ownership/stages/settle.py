@@ -55,13 +55,13 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
     pull's.
     """
     claimed = [e for s in slices for e in s.events]
-    lost = parts.queue.held(claimed).lost
+    held = {e.mid: e for e in parts.queue.current(claimed)}
     rows = parts.events.read([e.mid for e in claimed])
     # An event without a row is so old that retention removed it.
-    outcomes = {e.mid: _outcome_of(rows[e.mid], e, held=e.mid not in lost) for e in claimed if e.mid in rows}
+    outcomes = {e.mid: _outcome_of(rows[e.mid], e, held=e.mid in held) for e in claimed if e.mid in rows}
     by_outcome: dict[str, list[ClaimedEvent]] = defaultdict(list)
     for e in claimed:
-        by_outcome[outcomes.get(e.mid, "")].append(e)
+        by_outcome[outcomes.get(e.mid, "")].append(held.get(e.mid, e))
 
     failed = by_outcome[EventState.FAILED]
     failures = {e.mid: _failure(rows[e.mid]) for e in failed}
@@ -91,13 +91,13 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
 
 
 def _outcome_of(row: EventRow, event: ClaimedEvent, *, held: bool) -> str:
-    """What the run's summary counts an event as; `held`: the run still holds it."""
+    """What the run's summary counts an event as, by the claim's first token; `held`: the run still holds it."""
     if row.final:
         return row.state
     if not held:
         return TAKEN_OVER
     # A wait that an earlier run recorded says nothing about this one: its stage may have died.
-    if row.waits_for and row.fencing_token == event.fencing_token:
+    if row.waits_for and row.fencing_token >= event.fencing_token:
         return WAITING
     return row.state if row.state == EventState.AWAITING_APPROVAL else EventState.FAILED
 

@@ -241,6 +241,61 @@ def test_a_holder_whose_claim_was_taken_over_leaves_the_event_to_its_new_holder(
     assert world.owners(batch) == (new, ())
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_try_that_comes_back_when_a_later_one_has_begun_writes_nothing(world: World, stage: str) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = until(world.run(), STAGES[STAGES.index(stage) - 1] if stage != "lookup" else "pull")
+    frozen, state = replace(run), world.job.states([mid])
+    run.again()
+
+    assert [phase for work in getattr(frozen, stage)().work for phase in work.phases] == []
+
+    assert world.job.states([mid]) == state
+    getattr(run, stage)()
+    assert after(run, stage).settle().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+    assert world.outcomes(mid) == {batch.batch_id: "moved"}
+
+
+def test_settle_releases_what_a_later_try_has_taken_again(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = until(world.run(), "lookup").again()
+    assert run.settle().events == {"failed": 1}
+    row = world.queued(mid)
+    assert (row.holder, row.next_try_ms > 0) == (None, True)
+    world.make_due(mid)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (new, ())
+
+
+def test_the_settle_of_a_run_that_was_cleared_leaves_its_new_claim_alone(world: World) -> None:
+    old, new = world.users("old", "new")
+    world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull()
+    before = replace(run)
+    run.pull()
+    assert before.settle().events == {"taken_over": 1}
+    assert world.queued(mid).holder == run.run_id
+    assert run.finish().events == {"completed": 1}
+
+
+def test_a_later_try_takes_nothing_from_a_run_that_took_over(world: World) -> None:
+    old, new = world.users("old", "new")
+    world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    dead = until(world.run(), "lookup")
+    world.expire(mid)
+    other = world.run().pull()
+    assert dead.again().update().work == []
+    assert world.queued(mid).holder == other.run_id
+    assert other.finish().events == {"completed": 1}
+
+
 def test_a_claim_lost_between_image_and_write_ends_without_the_write(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)

@@ -42,6 +42,7 @@ class Job:
             queue=SimpleNamespace(
                 read=lambda: list(self.queued.values()),
                 release=lambda claimed, **_: self.released.extend(e.mid for e in claimed),
+                claim_again=lambda claimed, **_: self._claimed_again(claimed),
                 renew=lambda claimed, **_: self.renewed.extend(e.mid for e in claimed),
             ),
             events=SimpleNamespace(
@@ -64,6 +65,11 @@ class Job:
         for e in given.claimed:
             del self.queued[e.mid]
         return given.step((), events={"completed": len(given.claimed)})
+
+    def _claimed_again(self, claimed: list[ClaimedEvent]) -> list[ClaimedEvent]:
+        for e in claimed:
+            self.queued[e.mid] = self.queued[e.mid]._replace(fencing_token=8)
+        return [e._replace(fencing_token=8) for e in claimed]
 
     def _play(self, stage: str, event: ClaimedEvent) -> None:
         self.happens.get((stage, event.mid), lambda: None)()

@@ -78,6 +78,8 @@ for dag_id, dag in bag.dags.items():
                 "owner": t.owner,
                 "retries": t.retries,
                 "policy": type(getattr(t, "retry_policy", None)).__name__,
+                "delay": t.retry_delay.total_seconds(),
+                "backoff": t.retry_exponential_backoff,
                 "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None,
                 "sensor_timeout": getattr(t, "timeout", None),
                 "poke_interval": getattr(t, "poke_interval", None),
@@ -303,6 +305,8 @@ def test_every_task_that_can_fail_for_a_while_is_tried_again(dag: dict[str, Any]
     assert retries["settle"] >= 1
     assert retries["verdict"] == 0
     assert {t["policy"] for n, t in dag["tasks"].items() if n != "verdict"} == {"TransferRetries"}
+    # For a try that died with its worker nobody asks the policy, and Airflow's own delay is five minutes.
+    assert {(t["delay"], t["backoff"]) for n, t in dag["tasks"].items() if n != "verdict"} == {(3.0, 2.0)}
 
 
 def test_no_task_of_any_dag_can_last_for_ever(bag: dict[str, Any]) -> None:

@@ -103,7 +103,8 @@ STATEMENTS = (
     """
     CREATE TABLE queue (
         event_id bigint PRIMARY KEY REFERENCES event (id),
-        fencing_token bigint NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
+        claim_token bigint NOT NULL DEFAULT 0 CHECK (claim_token >= 0),
+        fencing_token bigint NOT NULL DEFAULT 0 CHECK (fencing_token >= claim_token),
         holder text,
         lease_expires_at timestamptz,
         next_try_at timestamptz,
