@@ -42,8 +42,8 @@ tools: $(STAMP) ## install programs that some tests and the cluster use: Chromiu
 bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 minutes; ARGS="--only burst --relay 1 --stream 10"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(STAMP) ## break real processes at random, and compare the outcome with a replay in plain Python; SEED=7 MINUTES=10
-	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+chaos: $(STAMP) ## break real processes at random, and compare the outcome with a replay in plain Python; SEED=7 MINUTES=10 CLUSTER=1
+	@$(BIN)/python -m chaos $(if $(CLUSTER),--cluster) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 fuzz: $(STAMP) ## make near-valid messages, confs, settings and answers, and count the outcomes; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)

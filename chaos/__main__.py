@@ -25,11 +25,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from chaos import cluster
 from chaos.database import Database
 from chaos.faults import BY_NAME, Scene
 from chaos.load import Minute, memory_growth, play_load
 from chaos.relays import Relay, SearchRelay
 from chaos.rounds import Round, play
+from local.cluster.stack import Cluster
 from local.paths import TEST_STACKS
 from local.platform.world import Platform
 from local.servers.airflow import connections
@@ -39,6 +41,8 @@ from local.stack import Stack
 RESULTS = Path(__file__).resolve().parent / "results"
 SETTINGS = {"env": "dev", "claim.seconds": 15, "watcher.resignal.seconds": 5, "transfer.scope": "asset"}
 """Shorter intervals than in production, so that more of them fit into a minute; events may name one batch."""
+CLUSTER_SETTINGS = {"env": "dev", "transfer.scope": "asset"}
+"""A cluster is played with the intervals of production."""
 LOAD_SETTINGS = {**SETTINGS, "claim.seconds": 30}
 """When all slots are in use, a stage waits longer for its process."""
 AIRFLOW = {
@@ -52,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Play rounds or a load and print the result; 1 after a violation."""
     options = _options(arguments)
     terminal = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+    if options.cluster:
+        return _cluster(options, terminal)
     directory = TEST_STACKS / f"chaos-{os.getpid()}"
     terminal.print("Starting a stack for the fault suite")
     settings = LOAD_SETTINGS if options.load else SETTINGS
@@ -107,6 +113,29 @@ def _scene(
         )
 
 
+def _cluster(options: argparse.Namespace, terminal: Console) -> int:
+    """Rounds on a cluster until the minutes are over; 1 after a violation."""
+    directory = TEST_STACKS / f"cluster-{os.getpid()}"
+    terminal.print("Starting a cluster for the fault suite")
+    rounds: list[cluster.ClusterRound] = []
+    with Cluster(directory, settings=CLUSTER_SETTINGS, releases=Releases.from_environment()) as servers:
+        a = servers.addresses
+        begun = time.monotonic()
+        with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka) as platform:
+            while not rounds or time.monotonic() - begun < options.minutes * 60:
+                done = cluster.play(servers, platform, options.seed + len(rounds), options.fault)
+                rounds.append(done)
+                terminal.print(cluster.line(done))
+                for violation in done.violations:
+                    terminal.print(f"  [red]{escape(violation)}[/]")
+                _write(f"cluster-{options.seed}", {"rounds": [asdict(r) for r in rounds]})
+    terminal.print(cluster.table(rounds))
+    wrong = any(r.violations for r in rounds)
+    if not wrong:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 1 if wrong else 0
+
+
 def _rounds(scene: Scene, platform: Platform, options: argparse.Namespace, terminal: Console) -> bool:
     """Rounds until the minutes are over. True if there was a violation."""
     rounds: list[Round] = []
@@ -156,7 +185,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the first round")
     parser.add_argument("--minutes", type=float, default=10, help="of rounds")
-    parser.add_argument("--fault", choices=sorted(BY_NAME), help="this one in every round")
+    parser.add_argument(
+        "--fault", choices=sorted({*BY_NAME, *cluster.BY_NAME}), help="this one in every round"
+    )
+    parser.add_argument("--cluster", action="store_true", help="on two of everything, with its faults")
     parser.add_argument(
         "--load", type=int, metavar="MESSAGES", help="a stream instead of rounds: 10 minutes, 10 faults"
     )

@@ -60,8 +60,8 @@ def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None
     failed: list[BaseException] = []
     striking = threading.Thread(target=_strike, args=(scene, its_fault, when, rng, done, failed))
     striking.start()
-    places = _send(platform, world, rng)
-    done.edits = _edit(platform, world, rng)
+    places = send(platform, world, rng)
+    done.edits = edit(platform, world, rng)
     striking.join()
     if failed:
         raise failed[0]
@@ -77,7 +77,7 @@ def _strike(
 ) -> None:
     try:
         if when in STAGES:
-            _await_stage(scene, when)
+            await_stage(scene.stack, when)
         else:
             time.sleep(float(when.removesuffix(" s")))
         done.broken_s = round(fault.strike(scene, rng), 1)
@@ -85,16 +85,16 @@ def _strike(
         failed.append(error)
 
 
-def _await_stage(scene: Scene, stage: str) -> None:
+def await_stage(stack: Stack, stage: str) -> None:
     """Return as soon as a task of the stage is running, or after STAGE_WITHIN_S: all messages may be done by then."""
-    with AirflowUi.at(scene.stack) as ui:
+    with AirflowUi.at(stack) as ui:
         try:
             await_condition(lambda: ui.is_running(stage), timeout_s=STAGE_WITHIN_S, what=f"a running {stage}")
         except NotReadyError:
             return
 
 
-def _send(platform: Platform, world: World, rng: Random) -> Places:
+def send(platform: Platform, world: World, rng: Random) -> Places:
     """Send all groups. Returns for every message its mid, or "" if it is not an event, and its offset."""
     places: Places = []
     for group in world.groups:
@@ -107,7 +107,8 @@ def _send(platform: Platform, world: World, rng: Random) -> Places:
     return places
 
 
-def _edit(platform: Platform, world: World, rng: Random) -> int:
+def edit(platform: Platform, world: World, rng: Random) -> int:
+    """Carry out the LMS's edits. Returns how many."""
     of = {b.batch_id: b for b in world.batches}
     for batch, edit in world.edits.items():
         time.sleep(rng.uniform(0, 0.5))

@@ -32,8 +32,22 @@ class AirflowUi:
 
     def is_running(self, stage: str) -> bool:
         """True if a task of the stage runs in any run."""
-        found = self._http.get(ALL_RUNS, params={"state": "running"}).json()["task_instances"]
-        return any(t["task_id"].endswith(stage) for t in found)
+        return any(t["task_id"].endswith(stage) for t in self._tasks())
+
+    def hosts(self) -> set[str]:
+        """Where tasks run."""
+        return {t["hostname"] for t in self._tasks()}
+
+    def runs(self) -> int:
+        """How many runs are not over."""
+        states = {"state": ["queued", "running"]}
+        return int(self._http.get(f"/dags/{DAG_ID}/dagRuns", params=states).json()["total_entries"])
+
+    def _tasks(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._http.get(ALL_RUNS, params={"state": "running"}).json()[
+            "task_instances"
+        ]
+        return found
 
     def clear_runs(self) -> int:
         """Clear every running run. Returns how many."""

@@ -28,6 +28,23 @@ STANDBY: Final = "postgres-standby"
 SLOTS_A_WORKER: Final = 4
 WORKERS: Final = ("worker-1", "worker-2")
 
+SOON_DEAD: Final[Mapping[str, str]] = {
+    # A worker is dead when its task has sent no heartbeat (one a second here) for so long.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    # As long may the API servers be away before a task gives up by itself.
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
+    # What a worker had taken from Redis and not begun is queued again, as often as it takes.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "100",
+    # The other scheduler and the other triggerer take over.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+}
+"""Settings with which Airflow finds a dead part within half a minute instead of five to ten."""
+
 _PRIMARY, _SEARCH = "postgres-primary", "search-nodes"
 
 
@@ -104,6 +121,7 @@ def environment(layout: Layout, database_password: str) -> Mapping[str, str]:
     login = f"{postgres.ADMINISTRATOR}:{database_password}"
     pooled = f"postgresql+psycopg2://{login}@{HOST}:{layout.port(PGBOUNCER)}/{DATABASE}"
     return {
+        **SOON_DEAD,
         "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "plugins"), str(REPOSITORY))),
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{hostname.__name__}.{hostname.of_this_part.__name__}",
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",

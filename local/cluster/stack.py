@@ -43,6 +43,7 @@ class Cluster(Stack):
         self.nodes = stores
         self.first_parts = plan.first_parts(self.layout)
         self.last_parts = plan.LAST_PARTS
+        self._primary, self._standby = postgres.NAME, plan.STANDBY
 
     def _name_addresses(self) -> None:
         super()._name_addresses()
@@ -72,6 +73,28 @@ class Cluster(Stack):
         )
         postgres.replicate_synchronously(first)
 
+    def watching_triggerer(self) -> str:
+        """The name of the triggerer that holds the job's watcher. Raises RuntimeError when none does."""
+        question = "SELECT hostname FROM trigger JOIN job ON job.id = triggerer_id"
+        with _metadata(plan.primary(self.layout)) as connection:
+            found = connection.execute(question).fetchone()
+        if found is None:
+            raise RuntimeError("No triggerer holds the watcher.")
+        return str(found[0])
+
+    def fail_over(self) -> None:
+        """Promote the standby after the primary was killed; HAProxy sends everything to it from then on."""
+        self._primary, self._standby = self._standby, self._primary
+        postgres.promote(self.servers[self._primary])
+
+    def add_standby(self) -> None:
+        """Make what was the primary a standby of the promoted server."""
+        primary = self.servers[self._primary]
+        self.servers[self._standby].stop()
+        postgres.forget(self.layout, self._standby)
+        self._run(self._standby, postgres.standby(self.layout, primary.ports[0], self._standby))
+        postgres.replicate_synchronously(primary)
+
     def _component(self, part: airflow.Part, environment: Mapping[str, str]) -> Server:
         answers = {
             "api-server": partial(airflow.api_answers, self.layout.url(part.name)),
@@ -87,8 +110,7 @@ class _Heartbeat:
     """Whether one of several parts of a kind has begun to work: its first heartbeat after its start is in the database."""
 
     def __init__(self, database: str, part: airflow.Part) -> None:
-        self._host, self._port = host_and_port(database)
-        self._part = part
+        self._database, self._part = database, part
         self._since = datetime.now(UTC)
 
     def forget(self) -> None:
@@ -97,19 +119,18 @@ class _Heartbeat:
 
     def __call__(self) -> bool:
         question = "SELECT 1 FROM job WHERE job_type = %s AND hostname = %s AND state = 'running' AND start_date > %s"
-        with (
-            suppress(psycopg.Error),
-            psycopg.connect(
-                host=self._host,
-                port=self._port,
-                user=postgres.ADMINISTRATOR,
-                dbname=airflow.DATABASE,
-                connect_timeout=2,
-            ) as connection,
-        ):
+        with suppress(psycopg.Error), _metadata(self._database) as connection:
             values = (_JOBS[self._part.kind], self._part.name, self._since)
             return connection.execute(question, values).fetchone() is not None
         return False
+
+
+def _metadata(address: str) -> psycopg.Connection[Any]:
+    """Airflow's database on the server at `address`."""
+    host, port = host_and_port(address)
+    return psycopg.connect(
+        host=host, port=port, user=postgres.ADMINISTRATOR, dbname=airflow.DATABASE, connect_timeout=2
+    )
 
 
 def _worker_answers(broker: str, name: str) -> bool:

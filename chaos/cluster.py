@@ -1,0 +1,266 @@
+"""The fault suite on a cluster: a part dies, or freezes, for good, and comes back only when all events are final."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from random import Random
+
+from rich import box
+from rich.table import Table
+
+from chaos import oracle
+from chaos.faults import STAGES
+from chaos.retrying import retried
+from chaos.rounds import await_stage, edit, send
+from chaos.ui import AirflowUi
+from chaos.verdict import Places, violations
+from chaos.worlds import World, random_world
+from local.cluster import plan
+from local.cluster.stack import Cluster
+from local.demo.outcome import events_of
+from local.platform.world import Platform
+from local.servers import postgres
+from local.servers.processes import NotReadyError, await_condition
+
+FINAL_WITHIN_S = 300.0
+CLOSED_WITHIN_S = 420.0
+"""Limits from the fault until every event is final, and until no run is open."""
+SHORT_S = 10.0
+"""How long a part is away of which there is only one."""
+
+Choose = Callable[[Cluster, Random], str]
+"""The name of the server that a fault is about."""
+
+
+@dataclass(frozen=True)
+class ClusterFault:
+    """A fault: `during` injects it on entry and repairs it on exit."""
+
+    name: str
+    during: Callable[[Cluster, Random], AbstractContextManager[None]]
+    for_good: bool = True
+    """Whether it is repaired only when everything else has ended; otherwise after SHORT_S."""
+
+
+@dataclass
+class ClusterRound:
+    """The result of a round. Seconds count from the fault, or from the last message if that was later."""
+
+    seed: int
+    fault: str
+    when: str
+    messages: int = 0
+    batches: int = 0
+    final_s: float = 0.0
+    """Until every event was final."""
+    closed_s: float = 0.0
+    """Until no run was open."""
+    violations: list[str] = field(default_factory=list)
+
+
+def play(cluster: Cluster, platform: Platform, seed: int, only: str | None = None) -> ClusterRound:
+    """Play the round of `seed`: the world, fault and moment are always the same, the timing of processes is not."""
+    rng = Random(f"cluster round {seed}")
+    fault, when = drawn(seed)
+    if only:
+        fault = BY_NAME[only]
+    world = random_world(seed)
+    done = ClusterRound(seed, fault.name, when, len(world.messages), len(world.batches))
+    platform.add_users(world.users)
+    platform.add_batches(world.batches)
+    with ExitStack() as repaired:
+        struck = _Strike(cluster, fault, when, rng, repaired)
+        struck.start()
+        places = send(platform, world, rng)
+        edit(platform, world, rng)
+        sent = time.monotonic()
+        began = max(struck.ended(), sent)
+        _await(lambda: _is_final(cluster, world), FINAL_WITHIN_S, "every event to be final", done)
+        done.final_s = round(time.monotonic() - began, 1)
+        _await(lambda: _runs(cluster) == 0, CLOSED_WITHIN_S, "every run to end", done)
+        done.closed_s = round(time.monotonic() - began, 1)
+    done.violations += _violations(cluster, platform, world, places)
+    return done
+
+
+class _Strike(threading.Thread):
+    """Injects a fault at its moment."""
+
+    def __init__(
+        self, cluster: Cluster, fault: ClusterFault, when: str, rng: Random, repaired: ExitStack
+    ) -> None:
+        super().__init__(name="strike")
+        self._cluster, self._fault, self._when = cluster, fault, when
+        self._rng, self._repaired = rng, repaired
+        self._at = 0.0
+        self._failed: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            if self._when in STAGES:
+                await_stage(self._cluster, self._when)
+            else:
+                time.sleep(self._rng.uniform(0, 5))
+            self._at = time.monotonic()
+            self._repaired.enter_context(self._fault.during(self._cluster, self._rng))
+            if not self._fault.for_good:
+                time.sleep(SHORT_S)
+                self._repaired.close()
+        except BaseException as error:  # noqa: BLE001  # it is raised by the thread that waits for this one
+            self._failed = error
+
+    def ended(self) -> float:
+        """Wait for it. Returns when the fault struck."""
+        self.join()
+        if self._failed:
+            raise self._failed
+        return self._at
+
+
+def _await(condition: Callable[[], bool], seconds: float, what: str, done: ClusterRound) -> None:
+    try:
+        await_condition(condition, timeout_s=seconds, what=what, poll_s=0.5)
+    except NotReadyError as error:
+        done.violations.append(str(error))
+
+
+def _is_final(cluster: Cluster, world: World) -> bool:
+    wanted = oracle.states(world)
+    return all(e.final for e in retried(lambda: events_of(cluster.addresses.ledger, wanted)).values())
+
+
+def _runs(cluster: Cluster) -> int:
+    def ask() -> int:
+        with AirflowUi.at(cluster) as ui:
+            return ui.runs()
+
+    return retried(ask)
+
+
+def _violations(cluster: Cluster, platform: Platform, world: World, places: Places) -> list[str]:
+    return retried(partial(violations, cluster, platform, world, places))
+
+
+def _named(name: str) -> Choose:
+    return lambda _, __: name
+
+
+def _one_of(prefix: str) -> Choose:
+    """Any node of a store, or part of a kind."""
+    return lambda cluster, rng: rng.choice([n for n in cluster.servers if n.startswith(prefix)])
+
+
+def _worker_at_work(cluster: Cluster, _: Random) -> str:
+    """A worker that runs a task now, if one does."""
+    with AirflowUi.at(cluster) as ui:
+        return next(iter(sorted(ui.hosts() & set(plan.WORKERS))), plan.WORKERS[0])
+
+
+def _watching(cluster: Cluster, _: Random) -> str:
+    """The triggerer that holds the watcher."""
+    return retried(cluster.watching_triggerer)
+
+
+def _killed(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManager[None]]:
+    @contextmanager
+    def during(cluster: Cluster, rng: Random) -> Iterator[None]:
+        server = cluster.servers[choose(cluster, rng)]
+        server.kill()
+        try:
+            yield
+        finally:
+            server.start()
+            server.wait_ready()
+
+    return during
+
+
+def _frozen(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManager[None]]:
+    @contextmanager
+    def during(cluster: Cluster, rng: Random) -> Iterator[None]:
+        server = cluster.servers[choose(cluster, rng)]
+        server.freeze()
+        try:
+            yield
+        finally:
+            server.thaw()
+
+    return during
+
+
+@contextmanager
+def _promoted(cluster: Cluster, _: Random) -> Iterator[None]:
+    """The primary dies, and the standby, which has every acknowledged commit, becomes the primary."""
+    cluster.servers[postgres.NAME].kill()
+    time.sleep(SHORT_S)
+    cluster.fail_over()
+    try:
+        yield
+    finally:
+        cluster.add_standby()
+
+
+_PARTS: Sequence[tuple[str, Choose]] = (
+    ("worker", _worker_at_work),
+    ("scheduler", _one_of("scheduler-")),
+    ("triggerer", _watching),
+    ("API server", _one_of("api-server-")),
+    ("Cassandra node", _one_of("cassandra-")),
+    ("Kafka broker", _one_of("kafka-")),
+    ("search node", _one_of("elasticsearch-")),
+)
+FAULTS: Sequence[ClusterFault] = (
+    *(ClusterFault(f"{name} killed", _killed(choose)) for name, choose in _PARTS),
+    *(ClusterFault(f"{name} frozen", _frozen(choose)) for name, choose in _PARTS),
+    ClusterFault("Redis killed", _killed(_named("redis")), for_good=False),
+    ClusterFault("Redis frozen", _frozen(_named("redis")), for_good=False),
+    ClusterFault("PostgreSQL promoted", _promoted),
+)
+BY_NAME = {fault.name: fault for fault in FAULTS}
+
+
+def drawn(seed: int) -> tuple[ClusterFault, str]:
+    """Fault and moment of a seed. Consecutive seeds go through all pairs of fault and moment."""
+    pairs = list(product(FAULTS, (*STAGES, "at random")))
+    Random("every fault at every moment of a cluster").shuffle(pairs)
+    return pairs[seed % len(pairs)]
+
+
+def line(r: ClusterRound) -> str:
+    """A round as a line on the terminal."""
+    verdict = f"[red]{len(r.violations)} violations[/]" if r.violations else "[green]as it must be[/]"
+    return (
+        f"seed {r.seed}: {r.fault} at {r.when}; {r.messages} messages, {r.batches} batches; final after {r.final_s:g} s, "
+        f"runs closed after {r.closed_s:g} s: {verdict}"
+    )
+
+
+def table(rounds: Sequence[ClusterRound]) -> Table:
+    """All rounds by fault."""
+    made = Table(title="Faults", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("fault")
+    for column in (
+        "rounds",
+        "messages",
+        "final after s, longest",
+        "runs closed after s, longest",
+        "violations",
+    ):
+        made.add_column(column, justify="right")
+    for fault in sorted({r.fault for r in rounds}):
+        of_fault = [r for r in rounds if r.fault == fault]
+        made.add_row(
+            fault,
+            str(len(of_fault)),
+            str(sum(r.messages for r in of_fault)),
+            f"{max(r.final_s for r in of_fault):.1f}",
+            f"{max(r.closed_s for r in of_fault):.1f}",
+            str(sum(len(r.violations) for r in of_fault)),
+        )
+    return made
