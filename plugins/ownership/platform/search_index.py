@@ -69,6 +69,9 @@ _HIT_FIELDS: Final = [*NAMES, "courseId", *OWNERS]
 _ITEM: Final = ("_id", "status", "error", "_seq_no", "_primary_term")
 """What is wanted of a bulk's answer."""
 
+_SEARCHABLE: Final = ("STARTED", "RELOCATING")
+"""States of a copy of a shard that answers searches."""
+
 Update = tuple[Document, str | None, tuple[str, ...]]
 """A document, and the creator and mentors that it is to name."""
 
@@ -224,16 +227,38 @@ class SearchIndex:
         return named
 
     def unchanged(self, versions: Mapping[str, Version]) -> set[str]:
-        """The ``_id`` of each document that a search shows in the version that is given for it.
+        """The ``_id`` of each document that every copy of the index shows in the version that is given for it.
 
         The version says what is in it, so nothing of it is read.
         """
+        if not versions:
+            return set()
+        shown = [
+            set.intersection(*(self._shown_by(copy, versions) for copy in copies))
+            for copies in self._copies()
+        ]
+        return set().union(*shown)
+
+    def _shown_by(self, copy: str | None, versions: Mapping[str, Version]) -> set[str]:
         with _answer("search"):
             return {
                 own_id
-                for hit in self._under(versions, source=False)
+                for hit in self._under(versions, source=False, preference=copy)
                 if _version(hit) == versions[own_id := hit["_id"]]
             }
+
+    def _copies(self) -> list[list[str | None]]:
+        """The copies of each shard, as searches name them; None where no shard has a second one.
+
+        A node that was cut off, or froze, answers from an old copy until it hears of the others: after a freeze of
+        45 s, for up to 0.7 s (measured, with a refresh before). What every copy shows is no old news.
+        """
+        with _answer("search_shards"):
+            of_shards = [
+                [f"_shards:{c['shard']}|_only_nodes:{c['node']}" for c in copies if c["state"] in _SEARCHABLE]
+                for copies in _ask(self._es.search_shards, index=self._index)["shards"]
+            ]
+        return of_shards if any(len(copies) > 1 for copies in of_shards) else [[None]]  # type: ignore[return-value]  # lists are invariant
 
     def write(self, updates: Iterable[Update], creates: Iterable[Mapping[str, Any]]) -> Written:
         """Owner fields under their sequence number, and missing documents from whole rows.
@@ -353,19 +378,24 @@ class SearchIndex:
             if failed := _number(answer["_shards"]["failed"]):
                 raise Unavailable(PART, f"{failed} shards did not refresh")
 
-    def live_batches(self, user_ids: Collection[str]) -> Iterator[Hit]:
+    def live_batches(self, user_ids: Collection[str], *, every_copy: bool = False) -> Iterator[Hit]:
         """Every live batch whose document names one of `user_ids`, whatever their number.
 
-        A document that names no batch is shown under its ``_id``: of such a batch there is no row.
+        A document that names no batch is shown under its ``_id``: of such a batch there is no row. With `every_copy`
+        also what only one copy of the index shows; a batch may come more than once.
 
         :raises Unavailable: also on a partial answer: a missing shard is no empty shard.
         """
+        copies = [copy for of_shard in self._copies() for copy in of_shard] if every_copy else [None]
         for users in chunked(sorted({folded(u) for u in user_ids}), USERS_PER_SEARCH):
             query = {"bool": {"filter": [{"terms": {"status": list(LIVE_STATUSES)}}, _any_of(OWNERS, users)]}}
-            for hits in self._search(query, source_includes=_HIT_FIELDS):
-                with _answer("search"):
-                    page = [_hit(hit, batch) for hit, (_, batch) in zip(hits, self._named(hits), strict=True)]
-                yield from page
+            for copy in copies:
+                for hits in self._search(query, source_includes=_HIT_FIELDS, preference=copy):
+                    with _answer("search"):
+                        page = [
+                            _hit(hit, batch) for hit, (_, batch) in zip(hits, self._named(hits), strict=True)
+                        ]
+                    yield from page
 
     def count(self) -> int:
         """Number of documents, as a search shows them."""

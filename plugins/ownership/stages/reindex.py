@@ -78,7 +78,7 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
         for part in chunked(sorted(todo - refused.keys()), DOCUMENTS_PER_REFRESH):
             synced = sync(parts, claimed.book, part, created, refused)
             parts.index.refresh()
-            doubtful |= synced.doubtful | _changed_since(parts, synced.written)
+            doubtful |= synced.doubtful | _changed_since(parts, synced.in_line)
             outdated |= synced.outdated
         unwritable = {
             u.id: u
@@ -163,14 +163,14 @@ class Synced(NamedTuple):
     """Row or document was not up to date when it was read, and it is not known to be now."""
     outdated: set[BatchId]
     """Those of them whose row still names a source."""
-    written: dict[str, tuple[BatchId, Version]]
-    """By ``_id``, documents that were brought in line with their rows, in which version."""
+    in_line: dict[str, tuple[BatchId, Version]]
+    """By ``_id``, documents in line with their rows, and in which version: as read, or as written."""
 
     def add(self, other: Synced) -> None:
         """Take in what another wave found."""
         self.doubtful.update(other.doubtful)
         self.outdated.update(other.outdated)
-        self.written.update(other.written)
+        self.in_line.update(other.in_line)
 
 
 def sync(
@@ -206,6 +206,7 @@ def _sync_wave(
     updates: list[tuple[Document, str | None, tuple[str, ...]]] = []
     missing: list[BatchId] = []
     batch_of: dict[str, BatchId] = {}
+    in_line: dict[str, tuple[BatchId, Version]] = {}
     for i in ids:
         row, own = rows.get(i), documents.get(i.batch_id)
         if row is None:
@@ -218,30 +219,34 @@ def _sync_wave(
             differ = [d for d in own if d.owners != row.owners]
             updates += [(d, *row.owners) for d in differ]
             batch_of |= {d.document_id: i for d in differ}
+            in_line |= {d.document_id: (i, (d.seq_no, d.primary_term)) for d in own if d not in differ}
     whole = parts.rows.read_whole(missing) if missing else {}
     versions, refusals = parts.index.write(updates, whole.values())
     reasons = {r.batch_id: str(r) for r in refusals}
     refused |= {i: reasons[i.batch_id] for i in ids if i.batch_id in reasons}
     created |= whole.keys() - refused.keys()
-    written = {d: (i, versions[d]) for d, i in batch_of.items() if d in versions}
+    in_line |= {d: (i, versions[d]) for d, i in batch_of.items() if d in versions}
     outdated = {i for i in ids if not book.is_up_to_date(rows.get(i))}
     unknown = {i for d, i in batch_of.items() if d not in versions}
-    return Synced((outdated | unknown | whole.keys()) - refused.keys(), outdated, written)
+    return Synced((outdated | unknown | whole.keys()) - refused.keys(), outdated, in_line)
 
 
-def _changed_since(parts: Parts, written: Mapping[str, tuple[BatchId, Version]]) -> set[BatchId]:
-    """The batches of documents that are not as they were written.
+def _changed_since(parts: Parts, in_line: Mapping[str, tuple[BatchId, Version]]) -> set[BatchId]:
+    """The batches of documents that are not as they were when they were in line with their rows.
 
     A document in the version that our write made has the owners of the row that was read before it.
     """
-    unchanged = parts.index.unchanged({d: version for d, (_, version) in written.items()})
-    return {i for d, (i, _) in written.items() if d not in unchanged}
+    unchanged = parts.index.unchanged({d: version for d, (_, version) in in_line.items()})
+    return {i for d, (i, _) in in_line.items() if d not in unchanged}
 
 
 def _unexplained(parts: Parts, claimed: ClaimedWork, known: Collection[BatchId]) -> set[BatchId]:
     """Search hits for the sources, except where the row is gone, finished, or agrees with the document."""
     book = claimed.book
-    hits = {batch: users & book.sources for users, batch in parts.index.live_batches(book.sources)}
+    hits: dict[BatchId, frozenset[str]] = {}
+    if book.sources:
+        for users, batch in parts.index.live_batches(book.sources, every_copy=True):
+            hits[batch] = hits.get(batch, frozenset()) | (users & book.sources)
     if not hits:
         return set()
     rows = parts.rows.read(hits)

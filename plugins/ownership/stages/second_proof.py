@@ -55,7 +55,9 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
     parts.index.refresh()
     # An undo leaves its users' other batches to them, and a plan of a dry run names the batches that were its own.
     searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]
-    found = {batch for _, batch in parts.index.live_batches({e.transfer.source for e in searched})}
+    found = {
+        batch for _, batch in parts.index.live_batches({e.transfer.source for e in searched}, every_copy=True)
+    }
     follow_rows(parts, found)
     follow_ups = _follow_up(parts, inbox, searched, found)
     parts.events.reproved([e.mid for e in events])

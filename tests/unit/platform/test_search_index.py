@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -145,8 +146,53 @@ def test_a_document_is_unchanged_only_in_the_very_version_that_is_asked_for(
         {"_id": "b1", "_seq_no": 8, "_primary_term": 1},
         {"_id": "b2", "_seq_no": 7, "_primary_term": 2},
     ]
-    answers(node, page(shown, 3))
+    answers(node, copies({"n1": [0]}), page(shown, 3))
     assert index.unchanged(dict.fromkeys(["b0", "b1", "b2", "b3"], (7, 1))) == {"b0"}
+
+
+def copies(shards_of_node: dict[str, list[int]], state: str = "STARTED") -> Answer:
+    """Which shards have a copy on which node."""
+    shards = sorted({s for shards in shards_of_node.values() for s in shards})
+    return told(
+        {
+            "shards": [
+                [{"shard": s, "node": n, "state": state} for n, held in shards_of_node.items() if s in held]
+                for s in shards
+            ]
+        }
+    )
+
+
+def test_a_document_is_unchanged_only_if_every_copy_of_its_shard_says_so(
+    index: SearchIndex, node: type[Node]
+) -> None:
+    def shows(*names: str) -> Answer:
+        return page([{"_id": n, "_seq_no": 7, "_primary_term": 1} for n in names], len(names))
+
+    answers(
+        node,
+        copies({"n1": [0, 1], "n2": [0], "n3": [1]}),
+        shows("a0", "b0"), shows("a0"), shows("a1"), shows("a1", "b1"),
+    )  # fmt: skip
+    assert index.unchanged(dict.fromkeys(["a0", "b0", "a1", "b1"], (7, 1))) == {"a0", "a1"}
+    asked = [parse_qs(urlsplit(a.target).query)["preference"] for a in node.asked[1:]]
+    assert asked == [
+        ["_shards:0|_only_nodes:n1"],
+        ["_shards:0|_only_nodes:n2"],
+        ["_shards:1|_only_nodes:n1"],
+        ["_shards:1|_only_nodes:n3"],
+    ]
+
+
+def test_what_one_copy_shows_alone_is_a_live_batch_of_the_index(index: SearchIndex, node: type[Node]) -> None:
+    answers(node, copies({"n1": [0], "n2": [0]}), page([], 0), page([hit(1)], 1))
+    assert [batch.batch_id for _, batch in index.live_batches({"A"}, every_copy=True)] == ["b1"]
+
+
+def test_a_copy_that_is_not_yet_complete_is_not_asked(index: SearchIndex, node: type[Node]) -> None:
+    answers(node, copies({"n1": [0], "n2": [0]}, "INITIALIZING"), page([], 0))
+    assert list(index.live_batches({"A"}, every_copy=True)) == []
+    assert "preference" not in node.asked[-1].target
 
 
 def test_a_bulk_whose_answer_leaves_an_item_out_is_an_outage(index: SearchIndex, node: type[Node]) -> None:

@@ -47,7 +47,7 @@ def test_every_document_that_differs_is_written_and_only_what_the_index_took_nee
     created, refused = set[BatchId](), dict[BatchId, str]()
     done = _sync_wave(parts(written), BOOK, [GOOD, STALE, BAD, NEW], created, refused)
     assert written == [["own", "stale", "bad"], ["row"]]
-    assert done.written == {"own": (GOOD, (7, 1))}
+    assert done.in_line == {"good": (GOOD, (1, 1)), "own": (GOOD, (7, 1))}
     assert (done.doubtful, created) == ({STALE, NEW}, {NEW})
     assert refused == {BAD: "the index refuses document bad: no"}
 
