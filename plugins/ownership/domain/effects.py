@@ -62,7 +62,7 @@ class Effect(Protocol):
 
 
 @dataclass(frozen=True)
-class Moving:
+class TransferEffect:
     """Transfers, composed into one map user -> user."""
 
     events: Sequence[Transfer]
@@ -123,7 +123,7 @@ class Moving:
 
 
 @dataclass(frozen=True)
-class Undoing:
+class UndoEffect:
     """An undo: the changes of each batch that it reverts, in the order in which it reverts them."""
 
     hops_of: Mapping[BatchId, Sequence[Hop]]
@@ -203,9 +203,9 @@ def _is_back(field_: str, walk: Sequence[Hop], row: Row) -> bool:
     return any(getattr(row, field_) == getattr(h.before, field_) for h in walk if field_ in changed_fields(h))
 
 
-def undoing(changes: Iterable[Hop]) -> Undoing:
+def undo_effect(changes: Iterable[Hop]) -> UndoEffect:
     """The effect that reverts `changes`, in this order."""
     by_batch: dict[BatchId, list[Hop]] = {}
     for hop in changes:
         by_batch.setdefault(hop.before.id, []).append(hop)
-    return Undoing(by_batch)
+    return UndoEffect(by_batch)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from ownership.domain.contracts import Phase
-from ownership.domain.effects import Effect, Undoing
+from ownership.domain.effects import Effect, UndoEffect
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.queue import ClaimedEvent
@@ -93,7 +93,7 @@ class PhaseBook:
 
     def is_undo(self, mid: str) -> bool:
         """True if the event is an undo: it moved a batch only by a change of its own."""
-        return isinstance(self._effect_of(mid), Undoing)
+        return isinstance(self._effect_of(mid), UndoEffect)
 
     def unmoved_outcome(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
         """The outcome of a planned batch that was not moved, by its row as it is now."""

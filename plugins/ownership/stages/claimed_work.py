@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from ownership.domain.contracts import Phase, Work
-from ownership.domain.effects import Effect, Moving, undoing
+from ownership.domain.effects import Effect, TransferEffect, undo_effect
 from ownership.domain.errors import TakenOver
 from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import EVERYTHING, BatchId, Hop
@@ -82,13 +82,13 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
     """
     undos = [row for e in phase.events if (row := events.get(e.mid)) and row.options.undo_of]
     if undos:
-        return undoing(hops_to_undo(parts, undos))
+        return undo_effect(hops_to_undo(parts, undos))
     first = events.get(phase.events[0].mid)
     scope = first.scope if first else EVERYTHING
     if first and first.options.plan_of and first.planned_at:
         # Its batches are known since the plan was checked against its digest.
         scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))
-    moves = Moving([e.transfer for e in phase.events], dict(phase.moves), scope)
+    moves = TransferEffect([e.transfer for e in phase.events], dict(phase.moves), scope)
     return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
 
 

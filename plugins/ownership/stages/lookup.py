@@ -12,7 +12,7 @@ from more_itertools import chunked
 
 from ownership.domain.clock import HOUR_MS, from_ms, now_ms
 from ownership.domain.contracts import Phase, Slice, Work
-from ownership.domain.effects import undoing
+from ownership.domain.effects import undo_effect
 from ownership.domain.errors import Transient
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phases, sources
@@ -204,7 +204,7 @@ def _choose(
         for e in events:
             if e.mid not in reverted:
                 reverted[e.mid] = hops_to_undo(parts, [rows[e.mid]])
-        return undoing(hop for e in events for hop in reverted[e.mid]).is_idempotent()
+        return undo_effect(hop for e in events for hop in reverted[e.mid]).is_idempotent()
 
     waiting: list[tuple[ClaimedEvent, str]] = []
     chosen: list[tuple[list[Transfer], Moves]] = []

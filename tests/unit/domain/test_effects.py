@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ownership.domain.effects import MAX_HOPS, Moving, undoing
+from ownership.domain.effects import MAX_HOPS, TransferEffect, undo_effect
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import compose, phase
 from ownership.domain.options import PLAIN, Asset, Options
@@ -35,22 +35,22 @@ keeps = st.dictionaries(st.just(row("a").id), st.frozensets(st.sampled_from(USER
 proper_events = mixed_events.map(lambda todo: [e for e in todo if len(e.users) == 2])
 
 
-def moving(*pairs: str, **scope: Any) -> Moving:
+def transfer_effect(*pairs: str, **scope: Any) -> TransferEffect:
     todo = transfers(*pairs)
     moves: dict[str, str] = {}
     for e in todo:
         moves = compose(moves, e)
-    return Moving(todo, moves, Scope(**scope))
+    return TransferEffect(todo, moves, Scope(**scope))
 
 
 def hop(before: Row, after: Row, mid: str = "u") -> Hop:
     return Hop(mid, before, after)
 
 
-def moving_together(todo: list[Transfer], scope: Scope = EVERYTHING, **more: Any) -> Moving:
+def moving_together(todo: list[Transfer], scope: Scope = EVERYTHING, **more: Any) -> TransferEffect:
     """The effect of the first phase of `todo`."""
     chosen, moves = phase(todo, lambda _: False, most=9)
-    return Moving(chosen, moves, scope, **more)
+    return TransferEffect(chosen, moves, scope, **more)
 
 
 # --- moving, restricted
@@ -71,7 +71,7 @@ def moving_together(todo: list[Transfer], scope: Scope = EVERYTHING, **more: Any
     ],
 )
 def test_a_transfer_changes_a_row_within_its_scope_only(scope: dict[str, object], after: Row) -> None:
-    effect = moving("ab", **scope)
+    effect = transfer_effect("ab", **scope)
     before = row("a", "xa")
     assert effect.apply(before) == after
     if after != before:
@@ -82,7 +82,7 @@ def test_a_transfer_changes_a_row_within_its_scope_only(scope: dict[str, object]
 def test_a_batch_is_planned_by_the_event_that_first_moves_it_also_if_only_its_document_names_the_old_user() -> (
     None
 ):
-    effect = moving("ab", "bc")
+    effect = transfer_effect("ab", "bc")
     assert effect.planned_by(row("b").id, row("b"), ()) == ["m01"]
     assert effect.planned_by(row("x").id, row("x"), {"a"}) == ["m00"]
     assert effect.planned_by(row("x").id, None, {"a"}) == ["m00"]
@@ -101,18 +101,18 @@ def test_a_batch_is_planned_by_the_event_that_first_moves_it_also_if_only_its_do
     ],
 )
 def test_what_a_planned_batch_is_where_a_transfer_changed_nothing(found: Row | None, outcome: str) -> None:
-    for effect in (moving("ab"), moving("aB")):
+    for effect in (transfer_effect("ab"), transfer_effect("aB")):
         assert effect.unmoved_outcome("m00", BatchId("course", "batch-0"), found) == outcome
 
 
 def test_a_batch_that_came_back_to_its_first_user_is_where_it_should_be() -> None:
-    effect = moving("ab", "bc", "ca")
+    effect = transfer_effect("ab", "bc", "ca")
     assert effect.unmoved_outcome("m01", row("a").id, row("a")) == BatchOutcome.ALREADY
     assert effect.unmoved_outcome("m01", row("a").id, row("b")) == BatchOutcome.CHANGED_ELSEWHERE
 
 
 def test_transfers_search_the_users_whose_batches_move_away_and_know_no_batch_beforehand() -> None:
-    effect = moving("ab", "BA", "cA")
+    effect = transfer_effect("ab", "BA", "cA")
     assert effect.sources == {"b", "c"}
     assert not effect.ids
 
@@ -197,7 +197,7 @@ def test_a_phase_in_any_role_is_idempotent_and_told_step_by_step(
 
 
 def test_the_steps_of_a_restricted_chain_are_restricted_too() -> None:
-    effect = moving("ab", "bc", roles=CREATED)
+    effect = transfer_effect("ab", "bc", roles=CREATED)
     before, between, after = row("a", "ab"), row("b", "ab"), row("c", "ab")
     assert effect.apply(before) == after
     assert effect.hops(before, after) == [Hop("m00", before, between), Hop("m01", between, after)]
@@ -205,14 +205,14 @@ def test_the_steps_of_a_restricted_chain_are_restricted_too() -> None:
 
 def test_a_change_that_a_later_transfer_was_folded_into_is_told_as_the_event_s_that_moves_the_batch() -> None:
     todo = transfers("ab", "de")
-    effect = Moving(todo, {"a": "c", "b": "b", "d": "e", "e": "e"})
+    effect = TransferEffect(todo, {"a": "c", "b": "b", "d": "e", "e": "e"})
     assert effect.hops(row("a"), row("c")) == [Hop("m00", row("a"), row("c"))]
 
 
 def test_a_user_keeps_the_one_batch_that_a_later_transfer_gave() -> None:
     given_later, other = row("a", "ca"), row("a", "ca", n=1)
     moves = {"a": "b", "b": "b", "c": "d", "d": "d"}
-    effect = Moving(transfers("cd", "ab"), moves, keep={given_later.id: frozenset("a")})
+    effect = TransferEffect(transfers("cd", "ab"), moves, keep={given_later.id: frozenset("a")})
     after = effect.apply(given_later)
     assert after == row("a", "da")
     assert effect.hops(given_later, after) == [Hop("m00", given_later, after)]
@@ -237,7 +237,7 @@ def test_a_restricted_transfer_plans_what_it_changes_or_has_to_explain(
     found: Row | None, named: str, planned: bool
 ) -> None:
     for only in (None, frozenset({row("a").id})):
-        effect = moving("ab", roles=CREATED, only=only)
+        effect = transfer_effect("ab", roles=CREATED, only=only)
         assert effect.planned_by(row("a").id, found, set(named)) == (["m00"] if planned else [])
 
 
@@ -252,7 +252,7 @@ def test_a_batch_out_of_reach_is_never_planned_whatever_its_row_and_document_say
     scope: dict[str, object],
 ) -> None:
     for found in (None, row("a"), row("b"), row("a", status=2)):
-        assert moving("ab", **scope).planned_by(row("a").id, found, {"a"}) == []
+        assert transfer_effect("ab", **scope).planned_by(row("a").id, found, {"a"}) == []
 
 
 # --- taking back
@@ -284,7 +284,7 @@ def test_a_batch_out_of_reach_is_never_planned_whatever_its_row_and_document_say
 def test_a_change_is_back_if_all_that_it_touched_is_as_before_it(
     change: Hop, back: list[Row], not_back: list[Row]
 ) -> None:
-    effect = undoing([change])
+    effect = undo_effect([change])
     assert [
         r for r in (*back, *not_back) if effect.unmoved_outcome("u", r.id, r) == BatchOutcome.ALREADY
     ] == back
@@ -342,7 +342,7 @@ def test_the_hops_of_a_transfer_taken_back_newest_first_give_the_row_back(
 ) -> None:
     after = replay(todo, before)
     steps = hops(todo, before, after)
-    effect = undoing(h._replace(mid=f"undo-{h.mid}") for h in reversed(steps))
+    effect = undo_effect(h._replace(mid=f"undo-{h.mid}") for h in reversed(steps))
     told = effect.hops(after, effect.apply(after))
     assert effect.apply(after) == before
     # Each undo has its own share, one after the other.
@@ -358,7 +358,7 @@ def test_whatever_a_phase_did_its_undos_give_back_to_the_letter(
     after = moved.apply(before)
     if after == before:
         return
-    undo = undoing(reversed(moved.hops(before, after)))
+    undo = undo_effect(reversed(moved.hops(before, after)))
     assert undo.apply(after) == before
     assert undo.apply(after._replace(status=2)) == before._replace(status=2)
     for mid in undo.planned_by(before.id, before, ()):
@@ -367,7 +367,7 @@ def test_whatever_a_phase_did_its_undos_give_back_to_the_letter(
 
 @given(st.lists(st.tuples(rows, rows), min_size=1, max_size=4), rows)
 def test_an_undo_writes_nothing_but_what_its_changes_found(changes: list[tuple[Row, Row]], now: Row) -> None:
-    effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
+    effect = undo_effect(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
     then = effect.apply(now)
     assert then.created_by in {now.created_by, *(before.created_by for before, _ in changes)}
     assert then.mentors in {now.mentors, *(before.mentors for before, _ in changes)}
@@ -377,7 +377,7 @@ def test_an_undo_writes_nothing_but_what_its_changes_found(changes: list[tuple[R
 
 
 A_TO_B, B_TO_C = hop(row("a"), row("b"), "u0"), hop(row("b"), row("c"), "u1")
-CHAIN = undoing([B_TO_C, A_TO_B])
+CHAIN = undo_effect([B_TO_C, A_TO_B])
 """Two transfers, taken back newest first."""
 
 
@@ -400,14 +400,14 @@ def test_of_a_chain_each_undo_has_its_own_outcome(found: Row, then: Row, outcome
 
 
 def test_a_batch_that_somebody_changed_keeps_no_other_from_being_given_back() -> None:
-    effect = undoing(hop(row("a", n=n), row("b", n=n), f"u{n % 2}") for n in range(3))
+    effect = undo_effect(hop(row("a", n=n), row("b", n=n), f"u{n % 2}") for n in range(3))
     now = [row("b"), row("x", n=1), row("b", n=2), row("b", n=3)]
     assert [effect.apply(r) for r in now] == [row("a"), row("x", n=1), row("a", n=2), row("b", n=3)]
     assert list(effect.ids) == [r.id for r in now[:3]]
 
 
 def test_undos_of_the_creator_and_of_the_mentors_do_not_wait_for_each_other() -> None:
-    effect = undoing([hop(row("a", "m"), row("b", "m"), "u0"), hop(row("b", "m"), row("b", "n"), "u1")])
+    effect = undo_effect([hop(row("a", "m"), row("b", "m"), "u0"), hop(row("b", "m"), row("b", "n"), "u1")])
     assert effect.apply(row("b", "n")) == row("a", "m")
     assert [h.mid for h in effect.hops(row("b", "x"), row("a", "x"))] == ["u0"]
     assert effect.unmoved_outcome("u1", row("b").id, row("a", "x")) == BatchOutcome.CHANGED_ELSEWHERE
@@ -415,7 +415,7 @@ def test_undos_of_the_creator_and_of_the_mentors_do_not_wait_for_each_other() ->
 
 
 def test_a_batch_is_planned_once_by_every_event_that_takes_a_change_of_it_back() -> None:
-    effect = undoing(
+    effect = undo_effect(
         [B_TO_C, hop(row("x", "a"), row("x", "b"), "u1"), A_TO_B, hop(row("d", n=1), row("e", n=1))]
     )
     assert effect.planned_by(row("a").id, row("a"), {"a"}) == ["u1", "u0"]
@@ -424,23 +424,26 @@ def test_a_batch_is_planned_once_by_every_event_that_takes_a_change_of_it_back()
 def test_undos_are_done_in_one_go_only_if_they_are_idempotent_on_every_batch() -> None:
     again = [hop(row("b"), row("a"), "u0"), hop(row("a"), row("c"), "u1")]
     single = [hop(row("a", n=1), row("b", n=1), "u0")]
-    assert undoing(single).is_idempotent()
-    assert not undoing([*again, *single]).is_idempotent()
-    assert not undoing([*single, *again]).is_idempotent()
+    assert undo_effect(single).is_idempotent()
+    assert not undo_effect([*again, *single]).is_idempotent()
+    assert not undo_effect([*single, *again]).is_idempotent()
 
 
 def test_undos_that_would_go_on_only_from_a_mixture_of_their_values_are_not_done_in_one_go() -> None:
     # Creator b with mentor q occurs in none of them; there the second makes p of q, and the first goes on.
     walk = [hop(row("a", "o"), row("b", "p"), "u0"), hop(row("c", "p"), row("c", "q"), "u1")]
-    assert [undoing(walk).apply(r) for r in (row("a", "o"), row("c", "q"))] == [row("a", "o"), row("c", "p")]
-    assert not undoing(walk).is_idempotent()
+    assert [undo_effect(walk).apply(r) for r in (row("a", "o"), row("c", "q"))] == [
+        row("a", "o"),
+        row("c", "p"),
+    ]
+    assert not undo_effect(walk).is_idempotent()
 
 
 @given(st.lists(st.tuples(rows, rows), min_size=1, max_size=4))
 def test_undos_that_are_done_together_are_idempotent_on_every_value_that_they_know(
     changes: list[tuple[Row, Row]],
 ) -> None:
-    effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
+    effect = undo_effect(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
     assume(effect.is_idempotent())
     for seen in (r for pair in changes for r in pair):
         once = effect.apply(seen)
@@ -449,9 +452,9 @@ def test_undos_that_are_done_together_are_idempotent_on_every_value_that_they_kn
 
 def test_undos_of_which_a_second_try_would_do_more_are_not_done_in_one_go() -> None:
     walk = [hop(row("b"), row("a"), "u0"), hop(row("a"), row("c"), "u1")]  # c becomes a, and then b
-    assert undoing(walk[:1]).is_idempotent()
-    assert undoing(reversed(walk)).is_idempotent()
-    assert not undoing(walk).is_idempotent()
+    assert undo_effect(walk[:1]).is_idempotent()
+    assert undo_effect(reversed(walk)).is_idempotent()
+    assert not undo_effect(walk).is_idempotent()
 
 
 @pytest.mark.parametrize(
@@ -482,7 +485,7 @@ def test_undos_of_which_a_second_try_would_do_more_are_not_done_in_one_go() -> N
 def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_that_none_of_them_knows(
     walk: list[tuple[Row, Row]], now: Row
 ) -> None:
-    effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(walk))
+    effect = undo_effect(hop(*pair, mid=f"u{n}") for n, pair in enumerate(walk))
     once = effect.apply(now)
     assert effect.apply(once) != once
     assert not effect.is_idempotent()
@@ -490,8 +493,8 @@ def test_undos_are_not_done_in_one_go_where_a_second_try_would_do_more_to_a_row_
 
 def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:
     chain = [hop(row(f"u{n}"), row(f"u{n + 1}")) for n in range(MAX_HOPS + 1)]
-    assert undoing(reversed(chain[:-1])).is_idempotent()
-    assert not undoing(reversed(chain)).is_idempotent()
+    assert undo_effect(reversed(chain[:-1])).is_idempotent()
+    assert not undo_effect(reversed(chain)).is_idempotent()
 
 
 @pytest.mark.parametrize(
@@ -504,12 +507,12 @@ def test_too_many_changes_of_one_row_are_not_taken_back_in_one_go() -> None:
     ],
 )
 def test_what_a_batch_is_where_an_undo_changed_nothing(found: Row | None, outcome: str) -> None:
-    effect = undoing([hop(row("a"), row("b"))])
+    effect = undo_effect([hop(row("a"), row("b"))])
     assert effect.unmoved_outcome("u", row("a").id, found) == outcome
 
 
 def test_an_undo_searches_nobody_and_knows_its_batches() -> None:
-    effect = undoing([hop(row("a"), row("b"))])
+    effect = undo_effect([hop(row("a"), row("b"))])
     assert effect.sources == frozenset()
     assert set(effect.ids) == {row("a").id}
     assert effect.planned_by(row("a").id, None, ()) == ["u"]
@@ -517,7 +520,7 @@ def test_an_undo_searches_nobody_and_knows_its_batches() -> None:
 
 
 def test_an_undo_whose_field_was_edited_is_a_conflict_although_another_s_change_is_back() -> None:
-    effect = undoing([hop(row("a", "d"), row("c", "d"), "u2"), hop(row("a", "c"), row("a", "d"), "u1")])
+    effect = undo_effect([hop(row("a", "d"), row("c", "d"), "u2"), hop(row("a", "c"), row("a", "d"), "u1")])
     now = effect.apply(row("x", "d"))  # somebody gave the batch to x
     assert now == row("x", "c")
     assert effect.unmoved_outcome("u1", now.id, now) == BatchOutcome.ALREADY
@@ -526,7 +529,7 @@ def test_an_undo_whose_field_was_edited_is_a_conflict_although_another_s_change_
 
 def test_a_field_is_back_only_by_a_change_of_that_field() -> None:
     # Between the two transfers somebody gave the batch from z to a, and now it is z's again.
-    effect = undoing([hop(row("a", "n"), row("b", "n"), "u2"), hop(row("z", "m"), row("z", "n"), "u1")])
+    effect = undo_effect([hop(row("a", "n"), row("b", "n"), "u2"), hop(row("z", "m"), row("z", "n"), "u1")])
     now = effect.apply(row("z", "n"))
     assert now == row("z", "m")
     assert effect.unmoved_outcome("u1", now.id, now) == BatchOutcome.ALREADY
@@ -534,13 +537,13 @@ def test_a_field_is_back_only_by_a_change_of_that_field() -> None:
 
 
 def test_an_undo_that_another_one_went_on_from_is_back() -> None:
-    effect = undoing([hop(row("b"), row("c"), "u2"), hop(row("a"), row("b"), "u1")])
+    effect = undo_effect([hop(row("b"), row("c"), "u2"), hop(row("a"), row("b"), "u1")])
     assert effect.apply(row("c")) == row("a")
     assert effect.unmoved_outcome("u2", row("a").id, row("a")) == BatchOutcome.ALREADY
 
 
 def test_two_changes_that_one_event_made_to_a_row_are_one_share_of_its_undo() -> None:
-    effect = undoing([hop(row("b", "a"), row("b", "b")), hop(row("a", "a"), row("b", "a"))])
+    effect = undo_effect([hop(row("b", "a"), row("b", "b")), hop(row("a", "a"), row("b", "a"))])
     assert effect.hops(row("b", "b"), row("a", "a")) == [hop(row("b", "b"), row("a", "a"))]
 
 
@@ -548,14 +551,14 @@ def test_two_changes_that_one_event_made_to_a_row_are_one_share_of_its_undo() ->
 def test_undos_that_are_done_together_are_idempotent_on_any_row(
     changes: list[tuple[Row, Row]], now: Row
 ) -> None:
-    effect = undoing(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
+    effect = undo_effect(hop(*pair, mid=f"u{n}") for n, pair in enumerate(changes))
     assume(effect.is_idempotent())
     once = effect.apply(now)
     assert effect.apply(once) == once
 
 
 def test_an_event_that_changed_a_row_twice_is_back_only_if_both_changes_are() -> None:
-    effect = undoing([hop(row("a", "y"), row("a", "z")), hop(row("a", "y"), row("b", "y"))])
+    effect = undo_effect([hop(row("a", "y"), row("a", "z")), hop(row("a", "y"), row("b", "y"))])
     assert effect.unmoved_outcome("u", row("a").id, row("a", "y")) == BatchOutcome.ALREADY
     assert effect.unmoved_outcome("u", row("a").id, row("a", "w")) == BatchOutcome.CHANGED_ELSEWHERE
     assert effect.unmoved_outcome("u", row("a").id, row("x", "y")) == BatchOutcome.CHANGED_ELSEWHERE

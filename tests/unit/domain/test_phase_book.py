@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownership.domain.contracts import Phase
-from ownership.domain.effects import Effect, Moving, undoing
+from ownership.domain.effects import Effect, TransferEffect, undo_effect
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.lanes import compose, lanes
 from ownership.domain.phase_book import PhaseBook
@@ -23,21 +23,21 @@ def phase(events: list[Transfer]) -> Phase:
     return Phase(events=tuple(ClaimedEvent(e, 7) for e in events), moves={})
 
 
-def moving(events: list[Transfer]) -> Effect:
+def transfer_effect(events: list[Transfer]) -> Effect:
     moves: dict[str, str] = {}
     for e in events:
         moves = compose(moves, e)
-    return Moving(events, moves)
+    return TransferEffect(events, moves)
 
 
 def book(*lane_pairs: str) -> PhaseBook:
     """A phase for each lane of the pairs, as in `transfers`."""
-    phases = [(phase(events), moving(events)) for events in lanes(transfers(*lane_pairs))]
+    phases = [(phase(events), transfer_effect(events)) for events in lanes(transfers(*lane_pairs))]
     return PhaseBook((p for p, _ in phases), {p.key: effect for p, effect in phases})
 
 
 UNDO = Transfer(OrderKey(1000, 0, 0, "u"), "b", "a")
-UNDOING = PhaseBook([phase([UNDO])], {"u": undoing([Hop("u", row("a", n=3), row("b", n=3))])})
+UNDOING = PhaseBook([phase([UNDO])], {"u": undo_effect([Hop("u", row("a", n=3), row("b", n=3))])})
 
 
 def test_a_phase_is_named_after_its_first_event() -> None:
@@ -59,7 +59,7 @@ def test_phases_of_the_same_users_are_told_apart_by_the_batch_that_each_is_about
     todo = transfers("ab", "ac")
     rows = [row("a", n=n) for n in range(3)]
     effects = {
-        e.mid: Moving([e], compose({}, e), EVERYTHING._replace(batch_id=rows[n].id.batch_id))
+        e.mid: TransferEffect([e], compose({}, e), EVERYTHING._replace(batch_id=rows[n].id.batch_id))
         for n, e in enumerate(todo)
     }
     found = PhaseBook([phase([e]) for e in todo], effects)
