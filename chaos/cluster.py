@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 from random import Random
 
+from confluent_kafka.admin import AdminClient
 from rich import box
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from chaos.worlds import World, random_world
 from local.cluster import plan
 from local.cluster.stack import Cluster
 from local.demo.outcome import events_of
+from local.platform.schema import connect_elasticsearch
 from local.platform.world import Platform
 from local.servers import postgres
 from local.servers.processes import NotReadyError, await_condition
@@ -31,6 +33,8 @@ from local.servers.processes import NotReadyError, await_condition
 FINAL_WITHIN_S = 300.0
 CLOSED_WITHIN_S = 420.0
 """Limits from the fault until every event is final, and until no run is open."""
+WHOLE_WITHIN_S = 180.0
+"""Limit from the repair until each store has all copies of its data."""
 SHORT_S = 10.0
 """How long a part is away of which there is only one."""
 
@@ -85,6 +89,7 @@ def play(cluster: Cluster, platform: Platform, seed: int, only: str | None = Non
         done.final_s = round(time.monotonic() - began, 1)
         _await(lambda: _runs(cluster) == 0, CLOSED_WITHIN_S, "every run to end", done)
         done.closed_s = round(time.monotonic() - began, 1)
+    _await(lambda: _is_whole(cluster), WHOLE_WITHIN_S, "all copies of all data", done)
     done.violations += _violations(cluster, platform, world, places)
     return done
 
@@ -141,6 +146,17 @@ def _runs(cluster: Cluster) -> int:
             return ui.runs()
 
     return retried(ask)
+
+
+def _is_whole(cluster: Cluster) -> bool:
+    """Whether every document and message has all its copies again: the next fault is to be the only one."""
+    a = cluster.addresses
+    with connect_elasticsearch(a.elasticsearch) as search:
+        health = retried(search.cluster.health)
+    if health["status"] != "green" or health["number_of_nodes"] < cluster.nodes.elasticsearch:
+        return False
+    topics = AdminClient({"bootstrap.servers": a.kafka}).list_topics(timeout=30).topics.values()
+    return all(len(p.isrs) == len(p.replicas) for topic in topics for p in topic.partitions.values())
 
 
 def _violations(cluster: Cluster, platform: Platform, world: World, places: Places) -> list[str]:

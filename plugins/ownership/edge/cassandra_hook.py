@@ -19,6 +19,10 @@ from ownership.edge.connections import CASSANDRA, Extra, connection
 from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 
 
+HEARTBEAT_SECONDS = 5
+"""Seconds of silence after which a connection is tried, and after which it is given up with its node."""
+
+
 class CassandraHook(ProviderCassandraHook):
     """The provider's hook, with consistency, time-out and token awareness from the extra.
 
@@ -64,6 +68,9 @@ class CassandraHook(ProviderCassandraHook):
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=5,
             control_connection_timeout=5,
+            # A node that is frozen keeps its connections: each statement to it would wait its 10 s, try after try.
+            idle_heartbeat_interval=HEARTBEAT_SECONDS,
+            idle_heartbeat_timeout=HEARTBEAT_SECONDS,
             sockopts=SOCKET_OPTIONS,
         )
 
