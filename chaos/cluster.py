@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 from random import Random
 
+import psycopg
 from confluent_kafka.admin import AdminClient
 from rich import box
 from rich.table import Table
@@ -54,7 +55,7 @@ class ClusterFault:
 
 @dataclass
 class ClusterRound:
-    """The result of a round. Seconds count from the fault, or from the last message if that was later."""
+    """The result of a round."""
 
     seed: int
     fault: str
@@ -62,9 +63,9 @@ class ClusterRound:
     messages: int = 0
     batches: int = 0
     final_s: float = 0.0
-    """Until every event was final."""
+    """Of the slowest event: from the fault, or from its message if that was later, until it was final."""
     closed_s: float = 0.0
-    """Until no run was open."""
+    """From the fault, or from the end of all sending and editing if that was later, until no run was open."""
     violations: list[str] = field(default_factory=list)
 
 
@@ -84,9 +85,10 @@ def play(cluster: Cluster, platform: Platform, seed: int, only: str | None = Non
         places = send(platform, world, rng)
         edit(platform, world, rng)
         sent = time.monotonic()
-        began = max(struck.ended(), sent)
+        struck_at = struck.ended()
+        began = max(struck_at, sent)
         _await(lambda: _is_final(cluster, world), FINAL_WITHIN_S, "every event to be final", done)
-        done.final_s = round(time.monotonic() - began, 1)
+        done.final_s = retried(partial(_slowest, cluster, world, time.time() - time.monotonic() + struck_at))
         _await(lambda: _runs(cluster) == 0, CLOSED_WITHIN_S, "every run to end", done)
         done.closed_s = round(time.monotonic() - began, 1)
     _await(lambda: _is_whole(cluster), WHOLE_WITHIN_S, "all copies of all data", done)
@@ -138,6 +140,17 @@ def _await(condition: Callable[[], bool], seconds: float, what: str, done: Clust
 def _is_final(cluster: Cluster, world: World) -> bool:
     wanted = oracle.states(world)
     return all(e.final for e in retried(lambda: events_of(cluster.addresses.ledger, wanted)).values())
+
+
+def _slowest(cluster: Cluster, world: World, struck_at: float) -> float:
+    """Seconds that the slowest event took from its message, or from the fault (seconds since 1970)."""
+    question = """
+        SELECT max(extract(epoch FROM coalesce(completed_at, ended_at)) - greatest(%s, kafka_ms / 1000.0))
+        FROM event WHERE mid = ANY(%s)
+    """
+    with psycopg.connect(cluster.addresses.ledger, autocommit=True, prepare_threshold=None) as connection:
+        found = connection.execute(question, (struck_at, list(oracle.states(world)))).fetchone()
+    return round(max(0.0, float((found and found[0]) or 0)), 1)
 
 
 def _runs(cluster: Cluster) -> int:

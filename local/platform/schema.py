@@ -169,7 +169,9 @@ def connect_elasticsearch(url: str) -> Elasticsearch:
     scheme, _, rest = url.partition("://")
     hosts, _, port = rest.rpartition(":")
     urls = [f"{scheme}://{host}:{port}" for host in hosts.split(",")]
-    return Elasticsearch(urls, node_class=PlainNode, request_timeout=TIMEOUT_SECONDS)
+    return Elasticsearch(
+        urls, node_class=PlainNode, request_timeout=TIMEOUT_SECONDS, dead_node_backoff_factor=30
+    )
 
 
 def _create_table(session: Session, copies: int) -> None:

@@ -18,7 +18,6 @@ from ownership.domain.errors import SettingsError, Unavailable
 from ownership.edge.connections import CASSANDRA, Extra, connection
 from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 
-
 HEARTBEAT_SECONDS = 5
 """Seconds of silence after which a connection is tried, and after which it is given up with its node."""
 

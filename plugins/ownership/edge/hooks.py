@@ -92,6 +92,8 @@ def elasticsearch_client() -> Elasticsearch:
     options = Extra.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
     hosts = [url_at(ELASTICSEARCH, conn, h, port=9200) for h in conn.host.replace(" ", "").split(",")]
     arguments: dict[str, Any] = {"request_timeout": 30, "max_retries": 2, "retry_on_timeout": True}
+    # By default a node that did not answer is asked again a second later: of a frozen one each call waits its 30 s.
+    arguments |= {"dead_node_backoff_factor": 30, "max_dead_node_backoff": 120}
     arguments |= {k: options.values[k] for k in ("request_timeout", "api_key") if k in options.values}
     if conn.login:
         if "api_key" in arguments:
