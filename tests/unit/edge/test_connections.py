@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,16 @@ def test_the_hosts_of_the_index_make_urls(
     set_to(monkeypatch, connections.ELASTICSEARCH, {"conn_type": "elasticsearch", **connection})
     client = elasticsearch_client()
     assert sorted(node.base_url for node in client.transport.node_pool.all()) == urls
+
+
+def test_a_search_node_that_did_not_answer_is_left_alone_for_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_to(monkeypatch, connections.ELASTICSEARCH, {"conn_type": "elasticsearch", "host": "a,b"})
+    pool = elasticsearch_client().transport.node_pool
+    frozen, other = pool.all()
+    pool.mark_dead(frozen, _now=time.time() - 25)
+    assert {pool.get() for _ in range(20)} == {other}
 
 
 def test_a_server_is_verified_unless_the_connection_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
