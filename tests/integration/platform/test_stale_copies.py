@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -88,8 +87,7 @@ def _write(client: Elasticsearch, user: str) -> None:
             {"batchId": f"{user}-{n}", "courseId": "c", "status": 1, "createdBy": user, "mentors": []},
         )
     ]
-    body = "\n".join(map(json.dumps, lines)) + "\n"
-    answer = client.options(request_timeout=10).bulk(index=INDEX, body=body, refresh=True)
+    answer = client.options(request_timeout=10).bulk(index=INDEX, operations=lines, refresh=True)
     assert not answer["errors"]
 
 
