@@ -10,7 +10,7 @@ from ownership.ledger.schema import among, event
 
 
 class EventIds:
-    """Ids by mid, each read once: they never change."""
+    """Ids by mid, each read once: while the ledger is not restored from a backup they never change."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
@@ -21,3 +21,7 @@ class EventIds:
             rows = connection.execute(select(event.c.mid, event.c.id).where(among(event.c.mid, unknown)))
             self._known |= {r.mid: r.id for r in rows}
         return {m: self._known[m] for m in mids if m in self._known}
+
+    def forget(self) -> None:
+        """Read all again."""
+        self._known.clear()

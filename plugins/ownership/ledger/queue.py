@@ -79,17 +79,25 @@ class Queue:
             return Held(frozenset(), 0)
 
         def work(connection: Connection) -> Held:
-            mids = [e.mid for e in claimed]
-            known = self._ids.of(connection, mids)
-            ids = [known.get(m, 0) for m in mids]
-            tokens = [e.fencing_token for e in claimed]
-            found = connection.execute(_HELD, {"ids": _array(ids), "tokens": _array(tokens)}).one()
-            gone = set(found.lost or ())
-            return Held(
-                frozenset(m for m, i in zip(mids, ids, strict=True) if i in gone), found.lease_ends_ms or 0
-            )
+            held = self._compare(connection, claimed)
+            if (
+                held.lost
+            ):  # in a ledger that was restored meanwhile, events that are read again have other ids
+                self._ids.forget()
+                held = self._compare(connection, claimed)
+            return held
 
         return self._database.run(work)
+
+    def _compare(self, connection: Connection, claimed: Sequence[ClaimedEvent]) -> Held:
+        mids = [e.mid for e in claimed]
+        known = self._ids.of(connection, mids)
+        ids = [known.get(m, 0) for m in mids]
+        tokens = [e.fencing_token for e in claimed]
+        found = connection.execute(_HELD, {"ids": _array(ids), "tokens": _array(tokens)}).one()
+        gone = set(found.lost or ())
+        lost = frozenset(m for m, i in zip(mids, ids, strict=True) if i in gone)
+        return Held(lost, found.lease_ends_ms or 0)
 
     def claim_again(
         self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_ms: int
@@ -101,11 +109,11 @@ class Queue:
 
         def work(connection: Connection) -> dict[str, int]:
             token = _locked_head(connection) + 1
-            tokens = self._tokens(connection, claimed, queue.c.holder == run_id)
-            if tokens:
-                ids = self._ids.of(connection, tokens).values()
+            rows = _same_claim(connection, claimed, queue.c.holder == run_id)
+            if rows:
+                ids = [r.event_id for r in rows]
                 _retake(connection, ids, token, run_id, now_ms() + lease_ms)
-            return dict.fromkeys(tokens, token)
+            return {r.mid: token for r in rows}
 
         return _under(claimed, self._database.run(work))
 
@@ -113,26 +121,9 @@ class Queue:
         """Those of `claimed` whose claim nobody took over, each with the token that it has now."""
         if not claimed:
             return []
-        tokens = self._database.run(lambda c: self._tokens(c, claimed))
+        rows = self._database.run(lambda c: _same_claim(c, claimed))
+        tokens = {r.mid: r.fencing_token for r in rows}
         return _under([e for e in claimed if e.mid in tokens], tokens)
-
-    def _tokens(
-        self, connection: Connection, claimed: Sequence[ClaimedEvent], *conditions: ColumnElement[bool]
-    ) -> dict[str, int]:
-        """By mid, the tokens of those of `claimed` that are in the queue by the same claim."""
-        ids = self._ids.of(connection, [e.mid for e in claimed])
-        rows = connection.execute(
-            select(queue.c.event_id, queue.c.claim_token, queue.c.fencing_token).where(
-                among(queue.c.event_id, ids.values()), *conditions
-            )
-        )
-        found = {r.event_id: r for r in rows}
-        # Tokens only rise: one that is older than its claim's first is from a claim before.
-        return {
-            e.mid: row.fencing_token
-            for e in claimed
-            if (row := found.get(ids.get(e.mid))) and row.claim_token <= e.fencing_token
-        }
 
     def renew(self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_expires_ms: int) -> None:
         """Set how long the claim lives on, where it still is the caller's."""
@@ -171,6 +162,20 @@ def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, i
         .with_for_update(of=queue)
     )
     return {r.mid: r.event_id for r in rows if r.fencing_token == wanted[r.mid]}
+
+
+def _same_claim(
+    connection: Connection, claimed: Iterable[ClaimedEvent], *conditions: ColumnElement[bool]
+) -> list[Any]:
+    """Mid, event id and token of those of `claimed` that are in the queue by the same claim."""
+    tokens = {e.mid: e.fencing_token for e in claimed}
+    rows = connection.execute(
+        select(event.c.mid, queue.c.event_id, queue.c.claim_token, queue.c.fencing_token)
+        .join_from(queue, event, queue.c.event_id == event.c.id)
+        .where(among(event.c.mid, tokens), *conditions)
+    )
+    # Tokens only rise: one that is older than its claim's first is from a claim before.
+    return [r for r in rows if r.claim_token <= tokens[r.mid]]
 
 
 def take_over(connection: Connection, mid: str, *, run_id: str, lease_ms: int) -> ClaimedEvent | None:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
 import stamina
-from urllib3 import HTTPConnectionPool, Timeout, connection_from_url
-from urllib3.exceptions import HTTPError, LocationValueError, ProtocolError
+from urllib3 import HTTPConnectionPool, Timeout, connection_from_url, disable_warnings
+from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationValueError, ProtocolError
 from urllib3.util import parse_url
 
 from ownership.domain.errors import SettingsError, Unavailable
@@ -122,6 +122,10 @@ class Service:
             )
         # Without TLS no context: it takes 30 ms to make.
         tls = parsed.scheme == "https" and (endpoint.tls or ssl.create_default_context())
+        if tls and tls.verify_mode == ssl.CERT_NONE:
+            disable_warnings(
+                InsecureRequestWarning
+            )  # whoever set `verify` to false knows; it comes with each call
         pool = connection_from_url(
             url,
             maxsize=CONCURRENT,
