@@ -207,7 +207,7 @@ class Offset:
 
 
 class _Clock:
-    """Strictly increasing epoch milliseconds: no two events have the same time."""
+    """Strictly increasing epoch milliseconds, never ahead of the machine's clock: no two events have the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -215,8 +215,11 @@ class _Clock:
 
     def next(self) -> int:
         with self._lock:
-            self._last = max(self._last + 1, time.time_ns() // 1_000_000)
-            return self._last
+            # A time ahead of the acceptor's clock would count as that: several would be the same, in another order.
+            while (now := time.time_ns() // 1_000_000) <= self._last:
+                time.sleep(0.0002)
+            self._last = now
+            return now
 
 
 _clock = _Clock()
