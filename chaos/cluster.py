@@ -213,12 +213,8 @@ def _killed(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManage
 def _frozen(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManager[None]]:
     @contextmanager
     def during(cluster: Cluster, rng: Random) -> Iterator[None]:
-        server = cluster.servers[choose(cluster, rng)]
-        server.freeze()
-        try:
+        with cluster.servers[choose(cluster, rng)].frozen():
             yield
-        finally:
-            server.thaw()
 
     return during
 

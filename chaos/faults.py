@@ -251,12 +251,8 @@ def _stopped(name: str) -> Callable[[Scene, Random], Any]:
 def _frozen(name: str) -> Callable[[Scene, Random], Any]:
     @contextmanager
     def during(scene: Scene, _: Random) -> Iterator[None]:
-        server = scene.stack.servers[name]
-        server.freeze()
-        try:
+        with scene.stack.servers[name].frozen():
             yield
-        finally:
-            server.thaw()
 
     return during
 

@@ -12,8 +12,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -270,6 +270,15 @@ class Server:
     def thaw(self) -> None:
         """Send SIGCONT, which ends `freeze`."""
         _signal(self._family(), signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Frozen inside the block."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
 
     def restart(self, timeout_s: float | None = None) -> None:
         """Stop it if it runs, start it with the same data on the same port, wait until it answers."""

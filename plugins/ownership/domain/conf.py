@@ -250,8 +250,8 @@ def manual_events(
     """The events that `conf` names, in order.
 
     An item of `events` is a whole event as on the topic, or an object of the form's fields. One without
-    a `mid` of its own, or whose dry run it is, gets ``manual:<run id>:<n>``, the same at every try. The form's other fields say how
-    all of them are carried out. `by` started the run; it counts as requester where an event names none.
+    a `mid` of its own, or whose dry run it is, gets ``manual:<run id>:<n>``, the same at every try. The form's other
+    fields say how all of them are carried out. `by` started the run; it counts as requester where an event names none.
 
     :raises ConfError: for unknown keys, missing fields and events out of contract.
     """

@@ -24,7 +24,8 @@ QUEUED = select(*TRANSFER, queue).join_from(queue, event, queue.c.event_id == ev
 
 _HELD = text(
     "SELECT array_agg(w.event_id) FILTER (WHERE q.event_id IS NULL) AS lost, "
-    "CAST(1000 * extract(epoch FROM min(q.lease_expires_at)) AS bigint) AS lease_ends_ms "
+    "CAST(1000 * extract(epoch FROM min(coalesce(q.lease_expires_at, to_timestamp(0))) "
+    "FILTER (WHERE q.event_id IS NOT NULL)) AS bigint) AS lease_ends_ms "
     "FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS w (event_id, token) "
     "LEFT JOIN queue q ON q.event_id = w.event_id AND q.fencing_token = w.token"
 )
@@ -36,7 +37,7 @@ class Held(NamedTuple):
     lost: frozenset[str]
     """Mids of the events that no longer carry the caller's token."""
     lease_ends_ms: int
-    """When the first lease of the others ends; 0 without one."""
+    """When the first lease of the others ends; 0 if one of them has none."""
 
 
 class Queue:
@@ -80,9 +81,8 @@ class Queue:
 
         def work(connection: Connection) -> Held:
             held = self._compare(connection, claimed)
-            if (
-                held.lost
-            ):  # in a ledger that was restored meanwhile, events that are read again have other ids
+            if held.lost:
+                # In a ledger that was restored meanwhile, events that are read again have other ids.
                 self._ids.forget()
                 held = self._compare(connection, claimed)
             return held
@@ -94,7 +94,7 @@ class Queue:
         known = self._ids.of(connection, mids)
         ids = [known.get(m, 0) for m in mids]
         tokens = [e.fencing_token for e in claimed]
-        found = connection.execute(_HELD, {"ids": _array(ids), "tokens": _array(tokens)}).one()
+        found = connection.execute(_HELD, {"ids": _numbers(ids), "tokens": _numbers(tokens)}).one()
         gone = set(found.lost or ())
         lost = frozenset(m for m, i in zip(mids, ids, strict=True) if i in gone)
         return Held(lost, found.lease_ends_ms or 0)
@@ -193,7 +193,7 @@ def remove(connection: Connection, event_ids: Collection[int]) -> None:
     connection.execute(delete(queue).where(among(queue.c.event_id, event_ids)))
 
 
-def _array(numbers: Iterable[int]) -> str:
+def _numbers(numbers: Iterable[int]) -> str:
     """As PostgreSQL reads an array; the driver takes longer for thousands of numbers than the server."""
     return "{" + ",".join(map(str, numbers)) + "}"
 

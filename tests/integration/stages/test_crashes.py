@@ -13,6 +13,7 @@ from ownership.domain.errors import Unavailable
 from ownership.domain.queue import ClaimedEvent
 from ownership.ledger import arrivals
 from ownership.platform.kafka import Span
+from ownership.stages.claim import Claim
 from ownership.stages.intake import accept
 from ownership.stages.pull import Collected, RunRequest, collect
 from tests.harness import Run
@@ -257,6 +258,23 @@ def test_a_try_that_comes_back_when_a_later_one_has_begun_writes_nothing(world: 
     assert after(run, stage).settle().events == {"completed": 1}
     assert world.owners(batch) == (new, ())
     assert world.outcomes(mid) == {batch.batch_id: "moved"}
+
+
+def test_a_fence_takes_up_the_lease_of_one_event_that_was_let_go_beside_another(world: World) -> None:
+    mids = []
+    for _ in range(2):
+        old, new = world.users("old", "new")
+        world.batch(created_by=old)
+        mids.append(world.transfer(old, new))
+    run = until(world.run(), "pull")
+    claimed = [e for s in run.pulled.slices for e in s.events]
+    assert len(claimed) == 2
+    world.job.parts.queue.release(claimed[:1], next_try_ms=0)
+
+    assert not Claim(world.job.parts, claimed, run.run_id).check()
+
+    assert [world.queued(m).holder for m in mids] == [run.run_id] * 2
+    assert run.finish().events == {"completed": 2}
 
 
 def test_settle_releases_what_a_later_try_has_taken_again(world: World) -> None:
