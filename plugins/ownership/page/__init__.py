@@ -3,8 +3,11 @@
 | module | does |
 | --- | --- |
 | `entry` | what the plugin registers: the app, its place in the navigation, the link of a task instance |
-| `app` | routes: who may see and do what, headers, which template |
+| `app` | the app: its routes and headers, and what it answers when something goes wrong |
+| `routes` | a router a subject: who may see and do what, which template |
+| `rendering` | templates and static files |
 | `access` | Airflow's own checks of users, and the token of a form |
+| `starting` | starts a run through Airflow's own API |
 | `store` | the process's database of the ledger; `ledger/reads` has the queries |
 | `views` | from what is read to what is shown, a module a subject. Pure |
 | `payload` | what of an event may be shown. Pure |

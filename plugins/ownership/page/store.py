@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import Depends
 
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.edge.ledger_hook import ledger_parameters
@@ -106,3 +108,15 @@ class Store:
         if self._database is None:
             self._database, self._answers = self._opened(self._given), False
         return self._database
+
+
+_STORE = Store()
+
+
+def process_store() -> Store:
+    """The store of this process."""
+    return _STORE
+
+
+Ledger = Annotated[Store, Depends(process_store)]
+"""The store, for a route."""

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from ownership.page import access
 from ownership.page import app as module
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
-from ownership.page.store import Store
+from ownership.page.store import Store, process_store
 from tests.integration.stages.transfer_world import World
 
 REPLACED = "\ufffd"
@@ -51,13 +51,12 @@ def page(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """The page on the world's ledger, for a user who may do everything."""
     user = SimpleNamespace(get_id=lambda: "operator-1", get_name=lambda: "operator")
     store = Store(lambda: conninfo_to_dict(world.ledger))
-    monkeypatch.setattr(module, "store", store)
-    monkeypatch.setattr(module, "runs_of", lambda *_: {})
-    monkeypatch.setattr(module, "may_start", lambda _: {TRANSFER_DAG, UNDO_DAG})
-    monkeypatch.setattr(module, "check_start", lambda *_: None)
-    monkeypatch.setattr(module, "is_paused", lambda _: False)
+    monkeypatch.setattr(access, "runs_of", lambda *_: {})
+    monkeypatch.setattr(access, "may_start", lambda _: {TRANSFER_DAG, UNDO_DAG})
+    monkeypatch.setattr(access, "check_start", lambda *_: None)
+    monkeypatch.setattr(access, "is_paused", lambda _: False)
     signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
-    given = {signed_in: lambda: user, access.MayRead.dependency: lambda: None}
+    given = {signed_in: lambda: user, access.MayRead.dependency: lambda: None, process_store: lambda: store}
     monkeypatch.setattr(module.app, "dependency_overrides", given)
     yield Page()
     store.close()

@@ -24,7 +24,7 @@ from ownership.ledger.reads.batches import (
 )
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListEntry, ListPage, OpenCounts, StateCounts
 from ownership.page.actions import ACTIONS, TRANSFER_DAG, Action
-from ownership.page.app import templates
+from ownership.page.rendering import templates
 from ownership.page.views.batches import change_lines
 from ownership.page.views.details import DetailView, detail_view
 from ownership.page.views.links import RunLink

@@ -1,0 +1,117 @@
+"""Actions: what one will do, and its run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
+
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import MAX_REASON
+from ownership.domain.text import printable
+from ownership.ledger.reads import Reads
+from ownership.page import access
+from ownership.page.access import MayRead, User
+from ownership.page.actions import ACTIONS, EXECUTE, REHEARSE_UNDO, UNDO, Action, offered
+from ownership.page.rendering import rendered
+from ownership.page.routes.parameters import MID, TEXT
+from ownership.page.routes.transfers import detail
+from ownership.page.starting import trigger, why
+from ownership.page.store import Ledger
+from ownership.page.views import formats, links
+from ownership.page.views.batches import change_lines
+from ownership.page.views.details import DetailView, detail_view
+
+log = structlog.get_logger(__name__)
+
+PREVIEW = 10
+"""Batches that a confirmation shows."""
+
+router = APIRouter()
+
+
+@router.get("/confirm", dependencies=[MayRead])
+def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT) -> Response:
+    """The confirmation of an action, which says what will happen."""
+    wanted = _action(action)
+    access.check_start(wanted, request, user)
+    with store.reads() as reads:
+        event = reads.details.event(mid)
+        if event is None:
+            raise HTTPException(404, "The ledger has no such event.")
+        if wanted not in offered(event.state, event.counts, event.digest):
+            state = formats.STATE_NAMES[event.state]
+            raise HTTPException(409, f"This event is {state} now: {_name(wanted)} does not apply.")
+        view = detail(reads, event, user)
+        changed = (
+            reads.batches.page(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
+        )
+        rehearsal = _rehearsal(reads, view) if wanted is UNDO else None
+    return rendered(
+        "confirm.html",
+        action=wanted,
+        view=view,
+        changes=change_lines(changed) if changed else [],
+        more=bool(changed and changed.next),
+        rehearsal=rehearsal,
+        token=access.form_token(user, wanted, mid, event.digest, event.state),
+        max_reason=MAX_REASON,
+        paused=access.is_paused(wanted.dag_id),
+        user=user.get_name(),
+    )
+
+
+def _rehearsal(reads: Reads, view: DetailView) -> DetailView | None:
+    """The newest dry run of the event's undo: its plan is what the undo would do."""
+    event = reads.details.event(view.rehearsed_undo) if view.rehearsed_undo else None
+    return detail_view(event, b"", now_ms=now_ms(), runs={}) if event else None
+
+
+def _name(action: Action) -> str:
+    return action.label.rstrip("…").lower()
+
+
+@router.post("/act", dependencies=[MayRead])
+async def act(
+    request: Request,
+    user: User,
+    token: Annotated[str, Form(max_length=4000)] = "",
+    reason: Annotated[str, Form(max_length=4 * MAX_REASON)] = "",
+) -> Response:
+    """Start the run that was confirmed, in the name of the signed-in user."""
+    form = access.form_of(token, user)
+    confirmed = form.confirmed
+    await run_in_threadpool(access.check_start, confirmed.action, request, user)
+    reason = printable(reason.strip())
+    if len(reason) > MAX_REASON or (confirmed.action.reason == "required" and not reason):
+        raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")
+    answer = await trigger(request, confirmed.action.dag_id, confirmed.run_id, confirmed.conf(reason))
+    if answer.status_code not in (200, 409):  # 409: the same form was sent before, and its run is there
+        log.warning(
+            "page action refused", action=confirmed.action.name, mid=confirmed.mid, status=answer.status_code
+        )
+        raise HTTPException(
+            answer.status_code if answer.status_code < 500 else 502,
+            f"Airflow refused the run: {why(answer)}",
+        )
+    log.info(
+        "page action",
+        action=confirmed.action.name,
+        mid=confirmed.mid,
+        by=user.get_name(),
+        run_id=confirmed.run_id,
+    )
+    mid = confirmed.outcome_mid(form.state)
+    return RedirectResponse(
+        links.detail_href(mid, started=confirmed.run_id, dag=confirmed.action.dag_id), status_code=303
+    )
+
+
+def _action(name: str) -> Action:
+    action = ACTIONS.get(name)
+    if action is None:
+        raise HTTPException(404, "The page has no such action.")
+    return action

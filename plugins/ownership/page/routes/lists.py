@@ -1,0 +1,84 @@
+"""Lists: transfers, and what reconciliations found."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import RedirectResponse, Response
+
+from ownership.domain.clock import now_ms
+from ownership.domain.states import EventState
+from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent, from_cursor
+from ownership.page import access
+from ownership.page.access import MayRead, User
+from ownership.page.actions import RECONCILE_DAG
+from ownership.page.rendering import rendered
+from ownership.page.routes.parameters import NO_NUL, TEXT
+from ownership.page.store import Ledger
+from ownership.page.views import links
+from ownership.page.views.lists import list_view
+from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
+from ownership.reconcile.chart import MAX_BARS as TREND
+
+router = APIRouter()
+
+
+@router.get("/", dependencies=[MayRead])
+def listing(
+    user: User,
+    store: Ledger,
+    who: Annotated[str, Query(alias="user", max_length=256, pattern=NO_NUL)] = "",
+    state: TEXT = "",
+    run: TEXT = "",
+    course: TEXT = "",
+    batch: TEXT = "",
+    since: TEXT = "",
+    before: TEXT = "",
+    after: Annotated[str, Query(max_length=2000)] = "",
+    mid: TEXT = "",
+    one: TEXT = "",
+) -> Response:
+    """Transfers, newest first. `one`: with a single transfer, redirect to it; the link of a task asks for that."""
+    if mid.strip():
+        return RedirectResponse(links.detail_href(mid.strip()), status_code=303)
+    filters = Filters(
+        user=who.strip(),
+        state=state if state in (*STATES, OPEN) else "",
+        run_id=run.strip(),
+        course_id=course.strip(),
+        batch_id=batch.strip(),
+        since_ms=links.at_ms(since),
+        before_ms=links.at_ms(before),
+    )
+    cursor = from_cursor(after)
+    with store.reads() as reads:
+        listed = reads.lists.page(filters, cursor)
+        open_counts = reads.lists.open_counts()
+        reports = reads.reconciliations.last(1)
+    if one and len(listed.entries) == 1 and not listed.next:
+        return RedirectResponse(links.detail_href(listed.entries[0].mid), status_code=303)
+    runs = access.runs_of(e.run_id for e in listed.entries if isinstance(e, ListedEvent))
+    return rendered(
+        "list.html",
+        view=list_view(filters, listed, runs, now_ms=now_ms(), first=cursor is None),
+        filters=filters,
+        since=since if filters.since_ms is not None else "",
+        before=before if filters.before_ms is not None else "",
+        states=(OPEN, *STATES),
+        open_counts=open_counts,
+        compared=newest_in_short(reports[0] if reports else None),
+        open_href=links.list_href(Filters(state=OPEN)),
+        waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
+        user=user.get_name(),
+    )
+
+
+@router.get("/reconciliations", dependencies=[MayRead])
+def reconciliations(user: User, store: Ledger) -> Response:  # noqa: ARG001  # for users only
+    """What the last reconciliations found, as a chart and as a table."""
+    with store.reads() as reads:
+        reports = reads.reconciliations.last(TREND)
+    runs = access.runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
+    view = reconciliations_view(reports, runs)
+    return rendered("reconciliations.html", view=view)

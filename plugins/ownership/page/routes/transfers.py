@@ -1,0 +1,99 @@
+"""One transfer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from ownership.domain.clock import now_ms
+from ownership.domain.plan import BatchId
+from ownership.domain.states import EventState
+from ownership.ledger.events import EventRow
+from ownership.ledger.reads import Reads
+from ownership.page import access
+from ownership.page.access import MayRead, User
+from ownership.page.rendering import rendered
+from ownership.page.routes.parameters import MID, TEXT
+from ownership.page.store import Ledger
+from ownership.page.views import links
+from ownership.page.views.batches import change_lines
+from ownership.page.views.details import DetailView, detail_view
+from ownership.page.views.messages import message_view
+
+ENDED = ("success", "failed")
+"""States of a run that has ended."""
+
+router = APIRouter()
+
+
+def detail(reads: Reads, event: EventRow, user: User) -> DetailView:
+    """Everything about an event, and what the user may do about it."""
+    now = now_ms()
+    queued = None if event.final else reads.details.queued(event.mid)
+    blocker = None
+    if queued and not queued.is_held(now):
+        blocker = reads.details.waits_for(event.transfer)
+    followed = reads.details.followed_by(event.mid)
+    return detail_view(
+        event,
+        reads.details.body(event.mid),
+        now_ms=now,
+        runs=access.runs_of([event.run_id, *(f.run_id for f in followed)]),
+        queued=queued,
+        blocker=blocker,
+        progress=None if event.final or event.state == EventState.RECEIVED else reads.batches.progress(event),
+        lane=reads.details.lane(event),
+        followed=followed,
+        startable=access.may_start(user),
+    )
+
+
+@router.get("/transfer", dependencies=[MayRead])
+def transfer(
+    user: User,
+    store: Ledger,
+    mid: MID,
+    course: TEXT = "",
+    batch: TEXT = "",
+    started: TEXT = "",
+    dag: TEXT = "",
+    part: TEXT = "",
+) -> Response:
+    """One transfer; `part=live` answers with only what moves while it is carried out."""
+    run = access.runs_of([started]).get(started) if started else None
+    with store.reads() as reads:
+        event = reads.details.event(mid)
+        if event is None:
+            message = reads.details.rejected_message(mid)
+            if message is None:
+                return _not_there(mid, started, run, part)
+            return rendered("live.html" if part == "live" else "message.html", view=message_view(message))
+        view = detail(reads, event, user)
+        if part == "live":
+            return rendered("live.html", view=view)
+        after = BatchId(course, batch) if course else None
+        changed = reads.batches.page(event, after)
+    older = None
+    if changed.next:
+        older = (
+            links.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
+        )
+    return rendered(
+        "transfer.html",
+        view=view,
+        changes=change_lines(changed),
+        older=older,
+        first=links.detail_href(mid) + "#changes" if after else None,
+        started=started,
+        run=run,
+        dag=dag,
+        user=user.get_name(),
+    )
+
+
+def _not_there(mid: str, started: str, run: links.RunLink | None, part: str) -> Response:
+    """An event that the ledger does not have, or not yet, if a run that brings it is under way."""
+    coming = run is not None and run.state not in ENDED
+    if part == "live":
+        return rendered("live.html", 200 if coming else 404, view=None, run=run)
+    return rendered("absent.html", 200 if coming else 404, mid=mid, started=started, run=run, coming=coming)
