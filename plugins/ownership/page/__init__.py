@@ -5,6 +5,7 @@
 | `entry` | what the plugin registers: the app, its place in the navigation, the link of a task instance |
 | `app` | the app: its routes and headers, and what it answers when something goes wrong |
 | `routes` | a router a subject: who may see and do what, which template |
+| `api` | the API, for programs and the command line |
 | `rendering` | templates and static files |
 | `access` | Airflow's own checks of users, and the token of a form |
 | `starting` | starts a run through Airflow's own API |

@@ -1,0 +1,11 @@
+"""The API, under the page's app at ``/api/v1``.
+
+| module | does |
+| --- | --- |
+| `app` | the app: its routers and its OpenAPI |
+| `problems` | what it answers when something goes wrong: `application/problem+json` |
+| `requests` | what a body may be: JSON, of bounded size |
+
+A route asks for the user by `access.User`; the app asks for `access.MayRead` of all. A mid may hold ``/``, which many
+proxies do not pass on in a path, also when it is encoded: it is always a query parameter or in the body.
+"""

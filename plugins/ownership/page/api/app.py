@@ -1,0 +1,44 @@
+"""The API's app: its routers and its OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, Response
+
+from ownership.page.access import MayRead
+from ownership.page.api import problems
+from ownership.page.api.requests import JsonRoute
+
+api = FastAPI(
+    title="Ownership transfers",
+    version="1",
+    dependencies=[MayRead],
+    responses=problems.RESPONSES,
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+)
+api.router.route_class = JsonRoute
+problems.add_handlers(api)
+
+
+def described() -> dict[str, Any]:
+    """The OpenAPI of the routes. Errors have their own media type, which FastAPI knows no way to say."""
+    found = get_openapi(title=api.title, version=api.version, routes=api.routes)
+    for path in found["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                if int(status) >= 400 and "application/json" in content:
+                    response["content"] = {problems.MEDIA_TYPE: content["application/json"]}
+    # Relative: Airflow may be served below any path.
+    return found | {"servers": [{"url": "."}]}
+
+
+@api.get("/openapi.json", include_in_schema=False)
+def openapi() -> Response:
+    """The OpenAPI of these routes."""
+    return JSONResponse(described())
