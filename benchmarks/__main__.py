@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with stack:
             floor_folder = _add_floor(stack)
+            if options.slots:
+                stack.airflow_env["AIRFLOW__CORE__PARALLELISM"] = str(options.slots)
             stack.start_airflow()
             found.circumstances["airflow"] = _airflow_settings(stack)
             _measure(stack, floor_folder, options, found, terminal)
@@ -157,6 +159,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="NAME=JSON", help="a setting of the job"
+    )
+    parser.add_argument(
+        "--slots", type=int, metavar="N", help="task processes at once, instead of the 8 of `make up`"
     )
     parser.add_argument(
         "--reconcile", type=int, default=0, metavar="ROWS", help="only the reconciliation, of that many rows"

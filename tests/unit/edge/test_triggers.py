@@ -25,13 +25,15 @@ class Watching:
 
     def look(
         self, committed: int = 0, high: int = 0, *claimable: str, token: int = 1, cached: bool = False,
-        after: float = 0.5, at_work: int = 0,
+        after: float = 0.5, at_work: int = 0, unclaimed: bool = False,
     ) -> bool:  # fmt: skip
         self.now += after
         if not cached:
             self.looks += 1
             self.queue = frozenset((mid, token) for mid in claimable)
-        seen = WorkInSight(high - committed, (committed,), (high,), self.queue, self.looks, at_work)
+        seen = WorkInSight(
+            high - committed, (committed,), (high,), self.queue, self.looks, at_work, unclaimed
+        )
         return self.announcer.worth_a_signal(seen, self.now)
 
 
@@ -121,6 +123,30 @@ def test_while_the_runs_at_work_leave_no_room_for_another_nothing_is_announced(w
     assert not watching.look(10, 20, "m1", at_work=half + 1, after=2 * RESIGNAL)
     assert not watching.look(10, 20, "m1", at_work=10 * SLOTS, after=2 * RESIGNAL)
     assert watching.look(10, 20, "m1", at_work=half)
+
+
+def test_while_runs_keep_the_cores_busy_signals_are_some_seconds_apart(watching: Watching) -> None:
+    cores = SLOTS // 4
+    assert watching.look(0, 10)
+    assert not watching.look(10, 20, at_work=cores)
+    assert not watching.look(10, 30, at_work=cores, after=triggers.PACE_SECONDS - 1)
+    assert watching.look(10, 30, at_work=cores, after=1), "other work goes on beside a long one"
+
+
+def test_a_run_that_leaves_a_core_idle_gets_another_beside_it(watching: Watching) -> None:
+    assert watching.look(0, 10)
+    assert watching.look(10, 20, at_work=SLOTS // 4 - 1)
+
+
+def test_what_comes_while_a_run_may_still_collect_is_left_to_it(watching: Watching) -> None:
+    assert watching.look(0, 10)
+    assert not watching.look(10, 20, unclaimed=True)
+    assert watching.look(10, 20)
+
+
+def test_the_first_work_after_a_pause_is_announced_at_once_although_runs_are_busy(watching: Watching) -> None:
+    assert watching.look(0, 10)
+    assert watching.look(10, 11, at_work=SLOTS // 4, unclaimed=True, after=triggers.PACE_SECONDS)
 
 
 def test_an_executor_of_one_slot_is_given_work() -> None:
