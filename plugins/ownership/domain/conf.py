@@ -75,8 +75,8 @@ class _Given(BaseModel):
         return {k: v for k, v in values.items() if v is not None and v != ""}
 
 
-class _Transfer(_Given):
-    """One transfer in the form's words."""
+class TransferForm(_Given):
+    """One transfer in the words of the trigger form."""
 
     from_user: Identifier
     to_user: Identifier
@@ -98,7 +98,7 @@ class _Transfer(_Given):
         )
 
 
-class _How(_Transfer):
+class _How(TransferForm):
     """How the events of the conf are carried out; the users stand in each event."""
 
     from_user: Identifier = "-"
@@ -273,7 +273,7 @@ def manual_events(
     for n, item in enumerate(items):
         found.append(_item(item, f"events[{n}]: ", f"manual:{run_id}:{n}", at_ms, shared, how))
     if filled:
-        transfer = _read(_Transfer, {**shared, **form})
+        transfer = _read(TransferForm, {**shared, **form})
         found.append(_short(transfer, f"manual:{run_id}:{len(items)}", at_ms))
     mids = [r.event.mid for r in found]
     repeated = sorted({m for m in mids if mids.count(m) > 1})
@@ -299,7 +299,7 @@ def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any]
     if not isinstance(item, Mapping):
         raise ConfError(f"{where}must be an object, is {type(item).__name__}.")
     if "edata" not in item and "eid" not in item:
-        return _short(_read(_Transfer, {**shared, **item}, where), mid, at_ms)
+        return _short(_read(TransferForm, {**shared, **item}, where), mid, at_ms)
     envelope = {"mid": mid, "ets": at_ms, **item}
     if how.dry_run:
         envelope["mid"] = mid  # under its own, the event itself would count as known when it comes
@@ -311,7 +311,7 @@ def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any]
         raise ConfError(f"{where}is nested too deeply.") from None
 
 
-def _short(transfer: _Transfer, mid: str, at_ms: int) -> Request:
+def _short(transfer: TransferForm, mid: str, at_ms: int) -> Request:
     envelope = manual_event(
         mid=mid,
         ets=at_ms,
@@ -346,9 +346,9 @@ def _read(kind: type[G], values: Any, where: str = "") -> G:
     try:
         return kind.model_validate(values)
     except ValidationError as e:
-        missing = [str(x["loc"][-1]) for x in e.errors() if x["type"] == "missing" and kind is _Transfer]
+        missing = [str(x["loc"][-1]) for x in e.errors() if x["type"] == "missing" and kind is TransferForm]
         unknown = [
-            str(x["loc"][-1]) for x in e.errors() if x["type"] == "extra_forbidden" and kind is _Transfer
+            str(x["loc"][-1]) for x in e.errors() if x["type"] == "extra_forbidden" and kind is TransferForm
         ]
         if missing or unknown:
             wrong = [f"{f} is missing" for f in missing]

@@ -20,6 +20,8 @@ from ownership.ledger.months import remove_old as remove_old_rows
 
 log = structlog.get_logger(__name__)
 
+VERDICT = "verdict"
+"""XCom key of what a run found, in one line: the page's API shows it."""
 KNOWN = "known"
 """XCom key of the problems that a run found, so that the next one announces only new ones."""
 
@@ -43,6 +45,7 @@ def check() -> str:
         now[p.kind] = sorted({*now.get(p.kind, ()), *p.subjects})
     ti.xcom_push(key=NEWS, value=is_news(_before(ti), now))
     ti.xcom_push(key=KNOWN, value=now)
+    ti.xcom_push(key=VERDICT, value=verdict)
     for problem in found:
         log.warning(problem.sentence, kind=problem.kind)
     if facts.backlog and facts.backlog.retention_unread:

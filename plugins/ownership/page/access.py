@@ -6,7 +6,7 @@ Airflow does not authenticate the apps of plugins, so every route here asks for 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -17,13 +17,14 @@ from airflow.api_fastapi.auth.tokens import get_signing_key
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
+from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi import Depends, HTTPException, Request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy import select
 
 from ownership.domain.states import EventState
-from ownership.page.actions import ACTIONS, TRANSFER_DAG, UNDO_DAG, Action, ConfirmedAction
+from ownership.page.actions import ACTIONS, HEALTH_DAG, TRANSFER_DAG, UNDO_DAG, Action, ConfirmedAction
 from ownership.page.views.links import RunLink, run_href
 
 FORM_LIVES_S = 4 * 3600
@@ -33,6 +34,8 @@ User = Annotated[BaseUser, GetUserDep.__metadata__[0]]
 """The signed-in user; anonymous requests get a 401."""
 MayRead = Depends(requires_access_dag("GET", param_dag_id=TRANSFER_DAG))
 """Read access to the main DAG; requests without it get a 403."""
+MayReadHealth = Depends(requires_access_dag("GET", param_dag_id=HEALTH_DAG))
+"""The same for the DAG that watches the job."""
 
 
 def may_start(user: BaseUser) -> frozenset[str]:
@@ -50,9 +53,9 @@ def may_start(user: BaseUser) -> frozenset[str]:
     )
 
 
-def check_start(action: Action, request: Request, user: BaseUser) -> None:
-    """Answer 403 unless the user may trigger the action's DAG."""
-    requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=action.dag_id)(request, user)
+def check_start(dag_id: str, request: Request, user: BaseUser) -> None:
+    """Answer 403 unless the user may trigger the DAG."""
+    requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=dag_id)(request, user)
 
 
 class Form(NamedTuple):
@@ -67,8 +70,12 @@ def form_token(user: BaseUser, action: Action, mid: str, digest: str | None, sta
 
     It holds the id of the run to start, so that a form that is sent twice starts one run.
     """
-    run_id = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
-    return str(_signer().dumps([str(user.get_id()), action.name, mid, digest, state, run_id]))
+    return str(_signer().dumps([str(user.get_id()), action.name, mid, digest, state, new_run_id()]))
+
+
+def new_run_id() -> str:
+    """An id for a run to start, in Airflow's own form."""
+    return f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
 
 
 def form_of(token: str, user: BaseUser) -> Form:
@@ -115,3 +122,43 @@ def is_paused(dag_id: str) -> bool:
     """True if runs of the DAG would wait."""
     with create_session() as session:
         return bool(session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id)))
+
+
+def run_conf(dag_id: str, run_id: str) -> dict[str, Any] | None:
+    """The conf of a run; None if Airflow has no such run."""
+    with create_session() as session:
+        row = session.execute(
+            select(DagRun.conf).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        ).first()
+    return (row[0] or {}) if row else None
+
+
+class LastLook(NamedTuple):
+    """The last look of `ownership_health` that ended."""
+
+    at: datetime
+    run_id: str
+    problems: Mapping[str, Sequence[str]] | None
+    """Subjects by kind; None if the look itself did not end well."""
+    verdict: str
+
+
+def last_look() -> LastLook | None:
+    """What `ownership_health` found last; None before its first run."""
+    ended = (DagRun.dag_id == HEALTH_DAG, DagRun.state.in_(("success", "failed")))
+    with create_session() as session:
+        run = session.execute(
+            select(DagRun.run_id, DagRun.end_date).where(*ended).order_by(DagRun.run_after.desc()).limit(1)
+        ).first()
+        if run is None:
+            return None
+        found = session.execute(
+            select(XComModel.key, XComModel.value).where(
+                XComModel.dag_id == HEALTH_DAG,
+                XComModel.run_id == run.run_id,
+                XComModel.task_id == "check",
+                XComModel.key.in_(("known", "verdict")),
+            )
+        ).all()
+    values = {row.key: row.value for row in found}
+    return LastLook(run.end_date, run.run_id, values.get("known"), str(values.get("verdict", "")))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ownership.domain.states import BatchOutcome, EventState
+from ownership.domain.states import OPEN_STATES, BatchOutcome, EventState
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
-RECONCILE_DAG = "ownership_reconcile"
+RECONCILE_DAG, HEALTH_DAG = "ownership_reconcile", "ownership_health"
 
 
 class Action(NamedTuple):
@@ -82,6 +82,16 @@ EXECUTE = Action(
     reason="optional",
     grave=True,
 )
+ABANDON = Action(
+    "abandon",
+    "Abandon…",
+    TRANSFER_DAG,
+    "Abandon this transfer?",
+    "The transfer ends as abandoned, with your reason. What it has moved until then stays moved.",
+    reason="required",
+    grave=True,
+)
+"""Only of the API: it gives up what waits or fails for good, which the page does not invite to."""
 ACTIONS: Mapping[str, Action] = {a.name: a for a in (REHEARSE_UNDO, UNDO, REDRIVE, APPROVE, DECLINE, EXECUTE)}
 
 
@@ -97,14 +107,14 @@ class ConfirmedAction(NamedTuple):
         """The conf of the run. The user who starts the run is its requester."""
         why = {"reason": reason} if reason else {}
         match self.action.name:
-            case "rehearse_undo":
-                return {"mids": [self.mid], "dry_run": True, **why}
-            case "undo":
-                return {"mids": [self.mid], "dry_run": False, **why}
+            case "rehearse_undo" | "undo":
+                return {"mids": [self.mid], "dry_run": self.action is REHEARSE_UNDO, **why}
             case "redrive":
                 return {"redrive": {"mids": [self.mid]}}
             case "approve":
                 return {"approve": {"mid": self.mid, "digest": self.digest}}
+            case "abandon":
+                return {"abandon": {"mids": [self.mid], **why}}
             case "decline":
                 return {"decline": {"mid": self.mid, **why}}
             case _:
@@ -135,3 +145,8 @@ def offered(state: EventState, counts: Mapping[str, int], digest: str | None) ->
     if state == EventState.REHEARSED and digest:
         return [EXECUTE]
     return []
+
+
+def applies(action: Action, state: EventState, counts: Mapping[str, int], digest: str | None) -> bool:
+    """True if `action` can be asked of an event in `state`."""
+    return state in OPEN_STATES if action is ABANDON else action in offered(state, counts, digest)

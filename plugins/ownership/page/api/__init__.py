@@ -3,6 +3,10 @@
 | module | does |
 | --- | --- |
 | `app` | the app: its routers and its OpenAPI |
+| `transfers` | reads: a list, one transfer, its batches |
+| `orders` | writes: new transfers and actions, each a run of Airflow |
+| `health` | what the job's own watch found last |
+| `models` | what it answers. Pure |
 | `problems` | what it answers when something goes wrong: `application/problem+json` |
 | `requests` | what a body may be: JSON, of bounded size |
 

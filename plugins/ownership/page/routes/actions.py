@@ -37,7 +37,7 @@ router = APIRouter()
 def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT) -> Response:
     """The confirmation of an action, which says what will happen."""
     wanted = _action(action)
-    access.check_start(wanted, request, user)
+    access.check_start(wanted.dag_id, request, user)
     with store.reads() as reads:
         event = reads.details.event(mid)
         if event is None:
@@ -84,7 +84,7 @@ async def act(
     """Start the run that was confirmed, in the name of the signed-in user."""
     form = access.form_of(token, user)
     confirmed = form.confirmed
-    await run_in_threadpool(access.check_start, confirmed.action, request, user)
+    await run_in_threadpool(access.check_start, confirmed.action.dag_id, request, user)
     reason = printable(reason.strip())
     if len(reason) > MAX_REASON or (confirmed.action.reason == "required" and not reason):
         raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")

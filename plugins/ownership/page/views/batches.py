@@ -28,16 +28,21 @@ def change_lines(page: ChangesPage) -> list[ChangeLine]:
     return [_change_line(c) for c in page.batches]
 
 
-def _change_line(c: BatchChange) -> ChangeLine:
-    """A batch by the hop that was applied, else by its plan, else by the last try."""
+def chosen(c: BatchChange) -> tuple[BatchHop | None, BatchHop | PlannedBatch | None]:
+    """The hop that was applied, if one was; and what to show: that, else the plan, else the last try."""
     applied = [h for h in c.hops if h.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE)]
     hop = applied[-1] if applied else None
-    shown: BatchHop | PlannedBatch | None = hop or c.plan or (c.hops[-1] if c.hops else None)
+    return hop, hop or c.plan or (c.hops[-1] if c.hops else None)
+
+
+def _change_line(c: BatchChange) -> ChangeLine:
+    hop, shown = chosen(c)
+    tries = sum(h.outcome not in (ChangeOutcome.APPLIED, ChangeOutcome.LATE) for h in c.hops)
     before, after = _owners(shown and shown.before), _owners(shown and shown.after)
     notes = []
     if hop and hop.hops > 1:
         notes.append(f"hop {hop.hop + 1} of {hop.hops}")
-    if tries := len(c.hops) - len(applied):
+    if tries:
         notes.append(f"{counted(tries, 'other try', 'other tries')}")
     if hop and hop.outcome == ChangeOutcome.LATE:
         notes.append("applied after the claim was lost")

@@ -1,0 +1,29 @@
+"""The health of the job."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from ownership.page import access
+from ownership.page.access import MayReadHealth, User
+from ownership.page.api import models
+from ownership.page.api.requests import JsonRoute
+from ownership.page.store import Ledger
+
+router = APIRouter(route_class=JsonRoute, tags=["health"])
+
+
+@router.get("/health", summary="The health of the job", dependencies=[MayReadHealth])
+def health(user: User, store: Ledger) -> models.Health:  # noqa: ARG001  # for users only
+    """What the DAG ownership_health found last (it looks every ten minutes), and what is open now."""
+    look = access.last_look()
+    with store.reads() as reads:
+        queue = reads.lists.open_counts()
+    return models.health(
+        look and look.problems,
+        look.verdict if look else "",
+        look and look.at,
+        open=queue.events,
+        awaiting_approval=queue.awaiting_approval,
+        more=queue.more,
+    )

@@ -1,0 +1,320 @@
+"""What the API answers, and how it is made from what the ledger has. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from ownership.domain.clock import from_ms
+from ownership.domain.contracts import PlanSummary
+from ownership.domain.options import Options
+from ownership.domain.plan import BatchId
+from ownership.domain.states import EventState
+from ownership.ledger.events import EventRow, RejectedMessage
+from ownership.ledger.reads.batches import BatchChange, ChangesPage, Owners
+from ownership.ledger.reads.lists import ListedMessage, ListEntry, ListPage, to_cursor
+from ownership.page.views.batches import chosen
+from ownership.page.views.details import DetailView
+from ownership.page.views.links import RunLink
+from ownership.page.views.lists import kind_of
+
+_BATCH: TypeAdapter[Any] = TypeAdapter(
+    tuple[Annotated[str, Field(max_length=1000)], Annotated[str, Field(max_length=1000)]]
+)
+
+
+class Run(BaseModel):
+    """A run as Airflow knows it."""
+
+    dag_id: str
+    run_id: str
+    state: str
+
+
+class ListedTransfer(BaseModel):
+    """A transfer, or a message that is none, as a list has it."""
+
+    mid: str
+    state: EventState
+    kind: str
+    """`dry run`, `undo` and so on; empty for a plain transfer, `message` for a rejected message."""
+    from_user: str | None = None
+    to_user: str | None = None
+    organisation_id: str | None = None
+    requested_by: str | None = None
+    announced_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str | None = None
+    """Why it is in this state."""
+    counts: dict[str, int] = {}
+    """Batches by outcome."""
+    run_id: str | None = None
+    """The run that planned or skipped it last."""
+
+
+class TransferList(BaseModel):
+    """One page of transfers, newest first."""
+
+    transfers: list[ListedTransfer]
+    counts: dict[EventState, int]
+    """By state, the newest 10,000 that fit the other filters."""
+    next: str | None
+    """Give it as `after` for the next page; null on the last."""
+    cut: bool
+    """True if a run, course or batch has so many transfers that older ones are left out."""
+
+
+class Progress(BaseModel):
+    """How far a transfer is."""
+
+    percent: int
+    text: str
+
+
+class Transfer(ListedTransfer):
+    """One transfer."""
+
+    final: bool
+    """True if the state never changes again."""
+    sentence: str
+    """Whether it is finished, and its outcome."""
+    progress: Progress | None = None
+    options: Options = Options()
+    request_reason: str | None = None
+    digest: str | None = None
+    """Of its plan: what an approval, or the application of a dry run, repeats."""
+    plan: PlanSummary | None = None
+    approved_by: str | None = None
+    tries: int = 0
+    followed_by: list[str] = []
+    """Mids of its undos, of what applied its plan, and of its follow-ups."""
+    actions: list[str] = []
+    """What the user may ask of it now."""
+    started: Run | None = None
+    """The run that was asked about."""
+
+
+class Coming(BaseModel):
+    """A transfer that the ledger does not have yet: the run that brings it is under way."""
+
+    mid: str
+    started: Run
+
+
+class BatchOwners(BaseModel):
+    """Creator and mentors of a batch."""
+
+    created_by: str | None
+    mentors: list[str]
+
+
+class Change(BaseModel):
+    """A batch that a transfer concerns."""
+
+    course_id: str
+    batch_id: str
+    role: str | None
+    before: BatchOwners | None
+    after: BatchOwners | None
+    outcome: str | None
+    """Null while it is not decided."""
+    row_changed_at: datetime | None
+    proven_at: datetime | None
+    """When row and document were proven to agree."""
+
+
+class ChangeList(BaseModel):
+    """One page of a transfer's batches, by course and batch."""
+
+    changes: list[Change]
+    next: str | None
+    """Give it as `after` for the next page; null on the last."""
+
+
+class StartedTransfer(BaseModel):
+    """Where an outcome will be seen."""
+
+    mid: str
+    href: str
+    """Relative to the request's address."""
+
+
+class Started(BaseModel):
+    """A run that was started."""
+
+    dag_id: str
+    run_id: str
+    paused: bool
+    """True if the run waits, because its DAG is paused."""
+    transfers: list[StartedTransfer]
+
+
+class Health(BaseModel):
+    """What the DAG `ownership_health` found last, and what is open now."""
+
+    healthy: bool | None
+    """Null before its first run."""
+    sentence: str
+    problems: dict[str, list[str]]
+    """By kind, what each is about."""
+    checked_at: datetime | None
+    open: int
+    awaiting_approval: int
+    more: bool
+    """True if more than `open` are."""
+
+
+def run_of(run: RunLink) -> Run:
+    """A run."""
+    return Run(dag_id=run.dag_id, run_id=run.run_id, state=run.state)
+
+
+def transfer_list(page: ListPage) -> TransferList:
+    """A page of the list."""
+    return TransferList(
+        transfers=[listed(e) for e in page.entries],
+        counts=dict(page.counts.of),
+        next=to_cursor(page.next) if page.next else None,
+        cut=page.cut,
+    )
+
+
+def listed(entry: ListEntry) -> ListedTransfer:
+    """An entry of the list."""
+    if isinstance(entry, ListedMessage):
+        return ListedTransfer(
+            mid=entry.mid,
+            state=EventState.REJECTED,
+            kind="message",
+            announced_at=_time(entry.key.t),
+            reason=entry.reason,
+        )
+    return ListedTransfer(
+        mid=entry.mid,
+        state=entry.state,
+        kind=kind_of(entry.origin, entry.options),
+        from_user=entry.transfer.from_user,
+        to_user=entry.transfer.to_user,
+        organisation_id=entry.organisation_id,
+        requested_by=entry.requested_by,
+        announced_at=_time(entry.kafka_ms),
+        ended_at=entry.ended_at,
+        reason=entry.reason,
+        counts=dict(entry.counts),
+        run_id=entry.run_id,
+    )
+
+
+def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Transfer:
+    """An event, with what the page shows of it. `started`: the run that was asked about."""
+    return Transfer(
+        mid=event.mid,
+        state=event.state,
+        kind=kind_of(event.origin, event.options),
+        from_user=event.transfer.from_user,
+        to_user=event.transfer.to_user,
+        organisation_id=event.organisation_id,
+        requested_by=event.requested_by,
+        announced_at=_time(event.kafka_ms),
+        ended_at=event.ended_at,
+        reason=event.reason,
+        counts=dict(event.counts),
+        run_id=event.run_id,
+        final=event.final,
+        sentence=view.sentence,
+        progress=Progress(percent=view.bar.percent, text=view.bar.text) if view.bar else None,
+        options=event.options,
+        request_reason=event.request_reason,
+        digest=event.digest,
+        plan=view.plan,
+        approved_by=event.approved_by,
+        tries=event.attempts,
+        followed_by=[line.mid for line in view.followed],
+        actions=[a.name for a in view.actions],
+        started=run_of(started) if started else None,
+    )
+
+
+def rejected(message: RejectedMessage) -> Transfer:
+    """A message that is no transfer."""
+    return Transfer(
+        mid=message.mid,
+        state=EventState.REJECTED,
+        kind="message",
+        announced_at=_time(message.kafka_ms),
+        ended_at=message.received_at,
+        reason=message.reason,
+        final=True,
+        sentence="Rejected: the message is no transfer.",
+    )
+
+
+def change_list(page: ChangesPage) -> ChangeList:
+    """A page of a transfer's batches."""
+    return ChangeList(
+        changes=[_change(c) for c in page.batches], next=batch_cursor(page.next) if page.next else None
+    )
+
+
+def _change(c: BatchChange) -> Change:
+    hop, shown = chosen(c)
+    return Change(
+        course_id=c.id.course_id,
+        batch_id=c.id.batch_id,
+        role=shown.role if shown else None,
+        before=_owners(shown.before if shown else None),
+        after=_owners(shown.after if shown else None),
+        outcome=(c.plan.outcome if c.plan else None) or ("moved" if hop else None),
+        row_changed_at=hop.applied_at if hop else None,
+        proven_at=c.plan.proven_at if c.plan else None,
+    )
+
+
+def _owners(owners: Owners | None) -> BatchOwners | None:
+    return BatchOwners(created_by=owners.created_by, mentors=list(owners.mentors)) if owners else None
+
+
+def batch_cursor(batch: BatchId) -> str:
+    """The last batch of a page, for an address."""
+    return base64.urlsafe_b64encode(json.dumps(batch).encode()).decode().rstrip("=")
+
+
+def from_batch_cursor(text: str) -> BatchId | None:
+    """From an address, in which clients may send anything; None if it is no cursor."""
+    try:
+        found = _BATCH.validate_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        return None
+    return None if "\0" in "".join(found) else BatchId(*found)
+
+
+def health(
+    problems: Mapping[str, Any] | None, verdict: str, checked_at: datetime | None, **queue: Any
+) -> Health:
+    """What the last look found; `problems` is None if it did not end. `queue`: the counts of what is open."""
+    if checked_at is None:
+        sentence, healthy = "The DAG ownership_health has not run yet.", None
+    elif problems is None:
+        sentence, healthy = "The last look did not end: see the last run of the DAG ownership_health.", False
+    else:
+        sentence, healthy = verdict, not problems
+    return Health(
+        healthy=healthy,
+        sentence=sentence,
+        problems={kind: list(about) for kind, about in (problems or {}).items()},
+        checked_at=checked_at,
+        **queue,
+    )
+
+
+def _time(at_ms: int) -> datetime | None:
+    """None for a time beyond the calendar."""
+    try:
+        return from_ms(at_ms)
+    except OverflowError:
+        return None

@@ -1,0 +1,271 @@
+"""What is asked of the job: new transfers, and actions on those that are there.
+
+Each starts a run, in the name of the user. With the header `Idempotency-Key` the id of the run follows from user,
+address and key, so that Airflow itself refuses a second one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlencode
+
+import structlog
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from ownership.domain.clock import now_ms
+from ownership.domain.conf import MAX_EVENTS, ConfError, Reason, TransferForm, manual_events
+from ownership.domain.event import LedgerId
+from ownership.domain.options import Digest
+from ownership.ledger.events import EventRow
+from ownership.page import access
+from ownership.page.access import User
+from ownership.page.actions import (
+    ABANDON,
+    APPROVE,
+    DECLINE,
+    EXECUTE,
+    REDRIVE,
+    REHEARSE_UNDO,
+    TRANSFER_DAG,
+    UNDO,
+    Action,
+    ConfirmedAction,
+    applies,
+)
+from ownership.page.api.models import Started, StartedTransfer
+from ownership.page.api.problems import OF_BODIES, FieldError, Problem, ProblemError, wrong_field
+from ownership.page.api.requests import JsonRoute
+from ownership.page.starting import trigger, why
+from ownership.page.store import Ledger
+from ownership.page.views.formats import STATE_NAMES
+
+log = structlog.get_logger(__name__)
+
+KEY = "Idempotency-Key"
+Key = Annotated[
+    str | None,
+    Header(
+        alias=KEY,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="The same key starts one run",
+    ),
+]
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **OF_BODIES,
+    404: {"model": Problem, "description": "There is no such transfer, or Airflow has no such DAG"},
+    409: {"model": Problem, "description": "This does not apply as it is now"},
+    502: {"model": Problem, "description": "Airflow failed to start the run"},
+}
+
+router = APIRouter(route_class=JsonRoute, tags=["orders"], responses=_ANSWERS)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Batch(_Body):
+    """Several transfers, for one run."""
+
+    transfers: Annotated[tuple[TransferForm, ...], Field(min_length=1, max_length=MAX_EVENTS)]
+
+
+class OfTransfer(_Body):
+    """A transfer."""
+
+    mid: LedgerId
+
+
+class UndoOf(OfTransfer):
+    """A transfer to take back; first as a dry run."""
+
+    dry_run: Annotated[bool, Field(strict=True)] = True
+    reason: Reason | None = None
+
+
+class PlanOf(OfTransfer):
+    """A plan as it was seen."""
+
+    digest: Digest
+
+
+class AppliedPlan(PlanOf):
+    """The plan of a dry run, to be applied."""
+
+    reason: Reason | None = None
+
+
+class EndOf(OfTransfer):
+    """A transfer to end, and why."""
+
+    reason: Reason
+
+
+class Order(NamedTuple):
+    """A run to start."""
+
+    dag_id: str
+    run_id: str
+    conf: Mapping[str, Any]
+    mids: tuple[str, ...]
+    """Under which its outcomes are seen."""
+
+
+class Caller:
+    """A request of a user for a run."""
+
+    def __init__(
+        self, request: Request, response: Response, user: User, store: Ledger, key: Key = None
+    ) -> None:
+        self._request, self._response, self._user, self._store = request, response, user, store
+        self._key = key
+        self._address: str = request.scope["route"].path
+        self._run_id = run_id_of(str(user.get_id()), self._address, key)
+
+    async def create(self, conf: Mapping[str, Any], count: int) -> Started:
+        """Start `count` new transfers."""
+        await self._check_start(TRANSFER_DAG)
+        try:
+            manual_events(conf, run_id=self._run_id, at_ms=now_ms())
+        except ConfError as e:
+            raise ProblemError(422, str(e), errors=[FieldError(field="", detail=str(e))]) from None
+        mids = tuple(f"manual:{self._run_id}:{n}" for n in range(count))
+        return await self._start(Order(TRANSFER_DAG, self._run_id, conf, mids))
+
+    async def act(
+        self, action: Action, mid: str, *, reason: str | None = None, digest: str | None = None
+    ) -> Started:
+        """Start an action on a transfer, if it applies to it as it is now; `digest` is of its plan as it was seen."""
+        await self._check_start(action.dag_id)
+        event = await run_in_threadpool(self._event, mid)
+        confirmed = ConfirmedAction(action, mid, digest, self._run_id)
+        conf, outcome = confirmed.conf(reason or ""), confirmed.outcome_mid(event.state)
+        order = Order(action.dag_id, self._run_id, conf, (outcome,))
+        if await self._earlier(order) is None:
+            _check_applies(action, event, digest)
+        return await self._start(order)
+
+    async def _check_start(self, dag_id: str) -> None:
+        await run_in_threadpool(access.check_start, dag_id, self._request, self._user)
+
+    def _event(self, mid: str) -> EventRow:
+        with self._store.reads() as reads:
+            event = reads.details.event(mid)
+        if event is None:
+            raise HTTPException(404, "The ledger has no such transfer.")
+        return event
+
+    async def _earlier(self, order: Order) -> Mapping[str, Any] | None:
+        """The conf of the run that the same key started before."""
+        if self._key is None:
+            return None
+        return await run_in_threadpool(access.run_conf, order.dag_id, order.run_id)
+
+    async def _start(self, order: Order) -> Started:
+        """Start the run, or find the one that the same request started before.
+
+        :raises ProblemError: 422 if the key started another one; what Airflow answers, if it refuses.
+        """
+        answer = await trigger(self._request, order.dag_id, order.run_id, dict(order.conf))
+        earlier = await self._earlier(order) if answer.status_code == 409 else None
+        if earlier is not None and earlier != order.conf:
+            raise wrong_field(KEY, "was sent before, with another body")
+        if answer.status_code != 200 and earlier is None:
+            status = answer.status_code if answer.status_code < 500 else 502
+            raise ProblemError(status, f"Airflow refused the run: {why(answer)}", name="airflow")
+        log.info("run started by the API", dag=order.dag_id, run_id=order.run_id, by=self._user.get_name())
+        return await self._started(order)
+
+    async def _started(self, order: Order) -> Started:
+        # Relative to the request's address: Airflow may be served below any path.
+        up = "../" * (self._address.count("/") - 1)
+        hrefs = [f"{up}transfer?{urlencode({'mid': m, 'run': order.run_id})}" for m in order.mids]
+        self._response.headers["location"] = hrefs[0]
+        return Started(
+            dag_id=order.dag_id,
+            run_id=order.run_id,
+            paused=await run_in_threadpool(access.is_paused, order.dag_id),
+            transfers=[StartedTransfer(mid=m, href=h) for m, h in zip(order.mids, hrefs, strict=True)],
+        )
+
+
+def run_id_of(user_id: str, address: str, key: str | None) -> str:
+    """The id of the run to start; the same for the same key of the same user at the same address."""
+    if key is None:
+        return access.new_run_id()
+    digest = hashlib.sha256(json.dumps([user_id, address, key]).encode()).hexdigest()
+    return f"manual__key_{digest[:32]}"
+
+
+def _conf_of(form: TransferForm) -> dict[str, Any]:
+    return form.model_dump(mode="json", exclude_unset=True)
+
+
+def _check_applies(action: Action, event: EventRow, digest: str | None) -> None:
+    if not applies(action, event.state, event.counts, event.digest):
+        name = action.label.rstrip("…").lower()
+        raise HTTPException(409, f"This transfer is {STATE_NAMES[event.state]} now: {name} does not apply.")
+    if digest is not None and digest != event.digest:
+        raise ProblemError(
+            409,
+            "The transfer has another plan now: look at it again.",
+            errors=[FieldError(field="digest", detail=f"is {event.digest} now")],
+        )
+
+
+Asked = Annotated[Caller, Depends()]
+
+
+@router.post("/transfers", status_code=202, summary="Start a transfer, or a dry run of one")
+async def create(asked: Asked, body: TransferForm) -> Started:
+    """The run checks both users. What becomes of the transfer is at Location."""
+    return await asked.create(_conf_of(body), 1)
+
+
+@router.post("/transfers/batch", status_code=202, summary="Start several transfers in one run")
+async def create_batch(asked: Asked, body: Batch) -> Started:
+    """All or none: with a wrong field in one of them nothing is started, and the answer names each."""
+    return await asked.create({"events": [_conf_of(t) for t in body.transfers]}, len(body.transfers))
+
+
+@router.post("/transfer/undo", status_code=202, summary="Take a transfer back")
+async def undo(asked: Asked, body: UndoOf) -> Started:
+    """A dry run unless `dry_run` is false. The undo is a transfer of its own."""
+    return await asked.act(REHEARSE_UNDO if body.dry_run else UNDO, body.mid, reason=body.reason)
+
+
+@router.post("/transfer/execute", status_code=202, summary="Apply the plan of a dry run")
+async def execute(asked: Asked, body: AppliedPlan) -> Started:
+    """Exactly the plan with this digest; if rows have changed since, nothing is done."""
+    return await asked.act(EXECUTE, body.mid, reason=body.reason, digest=body.digest)
+
+
+@router.post("/transfer/approve", status_code=202, summary="Approve a transfer's plan")
+async def approve(asked: Asked, body: PlanOf) -> Started:
+    """Exactly the plan with this digest; if rows have changed since, it waits again with a new one."""
+    return await asked.act(APPROVE, body.mid, digest=body.digest)
+
+
+@router.post("/transfer/decline", status_code=202, summary="Decline a transfer")
+async def decline(asked: Asked, body: EndOf) -> Started:
+    """For one that awaits its approval. It ends without a change."""
+    return await asked.act(DECLINE, body.mid, reason=body.reason)
+
+
+@router.post("/transfer/redrive", status_code=202, summary="Try a transfer again")
+async def redrive(asked: Asked, body: OfTransfer) -> Started:
+    """A failed one at once; a skipped one as a new transfer."""
+    return await asked.act(REDRIVE, body.mid)
+
+
+@router.post("/transfer/abandon", status_code=202, summary="Give up an open transfer")
+async def abandon(asked: Asked, body: EndOf) -> Started:
+    """It ends for good. What it has moved until then stays moved."""
+    return await asked.act(ABANDON, body.mid, reason=body.reason)

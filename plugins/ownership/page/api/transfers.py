@@ -1,0 +1,109 @@
+"""Transfers, read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+
+from ownership.domain.clock import to_ms
+from ownership.domain.states import EventState
+from ownership.ledger.reads.lists import Filters, from_cursor
+from ownership.page import access
+from ownership.page.access import User
+from ownership.page.api import models
+from ownership.page.api.problems import Problem, wrong_field
+from ownership.page.api.requests import JsonRoute
+from ownership.page.routes.parameters import MID, NO_NUL, TEXT
+from ownership.page.routes.transfers import ENDED, detail
+from ownership.page.store import Ledger
+
+router = APIRouter(route_class=JsonRoute, tags=["transfers"])
+
+After = Annotated[str, Query(max_length=4000, pattern=NO_NUL)]
+"""Where a page begins: `next` of the page before it."""
+NOT_THERE: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The ledger has no such transfer"}
+}
+
+
+@router.get("/transfers", summary="Transfers, newest first")
+def transfers(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    who: Annotated[
+        str, Query(alias="user", max_length=256, pattern=NO_NUL, description="Old or new user")
+    ] = "",
+    state: EventState | Literal["open"] | None = None,
+    run: TEXT = "",
+    course: TEXT = "",
+    batch: TEXT = "",
+    since: Annotated[datetime | None, Query(description="Announced then or later")] = None,
+    before: Annotated[datetime | None, Query(description="Announced before then")] = None,
+    after: After = "",
+) -> models.TransferList:
+    """One page of 50. Rejected messages are among them."""
+    filters = Filters(
+        user=who.strip(),
+        state=state or "",
+        run_id=run.strip(),
+        course_id=course.strip(),
+        batch_id=batch.strip(),
+        since_ms=to_ms(since) if since else None,
+        before_ms=to_ms(before) if before else None,
+    )
+    cursor = from_cursor(after) if after else None
+    if after and cursor is None:
+        raise wrong_field("after", "is not the `next` of a page")
+    with store.reads() as reads:
+        return models.transfer_list(reads.lists.page(filters, cursor))
+
+
+@router.get(
+    "/transfer",
+    summary="One transfer",
+    response_model=models.Transfer,
+    responses={202: {"model": models.Coming, "description": "Its run is under way"}, **NOT_THERE},
+)
+def transfer(
+    user: User,
+    store: Ledger,
+    mid: MID,
+    run: Annotated[
+        str, Query(max_length=320, pattern=NO_NUL, description="The run that was started for it")
+    ] = "",
+) -> models.Transfer | Response:
+    """With `run`, 202 until that run has brought it, and the state of the run beside it from then on."""
+    started = access.runs_of([run]).get(run) if run else None
+    with store.reads() as reads:
+        event = reads.details.event(mid)
+        if event is not None:
+            return models.transfer(event, detail(reads, event, user), started)
+        message = reads.details.rejected_message(mid)
+        if message is not None:
+            return models.rejected(message)
+    if started and started.state not in ENDED:
+        coming = models.Coming(mid=mid, started=models.run_of(started))
+        return JSONResponse(coming.model_dump(), 202, {"retry-after": "1"})
+    why = f"; the run is {started.state}" if started else ""
+    raise HTTPException(404, f"The ledger has no such transfer{why}.")
+
+
+@router.get("/transfer/changes", summary="The batches of a transfer", responses={**NOT_THERE})
+def changes(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    mid: MID,
+    after: After = "",
+) -> models.ChangeList:
+    """One page of 50, by course and batch: owners before and after, outcome, times of change and proof."""
+    cursor = models.from_batch_cursor(after) if after else None
+    if after and cursor is None:
+        raise wrong_field("after", "is not the `next` of a page")
+    with store.reads() as reads:
+        event = reads.details.event(mid)
+        if event is None:
+            raise HTTPException(404, "The ledger has no such transfer.")
+        return models.change_list(reads.batches.page(event, cursor))

@@ -1,0 +1,107 @@
+"""The API in this process, with a ledger of a few rows and an Airflow that only remembers its runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+from fastapi import HTTPException
+
+from ownership.domain.plan import BatchId
+from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
+from ownership.ledger.events import EventRow
+from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, Owners, PlannedBatch
+from ownership.ledger.reads.lists import Filters, ListPage, OpenCounts, StateCounts
+from ownership.page import access
+from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
+from ownership.page.api.app import api
+from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, key
+
+OWNERS = Owners("a", ("m",)), Owners("b", ("m",))
+CHANGE = BatchChange(
+    BatchId("c", "b"),
+    PlannedBatch("created", *OWNERS, BatchOutcome.MOVED, AT),
+    [BatchHop("created", *OWNERS, 0, 2, ChangeOutcome.APPLIED, AT)],
+)
+
+
+@dataclass
+class Service:
+    """The API, its ledger and its Airflow."""
+
+    events: dict[str, EventRow] = field(default_factory=lambda: {EVENT.mid: EVENT})
+    runs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """Confs by DAG and run."""
+    allowed: set[str] = field(default_factory=lambda: {TRANSFER_DAG, UNDO_DAG})
+    user: str = "operator-1"
+    look: access.LastLook | None = None
+    airflow_says: int = 200
+    asked_for: list[tuple[Filters, Any]] = field(default_factory=list)
+
+    def ask(self, method: str, address: str, **how: Any) -> httpx.Response:
+        """An answer of the API."""
+
+        async def answered() -> httpx.Response:
+            transport = httpx.ASGITransport(api)
+            base = "http://airflow/ownership-transfers/api/v1"
+            async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+                return await client.request(method, f"http://airflow{address}", **how)
+
+        return asyncio.run(answered())
+
+    def send(self, address: str, body: Any, key: str | None = None) -> httpx.Response:
+        """A request for a run."""
+        return self.ask("POST", address, json=body, headers={"Idempotency-Key": key} if key else {})
+
+    # -- the ledger
+
+    @contextmanager
+    def reads(self) -> Iterator[Any]:
+        """What the page reads."""
+        yield SimpleNamespace(
+            lists=SimpleNamespace(page=self._page, open_counts=lambda: OpenCounts(3, 1, more=False)),
+            details=SimpleNamespace(
+                event=self.events.get,
+                rejected_message=lambda mid: MESSAGE if mid == MESSAGE.mid else None,
+                queued=lambda _: None,
+                followed_by=lambda _: [LISTED],
+                lane=lambda _: [],
+                body=lambda _: b'{"edata": {"toUserProfile": {"firstName": "Ada", "phone": "555"}}}',
+            ),
+            batches=SimpleNamespace(page=self._batches, progress=lambda _: None),
+        )
+
+    def _page(self, filters: Filters, after: Any) -> ListPage:
+        self.asked_for.append((filters, after))
+        return ListPage([LISTED, LISTED_MESSAGE], StateCounts({EventState.COMPLETED: 1}, AT_MS), key())
+
+    def _batches(self, _: EventRow, after: BatchId | None) -> ChangesPage:
+        self.asked_for.append((Filters(), after))
+        return ChangesPage([CHANGE], None if after else CHANGE.id)
+
+    # -- Airflow
+
+    async def trigger(self, _: Any, dag_id: str, run_id: str, conf: dict[str, Any]) -> httpx.Response:
+        """A run, unless there is one with its id."""
+        if self.airflow_says != 200:
+            return httpx.Response(self.airflow_says, json={"detail": "not today"})
+        if (dag_id, run_id) in self.runs:
+            return httpx.Response(409, json={"detail": "exists"})
+        self.runs[dag_id, run_id] = conf
+        return httpx.Response(200, json={})
+
+    def check_start(self, dag_id: str, *_: Any) -> None:
+        """Refuse what the user may not start."""
+        if dag_id not in self.allowed:
+            raise HTTPException(403, "Forbidden")
+
+
+def looked(problems: dict[str, list[str]] | None, at: datetime = AT) -> access.LastLook:
+    """What the watch found."""
+    return access.LastLook(at, "scheduled__1", problems, "The verdict.")
