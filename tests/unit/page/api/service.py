@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import HTTPException
 
 from ownership.domain.plan import BatchId
@@ -20,7 +21,10 @@ from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, O
 from ownership.ledger.reads.lists import Filters, ListPage, OpenCounts, StateCounts
 from ownership.page import access
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
+from ownership.page.api import orders
 from ownership.page.api.app import api
+from ownership.page.store import process_store
+from ownership.page.views.links import RunLink
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, key
 
 OWNERS = Owners("a", ("m",)), Owners("b", ("m",))
@@ -105,3 +109,32 @@ class Service:
 def looked(problems: dict[str, list[str]] | None, at: datetime = AT) -> access.LastLook:
     """What the watch found."""
     return access.LastLook(at, "scheduled__1", problems, "The verdict.")
+
+
+def opened_service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    """The API for a user who may do everything, while the test runs."""
+    made = Service()
+    monkeypatch.setattr(orders, "trigger", made.trigger)
+    monkeypatch.setattr(access, "check_start", made.check_start)
+    monkeypatch.setattr(access, "may_start", lambda _: made.allowed)
+    monkeypatch.setattr(access, "run_conf", lambda dag, run: made.runs.get((dag, run)))
+    monkeypatch.setattr(access, "is_paused", lambda _: False)
+    monkeypatch.setattr(access, "last_look", lambda: made.look)
+    monkeypatch.setattr(
+        access,
+        "runs_of",
+        lambda ids, *_: {r: RunLink(r, d, "running", "") for d, r in made.runs if r in list(ids)},
+    )
+    signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
+
+    def user() -> Any:
+        return SimpleNamespace(get_id=lambda: made.user, get_name=lambda: made.user)
+
+    given = {
+        signed_in: user,
+        access.MayRead.dependency: lambda: None,
+        access.MayReadHealth.dependency: lambda: None,
+        process_store: lambda: made,
+    }
+    monkeypatch.setattr(api, "dependency_overrides", given)
+    return made

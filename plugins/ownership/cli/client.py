@@ -1,0 +1,222 @@
+"""A client of the API. It returns what the API answers, decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, Self
+from uuid import uuid4
+
+import httpx
+
+API: Final = "/ownership-transfers/api/v1"
+TRIES: Final = 3
+"""Of a request that is not answered. A write may be sent again: its key starts one run."""
+PAUSE_S: Final = 1.0
+"""Between two tries, and between two looks while waiting."""
+NO_ANSWER: Final = (502, 503, 504)
+"""What a proxy says for a server that does not answer, and the API for a ledger that does not."""
+STAYS: Final = ("failed", "awaiting_approval")
+"""States that are not final and in which a run leaves a transfer."""
+RUN_ENDED: Final = ("success", "failed")
+
+Json = dict[str, Any]
+
+
+class ClientError(Exception):
+    """The request has no good answer; the text says why."""
+
+
+class Refused(ClientError):
+    """The server refuses the request."""
+
+    def __init__(self, status: int, detail: str, errors: list[Json] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.errors = errors or []
+        """`field` and `detail` of each field that is wrong."""
+
+
+class Unreachable(ClientError):
+    """The server does not answer, or not within the time."""
+
+
+class Credentials(NamedTuple):
+    """A token of Airflow, or a name and a password to get one."""
+
+    token: str = ""
+    user: str = ""
+    password: str = ""
+
+
+class Client:
+    """The API at one address, for one user."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`url` is of Airflow's API server, with its path if it is served below one."""
+        self._base = url.rstrip("/")
+        self._credentials = credentials
+        self._token = credentials.token
+        self._http = httpx.Client(timeout=30, transport=transport)
+        self._sleep, self._clock = sleep, clock
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    # -- reads
+
+    def transfers(self, **filters: str | None) -> Iterator[Json]:
+        """Transfers that fit, newest first; pages are read as they are needed."""
+        return self._pages("/transfers", "transfers", filters)
+
+    def transfer(self, mid: str, run: str = "") -> Json:
+        """One transfer; with `run`, a dict without `state` until that run has brought it."""
+        return self._get("/transfer", mid=mid, run=run)
+
+    def changes(self, mid: str) -> Iterator[Json]:
+        """The batches of a transfer."""
+        return self._pages("/transfer/changes", "changes", {"mid": mid})
+
+    def health(self) -> Json:
+        """The health of the job."""
+        return self._get("/health")
+
+    @contextmanager
+    def export(self, what: str, file_format: str, **filters: str | None) -> Iterator[Iterator[bytes]]:
+        """`transfers` or `changes` that fit, as `csv` or `jsonl`, in parts as they arrive."""
+        params = {"format": file_format, **_given(filters)}
+        with self._streamed(f"/exports/{what}", params) as response:
+            yield response.iter_bytes()
+
+    # -- writes
+
+    def create(self, form: Mapping[str, Any], key: str | None = None) -> Json:
+        """Start a transfer. Returns its run and where its outcome is."""
+        return self._post("/transfers", dict(form), key)
+
+    def act(self, action: str, mid: str, key: str | None = None, **fields: Any) -> Json:
+        """Start an action (`undo`, `approve` and so on) on a transfer."""
+        return self._post(f"/transfer/{action}", {"mid": mid, **_given(fields)}, key)
+
+    def watch(self, started: Json, *, timeout: float) -> Iterator[Json]:
+        """A transfer that was started, at each look, until its run has left it for good.
+
+        :raises Unreachable: after `timeout` seconds.
+        """
+        mid, run = started["transfers"][0]["mid"], started["run_id"]
+        deadline = self._clock() + timeout
+        while True:
+            try:
+                seen = self.transfer(mid, run)
+            except Unreachable:
+                seen = {}
+            if seen:
+                yield seen
+                if is_left(seen):
+                    return
+            if self._clock() > deadline:
+                raise Unreachable(f"{mid} is not final after {timeout:.0f} s; its run is {run}")
+            self._sleep(PAUSE_S)
+
+    # -- how
+
+    def _pages(self, path: str, name: str, params: Mapping[str, str | None]) -> Iterator[Json]:
+        after: str | None = ""
+        while after is not None:
+            page = self._get(path, **_given({**params, "after": after}))
+            yield from page[name]
+            after = page["next"]
+
+    def _get(self, path: str, **params: str) -> Json:
+        return dict(self._answered("GET", path, params=_given(params)).json())
+
+    def _post(self, path: str, body: Json, key: str | None) -> Json:
+        headers = {"Idempotency-Key": key or uuid4().hex}
+        return dict(self._answered("POST", path, json=body, headers=headers).json())
+
+    def _answered(self, method: str, path: str, **how: Any) -> httpx.Response:
+        for n in range(TRIES):
+            try:
+                return self._asked(method, path, **how)
+            except Unreachable:
+                if n == TRIES - 1:
+                    raise
+                self._sleep(PAUSE_S)
+        raise AssertionError  # the last try returns or raises
+
+    def _asked(self, method: str, path: str, **how: Any) -> httpx.Response:
+        signed_in = bool(self._token)
+        response = self._sent(method, f"{API}{path}", **self._signed(how))
+        if response.status_code == 401 and signed_in and self._credentials.user:
+            self._token = ""  # it has expired
+            response = self._sent(method, f"{API}{path}", **self._signed(how))
+        return _checked(response)
+
+    @contextmanager
+    def _streamed(self, path: str, params: Mapping[str, str]) -> Iterator[httpx.Response]:
+        try:
+            with self._http.stream(
+                "GET", f"{self._base}{API}{path}", **self._signed({"params": params})
+            ) as response:
+                if response.status_code >= 400:
+                    response.read()
+                yield _checked(response)
+        except httpx.TransportError as e:
+            raise Unreachable(f"{self._base}: {e}") from None
+
+    def _signed(self, how: Mapping[str, Any]) -> Json:
+        """The request with the token."""
+        if not self._token:
+            given = {"username": self._credentials.user, "password": self._credentials.password}
+            self._token = _checked(self._sent("POST", "/auth/token", json=given)).json()["access_token"]
+        return {**how, "headers": {**how.get("headers", {}), "Authorization": f"Bearer {self._token}"}}
+
+    def _sent(self, method: str, path: str, **how: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, f"{self._base}{path}", **how)
+        except httpx.TransportError as e:
+            raise Unreachable(f"{self._base}: {e or type(e).__name__}") from None
+
+
+def is_left(seen: Json) -> bool:
+    """True if a run does no more with the transfer that it was started for."""
+    run = (seen.get("started") or {}).get("state")
+    return bool(seen.get("final")) or (run in RUN_ENDED and seen.get("state") in STAYS)
+
+
+def _given(values: Mapping[str, Any]) -> Json:
+    return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """The answer.
+
+    :raises Refused: with the problem, if it is one.
+    :raises Unreachable: if there is nobody to answer.
+    """
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+        detail, errors = str(problem["detail"]), list(problem.get("errors", []))
+    except (ValueError, KeyError, TypeError):
+        detail, errors = response.reason_phrase, []
+    if response.status_code in NO_ANSWER:
+        raise Unreachable(f"HTTP {response.status_code}: {detail}")
+    if not response.is_client_error:  # a redirect: not the API
+        detail = f"HTTP {response.status_code} instead of an answer of the API: is the address right?"
+    raise Refused(response.status_code, detail, errors)

@@ -1,0 +1,268 @@
+"""Ask for ownership transfers from a shell, over the API of the page in Airflow.
+
+Credentials come from the environment: OWNERSHIP_URL (or --url), OWNERSHIP_TOKEN, or OWNERSHIP_USER and
+OWNERSHIP_PASSWORD. Exit codes: 0 done as asked; 1 refused, or it ended otherwise; 2 wrong usage; 3 no answer, or not
+final in time; 4 it waits for an approval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from enum import IntEnum
+from itertools import islice
+from pathlib import Path
+
+import httpx
+
+from ownership.cli.client import Client, ClientError, Credentials, Refused, Unreachable
+from ownership.cli.output import Json, Output
+
+LIST_COLUMNS = ("announced_at", "state", "kind", "from_user", "to_user", "counts", "mid")
+CHANGE_COLUMNS = ("course_id", "batch_id", "role", "before", "after", "outcome", "proven_at")
+SHOWN = (
+    "mid", "state", "kind", "sentence", "from_user", "to_user", "organisation_id", "requested_by", "request_reason",
+    "announced_at", "ended_at", "counts", "reason", "digest", "approved_by", "followed_by", "actions", "run_id",
+)  # fmt: skip
+FILTERS = ("user", "state", "run", "course", "batch", "since", "before")
+DONE = ("completed", "rehearsed")
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    DONE = 0
+    REFUSED = 1
+    """The server refused it, or it ended otherwise than asked."""
+    USAGE = 2
+    """Options or the environment are wrong; nothing was sent."""
+    NO_ANSWER = 3
+    """The server does not answer, or the transfer is not final in time."""
+    AWAITS_APPROVAL = 4
+
+
+Command = Callable[[argparse.Namespace, Client, Output], Exit]
+
+
+# -- commands -------------------------------------------------------------------------------------------------
+
+
+def transfer(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Start a transfer."""
+    form: Json = {
+        "from_user": given.from_user,
+        "to_user": given.to_user,
+        "organisation_id": given.organisation_id,
+        "reason": given.reason,
+        "requested_by": given.requested_by,
+        "roles": given.role,
+        "course_ids": given.course,
+        "dry_run": given.dry_run or None,
+    }
+    started = client.create({k: v for k, v in form.items() if v is not None}, given.key)
+    return _started(given, client, output, started, DONE)
+
+
+def show(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Show a transfer, or its batches."""
+    if given.changes:
+        output.table(client.changes(given.mid), CHANGE_COLUMNS, "It concerns no batches.")
+    else:
+        output.facts(client.transfer(given.mid), SHOWN)
+    return Exit.DONE
+
+
+def list_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """List transfers."""
+    found = islice(client.transfers(**_filters(given)), given.limit)
+    output.table(found, LIST_COLUMNS, "No transfer fits.")
+    return Exit.DONE
+
+
+def undo(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Take a transfer back, or see what that would do."""
+    started = client.act("undo", given.mid, given.key, dry_run=not given.apply, reason=given.reason)
+    return _started(given, client, output, started, DONE)
+
+
+def approve(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Approve a transfer's plan."""
+    started = client.act("approve", given.mid, given.key, digest=given.digest)
+    return _started(given, client, output, started, DONE)
+
+
+def execute(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Apply the plan of a dry run."""
+    started = client.act("execute", given.mid, given.key, digest=given.digest, reason=given.reason)
+    return _started(given, client, output, started, DONE)
+
+
+def decline(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Decline a transfer that awaits its approval."""
+    started = client.act("decline", given.mid, given.key, reason=given.reason)
+    return _started(given, client, output, started, ("declined",))
+
+
+def abandon(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Give up an open transfer."""
+    started = client.act("abandon", given.mid, given.key, reason=given.reason)
+    return _started(given, client, output, started, ("abandoned",))
+
+
+def redrive(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Try a transfer again."""
+    return _started(given, client, output, client.act("redrive", given.mid, given.key), DONE)
+
+
+def export(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Write transfers or changes to a file, or to stdout."""
+    with ExitStack() as stack:
+        parts = stack.enter_context(client.export(given.what, given.format, **_filters(given)))
+        # Opened after the first answer: a refusal leaves the file as it is.
+        to = stack.enter_context(given.output.open("wb")) if given.output else sys.stdout.buffer
+        output.written(parts, to, given.what)
+    return Exit.DONE
+
+
+def health(given: argparse.Namespace, client: Client, output: Output) -> Exit:  # noqa: ARG001  # a command's signature
+    """The health of the job."""
+    found = client.health()
+    output.facts(found, ("healthy", "sentence", "open", "awaiting_approval", "checked_at"))
+    return Exit.DONE if found["healthy"] else Exit.REFUSED
+
+
+def _started(
+    given: argparse.Namespace, client: Client, output: Output, started: Json, wanted: Sequence[str]
+) -> Exit:
+    """Say what was started; with `--wait`, what became of it. `wanted` are the states in which it is done as asked."""
+    mid = started["transfers"][0]["mid"]
+    if started["paused"]:
+        output.note(f"The DAG {started['dag_id']} is paused: its run waits until it is unpaused.")
+    if not given.wait:
+        output.facts({"mid": mid, **started}, ("mid", "run_id"))
+        return Exit.DONE
+    last = output.followed(client.watch(started, timeout=given.timeout), mid)
+    output.facts(last, SHOWN)
+    if last["state"] == "awaiting_approval":
+        return Exit.AWAITS_APPROVAL
+    return Exit.DONE if last["state"] in wanted else Exit.REFUSED
+
+
+def _filters(given: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(given, f"of_{name}") for name in FILTERS}
+
+
+# -- options --------------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="ownership", description=__doc__)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--url", help="of Airflow's API server; OWNERSHIP_URL")
+    common.add_argument("--json", action="store_true", help="all fields as JSON instead of a table")
+    writes = argparse.ArgumentParser(add_help=False)
+    writes.add_argument("--wait", action="store_true", help="until it is final")
+    writes.add_argument(
+        "--timeout", type=float, default=600, metavar="SECONDS", help="of --wait; 600 if not given"
+    )
+    writes.add_argument("--key", help="idempotency key: the same one starts one run; random if not given")
+    filters = _filter_options()
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, does: Command, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=does.__doc__, description=does.__doc__, parents=[common, *parents]
+        )
+        made.set_defaults(does=does)
+        return made
+
+    def of_transfer(name: str, does: Command) -> argparse.ArgumentParser:
+        made = command(name, does, writes)
+        made.add_argument("mid")
+        return made
+
+    new = command("transfer", transfer, writes)
+    for name in ("from_user", "to_user", "organisation_id"):
+        new.add_argument(name)
+    new.add_argument("--dry-run", action="store_true", help="plan only")
+    new.add_argument("--reason")
+    new.add_argument("--requested-by", metavar="USER")
+    new.add_argument(
+        "--role", action="append", choices=("created", "mentored"), help="only these; may be repeated"
+    )
+    new.add_argument("--course", action="append", help="only of this course; may be repeated")
+    command("list", list_, filters).add_argument(
+        "--limit", type=int, default=50, help="at most so many; 50 if not given"
+    )
+    one = command("show", show)
+    one.add_argument("mid")
+    one.add_argument("--changes", action="store_true", help="its batches")
+    back = of_transfer("undo", undo)
+    back.add_argument("--apply", action="store_true", help="without it, a dry run")
+    back.add_argument("--reason")
+    for name, does in (("approve", approve), ("execute", execute)):
+        of_transfer(name, does).add_argument("digest", help="of the plan as `show` has it")
+    commands.choices["execute"].add_argument("--reason")
+    for name, does in (("decline", decline), ("abandon", abandon)):
+        of_transfer(name, does).add_argument("--reason", required=True)
+    of_transfer("redrive", redrive)
+    out = command("export", export, filters)
+    out.add_argument("what", choices=("transfers", "changes"))
+    out.add_argument("--format", choices=("csv", "jsonl"), default="csv")
+    out.add_argument("--output", type=Path, metavar="FILE", help="stdout if not given")
+    command("health", health)
+    return top
+
+
+def _filter_options() -> argparse.ArgumentParser:
+    filters = argparse.ArgumentParser(add_help=False)
+    helps = {
+        "user": "old or new user", "state": "or `open`", "run": "id of a run", "since": "as 2026-11-27T08:00:00Z",
+        "before": "the same, not included",
+    }  # fmt: skip
+    for name in FILTERS:
+        filters.add_argument(f"--{name}", dest=f"of_{name}", help=helps.get(name), metavar=name.upper())
+    return filters
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    transport: httpx.BaseTransport | None = None,
+) -> int:
+    """Do what is asked. Returns the exit code."""
+    given = parser().parse_args(arguments)
+    output = Output(as_json=given.json)
+    does: Command = given.does
+    try:
+        with _client(given, os.environ if environment is None else environment, transport) as client:
+            return does(given, client, output)
+    except ClientError as e:
+        output.error(str(e), e.errors if isinstance(e, Refused) else ())
+        return _CODES[type(e)]
+    except OSError as e:
+        output.error(f"{e.filename or ''}: {e.strerror or e}")
+        return Exit.USAGE
+
+
+class Usage(ClientError):
+    """Options or the environment are wrong."""
+
+
+_CODES = {Refused: Exit.REFUSED, Usage: Exit.USAGE, Unreachable: Exit.NO_ANSWER}
+
+
+def _client(
+    given: argparse.Namespace, environment: Mapping[str, str], transport: httpx.BaseTransport | None
+) -> Client:
+    url = given.url or environment.get("OWNERSHIP_URL", "")
+    credentials = Credentials(*(environment.get(f"OWNERSHIP_{n}", "") for n in ("TOKEN", "USER", "PASSWORD")))
+    if not url.startswith(("http://", "https://")):
+        raise Usage("give the address of Airflow: --url https://…, or OWNERSHIP_URL")
+    if not (credentials.token or (credentials.user and credentials.password)):
+        raise Usage("set OWNERSHIP_TOKEN, or OWNERSHIP_USER and OWNERSHIP_PASSWORD")
+    return Client(url, credentials, transport=transport)

@@ -1,0 +1,243 @@
+"""The API and the command line on a real Airflow: who may what, one run a key, and everything that its OpenAPI says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.paths import REPOSITORY
+from local.servers.airflow import OPERATOR, USER, VIEWER, token
+from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, until
+
+API = "/ownership-transfers/api/v1"
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+    "response_schema_conformance", "unsupported_method", "ignored_auth",
+)  # fmt: skip
+Login = Callable[[str], httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def login(airflow: Airflow) -> Iterator[Login]:
+    """A client of the API with the token of one of the stack's users."""
+    a = airflow.stack.addresses
+    with ExitStack() as stack:
+        clients: dict[str, httpx.Client] = {}
+
+        def of(user: str) -> httpx.Client:
+            if user not in clients:
+                headers = {"authorization": f"Bearer {token(a.airflow, user, a.airflow_password)}"}
+                made = httpx.Client(base_url=f"{a.airflow}{API}/", headers=headers, timeout=60)
+                clients[user] = stack.enter_context(made)
+            return clients[user]
+
+        yield of
+
+
+def form(old: str, new: str, **more: Any) -> dict[str, Any]:
+    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
+
+
+def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == status
+    return problem
+
+
+def outcome(api: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
+    """What is at the location of a request, once it is final."""
+    assert answer.status_code == 202, answer.text
+    place = answer.request.url.join(answer.headers["location"])
+
+    def final() -> dict[str, Any] | None:
+        seen = api.get(place)
+        assert seen.status_code in (200, 202), seen.text
+        found: dict[str, Any] = seen.json()
+        return found if found.get("final") else None
+
+    return dict(until(f"{place} is final", final, seconds=90))
+
+
+def run_ids(airflow: Airflow, dag: str) -> set[str]:
+    return {r["dag_run_id"] for r in airflow.of(dag).runs(limit=100)}
+
+
+@contextmanager
+def paused(airflow: Airflow) -> Iterator[None]:
+    """Runs wait meanwhile; those that were made are gone afterwards."""
+    for dag in (DAG, UNDO):
+        airflow.http.patch(f"/dags/{dag}", json={"is_paused": True}).raise_for_status()
+    before = {dag: run_ids(airflow, dag) for dag in (DAG, UNDO)}
+    try:
+        yield
+    finally:
+        for dag, known in before.items():
+            while made := run_ids(airflow, dag) - known:
+                for run_id in made:
+                    airflow.http.delete(airflow.of(dag)._url(run_id)).raise_for_status()
+            airflow.http.patch(f"/dags/{dag}", json={"is_paused": False}).raise_for_status()
+
+
+def test_every_answer_is_as_the_openapi_says(airflow: Airflow, login: Login, tmp_path: Path):
+    api = login(OPERATOR)
+    described = tmp_path / "openapi.json"
+    described.write_text(api.get("openapi.json").text)
+    with paused(airflow):
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("schemathesis"), "run", described, "--url", str(api.base_url),
+                "--header", f"Authorization: {api.headers['authorization']}", "--checks", ",".join(CHECKS),
+                "--phases", "coverage,fuzzing", "--max-examples", "5", "--max-time", "60", "--seed", "7",
+                "--suppress-health-check", "all", "--no-color",
+            ],
+            cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+def test_without_a_user_or_with_a_forged_one_there_is_no_answer_but_401_and_403(airflow: Airflow):
+    url = f"{airflow.stack.addresses.airflow}{API}"
+    for address in ("/transfers", "/transfer?mid=m", "/transfer/changes?mid=m", "/health", "/openapi.json"):
+        refused(httpx.get(url + address), 401)
+        refused(httpx.get(url + address, headers={"authorization": "Bearer forged"}), 403)
+    for address in ("/transfers", "/transfers/batch", "/transfer/undo", "/transfer/abandon"):
+        refused(httpx.post(url + address, json={}), 401)
+
+
+def test_a_viewer_reads_and_starts_nothing(airflow: Airflow, login: Login):
+    viewer, before = login(VIEWER), run_ids(airflow, DAG)
+    assert viewer.get("transfers").status_code == 200
+    assert viewer.get("health").json()["open"] >= 0
+    refused(viewer.post("transfers", json=form("a", "b"), headers={"idempotency-key": "k"}), 403)
+    refused(viewer.post("transfers/batch", json={"transfers": [form("a", "b")]}), 403)
+    refused(viewer.post("transfer/undo", json={"mid": "m"}), 403)
+    refused(viewer.post("transfer/abandon", json={"mid": "m", "reason": "r"}), 403)
+    assert run_ids(airflow, DAG) == before
+
+
+def test_with_a_browser_s_cookie_only_json_is_taken(airflow: Airflow):
+    a = airflow.stack.addresses
+    cookies = {"_token": token(a.airflow, OPERATOR, a.airflow_password)}
+    with httpx.Client(base_url=f"{a.airflow}{API}/", cookies=cookies, timeout=60) as browser:
+        assert browser.get("transfers").status_code == 200
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            body = json.dumps(form("a", "b"))
+            refused(browser.post("transfers", content=body, headers={"content-type": kind}), 415)
+
+
+def test_a_body_of_10_mb_is_refused_before_it_is_read(login: Login):
+    api = login(OPERATOR)
+    big = json.dumps(form("a" * 10_000_000, "b")).encode()
+    headers = {"content-type": "application/json"}
+    refused(api.post("transfers", content=big, headers=headers), 413)
+    parts = (big[at : at + 100_000] for at in range(0, len(big), 100_000))  # no Content-Length
+    refused(api.post("transfers", content=parts, headers=headers), 413)
+
+
+def test_a_transfer_is_rehearsed_carried_out_once_and_taken_back(
+    airflow: Airflow, story: Story, login: Login
+):
+    api = login(OPERATOR)
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 3)
+    rehearsed = outcome(api, api.post("transfers", json=form(old, new, dry_run=True)))
+    assert (rehearsed["state"], rehearsed["plan"]["batches"]) == ("rehearsed", 3)
+
+    key = {"idempotency-key": story.name}
+    first, again = (
+        api.post("transfers", json=form(old, new, reason="moves on"), headers=key) for _ in range(2)
+    )
+    assert first.json() == again.json()
+    problem = refused(api.post("transfers", json=form(new, old), headers=key), 422)
+    assert problem["errors"][0]["field"] == "Idempotency-Key"
+    theirs = login(USER).post("transfers", json=form(old, new, dry_run=True), headers=key)
+    assert outcome(api, theirs)["mid"] != first.json()["transfers"][0]["mid"]
+    done = outcome(api, again)
+    assert (done["state"], done["counts"], done["request_reason"]) == ("completed", {"moved": 3}, "moves on")
+    assert done["requested_by"] == OPERATOR
+    mid = done["mid"]
+
+    found = api.get("transfers", params={"user": new, "state": "completed"}).json()
+    assert [t["mid"] for t in found["transfers"]] == [mid]
+    changed = api.get("transfer/changes", params={"mid": mid}).json()["changes"]
+    assert {(c["batch_id"], c["before"]["created_by"], c["after"]["created_by"]) for c in changed} == {
+        (b.batch_id, old, new) for b in batches
+    }
+    refused(api.post("transfer/redrive", json={"mid": mid}), 409)
+    back = outcome(api, api.post("transfer/undo", json={"mid": mid, "dry_run": False}))
+    assert (back["state"], back["options"]["undo_of"]) == ("completed", mid)
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_several_transfers_are_one_run_with_an_outcome_each(airflow: Airflow, story: Story, login: Login):
+    api = login(OPERATOR)
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 1)
+    answer = api.post("transfers/batch", json={"transfers": [form(old, new), form(f"nobody-{old}", new)]})
+    assert outcome(api, answer)["state"] == "completed"
+    mids = [t["mid"] for t in answer.json()["transfers"]]
+    story.completed(mids[0])
+    assert api.get("transfer", params={"mid": mids[1]}).json()["state"] == "skipped"
+    assert story.owners(batches) == {(new, new)}
+
+
+# -- the command line
+
+
+def shell(airflow: Airflow, user: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    a = airflow.stack.addresses
+    given = {"OWNERSHIP_URL": a.airflow, "OWNERSHIP_USER": user, "OWNERSHIP_PASSWORD": a.airflow_password}
+    return subprocess.run(
+        [sys.executable, "-m", "ownership", *words],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY / "plugins"), **given, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def told(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_command_line_moves_shows_and_takes_back(airflow: Airflow, story: Story):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    words = (old, new, ORGANISATION, "--reason", "moves on", "--wait", "--json")
+    done = told(shell(airflow, OPERATOR, "transfer", *words))
+    assert (done["state"], done["counts"]) == ("completed", {"moved": 2})
+    assert [t["mid"] for t in told(shell(airflow, VIEWER, "list", "--user", new, "--json"))] == [done["mid"]]
+    changed = told(shell(airflow, VIEWER, "show", done["mid"], "--changes", "--json"))
+    assert {c["batch_id"] for c in changed} == {b.batch_id for b in batches}
+    assert shell(airflow, VIEWER, "undo", done["mid"], "--apply").returncode == 1
+    assert (
+        told(shell(airflow, OPERATOR, "undo", done["mid"], "--apply", "--wait", "--json"))["state"]
+        == "completed"
+    )
+    assert story.owners(batches) == {(old, old)}
+
+
+def test_the_command_line_s_exit_code_says_what_went_wrong(airflow: Airflow, story: Story):
+    skipped = shell(
+        airflow, OPERATOR, "transfer", f"nobody-{story.name}", story.user("new"), ORGANISATION, "--wait"
+    )
+    assert skipped.returncode == 1, skipped.stderr
+    assert "skipped" in skipped.stdout
+    wrong = shell(airflow, OPERATOR, "transfer", "a", "a\u200bb", ORGANISATION)
+    assert (wrong.returncode, "to_user" in wrong.stderr) == (1, True)
+    assert shell(airflow, OPERATOR, "health", OWNERSHIP_PASSWORD="wrong").returncode == 1  # noqa: S106  # is refused
+    assert shell(airflow, OPERATOR, "health", OWNERSHIP_URL="http://127.0.0.1:9").returncode == 3
+    assert shell(airflow, OPERATOR, "health", OWNERSHIP_URL="").returncode == 2

@@ -1,0 +1,296 @@
+"""The command line: over the API itself in this process, and before a server that does not do as it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ownership.cli import client as client_module
+from ownership.cli.client import Client, Credentials, Unreachable, is_left
+from ownership.cli.commands import Exit, main
+from ownership.cli.output import percent
+from ownership.domain.states import EventState
+from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
+from tests.unit.page.api.service import Service, looked
+from tests.unit.page.rows import EVENT
+
+LOGIN = {"OWNERSHIP_USER": "u", "OWNERSHIP_PASSWORD": "p"}
+HERE = {"OWNERSHIP_URL": "http://airflow/", "OWNERSHIP_TOKEN": "t"}
+MID = EVENT.mid
+DIGEST = "0f" * 10
+Shell = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_S", 0)
+
+
+@pytest.fixture
+def shell(service: Service) -> Shell:  # the fixture
+    """A command against the API."""
+
+    def passed_on(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == "Bearer t"
+        address = request.url.raw_path.decode().removeprefix("/ownership-transfers/api/v1")
+        answer = service.ask(request.method, address, content=request.read(), headers=dict(request.headers))
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    return lambda *words: main(words, HERE, httpx.MockTransport(passed_on))
+
+
+def against(handler: Callable[[httpx.Request], httpx.Response], *words: str, **environment: str) -> int:
+    return main(words, {**HERE, **environment}, httpx.MockTransport(handler))
+
+
+def answers(
+    *given: httpx.Response | Exception,
+) -> tuple[Callable[[httpx.Request], httpx.Response], list[httpx.Request]]:
+    """A server that gives these answers one after the other, the last again and again; and what it was asked."""
+    asked: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        answer = given[min(len(asked), len(given)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return handler, asked
+
+
+def state_is(service: Service, state: EventState) -> None:  # the fixture
+    service.events[MID] = EVENT._replace(state=state, digest=DIGEST, counts={"moved": 1})
+
+
+# -- what it asks for
+
+
+@pytest.mark.parametrize(
+    ("words", "conf"),
+    [
+        ((), {}),
+        (("--dry-run",), {"dry_run": True}),
+        (
+            ("--reason", "moves on", "--role", "created", "--course", "c1", "--course", "c2", "--requested-by", "u"),
+            {"reason": "moves on", "roles": ["created"], "course_ids": ["c1", "c2"], "requested_by": "u"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_transfer_is_asked_for_with_its_options(
+    shell: Shell,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    words: Sequence[str],
+    conf: dict[str, Any],
+) -> None:
+    assert shell("transfer", "old", "new", "org", "--json", *words) == Exit.DONE
+    (((dag, run_id), given),) = service.runs.items()
+    assert dag == TRANSFER_DAG
+    assert given == {"from_user": "old", "to_user": "new", "organisation_id": "org", **conf}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["mid"] == f"manual:{run_id}:0"
+
+
+@pytest.mark.parametrize(
+    ("words", "state", "dag", "conf"),
+    [
+        (("undo", MID), EventState.COMPLETED, UNDO_DAG, {"mids": [MID], "dry_run": True}),
+        (("undo", MID, "--apply", "--reason", "r"), EventState.COMPLETED, UNDO_DAG,
+         {"mids": [MID], "dry_run": False, "reason": "r"}),
+        (("approve", MID, DIGEST), EventState.AWAITING_APPROVAL, TRANSFER_DAG, {"approve": {"mid": MID, "digest": DIGEST}}),
+        (("execute", MID, DIGEST), EventState.REHEARSED, TRANSFER_DAG, {"execute_plan": MID, "digest": DIGEST}),
+        (("decline", MID, "--reason", "r"), EventState.AWAITING_APPROVAL, TRANSFER_DAG,
+         {"decline": {"mid": MID, "reason": "r"}}),
+        (("abandon", MID, "--reason", "r"), EventState.FAILED, TRANSFER_DAG, {"abandon": {"mids": [MID], "reason": "r"}}),
+        (("redrive", MID), EventState.FAILED, TRANSFER_DAG, {"redrive": {"mids": [MID]}}),
+    ],
+)  # fmt: skip
+def test_each_action_is_a_command(
+    shell: Shell, service: Service, words: Sequence[str], state: EventState, dag: str, conf: dict[str, Any]
+) -> None:
+    state_is(service, state)
+    assert shell(*words) == Exit.DONE
+    assert {d: c for (d, _), c in service.runs.items()} == {dag: conf}
+
+
+def test_a_key_starts_one_run_and_none_is_another_each_time(shell: Shell, service: Service) -> None:
+    for key in (["--key", "k"], ["--key", "k"], [], []):
+        assert shell("transfer", "old", "new", "org", *key) == Exit.DONE
+    assert len(service.runs) == 3
+
+
+def test_a_list_reads_as_many_pages_as_it_needs(
+    shell: Shell, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell("list", "--json", "--limit", "3", "--user", "u", "--state", "open") == Exit.DONE
+    assert [t["state"] for t in json.loads(capsys.readouterr().out)] == ["completed", "rejected", "completed"]
+    assert [f.user for f, _ in service.asked_for] == ["u", "u"]
+
+
+def test_tables_have_whole_ids_and_no_markup(
+    shell: Shell, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = f"[red]{'u' * 240}"
+    service.events[MID] = EVENT._replace(
+        transfer=EVENT.transfer._replace(from_user=long), request_reason="[/]"
+    )
+    assert shell("show", MID) == Exit.DONE
+    told = capsys.readouterr().out
+    assert long in told
+    assert "[/]" in told
+    assert shell("show", MID, "--changes") == Exit.DONE
+    assert "created_by b, mentors m" in capsys.readouterr().out
+    assert shell("list", "--limit", "2") == Exit.DONE
+    assert MID in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("found", "code"), [(None, Exit.REFUSED), ({}, Exit.DONE), ({"overdue": ["m"]}, Exit.REFUSED)]
+)
+def test_health_is_an_exit_code(shell: Shell, service: Service, found: Any, code: Exit) -> None:
+    service.look = looked(found)
+    assert shell("health") == code
+
+
+# -- what goes wrong
+
+
+def test_a_refusal_names_the_field(
+    shell: Shell, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell("transfer", "old", "a\u200bb", "org") == Exit.REFUSED
+    told = capsys.readouterr()
+    assert "to_user: contains U+200B" in told.err
+    assert not told.out
+    assert shell("show", "nothing") == Exit.REFUSED
+    assert shell("redrive", MID) == Exit.REFUSED
+    assert not service.runs
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OWNERSHIP_URL": ""}, {"OWNERSHIP_URL": "airflow:8080"}, {"OWNERSHIP_TOKEN": ""},
+        {"OWNERSHIP_TOKEN": "", "OWNERSHIP_USER": "u"},
+    ],
+)  # fmt: skip
+def test_without_address_or_credentials_nothing_is_sent(environment: dict[str, str]) -> None:
+    handler, asked = answers(httpx.Response(200))
+    assert against(handler, "health", **environment) == Exit.USAGE
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("fly",), ("decline", "m"), ("export", "users"), ("list", "--limit", "x")]
+)
+def test_a_command_that_there_is_not_is_wrong_usage(words: Sequence[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words, HERE)
+    assert ended.value.code == Exit.USAGE
+
+
+GONE = httpx.ConnectError("refused")
+
+
+@pytest.mark.parametrize(
+    "answer", [GONE, httpx.ReadTimeout(""), httpx.Response(503), httpx.Response(502, text="<html>")]
+)
+def test_a_server_that_does_not_answer_is_asked_three_times(
+    answer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler, asked = answers(answer)
+    assert against(handler, "transfer", "a", "b", "o") == Exit.NO_ANSWER
+    assert len(asked) == client_module.TRIES
+    assert len({r.headers["idempotency-key"] for r in asked}) == 1
+    assert "ownership: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "code"), [(302, 1), (404, 1), (418, 1), (500, 1), (504, 3)])
+def test_an_answer_that_is_no_problem_is_told_all_the_same(status: int, code: int) -> None:
+    handler, _ = answers(httpx.Response(status, text="<html>"))
+    assert against(handler, "health") == code
+
+
+def test_a_password_gets_a_token_and_another_when_it_has_expired() -> None:
+    token = httpx.Response(201, json={"access_token": "new"})
+    healthy = httpx.Response(200, json={"healthy": True})
+    handler, asked = answers(token, httpx.Response(401), token, healthy)
+    code = against(handler, "health", **{**LOGIN, "OWNERSHIP_TOKEN": ""})
+    assert code == Exit.REFUSED  # the first token was never good
+    handler, asked = answers(httpx.Response(401), token, healthy)
+    assert against(handler, "health", **LOGIN) == Exit.DONE
+    assert [r.url.path for r in asked][1] == "/auth/token"
+    assert json.loads(asked[1].content) == {"username": "u", "password": "p"}
+    assert asked[2].headers["authorization"] == "Bearer new"
+
+
+# -- waiting
+
+STARTED = {"dag_id": TRANSFER_DAG, "run_id": "r", "paused": False, "transfers": [{"mid": "m", "href": "x"}]}
+
+
+def seen(state: str, run: str = "running", *, final: bool = False) -> httpx.Response:
+    return httpx.Response(
+        200, json={"mid": "m", "state": state, "final": final, "started": {"state": run}, "sentence": "."}
+    )
+
+
+@pytest.mark.parametrize(
+    ("looks", "code"),
+    [
+        ([httpx.Response(202, json={"mid": "m", "started": {"state": "queued"}}), seen("planned"),
+          seen("completed", final=True)], Exit.DONE),
+        ([GONE, GONE, GONE, GONE, seen("rehearsed", final=True)], Exit.DONE),
+        ([seen("failed"), seen("failed", "failed")], Exit.REFUSED),
+        ([seen("received", "success"), seen("skipped", final=True)], Exit.REFUSED),
+        ([seen("awaiting_approval"), seen("awaiting_approval", "success")], Exit.AWAITS_APPROVAL),
+        ([httpx.Response(404, json={"detail": "The ledger has no such transfer; the run is failed."})], Exit.REFUSED),
+    ],
+)  # fmt: skip
+def test_to_wait_is_to_look_until_the_run_has_left_the_transfer(looks: Any, code: Exit) -> None:
+    handler, asked = answers(httpx.Response(202, json=STARTED), *looks)
+    assert against(handler, "transfer", "a", "b", "o", "--wait", "--json") == code
+    assert len(asked) == len(looks) + 1
+    assert asked[-1].url.params["run"] == "r"
+
+
+def test_a_decline_is_done_when_it_is_declined() -> None:
+    handler, _ = answers(httpx.Response(202, json=STARTED), seen("declined", final=True))
+    assert against(handler, "decline", "m", "--reason", "no", "--wait") == Exit.DONE
+
+
+def test_waiting_ends_in_time_and_says_where_to_look() -> None:
+    handler, _ = answers(seen("planned"))
+    clock = iter(range(100))
+    with (
+        Client(
+            "http://a", Credentials("t"), transport=httpx.MockTransport(handler), clock=lambda: next(clock)
+        ) as client,
+        pytest.raises(Unreachable, match="m is not final after 3 s; its run is r"),
+    ):
+        list(client.watch(STARTED, timeout=3))
+
+
+def test_what_is_still_coming_is_not_left() -> None:
+    assert not is_left({"mid": "m", "started": {"state": "failed"}})
+    assert percent({"progress": {"percent": 40}}) == 40
+
+
+# -- files
+
+
+def test_an_export_is_written_as_it_comes_and_a_refusal_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "out.csv"
+    handler, asked = answers(
+        httpx.Response(200, content=b"a,b\n"), httpx.Response(422, json={"detail": "state: no"})
+    )
+    assert against(handler, "export", "transfers", "--state", "open", "--output", str(file)) == Exit.DONE
+    assert dict(asked[0].url.params) == {"format": "csv", "state": "open"}
+    assert against(handler, "export", "changes", "--output", str(file)) == Exit.REFUSED
+    assert file.read_bytes() == b"a,b\n"
+    assert against(handler, "export", "changes", "--output", str(tmp_path / "no" / "such")) == Exit.REFUSED
