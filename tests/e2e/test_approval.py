@@ -110,8 +110,8 @@ def test_an_answer_to_what_was_approved_by_conf_changes_nothing_more(airflow: Ai
     approved = airflow.trigger({"approve": {"mid": mid, "digest": plan["digest"], "by": "the board"}})
 
     assert airflow.ended(approved) == "success"
-    told = airflow.xcom(approved, "pull_transfer_events", "pulled")["notes"]
-    assert told == {mid: "was approved by the board"}
+    notes = airflow.xcom(approved, "pull_transfer_events", "pulled")["notes"]
+    assert notes == {mid: "was approved by the board"}
     story.completed(mid)
     assert story.owners(batches) == {(new, new)}
     # The question is still open.

@@ -39,7 +39,7 @@ def test_a_finished_transfer_updates_table_and_index_with_users_and_counts_and_a
     run_id, _ = airflow.done(conf(old, new))
 
     mid = f"manual:{run_id}:0"
-    told = {
+    expected = {
         "run_id": run_id,
         "moved": 3,
         "transfers": [
@@ -49,7 +49,7 @@ def test_a_finished_transfer_updates_table_and_index_with_users_and_counts_and_a
             }
         ],
     }  # fmt: skip
-    assert events_of(airflow, run_id) == {TABLE: [told], INDEX: [told]}
+    assert events_of(airflow, run_id) == {TABLE: [expected], INDEX: [expected]}
 
     def received() -> bool:
         ended = [r["dag_run_id"] for r in example.runs() if r["state"] == "success"]

@@ -38,7 +38,7 @@ def an_open_platform(stack: Stack) -> Platform:
 
 
 @pytest.fixture(scope="module")
-def told(airflow_stack: Stack) -> tuple[Outcome, str]:
+def ended(airflow_stack: Stack) -> tuple[Outcome, str]:
     """One performance of the demo, and what it printed."""
     console = a_log()
     outcome = play(airflow_stack.addresses, console)
@@ -55,8 +55,8 @@ def test_events_that_are_not_final_in_time_are_named(airflow_stack: Stack):
         play(known, a_log(), env="unread", timeout_s=1)
 
 
-def test_the_dry_run_plans_the_owner_s_batches_and_changes_nothing(told: tuple[Outcome, str]):
-    outcome, printed = told
+def test_the_dry_run_plans_the_owner_s_batches_and_changes_nothing(ended: tuple[Outcome, str]):
+    outcome, printed = ended
     plan = outcome.rehearsal.plan
     assert outcome.rehearsal.wrong == []
     assert (outcome.rehearsal.run.state, plan.mid) == (
@@ -76,16 +76,16 @@ def test_the_dry_run_plans_the_owner_s_batches_and_changes_nothing(told: tuple[O
         assert words in printed
 
 
-def test_every_event_ends_as_it_must_and_both_stores_agree(told: tuple[Outcome, str]):
-    outcome, _ = told
+def test_every_event_ends_as_it_must_and_both_stores_agree(ended: tuple[Outcome, str]):
+    outcome, _ = ended
     assert outcome.wrong == []
     assert Counter(event.state for event in outcome.messages.end.events.values()) == {
         "completed": 24, "skipped": 3, "rejected": 4,
     }  # fmt: skip
 
 
-def test_each_person_holds_what_the_transfers_gave(told: tuple[Outcome, str]):
-    outcome, _ = told
+def test_each_person_holds_what_the_transfers_gave(ended: tuple[Outcome, str]):
+    outcome, _ = ended
     world, after = outcome.world, outcome.messages.after
     gave = (world.owner, world.mentor, *world.chain[:2], world.administrator)
     assert [after[person.user_id] for person in gave] == [Owned()] * 5
@@ -95,8 +95,8 @@ def test_each_person_holds_what_the_transfers_gave(told: tuple[Outcome, str]):
     assert after[world.outsider.user_id] == Owned(2, 0, 2, 0)
 
 
-def test_one_request_moves_once_and_a_message_sent_twice_is_one_event(told: tuple[Outcome, str]):
-    messages = told[0].messages
+def test_one_request_moves_once_and_a_message_sent_twice_is_one_event(ended: tuple[Outcome, str]):
+    messages = ended[0].messages
     moved = Counter[str]()
     for mid, message in messages.sent.items():
         moved[message.what.split(" of one request")[0].split(" ")[0]] += messages.end.events[mid].counts.get(
@@ -106,8 +106,8 @@ def test_one_request_moves_once_and_a_message_sent_twice_is_one_event(told: tupl
     assert len(messages.sent) == 31
 
 
-def test_the_undo_gives_back_what_two_of_the_transfers_took_and_nothing_else(told: tuple[Outcome, str]):
-    outcome, printed = told
+def test_the_undo_gives_back_what_two_of_the_transfers_took_and_nothing_else(ended: tuple[Outcome, str]):
+    outcome, printed = ended
     undone, world, before = outcome.undone, outcome.world, outcome.before
     assert (undone.wrong, undone.run.state, undone.run.dag_id) == ([], "success", "ownership_undo")
     assert len(undone.mids) == 2
@@ -120,8 +120,8 @@ def test_the_undo_gives_back_what_two_of_the_transfers_took_and_nothing_else(tol
         assert words in printed
 
 
-def test_the_terminal_tells_it_all(told: tuple[Outcome, str]):
-    outcome, printed = told
+def test_the_terminal_tells_it_all(ended: tuple[Outcome, str]):
+    outcome, printed = ended
     for words in (
         "Before: live batches",
         "1. Dry run",
@@ -145,9 +145,9 @@ def test_the_terminal_tells_it_all(told: tuple[Outcome, str]):
 
 
 def test_the_printed_runs_are_those_that_did_it_and_can_be_opened(
-    airflow_stack: Stack, told: tuple[Outcome, str]
+    airflow_stack: Stack, ended: tuple[Outcome, str]
 ):
-    outcome, printed = told
+    outcome, printed = ended
     assert outcome.messages.runs
     runs = [outcome.rehearsal.run, *outcome.messages.runs, outcome.undone.run]
     assert {run.state for run in runs} == {"success"}
@@ -161,8 +161,8 @@ def test_the_printed_runs_are_those_that_did_it_and_can_be_opened(
     assert {(run.dag_id, run.run_id) for run in runs} <= known
 
 
-def test_a_difference_is_told(told: tuple[Outcome, str]):
-    messages = told[0].messages
+def test_a_difference_is_reported(ended: tuple[Outcome, str]):
+    messages = ended[0].messages
     someone_else = {**messages.owners, "sample-owner-01": Owners("someone-else", ())}
     (row, document) = differences(messages.end, messages.sent, someone_else, messages.letters)
     assert row.startswith("the row of sample-owner-01 has ")
@@ -171,9 +171,9 @@ def test_a_difference_is_told(told: tuple[Outcome, str]):
 
 
 def test_the_dry_run_s_plan_is_applied_by_what_is_printed_to_be_tried_next(
-    airflow_stack: Stack, told: tuple[Outcome, str]
+    airflow_stack: Stack, ended: tuple[Outcome, str]
 ):
-    outcome, printed = told
+    outcome, printed = ended
     world = outcome.world
     (line,) = (line for line in printed.splitlines() if line.startswith('  {"execute_plan"'))
     with an_open_platform(airflow_stack) as platform:

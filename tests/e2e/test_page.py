@@ -66,8 +66,8 @@ def acted(page: httpx.Client, action: str, mid: str, reason: str = "") -> tuple[
     """Confirm and send an action: the mid by which its outcome is seen, and the run."""
     answer = page.post("/act", data={"token": confirmed(page, action, mid), "reason": reason})
     assert answer.status_code == 303, answer.text
-    told = httpx.URL(answer.headers["location"]).params
-    return told["mid"], told["started"]
+    body = httpx.URL(answer.headers["location"]).params
+    return body["mid"], body["started"]
 
 
 def a_transfer(airflow: Airflow, story: Story, count: int = 3) -> tuple[str, str, str, list[Any], str]:
@@ -122,9 +122,9 @@ def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(
 ):
     mid, old, *_ = looked_at
     viewer, operator = login(VIEWER), login(OPERATOR)
-    told = seen(viewer, "/transfer", mid=mid)
-    assert old in told
-    assert "confirm?action" not in told
+    body = seen(viewer, "/transfer", mid=mid)
+    assert old in body
+    assert "confirm?action" not in body
     assert viewer.get("/confirm", params={"action": "undo", "mid": mid}).status_code == 403
     # Not even with somebody else's form.
     stolen = confirmed(operator, "undo", mid)
@@ -177,7 +177,7 @@ def test_hostile_ids_are_shown_as_text(airflow: Airflow, story: Story, page: htt
     run_id = airflow.trigger(form(old, new, reason=HOSTILE, requested_by=HOSTILE))
     airflow.ended(run_id)
     mid = f"manual:{run_id}:0"
-    for told in (
+    for body in (
         seen(page, "/transfer", mid=mid),
         seen(page, "/", user=old),
         seen(page, "/", run=run_id),
@@ -185,8 +185,8 @@ def test_hostile_ids_are_shown_as_text(airflow: Airflow, story: Story, page: htt
         page.get("/", params={"user": HOSTILE, "run": HOSTILE, "since": HOSTILE, "after": HOSTILE}).text,
         page.get("/confirm", params={"action": HOSTILE, "mid": HOSTILE}).text,
     ):
-        assert "<script>alert" not in told
-        assert "alert(" not in re.sub(r"&#39;|&#34;|&lt;|&gt;", "", told) or "&lt;script&gt;" in told
+        assert "<script>alert" not in body
+        assert "alert(" not in re.sub(r"&#39;|&#34;|&lt;|&gt;", "", body) or "&lt;script&gt;" in body
     assert html.escape("<script>") in seen(page, "/", user=old)
 
 
@@ -202,23 +202,23 @@ def test_a_transfer_is_found_by_user_run_and_event_with_everything_about_it(
         {"user": old}, {"user": new.upper()}, {"run": run_id}, {"course": batch.course_id},
         {"batch": batch.batch_id, "user": new},
     ):  # fmt: skip
-        told = seen(page, "/", **filters)
-        assert told.count('class="row"') == 1
-        assert old in told
-    told = seen(page, "/", user=old, state="failed")
-    assert "has no transfer from or to this user that fits" in told
+        body = seen(page, "/", **filters)
+        assert body.count('class="row"') == 1
+        assert old in body
+    body = seen(page, "/", user=old, state="failed")
+    assert "has no transfer from or to this user that fits" in body
     assert page.get("/", params={"mid": mid}).headers["location"].startswith("transfer?mid=")
     # A task's link leads to the run's only transfer at once.
     assert page.get("/", params={"run": run_id, "one": "1"}).status_code == 303
 
-    told = html.unescape(seen(page, "/transfer", mid=mid))
+    body = html.unescape(seen(page, "/transfer", mid=mid))
     for words in ("3 batches moved", "an-admin", "moves on", ORGANISATION, run_id, f'{{"mids": ["{mid}"]'):
-        assert words in told
+        assert words in body
     for batch in batches:
-        assert batch.course_id in told
-        assert batch.batch_id in told
-    assert f"created by {old}" in told
-    assert f"created by {new}" in told
+        assert batch.course_id in body
+        assert batch.batch_id in body
+    assert f"created by {old}" in body
+    assert f"created by {new}" in body
 
 
 def test_every_hop_of_a_chain_that_was_planned_as_one_is_shown(
@@ -228,13 +228,13 @@ def test_every_hop_of_a_chain_that_was_planned_as_one_is_shown(
     story.batches(a, 2)
     run_id, _ = airflow.done({"events": [form(a, b), form(b, c)]})
     for n in range(2):
-        told = seen(page, "/transfer", mid=f"manual:{run_id}:{n}")
-        lane = re.search(r'(?s)<ol class="lane">(.*?)</ol>', told)
+        body = seen(page, "/transfer", mid=f"manual:{run_id}:{n}")
+        lane = re.search(r'(?s)<ol class="lane">(.*?)</ol>', body)
         assert lane
         assert lane[1].count("<li") == 2
-        assert f"hop {n + 1} of 2" in told
+        assert f"hop {n + 1} of 2" in body
         # Also where the plan stands under the chain's first event.
-        changes = re.search(r'(?s)<table class="changes">.*?</table>', told)
+        changes = re.search(r'(?s)<table class="changes">.*?</table>', body)
         assert changes
         assert changes[0].count("<time") == 4
     assert f"created by {b}" in seen(page, "/transfer", mid=f"manual:{run_id}:1")
@@ -247,10 +247,10 @@ def test_a_rejected_message_is_listed_with_its_reason_and_not_with_what_it_carri
     mid = f"rejected:{story.platform.input_topic}:{place.partition}:{place.offset}"
     until("it is rejected", lambda: story.state(mid) == "rejected")
     assert mid in seen(page, "/", state="rejected")
-    told = html.unescape(seen(page, "/transfer", mid=mid))
-    assert "not UTF-8" in told
-    assert "redrive" in told
-    assert "private" not in told
+    body = html.unescape(seen(page, "/transfer", mid=mid))
+    assert "not UTF-8" in body
+    assert "redrive" in body
+    assert "private" not in body
 
 
 def test_a_task_instance_has_a_link_to_the_transfers_of_its_run(airflow: Airflow, looked_at: Any):
@@ -281,13 +281,13 @@ def test_a_transfer_under_way_shows_a_bar_that_moves(airflow: Airflow, story: St
         assert old in seen(page, "/", state="failed")
         airflow.http.delete(f"{airflow.stack.addresses.userorg}/_faults")
         until("its rows are moved", lambda: bar() == 70, seconds=120)
-        told = seen(page, "/transfer", mid=mid, part="live")
-        assert "4 of 4 rows moved, 0 proven in both stores" in told
+        body = seen(page, "/transfer", mid=mid, part="live")
+        assert "4 of 4 rows moved, 0 proven in both stores" in body
     acted_or_done(page, mid)
     story.completed(mid)
-    told = seen(page, "/transfer", mid=mid, part="live")
-    assert "<progress" not in told
-    assert "data-poll" not in told
+    body = seen(page, "/transfer", mid=mid, part="live")
+    assert "<progress" not in body
+    assert "data-poll" not in body
 
 
 # -- what its buttons start
@@ -309,13 +309,13 @@ def test_an_undo_is_rehearsed_its_plan_is_shown_and_it_is_taken_back_in_the_user
     assert undo.ended(run_id) == "success"
     run = undo.run(run_id)
     assert (run["triggering_user_name"], run["conf"]["dry_run"]) == (OPERATOR, True)
-    told = seen(page, "/transfer", mid=rehearsed)
-    assert "3 batches would change" in told
-    assert "confirm?action=execute" in told
+    body = seen(page, "/transfer", mid=rehearsed)
+    assert "3 batches would change" in body
+    assert "confirm?action=execute" in body
     assert story.owners(batches) == {(new, new)}
-    told = seen(page, "/confirm", action="undo", mid=mid)
-    assert "What its newest dry run found" in told
-    assert all(b.batch_id in told for b in batches)
+    body = seen(page, "/confirm", action="undo", mid=mid)
+    assert "What its newest dry run found" in body
+    assert all(b.batch_id in body for b in batches)
 
     undone, run_id = acted(page, "undo", mid, "wrong person")
 
@@ -323,9 +323,9 @@ def test_an_undo_is_rehearsed_its_plan_is_shown_and_it_is_taken_back_in_the_user
     assert story.owners(batches) == {(old, old)}
     row = story.event(undone)
     assert (row["requested_by"], row["request_reason"]) == (OPERATOR, "wrong person")
-    told = seen(page, "/transfer", mid=mid)
-    assert "already taken back" in told
-    assert "What followed" in told
+    body = seen(page, "/transfer", mid=mid)
+    assert "already taken back" in body
+    assert "What followed" in body
 
 
 def test_a_form_that_is_sent_twice_starts_one_run(airflow: Airflow, page: httpx.Client, looked_at: Any):

@@ -70,7 +70,7 @@ def test_an_undo_is_a_dry_run_unless_it_is_told_otherwise_and_gives_the_batches_
     assert story.owners(batches) == {(new, new)}
 
 
-def test_the_hops_of_a_chain_are_undone_one_by_one_and_what_changed_since_is_told(
+def test_the_hops_of_a_chain_are_undone_one_by_one_and_what_changed_since_is_reported(
     airflow: Airflow, story: Story
 ):
     undo = airflow.of(UNDO)
@@ -153,8 +153,8 @@ def test_a_failed_event_is_redriven_after_an_outage_with_the_conf_that_its_row_h
     assert conf == {"redrive": {"mids": [event["mid"]]}}
     run_id = airflow.trigger(conf)
     assert airflow.ended(run_id) == "success"
-    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
-    assert told == {event["mid"]: "is failed, and is tried by this run if nothing blocks it"}
+    notes = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
+    assert notes == {event["mid"]: "is failed, and is tried by this run if nothing blocks it"}
     story.completed(event["mid"], seconds=180)
     assert story.owners(batches) == {(new, new)}
 
@@ -173,8 +173,8 @@ def test_abandoning_an_event_names_what_it_blocked_and_that_goes_on(airflow: Air
         run_id = airflow.trigger({"abandon": {"mids": [stuck["mid"]], "reason": "nobody knows A"}})
         assert airflow.ended(run_id) in ("success", "failed")
 
-    told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
-    assert told == {stuck["mid"]: f"was abandoned; it blocked {blocked['mid']}"}
+    notes = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
+    assert notes == {stuck["mid"]: f"was abandoned; it blocked {blocked['mid']}"}
     assert story.event(stuck["mid"])["reason"] == "abandoned: nobody knows A"
     story.completed(blocked["mid"])
     assert story.owners(batches) == {(c, c)}

@@ -22,7 +22,7 @@ from psycopg2 import sql
 from local.platform.schema import failed_topic
 from local.platform.world import Batch, Offset
 from tests.e2e.airflow_world import ORGANISATION, PASSWORDS, Airflow, StatsdReceiver, Story, until
-from tests.e2e.test_told import Received, served, webhook_server
+from tests.e2e.test_announced import Received, served, webhook_server
 
 PROCESSES = ("scheduler", "triggerer", "dag-processor", "api-server")
 
@@ -127,17 +127,17 @@ def webhook(airflow: Airflow) -> Iterator[Received]:
     found = Received()
     with served(webhook_server(found)) as port:
         body = {
-            "connection_id": "told",
+            "connection_id": "posted",
             "conn_type": "http",
             "host": f"http://127.0.0.1:{port}/ownership",
             "login": "job",
             "password": PASSWORDS["webhook"],
         }
-        airflow.http.delete("/connections/told")
+        airflow.http.delete("/connections/posted")
         airflow.http.post("/connections", json=body).raise_for_status()
-        with airflow.settings(notify_webhook_connection="told"):
+        with airflow.settings(notify_webhook_connection="posted"):
             yield found
-        airflow.http.delete("/connections/told")
+        airflow.http.delete("/connections/posted")
 
 
 @dataclass
@@ -181,12 +181,12 @@ def tell(airflow: Airflow, story: Story) -> Told:
         story.platform.emit_all([good, *skipped, failing], partition=0)
         offsets = story.platform.emit_all(values, partition=0)
         until("one is seen to fail", lambda: story.state(failing["mid"]) == "failed", seconds=120)
-    told = Told(person, [good, failing], batches, offsets, values)
+    posted = Told(person, [good, failing], batches, offsets, values)
     story.completed(good["mid"], failing["mid"], seconds=180)
-    until("all are final", lambda: {story.state(m) for m in told.rejected} == {"rejected"})
+    until("all are final", lambda: {story.state(m) for m in posted.rejected} == {"rejected"})
     assert [story.state(e["mid"]) for e in skipped] == ["skipped"] * 3
     assert story.owners(batches) == {(new, new)}
-    return told
+    return posted
 
 
 def search_runs(airflow: Airflow, run_ids: Iterable[str], seen: Seen, words: dict[str, str]) -> None:
@@ -205,7 +205,7 @@ def test_no_name_and_no_password_is_in_a_log_an_xcom_a_metric_or_any_table_of_ai
     airflow: Airflow, story: Story, statsd: StatsdReceiver, webhook: Received
 ):
     before = len(statsd.lines)
-    told = tell(airflow, story)
+    posted = tell(airflow, story)
     until("the webhook hears of the conflict", lambda: any("conflicts" in p["kinds"] for p in webhook.posts))
     until(
         "StatsD hears of it", lambda: any("success-message-count" in line for line in statsd.lines[before:])
@@ -214,10 +214,10 @@ def test_no_name_and_no_password_is_in_a_log_an_xcom_a_metric_or_any_table_of_ai
     # The ledger's server asks for the password that its Connection has anyhow.
     passwords = {**PASSWORDS, "the ledger": urlsplit(story.ledger).password or ""}
     assert all(passwords.values())
-    words = told.person | {f"the password of {name}": secret for name, secret in passwords.items()}
+    words = posted.person | {f"the password of {name}": secret for name, secret in passwords.items()}
     seen, ids = Seen(), Seen()
-    mids = {f"the mid {e['mid']}": e["mid"] for e in told.completed}
-    search_runs(airflow, {str(story.event(e["mid"])["run_id"]) for e in told.completed}, seen, words)
+    mids = {f"the mid {e['mid']}": e["mid"] for e in posted.completed}
+    search_runs(airflow, {str(story.event(e["mid"])["run_id"]) for e in posted.completed}, seen, words)
     for where, text in (*rows_of_the_metadata(airflow), *logs(airflow)):
         seen.search(where, text, words)
         ids.search(where, text, mids)
@@ -226,7 +226,7 @@ def test_no_name_and_no_password_is_in_a_log_an_xcom_a_metric_or_any_table_of_ai
     for post in webhook.posts:
         seen.search("a post to the webhook", json.dumps(post), words)
     letters = dead_letters(airflow)
-    for mid, at, value in zip(told.rejected, told.offsets, told.values, strict=True):
+    for mid, at, value in zip(posted.rejected, posted.offsets, posted.values, strict=True):
         reason, copy = letters[str(at.partition), str(at.offset)]
         seen.search(f"the reason of {value!r}", reason, words)
         seen.search(f"the reason of {value!r}", str(story.event(mid)["reason"]), words)
@@ -236,5 +236,5 @@ def test_no_name_and_no_password_is_in_a_log_an_xcom_a_metric_or_any_table_of_ai
     # It was looked where ids are, and names are where they are meant to be.
     assert {"table xcom", "table rendered_task_instance_fields"} <= {f.split(" has ")[0] for f in ids.found}
     assert any(f.startswith("log ") for f in ids.found)
-    payload = bytes(story.event(told.completed[0]["mid"])["body"]).decode()
-    assert all(word in payload for word in told.person.values())
+    payload = bytes(story.event(posted.completed[0]["mid"])["body"]).decode()
+    assert all(word in payload for word in posted.person.values())

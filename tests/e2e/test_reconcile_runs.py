@@ -36,12 +36,12 @@ def test_a_stale_document_makes_a_run_red_and_a_repair_makes_the_next_ones_green
     story.platform.put_document(stale.batch_id, createdBy="somebody-else")
     story.platform.delete_document(missing.batch_id)
 
-    red, state, told = run(reconcile)
+    red, state, found = run(reconcile)
 
     assert state == "failed"
-    assert told["counts"] == {"stale_owner": 1, "missing_document": 1}
-    assert (told["rows"], told["documents"], told["left"], told["complete"]) == (30, 29, 2, True)
-    assert {s["batch_id"] for s in told["samples"]} == {stale.batch_id, missing.batch_id}
+    assert found["counts"] == {"stale_owner": 1, "missing_document": 1}
+    assert (found["rows"], found["documents"], found["left"], found["complete"]) == (30, 29, 2, True)
+    assert {s["batch_id"] for s in found["samples"]} == {stale.batch_id, missing.batch_id}
     assert "2 batches differ, more than 0" in reconcile.log(red, "verdict")
     assert f"row {owner}  document somebody-else" in reconcile.log(red, "report")
     tasks = reconcile.tasks(red)
@@ -56,13 +56,13 @@ def test_a_stale_document_makes_a_run_red_and_a_repair_makes_the_next_ones_green
     assert health.ended(look) == "failed"
     assert f"The last reconciliation, {red}, left 2 differences" in health.log(look, "check")
 
-    _, state, told = run(reconcile, repair=True)
-    assert (state, told["repaired"], told["left"]) == ("success", 2, 0)
+    _, state, found = run(reconcile, repair=True)
+    assert (state, found["repaired"], found["left"]) == ("success", 2, 0)
     assert story.owners([stale, missing]) == {(owner, owner)}
 
-    _, state, told = run(reconcile)
-    assert (state, told["different"]) == ("success", 0)
-    assert [(p["left"], p["repaired"]) for p in told["trend"][-3:]] == [(2, 0), (0, 2), (0, 0)]
+    _, state, found = run(reconcile)
+    assert (state, found["different"]) == ("success", 0)
+    assert [(p["left"], p["repaired"]) for p in found["trend"][-3:]] == [(2, 0), (0, 2), (0, 0)]
     assert health.ended(health.trigger()) == "success"
 
 
@@ -70,8 +70,8 @@ def test_what_is_accepted_does_not_make_a_run_red(airflow: Airflow, reconcile: A
     (orphan,) = story.batches(story.user("owner"), 1)
     story.platform.delete_row(orphan.course_id, orphan.batch_id)
     with airflow.settings(reconcile_alert_differences=1):
-        _, state, told = run(reconcile, repair=True)
-    assert (state, told["counts"], told["left"]) == ("success", {"orphan_document": 1}, 1)
+        _, state, found = run(reconcile, repair=True)
+    assert (state, found["counts"], found["left"]) == ("success", {"orphan_document": 1}, 1)
 
 
 def test_a_run_that_is_cleared_while_it_looks_goes_on_with_the_ranges_that_are_not_done(
@@ -98,8 +98,8 @@ def test_a_run_that_is_cleared_while_it_looks_goes_on_with_the_ranges_that_are_n
     looked = reconcile.xcom(run_id, "reconcile_range", map_index=0)
     assert looked["done_before"] >= done
     assert looked["done_before"] + looked["done"] == RANGES
-    told = reconcile.xcom(run_id, "report")
-    assert (told["complete"], told["rows"], told["documents"], told["counts"]) == (
+    found = reconcile.xcom(run_id, "report")
+    assert (found["complete"], found["rows"], found["documents"], found["counts"]) == (
         True, 400, 400, {"stale_owner": 1},
     )  # fmt: skip
 

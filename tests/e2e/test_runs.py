@@ -101,8 +101,8 @@ def test_a_manual_run_says_which_open_event_blocks_its_own_and_both_complete_in_
         run_id = airflow.trigger({"from_user": b, "to_user": c, "organisation_id": ORGANISATION})
 
         assert airflow.ended(run_id) == "success"
-        told = airflow.xcom(run_id, "pull_transfer_events", "pulled")["waits"]
-        assert told[f"manual:{run_id}:0"] == f"waits for {first['mid']}"
+        notes = airflow.xcom(run_id, "pull_transfer_events", "pulled")["waits"]
+        assert notes[f"manual:{run_id}:0"] == f"waits for {first['mid']}"
         assert story.state(f"manual:{run_id}:0") == "received"
 
     story.completed(first["mid"], f"manual:{run_id}:0")
@@ -198,8 +198,8 @@ def test_a_skipped_event_is_redriven_by_conf(airflow: Airflow, story: Story):
     again = airflow.trigger({"redrive": {"mids": [mid]}})
 
     assert airflow.ended(again) == "success"
-    told = airflow.xcom(again, "pull_transfer_events", "pulled")["notes"]
-    assert told == {mid: f"is tried again as redrive:{again}:0"}
+    notes = airflow.xcom(again, "pull_transfer_events", "pulled")["notes"]
+    assert notes == {mid: f"is tried again as redrive:{again}:0"}
     assert story.state(f"redrive:{again}:0") == "completed"
     assert story.owners(batches) == {(new, new)}
 

@@ -36,7 +36,7 @@ def check_error(e: OwnershipError) -> str:
     said.encode("utf-8")
     assert said.isprintable(), said
     assert len(said) <= 1500, len(said)
-    assert not any(told in said for told in PEOPLE.values()), said
+    assert not any(detail in said for detail in PEOPLE.values()), said
     return type(e).__name__
 
 

@@ -86,13 +86,13 @@ def test_a_conf_is_transfers_and_orders_or_an_error_that_names_the_field(random:
     given = conf(random)
     note(repr(given)[:2000])
     requests = judged("confs", lambda: manual_events(given, run_id="manual__1", at_ms=AT, by="admin"))
-    told = None if requests is None else judged("confs", lambda: orders(given))
-    if requests is None or told is None:
+    parsed = None if requests is None else judged("confs", lambda: orders(given))
+    if requests is None or parsed is None:
         return
     assert set(given) <= set(KNOWN)
     check_requests(requests)
-    check_orders(told)
-    ordered = [name for name, order in told._asdict().items() if order]
+    check_orders(parsed)
+    ordered = [name for name, order in parsed._asdict().items() if order]
     count("confs", f"{min(len(requests), 3)} transfers, {', '.join(ordered) or 'no order'}")
 
 
@@ -100,11 +100,11 @@ def test_a_conf_is_transfers_and_orders_or_an_error_that_names_the_field(random:
 def test_a_conf_of_undo_is_an_order_or_an_error_that_names_the_field(random: Random) -> None:
     given = undo(random)
     note(repr(given)[:2000])
-    told = judged("confs of undo", lambda: undo_order(given))
-    if told is None:
+    parsed = judged("confs of undo", lambda: undo_order(given))
+    if parsed is None:
         return
-    assert isinstance(told.undo, Undo)
-    check_orders(told)
+    assert isinstance(parsed.undo, Undo)
+    check_orders(parsed)
     count("confs of undo", "accepted")
 
 

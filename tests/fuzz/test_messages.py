@@ -54,7 +54,7 @@ def check_reason(reason: str) -> None:
     """It names what is wrong, on one line of bounded length, and repeats no value of the message."""
     assert reason.isprintable(), reason
     assert len(reason) <= 1500
-    assert not any(told in reason for told in PEOPLE.values())
+    assert not any(detail in reason for detail in PEOPLE.values())
     if not reason.startswith(NOT_READ):
         assert {part.split(": ")[0] for part in reason.split("; ")} <= set(FIELDS), reason
 

@@ -55,11 +55,11 @@ class Server:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 request = Request(self.command, self.path, _decoded(content))
                 outer.requests.append(request)
-                told = outer.answer(request, self)
-                if told is None:
+                answered = outer.answer(request, self)
+                if answered is None:
                     self.close_connection = True
                     return
-                status, body = told
+                status, body = answered
                 raw = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(raw)))

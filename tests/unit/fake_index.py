@@ -45,17 +45,17 @@ class _Response(NamedTuple):
 Answering = Callable[[Asked], Answer]
 
 
-def told(body: Any, status: int = 200) -> Answer:
+def json_answer(body: Any, status: int = 200) -> Answer:
     """An answer in JSON."""
     return Answer(status, json.dumps(body).encode())
 
 
 def refused(status: int, kind: str = "es_rejected_execution_exception") -> Answer:
     """An error as Elasticsearch words it."""
-    return told({"error": {"type": kind, "reason": "no"}, "status": status}, status)
+    return json_answer({"error": {"type": kind, "reason": "no"}, "status": status}, status)
 
 
-OPENSEARCH_2 = told({"version": {"distribution": "opensearch", "number": "2.19.3"}, "tagline": "…"})
+OPENSEARCH_2 = json_answer({"version": {"distribution": "opensearch", "number": "2.19.3"}, "tagline": "…"})
 
 
 class Wire(Urllib3HttpNode):

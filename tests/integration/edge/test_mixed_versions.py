@@ -22,7 +22,7 @@ def migrate_ahead(world: World) -> str:
     return ahead
 
 
-def test_a_ledger_that_is_ahead_is_told_by_the_first_task_and_a_run_under_way_ends(
+def test_a_ledger_that_is_ahead_is_reported_by_the_first_task_and_a_run_under_way_ends(
     own_world: World, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = own_world.users("old", "new")

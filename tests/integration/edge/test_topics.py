@@ -79,7 +79,7 @@ def test_the_retention_of_a_topic_is_made_longer_and_never_shorter(
     assert config["max.message.bytes"].value == "2000000"
 
 
-def test_a_broker_out_of_reach_and_a_replication_that_it_has_not_are_told(
+def test_a_broker_out_of_reach_and_a_replication_that_it_has_not_are_reported(
     env: str,
     environment: dict[str, Any],
     nowhere: Callable[[str], None],

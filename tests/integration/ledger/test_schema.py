@@ -302,7 +302,7 @@ def test_a_table_that_the_role_may_not_write_is_named(own: Ledger) -> None:
         check(own.database)
 
 
-def test_a_role_that_may_create_nothing_is_told_so_by_the_upgrade(empty: Ledger) -> None:
+def test_a_role_that_may_create_nothing_is_reported_so_by_the_upgrade(empty: Ledger) -> None:
     given = {k: v for k, v in empty.administrator.items() if v is not None}
     role = f"reader_{empty.name}"
     with psycopg.connect(**given, autocommit=True) as server:

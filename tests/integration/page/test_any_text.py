@@ -82,10 +82,10 @@ def test_a_transfer_with_names_and_words_of_any_text_completes_is_shown_and_can_
 
     for query in ({}, {"user": old}, {"state": "completed"}, {"batch": batch.batch_id}):
         assert old in page.seen("/", **query)
-    told = page.seen("/transfer", mid=mid)
-    assert f"Old{shown}" in told
-    assert f"New{shown}" in told
-    assert f"why{shown}" in told
+    html = page.seen("/transfer", mid=mid)
+    assert f"Old{shown}" in html
+    assert f"New{shown}" in html
+    assert f"why{shown}" in html
     assert "completed" in page.seen("/transfer", mid=mid, part="live")
     assert old in page.seen("/confirm", mid=mid, action="undo")
 
@@ -105,8 +105,8 @@ def test_a_message_that_is_no_event_is_shown_whatever_its_text(world: World, pag
     world.whole_run()
     mid = f"rejected:{at.topic}:{at.partition}:{at.offset}"
     assert mid in page.seen("/", state="rejected")
-    told = page.seen("/transfer", mid=mid)
-    assert world.rejected(mid).reason.partition(":")[0] in told
+    html = page.seen("/transfer", mid=mid)
+    assert world.rejected(mid).reason.partition(":")[0] in html
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "\x00"])

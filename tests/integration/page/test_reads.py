@@ -437,8 +437,8 @@ def plans_of(database: Database, action: Callable[[], object]) -> list[dict[str,
             if "set_config" in statement or statement.startswith("SET "):
                 connection.exec_driver_sql(statement, parameters)
             else:
-                told = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
-                found.append(told.scalar_one()[0]["Plan"])
+                took = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+                found.append(took.scalar_one()[0]["Plan"])
         return found
 
     return database.run(explained)
@@ -562,16 +562,16 @@ def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
         "big course": lambda: reads.lists.page(Filters(course_id=BIG_COURSE)),
         "batch": lambda: reads.lists.page(Filters(batch_id=batch)),
     }
-    told = {name: milliseconds(action) for name, action in measured.items()}
-    told["open now"] = milliseconds(reads.lists.open_counts)
+    took = {name: milliseconds(action) for name, action in measured.items()}
+    took["open now"] = milliseconds(reads.lists.open_counts)
     # All transfers of the user are read for this.
     seldom = milliseconds(lambda: reads.lists.page(Filters(user=BUSY, state=RARE)))
-    told["one event's batches"] = milliseconds(lambda: reads.batches.page(event))
+    took["one event's batches"] = milliseconds(lambda: reads.batches.page(event))
     with capsys.disabled():
         print(f"\n{COUNT} transfers; ms in the ledger, median and worst of 5:")  # noqa: T201  # figures
-        for name, found in (*told.items(), ("busy user, rare state", seldom)):
+        for name, found in (*took.items(), ("busy user, rare state", seldom)):
             print(f"  {name:<24} {statistics.median(found):7.1f} {max(found):7.1f}")  # noqa: T201  # figures
-    assert {name: m for name, found in told.items() if (m := statistics.median(found)) > AIM_MS} == {}
+    assert {name: m for name, found in took.items() if (m := statistics.median(found)) > AIM_MS} == {}
 
 
 def milliseconds(action: Callable[[], object]) -> list[float]:
@@ -755,7 +755,7 @@ def test_what_followed_a_transfer_is_its_undos_the_plans_that_were_applied_and_i
     assert [e.options.undo_of for e in ledger.reads.details.followed_by(first)] == [first, first, None]
 
 
-def test_an_event_that_waits_is_told_the_nearest_earlier_one_of_its_users(ledger: Ledger) -> None:
+def test_an_event_that_waits_is_reported_the_nearest_earlier_one_of_its_users(ledger: Ledger) -> None:
     ledger.accept("A", "b")
     near, waiting, later = ledger.accept("b", "c"), ledger.accept("C", "d"), ledger.accept("d", "e")
     queued = ledger.reads.details.queued(waiting.mid)

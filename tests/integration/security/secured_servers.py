@@ -63,14 +63,14 @@ SECURITY, LEDGER_PAGE = ((DOCS / name).read_text() for name in ("security.md", "
 # --- what the page says
 
 
-def told(heading: str, page: str = SECURITY) -> list[str]:
+def documented(heading: str, page: str = SECURITY) -> list[str]:
     """The indented lines of a section of the page, each a statement, a command or a document."""
     found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", page)
     assert found, heading
     return [line.strip() for line in found[1].splitlines() if line.startswith("    ")]
 
 
-def told_connections(files: Path) -> dict[str, dict[str, Any]]:
+def documented_connections(files: Path) -> dict[str, dict[str, Any]]:
     """The connections of the page by their variable, with passwords and files that there are."""
     found = re.findall(r"(?m)^    (AIRFLOW_CONN_\w+)='(.*)'$", SECURITY)
     return {
@@ -79,17 +79,17 @@ def told_connections(files: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def told_statements(heading: str, page: str = SECURITY) -> list[str]:
+def documented_statements(heading: str, page: str = SECURITY) -> list[str]:
     """The CQL or SQL of a section."""
-    lines = [line for line in told(heading, page) if line.endswith(";")]
+    lines = [line for line in documented(heading, page) if line.endswith(";")]
     assert lines
     return [line.rstrip(";").replace("<password>", PASSWORD) for line in lines]
 
 
-def told_acls() -> list[AclBinding]:
+def documented_acls() -> list[AclBinding]:
     """What the commands of the page would add."""
     found = []
-    for command in told("ACLs on Kafka"):
+    for command in documented("ACLs on Kafka"):
         words = shlex.split(command)
         options = list(pairwise(words))
         (principal,) = (value for name, value in options if name == "--allow-principal")

@@ -51,15 +51,15 @@ from tests.integration.security.secured_servers import (
     Kafka,
     Postgres,
     PostgresGate,
+    documented,
+    documented_acls,
+    documented_connections,
+    documented_statements,
     opened_gate,
     secured_cassandra,
     secured_kafka,
     secured_postgres,
     server_context,
-    told,
-    told_acls,
-    told_connections,
-    told_statements,
 )
 from tests.integration.stages.transfer_world import World
 
@@ -143,7 +143,7 @@ def secured(stack: Stack) -> Iterator[Secured]:
                 )
             ),
         }
-        connections = told_connections(directory / "tls")
+        connections = documented_connections(directory / "tls")
         connections[KAFKA]["extra"]["bootstrap.servers"] = kafka.scram_tls
         host, _, port = cassandra.address.rpartition(":")
         connections[CASSANDRA] |= {"host": host, "port": int(port)}
@@ -157,23 +157,23 @@ def secured(stack: Stack) -> Iterator[Secured]:
         made = Secured(
             directory / "tls", kafka, platform.session, postgres, gates, platform, connections, environment
         )
-        postgres.admit(*told_rules())
+        postgres.admit(*documented_rules())
         for statement in (
-            *told_statements("Create", LEDGER_PAGE),
-            *told_statements("Role in PostgreSQL"),
+            *documented_statements("Create", LEDGER_PAGE),
+            *documented_statements("Role in PostgreSQL"),
         ):
             postgres.execute(statement)
         with set_to(made, connections):
             assert main(["upgrade"]) == 0
-        for statement in told_statements("Role in Cassandra"):
+        for statement in documented_statements("Role in Cassandra"):
             platform.session.execute(statement)
-        kafka.allow(told_acls())
+        kafka.allow(documented_acls())
         yield made
 
 
-def told_rules() -> list[str]:
+def documented_rules() -> list[str]:
     """The rules of pg_hba.conf of the page, for this machine and for what the gate lets through."""
-    found = [line for line in told("PostgreSQL") if line.startswith("host")]
+    found = [line for line in documented("PostgreSQL") if line.startswith("host")]
     assert [line.split()[0] for line in found] == ["hostssl"]
     return [re.sub(r"\S+/\d+", f"{HOST}/32", line).replace("hostssl", "host") for line in found]
 
@@ -294,7 +294,9 @@ def test_the_role_of_the_ledger_is_no_more_than_the_owner_of_its_database(secure
 
 
 def test_the_page_grants_course_batch_alone_in_cassandra_to_the_job() -> None:
-    granted = {tuple(s.split()[1:5:3]) for s in told_statements("Role in Cassandra") if s.startswith("GRANT")}
+    granted = {
+        tuple(s.split()[1:5:3]) for s in documented_statements("Role in Cassandra") if s.startswith("GRANT")
+    }
     assert granted == {(permission, "sunbird_courses.course_batch") for permission in ("SELECT", "MODIFY")}
 
 
@@ -308,9 +310,9 @@ def test_people_who_read_the_ledger_see_no_names_and_change_nothing(secured: Sec
     mid = world.transfer(old, new)
     assert world.whole_run().events == {"completed": 1}
     tables = [t.name for t in metadata.sorted_tables if t.name != "queue_head"]
-    for statement in told_statements("Role of people who read the ledger"):
+    for statement in documented_statements("Role of people who read the ledger"):
         secured.postgres.execute(statement, "ownership")
-    secured.postgres.admit(*told_rules(), f"host ownership ownership_reader {HOST}/32 scram-sha-256")
+    secured.postgres.admit(*documented_rules(), f"host ownership ownership_reader {HOST}/32 scram-sha-256")
     try:
         with psycopg.connect(
             host=HOST, port=secured.postgres.port, dbname="ownership", user="ownership_reader", password=PASSWORD,
@@ -332,7 +334,7 @@ def test_people_who_read_the_ledger_see_no_names_and_change_nothing(secured: Sec
                 with pytest.raises(InsufficientPrivilege):
                     reader.execute(statement.encode())
     finally:
-        secured.postgres.admit(*told_rules())
+        secured.postgres.admit(*documented_rules())
 
 
 def test_the_names_of_somebody_who_asks_for_it_are_forgotten_and_the_audit_trail_stays(
@@ -350,7 +352,7 @@ def test_the_names_of_somebody_who_asks_for_it_are_forgotten_and_the_audit_trail
     assert body is not None
     assert b"Zqfirst" in body
 
-    for statement in told_statements("What is kept where"):
+    for statement in documented_statements("What is kept where"):
         secured.postgres.execute(statement.replace("<user>", old), "ownership")
 
     assert bodies([mid]) == {mid: b"{}"}
@@ -391,7 +393,7 @@ def test_no_call_to_elasticsearch_is_missing_in_the_page(
         for method, path in re.findall(r"`(\w+) (\S+)`", line)
     }
     assert calls == table
-    (role,) = (json.loads(line) for line in told("Role in Elasticsearch"))
+    (role,) = (json.loads(line) for line in documented("Role in Elasticsearch"))
     privileges = set(re.findall(r"(?m)^\| `(?:GET|POST|PUT|DELETE) .*\| (\w+) \|$", SECURITY))
     assert privileges == set(role["indices"][0]["privileges"])
     assert role["indices"][0]["names"] == [index_name]
@@ -757,7 +759,7 @@ def test_a_service_that_refuses_the_login_leaves_the_event_open_until_it_is_righ
 @contextmanager
 def without_acl(kafka: Kafka, resource: str, operation: AclOperation) -> Iterator[None]:
     """As if the administrator had forgotten one."""
-    (binding,) = (a for a in told_acls() if a.name == resource and a.operation == operation)
+    (binding,) = (a for a in documented_acls() if a.name == resource and a.operation == operation)
     kafka.forbid(binding)
     try:
         yield

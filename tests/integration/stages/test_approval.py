@@ -229,10 +229,10 @@ def test_only_what_awaits_an_approval_is_approved_or_declined(world: World) -> N
     mid = world.transfer(a, b)
     run = world.run().pull().lookup()
 
-    told = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled.notes
-    assert told == {mid: "is planned and awaits no approval"}
-    told = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled.notes
-    assert told == {mid: "is planned and awaits no approval"}
+    notes = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled.notes
+    assert notes == {mid: "is planned and awaits no approval"}
+    notes = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled.notes
+    assert notes == {mid: "is planned and awaits no approval"}
     # The holder was not disturbed.
     assert run.update().reindex().settle().events == {"completed": 1}
     assert world.owners(batch) == (b, ())

@@ -53,7 +53,7 @@ def test_a_plain_transfer_leaves_one_image_a_batch(world: World) -> None:
     assert all(at is not None for (at,) in columns(world, mid, "change.applied_at"))
 
 
-def test_a_composed_transfer_is_told_hop_by_hop_and_as_a_whole(world: World) -> None:
+def test_a_composed_transfer_is_reported_hop_by_hop_and_as_a_whole(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     of_a = world.batch(created_by=a, mentors=(b, "x", a))
     of_b = world.batch(created_by=b)

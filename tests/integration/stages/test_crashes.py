@@ -127,7 +127,7 @@ def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(wo
     assert world.read(mid).counts["moved"] == 1
 
 
-def test_a_write_that_applied_although_it_was_told_not_to_have_is_told_as_applied(world: World) -> None:
+def test_a_write_that_applied_although_it_was_told_not_to_have_is_reported_as_applied(world: World) -> None:
     old, new = world.users("old", "new")
     batches = world.batches(10, created_by=old)
     mid = world.transfer(old, new)

@@ -64,7 +64,7 @@ def test_each_of_some_hundred_near_valid_messages_is_one_row_of_the_ledger_and_t
             assert (transfer.from_user, transfer.to_user) == (found.from_user, found.to_user)
             continue
         assert (rejected[mid].body, rejected[mid].reason) == (value, found)
-        assert not any(told in found for told in PEOPLE.values())
+        assert not any(detail in found for detail in PEOPLE.values())
         headers, copy = letters[at.partition, at.offset]
         assert copy == value
         assert headers["error_message"] == found[:1000]

@@ -169,11 +169,11 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
     event = world.event("a", "b")
     dumped = json.dumps(event).encode()
 
-    def told(value: object) -> bytes:
+    def encoded(value: object) -> bytes:
         return json.dumps(value).encode()
 
     def changed(**edata: Any) -> bytes:
-        return told({**event, "edata": {**event["edata"], **edata}})
+        return encoded({**event, "edata": {**event["edata"], **edata}})
 
     return {
         "null value": (None, "the message is empty"),
@@ -189,9 +189,9 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
         "list": (b"[]", "the message is a JSON array of 0, not an object"),
         "null": (b"null", "the message is a JSON null, not an object"),
         "number": (b"1", "the message is a JSON number, not an object"),
-        "list of events": (told([event]), "the message is a JSON array of 1"),
+        "list of events": (encoded([event]), "the message is a JSON array of 1"),
         "empty object": (b"{}", "eid: Field required; edata: Field required"),
-        "huge": (told({**event, "padding": "x" * (1 << 20)}), "the message has 1049"),
+        "huge": (encoded({**event, "padding": "x" * (1 << 20)}), "the message has 1049"),
         "nested 10,000 deep": (b"[" * 10_000 + b"]" * 10_000, "the JSON is nested too deeply"),
         "nested inside": (
             dumped.replace(
@@ -199,16 +199,16 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
             ),
             "the JSON is nested too deeply",
         ),
-        "mid is a number": (told({**event, "mid": 7}), "mid: "),
-        "mid of 301 characters": (told({**event, "mid": "m" * 301}), "mid: "),
-        "mid with a line break": (told({**event, "mid": "LP\n1"}), "mid: "),
-        "mid with a lone surrogate": (told({**event, "mid": "LP.\ud800"}), "mid: "),
-        "another eid": (told({**event, "eid": "BE_AUDIT"}), "eid: "),
+        "mid is a number": (encoded({**event, "mid": 7}), "mid: "),
+        "mid of 301 characters": (encoded({**event, "mid": "m" * 301}), "mid: "),
+        "mid with a line break": (encoded({**event, "mid": "LP\n1"}), "mid: "),
+        "mid with a lone surrogate": (encoded({**event, "mid": "LP.\ud800"}), "mid: "),
+        "another eid": (encoded({**event, "eid": "BE_AUDIT"}), "eid: "),
         "another action": (changed(action="delete-user"), "edata.action: "),
-        "no edata": (told(without(event, "edata")), "edata: Field required"),
-        "edata is a list": (told({**event, "edata": []}), "edata: "),
+        "no edata": (encoded(without(event, "edata")), "edata: Field required"),
+        "edata is a list": (encoded({**event, "edata": []}), "edata: "),
         "no old user": (
-            told(without(event, "edata", "fromUserProfile")),
+            encoded(without(event, "edata", "fromUserProfile")),
             "edata.fromUserProfile: Field required",
         ),
         "new user is null": (changed(toUserProfile={"userId": None}), "edata.toUserProfile.userId: "),
@@ -216,7 +216,7 @@ def poisons(world: World) -> dict[str, tuple[bytes | None, str]]:
         "old user is blank": (changed(fromUserProfile={"userId": "  "}), "edata.fromUserProfile.userId: "),
         "old user is a number": (changed(fromUserProfile={"userId": 1}), "edata.fromUserProfile.userId: "),
         "no organisation": (
-            told(without(event, "edata", "organisationId")),
+            encoded(without(event, "edata", "organisationId")),
             "edata.organisationId: Field required",
         ),
         "old flat form": (

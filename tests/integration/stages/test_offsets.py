@@ -400,7 +400,7 @@ def test_events_of_a_run_that_died_are_completed_by_the_hours_run_although_their
 
 
 @pytest.mark.parametrize("group", ["new", "behind"])
-def test_messages_deleted_before_they_were_accepted_are_told_and_the_run_goes_on_after_them(
+def test_messages_deleted_before_they_were_accepted_are_reported_and_the_run_goes_on_after_them(
     own_world: World, broker: Broker, group: str
 ) -> None:
     world = own_world
@@ -421,8 +421,8 @@ def test_messages_deleted_before_they_were_accepted_are_told_and_the_run_goes_on
 
     assert high - low == 1
     # A group that never read this partition cannot know what it missed.
-    told = f"of '{broker.topic}' lost 1 messages unread, offsets {low - 1} to {low - 1}: they were deleted "
-    lost = {"partition 0": f"{told}before any run came; have them sent again"}
+    why = f"of '{broker.topic}' lost 1 messages unread, offsets {low - 1} to {low - 1}: they were deleted "
+    lost = {"partition 0": f"{why}before any run came; have them sent again"}
     assert run.pulled.notes == (lost if group == "behind" else {})
     assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (1, 0, 1)
     summary = run.finish()

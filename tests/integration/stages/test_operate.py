@@ -175,7 +175,7 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
 
     assert run.finish().events == {"completed": 1}
     assert world.creators(batches) == [c, c]
-    assert sum("is tried as redrive:" in told for told in run.pulled.notes.values()) == 1
+    assert sum("is tried as redrive:" in notes for notes in run.pulled.notes.values()) == 1
     # What was rejected stays for the record.
     assert {str(row.body): row for row in _rejected_rows(world)} == rejected
 
@@ -209,7 +209,7 @@ def test_a_run_by_hand_does_without_kafka_and_any_other_does_not(
     assert world.owners(batch) == (b, ())
 
 
-def test_a_rejected_event_that_is_redriven_by_its_mid_is_told_how_it_is_put_back(world: World) -> None:
+def test_a_rejected_event_that_is_redriven_by_its_mid_is_reported_how_it_is_put_back(world: World) -> None:
     a, b = world.users("a", "b")
     bad = world.event(a, b)
     del bad["edata"]["organisationId"]
@@ -219,6 +219,6 @@ def test_a_rejected_event_that_is_redriven_by_its_mid_is_told_how_it_is_put_back
     where = next(h for h, _ in world.dead_letters()[-1:])
     mid = f"rejected:{where['topic']}:{where['partition']}:{where['offset']}"
 
-    told = world.run().pull(redrive={"mids": [mid]}).pulled.notes
+    notes = world.run().pull(redrive={"mids": [mid]}).pulled.notes
 
-    assert told == {mid: f"is rejected: put its dead letter back, mended: {world.rejected(mid).next_conf}"}
+    assert notes == {mid: f"is rejected: put its dead letter back, mended: {world.rejected(mid).next_conf}"}

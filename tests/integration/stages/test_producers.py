@@ -92,17 +92,17 @@ def test_the_clock_of_a_producer_that_is_ahead_does_not_turn_the_order_round(
     ahead = now_ms() + 50 * MINUTE_MS
     first, second = world.event(a, b, ets=ahead), world.event(c, a, ets=None)
     world.platform.emit(first, partition=0, timestamp=ahead)
-    told = []
+    notes = []
     if not together:
-        told = [s.notes for s in world.job.drain()]
+        notes = [s.notes for s in world.job.drain()]
     world.platform.emit({**second, "ets": now_ms()}, partition=0)
-    told += [s.notes for s in world.job.drain()]
+    notes += [s.notes for s in world.job.drain()]
     assert world.creators(batches) == [b, a]
     row = world.read(first["mid"])
     assert row.transfer.key < world.read(second["mid"]).transfer.key
     assert row.transfer.key.t <= now_ms()
     assert row.kafka_ms <= now_ms()
-    note = next(t[first["mid"]] for t in told if first["mid"] in t)
+    note = next(t[first["mid"]] for t in notes if first["mid"] in t)
     assert note.startswith("was sent by a clock that is ")
 
 

@@ -28,7 +28,7 @@ def rehearse(world: World, old: str, new: str) -> None:
     assert summary.events == {"rehearsed": 1}
 
 
-def test_what_the_old_job_does_is_told_batch_by_batch(own_world: World, stack: Stack) -> None:
+def test_what_the_old_job_does_is_reported_batch_by_batch(own_world: World, stack: Stack) -> None:
     world = own_world
     old, new, third = world.users("old", "new", "third")
     mine = world.batches(33, created_by=old)

@@ -213,7 +213,7 @@ def test_undos_are_chosen_by_user_and_time_or_by_run(world: World) -> None:
     assert (nothing.pulled.notes, nothing.pulled.claimed) == ({}, 0)
 
 
-def test_what_cannot_be_undone_is_told(world: World, userorg: Faults) -> None:
+def test_what_cannot_be_undone_is_reported(world: World, userorg: Faults) -> None:
     a, b, c = world.users("a", "b", "c")
     world.batch(created_by=a)
     empty = world.transfer(b, c)
@@ -397,12 +397,12 @@ def _worlds(draw: st.DrawFn) -> tuple[list[tuple[int, list[int]]], list[tuple[in
     return batches, transfers
 
 
-@given(told=_worlds(), seed=st.integers(0, 2**16))
+@given(drawn=_worlds(), seed=st.integers(0, 2**16))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_for_any_world_transfers_and_their_undo_give_the_world_back(
-    world: World, told: tuple[list[tuple[int, list[int]]], list[tuple[int, int]]], seed: int
+    world: World, drawn: tuple[list[tuple[int, list[int]]], list[tuple[int, int]]], seed: int
 ) -> None:
-    owned, transfers = told
+    owned, transfers = drawn
     people = world.users(*(f"p{n}" for n in range(PEOPLE)))
     batches: list[Batch] = []
     for creator, mentors in owned:
@@ -418,6 +418,6 @@ def test_for_any_world_transfers_and_their_undo_give_the_world_back(
     world.job.drain(runs=20, patient=False)
 
     assert [world.owners(x) for x in batches] == before
-    undos = [told.split()[-1] for told in run.pulled.notes.values() if "taken back" in told]
+    undos = [drawn.split()[-1] for drawn in run.pulled.notes.values() if "taken back" in drawn]
     assert set(world.job.states(undos)) <= {"completed"}
     assert world.job.open_mids() == []

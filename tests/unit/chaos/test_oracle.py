@@ -109,11 +109,11 @@ def test_a_batch_that_is_completed_meanwhile_may_be_as_after_any_event() -> None
 def test_a_deleted_batch_is_gone_from_both_stores() -> None:
     made = world(batch(), transfer(A, B), edit=Edit.DELETE)
     assert wrong_owners(made, {"b": None}, {"b": None}) == []
-    (told,) = wrong_owners(made, {"b": None}, {"b": Owners("User-A", ())})[:1]
-    assert "document of b is back" in told
+    (difference,) = wrong_owners(made, {"b": None}, {"b": Owners("User-A", ())})[:1]
+    assert "document of b is back" in difference
 
 
-def test_what_is_wrong_is_told_for_each_store() -> None:
+def test_what_is_wrong_is_reported_for_each_store() -> None:
     made = world(batch(), transfer(A, B))
     right, stale = Owners("User-B", ()), Owners("User-A", ())
     assert wrong_owners(made, {"b": right}, {"b": right}) == []

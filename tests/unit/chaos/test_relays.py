@@ -201,14 +201,14 @@ def test_some_items_of_a_bulk_are_rejected_and_never_arrive(server: Server) -> N
     headers = {"content-type": "application/x-ndjson"}
     try:
         with relay.items_rejected(Random(1)):
-            told = httpx.post(
+            response = httpx.post(
                 f"{relay.address}/i/_bulk", content=body, headers=headers, timeout=10, trust_env=False
             )
-        statuses = [i["update"]["status"] for i in told.json()["items"]]
+        statuses = [i["update"]["status"] for i in response.json()["items"]]
         assert len(statuses) == 40
         assert statuses.count(429) == relay.rejected
         assert 5 < relay.rejected < 35
-        assert told.json()["errors"] is True
+        assert response.json()["errors"] is True
     finally:
         relay.close()
 

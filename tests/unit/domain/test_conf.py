@@ -150,7 +150,7 @@ def test_an_event_larger_than_one_on_the_topic_is_refused() -> None:
         events_of({"events": [{**WHOLE, "more": "x" * 300_000}]})
 
 
-def test_what_is_unknown_or_wrong_is_told_cut_and_on_one_line() -> None:
+def test_what_is_unknown_or_wrong_is_reported_cut_and_on_one_line() -> None:
     strange = {"x" * 9000: 1, "a\x1b[31m\n": 1, **{f"name{n}": 1 for n in range(50)}}
     for read, conf in (
         (events_of, strange),
@@ -294,8 +294,8 @@ def test_an_undo_out_of_form_is_refused_by_its_field(conf: dict[str, Any], words
 def test_an_undo_is_a_dry_run_unless_it_is_told_otherwise() -> None:
     undo = undo_order({"mids": ["m"], "from_user": None, "reason": ""}).undo
     assert undo == Undo(mids=("m",), dry_run=True)
-    told = undo_order({"from_user": "a", "since": "2026-01-01T00:00:00", "dry_run": False}).undo
-    assert told == Undo(from_user="a", since="2026-01-01T00:00:00Z", dry_run=False)
+    taken = undo_order({"from_user": "a", "since": "2026-01-01T00:00:00", "dry_run": False}).undo
+    assert taken == Undo(from_user="a", since="2026-01-01T00:00:00Z", dry_run=False)
 
 
 def test_a_merge_patch_mends_a_message() -> None:

@@ -181,7 +181,7 @@ def test_a_restricted_phase_does_its_part_of_what_the_whole_one_does_and_nothing
 
 
 @given(proper_events, mixed_rows, roles, keeps)
-def test_a_phase_in_any_role_is_idempotent_and_told_step_by_step(
+def test_a_phase_in_any_role_is_idempotent_and_reported_step_by_step(
     todo: list[Transfer], before: Row, own: frozenset[str], keep: dict[BatchId, frozenset[str]]
 ) -> None:
     effect = moving_together(todo, Scope(own), keep=keep)
@@ -203,7 +203,9 @@ def test_the_steps_of_a_restricted_chain_are_restricted_too() -> None:
     assert effect.hops(before, after) == [Hop("m00", before, between), Hop("m01", between, after)]
 
 
-def test_a_change_that_a_later_transfer_was_folded_into_is_told_as_the_event_s_that_moves_the_batch() -> None:
+def test_a_change_that_a_later_transfer_was_folded_into_is_reported_as_the_event_s_that_moves_the_batch() -> (
+    None
+):
     todo = transfers("ab", "de")
     effect = TransferEffect(todo, {"a": "c", "b": "b", "d": "e", "e": "e"})
     assert effect.hops(row("a"), row("c")) == [Hop("m00", row("a"), row("c"))]
@@ -217,7 +219,7 @@ def test_a_user_keeps_the_one_batch_that_a_later_transfer_gave() -> None:
     assert after == row("a", "da")
     assert effect.hops(given_later, after) == [Hop("m00", given_later, after)]
     assert effect.apply(other) == row("b", "db", n=1)
-    # It is planned all the same, so that its outcome is told.
+    # It is planned all the same, so that its outcome is made.
     assert effect.planned_by(given_later.id, row("a"), ()) == ["m01"]
 
 
@@ -294,7 +296,7 @@ def test_a_change_is_back_if_all_that_it_touched_is_as_before_it(
     ("after", "changed"),
     [(row("b", "x"), "created"), (row("a", "y"), "mentored"), (row("b", "y"), "created+mentored"), (row("a", "x", 0), "")],
 )  # fmt: skip
-def test_what_a_change_touched_is_told_by_role(after: Row, changed: str) -> None:
+def test_what_a_change_touched_is_reported_by_role(after: Row, changed: str) -> None:
     assert changed_role(hop(row("a", "x"), after)) == changed
 
 
@@ -343,11 +345,11 @@ def test_the_hops_of_a_transfer_taken_back_newest_first_give_the_row_back(
     after = replay(todo, before)
     steps = hops(todo, before, after)
     effect = undo_effect(h._replace(mid=f"undo-{h.mid}") for h in reversed(steps))
-    told = effect.hops(after, effect.apply(after))
+    made = effect.hops(after, effect.apply(after))
     assert effect.apply(after) == before
     # Each undo has its own share, one after the other.
-    assert [h.mid for h in told] == [f"undo-{h.mid}" for h in reversed(steps)]
-    assert all(one.after == next_.before for one, next_ in pairwise(told))
+    assert [h.mid for h in made] == [f"undo-{h.mid}" for h in reversed(steps)]
+    assert all(one.after == next_.before for one, next_ in pairwise(made))
 
 
 @given(proper_events, mixed_rows, roles, keeps)
@@ -371,9 +373,9 @@ def test_an_undo_writes_nothing_but_what_its_changes_found(changes: list[tuple[R
     then = effect.apply(now)
     assert then.created_by in {now.created_by, *(before.created_by for before, _ in changes)}
     assert then.mentors in {now.mentors, *(before.mentors for before, _ in changes)}
-    told = effect.hops(now, then)
-    assert [told[0].before, told[-1].after] == [now, then] if told else now == then
-    assert all(h.before != h.after for h in told)
+    made = effect.hops(now, then)
+    assert [made[0].before, made[-1].after] == [now, then] if made else now == then
+    assert all(h.before != h.after for h in made)
 
 
 A_TO_B, B_TO_C = hop(row("a"), row("b"), "u0"), hop(row("b"), row("c"), "u1")
@@ -392,10 +394,10 @@ CHAIN = undo_effect([B_TO_C, A_TO_B])
 )  # fmt: skip
 def test_of_a_chain_each_undo_has_its_own_outcome(found: Row, then: Row, outcomes: dict[str, str]) -> None:
     assert CHAIN.apply(found) == then
-    told = {h.mid for h in CHAIN.hops(found, then)}
-    assert told == {mid for mid, outcome in outcomes.items() if outcome == "moved"}
+    made = {h.mid for h in CHAIN.hops(found, then)}
+    assert made == {mid for mid, outcome in outcomes.items() if outcome == "moved"}
     for mid, outcome in outcomes.items():
-        assert mid in told or CHAIN.unmoved_outcome(mid, found.id, found) == outcome
+        assert mid in made or CHAIN.unmoved_outcome(mid, found.id, found) == outcome
         assert CHAIN.unmoved_outcome(mid, found.id, None) == BatchOutcome.GONE
 
 

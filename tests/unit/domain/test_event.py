@@ -440,7 +440,7 @@ def test_the_asset_of_an_event_is_a_batch_or_nothing(given: Any, asset: str | No
 @pytest.mark.parametrize(
     "given", [{"objectType": "Content", "identifier": "do_1"}, {"objectType": "Content\n"}]
 )
-def test_an_asset_of_another_kind_is_told_by_its_kind(given: Any) -> None:
+def test_an_asset_of_another_kind_is_reported_by_its_kind(given: Any) -> None:
     assert parse_event(raw(event(edata__assetInformation=given))).asset() == ("Content", None)
 
 

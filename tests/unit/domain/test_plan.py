@@ -113,7 +113,7 @@ def test_each_hop_is_its_events_own_share(todo: list[Transfer], before: Row) -> 
         assert all(one_transfer(by_mid[s.mid], s.before) == s.after for s in steps)
 
 
-def test_a_chain_is_told_event_by_event() -> None:
+def test_a_chain_is_reported_event_by_event() -> None:
     steps = hops(transfers("ab", "bc"), row("a"), row("c"))
     assert creators(steps) == [
         ("m00", "a", "b"),
@@ -126,7 +126,7 @@ def test_a_change_that_a_later_transfer_was_folded_into_is_the_last_events() -> 
     assert creators(steps) == [("m00", "a", "c")]
 
 
-def test_a_change_is_never_told_as_the_event_of_a_user_who_keeps_the_row() -> None:
+def test_a_change_is_never_reported_as_the_event_of_a_user_who_keeps_the_row() -> None:
     before, after = row("a", "c"), row("a", "d")
     assert hops(transfers("cd", "ab"), before, after, frozenset("a"))[0].mid == "m00"
 
@@ -153,7 +153,7 @@ def test_upcoming_and_ongoing_batches_are_live(status: int | None, live: bool) -
         pytest.param("z", "", id="neither"),
     ],
 )
-def test_the_role_of_users_is_told(who: str, what: str) -> None:
+def test_the_role_of_users_is_reported(who: str, what: str) -> None:
     batch = row("a", "mn")
     assert role(batch, set(who)) == what
     assert batch.names(set(who)) is bool(what)
@@ -230,7 +230,7 @@ def test_hops_lead_from_before_to_after_in_any_case(
         )
 
 
-def test_a_chain_in_two_spellings_is_told_event_by_event() -> None:
+def test_a_chain_in_two_spellings_is_reported_event_by_event() -> None:
     steps = hops(transfers("aB", "bC"), row("A"), row("C"))
     assert creators(steps) == [
         ("m00", "A", "B"),
@@ -238,7 +238,7 @@ def test_a_chain_in_two_spellings_is_told_event_by_event() -> None:
     ]
 
 
-def test_a_change_is_not_told_as_the_event_of_a_user_who_keeps_the_row_in_another_case() -> None:
+def test_a_change_is_not_reported_as_the_event_of_a_user_who_keeps_the_row_in_another_case() -> None:
     before, after = row("A", "C"), row("A", "D")
     assert [h.mid for h in hops(transfers("cD", "AB"), before, after, frozenset("a"))] == ["m00"]
 

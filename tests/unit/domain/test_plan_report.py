@@ -193,7 +193,7 @@ def test_a_plan_that_changes_nothing_is_one_line() -> None:
     )
 
 
-def test_a_batch_without_creator_or_without_a_row_is_told_in_words() -> None:
+def test_a_batch_without_creator_or_without_a_row_is_reported_in_words() -> None:
     made = report(hop(row(None, "a"), row(None, "b")), hop(row("a", "a", n=1), row("b", "b", n=1)))
     made.add_conflict(BatchId("course", "batch-2"), None, BatchOutcome.GONE)
     assert text(made.summary()).splitlines()[1:] == [

@@ -142,7 +142,7 @@ def test_an_address_that_can_be_connected_to_is_taken(url: str) -> None:
     assert parse(**{"service.lms.basePath": url}).lms_base_path == url
 
 
-def test_names_that_nobody_knows_are_told_cut_and_on_one_line() -> None:
+def test_names_that_nobody_knows_are_reported_cut_and_on_one_line() -> None:
     with pytest.raises(SettingsError) as caught:
         parse(**{"x" * 9000: 1, "a\x1b[31m\n": 1, **{f"name{n}": 1 for n in range(50)}})
     assert "and 42 more" in str(caught.value)

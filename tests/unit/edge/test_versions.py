@@ -98,14 +98,14 @@ def test_these_dags_run_on_the_last_commit_s_plugin_or_it_says_that_it_is_old(
     assert [line for line in wrong if "The plugin is older than its DAGs" not in line] == []
 
 
-def test_a_dag_that_asks_for_what_the_plugin_lacks_is_told_that_the_plugin_is_old(
+def test_a_dag_that_asks_for_what_the_plugin_lacks_is_reported_that_the_plugin_is_old(
     tmp_path: Path, parsed: Any
 ) -> None:
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "newer.py").write_text("from ownership.edge.flow import carry_out, carry_out_well\n")
-    (told,) = parsed(ROOT / "plugins", dags)
-    assert told == (
+    (sentence,) = parsed(ROOT / "plugins", dags)
+    assert sentence == (
         "newer: ImportError: The plugin is older than its DAGs: it has no 'carry_out_well'. Deploy the image of the "
         "DAGs' commit."
     )
@@ -117,16 +117,16 @@ def test_a_name_of_python_s_own_is_asked_for_without_an_error(module: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("of_dag", "told"),
+    ("of_dag", "sentence"),
     [
         pytest.param(INTERFACE + 1, "The plugin is older than its DAGs", id="newer DAGs"),
         pytest.param(INTERFACE - 1, "The DAGs are older than the plugin", id="older DAGs"),
     ],
 )
-def test_the_first_task_says_which_of_dag_and_plugin_is_old(of_dag: int, told: str) -> None:
+def test_the_first_task_says_which_of_dag_and_plugin_is_old(of_dag: int, sentence: str) -> None:
     with DAG("d", schedule=None):
         first = PullTransferEvents(task_id="pull", interface=of_dag)
-    with pytest.raises(VersionError, match=told):
+    with pytest.raises(VersionError, match=sentence):
         first.execute({})  # type: ignore[typeddict-item]  # it looks at nothing before
 
 
@@ -147,7 +147,7 @@ def test_what_an_older_run_hands_on_is_read_by_a_new_task(stage: Any, work: dict
 
 @pytest.mark.parametrize(("stage", "work"), STAGES)
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "sentence"),
     [
         pytest.param({"contract": CONTRACT + 1}, "This worker is older than the run", id="a newer run"),
         pytest.param({"contract": CONTRACT - 1}, "The run is older than this worker", id="an older run"),
@@ -160,11 +160,11 @@ def test_what_an_older_run_hands_on_is_read_by_a_new_task(stage: Any, work: dict
     ],
 )
 def test_a_task_says_which_of_run_and_worker_is_old(
-    stage: Any, work: dict[str, Any], change: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+    stage: Any, work: dict[str, Any], change: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = {"ti": SimpleNamespace(try_number=1, max_tries=2, run_id="r")}
     monkeypatch.setattr(tasks, "get_current_context", lambda: context)
-    with pytest.raises(VersionError, match=told):
+    with pytest.raises(VersionError, match=sentence):
         stage({**work, **change})
 
 

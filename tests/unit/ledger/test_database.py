@@ -25,9 +25,9 @@ def wrapped(error: Exception) -> DBAPIError:
 def translated(error: Exception) -> list[Exception]:
     """The job's errors for one of the driver's, bare and wrapped by SQLAlchemy: each one line, without values."""
     found = [_translated(e) for e in (error, wrapped(error))]
-    for told in map(str, found):
-        assert "\n" not in told
-        assert "Pa55word" not in told
+    for translation in map(str, found):
+        assert "\n" not in translation
+        assert "Pa55word" not in translation
     return found
 
 
@@ -100,10 +100,10 @@ UPGRADE = "run `python -m ownership.ledger upgrade`"
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_a_settings_error_that_says_what_to_do(error: Exception, advice: str) -> None:
-    for told in translated(error):
-        assert isinstance(told, SettingsError)
-        assert str(told).startswith(f"{PART} refuses: {str(error).strip()}; ")
-        assert advice in str(told)
+    for translation in translated(error):
+        assert isinstance(translation, SettingsError)
+        assert str(translation).startswith(f"{PART} refuses: {str(error).strip()}; ")
+        assert advice in str(translation)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_wrong_setting_is_a_settings_error_that_says_what_to_do(error: Excepti
     ],
 )  # fmt: skip
 def test_an_outage_is_unavailable_and_says_what_the_server_said(error: Exception, said: str) -> None:
-    for told in translated(error):
-        assert isinstance(told, Unavailable)
-        assert told.part == PART
-        assert said in str(told)
+    for translation in translated(error):
+        assert isinstance(translation, Unavailable)
+        assert translation.part == PART
+        assert said in str(translation)
 
 
 def test_a_pool_without_a_free_connection_is_an_outage() -> None:
@@ -154,13 +154,13 @@ def test_a_fault_of_the_job_s_own_stays_what_it_is(error: Exception) -> None:
     assert _translated(error) is error
 
 
-def test_an_error_without_words_is_told_by_its_name() -> None:
+def test_an_error_without_words_is_reported_by_its_name() -> None:
     assert str(_translated(pg.QueryCanceled())) == f"{PART} unavailable: QueryCanceled"
 
 
 def test_a_word_of_the_server_s_own_errors_is_not_taken_for_one_of_connecting() -> None:
-    told = _translated(pg.UndefinedObject('type "certificate" does not exist'))
-    assert not isinstance(told, SettingsError)
+    translation = _translated(pg.UndefinedObject('type "certificate" does not exist'))
+    assert not isinstance(translation, SettingsError)
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, error: Exception) -> tuple[Database, list[int]]:

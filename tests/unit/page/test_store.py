@@ -118,7 +118,7 @@ def test_an_outage_while_reading_makes_the_next_request_ask_first_and_those_afte
     assert len(world.asked) == 3
 
 
-def test_a_wrong_connection_is_told_as_such_and_read_again_when_it_may_be_right(world: World) -> None:
+def test_a_wrong_connection_is_reported_as_such_and_read_again_when_it_may_be_right(world: World) -> None:
     def wrong() -> Mapping[str, Any]:
         world.looks += 1
         raise SettingsError("Connection 'ownership_ledger' has no host.")

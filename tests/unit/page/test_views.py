@@ -92,7 +92,7 @@ def test_a_long_id_keeps_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run_id", "told"),
+    ("run_id", "expected"),
     [
         ("manual__2026-11-26T08:40:09.004545+00:00", "manual 11-26 08:40:09"),
         ("asset_triggered__2026-11-26T08:40:03.352253+00:00_t9fEbjfQ", "asset 11-26 08:40:03"),
@@ -100,8 +100,8 @@ def test_a_long_id_keeps_both_ends() -> None:
         ("my own run of a long name", "my own run … long name"),
     ],
 )
-def test_a_run_is_named_by_its_kind_and_time(run_id: str, told: str) -> None:
-    assert links.run_label(run_id) == told
+def test_a_run_is_named_by_its_kind_and_time(run_id: str, expected: str) -> None:
+    assert links.run_label(run_id) == expected
 
 
 def test_an_address_carries_any_id() -> None:
@@ -172,7 +172,7 @@ def test_a_rejected_message_is_listed_by_its_place() -> None:
         ("manual", Options(roles=("created",)), "restricted"),
     ],
 )
-def test_an_event_s_kind_is_told_in_a_word_or_two(origin: str, options: Options, kind: str) -> None:
+def test_an_event_s_kind_is_reported_in_a_word_or_two(origin: str, options: Options, kind: str) -> None:
     assert kind_of(origin, options) == kind
 
 
@@ -222,7 +222,7 @@ def test_filters_stay_when_the_page_is_turned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("filters", "told"),
+    ("filters", "expected"),
     [
         (Filters(), "as soon as an event arrives"),
         (Filters(run_id="r"), "This run has planned no transfer and holds none."),
@@ -231,8 +231,8 @@ def test_filters_stay_when_the_page_is_turned() -> None:
         (Filters(run_id="r", batch_id="b"), "Nothing fits these filters."),
     ],
 )
-def test_an_empty_list_says_why(filters: Filters, told: str) -> None:
-    assert told in list_view(filters, listed(), {}, now_ms=NOW_MS).empty
+def test_an_empty_list_says_why(filters: Filters, expected: str) -> None:
+    assert expected in list_view(filters, listed(), {}, now_ms=NOW_MS).empty
 
 
 # -- one transfer
@@ -357,7 +357,7 @@ def changed(plan: PlannedBatch | None, *hops: BatchHop) -> ChangeLine:
     return line
 
 
-def test_a_change_is_told_by_its_image_and_proven_by_its_plan() -> None:
+def test_a_change_is_reported_by_its_image_and_proven_by_its_plan() -> None:
     plan = PlannedBatch("created", owners("stale"), owners("new"), BatchOutcome.MOVED, AT)
     line = changed(plan, hop(ChangeOutcome.REFUSED), hop(ChangeOutcome.APPLIED, applied_at=AT, hops=2))
     assert (line.before, line.after) == (("created by old", "mentor m"), ("created by new", "mentor m"))
@@ -389,11 +389,11 @@ def test_of_an_event_ids_and_names_are_shown_and_nothing_that_the_contract_does_
             "more": {"email": "x@example.org"},
         },
     }  # fmt: skip
-    told = payload.shown(json.dumps(event).encode())
-    assert told
+    expected = payload.shown(json.dumps(event).encode())
+    assert expected
     for word in ("uma@example.org", "x@example.org", "s3cret", "a phone number", "phone"):
-        assert word not in told
-    assert json.loads(told)["edata"]["fromUserProfile"] == {
+        assert word not in expected
+    assert json.loads(expected)["edata"]["fromUserProfile"] == {
         "userId": "u", "userName": "Uma", "email": payload.HIDDEN, "roles": ["X"],
     }  # fmt: skip
 

@@ -10,10 +10,10 @@ import pytest
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.platform.search_dialect import Server, check, from_nodes, from_root
 from ownership.platform.search_index import SearchIndex
-from tests.unit.fake_index import Answer, Asked, Node, answers, refused, told
+from tests.unit.fake_index import Answer, Asked, Node, answers, json_answer, refused
 
 HEADER = {"X-Elastic-Product": "Elasticsearch"}
-COUNT = told({"count": 3})
+COUNT = json_answer({"count": 3})
 FOR_SEARCH = "You Know, for Search"
 OF_OPENSEARCH = "The OpenSearch Project: https://opensearch.org/"
 
@@ -26,12 +26,12 @@ def node(node: type[Node]) -> type[Node]:
 
 def root(number: str, tagline: str = FOR_SEARCH, **version: str) -> Answer:
     """An answer to `GET /`."""
-    return told({"name": "n", "version": {"number": number, **version}, "tagline": tagline})
+    return json_answer({"name": "n", "version": {"number": number, **version}, "tagline": tagline})
 
 
 def nodes(version: str, **more: str) -> Answer:
     """An answer to `GET /_nodes/_local`."""
-    return told({"nodes": {"n1": {"version": version, **more}}})
+    return json_answer({"nodes": {"n1": {"version": version, **more}}})
 
 
 def with_header(answer: Answer) -> Answer:
@@ -97,7 +97,7 @@ def test_a_server_that_is_not_supported_is_named(
 
 
 @pytest.mark.parametrize(
-    "first", [refused(405), refused(403), refused(404), told("x"), Answer(200, b"<html>")]
+    "first", [refused(405), refused(403), refused(404), json_answer("x"), Answer(200, b"<html>")]
 )
 @pytest.mark.parametrize(
     "second", [nodes("7.10.2", build_flavor="oss"), nodes("2.19.3"), with_header(refused(403))]
@@ -150,7 +150,8 @@ def test_plain_media_types_are_sent(index: SearchIndex, node: type[Node]) -> Non
     index.count()
     assert node.sent["accept"] == "application/json"
     answers(
-        node, told({"items": [{"create": {"_id": "b", "status": 201, "_seq_no": 1, "_primary_term": 1}}]})
+        node,
+        json_answer({"items": [{"create": {"_id": "b", "status": 201, "_seq_no": 1, "_primary_term": 1}}]}),
     )
     index.write([], [{"batchid": "b"}])
     assert (node.sent["accept"], node.sent["content-type"]) == ("application/json", "application/x-ndjson")
@@ -165,7 +166,7 @@ def test_what_is_no_answer_of_a_search_server_says_nothing(body: bytes) -> None:
     assert from_nodes(body) is None
 
 
-def test_what_a_server_says_of_itself_is_told_cut() -> None:
+def test_what_a_server_says_of_itself_is_reported_cut() -> None:
     long: Any = {"version": {"number": "9" * 9000, "distribution": "x" * 9000}}
     server = from_root(json.dumps(long).encode())
     assert server is not None

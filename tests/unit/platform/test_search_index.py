@@ -12,7 +12,7 @@ import pytest
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.plan import BatchId, Document
 from ownership.platform.search_index import DOCS_PER_CALL, TRIES, RefusedDocument, SearchIndex, Written
-from tests.unit.fake_index import Answer, Asked, Node, answers, refused, told
+from tests.unit.fake_index import Answer, Asked, Node, answers, json_answer, refused
 
 VERSION = {"_seq_no": 7, "_primary_term": 1}
 OWNERS = {"createdBy": "A", "mentors": ["m"]}
@@ -45,7 +45,7 @@ def bulk_of(statuses: dict[str, list[int]]) -> Callable[[Asked], Answer]:
             error = {"error": {"type": "es_rejected_execution_exception", "reason": "queue is full"}}
             item = error if status > 299 else VERSION
             items.append({operation: {"_id": action["_id"], "status": status, **item}})
-        return told({"took": 1, "errors": True, "items": items})
+        return json_answer({"took": 1, "errors": True, "items": items})
 
     return answer
 
@@ -61,7 +61,7 @@ def hit(n: int) -> dict[str, Any]:
 
 def page(hits: list[Any], total: Any) -> Answer:
     body = {"_shards": SHARDS, "timed_out": False, "hits": {"total": {"value": total}, "hits": hits}}
-    return told({"_scroll_id": "s", **body})
+    return json_answer({"_scroll_id": "s", **body})
 
 
 def asked_for(asked: Asked) -> list[str]:
@@ -99,7 +99,7 @@ def test_an_index_that_keeps_pushing_back_is_unavailable_after_a_few_tries(
 
 
 @pytest.mark.parametrize("status", [400, 413, 500])
-def test_a_document_that_is_refused_for_good_is_told_and_stops_no_other(
+def test_a_document_that_is_refused_for_good_is_reported_and_stops_no_other(
     index: SearchIndex, node: type[Node], status: int
 ) -> None:
     node.answer = staticmethod(bulk_of({"b0": [429], "b1": [status]}))
@@ -129,7 +129,7 @@ def test_a_bulk_that_is_refused_as_a_whole_is_halved_until_the_document_is_found
         if "b5" in ids:
             return refused(status, "id_too_long")
         written.extend(ids)
-        return told({"items": [{"index": {"_id": i, "status": 200, **VERSION}} for i in ids]})
+        return json_answer({"items": [{"index": {"_id": i, "status": 200, **VERSION}} for i in ids]})
 
     node.answer = staticmethod(answer)
     assert index.write(documents(9), []).refused == [
@@ -153,7 +153,7 @@ def test_a_document_is_unchanged_only_in_the_very_version_that_is_asked_for(
 def copies(shards_of_node: dict[str, list[int]], state: str = "STARTED") -> Answer:
     """Which shards have a copy on which node."""
     shards = sorted({s for shards in shards_of_node.values() for s in shards})
-    return told(
+    return json_answer(
         {
             "shards": [
                 [{"shard": s, "node": n, "state": state} for n, held in shards_of_node.items() if s in held]
@@ -196,7 +196,7 @@ def test_a_copy_that_is_not_yet_complete_is_not_asked(index: SearchIndex, node: 
 
 
 def test_a_bulk_whose_answer_leaves_an_item_out_is_an_outage(index: SearchIndex, node: type[Node]) -> None:
-    answers(node, told({"items": [{"index": {"_id": "b0", "status": 200, **VERSION}}]}))
+    answers(node, json_answer({"items": [{"index": {"_id": "b0", "status": 200, **VERSION}}]}))
     with pytest.raises(Unavailable, match="a bulk answer out of contract"):
         index.write(documents(2), [])
 
@@ -214,7 +214,7 @@ def test_a_conflict_and_a_missing_document_are_left_to_the_next_read(
 def test_a_call_that_is_pushed_back_is_made_again_after_a_pause(
     index: SearchIndex, node: type[Node], waits: list[float], status: int
 ) -> None:
-    answers(node, refused(status), refused(status), told({"count": 7}))
+    answers(node, refused(status), refused(status), json_answer({"count": 7}))
     assert index.count() == 7
     assert len(node.asked) == 3
     assert len(waits) == 2
@@ -258,13 +258,13 @@ def calls() -> dict[str, Callable[[SearchIndex], Any]]:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(told([]), id="a list"),
-        pytest.param(told(None), id="null"),
-        pytest.param(told(7), id="a number"),
-        pytest.param(told("text"), id="text in JSON"),
-        pytest.param(told({"docs": {}, "items": {}, "_shards": [], "hits": []}), id="other types"),
-        pytest.param(told({"docs": [1], "items": [1], "_shards": 1, "hits": 1, "x": 1}), id="numbers"),
-        pytest.param(told({"docs": [{"found": True}], "items": [{}], "x": {}}), id="half of it"),
+        pytest.param(json_answer([]), id="a list"),
+        pytest.param(json_answer(None), id="null"),
+        pytest.param(json_answer(7), id="a number"),
+        pytest.param(json_answer("text"), id="text in JSON"),
+        pytest.param(json_answer({"docs": {}, "items": {}, "_shards": [], "hits": []}), id="other types"),
+        pytest.param(json_answer({"docs": [1], "items": [1], "_shards": 1, "hits": 1, "x": 1}), id="numbers"),
+        pytest.param(json_answer({"docs": [{"found": True}], "items": [{}], "x": {}}), id="half of it"),
         pytest.param(Answer(200, b'{"docs": ' + b"[" * 5000), id="cut off, nested too deeply"),
         pytest.param(Answer(200, b"<html>busy</html>", "text/html"), id="a page"),
         pytest.param(Answer(200, b"{", "application/json"), id="no JSON"),
@@ -292,7 +292,7 @@ def test_an_index_that_is_deleted_meanwhile_is_an_outage(
 def test_a_document_that_is_gone_or_was_written_since_is_not_deleted(
     index: SearchIndex, node: type[Node], status: int
 ) -> None:
-    answers(node, told({"_shards": SHARDS}), page([{"_id": "b1", **VERSION}], 1), refused(status, "x"))
+    answers(node, json_answer({"_shards": SHARDS}), page([{"_id": "b1", **VERSION}], 1), refused(status, "x"))
     index.delete_created("b1")
     assert [a.method for a in node.asked] == ["POST", "POST", "DELETE"]
 
@@ -308,7 +308,7 @@ def test_no_page_of_a_proxy_and_no_piece_of_a_document_is_repeated_in_an_error(
 
     reason = "failed to parse field [name] of type [date]. Preview of field's value: 'Jane Doe'"
     failed = {"type": "document_parsing_exception", "reason": reason}
-    answers(node, told({"items": [{"index": {"_id": "b0", "status": 400, "error": failed}}]}))
+    answers(node, json_answer({"items": [{"index": {"_id": "b0", "status": 400, "error": failed}}]}))
     (document,) = index.write(documents(1), []).refused
     assert str(document) == (
         "the index refuses document b0: document_parsing_exception: failed to parse field [name] of type [date]."
@@ -321,8 +321,8 @@ def test_refused_access_says_what_to_check(index: SearchIndex, node: type[Node])
         index.get(["b1"])
 
 
-def test_an_index_of_any_name_is_told_cut(index: SearchIndex, node: type[Node]) -> None:
-    answers(node, told({"x" * 9000: {"mappings": {}}}))
+def test_an_index_of_any_name_is_reported_cut(index: SearchIndex, node: type[Node]) -> None:
+    answers(node, json_answer({"x" * 9000: {"mappings": {}}}))
     with pytest.raises(SettingsError, match=r"has no sub-field 'createdBy.raw'") as caught:
         index.check()
     assert len(str(caught.value)) < 600
@@ -434,7 +434,10 @@ def test_documents_that_lie_under_ids_of_their_own_are_found_by_the_batch_that_t
 def test_an_alias_that_is_not_one_whole_index_is_refused(
     index: SearchIndex, node: type[Node], found: dict[str, Any], says: str
 ) -> None:
-    answers(node, told({n: {"aliases": {"course-batch": a}, "mappings": MAPPINGS} for n, a in found.items()}))
+    answers(
+        node,
+        json_answer({n: {"aliases": {"course-batch": a}, "mappings": MAPPINGS} for n, a in found.items()}),
+    )
     with pytest.raises(SettingsError, match=says):
         index.check()
 
@@ -445,7 +448,9 @@ def test_an_alias_of_one_index_is_as_good_as_the_index(
 ) -> None:
     answers(
         node,
-        told({"batches-1": {"aliases": {"course-batch": alias, "x": {"filter": {}}}, "mappings": MAPPINGS}}),
+        json_answer(
+            {"batches-1": {"aliases": {"course-batch": alias, "x": {"filter": {}}}, "mappings": MAPPINGS}}
+        ),
     )
     index.check()
 
@@ -463,7 +468,11 @@ def test_an_alias_of_one_index_is_as_good_as_the_index(
 def test_a_role_that_sees_a_part_of_each_document_is_refused(
     index: SearchIndex, node: type[Node], of_roles: list[Any], refused_: bool
 ) -> None:
-    answers(node, told({"batches-1": {"aliases": {}, "mappings": MAPPINGS}}), told({"indices": of_roles}))
+    answers(
+        node,
+        json_answer({"batches-1": {"aliases": {}, "mappings": MAPPINGS}}),
+        json_answer({"indices": of_roles}),
+    )
     if refused_:
         with pytest.raises(
             SettingsError, match=r"sees a part of the documents .* take its field security away"

@@ -39,7 +39,7 @@ def answers(server: Server, status: int, body: Any) -> None:
     server.answer = lambda _request, _handler: (status, body)
 
 
-def test_a_known_user_is_told_with_the_organisation(server: Server, users: Users) -> None:
+def test_a_known_user_is_reported_with_the_organisation(server: Server, users: Users) -> None:
     answers(server, 200, known())
     assert users.read("A") == User("A", "O")
     assert server.requests[0].path == f"{PATH}A?identifier,rootOrgId"
@@ -85,7 +85,7 @@ def test_a_user_is_unknown_on_the_services_own_word(
         pytest.param(400, "USER_ACCOUNT_BLOCKED", id="before there were numbers"),
     ],
 )
-def test_a_deleted_or_blocked_user_is_told_with_the_services_words(
+def test_a_deleted_or_blocked_user_is_reported_with_the_services_words(
     server: Server, users: Users, status: int, err: str
 ) -> None:
     answers(server, status, refusal(err=err, errmsg="User account has been blocked ."))
@@ -264,7 +264,7 @@ def of_one(server: Server, bad: str, answer: Callable[[], tuple[int, Any] | None
         pytest.param(200, b"{", "HTTP 200 without a JSON body for user 'bad'", id="half an answer"),
     ],
 )
-def test_a_fault_of_one_user_is_told_as_that_users_only_with_what_to_do(
+def test_a_fault_of_one_user_is_reported_as_that_users_only_with_what_to_do(
     server: Server, users: Users, status: int, body: Any, what: str
 ) -> None:
     of_one(server, "bad", lambda: (status, body))
@@ -275,7 +275,7 @@ def test_a_fault_of_one_user_is_told_as_that_users_only_with_what_to_do(
         assert words in str(found["bad"])
 
 
-def test_an_outage_of_everybody_is_not_told_as_one_users(server: Server, users: Users) -> None:
+def test_an_outage_of_everybody_is_not_reported_as_one_users(server: Server, users: Users) -> None:
     server.answer = lambda _request, _handler: (503, {})
     found = dict(users.read_all({"A", "B"}))
     assert {str(f) for f in found.values()} == {"User-Org unavailable: HTTP 503"}

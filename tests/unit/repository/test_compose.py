@@ -652,18 +652,18 @@ def test_airflow_s_default_port_of_metrics_is_the_exporter_s(
     services: dict[str, Any], environment: dict[str, str]
 ) -> None:
     exporter = services["statsd-exporter"]
-    told = options(exporter)
-    assert told["statsd.listen-udp"] == f":{environment['AIRFLOW__METRICS__STATSD_PORT']}"
-    assert told["statsd.mapping-config"] in mounted(exporter)
+    flags = options(exporter)
+    assert flags["statsd.listen-udp"] == f":{environment['AIRFLOW__METRICS__STATSD_PORT']}"
+    assert flags["statsd.mapping-config"] in mounted(exporter)
     assert exporter["image"].endswith(f":{programs.STATSD_EXPORTER}")  # the one that the tests send to
 
 
 def test_prometheus_finds_its_rules_and_the_exporter(services: dict[str, Any]) -> None:
-    told, files = options(services["prometheus"]), mounted(services["prometheus"])
-    configuration = load(files[told["config.file"]])
-    folder = Path(told["config.file"]).parent
-    assert {str(folder / name) for name in configuration["rule_files"]} | {told["config.file"]} == set(files)
-    assert f"prometheus-data:{told['storage.tsdb.path']}" in services["prometheus"]["volumes"]
+    flags, files = options(services["prometheus"]), mounted(services["prometheus"])
+    configuration = load(files[flags["config.file"]])
+    folder = Path(flags["config.file"]).parent
+    assert {str(folder / name) for name in configuration["rule_files"]} | {flags["config.file"]} == set(files)
+    assert f"prometheus-data:{flags['storage.tsdb.path']}" in services["prometheus"]["volumes"]
     ((target,),) = (
         each["targets"] for job in configuration["scrape_configs"] for each in job["static_configs"]
     )

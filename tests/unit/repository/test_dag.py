@@ -138,14 +138,14 @@ def test_every_file_is_found_by_airflow_and_is_one_dag_of_its_own_name(bag: dict
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_a_dag_keeps_the_rules_of_the_house(bag: dict[str, Any], dag_id: str) -> None:
-    told = bag["dags"][dag_id]
-    assert len(told["doc_md"]) > 300
-    assert told["tags"]
-    assert set(told["tags"]) <= TAGS
-    assert 1 <= told["max_active_runs"] <= 32
-    assert told["catchup"] is False
-    assert {t["owner"] for t in told["tasks"].values()} <= OWNERS
-    assert all(p["described"] for p in told["params"].values())
+    parsed = bag["dags"][dag_id]
+    assert len(parsed["doc_md"]) > 300
+    assert parsed["tags"]
+    assert set(parsed["tags"]) <= TAGS
+    assert 1 <= parsed["max_active_runs"] <= 32
+    assert parsed["catchup"] is False
+    assert {t["owner"] for t in parsed["tasks"].values()} <= OWNERS
+    assert all(p["described"] for p in parsed["params"].values())
 
 
 @pytest.mark.parametrize("dag_id", ["user_ownership_transfer", "ownership_undo"])
@@ -254,23 +254,23 @@ def test_the_form_of_the_reconciliation_is_what_its_conf_knows_and_repairs_nothi
 
 
 def test_a_reconciliation_looks_both_ways_and_reports_whatever_became_of_it(bag: dict[str, Any]) -> None:
-    told = bag["dags"]["ownership_reconcile"]
-    assert {t: v["downstream"] for t, v in told["tasks"].items()} == {
+    parsed = bag["dags"]["ownership_reconcile"]
+    assert {t: v["downstream"] for t, v in parsed["tasks"].items()} == {
         "plan_ranges": ["reconcile_range", "unproven"],
         "reconcile_range": ["report"],
         "unproven": ["report"],
         "report": ["verdict"],
         "verdict": [],
     }
-    assert told["leaves"] == ["verdict"]
-    assert told["schedule"] == "CronTriggerTimetable"
-    assert told["max_active_runs"] == 1
-    rules = {n: t["trigger_rule"] for n, t in told["tasks"].items()}
+    assert parsed["leaves"] == ["verdict"]
+    assert parsed["schedule"] == "CronTriggerTimetable"
+    assert parsed["max_active_runs"] == 1
+    rules = {n: t["trigger_rule"] for n, t in parsed["tasks"].items()}
     assert rules.pop("report") == "all_done"
     assert set(rules.values()) == {"all_success"}
-    assert {n for n, t in told["tasks"].items() if not t["retries"]} == {"verdict"}
-    for name in told["tasks"]:
-        assert f"{name} " in f"{told['doc_md']} report ".replace("*", " ").replace("`", " ")
+    assert {n for n, t in parsed["tasks"].items() if not t["retries"]} == {"verdict"}
+    for name in parsed["tasks"]:
+        assert f"{name} " in f"{parsed['doc_md']} report ".replace("*", " ").replace("`", " ")
 
 
 def test_time_or_messages_start_it(dag: dict[str, Any]) -> None:

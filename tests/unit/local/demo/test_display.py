@@ -63,7 +63,7 @@ def test_a_plan_is_read_from_a_summary_by_its_mid():
     assert Plan.of({}, "manual:r:0") is None
 
 
-def test_a_plan_s_counts_are_told_by_role_and_course_with_conflicts_and_digest():
+def test_a_plan_s_counts_are_reported_by_role_and_course_with_conflicts_and_digest():
     assert shown(*plan_lines(the_plan())).splitlines() == [
         "45 batches would change; conflicts expected: none; digest 0123456789abcdef0123",
         "  by role:   created 44, created+mentored 1",
@@ -144,7 +144,7 @@ def test_what_somebody_holds_stands_beside_what_they_held_where_it_differs():
         ),
     ],
 )
-def test_a_run_is_told_with_its_end_and_its_address(run: Run, events: int | None, line: str):
+def test_a_run_is_reported_with_its_end_and_its_address(run: Run, events: int | None, line: str):
     assert shown(run_line("undo", run, events)).splitlines() == [line, "  http://airflow/r"]
 
 
@@ -153,7 +153,7 @@ def test_an_order_is_shown_as_it_can_be_pasted():
     assert line == 'ownership_undo with conf {"mids": ["m1", "m[2]"], "dry_run": false}\n'
 
 
-def test_what_has_changed_in_either_store_is_told_field_by_field():
+def test_what_has_changed_in_either_store_is_reported_field_by_field():
     row = {"batchid": "b1", "createdby": "u-old", "mentors": None, "name": "A"}
     document = {"batchId": "b1", "createdBy": "u-old", "mentors": []}
     before = Stores({"b1": row, "b2": None}, {"b1": document, "b2": document})

@@ -73,7 +73,7 @@ def test_a_run_that_does_not_end_in_time_is_named_with_its_address(server: Serve
         carried_out(addresses(server.url), CONF, dag_id="ownership_undo", timeout_s=0.05, poll_s=0.01)
 
 
-def test_a_conf_that_airflow_does_not_take_is_told_in_its_own_words(server: Server):
+def test_a_conf_that_airflow_does_not_take_is_reported_in_its_own_words(server: Server):
     server.answer = Airflow("success", None, refusal="Invalid input for param mids")
     with pytest.raises(
         RefusedError, match=r"refused a run of ownership_undo: .*Invalid input for param mids"

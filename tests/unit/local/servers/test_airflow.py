@@ -70,7 +70,7 @@ def test_a_dag_that_does_not_come_in_time_is_named(server: Server):
         await_dags(server.url, "secret", ["one", "two"], timeout_s=0.3)
 
 
-def test_a_dag_that_cannot_be_imported_is_told_at_once(server: Server):
+def test_a_dag_that_cannot_be_imported_is_reported_at_once(server: Server):
     server.answer = Dags({"one": 1000}, [{"filename": "one.py", "stack_trace": "NameError: x"}])
     with pytest.raises(NotReadyError, match=r"(?s)one\.py cannot be imported:.*NameError: x"):
         await_dags(server.url, "secret", ["one"])

@@ -66,11 +66,11 @@ def test_a_vulnerability_that_nobody_has_judged_fails_with_its_name_and_its_cure
 ) -> None:
     advises(server)
     assert main(source(server), folder) == 1
-    told = capsys.readouterr().out
-    assert "UNJUDGED  example 1.0: PYSEC-2026-1 (CVE-2026-1), fixed in 1.2\n" in told
+    printed = capsys.readouterr().out
+    assert "UNJUDGED  example 1.0: PYSEC-2026-1 (CVE-2026-1), fixed in 1.2\n" in printed
     assert (
         "3 packages audited by OSV: 1 known vulnerabilities. Update the packages, or judge each in audit.toml"
-        in told
+        in printed
     )
     assert {r.body["package"]["name"] for r in server.requests} == {"example", "other", "pip"}
 
@@ -83,10 +83,10 @@ def test_a_judged_one_is_listed_and_fails_nothing(
         '[[judged]]\nid = "CVE-2026-1"\npackage = "example"\njudgement = "never called"\nuntil = 2999-01-01\n'
     )
     assert main(source(server), folder) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
         "judged    example 1.0: PYSEC-2026-1 (CVE-2026-1), fixed in 1.2: never called (until 2999-01-01)"
-        in told
+        in printed
     )
 
 
@@ -95,8 +95,8 @@ def test_without_a_source_in_reach_it_says_so_in_one_sentence_and_fails_nothing(
 ) -> None:
     nobody = {"OSV": ("--vulnerability-service", "osv", "--osv-url", "http://127.0.0.1:9/")}
     assert main(nobody, folder) == 0
-    told = capsys.readouterr().out
-    assert told == (
+    printed = capsys.readouterr().out
+    assert printed == (
         "No advisory source can be reached, so the pinned packages were not audited: OSV does not answer.\n"
     )
 

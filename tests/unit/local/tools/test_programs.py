@@ -31,7 +31,7 @@ def full(_: Path) -> None:
 def nothing(_: Path) -> None: ...
 
 
-def test_what_cannot_be_had_is_told_and_the_rest_is_brought(
+def test_what_cannot_be_had_is_reported_and_the_rest_is_brought(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = (("a", fails), ("b", full), ("c", nothing))
@@ -63,8 +63,8 @@ def test_nothing_that_is_missing_makes_it_fail(tmp_path: Path, monkeypatch: pyte
     changed = {"chromium": chromium, "kubernetes_schemas": schemas}
     monkeypatch.setattr(programs, "TOOLS", {**programs.TOOLS, **changed})
     assert programs.main(tmp_path / "tools") == 0
-    told = json.loads((tmp_path / "tools" / programs.WHY).read_text())
-    assert told == {
+    written = json.loads((tmp_path / "tools" / programs.WHY).read_text())
+    assert written == {
         "chromium": "there is no apt-get",
         "promtool": "there is no apt-get",
         "prometheus": "there is no apt-get",
@@ -105,11 +105,11 @@ def runs(pid: int) -> bool:
 
 
 def test_the_collector_s_manifest_pins_everything(tmp_path: Path) -> None:
-    told = json.loads(programs.manifest(tmp_path))
-    modules = [entry["gomod"].split() for kind in programs.COMPONENTS for entry in told[kind]]
+    written = json.loads(programs.manifest(tmp_path))
+    modules = [entry["gomod"].split() for kind in programs.COMPONENTS for entry in written[kind]]
     assert len(modules) == 5
     assert {version for _, version in modules} == {programs.COLLECTOR}
-    assert told["dist"]["output_path"] == str(tmp_path)
+    assert written["dist"]["output_path"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

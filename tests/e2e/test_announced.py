@@ -98,20 +98,20 @@ def received(airflow: Airflow) -> Iterator[Received]:
         extra = {"from_email": "transfers@example.org", "disable_ssl": True, "disable_tls": True}
         for body in (
             {"connection_id": "smtp_default", "conn_type": "smtp", "host": HOST, "port": mail, "extra": json.dumps(extra)},
-            {"connection_id": "told", "conn_type": "http", "host": f"http://{HOST}:{hook}/ownership"},
+            {"connection_id": "announced", "conn_type": "http", "host": f"http://{HOST}:{hook}/ownership"},
         ):  # fmt: skip
             airflow.http.delete(f"/connections/{body['connection_id']}")
             airflow.http.post("/connections", json=body).raise_for_status()
             stack.callback(airflow.http.delete, f"/connections/{body['connection_id']}")
         stack.enter_context(
             airflow.settings(
-                notify_email_to="one@example.org, two@example.org", notify_webhook_connection="told"
+                notify_email_to="one@example.org, two@example.org", notify_webhook_connection="announced"
             )
         )
         yield found
 
 
-def told(received: Received, run_id: str) -> tuple[EmailMessage, dict[str, Any]]:
+def announced(received: Received, run_id: str) -> tuple[EmailMessage, dict[str, Any]]:
     """The one mail and the one post of a run."""
 
     def both() -> bool:
@@ -141,7 +141,7 @@ def test_a_run_that_leaves_a_transfer_to_an_approval_sends_one_message_and_none_
         ended = airflow.ended(run_id, seconds=180)
 
     assert ended == "success"  # the retry succeeded; what is left is the approval
-    mail, post = told(received, run_id)
+    mail, post = announced(received, run_id)
     assert (post["kinds"], post["counts"]) == (["approval_wanted"], {"approval_wanted": 1})
     (approval,) = post["approvals"]
     assert approval["mid"] == f"manual:{run_id}:0"
@@ -157,7 +157,7 @@ def test_a_run_that_leaves_a_transfer_to_an_approval_sends_one_message_and_none_
     airflow.ended(airflow.trigger({"decline": {"mid": approval["mid"], "reason": "a test"}}))
 
 
-def test_conflicts_of_an_undo_are_told_with_the_batch(airflow: Airflow, story: Story, received: Received):
+def test_conflicts_of_an_undo_are_reported_with_the_batch(airflow: Airflow, story: Story, received: Received):
     old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
     (batch,) = story.batches(old, 1)
     run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
@@ -166,7 +166,7 @@ def test_conflicts_of_an_undo_are_told_with_the_batch(airflow: Airflow, story: S
 
     undone, _ = airflow.of(UNDO).done({"run_id": run_id, "dry_run": False})
 
-    mail, post = told(received, undone)
+    mail, post = announced(received, undone)
     assert (post["kinds"], post["dag_id"]) == (["conflicts"], UNDO)
     assert post["conflicts"] == [
         {"mid": f"undo:{undone}:0", "course_id": batch.course_id, "batch_id": batch.batch_id}
@@ -176,7 +176,7 @@ def test_conflicts_of_an_undo_are_told_with_the_batch(airflow: Airflow, story: S
     assert received.of(run_id) == ([], [])
 
 
-def test_a_refused_plan_fails_its_run_and_is_told_with_the_reason(
+def test_a_refused_plan_fails_its_run_and_is_reported_with_the_reason(
     airflow: Airflow, story: Story, received: Received
 ):
     old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
@@ -195,7 +195,7 @@ def test_a_refused_plan_fails_its_run_and_is_told_with_the_reason(
     assert story.state(f"execute:{run_id}") == "declined"
     assert story.platform.as_written(batches) == before
     assert "no longer holds" in airflow.log(run_id, "verdict")
-    mail, post = told(received, run_id)
+    mail, post = announced(received, run_id)
     assert post["kinds"] == ["failed"]
     why = post["failures"][f"execute:{run_id}"]
     assert f"batch {changed.batch_id} of course {changed.course_id} was created by {old}" in why
@@ -204,15 +204,15 @@ def test_a_refused_plan_fails_its_run_and_is_told_with_the_reason(
     assert received.of(rehearsed) == ([], [])
 
 
-def test_a_run_whose_first_task_fails_is_told_too(airflow: Airflow, received: Received):
+def test_a_run_whose_first_task_fails_is_reported_too(airflow: Airflow, received: Received):
     run_id = airflow.trigger({"form_user": "a"})
 
     assert airflow.ended(run_id) == "failed"
-    _, post = told(received, run_id)
+    _, post = announced(received, run_id)
     assert post["failures"] == {"pull_transfer_events": "did not end: its log says why"}
 
 
-def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_again(
+def test_a_problem_that_the_health_check_finds_is_reported_when_it_appears_and_not_again(
     airflow: Airflow, received: Received
 ):
     health = airflow.of("ownership_health")
@@ -234,7 +234,7 @@ def test_a_problem_that_the_health_check_finds_is_told_when_it_appears_and_not_a
 
     with airflow.settings(kafka_failed_topic="no.such.topic"):
         looked(10)
-        until("it is told both ways", lambda: of_the_problem() and mails(), seconds=30)
+        until("it is announced both ways", lambda: of_the_problem() and mails(), seconds=30)
         again = looked(20)
     assert "nothing new to send" in health.log(again, "check")
     assert [p["dag_id"] for p in of_the_problem()] == ["ownership_health"]
