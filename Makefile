@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos fuzz audit lint lock clean
+.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos soak fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,6 +44,9 @@ bench: $(STAMP) ## measure the job beside the floors of this machine, about 10 m
 
 chaos: $(STAMP) ## break real processes at random, and compare the outcome with a replay in plain Python; SEED=7 MINUTES=10 CLUSTER=1
 	@$(BIN)/python -m chaos $(if $(CLUSTER),--cluster) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+soak: $(STAMP) ## a steady load for hours with a fault every ten minutes, checked and measured while it runs; HOURS=8 SEED=7
+	@$(BIN)/python -m chaos --soak $(or $(HOURS),8) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: $(STAMP) ## make near-valid messages, confs, settings and answers, and count the outcomes; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)

@@ -25,12 +25,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from chaos import cluster
+from chaos import cluster, soak_chart
 from chaos.database import Database
 from chaos.faults import BY_NAME, Scene
+from chaos.inside import hook
+from chaos.inside.guards import GUARDS
 from chaos.load import Minute, memory_growth, play_load
-from chaos.relays import Relay, SearchRelay
+from chaos.relays import SearchRelay, StatementRelay
 from chaos.rounds import Round, play
+from chaos.soak import Point, play_soak
 from local.cluster.stack import Cluster
 from local.paths import TEST_STACKS
 from local.platform.world import Platform
@@ -60,9 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _cluster(options, terminal)
     directory = TEST_STACKS / f"chaos-{os.getpid()}"
     terminal.print("Starting a stack for the fault suite")
-    settings = LOAD_SETTINGS if options.load else SETTINGS
-    with _scene(directory, settings, relayed=not options.load) as (scene, platform):
-        play_all = _load if options.load else _rounds
+    steady = bool(options.load or options.soak)
+    settings = LOAD_SETTINGS if steady else SETTINGS
+    with _scene(directory, settings, relayed=not steady, without=options.without) as (scene, platform):
+        play_all = _soak if options.soak else _load if options.load else _rounds
         wrong = play_all(scene, platform, options, terminal)
     if not wrong:
         shutil.rmtree(directory, ignore_errors=True)
@@ -71,9 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _scene(
-    directory: Path, settings: Mapping[str, Any], *, relayed: bool
+    directory: Path, settings: Mapping[str, Any], *, relayed: bool, without: str | None = None
 ) -> Iterator[tuple[Scene, Platform]]:
-    """A stack with Airflow. If `relayed`, the job reaches three of its servers through relays."""
+    """A stack with Airflow. If `relayed`, the job reaches three of its servers through relays and records what it does.
+
+    `without`: the guard that is taken out of it.
+    """
     with ExitStack() as stack:
         servers = stack.enter_context(
             Stack(
@@ -87,12 +94,15 @@ def _scene(
         a = servers.addresses
         scene = Scene(servers)
         if relayed:
-            cassandra, search = Relay(a.cassandra), SearchRelay(a.elasticsearch)
+            cassandra, search = StatementRelay(a.cassandra), SearchRelay(a.elasticsearch)
             stack.callback(cassandra.close)
             stack.callback(search.close)
             database = Database(servers)
             stack.callback(database.close)
-            scene = Scene(servers, cassandra, search, database)
+            history = directory / "history"
+            history.mkdir(exist_ok=True)
+            scene = Scene(servers, cassandra, search, database, history)
+            servers.airflow_env |= hook.environment(history, without, servers.airflow_env["PYTHONPATH"])
             servers.addresses = replace(a, ledger=database.ledger)
             servers.airflow_env |= connections(
                 kafka=a.kafka,
@@ -140,6 +150,7 @@ def _rounds(scene: Scene, platform: Platform, options: argparse.Namespace, termi
     """Rounds until the minutes are over. True if there was a violation."""
     rounds: list[Round] = []
     begun = time.monotonic()
+    name = f"seed-{options.seed}" + (f"-without-{options.without}" if options.without else "")
     while not rounds or (time.monotonic() - begun < options.minutes * 60):
         done = play(scene, platform, options.seed + len(rounds), BY_NAME.get(options.fault or ""))
         rounds.append(done)
@@ -147,7 +158,7 @@ def _rounds(scene: Scene, platform: Platform, options: argparse.Namespace, termi
         for violation in done.violations:
             terminal.print(f"  [red]{escape(violation)}[/]")
         _write(
-            f"seed-{options.seed}",
+            name,
             {
                 "first_seed": options.seed,
                 "minutes": round((time.monotonic() - begun) / 60, 1),
@@ -155,6 +166,8 @@ def _rounds(scene: Scene, platform: Platform, options: argparse.Namespace, termi
                 "rounds": [asdict(r) for r in rounds],
             },
         )
+        if options.without and done.violations:
+            break
     terminal.print(_table(rounds))
     wrong = [r.seed for r in rounds if r.violations]
     if wrong:
@@ -176,6 +189,31 @@ def _load(scene: Scene, platform: Platform, options: argparse.Namespace, termina
     return bool(done.violations)
 
 
+def _soak(scene: Scene, platform: Platform, options: argparse.Namespace, terminal: Console) -> bool:
+    """One soak. True if there was a violation."""
+    name = f"soak-{options.seed}"
+
+    def report(point: Point) -> None:
+        memory = ", ".join(f"{n} {mb:.0f}" for n, mb in point.memory_mb.items())
+        terminal.print(
+            f"minute {point.minute}: {point.fault or 'no fault'}; {point.sent} messages sent, {point.checked} events "
+            f"checked, oldest {point.oldest_s:.0f} s; {point.runs} runs, longest {point.longest_run_s:g} s; MB {memory}"
+        )
+
+    done = play_soak(scene, platform, options.seed, options.soak, report)
+    for violation in done.violations[:50]:
+        terminal.print(f"  [red]{escape(violation)}[/]")
+    terminal.print(soak_chart.table(done.points))
+    _write(name, asdict(done))
+    title = (
+        f"{done.events} events in {options.soak:g} h, {done.messages} messages, {done.batches} batches, "
+        f"{len(done.faults)} faults (grey), {len(done.violations)} violations"
+    )
+    written = soak_chart.save(soak_chart.soak_svg(done.points, title), RESULTS / f"{name}.svg")
+    terminal.print(f"{title}; {', '.join(map(str, written))}")
+    return bool(done.violations)
+
+
 def _minute(m: Minute) -> str:
     memory = ", ".join(f"{name} {mb:.0f}" for name, mb in m.memory_mb.items())
     return f"minute {m.minute}: {m.fault or 'no fault'}; {m.sent} messages sent, {m.final} of {m.known} events final; MB {memory}"
@@ -188,9 +226,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fault", choices=sorted({*BY_NAME, *cluster.BY_NAME}), help="this one in every round"
     )
+    parser.add_argument("--without", choices=sorted(GUARDS), help="this guard; the rounds must find it")
     parser.add_argument("--cluster", action="store_true", help="on two of everything, with its faults")
     parser.add_argument(
         "--load", type=int, metavar="MESSAGES", help="a stream instead of rounds: 10 minutes, 10 faults"
+    )
+    parser.add_argument(
+        "--soak", type=float, metavar="HOURS", help="5 events a second and a fault every 10 minutes"
     )
     return parser.parse_args(arguments)
 
@@ -199,7 +241,7 @@ def _line(r: Round) -> str:
     verdict = f"[red]{len(r.violations)} violations[/]" if r.violations else "[green]as it must be[/]"
     return (
         f"seed {r.seed}: {r.fault} for {r.broken_s:g} s at {r.when}; {r.messages} messages, {r.batches} batches, "
-        f"{r.edits} edits; final after {r.settled_s:g} s: {verdict}"
+        f"{r.edits} edits ({r.met} met), {r.operations} operations ({r.unknown} unknown); final after {r.settled_s:g} s: {verdict}"
     )
 
 
@@ -210,6 +252,8 @@ def _table(rounds: list[Round]) -> Table:
         "rounds",
         "messages",
         "batches",
+        "edits that met",
+        "operations",
         "broken s",
         "final after s, median",
         "longest",
@@ -224,6 +268,8 @@ def _table(rounds: list[Round]) -> Table:
             str(len(of_fault)),
             str(sum(r.messages for r in of_fault)),
             str(sum(r.batches for r in of_fault)),
+            str(sum(r.met for r in of_fault)),
+            str(sum(r.operations for r in of_fault)),
             f"{sum(r.broken_s for r in of_fault):.0f}",
             f"{median(settled):.1f}",
             f"{max(settled):.1f}",

@@ -19,7 +19,7 @@ from rich.table import Table
 from chaos import oracle
 from chaos.faults import STAGES
 from chaos.retrying import retried
-from chaos.rounds import await_stage, edit, send
+from chaos.rounds import Lms, await_stage, send
 from chaos.ui import AirflowUi
 from chaos.verdict import Places, violations
 from chaos.worlds import World, random_world
@@ -83,7 +83,9 @@ def play(cluster: Cluster, platform: Platform, seed: int, only: str | None = Non
         struck = _Strike(cluster, fault, when, rng, repaired)
         struck.start()
         places = send(platform, world, rng)
-        edit(platform, world, rng)
+        lms = Lms(platform, world)
+        lms.edit_at_random(rng, waiting=False)
+        lms.end()
         sent = time.monotonic()
         struck_at = struck.ended()
         began = max(struck_at, sent)

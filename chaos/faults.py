@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 from elasticsearch import Elasticsearch
 
 from chaos.database import Database
-from chaos.relays import Relay, SearchRelay
+from chaos.relays import SearchRelay, StatementRelay
 from chaos.ui import AirflowUi
 from local.platform.schema import BATCH_INDEX, connect_elasticsearch
 from local.servers.airflow import COMPONENTS
@@ -49,9 +50,11 @@ class Scene:
     """The target of faults: a stack, and the relays in front of three of its servers, if any."""
 
     stack: Stack
-    cassandra: Relay | None = None
+    cassandra: StatementRelay | None = None
     elasticsearch: SearchRelay | None = None
     database: Database | None = None
+    history: Path | None = None
+    """Where the job's processes record what they do to rows and queue, if they do."""
 
 
 @dataclass(frozen=True)

@@ -125,13 +125,14 @@ class Progress:
         self._ledger = ledger
         self._events = len(events)
         self.open: set[str] = set(events)
-        self.sent: set[str] = set()
+        self.sent: dict[str, float] = {}
+        """When each event was sent, by its mid; seconds of the monotonic clock."""
         self.messages = 0
         self.sent_at = self.final_at = 0.0
 
     def look(self) -> None:
         """Read the states of the sent, not yet final events from the ledger."""
-        asked = list(self.open & self.sent)
+        asked = list(self.open & self.sent.keys())
         with suppress(Exception):  # a failed read is repeated at the next call
             found = events_of(self._ledger, asked)
             self.open -= {mid for mid, e in found.items() if e.final}
@@ -143,34 +144,48 @@ class Progress:
         """Number of final events."""
         return self._events - len(self.open)
 
+    @property
+    def oldest_s(self) -> float:
+        """How long ago the oldest event was sent that is not final; 0 if all are."""
+        now = time.monotonic()
+        return max((now - self.sent[mid] for mid in self.open & self.sent.keys()), default=0.0)
+
 
 def _send(
     platform: Platform, world: World, progress: Progress, places: Places, failed: list[BaseException]
 ) -> None:
-    """Send messages at a constant rate, each event with the time of its sending."""
-    begun, count = time.monotonic(), len(world.messages)
-    seconds = EVERY_S * len(FAULTS)
-    stamped: set[str] = set()
     try:
-        while progress.messages < count:
-            due = min(count, int((time.monotonic() - begun) / seconds * count) + 1)
-            batch = world.messages[progress.messages : due]
-            for n, m in enumerate(batch):
-                if isinstance(m.value, dict) and m.value["mid"] not in stamped:
-                    stamped.add(m.value["mid"])
-                    m.value["ets"] = int(time.time() * 1000) - len(batch) + n
-            there = retried(partial(platform.emit_all, [m.value for m in batch]))
-            new = [
-                ("" if m.expected == REJECTED else m.mid(place), place)
-                for m, place in zip(batch, there, strict=True)
-            ]
-            places += new
-            progress.sent |= {mid for mid, _ in new if mid}
-            progress.messages = due
-            time.sleep(0.5)
-        progress.sent_at = time.monotonic()
+        send_steadily(platform, world, progress, places, seconds=EVERY_S * len(FAULTS))
     except BaseException as error:  # noqa: BLE001  # it is raised by the thread that waits for this one
         failed.append(error)
+
+
+def send_steadily(
+    platform: Platform, world: World, progress: Progress, places: Places, *, seconds: float
+) -> None:
+    """Send messages at a constant rate, all within `seconds`, each event with the time of its sending."""
+    begun, count = time.monotonic(), len(world.messages)
+    messages = world.messages
+    stamped: set[str] = set()
+    while progress.messages < count:
+        due = min(count, int((time.monotonic() - begun) / seconds * count) + 1)
+        batch = messages[progress.messages : due]
+        for n, m in enumerate(batch):
+            if isinstance(m.value, dict) and m.value["mid"] not in stamped:
+                stamped.add(m.value["mid"])
+                m.value["ets"] = int(time.time() * 1000) - len(batch) + n
+        there = retried(partial(platform.emit_all, [m.value for m in batch]))
+        new = [
+            ("" if m.expected == REJECTED else m.mid(place), place)
+            for m, place in zip(batch, there, strict=True)
+        ]
+        places += new
+        now = time.monotonic()
+        for mid in (mid for mid, _ in new if mid):
+            progress.sent.setdefault(mid, now)
+        progress.messages = due
+        time.sleep(0.5)
+    progress.sent_at = time.monotonic()
 
 
 def _strike(scene: Scene, seed: int, done: Load, failed: list[BaseException]) -> None:
@@ -203,13 +218,9 @@ def sampled(scene: Scene) -> Iterator[dict[str, list[float]]]:
 
     def sample() -> None:
         while not over.wait(SAMPLE_EVERY_S):
-            for name in COMPONENTS:
+            for name, process in watched(scene):
                 with suppress(psutil.Error):
-                    pid = scene.stack.servers[name].pid
-                    found[name].append(psutil.Process(pid).memory_info().rss / MB)
-            with suppress(psutil.Error):
-                sizes = [p.memory_info().rss / MB for p in task_processes(scene.stack)]
-                found["task"] += [max(sizes)] if sizes else []
+                    found[name].append(process.memory_info().rss / MB)
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
@@ -218,6 +229,14 @@ def sampled(scene: Scene) -> Iterator[dict[str, list[float]]]:
     finally:
         over.set()
         thread.join()
+
+
+def watched(scene: Scene) -> Iterator[tuple[str, psutil.Process]]:
+    """Airflow's processes by name, and each process that runs a task as "task"."""
+    for name in COMPONENTS:
+        with suppress(psutil.Error):
+            yield name, psutil.Process(scene.stack.servers[name].pid)
+    yield from (("task", process) for process in task_processes(scene.stack))
 
 
 def growth(minutes: Sequence[Minute], name: str) -> tuple[float, float]:

@@ -79,6 +79,8 @@ def _expected(batch: Batch, seen: Sequence[Owners], world: World) -> Expected:
         return Expected(tuple(seen))
     if edit is Edit.OWNER:
         now = now._replace(created_by=world.outsider)
+    if edit is Edit.MENTORS:
+        now = now._replace(mentors=(world.outsider,))
     return Expected((now,))
 
 

@@ -9,7 +9,7 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import StrEnum
 from random import Random
@@ -24,6 +24,8 @@ from local.servers.processes import await_condition
 
 PIECE = 1 << 16
 TIMEOUT_S = 60.0
+HELD_UP_S = 3.0
+"""How long a request waits at most for what is to happen before it."""
 
 
 class Relay:
@@ -112,6 +114,45 @@ class Relay:
                     client.write(piece)
                     await client.drain()
         client.close()
+
+
+class StatementRelay(Relay):
+    """Forwards bytes to Cassandra, and lets something happen directly before the n-th request that names a row."""
+
+    def __init__(self, server: str) -> None:
+        self._awaited: dict[str, tuple[int, Callable[[], object]]] = {}
+        super().__init__(server)
+
+    def before_request(self, name: str, nth: int, action: Callable[[], object]) -> None:
+        """Call `action` once, in a thread, when the n-th request from now on has `name` in it.
+
+        The request waits for it, at most HELD_UP_S.
+        """
+        self._loop.call_soon_threadsafe(self._awaited.__setitem__, name, (nth, action))
+
+    async def _requests(
+        self,
+        reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,  # noqa: ARG002
+    ) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(PIECE):
+                if due := self._due(piece):
+                    await asyncio.wait([self._loop.run_in_executor(None, a) for a in due], timeout=HELD_UP_S)
+                server.write(piece)
+                await server.drain()
+        server.close()
+
+    def _due(self, piece: bytes) -> list[Callable[[], object]]:
+        """What has to happen before these bytes are forwarded."""
+        due = []
+        for name, (nth, action) in list(self._awaited.items()):
+            if name.encode() in piece:
+                self._awaited[name] = (nth - 1, action)
+                if nth == 1:
+                    due.append(self._awaited.pop(name)[1])
+        return due
 
 
 class Cut(StrEnum):

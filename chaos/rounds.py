@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import psycopg
+
 from chaos import oracle
 from chaos.faults import MOMENTS, STAGES, Fault, Scene, drawn, revive
+from chaos.histories import Row, Verdict, Writes, judge, take
+from chaos.relays import StatementRelay
 from chaos.retrying import retried
 from chaos.ui import AirflowUi
 from chaos.verdict import Places, violations
@@ -37,6 +44,12 @@ class Round:
     messages: int = 0
     batches: int = 0
     edits: int = 0
+    met: int = 0
+    """How many edits came directly before a statement of the job."""
+    operations: int = 0
+    """How many operations on rows and the queue were checked for linearizability."""
+    unknown: int = 0
+    """Of how many nobody knows whether they took effect."""
     broken_s: float = 0.0
     settled_s: float = 0.0
     """From the end of the fault, or of the sending if that was later, until every event was final."""
@@ -55,21 +68,40 @@ def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None
     done = Round(seed, its_fault.name, when, messages=len(world.messages), batches=len(world.batches))
     platform.add_users(world.users)
     platform.add_batches(world.batches)
+    lms = Lms(platform, world)
+    if scene.cassandra:
+        lms.lie_in_wait(scene.cassandra)
     its_fault.prepare(scene)
 
     failed: list[BaseException] = []
     striking = threading.Thread(target=_strike, args=(scene, its_fault, when, rng, done, failed))
     striking.start()
     places = send(platform, world, rng)
-    done.edits = edit(platform, world, rng)
+    lms.edit_at_random(rng, waiting=scene.cassandra is not None)
     striking.join()
     if failed:
         raise failed[0]
     begun = time.monotonic()
     _await_final(scene.stack, world, done)
     done.settled_s = round(time.monotonic() - begun, 1)
+    lms.end()
+    done.edits, done.met = len(world.edits), lms.met
     done.violations += violations(scene.stack, platform, world, places)
+    if scene.history:
+        judged = _histories(scene.stack, scene.history, world, lms)
+        done.operations, done.unknown = judged.operations, judged.unknown
+        done.violations += judged.violations
     return done
+
+
+def _histories(stack: Stack, folder: Path, world: World, lms: Lms) -> Verdict:
+    """Whether rows and claims are linearizable, by what all processes recorded since the last call."""
+    rows = {b.batch_id: Row(b.created_by, tuple(b.mentors or ()), b.status) for b in world.batches}
+    question = "SELECT id, mid FROM event WHERE mid = ANY(%s)"
+    with psycopg.connect(stack.addresses.ledger, autocommit=True, prepare_threshold=None) as connection:
+        found = connection.execute(question, (list(oracle.states(world)),)).fetchall()
+    mids: dict[int, str] = dict(found)
+    return judge(take(folder), rows, lms.wrote.operations, mids)
 
 
 def _strike(
@@ -107,40 +139,80 @@ def send(platform: Platform, world: World, rng: Random) -> Places:
     return places
 
 
-def edit(platform: Platform, world: World, rng: Random) -> int:
-    """Carry out the LMS's edits. Returns how many."""
-    of = {b.batch_id: b for b in world.batches}
-    for batch, edit in world.edits.items():
-        time.sleep(rng.uniform(0, 0.5))
-        retried(partial(_edit_row, platform, world, of[batch], edit))
-        retried(partial(_edit_document, platform, world, of[batch], edit))
-    return len(world.edits)
+class Lms:
+    """The LMS of a round: its edits, each carried out once. First the row, then the document."""
+
+    def __init__(self, platform: Platform, world: World) -> None:
+        self.wrote = Writes()
+        """Its writes of rows."""
+        self.met = 0
+        """How many edits came directly before a statement of the job."""
+        self._platform, self._world = platform, world
+        self._batches = {b.batch_id: b for b in world.batches}
+        self._todo = set(world.edits)
+        self._documents = ThreadPoolExecutor(1, "documents")
+        self._under_way: list[Future[None]] = []
+        self._editing = threading.Lock()
+
+    def lie_in_wait(self, relay: StatementRelay) -> None:
+        """Carry the edits out that are to meet a statement of the job when the relay sees that."""
+        for batch, nth in self._world.meetings.items():
+            relay.before_request(batch, nth, partial(self._meet, batch))
+
+    def edit_at_random(self, rng: Random, *, waiting: bool) -> None:
+        """Carry edits out, with pauses; if others are `waiting` for their statement, without these."""
+        for batch in self._world.edits:
+            if not (waiting and batch in self._world.meetings):
+                time.sleep(rng.uniform(0, 0.5))
+                self._edit(batch)
+
+    def end(self) -> None:
+        """Carry the edits out that have met no statement."""
+        for batch in self._world.edits:
+            self._edit(batch)
+        for document in self._under_way:
+            document.result()
+        self._documents.shutdown()
+
+    def _meet(self, batch: str) -> None:
+        self.met += self._edit(batch)
+
+    def _edit(self, batch: str) -> bool:
+        with self._editing:
+            if batch not in self._todo:
+                return False
+            self._todo.remove(batch)
+            retried(partial(self._edit_row, self._batches[batch]))
+            edit = self._documents.submit(retried, partial(self._edit_document, batch))
+            self._under_way.append(edit)
+        return True
+
+    def _edit_row(self, batch: Batch) -> None:
+        columns = _COLUMNS[self._world.edits[batch.batch_id]](self._world)
+        with self.wrote.plainly(batch.batch_id, columns):
+            if columns is None:
+                self._platform.delete_row(batch.course_id, batch.batch_id)
+            else:
+                self._platform.update_row(batch.course_id, batch.batch_id, **columns)
+
+    def _edit_document(self, batch: str) -> None:
+        columns = _COLUMNS[self._world.edits[batch]](self._world)
+        if columns is None:
+            self._platform.delete_document(batch)
+        else:
+            self._platform.put_document(batch, **{_FIELDS.get(n, n): value for n, value in columns.items()})
 
 
-def _edit_row(platform: Platform, world: World, batch: Batch, edit: Edit) -> None:
-    if edit is Edit.DELETE:
-        platform.delete_row(batch.course_id, batch.batch_id)
-    else:
-        columns, _ = _fields(world, edit)
-        platform.update_row(batch.course_id, batch.batch_id, **columns)
-
-
-def _edit_document(platform: Platform, world: World, batch: Batch, edit: Edit) -> None:
-    if edit is Edit.DELETE:
-        platform.delete_document(batch.batch_id)
-    else:
-        _, fields = _fields(world, edit)
-        platform.put_document(batch.batch_id, **fields)
-
-
-def _fields(world: World, edit: Edit) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The row's columns and the document's fields that an edit sets."""
-    of: dict[Edit, tuple[dict[str, Any], dict[str, Any]]] = {
-        Edit.NAME: ({"name": world.tag}, {"name": world.tag}),
-        Edit.OWNER: ({"createdby": world.outsider}, {"createdBy": world.outsider}),
-        Edit.COMPLETE: ({"status": 2}, {"status": 2}),
-    }
-    return of[edit]
+_COLUMNS: Mapping[Edit, Callable[[World], dict[str, Any] | None]] = {
+    Edit.NAME: lambda world: {"name": world.tag},
+    Edit.OWNER: lambda world: {"createdby": world.outsider},
+    Edit.MENTORS: lambda world: {"mentors": [world.outsider]},
+    Edit.COMPLETE: lambda _: {"status": 2},
+    Edit.DELETE: lambda _: None,
+}
+"""The row's columns that an edit sets; None deletes it."""
+_FIELDS = {"createdby": "createdBy"}
+"""Names of the document's fields where they differ."""
 
 
 def _await_final(stack: Stack, world: World, done: Round) -> None:

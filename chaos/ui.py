@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -42,6 +43,15 @@ class AirflowUi:
         """How many runs are not over."""
         states = {"state": ["queued", "running"]}
         return int(self._http.get(f"/dags/{DAG_ID}/dagRuns", params=states).json()["total_entries"])
+
+    def seconds_of_runs(self, since: datetime) -> list[float]:
+        """How long each run took that has ended since then."""
+        asked: dict[str, str | int] = {"end_date_gte": since.isoformat(), "limit": 1000}
+        runs = self._http.get(f"/dags/{DAG_ID}/dagRuns", params=asked).raise_for_status().json()["dag_runs"]
+        times = [
+            (datetime.fromisoformat(r["start_date"]), datetime.fromisoformat(r["end_date"])) for r in runs
+        ]
+        return [(end - start).total_seconds() for start, end in times]
 
     def _tasks(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._http.get(ALL_RUNS, params={"state": "running"}).json()[

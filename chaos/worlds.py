@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 from random import Random
@@ -16,6 +16,9 @@ from local.platform.world import Batch, User, transfer_event
 ORGANISATION = "org-chaos"
 OTHER = "org-chaos-other"
 MAX_CHAIN = 10
+MAX_EDITS = 6
+MEETING_SHARE = 0.75
+"""Share of a round's edits that meet a statement of the job."""
 BAD_SHARE = 0.05
 DUPLICATE_SHARE = 0.1
 """Shares of a load's messages."""
@@ -26,6 +29,7 @@ class Edit(StrEnum):
 
     NAME = "name"
     OWNER = "owner"
+    MENTORS = "mentors"
     COMPLETE = "complete"
     DELETE = "delete"
 
@@ -41,6 +45,9 @@ class World:
     """Messages; those of a group are sent together."""
     edits: Mapping[str, Edit]
     """By batch id."""
+    meetings: Mapping[str, int] = field(default_factory=dict)
+    """By batch id: the edit comes directly before the n-th statement by which the job reads or writes the row; of the
+    other batches at a random time."""
 
     @property
     def messages(self) -> list[Message]:
@@ -49,7 +56,7 @@ class World:
 
     @property
     def outsider(self) -> str:
-        """The user to whom the LMS gives batches; not in any transfer."""
+        """The user whom the LMS makes creator or mentor; not in any transfer."""
         return f"lms-{self.tag}"
 
 
@@ -61,13 +68,14 @@ def random_world(seed: int, *, events: int | None = None) -> World:
     foreign, gone = User(f"Foreign-{tag}", OTHER), User(f"Gone-{tag}", ORGANISATION, deleted=True)
     batches = list(_batches(rng, tag, [*people, foreign, gone]))
     messages = list(_messages(rng, tag, [*people, gone], foreign, batches, events or rng.randint(8, 24)))
-    edited = rng.sample([b for b in batches if b.status < 2], k=min(4, len(batches) // 4))
+    edited = rng.sample([b for b in batches if b.status < 2], k=min(MAX_EDITS, len(batches) // 4))
     return World(
         tag,
         [*people, foreign, gone],
         batches,
         list(_groups(rng, messages)),
         {b.batch_id: rng.choice(list(Edit)) for b in edited},
+        {b.batch_id: rng.randint(1, 4) for b in edited if rng.random() < MEETING_SHARE},
     )
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from chaos.faults import FAULTS, MOMENTS, drawn
-from chaos.relays import CommitRelay, Cut, Relay, SearchRelay, Statements
+from chaos.relays import CommitRelay, Cut, Relay, SearchRelay, StatementRelay, Statements
 from local.servers.processes import await_condition
 from tests.unit.conftest import Request, Server
 
@@ -71,6 +71,20 @@ def test_a_relay_that_points_elsewhere_closes_what_is_open(server: Server) -> No
                 client.post("/", json={})
     finally:
         relay.close()
+
+
+def test_something_happens_directly_before_the_nth_request_that_names_a_row(server: Server) -> None:
+    server.answer = lambda *_: (200, {})
+    relay = StatementRelay(server.url.removeprefix("http://"))
+    arrived: list[int] = []
+    relay.before_request("batch-7", 2, lambda: arrived.append(len(server.requests)))
+    try:
+        for named in ("batch-7", "batch-8", "batch-7", "batch-7"):
+            httpx.post(f"http://{relay.address}/", json={"of": named}, timeout=10, trust_env=False)
+    finally:
+        relay.close()
+    assert arrived == [2]  # of four requests
+    assert len(server.requests) == 4
 
 
 START = (8).to_bytes(4) + (80877103).to_bytes(4) + (9).to_bytes(4) + (3 << 16).to_bytes(4) + b"\0"

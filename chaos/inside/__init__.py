@@ -1,0 +1,1 @@
+"""What the fault suite puts into Airflow's processes: a recorder of operations, and a way to take a guard out."""
