@@ -34,6 +34,7 @@ from chaos.load import Minute, memory_growth, play_load
 from chaos.relays import SearchRelay, StatementRelay
 from chaos.rounds import Round, play
 from chaos.soak import Point, play_soak
+from chaos.versions import start_beside
 from local.cluster.stack import Cluster
 from local.paths import TEST_STACKS
 from local.platform.world import Platform
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     terminal.print("Starting a stack for the fault suite")
     steady = bool(options.load or options.soak)
     settings = LOAD_SETTINGS if steady else SETTINGS
-    with _scene(directory, settings, relayed=not steady, without=options.without) as (scene, platform):
+    with _scene(directory, settings, options, relayed=not steady) as (scene, platform):
         play_all = _soak if options.soak else _load if options.load else _rounds
         wrong = play_all(scene, platform, options, terminal)
     if not wrong:
@@ -75,12 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _scene(
-    directory: Path, settings: Mapping[str, Any], *, relayed: bool, without: str | None = None
+    directory: Path, settings: Mapping[str, Any], options: argparse.Namespace, *, relayed: bool
 ) -> Iterator[tuple[Scene, Platform]]:
-    """A stack with Airflow. If `relayed`, the job reaches three of its servers through relays and records what it does.
-
-    `without`: the guard that is taken out of it.
-    """
+    """A stack with Airflow. If `relayed`, the job reaches three of its servers through relays and records what it does."""
     with ExitStack() as stack:
         servers = stack.enter_context(
             Stack(
@@ -99,10 +97,11 @@ def _scene(
             stack.callback(search.close)
             database = Database(servers)
             stack.callback(database.close)
-            history = directory / "history"
-            history.mkdir(exist_ok=True)
-            scene = Scene(servers, cassandra, search, database, history)
-            servers.airflow_env |= hook.environment(history, without, servers.airflow_env["PYTHONPATH"])
+            shared = directory / "shared"
+            shared.mkdir(exist_ok=True)
+            scene = Scene(servers, cassandra, search, database, shared)
+            plugins = servers.airflow_env["PYTHONPATH"]
+            servers.airflow_env |= hook.environment(shared, options.without, plugins)
             servers.addresses = replace(a, ledger=database.ledger)
             servers.airflow_env |= connections(
                 kafka=a.kafka,
@@ -115,6 +114,8 @@ def _scene(
             servers.airflow_env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database.airflows
         servers.airflow_env |= AIRFLOW
         servers.start_airflow()
+        if options.beside:
+            start_beside(servers, options.beside)
         yield (
             scene,
             stack.enter_context(
@@ -227,6 +228,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--fault", choices=sorted({*BY_NAME, *cluster.BY_NAME}), help="this one in every round"
     )
     parser.add_argument("--without", choices=sorted(GUARDS), help="this guard; the rounds must find it")
+    parser.add_argument(
+        "--beside",
+        metavar="REVISION",
+        help="a second scheduler runs tasks with the job's code of this revision",
+    )
     parser.add_argument("--cluster", action="store_true", help="on two of everything, with its faults")
     parser.add_argument(
         "--load", type=int, metavar="MESSAGES", help="a stream instead of rounds: 10 minutes, 10 faults"

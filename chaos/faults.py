@@ -14,12 +14,15 @@ from typing import Any
 
 import httpx
 import psutil
+from confluent_kafka.admin import AdminClient, NewPartitions
 from elasticsearch import Elasticsearch
 
 from chaos.database import Database
+from chaos.inside.clocks import jumped
 from chaos.relays import SearchRelay, StatementRelay
 from chaos.ui import AirflowUi
-from local.platform.schema import BATCH_INDEX, connect_elasticsearch
+from chaos.versions import BESIDE
+from local.platform.schema import BATCH_INDEX, connect_elasticsearch, input_topic
 from local.servers.airflow import COMPONENTS
 from local.servers.pgbouncer import NAME as PGBOUNCER
 from local.servers.postgres import NAME as POSTGRES
@@ -40,6 +43,8 @@ STORES = ("kafka", "cassandra", "elasticsearch")
 SERVICE_MODES = ("503", "slow", "drop", "garbage", "half")
 MAX_HOLD_S = 45.0
 """Longer than every time-out of the job's clients: 10 s for Cassandra and Kafka, 25 s for PostgreSQL, 30 s for Elasticsearch."""
+MAX_JUMP_S = 60.0
+"""How far a worker's clock jumps at most."""
 COMMITS_CUT = 0.3
 """Share of the ledger's commits whose connection is cut during that fault."""
 HEALTHY_WITHIN_S = 240.0
@@ -53,8 +58,8 @@ class Scene:
     cassandra: StatementRelay | None = None
     elasticsearch: SearchRelay | None = None
     database: Database | None = None
-    history: Path | None = None
-    """Where the job's processes record what they do to rows and queue, if they do."""
+    shared: Path | None = None
+    """The folder that is shared with the hook in the job's processes, if they have it."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,6 @@ class Fault:
     """Shortest and longest duration."""
     during: Callable[[Scene, Random], Any]
     """A context manager that injects the fault on entry and repairs it on exit."""
-    by_relay: bool = False
-    """Whether it needs the relays."""
     prepare: Callable[[Scene], None] = lambda _: None
     """Slow preparation without effect on the job; may run long before the fault."""
 
@@ -133,6 +136,24 @@ def _commits_cut(scene: Scene, rng: Random) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _clocks_jump(scene: Scene, rng: Random) -> Iterator[None]:
+    if scene.shared is None:
+        raise ValueError("this fault needs the hook")
+    with jumped(scene.shared, rng.uniform(1, MAX_JUMP_S)):
+        yield
+
+
+@contextmanager
+def _partitions_added(scene: Scene, _: Random) -> Iterator[None]:
+    topic = input_topic("dev")
+    admin = AdminClient({"bootstrap.servers": scene.stack.addresses.kafka})
+    there = len(admin.list_topics(topic, timeout=30).topics[topic].partitions)
+    for done in admin.create_partitions([NewPartitions(topic, there + 1)]).values():
+        done.result(timeout=30)
+    yield
+
+
 def _add_standby(scene: Scene) -> None:
     _database(scene).add_standby()
 
@@ -182,7 +203,7 @@ def supervise(stack: Stack) -> None:
 
 def revive(stack: Stack) -> None:
     """Start each Airflow process that has exited, as a supervisor does: without its database a process may exit."""
-    for server in (stack.servers[name] for name in stack.parts):
+    for server in (s for name, s in stack.servers.items() if name in (*stack.parts, BESIDE)):
         if not server.running:
             server.stop()  # ends its leftover children
             server.start()
@@ -212,15 +233,13 @@ def _tasks_frozen(scene: Scene, _: Random) -> Iterator[None]:
 
 def task_processes(stack: Stack) -> Iterator[psutil.Process]:
     """The processes that are running tasks."""
-    scheduler = stack.servers["scheduler"].pid
-    if scheduler is None:
-        return
-    with suppress(psutil.Error):
-        for process in psutil.Process(scheduler).children(recursive=True):
-            with suppress(psutil.Error):
-                title = " ".join(process.cmdline())
-                if title.startswith(WORKER) and not title.startswith(EXECUTOR):
-                    yield process
+    for scheduler in [s.pid for name, s in stack.servers.items() if name.startswith("scheduler")]:
+        with suppress(psutil.Error):
+            for process in psutil.Process(scheduler).children(recursive=True) if scheduler else ():
+                with suppress(psutil.Error):
+                    title = " ".join(process.cmdline())
+                    if title.startswith(WORKER) and not title.startswith(EXECUTOR):
+                        yield process
 
 
 def _killed(*names: str) -> Callable[[Scene, Random], Any]:
@@ -307,13 +326,15 @@ FAULTS: Sequence[Fault] = (
         for mode in SERVICE_MODES
     ),
     Fault("index read-only", (5, 20), _index_full),
-    Fault("cassandra's answers lost", (11, 25), _cassandra_answers_lost, by_relay=True),
-    Fault("elasticsearch rejects bulk items", (5, 20), _bulk_items_rejected, by_relay=True),
+    Fault("cassandra's answers lost", (11, 25), _cassandra_answers_lost),
+    Fault("elasticsearch rejects bulk items", (5, 20), _bulk_items_rejected),
     Fault("postgres killed", (0, 20), _supervised(_killed(POSTGRES))),
     Fault("postgres frozen", (12, MAX_HOLD_S), _supervised(_frozen(POSTGRES))),
-    Fault("postgres failed over", (0, 10), _failed_over, by_relay=True, prepare=_add_standby),
-    Fault("ledger's commits cut", (5, 20), _commits_cut, by_relay=True),
-    Fault("pgbouncer killed", (0, 10), _bouncer_killed, by_relay=True),
+    Fault("postgres failed over", (0, 10), _failed_over, prepare=_add_standby),
+    Fault("ledger's commits cut", (5, 20), _commits_cut),
+    Fault("workers' clocks jump", (5, 30), _clocks_jump),
+    Fault("partitions added", (0, 0), _partitions_added),
+    Fault("pgbouncer killed", (0, 10), _bouncer_killed),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}
 """Every fault by its name."""

@@ -87,8 +87,8 @@ def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None
     lms.end()
     done.edits, done.met = len(world.edits), lms.met
     done.violations += violations(scene.stack, platform, world, places)
-    if scene.history:
-        judged = _histories(scene.stack, scene.history, world, lms)
+    if scene.shared:
+        judged = _histories(scene.stack, scene.shared, world, lms)
         done.operations, done.unknown = judged.operations, judged.unknown
         done.violations += judged.violations
     return done

@@ -12,34 +12,34 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from chaos.inside import guards, recorder
+from chaos.inside import clocks, guards, recorder
 
 FOLDER = Path(__file__).resolve().parent
-HISTORY, WITHOUT = "CHAOS_HISTORY", "CHAOS_WITHOUT"
-"""Environment variables: the folder of the histories, and the guard that is taken out, if one is."""
+SHARED, WITHOUT = "CHAOS_SHARED", "CHAOS_WITHOUT"
+"""Environment variables: the folder that the suite and the processes share, and the guard that is taken out, if one is."""
 
 Change = Callable[[ModuleType], None]
 
 
-def environment(history: Path, without: str | None, python_path: str) -> dict[str, str]:
-    """The environment of a process that records into `history`, and works without a guard."""
+def environment(shared: Path, without: str | None, python_path: str) -> dict[str, str]:
+    """The environment of a process that records into the folder `shared`, and works without a guard."""
     folders = [python_path, str(FOLDER), str(FOLDER.parents[1])]
     return {
         "PYTHONPATH": os.pathsep.join(folders),
-        HISTORY: str(history),
+        SHARED: str(shared),
         **({WITHOUT: without} if without else {}),
     }
 
 
 def install() -> None:
     """Change each module when it is imported, as the environment asks for."""
-    changes: dict[str, list[Change]] = {}
+    shared = Path(os.environ[SHARED])
+    changes: dict[str, list[Change]] = {"ownership.domain.clock": [partial(clocks.make_clocks_jump, shared)]}
     if without := os.environ.get(WITHOUT):
         module, change = guards.GUARDS[without]
         changes[module] = [change]
-    if history := os.environ.get(HISTORY):
-        for module, record in recorder.CHANGES.items():
-            changes.setdefault(module, []).append(partial(record, recorder.Recorder(Path(history))))
+    for module, record in recorder.CHANGES.items():
+        changes.setdefault(module, []).append(partial(record, recorder.Recorder(shared)))
     sys.meta_path.insert(0, _Finder(changes))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from local.servers.processes import await_condition
 from ownership.domain.errors import Unavailable
@@ -60,6 +60,11 @@ class Broker:
         deleted.result(SECONDS)
         low, high = self.ends()[0]
         assert low == (high if before == OFFSET_END else before)
+
+    def add_partition(self) -> None:
+        """The topic has a third partition."""
+        added = self._admin.create_partitions([NewPartitions(self.topic, 3)])[self.topic]
+        added.result(SECONDS)
 
     def create_the_topic_again(self) -> None:
         """Another topic of the same name, without messages."""
@@ -431,6 +436,26 @@ def test_messages_deleted_before_they_were_accepted_are_reported_and_the_run_goe
     assert world.job.parts.events.read([gone["mid"]]) == {}
     assert world.dead_letters() == []
     assert world.creators(batches) == [a, d]
+
+
+def test_a_partition_that_is_added_is_read_from_its_first_message(own_world: World, broker: Broker) -> None:
+    world = own_world
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    first, second = world.event(a, b), world.event(b, c)
+    world.platform.emit(first, partition=0)
+    run = world.run().pull().lookup()
+    broker.add_partition()
+    world.platform.emit(second, partition=2)
+    world.platform.emit(b"no event", partition=2)
+    run.finish()
+
+    run = world.run().pull()
+
+    assert (run.pulled.received, run.pulled.rejected) == (1, 1)
+    assert run.finish().events == {"completed": 1}
+    assert world.creators([batch]) == [c]
+    assert world.job.topic.partitions() == [0, 1, 2]
 
 
 def deleted_when_read(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chaos.histories import Row, Rows, Verdict, Writes, judge, take
-from chaos.inside import guards, hook, recorder
+from chaos.inside import clocks, guards, hook, recorder
 from local.paths import REPOSITORY
 
 A, B, OUTSIDER = ["a", [], 1], ["b", [], 1], ["lms", [], 1]
@@ -187,3 +187,11 @@ def test_a_process_with_the_hook_records_and_works_without_a_guard(tmp_path: Pat
     assert values == (["z", "c", "b"] if blind else ["z", "c", "b", "a", None, 1])
     assert set(changed) == {"chaos.inside.recorder"}
     assert (head == "chaos.inside.guards") is (without == "claim-lock")
+
+
+def test_clocks_jump_while_it_is_asked_for_and_back(tmp_path: Path):
+    assert clocks.offset_s(tmp_path) == 0
+    with clocks.jumped(tmp_path, 60):
+        assert 0 < abs(clocks.offset_s(tmp_path)) <= 60
+        assert clocks.offset_s(tmp_path) == clocks.offset_s(tmp_path)
+    assert clocks.offset_s(tmp_path) == 0
