@@ -30,6 +30,7 @@ from ownership.edge import metrics
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.compare import KINDS
 from ownership.domain.contracts import Pulled
+from ownership.domain.proven import ProvenCounts
 metrics.pulled(Pulled(received=101, rejected=102, known=103, follow_ups=104, lost=135))
 metrics.settled(
     {"completed": 105, "skipped": 106, "failed": 107, "rehearsed": 108, "declined": 109, "awaiting_approval": 110},
@@ -39,6 +40,7 @@ metrics.users_read(113)
 metrics.reconciled(114, 115, dict(zip(KINDS, range(116, 122), strict=True)))
 metrics.reconciliation_ended(left=122, in_flight=123, repaired=124)
 metrics.problems(125)
+metrics.proven(ProvenCounts(in_time=39, late=1))
 metrics.backlog(BacklogFacts(126, 0, held_back=(HeldBack(0, 136, 0),), retention_share=0.25), 128, 127_500)
 metrics.queue(QueueFacts(129, 130, 131, 132, 1_000, ("late",) * 133), 135_500)
 metrics.lag(12_500)
@@ -75,6 +77,8 @@ COUNTERS = {
 GAUGES = {
     "ownership_reconcile_differences_left": 122,
     "ownership_health_problems": 125,
+    "ownership_proven_in_time_share": 0.975,
+    "ownership_due_events": 40,
     "ownership_backlog_messages": 126,
     "ownership_backlog_age_seconds": 127.5,
     "ownership_held_back_messages": 136,

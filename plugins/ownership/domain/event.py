@@ -36,13 +36,16 @@ COURSE_BATCH: Final = "coursebatch"
 _ENVELOPE_FIELDS: Final = ("payload", "value", "data")
 """Fields in which Kafka Connect, a REST proxy and CloudEvents put a message."""
 
+MAX_ID: Final = 256
+"""Characters of an id."""
+
 MAX_NAMES = 10
 """Names in one error, at most: after a correction the next error names the rest."""
 
 
 Identifier = Annotated[
     str,
-    StringConstraints(strict=True, min_length=1, max_length=256),
+    StringConstraints(strict=True, min_length=1, max_length=MAX_ID),
     BeforeValidator(as_id),
 ]
 """An id as it may go into a bound parameter, a URL path segment or a terms query; blanks around it are taken off."""
@@ -175,6 +178,8 @@ class TransferEvent(_Part):
     """The producer's time, epoch ms; None if it says none that can be read. It only orders."""
     mid: MessageId
     edata: _Edata
+    # For people only, as those of `_Edata`.
+    context: Any = None
 
     @property
     def from_user(self) -> str:
@@ -202,6 +207,11 @@ class TransferEvent(_Part):
         """Why it was asked for, in their words, None if the event does not say."""
         return words(self.edata.context)
 
+    @property
+    def request_id(self) -> str | None:
+        """Id of the platform's API call that emitted the event with others, None if the event does not say."""
+        return _request_of(self.context)
+
     def asset(self) -> tuple[str, str | None] | None:
         """Kind and batch id of the one asset that the event names; None if it names none, which means everything.
 
@@ -219,6 +229,20 @@ class TransferEvent(_Part):
             return kind, _CourseBatch.model_validate(given).identifier
         except ValidationError as e:
             raise Poison(explain(e, "edata.assetInformation")) from None
+
+
+def _request_of(context: Any) -> str | None:
+    """The id in `context.cdata` whose type is `Request`: an object in the producer's code, elsewhere a list of them."""
+    cdata = context.get("cdata") if isinstance(context, dict) else None
+    entries = cdata if isinstance(cdata, list) else [cdata]
+    given = (e.get("id") for e in entries if isinstance(e, dict) and e.get("type") == "Request")
+    return next(filter(None, map(_readable_id, given)), None)
+
+
+def _readable_id(value: Any) -> str | None:
+    """An id that people can see, trimmed; None for anything else."""
+    text = trimmed(value)
+    return text if isinstance(text, str) and 0 < len(text) <= MAX_ID and visible(text) else None
 
 
 def words(value: Any) -> str | None:
@@ -307,14 +331,24 @@ def _may_be_event(name: str, value: Any) -> bool:
     return isinstance(value, str) and (name in _ENVELOPE_FIELDS or holds_json(value))
 
 
-def readable_mid(message: bytes) -> str | None:
-    """The mid of a message that is no event, where it can be read: helps to find it in the ledger."""
+class Legible(NamedTuple):
+    """What can be read of a message that is no event: helps to find it in the ledger."""
+
+    mid: str | None = None
+    request_id: str | None = None
+
+
+def legible(message: bytes) -> Legible:
+    """The mid and the request of a message that is no event, where they can be read."""
     try:
         value = parse_json(message[:MAX_EVENT_BYTES])
     except (ValueError, RecursionError):
-        return None
-    mid = value.get("mid") if isinstance(value, dict) else None
-    return mid[:256] if isinstance(mid, str) and visible(mid) else None
+        return Legible()
+    if not isinstance(value, dict):
+        return Legible()
+    mid = value.get("mid")
+    shown = mid[:MAX_ID] if isinstance(mid, str) and visible(mid) else None
+    return Legible(shown, _request_of(value.get("context")))
 
 
 def unnamed_mid(topic: str, partition: int, offset: int, digest: str) -> str:

@@ -13,6 +13,7 @@ from airflow.sdk.observability import stats
 if TYPE_CHECKING:
     from ownership.domain.backlog import BacklogFacts, QueueFacts
     from ownership.domain.contracts import Pulled
+    from ownership.domain.proven import ProvenCounts
 
 PREFIX = "ownership"
 
@@ -69,6 +70,12 @@ def queue(facts: QueueFacts, now_ms: int) -> None:
 def problems(count: int) -> None:
     """Problems that the last run of `ownership_health` found."""
     stats.gauge(f"{PREFIX}.health-problems", count)
+
+
+def proven(counts: ProvenCounts) -> None:
+    """The share of the last day's events that were proven within their deadline, and how many were due."""
+    stats.gauge(f"{PREFIX}.proven-in-time-share", round(counts.share, 4))
+    stats.gauge(f"{PREFIX}.due-events", counts.due)
 
 
 def lag(milliseconds: float) -> None:

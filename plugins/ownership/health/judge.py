@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.clock import duration
+from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, by_kind
 from ownership.domain.reconciliation import failures as differences
 
@@ -51,6 +52,8 @@ class HealthFacts:
     """By mid, the state of an overdue event and why."""
     report: Report | None = None
     """Of the last reconciliation that ended."""
+    proven: ProvenCounts | None = None
+    """Of the events that were accepted within the last day; None if the ledger cannot be read."""
 
 
 class Problem(NamedTuple):

@@ -13,6 +13,7 @@ from ownership.domain.settings import Settings
 from ownership.edge.hooks import checks, opened_parts
 from ownership.edge.kafka_hook import KafkaHook
 from ownership.health.judge import HealthFacts, Unreachable
+from ownership.ledger.reads import Reads
 from ownership.stages.parts import Parts
 
 MAX_REASONS = 20
@@ -52,7 +53,15 @@ def _ledger(parts: Parts) -> dict[str, Any]:
         parts.queue.read(), now_ms=now_ms(), deadline_ms=parts.settings.deadline_minutes * 60_000
     )
     reports = parts.reconciliations.last(1)
-    return {"queue": queue, "reasons": _reasons(parts, queue), "report": reports[0] if reports else None}
+    (proven,) = Reads(parts.database).proven.days(
+        1, at_ms=now_ms(), deadline_minutes=parts.settings.deadline_minutes
+    )
+    return {
+        "queue": queue,
+        "reasons": _reasons(parts, queue),
+        "report": reports[0] if reports else None,
+        "proven": proven,
+    }
 
 
 def _reasons(parts: Parts, queue: QueueFacts) -> dict[str, str]:

@@ -39,6 +39,8 @@ def check() -> str:
         facts = look(settings)
     found = problems(facts, deadline_minutes=settings.deadline_minutes)
     metrics.problems(len(found))
+    if facts.proven:
+        metrics.proven(facts.proven)
     verdict = sentence(facts, found)
     now: dict[str, list[str]] = {}
     for p in found:

@@ -51,6 +51,7 @@ class Arrival(NamedTuple):
     options: Options = PLAIN
     requested_by: str | None = None
     request_reason: str | None = None
+    request_id: str | None = None
     decision: Decision | None = None
     """Set if it is decided already: a follow-up, whose users may have left since."""
 
@@ -177,6 +178,7 @@ def _event(a: Arrival) -> dict[str, object]:
         "options": a.options.to_json(),
         "requested_by": a.requested_by,
         "request_reason": a.request_reason,
+        "request_id": a.request_id,
         "state": EventState.RECEIVED,
         "verdict": a.decision,
     }

@@ -88,6 +88,8 @@ class EventRow(NamedTuple):
     options: Options = PLAIN
     requested_by: str | None = None
     request_reason: str | None = None
+    request_id: str | None = None
+    """The platform's API call that emitted the event with others."""
     digest: str | None = None
     report: str | None = None
     approved_digest: str | None = None
@@ -141,6 +143,8 @@ class RejectedMessage(NamedTuple):
     reason: str
     next_conf: str | None
     received_at: datetime | None = None
+    request_id: str | None = None
+    """The platform's API call that emitted it, where it can be read."""
 
 
 _CONVERTED = ("transfer", "state", "verdict", "planned_with", "options", "awaits_until_ms")

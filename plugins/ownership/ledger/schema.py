@@ -102,6 +102,7 @@ event = _table(
     from_user=Text, to_user=Text, source_user=Text, target_user=Text, organisation_id=Text,
     origin=Text, topic=Text, kafka_ms=BigInteger, ets=BigInteger,
     options=JSONB(none_as_null=True), follows=Texts, requested_by=Text, request_reason=Text,
+    request_id=Text,
     state=Text, verdict=Text, verdict_reason=Text, reason=Text, waits_for=Text,
     fencing_token=BigInteger, run_id=Text, attempts=Integer, planned_with=Texts, counts=JSONB, late=Boolean,
     digest=Text, report=Text, approved_digest=Text, approved_by=Text, awaits_until=EpochMs, asked_run=Text,
@@ -142,7 +143,7 @@ change = _table(
 rejected_message = _table(
     "rejected_message",
     mid=Text, origin=Text, topic=Text, kafka_partition=Integer, kafka_offset=BigInteger, kafka_ms=BigInteger,
-    message_mid=Text, body=LargeBinary, reason=Text, next_conf=Text, received_at=Time,
+    message_mid=Text, request_id=Text, body=LargeBinary, reason=Text, next_conf=Text, received_at=Time,
 )  # fmt: skip
 
 consumed_offset = _table(

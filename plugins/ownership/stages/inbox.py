@@ -16,12 +16,13 @@ from ownership.domain.clock import DAY_MS, now_ms
 from ownership.domain.decoding import same_payload
 from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import (
+    Legible,
     OrderKey,
     Transfer,
     TransferEvent,
     follow_up,
+    legible,
     parse_event,
-    readable_mid,
     unnamed_mid,
 )
 from ownership.domain.event_times import EARLIEST_MS, none_ahead, order_time
@@ -169,8 +170,8 @@ class Inbox:
                 arrival = _arrival(r.event, r.payload, origin, t=at_ms, options=self._options(r))
                 arrivals.append((message, arrival))
             except Poison as poison:
-                reason = _rejection(message, str(poison), source=origin.source, message_mid=r.event.mid)
-                rejected.append((message, reason))
+                of = Legible(r.event.mid, r.event.request_id)
+                rejected.append((message, _rejection(message, str(poison), source=origin.source, of=of)))
         return self._store(arrivals, rejected, holder=run_id)
 
     def follow_up(self, after: EventRow) -> list[Transfer]:
@@ -186,6 +187,7 @@ class Inbox:
             options=after.options,
             requested_by=after.requested_by,
             request_reason=after.request_reason,
+            request_id=after.request_id,
             decision=after.verdict.decision if after.verdict else Decision.VALID,
         )
         message = Message("", key.partition, key.offset, after.kafka_ms, body)
@@ -199,8 +201,7 @@ class Inbox:
             try:
                 read.append(self._read(message, clock_ms))
             except Poison as poison:
-                mid = readable_mid(message.value)
-                rejected.append((message, _rejection(message, str(poison), message_mid=mid)))
+                rejected.append((message, _rejection(message, str(poison), of=legible(message.value))))
         times = none_ahead([(r.message.partition, r.order_ms) for r in read], clock_ms)
         arrivals = [(r.message, r.arrival(t, clock_ms)) for r, t in zip(read, times, strict=True)]
         stored = self._store(arrivals, rejected, _consumed(messages))
@@ -333,6 +334,7 @@ def _arrival(
         options=options,
         requested_by=event.requested_by,
         request_reason=event.request_reason,
+        request_id=event.request_id,
     )
 
 
@@ -342,16 +344,14 @@ def _clash(message: Message, a: Arrival) -> tuple[Message, RejectedMessage]:
     By its message: a later read finds the same timestamp there, which the arrival has by the acceptor's clock.
     """
     reason = f"mid {a.mid!r} was received before with another payload"
-    return message, _rejection(message, reason, source=a.origin.source, message_mid=a.mid)
+    return message, _rejection(message, reason, source=a.origin.source, of=Legible(a.mid, a.request_id))
 
 
-def _rejection(
-    message: Message, reason: str, *, source: str = "kafka", message_mid: str | None = None
-) -> RejectedMessage:
+def _rejection(message: Message, reason: str, *, source: str = "kafka", of: Legible) -> RejectedMessage:
     """Ledger row of a message that is no event; its mid says where the message lies."""
     # By hand there is no place in a topic: the time of its run, its number in it and its mid tell it apart.
     # The longest mids are cut, so that this one can be given in a conf like any other.
-    by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{(message_mid or '')[:280]}"
+    by_hand = f"{source}:{message.kafka_ms}:{message.offset}:{(of.mid or '')[:280]}"
     where = f"{message.topic}:{message.partition}:{message.offset}" if message.topic else by_hand
     return RejectedMessage(
         f"rejected:{where}",
@@ -360,10 +360,11 @@ def _rejection(
         message.partition,
         message.offset,
         message.kafka_ms,
-        message_mid,
+        of.mid,
         message.value[:STORED_BYTES],
         reason[:2000],
         None,
+        request_id=of.request_id,
     )
 
 

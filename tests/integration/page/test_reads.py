@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import statistics
@@ -25,10 +26,11 @@ from local.servers import postgres
 from local.servers.layout import Layout
 from local.servers.ports import HOST
 from local.stack import claim
-from ownership.domain.clock import from_ms, now_ms
+from ownership.domain.clock import DAY_MS, HOUR_MS, from_ms, now_ms
 from ownership.domain.event import OrderKey, Transfer, follow_up
 from ownership.domain.options import PLAIN, Options
 from ownership.domain.plan import BatchId, Hop, Row
+from ownership.domain.proven import ProvenCounts, RequestCounts
 from ownership.domain.queue import Choice, ClaimedEvent
 from ownership.domain.reconciliation import Report
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, BatchOutcome, ChangeOutcome, Decision
@@ -61,12 +63,12 @@ MEASURED = COUNT >= 100_000
 AIM_MS = 100
 DAYS = 350
 """The transfers are spread over so many days."""
-DAY_MS = 24 * 3600 * 1000
 AT_ONCE = 5
 """Transfers with the same time."""
 BUSY = "page-Busy"
 COURSE, BATCH = "course-3", "batch-30"
 BIG_COURSE = "course-of-many"
+REQUEST = "request-of-many"
 RARE, FREQUENT = "abandoned", "skipped"
 
 
@@ -79,6 +81,9 @@ class Made(NamedTuple):
     new: str
     state: str
     run_id: str
+    request_id: str
+    took_ms: int
+    """Until it ended."""
     planned: tuple[BatchId, ...]
     changed: tuple[BatchId, ...]
 
@@ -124,6 +129,8 @@ def made(n: int, newest_ms: int) -> Made:
         new,
         state,
         f"page-run-{n // 500}",
+        REQUEST if n % 90 == 10 else f"request-{n // 7}",
+        HOUR_MS if n % 11 == 0 else 2000,
         tuple(planned),
         tuple(changed),
     )
@@ -221,23 +228,24 @@ def fill(connection: psycopg.Connection[Any], transfers: list[Made], rejected: l
         connection,
         "event",
         "id, mid, order_ms, kafka_partition, kafka_offset, from_user, to_user, source_user, target_user, "
-        "organisation_id, origin, topic, kafka_ms, state, reason, run_id, counts, ended_at, completed_at",
+        "organisation_id, origin, topic, kafka_ms, state, reason, run_id, counts, ended_at, completed_at, received_at, "
+        "request_id",
         (
             (
                 ids[m.mid], m.mid, m.key.t, m.key.partition, m.key.offset, m.old, m.new, m.old.lower(), m.new.lower(),
                 "organisation", "kafka", "topic", m.kafka_ms, m.state, "why" if m.state != "completed" else None,
                 m.run_id, '{"moved": 3}', ended if m.state in FINAL_STATES else None,
-                ended if m.state == "completed" else None,
+                ended if m.state == "completed" else None, from_ms(m.kafka_ms), m.request_id,
             )
-            for m in transfers if (ended := from_ms(m.key.t + 2000))
+            for m in transfers if (ended := from_ms(m.kafka_ms + m.took_ms))
         ),
     )  # fmt: skip
     copy(
         connection,
         "rejected_message",
-        "mid, origin, topic, kafka_partition, kafka_offset, kafka_ms, body, reason",
+        "mid, origin, topic, kafka_partition, kafka_offset, kafka_ms, body, reason, request_id",
         (
-            (r.mid, "kafka", "topic", r.key.partition, r.key.offset, r.key.t, b"{", "not JSON")
+            (r.mid, "kafka", "topic", r.key.partition, r.key.offset, r.key.t, b"{", "not JSON", REQUEST)
             for r in rejected
         ),
     )
@@ -415,6 +423,47 @@ def test_a_cursor_that_somebody_made_up_shows_the_first_page_or_an_empty_one(
     assert page.entries == (first.entries if cursor.t > 0 else [])
 
 
+def test_a_request_shows_its_transfers_and_its_rejected_messages(filled: Filled) -> None:
+    transfers = [m for m in filled.transfers if m.request_id == REQUEST]
+    messages: list[Made | Rejected] = [*transfers, *filled.rejected]
+    expected = [m.mid for m in sorted(messages, key=lambda m: m.key, reverse=True)]
+    if not MEASURED:
+        assert filled.shown(Filters(request_id=REQUEST)) == expected
+    completed = filled.mids(lambda m: m.request_id == "request-3" and m.state == "completed")
+    assert completed
+    assert filled.shown(Filters(request_id="request-3", state="completed")) == completed
+    assert filled.shown(Filters(request_id="no such request")) == []
+
+
+# -- the share that is proven
+
+
+def test_each_accepted_event_of_the_last_days_is_counted_once_by_how_far_its_proof_is(filled: Filled) -> None:
+    at_ms = filled.transfers[0].kafka_ms + HOUR_MS // 2
+    found = filled.reads.proven.days(30, at_ms=at_ms, deadline_minutes=30)
+
+    is_open = [s for s in OPEN_STATES if s != "awaiting_approval"]
+
+    def counted(day: int, fits: Callable[[Made], bool]) -> int:
+        low, high = at_ms - (day + 1) * DAY_MS, at_ms - day * DAY_MS
+        of_day = (m for m in filled.transfers if low < m.kafka_ms and (m.kafka_ms <= high or day == 0))
+        return sum(map(fits, of_day))
+
+    for day in (0, 1, 7, 29):
+        completed = partial(counted, day)
+        assert found[day] == ProvenCounts(
+            in_time=completed(lambda m: m.state == "completed" and m.took_ms < HOUR_MS),
+            late=completed(lambda m: m.state == "completed" and m.took_ms == HOUR_MS),
+            overdue=completed(lambda m: m.state in is_open and at_ms > m.kafka_ms + HOUR_MS // 2),
+            pending=completed(lambda m: m.state in is_open and at_ms <= m.kafka_ms + HOUR_MS // 2),
+            asked=completed(lambda m: m.state == "awaiting_approval"),
+            unproven=completed(lambda m: m.state in (RARE, FREQUENT)),
+        )
+    assert found[0].overdue
+    assert found[1].late
+    assert found[1].accepted
+
+
 # -- plans of the statements
 
 
@@ -526,6 +575,10 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
         lambda: filled.reads.batches.progress(event),
         lambda: filled.reads.details.body(event.mid),
         lambda: filled.reads.details.waits_for(queued.transfer),
+        lambda: filled.reads.lists.page(Filters(request_id=REQUEST)),
+        lambda: filled.reads.lists.page(Filters(request_id=REQUEST, state="rejected")),
+        lambda: filled.reads.proven.request(REQUEST),
+        lambda: filled.reads.proven.days(1, at_ms=now_ms(), deadline_minutes=30),
     ):
         for plan in plans_of(filled.database, action):
             assert "Seq Scan" not in {n["Node Type"] for n in nodes(plan)}
@@ -564,6 +617,11 @@ def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
     }
     took = {name: milliseconds(action) for name, action in measured.items()}
     took["open now"] = milliseconds(reads.lists.open_counts)
+    took["big request"] = milliseconds(lambda: reads.lists.page(Filters(request_id=REQUEST)))
+    took["proven of a request"] = milliseconds(lambda: reads.proven.request(REQUEST))
+    for days in (1, 30):
+        counting = partial(reads.proven.days, days, at_ms=now_ms(), deadline_minutes=30)
+        took[f"proven of {days} days"] = milliseconds(counting)
     # All transfers of the user are read for this.
     seldom = milliseconds(lambda: reads.lists.page(Filters(user=BUSY, state=RARE)))
     took["one event's batches"] = milliseconds(lambda: reads.batches.page(event))
@@ -596,13 +654,33 @@ class Ledger:
         self.reconciliations = Reconciliations(database)
         self._n = itertools.count(1)
 
-    def accept(self, old: str, new: str, *, mid: str = "", options: Options = PLAIN) -> Transfer:
+    def accept(
+        self,
+        old: str,
+        new: str,
+        *,
+        mid: str = "",
+        options: Options = PLAIN,
+        request_id: str | None = None,
+        body: bytes = b"",
+    ) -> Transfer:
         """A new event, later than all before."""
         n = next(self._n)
         mid = mid or f"page.{n}"
         transfer = Transfer(OrderKey(1_700_000_000_000 + n, 0, n, mid), old, new)
         origin = Origin("kafka", "topic", 0, n, transfer.key.t)
-        assert self.arrivals.store([Arrival(transfer, origin, mid.encode(), "organisation", options=options)])
+        assert self.arrivals.store(
+            [
+                Arrival(
+                    transfer,
+                    origin,
+                    body or mid.encode(),
+                    "organisation",
+                    options=options,
+                    request_id=request_id,
+                )
+            ]
+        )
         return transfer
 
     def claim(self, run_id: str, *transfers: Transfer) -> list[ClaimedEvent]:
@@ -637,6 +715,11 @@ class Ledger:
         self.changes.settle_plan(
             [(Planned(first, b), BatchOutcome.MOVED, None) for b in batches], proven_at=from_ms(now_ms())
         )
+
+    def complete(self, *transfers: Transfer) -> None:
+        """End events as proven."""
+        claimed = self.claim("run", *transfers)
+        self.events.complete([[(c, {})] for c in claimed])
 
     def event(self, mid: str) -> EventRow:
         """An event as the page reads it."""
@@ -719,6 +802,50 @@ def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(
             assert "Nested Loop" not in {n["Node Type"] for n in nodes(plan)}
             compared = sum(n.get("Rows Removed by Join Filter", 0) for n in nodes(plan))
             assert touched(plan) + compared <= 3 * len(batches)
+
+
+def test_a_request_is_complete_when_all_that_arrived_of_it_is_proven(ledger: Ledger) -> None:
+    first, second, third = (ledger.accept("a", "b", request_id="r") for _ in range(3))
+    ledger.accept("a", "b", request_id="another")
+    bad = RejectedMessage("rejected:t:0:1", "kafka", "t", 0, 1, 5, None, b"{", "why", None, request_id="r")
+    ledger.arrivals.store([], [bad])
+    proven = ledger.reads.proven
+    assert proven.request("r") == RequestCounts(3, proven=0, open=3, ended=0, rejected=1)
+    ledger.complete(first, second)
+    (claimed,) = ledger.claim("run", third)
+    ledger.events.skip([(claimed, "no such user")], run_id="run")
+    assert proven.request("r") == RequestCounts(3, proven=2, open=0, ended=1, rejected=1)
+    assert not proven.request("r").complete
+
+    def again(mid: str) -> Transfer:
+        body = json.dumps({"redrive_of": mid}).encode()
+        return ledger.accept("a", "b", mid=f"redrive:run:{mid}", request_id="r", body=body)
+
+    # What is tried again counts once, also what was tried again in vain.
+    tried = [again(third.mid), again(bad.mid)]
+    assert proven.request("r") == RequestCounts(4, proven=2, open=2, ended=0, rejected=0)
+    ledger.complete(*tried)
+    assert proven.request("r").complete
+    assert proven.request("no such request").arrived == 0
+
+
+def test_an_event_that_waited_for_an_approval_has_no_deadline(ledger: Ledger) -> None:
+    asked, plain = ledger.accept("a", "b"), ledger.accept("c", "d")
+    later = now_ms() + HOUR_MS
+
+    def counts(deadline_minutes: int) -> ProvenCounts:
+        (day,) = ledger.reads.proven.days(1, at_ms=later, deadline_minutes=deadline_minutes)
+        return day
+
+    ledger.events._database.run(
+        lambda c: c.exec_driver_sql("UPDATE event SET approved_digest = 'd' WHERE mid = %s", (asked.mid,))
+    )
+    assert counts(30) == ProvenCounts(asked=1, overdue=1)
+    assert counts(90) == ProvenCounts(asked=1, pending=1)
+    ledger.complete(asked, plain)
+    # Their message waited on the topic for more than the five minutes that count.
+    assert counts(1) == ProvenCounts(asked=1, late=1)
+    assert counts(30) == ProvenCounts(in_time=2)
 
 
 def test_a_lane_is_found_from_each_of_its_events_with_the_plan_that_one_of_them_has(ledger: Ledger) -> None:

@@ -20,9 +20,9 @@ from ownership.domain.event import (
     OrderKey,
     Transfer,
     folded,
+    legible,
     manual_event,
     parse_event,
-    readable_mid,
     unnamed_mid,
 )
 from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS, none_ahead, order_time
@@ -402,7 +402,34 @@ def test_a_message_without_a_mid_is_named_by_its_place(mid: Any) -> None:
 
 def test_a_mid_is_read_beside_a_number_of_any_length() -> None:
     message = b'{"mid": "m", "ets": ' + b"9" * 5000 + b"}"
-    assert readable_mid(message) == "m"
+    assert legible(message).mid == "m"
+
+
+@pytest.mark.parametrize(
+    ("context", "request_id"),
+    [
+        pytest.param({"cdata": {"id": "r-1", "type": "Request"}}, "r-1", id="as the producer sends it"),
+        pytest.param(
+            {"cdata": [{"id": "u", "type": "User"}, {"id": " r-1 ", "type": "Request"}]}, "r-1", id="a list"
+        ),
+        pytest.param({"cdata": {"id": "r-1", "type": "User"}}, None, id="another type"),
+        pytest.param({"cdata": {"id": "x" * 256, "type": "Request"}}, "x" * 256, id="the longest"),
+        pytest.param({"cdata": {"id": "x" * 257, "type": "Request"}}, None, id="too long to be an id"),
+        pytest.param({"cdata": {"id": "r\u200b", "type": "Request"}}, None, id="with something invisible"),
+        pytest.param({"cdata": {"id": " ", "type": "Request"}}, None, id="blank"),
+        pytest.param({"cdata": {"id": 7, "type": "Request"}}, None, id="a number"),
+        pytest.param({"cdata": ["Request", None, {}]}, None, id="a list of anything"),
+        pytest.param({"cdata": {"type": ["Request"]}}, None, id="a list as type"),
+        pytest.param({}, None, id="no cdata"),
+        pytest.param("r-1", None, id="a text"),
+        pytest.param(None, None, id="null"),
+    ],
+)
+def test_the_request_is_read_where_it_can_be_and_rejects_nothing(
+    context: Any, request_id: str | None
+) -> None:
+    assert parse_event(raw(event(context=context))).request_id == request_id
+    assert legible(raw({"mid": "m", "context": context})) == ("m", request_id)
 
 
 @pytest.mark.parametrize("mid", ["message:topic:1:42:01234567", " message:x", "rejected:topic:1:42"])

@@ -7,6 +7,7 @@ import pytest
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.compare import KINDS
 from ownership.domain.contracts import Pulled
+from ownership.domain.proven import ProvenCounts
 from ownership.domain.queue import QueuedEvent
 from ownership.edge import metrics
 from tests.unit.replay import transfer
@@ -140,3 +141,14 @@ def test_what_is_wrong_is_counted(got: list[Any]) -> None:
 def test_the_time_to_the_proof_is_in_milliseconds(got: list[Any]) -> None:
     metrics.lag(1234.5)
     assert got == [("timing", "ownership.event-to-proven", 1234.5)]
+
+
+def test_the_share_that_is_proven_in_time_is_one_where_nothing_was_due(got: list[Any]) -> None:
+    metrics.proven(ProvenCounts(in_time=997, late=2, overdue=1, pending=5, asked=4, unproven=3))
+    metrics.proven(ProvenCounts(pending=5, unproven=3))
+    assert got == [
+        ("gauge", "ownership.proven-in-time-share", 0.997),
+        ("gauge", "ownership.due-events", 1000),
+        ("gauge", "ownership.proven-in-time-share", 1.0),
+        ("gauge", "ownership.due-events", 0),
+    ]

@@ -5,6 +5,7 @@
 | `lists` | events and rejected messages, a page at a time, newest first; counts |
 | `details` | one event or rejected message, and the events that belong to it |
 | `batches` | what one event planned and changed |
+| `proven` | how many of the accepted events are proven, of the last days and of one request |
 | `statements` | how each statement takes its index |
 """
 
@@ -14,6 +15,7 @@ from ownership.ledger.database import STATEMENT_MS, Database
 from ownership.ledger.reads.batches import Batches
 from ownership.ledger.reads.details import Details
 from ownership.ledger.reads.lists import Lists
+from ownership.ledger.reads.proven import Proven
 from ownership.ledger.reads.statements import BoundedDatabase
 from ownership.ledger.reports import Reconciliations
 
@@ -27,4 +29,5 @@ class Reads:
         self.lists = Lists(bounded)
         self.details = Details(bounded)
         self.batches = Batches(bounded)
+        self.proven = Proven(bounded)
         self.reconciliations = Reconciliations(database)

@@ -62,7 +62,7 @@ PAGE_SIZE: Final = 50
 MAX_COUNTED: Final = 1000
 """Entries that are counted by state, the newest first."""
 MAX_NARROWED: Final = 5000
-"""Events of a run, a course or a batch that a list looks at, the last arrivals first."""
+"""Events of a run, a course, a batch or a request that a list looks at, the last arrivals first."""
 MAX_OPEN: Final = 20_000
 """Events of the queue that are counted."""
 OPEN: Final = "open"
@@ -104,6 +104,8 @@ class Filters(NamedTuple):
     since_ms: int | None = None
     """Time of the message."""
     before_ms: int | None = None
+    request_id: str = ""
+    """The platform's API call that emitted the event, or the rejected message."""
 
     @property
     def states(self) -> tuple[EventState, ...]:
@@ -115,11 +117,8 @@ class Filters(NamedTuple):
     @property
     def with_rejected(self) -> bool:
         """True if rejected messages can fit: they have neither users nor batches nor a run."""
-        return EventState.REJECTED in self.states and not (self.user or self._narrowed)
-
-    @property
-    def _narrowed(self) -> bool:
-        return bool(self.run_id or self.course_id or self.batch_id)
+        has_what_they_lack = self.user or self.run_id or self.course_id or self.batch_id
+        return EventState.REJECTED in self.states and not has_what_they_lack
 
 
 class ListedEvent(NamedTuple):
@@ -185,7 +184,7 @@ class ListPage(NamedTuple):
     next: OrderKey | None
     """The entry after which the next page begins; None on the last page."""
     cut: bool = False
-    """True if the run, course or batch has more than `MAX_NARROWED` events: the list leaves the others out."""
+    """True if the run, course, batch or request has more than `MAX_NARROWED` events: the list leaves the others out."""
 
 
 class OpenCounts(NamedTuple):
@@ -244,7 +243,7 @@ class Lists:
 
 
 def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | None, limit: int) -> Select[Any]:
-    """The newest entries before `after` that fit. `ids` are the events of a run, a course or a batch."""
+    """The newest entries before `after` that fit. `ids` are the events of a run, a course, a batch or a request."""
     bounds = _bounds(filters, after)
     events = select(*LISTED_COLUMNS).where(*_times(event.c.kafka_ms, filters))
     of_state = [residual(among(event.c.state, filters.states))] if filters.state else []
@@ -267,7 +266,11 @@ def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | Non
         arms = [_in_order(events, ORDER_KEY, bounds)]
     if filters.with_rejected:
         messages = select(*_REJECTED_COLUMNS).where(*_times(rejected_message.c.kafka_ms, filters))
-        arms.append(_in_order(messages, _REJECTED_KEY, bounds))
+        if filters.request_id:
+            of_request = read_first(messages.where(rejected_message.c.request_id == filters.request_id))
+            arms.append(_in_order(select(of_request), key_of(of_request), bounds))
+        else:
+            arms.append(_in_order(messages, _REJECTED_KEY, bounds))
     if len(arms) == 1:
         return arms[0].limit(limit)
     rows = union_all(*(arm.limit(limit) for arm in arms)).subquery()
@@ -309,7 +312,7 @@ def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[b
 
 
 def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
-    """Ids of the events of the filters' run, course and batch; None if the filters have none of them."""
+    """Ids of the events of the filters' run, course, batch and request; None if the filters have none of them."""
     found: list[set[int]] = []
     if filters.run_id:
         planned = select(event_run.c.event_id).where(event_run.c.run_id == filters.run_id)
@@ -317,6 +320,9 @@ def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
         found.append(_last_ids(connection, planned, held))
     if filters.course_id or filters.batch_id:
         found.append(_last_ids(connection, *(_of_batches(table, filters) for table in (plan, change))))
+    if filters.request_id:
+        of_request = select(event.c.id.label("event_id")).where(event.c.request_id == filters.request_id)
+        found.append(_last_ids(connection, of_request))
     return set.intersection(*found) if found else None
 
 

@@ -123,6 +123,7 @@ def detail_view(
 
 def _facts(event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str], now_ms: int) -> list[Fact]:
     announced = moment(event.kafka_ms)
+    request = event.request_id
     requester = event.requested_by or "not given"
     name = names.get("actionBy")
     facts = [
@@ -142,6 +143,8 @@ def _facts(event: EventRow, runs: Mapping[str, RunLink], names: Mapping[str, str
         facts.append(Fact("In the same run", "all its transfers", list_href(Filters(run_id=run.run_id))))
     elif event.run_id:
         facts.append(Fact("Run", f"{event.run_id} (no longer in Airflow)"))
+    if request:
+        facts.append(Fact("In the same request", request, list_href(Filters(request_id=request))))
     key = event.transfer.key
     facts.append(Fact("Source", source(event.origin, event.topic, key.partition, key.offset)))
     if event.attempts > 1:

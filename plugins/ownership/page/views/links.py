@@ -47,6 +47,7 @@ def list_href(filters: Filters | None = None, **more: str) -> str:
         "run": f.run_id,
         "course": f.course_id,
         "batch": f.batch_id,
+        "request": f.request_id,
         "since": _for_field(f.since_ms),
         "before": _for_field(f.before_ms),
         **more,

@@ -50,6 +50,7 @@ STATEMENTS = (
             (array_remove(ARRAY[options ->> 'undo_of', options ->> 'plan_of'], NULL)) STORED,
         requested_by text,
         request_reason text,
+        request_id text,
         state text NOT NULL CHECK (state IN ({_OPEN}, {_FINAL})),
         verdict text CHECK (verdict IN ('valid', 'invalid', 'giver_deleted')),
         verdict_reason text,
@@ -84,6 +85,8 @@ STATEMENTS = (
     "CREATE INDEX event_target_user ON event (target_user, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_state ON event (state, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_kafka_ms ON event (kafka_ms, id)",
+    "CREATE INDEX event_received ON event (received_at)",
+    "CREATE INDEX event_request ON event (request_id) WHERE request_id IS NOT NULL",
     "CREATE INDEX event_follows ON event USING gin (follows) WHERE options IS NOT NULL",
     """
     CREATE TABLE payload (
@@ -164,6 +167,7 @@ STATEMENTS = (
         kafka_offset bigint NOT NULL,
         kafka_ms bigint NOT NULL,
         message_mid text,
+        request_id text,
         body bytea NOT NULL,
         reason text NOT NULL,
         next_conf text,
@@ -171,6 +175,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX rejected_message_order ON rejected_message (kafka_ms, kafka_partition, kafka_offset, mid)",
+    "CREATE INDEX rejected_message_request ON rejected_message (request_id) WHERE request_id IS NOT NULL",
     """
     CREATE TABLE consumed_offset (
         topic text NOT NULL,
