@@ -11,6 +11,7 @@ from ownership.domain.conf import MAX_REASON
 from ownership.domain.contracts import PlanLine, PlanSummary
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId
+from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, Sample
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.events import EventRow
@@ -30,6 +31,7 @@ from ownership.page.views.details import DetailView, detail_view
 from ownership.page.views.links import RunLink
 from ownership.page.views.lists import list_view
 from ownership.page.views.messages import message_view
+from ownership.page.views.proven import proven_view
 from ownership.page.views.reconciliations import reconciliations_view
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, NOW_MS, TRANSFER, key
 
@@ -119,10 +121,19 @@ def test_the_list_shows_events_and_rejected_messages() -> None:
     shown = rendered(
         "list.html", view=list_view(filters, page, {"manual__1": RUN}, now_ms=NOW_MS, first=False),
         filters=filters, since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
+        proven="All are proven.", of_request="1 of 1 proven",
         compared="Rows and index agreed.", open_href="x", waiting_href="y", user="u",
     )  # fmt: skip
     assert "user-old" in shown
     assert "rejected:t:0:4" in shown
+
+
+def test_the_share_that_is_proven_is_a_page_with_a_chart_and_periods() -> None:
+    days = [ProvenCounts(in_time=9, late=1), ProvenCounts(), ProvenCounts(in_time=10, overdue=2, unproven=5)]
+    page = rendered("proven.html", view=proven_view(days, now_ms=NOW_MS, deadline_minutes=90))
+    assert "90 % of the 10 transfers due in the last day were proven within 90 min." in page
+    assert "9 in time, 1 late, 0 overdue" in page
+    assert rendered("proven.html", view=proven_view([ProvenCounts()], now_ms=NOW_MS, deadline_minutes=1))
 
 
 def test_reconciliations_are_a_page_with_samples() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,6 @@ from ownership.domain.reconciliation import (
     SAMPLES,
     SAMPLES_A_PART,
     PartDone,
-    Point,
     Report,
     Tally,
     failures,
@@ -26,20 +24,8 @@ from ownership.domain.reconciliation import (
     text,
 )
 from ownership.domain.settings import Settings
-from ownership.reconcile.chart import HEIGHT, WIDTH, described, trend_svg
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.run import ReconcileConf
-
-SVG = "{http://www.w3.org/2000/svg}"
-points = st.builds(
-    Point,
-    run_id=st.text(max_size=20),
-    at_ms=st.integers(0, 4_000_000_000_000),
-    left=st.integers(0, 10**9),
-    repaired=st.integers(0, 10**9),
-    in_flight=st.integers(0, 10**9),
-    complete=st.booleans(),
-)
 
 
 class Time:
@@ -180,45 +166,3 @@ def test_a_report_survives_its_ledger() -> None:
     report = of(part(different=1, left=1, stale_owner=1))
     assert Report.model_validate_json(report.model_dump_json()) == report
     assert set(report.counts) <= set(KINDS)
-
-
-# --- the chart
-
-
-@given(st.lists(points, max_size=40))
-def test_any_trend_is_a_well_formed_picture_whose_bars_stay_inside(trend: list[Point]) -> None:
-    shown = trend_svg(trend)
-    root = ET.fromstring(shown)  # noqa: S314  # our own
-    for bar in root.iter(f"{SVG}rect"):
-        x, y, width, height = (float(bar.attrib[n]) for n in ("x", "y", "width", "height"))
-        assert x >= 0
-        assert y >= -3  # each part is at least a pixel
-        assert x + width <= WIDTH
-        assert y + height <= HEIGHT + 0.1
-
-
-@given(st.lists(points, max_size=5))
-def test_a_picture_has_nothing_that_a_strict_policy_refuses(trend: list[Point]) -> None:
-    safe = [p.model_copy(update={"run_id": "<script>&\"'"}) for p in trend]
-    root = ET.fromstring(trend_svg(safe))  # noqa: S314  # our own
-    for element in root.iter():
-        assert element.tag.removeprefix(SVG) in {"svg", "title", "desc", "rect", "line", "text", "g"}
-        assert not any(name == "style" or name.startswith("on") or "href" in name for name in element.attrib)
-
-
-def test_the_picture_is_named_and_says_its_numbers_for_readers_who_do_not_see_it() -> None:
-    trend = [
-        Point(run_id="r1", at_ms=0, left=3, repaired=0, in_flight=1),
-        Point(run_id="r2", at_ms=86_400_000, left=0, repaired=3, in_flight=0, complete=False),
-    ]
-    root = ET.fromstring(trend_svg(trend, name="x"))  # noqa: S314  # our own
-    assert root.attrib["role"] == "img"
-    named = {e.attrib["id"]: e.text for e in root.iter() if "id" in e.attrib}
-    assert root.attrib["aria-labelledby"].split() == list(named)
-    assert named["x-desc"] == (
-        "1970-01-01: 3 left, 0 repaired, 1 in flight. 1970-01-02: 0 left, 3 repaired, 0 in flight, not ended."
-    )
-    bars = list(root.iter(f"{SVG}g"))
-    assert [len(list(b.iter(f"{SVG}rect"))) for b in bars] == [2, 1]
-    assert described([]) == "No run yet."
-    assert "no run yet" in trend_svg([])

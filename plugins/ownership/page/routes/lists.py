@@ -8,18 +8,22 @@ from fastapi import APIRouter, Query
 from fastapi.responses import RedirectResponse, Response
 
 from ownership.domain.clock import now_ms
+from ownership.domain.errors import SettingsError
 from ownership.domain.states import EventState
+from ownership.ledger.reads import Reads
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent, from_cursor
 from ownership.page import access
 from ownership.page.access import MayRead, User
 from ownership.page.actions import RECONCILE_DAG
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import NO_NUL, TEXT
+from ownership.page.settings import CachedSettings, JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views import links
+from ownership.page.views.chart import MAX_BARS
 from ownership.page.views.lists import list_view
+from ownership.page.views.proven import DAYS, proven_in_short, proven_view, request_in_short
 from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
-from ownership.reconcile.chart import MAX_BARS as TREND
 
 router = APIRouter()
 
@@ -28,11 +32,13 @@ router = APIRouter()
 def listing(
     user: User,
     store: Ledger,
+    settings: JobSettings,
     who: Annotated[str, Query(alias="user", max_length=256, pattern=NO_NUL)] = "",
     state: TEXT = "",
     run: TEXT = "",
     course: TEXT = "",
     batch: TEXT = "",
+    request: TEXT = "",
     since: TEXT = "",
     before: TEXT = "",
     after: Annotated[str, Query(max_length=2000)] = "",
@@ -50,12 +56,15 @@ def listing(
         batch_id=batch.strip(),
         since_ms=links.at_ms(since),
         before_ms=links.at_ms(before),
+        request_id=request.strip(),
     )
     cursor = from_cursor(after)
     with store.reads() as reads:
         listed = reads.lists.page(filters, cursor)
         open_counts = reads.lists.open_counts()
         reports = reads.reconciliations.last(1)
+        proven = _proven(reads, settings)
+        of_request = reads.proven.request(filters.request_id) if filters.request_id else None
     if one and len(listed.entries) == 1 and not listed.next:
         return RedirectResponse(links.detail_href(listed.entries[0].mid), status_code=303)
     runs = access.runs_of(e.run_id for e in listed.entries if isinstance(e, ListedEvent))
@@ -67,6 +76,8 @@ def listing(
         before=before if filters.before_ms is not None else "",
         states=(OPEN, *STATES),
         open_counts=open_counts,
+        proven=proven,
+        of_request=of_request and request_in_short(of_request),
         compared=newest_in_short(reports[0] if reports else None),
         open_href=links.list_href(Filters(state=OPEN)),
         waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
@@ -74,11 +85,30 @@ def listing(
     )
 
 
+def _proven(reads: Reads, settings: CachedSettings) -> str:
+    """The share of the last day in a sentence; without it where the deadline is not known."""
+    try:
+        minutes = settings().deadline_minutes
+    except SettingsError:
+        return "Proven in time"
+    (day,) = reads.proven.days(1, at_ms=now_ms(), deadline_minutes=minutes)
+    return proven_in_short(day, minutes)
+
+
+@router.get("/proven", dependencies=[MayRead])
+def proven(user: User, store: Ledger, settings: JobSettings) -> Response:  # noqa: ARG001  # for users only
+    """How many of the last days' transfers were proven within their deadline."""
+    minutes, now = settings().deadline_minutes, now_ms()
+    with store.reads() as reads:
+        days = reads.proven.days(DAYS, at_ms=now, deadline_minutes=minutes)
+    return rendered("proven.html", view=proven_view(days, now_ms=now, deadline_minutes=minutes))
+
+
 @router.get("/reconciliations", dependencies=[MayRead])
 def reconciliations(user: User, store: Ledger) -> Response:  # noqa: ARG001  # for users only
     """What the last reconciliations found, as a chart and as a table."""
     with store.reads() as reads:
-        reports = reads.reconciliations.last(TREND)
+        reports = reads.reconciliations.last(MAX_BARS)
     runs = access.runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
     view = reconciliations_view(reports, runs)
     return rendered("reconciliations.html", view=view)

@@ -164,7 +164,13 @@ def _span(filters: Filters, page: ListPage) -> str:
         since = f", since {oldest.text[:-3]} UTC" if oldest else ""
         text = f"The counts are of the newest {number(MAX_COUNTED)} that fit{since}."
     if page.cut:
-        what = "run" if filters.run_id else "batch" if filters.batch_id else "course"
+        narrowed = {
+            "run": filters.run_id,
+            "batch": filters.batch_id,
+            "course": filters.course_id,
+            "request": True,
+        }
+        what = next(name for name, given in narrowed.items() if given)
         text += f" The list has the {number(MAX_NARROWED)} events of this {what} that arrived last."
     return text
 
@@ -174,6 +180,8 @@ def _empty(filters: Filters, *, first: bool) -> str:
         return "Nothing older fits these filters."
     if filters.run_id and filters == Filters(run_id=filters.run_id):
         return "This run has planned no transfer and holds none."
+    if filters == Filters(request_id=filters.request_id) != Filters():
+        return "Nothing of this request has arrived."
     if filters.user:
         return "The ledger has no transfer from or to this user that fits."
     if filters != Filters():

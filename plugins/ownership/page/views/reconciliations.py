@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ownership.domain.compare import LABELS
-from ownership.domain.reconciliation import Report
+from ownership.domain.reconciliation import Point, Report
+from ownership.page.views.chart import Bar, Chart, Series
 from ownership.page.views.formats import Moment, counted, moment, number
 from ownership.page.views.links import RunLink
-from ownership.reconcile.chart import trend_svg
+
+TREND: Final = Chart(
+    "Differences between rows and index, by run",
+    (Series("left", "#b42318"), Series("repaired", "#2e7d32"), Series("in flight", "#7a8699")),
+    "no run yet",
+)
 
 
 class ReconciliationLine(NamedTuple):
@@ -57,7 +63,7 @@ def reconciliations_view(reports: Sequence[Report], runs: Mapping[str, RunLink])
     newest = reports[0] if reports else None
     return ReconciliationsView(
         sentence=newest_in_short(newest),
-        chart=trend_svg([r.point for r in reversed(reports)]),
+        chart=TREND.svg([bar(r.point) for r in reversed(reports)], name="reconcile-trend"),
         lines=[_line(r, runs) for r in reports],
         samples=[
             SampleLine(LABELS.get(s.kind, s.kind), s.course_id, s.batch_id, s.row, s.document, s.note)
@@ -65,6 +71,12 @@ def reconciliations_view(reports: Sequence[Report], runs: Mapping[str, RunLink])
         ],
         more=number(newest.more_samples) if newest and newest.more_samples else "",
     )
+
+
+def bar(point: Point) -> Bar:
+    """A run in the trend."""
+    values = (point.left, point.repaired, point.in_flight)
+    return Bar(point.at_ms, values, point.run_id, "" if point.complete else "not ended")
 
 
 def newest_in_short(report: Report | None) -> str:
