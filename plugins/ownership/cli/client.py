@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
@@ -19,6 +19,7 @@ NO_ANSWER: Final = (502, 503, 504)
 """What a proxy says for a server that does not answer, and the API for a ledger that does not."""
 STAYS: Final = ("failed", "awaiting_approval")
 """States that are not final and in which a run leaves a transfer."""
+STALLED: Final = "is the DAG unpaused? Ask for the same again"
 RUN_ENDED: Final = ("success", "failed")
 
 Json = dict[str, Any]
@@ -102,6 +103,16 @@ class Client:
         with self._streamed(f"/exports/{what}", params) as response:
             yield response.iter_bytes()
 
+    def imported(self, import_id: str) -> Json:
+        """An import, and how far it is."""
+        return self._get(f"/imports/{import_id}")
+
+    @contextmanager
+    def failed_rows(self, import_id: str) -> Iterator[Iterator[bytes]]:
+        """The rows of an import that failed, as CSV."""
+        with self._streamed(f"/imports/{import_id}/failed.csv", {}) as response:
+            yield response.iter_bytes()
+
     # -- writes
 
     def create(self, form: Mapping[str, Any], key: str | None = None) -> Json:
@@ -111,6 +122,32 @@ class Client:
     def act(self, action: str, mid: str, key: str | None = None, **fields: Any) -> Json:
         """Start an action (`undo`, `approve` and so on) on a transfer."""
         return self._post(f"/transfer/{action}", {"mid": mid, **_given(fields)}, key)
+
+    def import_file(self, content: bytes, *, name: str, to_user: str | None, key: str | None) -> Json:
+        """Send a CSV file in. Its rows are dry-run."""
+        how = {"content": content, "params": _given({"name": name, "to_user": to_user})}
+        headers = {"Idempotency-Key": key or uuid4().hex, "Content-Type": "text/csv"}
+        return dict(self._answered("POST", "/imports", headers=headers, **how).json())
+
+    def go(self, import_id: str, *, only_good: bool) -> Json:
+        """Carry the rows of an import out. Asked again, it starts only what no run brings."""
+        body = {"only_good": only_good}
+        return dict(self._answered("POST", f"/imports/{import_id}/go", json=body).json())
+
+    def watch_import(self, import_id: str, until: Sequence[str], *, timeout: float) -> Iterator[Json]:
+        """An import, at each look, until it is in one of the states.
+
+        :raises Unreachable: after `timeout` seconds.
+        """
+        deadline = self._clock() + timeout
+        while True:
+            seen = self.imported(import_id)
+            yield seen
+            if seen["state"] in until:
+                return
+            if seen["stalled"]:
+                raise Refused(409, f"no run brings the rows of import {import_id}: {STALLED}")
+            self._pause(deadline, f"import {import_id} is {seen['state']} after {timeout:.0f} s")
 
     def watch(self, started: Json, *, timeout: float) -> Iterator[Json]:
         """A transfer that was started, at each look, until its run has left it for good.
@@ -128,11 +165,14 @@ class Client:
                 yield seen
                 if is_left(seen):
                     return
-            if self._clock() > deadline:
-                raise Unreachable(f"{mid} is not final after {timeout:.0f} s; its run is {run}")
-            self._sleep(PAUSE_S)
+            self._pause(deadline, f"{mid} is not final after {timeout:.0f} s; its run is {run}")
 
     # -- how
+
+    def _pause(self, deadline: float, too_late: str) -> None:
+        if self._clock() > deadline:
+            raise Unreachable(too_late)
+        self._sleep(PAUSE_S)
 
     def _pages(self, path: str, name: str, params: Mapping[str, str | None]) -> Iterator[Json]:
         after: str | None = ""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,9 @@ CHANGE_COLUMNS = ("course_id", "batch_id", "role", "before", "after", "outcome",
 SHOWN = (
     "mid", "state", "kind", "sentence", "from_user", "to_user", "organisation_id", "requested_by", "request_reason",
     "announced_at", "ended_at", "counts", "reason", "digest", "approved_by", "followed_by", "actions", "run_id",
+)  # fmt: skip
+IMPORTED = (
+    "id", "state", "file_name", "rows", "by_state", "would_move", "moved", "failures", "created_by", "created_at",
 )  # fmt: skip
 FILTERS = ("user", "state", "run", "course", "batch", "since", "before")
 DONE = ("completed", "rehearsed")
@@ -117,14 +119,60 @@ def redrive(given: argparse.Namespace, client: Client, output: Output) -> Exit:
     return _started(given, client, output, client.act("redrive", given.mid, given.key), DONE)
 
 
+def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """Send a CSV file of transfers in: a dry run of every row, then, with --go, the transfers."""
+    if given.id:
+        seen = client.imported(given.id)
+    else:
+        content = given.file.read_bytes()
+        seen = client.import_file(content, name=given.file.name, to_user=given.to_user, key=given.key)
+    import_id = str(seen["id"])
+
+    def watched(*states: str) -> Json:
+        looks = client.watch_import(import_id, states, timeout=given.timeout)
+        return output.followed(map(_import_look, looks), f"import {import_id}")
+
+    if given.wait or given.go:
+        seen = watched("checked", "started", "done")
+    if given.go:
+        seen = client.go(import_id, only_good=given.go == "good")
+        seen = watched("done") if given.wait else seen
+    output.facts(seen, IMPORTED)
+    if given.failed and seen["failures"]:
+        with client.failed_rows(import_id) as parts:
+            _written(parts, given.failed, output)
+    return Exit.REFUSED if seen["failures"] else Exit.DONE
+
+
+def _import_look(seen: Json) -> Json:
+    """An import as a bar shows it."""
+    rows, waiting = seen["rows"], sum(seen["by_state"].get(s, 0) for s in ("checking", "moving"))
+    done = rows - waiting
+    return {
+        **seen,
+        "progress": {
+            "percent": 100 * done // max(1, rows),
+            "text": f"{seen['state']}: {done:,} of {rows:,} rows",
+        },
+    }
+
+
 def export(given: argparse.Namespace, client: Client, output: Output) -> Exit:
     """Write transfers or changes to a file, or to stdout."""
-    with ExitStack() as stack:
-        parts = stack.enter_context(client.export(given.what, given.format, **_filters(given)))
-        # Opened after the first answer: a refusal leaves the file as it is.
-        to = stack.enter_context(given.output.open("wb")) if given.output else sys.stdout.buffer
-        output.written(parts, to, given.what)
+    with client.export(given.what, given.format, **_filters(given)) as parts:
+        _written(parts, given.output, output)
     return Exit.DONE
+
+
+def _written(parts: Iterator[bytes], to: Path | None, output: Output) -> None:
+    """Write to stdout, or to a file, which stays as it is until all is there."""
+    if to is None:
+        output.written(parts, sys.stdout.buffer, "stdout")
+        return
+    unfinished = to.with_name(f"{to.name}.part")
+    with unfinished.open("wb") as file:
+        output.written(parts, file, to.name)
+    unfinished.replace(to)
 
 
 def health(given: argparse.Namespace, client: Client, output: Output) -> Exit:  # noqa: ARG001  # a command's signature
@@ -214,6 +262,13 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("what", choices=("transfers", "changes"))
     out.add_argument("--format", choices=("csv", "jsonl"), default="csv")
     out.add_argument("--output", type=Path, metavar="FILE", help="stdout if not given")
+    file = command("import", import_, writes)
+    given = file.add_mutually_exclusive_group(required=True)
+    given.add_argument("file", type=Path, nargs="?", help="CSV")
+    given.add_argument("--id", help="of an import that was sent before")
+    file.add_argument("--to-user", metavar="USER", help="new owner where a row names none")
+    file.add_argument("--go", choices=("all", "good"), help="then carry out all rows, or the good ones")
+    file.add_argument("--failed", type=Path, metavar="FILE", help="where rows that failed go, to be mended")
     command("health", health)
     return top
 
@@ -247,6 +302,8 @@ def main(
     except OSError as e:
         output.error(f"{e.filename or ''}: {e.strerror or e}")
         return Exit.USAGE
+    except KeyboardInterrupt:
+        return 130  # as a shell reports SIGINT; what was started goes on
 
 
 class Usage(ClientError):

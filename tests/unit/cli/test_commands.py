@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from local.paths import REPOSITORY
 from ownership.cli import client as client_module
 from ownership.cli.client import Client, Credentials, Unreachable, is_left
 from ownership.cli.commands import Exit, main
@@ -140,9 +143,9 @@ def test_tables_have_whole_ids_and_no_markup(
         transfer=EVENT.transfer._replace(from_user=long), request_reason="[/]"
     )
     assert shell("show", MID) == Exit.DONE
-    told = capsys.readouterr().out
-    assert long in told
-    assert "[/]" in told
+    printed = capsys.readouterr().out
+    assert long in printed
+    assert "[/]" in printed
     assert shell("show", MID, "--changes") == Exit.DONE
     assert "created_by b, mentors m" in capsys.readouterr().out
     assert shell("list", "--limit", "2") == Exit.DONE
@@ -164,9 +167,9 @@ def test_a_refusal_names_the_field(
     shell: Shell, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shell("transfer", "old", "a\u200bb", "org") == Exit.REFUSED
-    told = capsys.readouterr()
-    assert "to_user: contains U+200B" in told.err
-    assert not told.out
+    printed = capsys.readouterr()
+    assert "to_user: contains U+200B" in printed.err
+    assert not printed.out
     assert shell("show", "nothing") == Exit.REFUSED
     assert shell("redrive", MID) == Exit.REFUSED
     assert not service.runs
@@ -211,7 +214,7 @@ def test_a_server_that_does_not_answer_is_asked_three_times(
 
 
 @pytest.mark.parametrize(("status", "code"), [(302, 1), (404, 1), (418, 1), (500, 1), (504, 3)])
-def test_an_answer_that_is_no_problem_is_told_all_the_same(status: int, code: int) -> None:
+def test_an_answer_that_is_no_problem_is_reported_all_the_same(status: int, code: int) -> None:
     handler, _ = answers(httpx.Response(status, text="<html>"))
     assert against(handler, "health") == code
 
@@ -276,6 +279,13 @@ def test_waiting_ends_in_time_and_says_where_to_look() -> None:
         list(client.watch(STARTED, timeout=3))
 
 
+def test_an_interrupted_wait_ends_as_a_shell_expects() -> None:
+    def pressed(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    assert against(pressed, "transfer", "a", "b", "o", "--wait") == 130
+
+
 def test_what_is_still_coming_is_not_left() -> None:
     assert not is_left({"mid": "m", "started": {"state": "failed"}})
     assert percent({"progress": {"percent": 40}}) == 40
@@ -294,3 +304,86 @@ def test_an_export_is_written_as_it_comes_and_a_refusal_leaves_the_file_as_it_is
     assert against(handler, "export", "changes", "--output", str(file)) == Exit.REFUSED
     assert file.read_bytes() == b"a,b\n"
     assert against(handler, "export", "changes", "--output", str(tmp_path / "no" / "such")) == Exit.REFUSED
+
+
+def imported(state: str, failures: int = 0, *, stalled: bool = False, **by_state: int) -> httpx.Response:
+    found = {
+        "id": "ab",
+        "state": state,
+        "rows": 3,
+        "by_state": by_state,
+        "failures": failures,
+        "stalled": stalled,
+    }
+    return httpx.Response(202, json=found)
+
+
+@pytest.mark.parametrize(
+    ("words", "looks", "asked_for", "code"),
+    [
+        ([], [], [], Exit.DONE),
+        (
+            ["--wait"],
+            [imported("checking", checking=3), imported("checked", 1, wrong=1)],
+            ["ab"] * 2,
+            Exit.REFUSED,
+        ),
+        (["--go", "good"], [imported("checked", ready=3), imported("started")], ["ab", "go"], Exit.DONE),
+        (
+            ["--go", "all", "--wait"],
+            [
+                imported("checked"),
+                imported("started"),
+                imported("started", moving=1),
+                imported("done", done=3),
+            ],
+            ["ab", "go", "ab", "ab"],
+            Exit.DONE,
+        ),
+        (["--wait"], [imported("checking", stalled=True)], ["ab"], Exit.REFUSED),
+        (
+            ["--go", "all"],
+            [imported("checked"), httpx.Response(409, json={"detail": "no"})],
+            ["ab", "go"],
+            Exit.REFUSED,
+        ),
+    ],
+)
+def test_a_file_is_sent_looked_at_and_carried_out(
+    tmp_path: Path, words: list[str], looks: Any, asked_for: list[str], code: Exit
+) -> None:
+    file = tmp_path / "leavers.csv"
+    file.write_bytes(b"from_user\n")
+    handler, asked = answers(imported("checking", checking=3), *looks)
+    assert against(handler, "import", str(file), "--to-user", "new", *words) == code
+    sent = asked[0]
+    assert (sent.content, sent.headers["content-type"]) == (b"from_user\n", "text/csv")
+    assert dict(sent.url.params) == {"name": "leavers.csv", "to_user": "new"}
+    assert [r.url.path.rpartition("/")[2] for r in asked[1:]] == asked_for
+
+
+def test_rows_that_failed_are_written_to_be_mended(tmp_path: Path) -> None:
+    failed = tmp_path / "failed.csv"
+    handler, asked = answers(imported("done", 1), httpx.Response(200, content=b"row\n"))
+    assert against(handler, "import", "--id", "ab", "--failed", str(failed)) == Exit.REFUSED
+    assert failed.read_bytes() == b"row\n"
+    assert asked[1].url.path.endswith("/imports/ab/failed.csv")
+    assert against(handler, "import", str(tmp_path / "none.csv")) == Exit.USAGE
+
+
+def test_an_export_that_breaks_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise httpx.RemoteProtocolError("closed")
+
+    file = tmp_path / "out.csv"
+    file.write_bytes(b"before")
+    handler, _ = answers(httpx.Response(200, content=broken()))
+    assert against(handler, "export", "changes", "--output", str(file)) == Exit.NO_ANSWER
+    assert file.read_bytes() == b"before"
+
+
+def test_the_installed_command_is_this_one() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["ownership"].partition(":")
+    assert getattr(import_module(module), name) is main

@@ -160,3 +160,9 @@ def test_an_event_that_the_ledger_does_not_have_is_awaited_or_said_to_be_missing
 
 def test_an_error_is_a_page_that_says_what_is_wrong() -> None:
     assert "gone &amp; lost" in rendered("error.html", status=503, title="Gone", text="gone & lost")
+
+
+def test_the_api_is_a_page_with_each_operation_and_a_link_to_its_openapi() -> None:
+    page = rendered("api.html", operations=[("GET", "/transfer", "One <transfer>")])
+    assert 'href="api/v1/openapi.json"' in page
+    assert "One &lt;transfer&gt;" in page

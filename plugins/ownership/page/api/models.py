@@ -52,7 +52,7 @@ class ListedTransfer(BaseModel):
     reason: str | None = None
     """Why it is in this state."""
     counts: dict[str, int] = {}
-    """Batches by outcome."""
+    """Batches by outcome; `rows` is how many rows it changed."""
     run_id: str | None = None
     """The run that planned or skipped it last."""
 
@@ -62,7 +62,7 @@ class TransferList(BaseModel):
 
     transfers: list[ListedTransfer]
     counts: dict[EventState, int]
-    """By state, the newest 10,000 that fit the other filters."""
+    """By state, of the newest 1,000 that fit the other filters."""
     next: str | None
     """Give it as `after` for the next page; null on the last."""
     cut: bool
