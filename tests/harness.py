@@ -283,5 +283,5 @@ def opened_job(
         stack.callback(topic.close)
         dead_letters = topic.beside(given.failed_topic)
         dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
-        inbox = Inbox(parts.events, parts.arrivals, dead, given)
+        inbox = Inbox(parts.events, parts.arrivals, dead, given, clock=database.now_ms)
         yield Job(given, parts, topic, inbox, client, dead_letters)

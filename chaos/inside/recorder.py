@@ -180,7 +180,7 @@ def record_queue(_: Recorder, module: ModuleType) -> None:
         def decided(queued: Sequence[Any]) -> Any:
             choice = decide(queued)
             rows = [(e.mid, e.fencing_token, e.holder, e.lease_expires_ms) for e in queued]
-            _add("looked", {"run": run_id, "ms": time.time_ns() // 1_000_000, "rows": rows})
+            _add("looked", {"run": run_id, "ms": module.now_ms(), "rows": rows})
             return choice
 
         return claim(self, decided, run_id=run_id, lease_ms=lease_ms)

@@ -42,7 +42,7 @@ def order_time(ets: int | None, broker_ms: int) -> int:
 
 
 def none_ahead(times: Sequence[tuple[int, int]], clock_ms: int) -> list[int]:
-    """The order times of messages (partition, time), none of them beyond the acceptor's clock.
+    """The order times of messages (partition, time), none of them beyond the clock.
 
     `times` are in the order of offsets within a partition. A time ahead of the clock counts as the clock's. Such
     times keep their order, one ms apart, and none is after a later message of its partition that has a right time.

@@ -208,7 +208,9 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
             except (SettingsError, Unavailable) as e:
                 if not by_hand:
                     raise
-                inbox = Inbox(parts.events, parts.arrivals, NoRejects(), parts.settings)
+                inbox = Inbox(
+                    parts.events, parts.arrivals, NoRejects(), parts.settings, clock=parts.database.now_ms
+                )
                 intake = Intake(None, inbox, missing=str(e))
             for check in checking:
                 check.result()
@@ -223,7 +225,7 @@ def _opened_kafka(stack: ExitStack, parts: Parts) -> Intake:
     dead_letters = topic.beside(settings.failed_topic)
     for each in (topic, dead_letters):
         each.partitions()
-    inbox = Inbox(parts.events, parts.arrivals, kafka.dead_letters(), settings)
+    inbox = Inbox(parts.events, parts.arrivals, kafka.dead_letters(), settings, clock=parts.database.now_ms)
     return Intake(topic, inbox, dead_letters)
 
 

@@ -43,6 +43,7 @@ _TIMEOUTS = text(
     "SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true), "
     "set_config('idle_in_transaction_session_timeout', :idle, true)"
 )
+_CLOCK = text("SELECT CAST(floor(1000 * extract(epoch FROM clock_timestamp())) AS bigint)")
 NO_NESTED_LOOP = text("SET LOCAL enable_nestloop = off")
 """Before a statement that joins many given rows with a run's own. The statistics do not know these yet: the planner
 expects one of them and would compare each with each, 1.2 s for 5,000. A hash needs 0.02 s."""
@@ -154,6 +155,13 @@ class Database:
     def close(self) -> None:
         """End all connections."""
         self._engine.dispose()
+
+    def now_ms(self) -> int:
+        """The server's clock, epoch ms: the same for every worker.
+
+        :raises Unavailable: as `run` does.
+        """
+        return int(self.run(lambda c: c.execute(_CLOCK).scalar_one()))
 
     def run(self, work: Callable[[Connection], T], *, statement_ms: int = STATEMENT_MS) -> T:
         """The result of `work` in one transaction, which is committed when it returns.

@@ -101,7 +101,7 @@ class _Read(NamedTuple):
     order_ms: int
 
     def arrival(self, order_ms: int, clock_ms: int) -> Arrival:
-        """On its way into the ledger, with its place in the order; no time is beyond the acceptor's clock."""
+        """On its way into the ledger, with its place in the order; no time is beyond the clock."""
         m = self.message
         origin = Origin("kafka", m.topic, m.partition, m.offset, min(self.sent_ms, clock_ms))
         return _arrival(self.event, m.value, origin, t=order_ms, options=self.options)
@@ -119,12 +119,12 @@ class Inbox:
         *,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        """`clock` is the acceptor's, epoch ms."""
+        """`clock`: epoch ms. It orders what is ahead of it, so the runs of all workers need the same one."""
         self._events = events
         self._arrivals = arrivals
         self._rejects = rejects
         self._settings = settings
-        self._clock = clock
+        self.clock = clock
 
     def consumed(self, topic: str) -> dict[int, Consumed]:
         """By partition, how far the ledger has the topic."""
@@ -143,17 +143,19 @@ class Inbox:
         """Store messages, partition by partition in offset order. Everything before the return is durable."""
         total = Accepted()
         part: list[Message] = []
-        size = 0
+        size = clock_ms = 0
         for message in messages:
+            if not part:
+                clock_ms = self.clock()
             part.append(message)
             size += len(message.value)
             fill = max(len(part) / MESSAGES_AT_ONCE, size / BYTES_AT_ONCE)
             # The message behind one that is ahead of the clock bounds its time: the two are taken together.
-            if fill >= 2 or (fill >= 1 and message.kafka_ms <= self._clock()):
-                total += self._accept_part(part)
+            if fill >= 2 or (fill >= 1 and message.kafka_ms <= clock_ms):
+                total += self._accept_part(part, clock_ms)
                 part, size = [], 0
         if part:
-            total += self._accept_part(part)
+            total += self._accept_part(part, clock_ms)
         return total
 
     def accept_manual(self, requests: Sequence[Request], *, run_id: str, at_ms: int) -> Accepted:
@@ -193,8 +195,7 @@ class Inbox:
         message = Message("", key.partition, key.offset, after.kafka_ms, body)
         return self._store([(message, arrival)], []).received
 
-    def _accept_part(self, messages: Sequence[Message]) -> Accepted:
-        clock_ms = self._clock()
+    def _accept_part(self, messages: Sequence[Message], clock_ms: int) -> Accepted:
         read: list[_Read] = []
         rejected: list[tuple[Message, RejectedMessage]] = []
         for message in messages:
@@ -341,7 +342,7 @@ def _arrival(
 def _clash(message: Message, a: Arrival) -> tuple[Message, RejectedMessage]:
     """The rejection of an event whose mid the ledger knows with another payload.
 
-    By its message: a later read finds the same timestamp there, which the arrival has by the acceptor's clock.
+    By its message: a later read finds the same timestamp there, which the arrival has by the clock.
     """
     reason = f"mid {a.mid!r} was received before with another payload"
     return message, _rejection(message, reason, source=a.origin.source, of=Legible(a.mid, a.request_id))

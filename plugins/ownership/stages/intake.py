@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import structlog
 
-from ownership.domain.clock import now_ms
 from ownership.ledger.arrivals import Consumed
 from ownership.platform.kafka import Message, Span, Topic
 from ownership.stages.inbox import Accepted, Inbox, digest_of
@@ -62,7 +61,7 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
 
     :raises Unavailable: if Kafka or the ledger is; messages that were stored until then stay stored.
     """
-    judged_ms = now_ms()
+    judged_ms = inbox.clock()
     consumed = inbox.consumed(topic.name)
     backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
     if window:

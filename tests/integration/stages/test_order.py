@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Phase, Work
 from tests.integration.stages.transfer_world import Faults, World
 
@@ -250,6 +251,27 @@ def test_a_failing_event_holds_back_only_its_own_users(world: World, userorg: Fa
     userorg.clear()
     world.job.drain(patient=False)
     assert world.creators([of_a, of_c]) == [b, d]
+
+
+def test_a_worker_whose_clock_is_behind_keeps_the_order(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = own_world
+    a, b, c = world.users("a", "b", "c")
+    of_a = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    run = world.run().pull()
+    second = world.transfer(b, c)
+    with monkeypatch.context() as behind:
+        for module in ("domain.clock", "stages.pull", "ledger.arrivals", "ledger.queue"):
+            behind.setattr(f"ownership.{module}.now_ms", lambda: now_ms() - 10_000)
+        other = world.run().pull(timeout=1)
+
+    assert (run.pulled.claimed, other.pulled.claimed) == (1, 0)
+    assert world.read(first).transfer < world.read(second).transfer
+    run.finish()
+    world.job.drain(patient=False)
+    assert world.creators([of_a]) == [c]
 
 
 # --- events that come late
