@@ -9,6 +9,7 @@ from typing import TypeVar
 import psycopg
 from cassandra import DriverException
 from cassandra.cluster import NoHostAvailable
+from confluent_kafka import KafkaException
 from elastic_transport import TransportError
 from elasticsearch import ApiError
 from httpx import HTTPError
@@ -22,6 +23,7 @@ _BROKEN = (
     ApiError,
     OSError,
     HTTPError,
+    KafkaException,
     psycopg.Error,
 )
 

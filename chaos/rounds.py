@@ -86,7 +86,7 @@ def play(scene: Scene, platform: Platform, seed: int, fault: Fault | None = None
     done.settled_s = round(time.monotonic() - begun, 1)
     lms.end()
     done.edits, done.met = len(world.edits), lms.met
-    done.violations += violations(scene.stack, platform, world, places)
+    done.violations += retried(partial(violations, scene.stack, platform, world, places))
     if scene.shared:
         judged = _histories(scene.stack, scene.shared, world, lms)
         done.operations, done.unknown = judged.operations, judged.unknown

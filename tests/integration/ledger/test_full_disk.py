@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,32 +15,10 @@ from psycopg import sql
 
 from ownership.domain.errors import Unavailable
 from tests.harness import ledger_name
+from tests.integration.small_disk import full, small_disk
 from tests.integration.stages.transfer_world import World
 
-SIZE = "32m"
 TABLESPACE = "small_disk"
-
-
-@contextmanager
-def small_disk() -> Iterator[Path]:
-    """A file system of `SIZE` bytes that PostgreSQL may write to."""
-    directory = Path(tempfile.mkdtemp(prefix="ledger-"))
-    directory.chmod(0o755)
-    mounted = subprocess.run(
-        ("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(directory)),
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
-    try:
-        if mounted.returncode:
-            pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-        yield directory
-    finally:
-        if not mounted.returncode:
-            subprocess.run(("umount", str(directory)), timeout=10, check=True)
-        directory.rmdir()
 
 
 @contextmanager
@@ -74,24 +50,11 @@ def _move(server: psycopg.Connection[Any], database: str, tablespace: str) -> No
     server.execute(move.format(sql.Identifier(database), sql.Identifier(tablespace)))
 
 
-@contextmanager
-def full(directory: Path) -> Iterator[None]:
-    """No byte is left in `directory`."""
-    filler = directory / "filler"
-    with filler.open("wb") as file:
-        free = os.statvfs(directory)
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
-    try:
-        yield
-    finally:
-        filler.unlink()
-
-
 def test_a_full_disk_of_the_ledger_is_named_and_nothing_is_lost(own_world: World):
     world = own_world
     old, new = world.users("old", "new")
     batches = world.batches(400, created_by=old)
-    with small_disk() as disk, ledger_on(disk, world):
+    with small_disk("32m") as disk, ledger_on(disk, world):
         mids = [world.transfer(old, new, pad="x" * 100_000) for _ in range(20)]
         with full(disk):
             with pytest.raises(Unavailable, match="the server's disk is full; nothing was written"):
