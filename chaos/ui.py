@@ -48,10 +48,12 @@ class AirflowUi:
         """How long each run took that has ended since then."""
         asked: dict[str, str | int] = {"end_date_gte": since.isoformat(), "limit": 1000}
         runs = self._http.get(f"/dags/{DAG_ID}/dagRuns", params=asked).raise_for_status().json()["dag_runs"]
-        times = [
-            (datetime.fromisoformat(r["start_date"]), datetime.fromisoformat(r["end_date"])) for r in runs
+        # Airflow counts runs among them that have not ended.
+        times = [(r["start_date"], r["end_date"]) for r in runs if r["start_date"] and r["end_date"]]
+        return [
+            (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+            for start, end in times
         ]
-        return [(end - start).total_seconds() for start, end in times]
 
     def _tasks(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._http.get(ALL_RUNS, params={"state": "running"}).json()[

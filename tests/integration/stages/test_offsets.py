@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from local.servers.processes import await_condition
@@ -25,6 +26,7 @@ class Broker:
     def __init__(self, world: World) -> None:
         self.topic = world.platform.input_topic
         self.group = world.job.settings.group_id
+        self._bootstrap = world.kafka
         self._admin = AdminClient({"bootstrap.servers": world.kafka})
         self._consumer = Consumer({"bootstrap.servers": world.kafka, "group.id": self.group})
 
@@ -61,10 +63,14 @@ class Broker:
         low, high = self.ends()[0]
         assert low == (high if before == OFFSET_END else before)
 
-    def add_partition(self) -> None:
-        """The topic has a third partition."""
+    def add_partition(self, *messages: bytes) -> None:
+        """The topic has a third partition, with these messages; a producer that is there already does not know of it."""
         added = self._admin.create_partitions([NewPartitions(self.topic, 3)])[self.topic]
         added.result(SECONDS)
+        producer = Producer({"bootstrap.servers": self._bootstrap})
+        for message in messages:
+            producer.produce(self.topic, message, partition=2)
+        assert producer.flush(SECONDS) == 0
 
     def create_the_topic_again(self) -> None:
         """Another topic of the same name, without messages."""
@@ -445,9 +451,7 @@ def test_a_partition_that_is_added_is_read_from_its_first_message(own_world: Wor
     first, second = world.event(a, b), world.event(b, c)
     world.platform.emit(first, partition=0)
     run = world.run().pull().lookup()
-    broker.add_partition()
-    world.platform.emit(second, partition=2)
-    world.platform.emit(b"no event", partition=2)
+    broker.add_partition(json.dumps(second).encode(), b"no event")
     run.finish()
 
     run = world.run().pull()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import World
@@ -95,6 +98,28 @@ def test_a_follow_up_of_a_chain_goes_on_to_where_the_chain_ended(world: World) -
     assert run.pulled.follow_ups == 1
     assert run.finish().events == {"completed": 1}
     assert world.owners(late) == (c, ())
+
+
+@pytest.mark.parametrize("copied", ["before both", "between"])
+def test_rows_restored_from_an_older_copy_end_where_their_transfers_had_brought_them(
+    world: World, copied: str
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = world.batches(3, created_by=a, mentors=("x", a))
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(b, c)
+    world.whole_run()
+    held_by = a if copied == "before both" else b
+    copies = [replace(batch, created_by=held_by, mentors=("x", held_by)) for batch in batches]
+    world.platform.add_batches(copies, documents=False)
+
+    window = Window(world.read(first).kafka_ms, world.read(second).kafka_ms + 1)
+    run = world.run().pull(window=window)
+
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert {world.owners(batch) for batch in batches} == {(c, ("x", c))}
 
 
 def test_batches_of_a_user_who_received_again_later_are_not_taken_by_the_second_proof(world: World) -> None:
