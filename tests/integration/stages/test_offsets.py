@@ -450,7 +450,7 @@ def test_a_partition_that_is_added_is_read_from_its_first_message(own_world: Wor
     batch = world.batch(created_by=a)
     first, second = world.event(a, b), world.event(b, c)
     world.platform.emit(first, partition=0)
-    run = world.run().pull().lookup()
+    run = world.run().pull()
     broker.add_partition(json.dumps(second).encode(), b"no event")
     run.finish()
 
