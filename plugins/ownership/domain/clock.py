@@ -20,7 +20,7 @@ def now_ms() -> int:
 
 def now() -> datetime:
     """The same as a UTC datetime."""
-    return datetime.now(UTC)
+    return datetime.fromtimestamp(time.time(), UTC)
 
 
 def to_ms(at: datetime) -> int:

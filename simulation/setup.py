@@ -1,0 +1,197 @@
+"""What a world begins with, and what comes into it: batches, messages, edits of the LMS, orders of operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from random import Random
+from typing import Any, NamedTuple
+
+ORGANISATION, OTHER = "org", "org-2"
+OUTSIDERS = ("x", "y")
+"""Users to whom the LMS gives batches; in no transfer."""
+
+
+class BatchSpec(NamedTuple):
+    """A batch, in both stores."""
+
+    course: str
+    batch: str
+    created_by: str | None
+    mentors: tuple[str, ...] = ()
+    status: int = 1
+    created_for: tuple[str, ...] = ()
+    document: bool = True
+    """False: the index has none."""
+
+
+class MessageSpec(NamedTuple):
+    """A message on the topic: a transfer, or bytes that are none."""
+
+    at_ms: int
+    """When it is sent, after the world's beginning."""
+    mid: str
+    from_user: str = ""
+    to_user: str = ""
+    partition: int = 0
+    behind_ms: int = 0
+    """How far its `ets` lies before its sending."""
+    poison: str = ""
+    """Sent instead of a transfer."""
+    asset: str = ""
+    """The one batch that it is about."""
+
+
+class Edit(StrEnum):
+    """An edit of a row by the LMS, whose document follows."""
+
+    OWNER = "owner"
+    """Another creator, an outsider."""
+    MENTOR = "mentor"
+    """One more mentor, an outsider."""
+    COMPLETE = "complete"
+    DELETE = "delete"
+    NAME = "name"
+
+
+class EditSpec(NamedTuple):
+    """An edit, at a time or right after a call of a stage."""
+
+    batch: str
+    edit: Edit
+    at_ms: int
+    after: str = ""
+    """Store and beginning of the call, as in ``rows read``: the edit comes right after the `n`-th such call, if there
+    is one before `at_ms`."""
+    n: int = 1
+
+
+class OrderSpec(NamedTuple):
+    """A run that an operator starts: its kind and conf, `wait`: not before no event is open."""
+
+    at_ms: int
+    kind: str
+    conf: Mapping[str, Any]
+    wait: bool = False
+
+
+class Setup(NamedTuple):
+    """A world before it begins."""
+
+    batches: tuple[BatchSpec, ...]
+    messages: tuple[MessageSpec, ...]
+    edits: tuple[EditSpec, ...] = ()
+    orders: tuple[OrderSpec, ...] = ()
+    users: tuple[str, ...] = ("a", "b", "c", "d")
+    deleted: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    """Users of another organisation."""
+    runs: int = 2
+    """Runs of the watcher at once, at most."""
+    settings: Mapping[str, Any] = {}
+    refreshes: bool = False
+    """True if the index refreshes by itself now and then."""
+
+
+MOMENTS = (
+    "ledger Changes.record", "rows read", "rows b", "index read", "index write", "index refresh", "index search",
+    "ledger Queue.held", "ledger Events._write", "lms search", "ledger Changes.settle_images",
+)  # fmt: skip
+"""Calls after which an edit strikes."""
+_POISON = ("not JSON", "{}", '{"eid": "BE_JOB_REQUEST"}')
+
+
+def drawn_setup(seed: int) -> Setup:
+    """The world of a seed."""
+    rng = Random(f"setup:{seed}")
+    users = ("a", "b", "c", "d")[: rng.choice((2, 3, 3, 4))]
+    batches = tuple(_batches(rng, users))
+    messages = tuple(_messages(rng, users, batches))
+    edits = tuple(_edits(rng, batches)) if rng.random() < 0.6 else ()
+    span = max((m.at_ms for m in messages), default=0)
+    return Setup(
+        batches,
+        messages,
+        edits,
+        tuple(_orders(rng, messages, users, span)),
+        users=users,
+        deleted=("d",) if "d" in users and rng.random() < 0.1 else (),
+        foreign=("c",) if "c" in users and rng.random() < 0.1 else (),
+        runs=rng.choice((1, 2, 2, 3)),
+        settings=rng.choice(
+            ({}, {}, {"threshold.batch.write.size": 1}, {"parallelism": 1}, {"transfer.scope": "asset"})
+        ),
+        refreshes=rng.random() < 0.3,
+    )
+
+
+def _batches(rng: Random, users: tuple[str, ...]) -> list[BatchSpec]:
+    people = (*users, *users, "x")
+    return [
+        BatchSpec(
+            f"k{rng.randrange(2)}",
+            f"b{n}",
+            rng.choice(people),
+            tuple(rng.sample((*users, "y"), k=rng.choice((0, 0, 1, 2)))),
+            rng.choice((0, 1, 1, 1, 1, 2)),
+            created_for=rng.choice(((), (), (ORGANISATION,), (OTHER,))),
+        )
+        for n in range(rng.randint(1, 6))
+    ]
+
+
+def _messages(rng: Random, users: tuple[str, ...], batches: tuple[BatchSpec, ...]) -> list[MessageSpec]:
+    found: list[MessageSpec] = []
+    at_ms = 0
+    spread = rng.choice((1, 300, 2_000, 20_000))
+    for n in range(rng.choice((1, 2, 2, 3, 3, 4, 5))):
+        at_ms += rng.randint(1, spread)
+        kind = rng.random()
+        if kind < 0.05:
+            found.append(MessageSpec(at_ms, f"m{n}", partition=rng.randrange(2), poison=rng.choice(_POISON)))
+        elif kind < 0.12 and found:
+            found.append(rng.choice(found)._replace(at_ms=at_ms, partition=rng.randrange(2)))
+        else:
+            old, new = rng.sample(users, k=2) if rng.random() < 0.95 else (rng.choice(users), "nobody")
+            about = rng.choice(batches).batch if rng.random() < 0.1 else ""
+            behind = rng.choice((0, 0, rng.randint(0, 300)))
+            found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind, asset=about))
+    return found
+
+
+def _edits(rng: Random, batches: tuple[BatchSpec, ...]) -> list[EditSpec]:
+    live = [b for b in batches if b.status < 2]
+    chosen = rng.sample(live, k=min(len(live), rng.choice((1, 1, 2))))
+    return [
+        EditSpec(
+            b.batch,
+            rng.choice(tuple(Edit)),
+            rng.choice((rng.randint(0, 5_000), 20_000, 60_000)),
+            rng.choice(MOMENTS) if rng.random() < 0.7 else "",
+            rng.choice((1, 1, 2, 3)),
+        )
+        for b in chosen
+    ]
+
+
+def _orders(
+    rng: Random, messages: tuple[MessageSpec, ...], users: tuple[str, ...], span: int
+) -> list[OrderSpec]:
+    mids = [m.mid for m in messages if not m.poison]
+    kind = rng.random()
+    if kind < 0.6 or not mids:
+        return []
+    at_ms = rng.randint(0, span + 5_000)
+    if kind < 0.75:
+        undo = OrderSpec(at_ms, "undo", {"mids": [rng.choice(mids)]}, wait=True)
+        again = OrderSpec(at_ms, "undo", {"mids": ["undo:run-*:0"]}, wait=True)
+        return [undo, again] if rng.random() < 0.3 else [undo]
+    if kind < 0.82:
+        return [OrderSpec(at_ms, "manual", {"abandon": {"mids": [rng.choice(mids)], "reason": "drawn"}})]
+    if kind < 0.86:
+        return [OrderSpec(at_ms, "manual", {"redrive": {"mids": [rng.choice(mids)]}})]
+    if kind < 0.92:
+        old, new = rng.sample(users, k=2)
+        conf = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
+        return [OrderSpec(at_ms, "manual", conf, wait=rng.random() < 0.5)]
+    return [OrderSpec(at_ms, rng.choice(("clear", "fail")), {})]

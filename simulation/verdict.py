@@ -1,0 +1,191 @@
+"""What must hold when a world has ended; see also the checks of `World` and the ledger's triggers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from simulation.replay import Event, finals, told
+from simulation.setup import BatchSpec, MessageSpec
+from simulation.world import World
+
+_EVENTS = (
+    "SELECT mid, state, from_user, to_user, options->>'undo_of' AS undo_of, options->'asset'->>'batch_id' AS asset, "
+    "verdict, late, ets, ended_at FROM event ORDER BY order_ms, kafka_partition, kafka_offset, mid"
+)
+_IMAGES = (
+    "SELECT image, course_id, batch_id, outcome, "
+    "array_agg(before_created_by ORDER BY hop) AS before_by, array_agg(after_created_by ORDER BY hop) AS after_by, "
+    "array_agg(array_to_string(before_mentors, ',') ORDER BY hop) AS before_mentors, "
+    "array_agg(array_to_string(after_mentors, ',') ORDER BY hop) AS after_mentors "
+    "FROM change GROUP BY image, course_id, batch_id, outcome"
+)
+_PLANNED = (
+    "SELECT DISTINCT plan.course_id, plan.batch_id FROM plan JOIN event ON event.id = plan.event_id "
+    "WHERE event.state = 'completed'"
+)
+
+Change = tuple[str, tuple[str | None, str], tuple[str | None, str]]
+"""Batch id, owners before and after."""
+
+
+class Verdict:
+    """What is wrong with a world, found at its two ends: before the second proof, and after it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.before_second_proof = self.before_second_proof  # type: ignore[method-assign]  # a world's hook
+        self.excused: list[str] = []
+        """Why a world was not judged in full: what the docs name as not guaranteed."""
+
+    def before_second_proof(self) -> None:
+        """All events are final: the first proof alone must have been enough, but for what the LMS wrote late."""
+        self._events()
+        for batch in self.world.setup.batches:
+            if batch.batch not in self.world.edited:
+                self._row(batch)
+        self._documents(edited=False)
+
+    def at_the_end(self) -> None:
+        """After the second proof: everything."""
+        if not self.world.ended:
+            return
+        self._events()
+        for batch in self.world.setup.batches:
+            self._row(batch)
+        self._documents(edited=True)
+        self._audit()
+        self._messages()
+        self._queue()
+
+    # -- parts -------------------------------------------------------------------------------------------------
+
+    def _events(self) -> None:
+        world = self.world
+        self.rows = world.database.plainly(_EVENTS)
+        self.events: list[Event] = []
+        for r in self.rows:
+            if r.ended_at is None:
+                world.broken(f"event {r.mid} is {r.state} and not final")
+            if r.late:
+                self.excused.append(f"{r.mid} came late")
+            if r.undo_of and r.undo_of not in {e.mid for e in self.events}:
+                self.excused.append(f"{r.mid} comes before what it undoes")
+            if r.state in ("completed", "abandoned"):
+                self.events.append(
+                    Event(
+                        r.mid, r.from_user, r.to_user, r.undo_of or "", r.asset or "", r.verdict == "giver_deleted",
+                        r.state == "abandoned",
+                    )
+                )  # fmt: skip
+
+    def _row(self, batch: BatchSpec) -> None:
+        world = self.world
+        if self.excused:
+            return
+        key = next(k for k in world._keys if k.batch_id == batch.batch)  # noqa: SLF001  # the world's own judge
+        row = world.rows.table.get(key)
+        permitted = finals(batch, self.events, world.edited_rows.get(batch.batch, ()))
+        now = _row_now(row)
+        if now in [(r.exists, *r.owners) if r.exists else (False, None, ()) for r in permitted]:
+            return
+        if any(w.id == key and self._is_zombies(w.by) for w in world.rows.job_writes):
+            self.excused.append(f"{batch.batch} was written by a process that froze")
+            return
+        world.broken(f"row {batch.batch} is {_told(row)}, and should be {told(permitted)}")
+
+    def _is_zombies(self, actor: str) -> bool:
+        return actor in self.world.scheduler.frozen
+
+    def _documents(self, *, edited: bool) -> None:
+        world = self.world
+        abandoned = any(e.abandoned for e in self.events)
+        planned = {r.batch_id for r in world.database.plainly(_PLANNED)}
+        for key, row in world.rows.table.items():
+            if key.batch_id not in planned or abandoned or (not edited and key.batch_id in world.edited):
+                continue
+            stored = world.index.documents.get(key.batch_id)
+            owners = stored and (stored.source.get("createdBy"), tuple(stored.source.get("mentors") or ()))
+            if owners != (row["createdby"], tuple(row["mentors"] or ())):
+                world.broken(f"document {key.batch_id} has {owners}, its row {_told(row)}")
+
+    def _audit(self) -> None:
+        """The images that are applied are the changes that happened."""
+        happened: Counter[Change] = Counter()
+        for w in self.world.rows.job_writes:
+            happened[w.id.batch_id, _owners(w.before), _owners(w.after)] += 1
+        sure: Counter[Change] = Counter()
+        maybe: Counter[Change] = Counter()
+        for r in self.world.database.plainly(_IMAGES):
+            change = (
+                r.batch_id,
+                (r.before_by[0], r.before_mentors[0] or ""),
+                (r.after_by[-1], r.after_mentors[-1] or ""),
+            )
+            if r.outcome in ("applied", "late"):
+                sure[change] += 1
+            elif r.outcome in ("in_doubt", None):
+                maybe[change] += 1
+        for change, n in (sure - happened).items():
+            self.world.broken(f"the audit trail says {n} times more than happened: {change}")
+        for change, n in (happened - sure - maybe).items():
+            self.world.broken(f"the audit trail lacks {n} times: {change}")
+
+    def _messages(self) -> None:
+        """Every message is an event in its state, or rejected with its dead letter."""
+        world = self.world
+        states = {r.mid: r.state for r in self.rows}
+        rejected = world.database.plainly(
+            "SELECT kafka_partition, kafka_offset FROM rejected_message WHERE topic <> ''"
+        )
+        poisoned = {(r[0], r[1]) for r in rejected}
+        letters = Counter(
+            (int(dict(r.labels)["partition"]), int(dict(r.labels)["offset"]))
+            for r in world.broker.topics[world.settings.failed_topic][0]
+        )
+        for place, m in world.sent.items():
+            if m.poison:
+                if place not in poisoned or not letters[place]:
+                    world.broken(f"message {place} is not rejected with a dead letter")
+            elif states.get(m.mid) not in _expected(m, world):
+                world.broken(f"event {m.mid} is {states.get(m.mid)}, and should be {_expected(m, world)}")
+        for place, n in letters.items():
+            if place not in poisoned or n > world.pulls:
+                world.broken(f"message {place} has {n} dead letters")
+        for p, records in enumerate(world.broker.topics[world.settings.input_topic]):
+            found = world.database.plainly(
+                "SELECT next_offset FROM consumed_offset WHERE kafka_partition = :p", p=p
+            )
+            if (found[0][0] if found else 0) != len(records):
+                world.broken(f"the ledger has read partition {p} up to {found}, of {len(records)}")
+
+    def _queue(self) -> None:
+        if left := self.world.database.plainly("SELECT event_id FROM queue"):
+            self.world.broken(f"{len(left)} rows are left in the queue")
+
+
+def _expected(m: MessageSpec, world: World) -> tuple[str, ...]:
+    setup = world.setup
+    known = {*setup.users}
+    bad = (
+        m.from_user == m.to_user
+        or m.to_user in setup.deleted
+        or m.to_user not in known
+        or {m.from_user, m.to_user} & {*setup.foreign}
+    )
+    state = "skipped" if bad else "completed"
+    ordered = any(m.mid in o.conf.get("abandon", {}).get("mids", ()) for o in setup.orders)
+    return (state, "abandoned") if ordered else (state,)
+
+
+def _row_now(row: Mapping[str, Any] | None) -> tuple[bool, str | None, tuple[str, ...]]:
+    return (False, None, ()) if row is None else (True, row["createdby"], tuple(row["mentors"] or ()))
+
+
+def _owners(row: Mapping[str, Any]) -> tuple[str | None, str]:
+    return row.get("createdby"), ",".join(row.get("mentors") or ())
+
+
+def _told(row: Mapping[str, Any] | None) -> str:
+    return "gone" if row is None else f"{row['createdby']}/{','.join(row['mentors'] or ())}({row['status']})"

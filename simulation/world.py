@@ -1,0 +1,399 @@
+"""A world: the stores, the actors, and what happens in it from its beginning to its end."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from local.platform.world import User, transfer_event
+from ownership.domain.clock import HOUR_MS
+from ownership.domain.plan import BatchId
+from ownership.domain.queue import choose
+from ownership.domain.settings import Settings
+from ownership.ledger.arrivals import Arrivals
+from ownership.ledger.changes import Changes, Image
+from ownership.ledger.database import Database
+from ownership.ledger.events import Events
+from ownership.ledger.queue import Queue
+from ownership.ledger.reports import Reconciliations
+from ownership.platform.cassandra import Cql
+from ownership.platform.course_batches import CourseBatches
+from ownership.platform.kafka import DeadLetters, Topic
+from ownership.platform.lms import BatchSearch
+from ownership.platform.search_index import SearchIndex
+from ownership.platform.user_org import Users
+from ownership.stages.inbox import Inbox
+from ownership.stages.intake import Intake, Window
+from ownership.stages.parts import Parts
+from simulation import seams
+from simulation.airflow import Airflow, Run
+from simulation.choosers import LEASE_MS
+from simulation.scheduler import Actor, Call, Chooser, EndlessError, Scheduler
+from simulation.setup import ORGANISATION, OTHER, OUTSIDERS, Edit, EditSpec, MessageSpec, OrderSpec, Setup
+from simulation.stores.index import Index
+from simulation.stores.ledger import SimulatedDatabase
+from simulation.stores.rows import KEYSPACE, TABLE, Batch, Rows, Written
+from simulation.stores.services import Lms, UserOrg
+from simulation.stores.topic import Broker
+
+START_MS = 1_800_000_000_000
+"""The world's first moment, epoch ms."""
+GRACE_MS = 1_000
+PARTITIONS = 2
+_ZONE = ZoneInfo("Asia/Kolkata")
+
+
+class World:
+    """A world that has been set up; `run` lets it happen."""
+
+    def __init__(self, setup: Setup, chooser: Chooser, engine: Engine, *, seed: int = 0) -> None:
+        """`engine` is that of a ledger which nobody else uses; it is emptied. `seed` is for the product's own chance."""
+        self.setup = setup
+        self.seed = seed
+        self.scheduler = Scheduler(chooser, start_ms=START_MS)
+        self.database = SimulatedDatabase(engine, self.scheduler)
+        self.database.months_upto = 1 << 30  # made when the ledger was created
+        self._plain = Database(engine)
+        self.settings = Settings.model_validate(
+            {"env": "sim", "grace.ms": GRACE_MS, "claim.seconds": LEASE_MS // 1000, **setup.settings}
+        ).for_slots(32)
+        self.broker = Broker(self.scheduler)
+        self.broker.topics = {
+            self.settings.input_topic: [[] for _ in range(PARTITIONS)],
+            self.settings.failed_topic: [[]],
+        }
+        self.broker.on_commit = self._check_offsets
+        self.rows = Rows(self.scheduler)
+        self.rows.on_write = self._check_write
+        self.batch_statement = Batch
+        self.index = Index(self.scheduler)
+        self.users = UserOrg(self.scheduler)
+        self.lms = Lms(self.scheduler, self.index)
+        self.airflow = Airflow(self)
+        self.violations: list[str] = []
+        self.permanent: list[str] = []
+        """Errors that no try repairs: of orders that contradict the ledger."""
+        self._recording: dict[Actor | None, list[Image]] = {}
+        self.recorded: list[Image] = []
+        """Images that are durable in the ledger."""
+        self.sent: dict[tuple[int, int], MessageSpec] = {}
+        """By partition and offset."""
+        self.edited: set[str] = set()
+        """Batches that the LMS has edited."""
+        self.edited_rows: dict[str, list[Edit]] = {}
+        self._documents_due: list[BatchId] = []
+        self._armed = {e: 0 for e in setup.edits if e.after}
+        self._scripts: list[Actor] = []
+        self._looked: tuple[int, Any] = (-1, ())
+        self.commits = 0
+        self.scheduler.after_call.append(self._strike)
+        self.database.after_commit.append(self._committed)
+        self._fill()
+
+    # -- for the job -----------------------------------------------------------------------------------------
+
+    def parts(self) -> Parts:
+        """What one process works with."""
+        database, settings = self.database, self.settings
+        return Parts(
+            settings=settings,
+            database=database,
+            arrivals=Arrivals(database),
+            events=Events(database),
+            queue=Queue(database),
+            changes=self._changes(),
+            reconciliations=Reconciliations(database),
+            rows=CourseBatches(self._cql(), KEYSPACE, TABLE, batch_size=settings.batch_write_size),
+            index=SearchIndex(self.index, settings.course_batch_index, zone=_ZONE),  # type: ignore[arg-type]  # a client of its own
+            users=Users(self.users, settings.user_read_api),  # type: ignore[arg-type]  # a service of its own
+            search=BatchSearch(self.lms, settings.batch_search_api),  # type: ignore[arg-type]  # the same
+            cql=self._cql(),
+        )
+
+    def _cql(self) -> Cql:
+        cql = Cql(self.rows.session)
+        cql.connect_ahead = lambda: None  # type: ignore[method-assign]  # there is nothing to connect to
+        return cql
+
+    def _changes(self) -> Changes:
+        changes = Changes(self.database)
+        record = changes.record
+
+        def recorded(images: Any) -> None:
+            self._recording[self.scheduler.current] = list(images)
+            record(images)
+
+        changes.record = recorded  # type: ignore[method-assign]  # to know what becomes durable, and when
+        return changes
+
+    def intake(self) -> Intake:
+        """Where a pull's events come from."""
+        settings = self.settings
+        topic = Topic(self.broker.consumer(), settings.input_topic)  # type: ignore[arg-type]  # a client of its own
+        dead = DeadLetters(self.broker.producer(), settings.failed_topic)  # type: ignore[arg-type]  # the same
+        inbox = Inbox(Events(self.database), Arrivals(self.database), dead, settings)
+        return Intake(topic, inbox, topic.beside(settings.failed_topic))
+
+    # -- from beginning to end ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Let everything happen. What is wrong is in `violations`."""
+        s = self.scheduler
+        with seams.installed(self, self.seed):
+            self._scripts = [s.spawn("producer", self._produce), s.spawn("lms", self._edit)]
+            self._scripts += [s.spawn("operator", self._order)] if self.setup.orders else []
+            s.spawn("watcher", self._watch)
+            if self.setup.refreshes:
+                s.spawn("index", self._refresh)
+            try:
+                s.run()
+            except EndlessError as e:
+                self.broken(str(e))
+
+    def broken(self, what: str, error: BaseException | None = None) -> None:
+        """Note a violation."""
+        self.scheduler.remark(f"VIOLATION: {what}")
+        if error is not None:
+            what += "\n" + "".join(traceback.format_exception(error))
+        self.violations.append(what)
+
+    @property
+    def played(self) -> bool:
+        """True if everything has been sent, edited and ordered."""
+        return all(a.finished for a in self._scripts)
+
+    @property
+    def pulls(self) -> int:
+        """Tries of pulls: each may write a dead letter that another one writes, too."""
+        return sum(r.tries.get("pull", 0) for r in self.airflow.runs)
+
+    def _watch(self) -> None:
+        """The watcher; and when all is done, the hourly run with its second proof."""
+        self.airflow.watch(until=lambda: self.played, runs=self.setup.runs)
+        self.scheduler.remark("all is done; the hourly run comes")
+        self.before_second_proof()
+        for _ in range(2):
+            window = Window(START_MS - HOUR_MS, self.scheduler.now_ms + 1)
+            self.airflow.start("scheduled", window=window)
+            self.airflow.watch(until=lambda: True, runs=self.setup.runs)
+        self.ended = True
+
+    ended = False
+
+    def before_second_proof(self) -> None:
+        """Called when every event is final, before the second proof."""
+
+    def work_in_sight(self) -> tuple[frozenset[object], bool]:
+        """What a run could work on, by names; and whether nothing at all is left."""
+        topic = self.settings.input_topic
+        stamp = self.commits
+        if self._looked[0] != stamp:
+            queued = Queue(self._plain)
+            current, self.scheduler.current = self.scheduler.current, None
+            try:
+                consumed = {p: c.next_offset for p, c in Arrivals(self._plain).consumed(topic).items()}
+                self._looked = (stamp, (queued.read(), consumed))
+            finally:
+                self.scheduler.current = current
+        events, consumed = self._looked[1]
+        behind = [(p, len(r)) for p, r in enumerate(self.broker.topics[topic]) if consumed.get(p, 0) < len(r)]
+        now = self.scheduler.now_ms
+        choice = choose(events, run_id="", now_ms=now, judged_ms=now, grace_ms=GRACE_MS, limit=1000)
+        claimable = {(e.mid, e.fencing_token) for e in choice.take}
+        return frozenset({*claimable, *behind}), not events and not behind
+
+    # -- actors ------------------------------------------------------------------------------------------------
+
+    def _produce(self) -> None:
+        s = self.scheduler
+        for m in sorted(self.setup.messages):
+            s.sleep(START_MS + m.at_ms - s.now_ms)
+            s.call(
+                "topic",
+                f"send {m.mid} {m.from_user}→{m.to_user}{m.poison}",
+                partial(self._send, m),
+                KeyError,
+            )
+
+    def _send(self, m: MessageSpec) -> None:
+        ets = self.scheduler.now_ms - m.behind_ms
+        first = next((k for k, sent in self.sent.items() if sent.mid == m.mid), None)
+        if first is not None:  # the same message once more
+            records = self.broker.topics[self.settings.input_topic][first[0]]
+            body = records[first[1]].body
+        elif m.poison:
+            body = m.poison.encode()
+        else:
+            old, new = User(m.from_user, ORGANISATION), User(m.to_user, ORGANISATION)
+            asset = {"objectType": "Course Batch", "identifier": m.asset} if m.asset else None
+            event = transfer_event(old, new, ORGANISATION, ets=ets, mid=m.mid, request_id=m.mid, asset=asset)
+            body = json.dumps(event).encode()
+        record = self.broker.append(self.settings.input_topic, m.partition, body)
+        self.sent[record.number, record.place] = m
+
+    def _edit(self) -> None:
+        s = self.scheduler
+        for e in sorted(self.setup.edits, key=lambda e: e.at_ms):
+            while s.now_ms < START_MS + e.at_ms and (e in self._armed or not e.after):
+                s.wait(lambda: bool(self._documents_due), ms=START_MS + e.at_ms - s.now_ms)
+                self._follow()
+            if e in self._armed or not e.after:
+                self._armed.pop(e, None)
+                s.call("lms", f"edits {e.batch}: {e.edit}", partial(self._edit_row, e), KeyError)
+            self._follow()
+
+    def _follow(self) -> None:
+        """The LMS writes the documents of the rows that it has edited: it reads the row, then writes the document."""
+        s = self.scheduler
+        while self._documents_due:
+            key = self._documents_due.pop(0)
+            row = s.call("lms", f"reads row {key.batch_id}", partial(self.rows.table.get, key), KeyError)
+            document = self._document(key, row) if row else None
+
+            def write(key: BatchId = key, document: Mapping[str, Any] | None = document) -> None:
+                if document is None:
+                    self.index.remove(key.batch_id)
+                else:
+                    self.index.put(key.batch_id, document)
+
+            s.call("lms", f"writes document {key.batch_id}", write, KeyError)
+
+    def _edit_row(self, e: EditSpec) -> None:
+        key = next(k for k in self._keys if k.batch_id == e.batch)
+        row = self.rows.table.get(key)
+        if row is None:
+            return
+        self.edited.add(e.batch)
+        self.edited_rows.setdefault(e.batch, []).append(e.edit)
+        row = dict(row)
+        if e.edit is Edit.DELETE:
+            del self.rows.table[key]
+            self.rows.written_us.pop(key, None)
+        else:
+            if e.edit is Edit.OWNER:
+                row["createdby"] = OUTSIDERS[0]
+                self.rows.written_us[key] = self.scheduler.now_ms * 1000
+            elif e.edit is Edit.MENTOR:
+                row["mentors"] = [*(row["mentors"] or ()), f"z{len(self.edited_rows[e.batch])}"]
+            elif e.edit is Edit.COMPLETE:
+                row["status"] = 2
+            else:
+                row["name"] = "renamed"
+            self.rows.table[key] = row
+        self._documents_due.append(key)
+
+    def _strike(self, call: Call) -> None:
+        """The edits that come right after a call."""
+        for e in [
+            e for e in self._armed if f"{call.store} {call.what}".startswith(e.after) and call.actor.mortal
+        ]:
+            self._armed[e] += 1
+            if self._armed[e] == e.n:
+                del self._armed[e]
+                self.scheduler.remark(f"the LMS edits {e.batch}: {e.edit}")
+                self._edit_row(e)
+
+    def _order(self) -> None:
+        s = self.scheduler
+        for order in self.setup.orders:
+            s.sleep(START_MS + order.at_ms - s.now_ms)
+            if order.wait:
+                s.wait(self._is_idle, ms=HOUR_MS)
+            self.carry_out(order)
+
+    def carry_out(self, order: OrderSpec) -> Run | None:
+        """Do what an operator does; the run that was started, if one was."""
+        runs = self.airflow.runs
+        if order.kind in ("clear", "fail"):
+            wanted = [r for r in runs if r.ended is (order.kind == "clear")]
+            if wanted:
+                (self.airflow.clear if order.kind == "clear" else self.airflow.fail)(wanted[0])
+            return None
+        conf = dict(order.conf)
+        if order.kind == "undo":
+            undoes = [r.run_id for r in runs if r.kind == "undo"]
+            conf["mids"] = [m.replace("run-*", undoes[-1]) if undoes else m for m in conf.get("mids", ())]
+        return self.airflow.start(order.kind, conf)
+
+    def _is_idle(self) -> bool:
+        return self.work_in_sight()[1] and all(r.ended for r in self.airflow.runs)
+
+    def _refresh(self) -> None:
+        while not self.ended:
+            self.scheduler.sleep(1_000)
+            self.index.show()
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        self.database.empty()
+        self._keys = [BatchId(b.course, b.batch) for b in self.setup.batches]
+        for b, key in zip(self.setup.batches, self._keys, strict=True):
+            row = {
+                "name": b.batch, "createdby": b.created_by, "mentors": list(b.mentors) or None, "status": b.status,
+                "createdfor": list(b.created_for) or None,
+            }  # fmt: skip
+            self.rows.table[key] = row
+            self.rows.written_us[key] = (START_MS - HOUR_MS) * 1000
+            if b.document:
+                self.index.put(b.batch, self._document(key, row))
+        self.index.show()
+        for user in (*self.setup.users, *OUTSIDERS):
+            self.users.organisation_of[user] = OTHER if user in self.setup.foreign else ORGANISATION
+        self.users.deleted = set(self.setup.deleted)
+
+    @staticmethod
+    def _document(key: BatchId, row: Mapping[str, Any]) -> dict[str, Any]:
+        names = {
+            "batchId": key.batch_id,
+            "identifier": key.batch_id,
+            "id": key.batch_id,
+            "courseId": key.course_id,
+        }
+        return {
+            **names, "name": row["name"], "createdBy": row["createdby"], "mentors": list(row["mentors"] or ()),
+            "status": row["status"],
+        }  # fmt: skip
+
+    def _committed(self, name: str) -> None:
+        self.commits += 1
+        if name == "Changes.record":
+            self.recorded += self._recording.get(self.scheduler.current, ())
+
+    def _check_write(self, w: Written) -> None:
+        """Each change of a row that the job makes is one that an image has announced."""
+        if not w.before:
+            self.broken(f"{w.by} created row {w.id.batch_id}")
+            return
+        before, after = _owners(w.before), _owners(w.after)
+        for image in self.recorded:
+            i = image.before
+            if (
+                image.id == w.id
+                and i.owners == before
+                and i.status == w.before["status"]
+                and image.after.owners == after
+            ):
+                return
+        self.broken(
+            f"{w.by} changed {w.id.batch_id} from {before} (status {w.before['status']}) to {after}: no image says so"
+        )
+
+    def _check_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        if not any(offsets.values()):
+            return
+        rows = self.database.plainly("SELECT topic, kafka_partition, next_offset FROM consumed_offset")
+        ledger = {(r[0], r[1]): r[2] for r in rows}
+        for place, offset in offsets.items():
+            if offset > ledger.get(place, 0):
+                self.broken(f"offset {offset} of {place} is committed, the ledger has {ledger.get(place, 0)}")
+
+
+def _owners(row: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    return row.get("createdby"), tuple(row.get("mentors") or ())

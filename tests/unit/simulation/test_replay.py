@@ -1,0 +1,33 @@
+"""The plain replay says what a row may be."""
+
+from __future__ import annotations
+
+from simulation.replay import Event, finals, told
+from simulation.setup import BatchSpec, Edit
+
+BATCH = BatchSpec("k", "b", "a", ("m", "a"))
+
+
+def ends(events: list[Event], edits: list[Edit] = []) -> set[str]:  # noqa: B006  # only read
+    return {told([row]) for row in finals(BATCH, events, edits)}
+
+
+def test_transfers_follow_one_another() -> None:
+    assert ends([Event("1", "a", "b"), Event("2", "b", "c"), Event("3", "a", "d")]) == {"c/m,c(1)"}
+
+
+def test_an_undo_takes_back_what_its_event_changed() -> None:
+    assert ends([Event("1", "a", "m"), Event("2", "m", "a", undo_of="1")]) == {"a/m,a(1)"}
+    assert ends(
+        [Event("1", "a", "m"), Event("2", "m", "a", undo_of="1"), Event("3", "a", "m", undo_of="2")]
+    ) == {"m/m(1)"}
+
+
+def test_an_edit_may_come_anywhere() -> None:
+    assert ends([Event("1", "a", "b")], [Edit.COMPLETE]) == {"a/m,a(2)", "b/m,b(2)"}
+    assert ends([Event("1", "a", "b")], [Edit.OWNER]) == {"x/m,b(1)"}
+    assert ends([Event("1", "a", "b")], [Edit.DELETE]) == {"gone"}
+
+
+def test_an_abandoned_event_may_have_moved_a_batch() -> None:
+    assert ends([Event("1", "a", "b", abandoned=True), Event("2", "b", "c")]) == {"a/m,a(1)", "c/m,c(1)"}
