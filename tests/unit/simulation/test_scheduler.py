@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from simulation.choosers import CrashAt, Drawn, Plain, Script, Scripted
@@ -19,11 +21,11 @@ def played(chooser: Chooser) -> tuple[Scheduler, list[str], dict[str, object]]:
 
     def body(name: str) -> str:
         for n in range(3):
-            s.call("store", f"{name}{n}", lambda n=n: done.append(f"{name}{n}"), LostError)
+            s.call("store", f"{name}{n}", partial(done.append, f"{name}{n}"), LostError)
             s.sleep(10)
         return "end"
 
-    actors = [s.spawn(name, lambda name=name: body(name), mortal=True) for name in "ab"]
+    actors = [s.spawn(name, partial(body, name), mortal=True) for name in "ab"]
     s.run()
     return s, done, {a.name: a.result or a.error or ("died" if a.died else "") for a in actors}
 
