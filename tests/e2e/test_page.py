@@ -207,7 +207,7 @@ def test_a_transfer_is_found_by_user_run_and_event_with_everything_about_it(
         assert old in body
     body = seen(page, "/", user=old, state="failed")
     assert "has no transfer from or to this user that fits" in body
-    assert page.get("/", params={"mid": mid}).headers["location"].startswith("transfer?mid=")
+    assert page.get("/find", params={"q": mid}).headers["location"].startswith("transfer?mid=")
     # A task's link leads to the run's only transfer at once.
     assert page.get("/", params={"run": run_id, "one": "1"}).status_code == 303
 

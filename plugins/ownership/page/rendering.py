@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ownership.ledger.reads.lists import Filters
 from ownership.page.views import formats, links
 
 HERE = Path(__file__).parent
@@ -29,6 +30,8 @@ templates.globals |= {
     "run_label": links.run_label,
     "state_names": formats.STATE_NAMES,
     "detail_href": links.detail_href,
+    "batch_href": links.batch_href,
+    "transfers_href": lambda user: links.list_href(Filters(user=user)),
 }
 
 

@@ -7,6 +7,7 @@ document is created from the row.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 PART: Final = "Elasticsearch"
 """What errors call the index, also where OpenSearch holds it: so is its Connection named."""
 DOCS_PER_CALL = 1000
+MAX_SHOWN: Final = 10_000
+"""Hits that the index shows at once unless it is told otherwise."""
 DOCS_PER_PAGE = 5000
 """Of a walk through the whole index: below the 10,000 hits that it shows at once unless it is told otherwise."""
 SLICES = 2
@@ -100,6 +103,13 @@ class RefusedDocument(NamedTuple):
     def __str__(self) -> str:
         """As an operator reads it."""
         return f"the index refuses document {self.document_id}: {self.reason}"
+
+
+class Found(NamedTuple):
+    """A part of what a question finds."""
+
+    total: int
+    documents: list[Document]
 
 
 class Written(NamedTuple):
@@ -396,6 +406,36 @@ class SearchIndex:
                             _hit(hit, batch) for hit, (_, batch) in zip(hits, self._named(hits), strict=True)
                         ]
                     yield from page
+
+    def owned_by(self, user: str, *, offset: int, limit: int) -> Found:
+        """Documents of any status that name a user, by batch: a page of what people ask for.
+
+        `offset` and `limit` together are at most `MAX_SHOWN`. One try, because a person waits.
+        """
+        query = {"bool": {"filter": [_any_of(OWNERS, [folded(user)])]}}
+        return self._look(query, offset, limit)
+
+    def matching(self, text: str, *, limit: int) -> Found:
+        """The first documents of which an id is `text`, or the name has it somewhere, in any case."""
+        literal = re.sub(r"([\\*?])", r"\\\1", folded(text))
+        in_name = {"wildcard": {"name.raw": {"value": f"*{literal}*"}}}
+        by_id = _any_of((*NAMES, "courseId", *OWNERS), [folded(text)])
+        return self._look({"bool": {"should": [by_id, in_name], "minimum_should_match": 1}}, 0, limit)
+
+    def _look(self, query: dict[str, Any], offset: int, limit: int) -> Found:
+        with _answer("search"):
+            answer = self._es.search(
+                index=self._index,
+                query=query,
+                from_=offset,
+                size=limit,
+                # Where it is not mapped, the order is the index's own.
+                sort=[{"batchId.raw": {"order": "asc", "unmapped_type": "keyword"}}],
+                track_total_hits=True,
+                seq_no_primary_term=True,
+                allow_partial_search_results=False,
+            )
+            return Found(_total(answer), [_document(_ids(hit)[1], hit) for hit in _shown(answer)])
 
     def count(self) -> int:
         """Number of documents, as a search shows them."""

@@ -53,6 +53,7 @@ from ownership.ledger.reads.lists import (
     from_cursor,
     to_cursor,
 )
+from ownership.ledger.reads.questions import Known
 from ownership.ledger.reports import Reconciliations
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
 from ownership.ledger.upgrade import upgrade
@@ -578,6 +579,10 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
         lambda: filled.reads.lists.page(Filters(request_id=REQUEST)),
         lambda: filled.reads.lists.page(Filters(request_id=REQUEST, state="rejected")),
         lambda: filled.reads.proven.request(REQUEST),
+        lambda: filled.reads.batches.timeline(BATCH),
+        lambda: filled.reads.batches.timeline("batch-of-many-1", BIG_COURSE),
+        lambda: filled.reads.questions.known("page-old-7"),
+        lambda: filled.reads.questions.given_to(BUSY),
         lambda: filled.reads.proven.days(1, at_ms=now_ms(), deadline_minutes=30),
     ):
         for plan in plans_of(filled.database, action):
@@ -619,6 +624,9 @@ def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
     took["open now"] = milliseconds(reads.lists.open_counts)
     took["big request"] = milliseconds(lambda: reads.lists.page(Filters(request_id=REQUEST)))
     took["proven of a request"] = milliseconds(lambda: reads.proven.request(REQUEST))
+    took["timeline of a batch"] = milliseconds(lambda: reads.batches.timeline("batch-of-many-1"))
+    took["known as"] = milliseconds(lambda: reads.questions.known(BUSY))
+    took["given to a busy user"] = milliseconds(lambda: reads.questions.given_to(BUSY))
     for days in (1, 30):
         counting = partial(reads.proven.days, days, at_ms=now_ms(), deadline_minutes=30)
         took[f"proven of {days} days"] = milliseconds(counting)
@@ -802,6 +810,63 @@ def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(
             assert "Nested Loop" not in {n["Node Type"] for n in nodes(plan)}
             compared = sum(n.get("Rows Removed by Join Filter", 0) for n in nodes(plan))
             assert touched(plan) + compared <= 3 * len(batches)
+
+
+def test_the_timeline_of_a_batch_has_every_event_that_concerned_it_the_newest_first(ledger: Ledger) -> None:
+    batch, other = batches_of(2)
+    twin = BatchId("another course", batch.batch_id)
+    transfers = [ledger.accept(f"u{n}", f"u{n + 1}") for n in range(5)]
+    for n, t in enumerate(transfers):
+        claimed = ledger.claim("run", t)
+        ledger.plan("run", claimed, t.mid, [batch, other] if n else [batch, twin])
+        if n != 3:
+            ledger.move(claimed, [batch])
+    timeline = ledger.reads.batches.timeline
+
+    every = timeline(batch.batch_id)
+    expected = [t.mid for t in reversed(transfers)]
+    assert [s.event.mid for s in every.steps if s.change.id == batch] == expected
+    assert [(s.event.mid, s.change.id) for s in every.steps if s.change.id != batch] == [(expected[-1], twin)]
+    assert [bool(s.change.hops) for s in every.steps if s.change.id == batch] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert every.next is None
+
+    found, before = list[str](), None
+    while True:
+        page = timeline(batch.batch_id, batch.course_id, before, limit=2)
+        found += [s.event.mid for s in page.steps]
+        before = page.next
+        if before is None:
+            break
+    assert found == expected
+    assert timeline("no such batch").steps == []
+    assert timeline(batch.batch_id, "no such course").steps == []
+
+
+def test_a_text_is_known_as_what_the_ledger_has_under_it(ledger: Ledger) -> None:
+    t = ledger.accept("Giver", "Taker", request_id="a-request")
+    (batch,) = batches_of(1)
+    claimed = ledger.claim("a-run", t)
+    ledger.plan("a-run", claimed, t.mid, [batch])
+    ledger.move(claimed, [batch])
+    bad = RejectedMessage("rejected:t:0:1", "kafka", "t", 0, 1, 5, None, b"{", "why", None, request_id="r")
+    ledger.arrivals.store([], [bad])
+    questions = ledger.reads.questions
+    known = {
+        "transfer": (t.mid, bad.mid), "user": ("gIVER", "taker"), "batch": (batch.batch_id,),
+        "course": (batch.course_id,), "request": ("a-request", "r"), "run": ("a-run",),
+    }  # fmt: skip
+    for name, texts in known.items():
+        for text in texts:
+            assert questions.known(text)._asdict() == {n: n == name for n in Known._fields}
+    assert not any(questions.known("nothing"))
+    assert questions.given_to("TAKER") == [batch]
+    assert questions.given_to("Giver") == []
 
 
 def test_a_request_is_complete_when_all_that_arrived_of_it_is_proven(ledger: Ledger) -> None:

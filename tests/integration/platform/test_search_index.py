@@ -322,3 +322,25 @@ def test_every_document_is_shown_once_by_a_walk_through_the_index(index: Index):
         ]
         == 0
     )
+
+
+def test_every_batch_of_a_user_is_found_by_page_whatever_its_status(index: Index) -> None:
+    for n in range(7):
+        index.put(
+            f"batch-{n}", status=n % 3, createdBy="A" if n < 5 else "z", mentors=["a"] if n == 6 else []
+        )
+    found = [index.job.owned_by("a", offset=o, limit=4) for o in (0, 4)]
+    assert [f.total for f in found] == [6, 6]
+    ids = [[d.batch_id for d in f.documents] for f in found]
+    assert ids == [["batch-0", "batch-1", "batch-2", "batch-3"], ["batch-4", "batch-6"]]
+    assert index.job.owned_by("nobody", offset=0, limit=4) == (0, [])
+
+
+def test_a_batch_is_found_by_an_id_or_a_part_of_its_name_and_a_wildcard_is_a_letter(index: Index) -> None:
+    index.put("Batch-1", name="Algebra for 10*", createdBy="Ada", mentors=["Bob"])
+    index.put("batch-2", name="Geometry", createdBy="x", mentors=[])
+    for text in ("batch-1", "course-of-batch-1", "ADA", "bob", "gebra FOR", "10*"):
+        assert [d.batch_id for d in index.job.matching(text, limit=9).documents] == ["Batch-1"], text
+    for text in ("batch", "1*0", "?", "\\"):
+        assert index.job.matching(text, limit=9).documents == [], text
+    assert index.job.matching("e", limit=1).total == 2

@@ -6,6 +6,7 @@
 | `details` | one event or rejected message, and the events that belong to it |
 | `batches` | what one event planned and changed |
 | `proven` | how many of the accepted events are proven, of the last days and of one request |
+| `questions` | what an id is known as |
 | `statements` | how each statement takes its index |
 """
 
@@ -16,6 +17,7 @@ from ownership.ledger.reads.batches import Batches
 from ownership.ledger.reads.details import Details
 from ownership.ledger.reads.lists import Lists
 from ownership.ledger.reads.proven import Proven
+from ownership.ledger.reads.questions import Questions
 from ownership.ledger.reads.statements import BoundedDatabase
 from ownership.ledger.reports import Reconciliations
 
@@ -30,4 +32,5 @@ class Reads:
         self.details = Details(bounded)
         self.batches = Batches(bounded)
         self.proven = Proven(bounded)
+        self.questions = Questions(bounded)
         self.reconciliations = Reconciliations(database)

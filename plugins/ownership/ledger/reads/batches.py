@@ -27,9 +27,9 @@ from ownership.ledger.changes import batch_outcome, change_outcome
 from ownership.ledger.database import from_ledger
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.events import EventRow
-from ownership.ledger.reads.lists import PAGE_SIZE
-from ownership.ledger.reads.statements import BoundedDatabase, texts
-from ownership.ledger.schema import among, change, plan
+from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event
+from ownership.ledger.reads.statements import BoundedDatabase, residual, texts
+from ownership.ledger.schema import among, change, event, plan
 
 
 class Owners(NamedTuple):
@@ -78,6 +78,21 @@ class ChangesPage(NamedTuple):
     """The batch after which the next page begins; None on the last page."""
 
 
+class BatchStep(NamedTuple):
+    """An event that concerned a batch, and what it did to it."""
+
+    event: ListedEvent
+    change: BatchChange
+
+
+class BatchTimeline(NamedTuple):
+    """One page of a batch's events, the last accepted first."""
+
+    steps: list[BatchStep]
+    next: int | None
+    """Where the next page begins; None on the last page."""
+
+
 class Progress(NamedTuple):
     """Batches of the phase of an event: planned, moved, proven in both stores."""
 
@@ -114,6 +129,41 @@ class Batches:
 
         return self._database.run(work)
 
+    def timeline(
+        self, batch_id: str, course_id: str = "", before: int | None = None, *, limit: int = PAGE_SIZE
+    ) -> BatchTimeline:
+        """One page of the events that concerned a batch, or all batches of that id where no course is given."""
+
+        def work(connection: Connection) -> BatchTimeline:
+            ids = _events_of(connection, batch_id, course_id, before, limit + 1)
+            shown = ids[:limit]
+            listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown))
+            events = {r.id: listed_event(r) for r in connection.execute(listed)}
+            of_batch = [
+                _is_of(table, batch_id, course_id) & among(table.c.event_id, shown)
+                for table in (plan, change)
+            ]
+            plans = {
+                (r.event_id, r.course_id): _planned(r)
+                for r in connection.execute(select(plan).where(of_batch[0]))
+            }
+            hops: dict[tuple[int, str], list[BatchHop]] = {}
+            tries = select(change).where(of_batch[1]).order_by(*_OLDEST_TRY)
+            for r in connection.execute(tries):
+                hops.setdefault((r.event_id, r.course_id), []).append(_hop(r))
+            keys = sorted(plans.keys() | hops.keys(), reverse=True)
+            return BatchTimeline(
+                [
+                    BatchStep(
+                        events[i], BatchChange(BatchId(c, batch_id), plans.get((i, c)), hops.get((i, c), []))
+                    )
+                    for i, c in keys
+                ],
+                shown[-1] if len(ids) > limit else None,
+            )
+
+        return self._database.run(work)
+
     def progress(self, row: EventRow) -> Progress:
         """How far the batches of an event and of those it was planned with are."""
 
@@ -143,6 +193,28 @@ class Batches:
             return Progress(*connection.execute(query).one())
 
         return self._database.run(work)
+
+
+_OLDEST_TRY = (change.c.fencing_token, change.c.recorded_at, change.c.image)
+
+
+def _is_of(table: FromClause, batch_id: str, course_id: str) -> ColumnElement[bool]:
+    of_batch = table.c.batch_id == batch_id
+    return of_batch & residual(table.c.course_id == course_id) if course_id else of_batch
+
+
+def _events_of(
+    connection: Connection, batch_id: str, course_id: str, before: int | None, limit: int
+) -> list[int]:
+    """Ids of the last events that concerned a batch, the greatest first."""
+
+    def of(table: FromClause) -> Select[Any]:
+        query = select(table.c.event_id).where(_is_of(table, batch_id, course_id)).group_by(table.c.event_id)
+        query = query.order_by(table.c.event_id.desc()).limit(limit)
+        return query.where(table.c.event_id < before) if before is not None else query
+
+    both = union(of(plan), of(change)).subquery()
+    return list(connection.scalars(select(both.c.event_id).order_by(both.c.event_id.desc()).limit(limit)))
 
 
 def _batches(connection: Connection, event_id: int, after: BatchId | None, limit: int) -> list[BatchId]:
@@ -197,11 +269,14 @@ def _plans_of_others(
 def _hops(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> dict[BatchId, list[BatchHop]]:
     query = select(change).where(_between(change, event_id, batches))
     found: dict[BatchId, list[BatchHop]] = {}
-    for r in connection.execute(query.order_by(change.c.fencing_token, change.c.recorded_at, change.c.image)):
-        before, after = _owners(r, "before"), _owners(r, "after")
-        hop = BatchHop(r.role, before, after, r.hop, r.hops, change_outcome(r.outcome), r.applied_at)
-        found.setdefault(BatchId(r.course_id, r.batch_id), []).append(hop)
+    for r in connection.execute(query.order_by(*_OLDEST_TRY)):
+        found.setdefault(BatchId(r.course_id, r.batch_id), []).append(_hop(r))
     return found
+
+
+def _hop(r: Any) -> BatchHop:
+    before, after = _owners(r, "before"), _owners(r, "after")
+    return BatchHop(r.role, before, after, r.hop, r.hops, change_outcome(r.outcome), r.applied_at)
 
 
 def _planned(r: Any) -> PlannedBatch:

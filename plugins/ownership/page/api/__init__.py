@@ -4,6 +4,7 @@
 | --- | --- |
 | `app` | the app: its routers and its OpenAPI |
 | `transfers` | reads: a list, one transfer, its batches |
+| `questions` | what happened to a batch, what a user holds now, what is proven |
 | `orders` | writes: new transfers and actions, each a run of Airflow |
 | `health` | what the job's own watch found last |
 | `models` | what it answers. Pure |

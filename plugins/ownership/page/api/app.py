@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 
 from ownership.page.access import MayRead
-from ownership.page.api import health, orders, problems, transfers
+from ownership.page.api import health, orders, problems, questions, transfers
 from ownership.page.api.requests import JsonRoute
 
 api = FastAPI(
@@ -23,7 +23,7 @@ api = FastAPI(
 )
 api.router.route_class = JsonRoute
 problems.add_handlers(api)
-for routes in (transfers, orders, health):
+for routes in (transfers, questions, orders, health):
     api.include_router(routes.router)
 
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from ownership.domain import proven as counts
 from ownership.domain.clock import from_ms
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
+from ownership.ledger.reads import batches
 from ownership.ledger.reads.batches import BatchChange, ChangesPage, Owners
 from ownership.ledger.reads.lists import ListedMessage, ListEntry, ListPage, to_cursor
+from ownership.page.views import questions as views
 from ownership.page.views.batches import chosen
 from ownership.page.views.details import DetailView
 from ownership.page.views.links import RunLink
 from ownership.page.views.lists import kind_of
+from ownership.page.views.questions import Holdings
 
 _BATCH: TypeAdapter[Any] = TypeAdapter(
     tuple[Annotated[str, Field(max_length=1000)], Annotated[str, Field(max_length=1000)]]
@@ -86,6 +90,8 @@ class Transfer(ListedTransfer):
     progress: Progress | None = None
     options: Options = Options()
     request_reason: str | None = None
+    request_id: str | None = None
+    """The platform's API call that emitted it with others."""
     digest: str | None = None
     """Of its plan: what an approval, or the application of a dry run, repeats."""
     plan: PlanSummary | None = None
@@ -134,6 +140,94 @@ class ChangeList(BaseModel):
     changes: list[Change]
     next: str | None
     """Give it as `after` for the next page; null on the last."""
+
+
+class BatchNow(BaseModel):
+    """A batch as it is now. The row says the truth, and the document should say the same."""
+
+    course_id: str
+    batch_id: str
+    name: str
+    status: str
+    row: list[str]
+    """Creator and mentors; empty where there is no row, or Cassandra did not answer."""
+    document: list[str]
+    """The same in the search index."""
+    differences: list[str]
+    """Empty where both agree, or one of the stores did not answer."""
+
+
+class BatchStep(BaseModel):
+    """An event that concerned a batch, and what it did to it."""
+
+    transfer: ListedTransfer
+    change: Change
+    undo_of: str | None
+
+
+class BatchTimeline(BaseModel):
+    """One page of what happened to a batch, newest first."""
+
+    now: list[BatchNow]
+    """Several where courses have batches of this id."""
+    steps: list[BatchStep]
+    next: int | None
+    """Give it as `before` for the next page; null on the last."""
+    notices: list[str]
+    """Stores that did not answer."""
+
+
+class UserBatches(BaseModel):
+    """One page of what a user holds."""
+
+    total: int | None
+    """Batches whose documents name the user; null if the index did not answer."""
+    page: int
+    batches: list[BatchNow]
+    only_rows: list[BatchNow]
+    """Of the batches that transfers gave the user lately, those whose rows name them and whose documents do not. On
+    the first page."""
+    notices: list[str]
+    """Stores that did not answer."""
+
+
+class ProvenCounts(BaseModel):
+    """Accepted events by how far their proof is."""
+
+    accepted: int
+    in_time: int
+    late: int
+    overdue: int
+    pending: int
+    """Open, and within their deadline."""
+    asked: int
+    """Asked for an approval: no deadline."""
+    unproven: int
+    """Ended with nothing to prove: skipped, declined, abandoned, dry runs."""
+    share: float | None
+    """Of `in_time`, `late` and `overdue`, the first; null where there is none of the three."""
+
+
+class Proven(BaseModel):
+    """How many transfers were proven within their deadline."""
+
+    deadline_minutes: int
+    days: list[ProvenCounts]
+    """Each is 24 hours, the newest first."""
+
+
+class RequestProven(BaseModel):
+    """How much of an API call is proven, of what has arrived."""
+
+    request_id: str
+    complete: bool
+    arrived: int
+    proven: int
+    open: int
+    ended: int
+    """Ended without a proof: skipped, declined or abandoned."""
+    rejected: int
+    """Messages that are no transfers."""
 
 
 class StartedTransfer(BaseModel):
@@ -230,6 +324,7 @@ def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Tran
         progress=Progress(percent=view.bar.percent, text=view.bar.text) if view.bar else None,
         options=event.options,
         request_reason=event.request_reason,
+        request_id=event.request_id,
         digest=event.digest,
         plan=view.plan,
         approved_by=event.approved_by,
@@ -249,6 +344,7 @@ def rejected(message: RejectedMessage) -> Transfer:
         announced_at=_time(message.kafka_ms),
         ended_at=message.received_at,
         reason=message.reason,
+        request_id=message.request_id,
         final=True,
         sentence="Rejected: the message is no transfer.",
     )
@@ -258,6 +354,67 @@ def change_list(page: ChangesPage) -> ChangeList:
     """A page of a transfer's batches."""
     return ChangeList(
         changes=[_change(c) for c in page.batches], next=batch_cursor(page.next) if page.next else None
+    )
+
+
+def batch_timeline(
+    found: batches.BatchTimeline, now: Sequence[views.BatchNow], notices: list[str]
+) -> BatchTimeline:
+    """A page of a batch's events."""
+    return BatchTimeline(
+        now=[_batch_now(b) for b in now],
+        steps=[
+            BatchStep(transfer=listed(s.event), change=_change(s.change), undo_of=s.event.options.undo_of)
+            for s in found.steps
+        ],
+        next=found.next,
+        notices=notices,
+    )
+
+
+def user_batches(held: Holdings, page: int) -> UserBatches:
+    """A page of what a user holds."""
+    return UserBatches(
+        total=held.total,
+        page=page,
+        batches=[_batch_now(b) for b in held.batches],
+        only_rows=[_batch_now(b) for b in held.only_rows],
+        notices=held.notices,
+    )
+
+
+def _batch_now(b: views.BatchNow) -> BatchNow:
+    return BatchNow(
+        course_id=b.id.course_id,
+        batch_id=b.id.batch_id,
+        name=b.name,
+        status=b.status,
+        row=list(b.row),
+        document=list(b.document),
+        differences=list(b.differences),
+    )
+
+
+def proven(days: Sequence[counts.ProvenCounts], deadline_minutes: int) -> Proven:
+    """The counts of some days."""
+    return Proven(
+        deadline_minutes=deadline_minutes,
+        days=[
+            ProvenCounts(**d._asdict(), accepted=d.accepted, share=d.share if d.due else None) for d in days
+        ],
+    )
+
+
+def request_proven(request_id: str, found: counts.RequestCounts) -> RequestProven:
+    """The counts of a request."""
+    return RequestProven(
+        request_id=request_id,
+        complete=found.arrived > 0 and found.complete,
+        arrived=found.arrived,
+        proven=found.proven,
+        open=found.open,
+        ended=found.ended,
+        rejected=found.rejected,
     )
 
 

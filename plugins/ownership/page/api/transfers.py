@@ -40,6 +40,9 @@ def transfers(
     run: TEXT = "",
     course: TEXT = "",
     batch: TEXT = "",
+    request: Annotated[
+        str, Query(max_length=256, pattern=NO_NUL, description="The platform's API call that emitted it")
+    ] = "",
     since: Annotated[datetime | None, Query(description="Announced then or later")] = None,
     before: Annotated[datetime | None, Query(description="Announced before then")] = None,
     after: After = "",
@@ -53,6 +56,7 @@ def transfers(
         batch_id=batch.strip(),
         since_ms=to_ms(since) if since else None,
         before_ms=to_ms(before) if before else None,
+        request_id=request.strip(),
     )
     cursor = from_cursor(after) if after else None
     if after and cursor is None:

@@ -42,12 +42,9 @@ def listing(
     since: TEXT = "",
     before: TEXT = "",
     after: Annotated[str, Query(max_length=2000)] = "",
-    mid: TEXT = "",
     one: TEXT = "",
 ) -> Response:
     """Transfers, newest first. `one`: with a single transfer, redirect to it; the link of a task asks for that."""
-    if mid.strip():
-        return RedirectResponse(links.detail_href(mid.strip()), status_code=303)
     filters = Filters(
         user=who.strip(),
         state=state if state in (*STATES, OPEN) else "",

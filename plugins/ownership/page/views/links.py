@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from ownership.domain.clock import from_ms, to_ms
+from ownership.domain.plan import BatchId
 from ownership.ledger.reads.lists import Filters
 from ownership.page.views.formats import short
 
@@ -36,6 +37,17 @@ def run_label(run_id: str) -> str:
 def detail_href(mid: str, **more: str) -> str:
     """Of a transfer."""
     return f"transfer?{urlencode({'mid': mid, **more})}"
+
+
+def batch_href(batch: BatchId, **more: str) -> str:
+    """Of what happened to a batch; of all batches of its id where the course is empty."""
+    course = {"course": batch.course_id} if batch.course_id else {}
+    return f"batch?{urlencode({'batch': batch.batch_id, **course, **more})}"
+
+
+def user_href(user: str, **more: str) -> str:
+    """Of what a user holds."""
+    return f"user?{urlencode({'user': user, **more})}"
 
 
 def list_href(filters: Filters | None = None, **more: str) -> str:

@@ -1,0 +1,63 @@
+"""Questions: what happened to a batch, what a user holds now, what is proven."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from ownership.domain.clock import now_ms
+from ownership.page.access import User
+from ownership.page.api import models
+from ownership.page.api.requests import JsonRoute
+from ownership.page.platform import Stores
+from ownership.page.routes.questions import BEFORE, ID, PAGE, TEXT, batch_now, holdings
+from ownership.page.settings import JobSettings
+from ownership.page.store import Ledger
+from ownership.page.views.proven import DAYS
+
+router = APIRouter(route_class=JsonRoute, tags=["questions"])
+
+
+@router.get("/batch/timeline", summary="What happened to a batch, newest first")
+def timeline(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    stores: Stores,
+    batch: ID,
+    course: TEXT = "",
+    before: BEFORE = None,
+) -> models.BatchTimeline:
+    """One page of 50 events, and the batch as row and document have it now."""
+    batch, course = batch.strip(), course.strip()
+    notices: list[str] = []
+    with store.reads() as reads:
+        found = reads.batches.timeline(batch, course, before)
+    return models.batch_timeline(found, batch_now(stores, batch, course, found, notices), notices)
+
+
+@router.get("/user/batches", summary="The batches that a user holds now")
+def batches(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    stores: Stores,
+    who: Annotated[ID, Query(alias="user")],
+    page: PAGE = 1,
+) -> models.UserBatches:
+    """One page of 50, by batch: row and document side by side, and how they differ."""
+    return models.user_batches(holdings(store, stores, who.strip(), page), page)
+
+
+@router.get("/request", summary="How much of an API call of the platform is proven")
+def request(user: User, store: Ledger, request: ID) -> models.RequestProven:  # noqa: ARG001  # for users only
+    """Of the events and rejected messages that have arrived of it; the platform does not say how many it sent."""
+    with store.reads() as reads:
+        return models.request_proven(request.strip(), reads.proven.request(request.strip()))
+
+
+@router.get("/proven", summary="How many transfers were proven within their deadline")
+def proven(user: User, store: Ledger, settings: JobSettings) -> models.Proven:  # noqa: ARG001  # for users only
+    """Of the last 30 times 24 hours by acceptance, the newest first."""
+    minutes = settings().deadline_minutes
+    with store.reads() as reads:
+        return models.proven(reads.proven.days(DAYS, at_ms=now_ms(), deadline_minutes=minutes), minutes)

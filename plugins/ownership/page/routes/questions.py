@@ -1,0 +1,195 @@
+"""Questions: what an id or a part of a name is, what happened to a batch, which batches a user holds now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import structlog
+from fastapi import APIRouter, Query
+from fastapi.responses import RedirectResponse, Response
+
+from ownership.domain.clock import now_ms
+from ownership.domain.errors import OwnershipError
+from ownership.domain.plan import BatchId, Document, Row
+from ownership.ledger.reads.batches import BatchTimeline
+from ownership.ledger.reads.lists import PAGE_SIZE
+from ownership.page import access
+from ownership.page.access import MayRead, User
+from ownership.page.platform import Platform, Stores
+from ownership.page.rendering import rendered
+from ownership.page.routes.parameters import NO_NUL
+from ownership.page.store import Ledger, Store
+from ownership.page.views import links
+from ownership.page.views.questions import (
+    BatchNow,
+    Holdings,
+    answers,
+    batch_ids,
+    batches_now,
+    in_short,
+    not_shown_for,
+    step_lines,
+)
+from ownership.platform.search_index import MAX_SHOWN
+
+log = structlog.get_logger(__name__)
+
+FOUND = 20
+"""Batches of a search that are shown."""
+MAX_PAGE = MAX_SHOWN // PAGE_SIZE
+TEXT = Annotated[str, Query(max_length=256, pattern=NO_NUL)]
+ID = Annotated[str, Query(min_length=1, max_length=256, pattern=NO_NUL)]
+BEFORE = Annotated[int | None, Query(ge=0, lt=2**63)]
+PAGE = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+
+T = TypeVar("T")
+router = APIRouter()
+
+
+@router.get("/find", dependencies=[MayRead])
+def find(user: User, store: Ledger, stores: Stores, q: TEXT = "") -> Response:  # noqa: ARG001  # for users only
+    """What a text is; a transfer's own mid leads to it at once."""
+    text, notices = q.strip(), list[str]()
+    if not text:
+        return rendered("find.html", text="", answers=[], batches=[], more=0, notices=[])
+    with store.reads() as reads:
+        known = reads.questions.known(text)
+    if known.transfer:
+        return RedirectResponse(links.detail_href(text), status_code=303)
+    found = _asked(lambda: stores.index.ask(lambda index: index.matching(text, limit=FOUND)), notices)
+    documents = found.documents if found else []
+    ids = batch_ids(documents)
+    return rendered(
+        "find.html",
+        text=text,
+        answers=answers(text, known, documents),
+        batches=batches_now(ids, None, documents),
+        more=found.total - len(documents) if found else 0,
+        notices=notices,
+    )
+
+
+@router.get("/batch", dependencies=[MayRead])
+def batch(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    stores: Stores,
+    batch: ID,
+    course: TEXT = "",
+    before: BEFORE = None,
+) -> Response:
+    """What happened to a batch, the newest event first, and what row and document say now."""
+    batch, course = batch.strip(), course.strip()
+    with store.reads() as reads:
+        timeline = reads.batches.timeline(batch, course, before)
+    notices: list[str] = []
+    now = batch_now(stores, batch, course, timeline, notices)
+    runs = access.runs_of(s.event.run_id for s in timeline.steps)
+    key = BatchId(course, batch)
+    return rendered(
+        "batch.html",
+        batch=key,
+        now=now,
+        steps=step_lines(timeline, runs, now_ms=now_ms()),
+        older=links.batch_href(key, before=str(timeline.next)) if timeline.next else None,
+        newest=links.batch_href(key) if before is not None else None,
+        notices=notices,
+    )
+
+
+@router.get("/user", dependencies=[MayRead])
+def user_batches(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    stores: Stores,
+    who: Annotated[ID, Query(alias="user")],
+    page: PAGE = 1,
+) -> Response:
+    """Which batches a user holds now: rows and documents side by side."""
+    who = who.strip()
+    held = holdings(store, stores, who, page)
+    last = held.total is None or page * PAGE_SIZE >= min(held.total, MAX_SHOWN)
+    sentence = (
+        in_short(held.total, who, (page - 1) * PAGE_SIZE, len(held.batches)) if held.total is not None else ""
+    )
+    return rendered(
+        "user.html",
+        who=who,
+        held=held,
+        sentence=sentence,
+        older=None if last else links.user_href(who, page=str(page + 1)),
+        newer=links.user_href(who, page=str(page - 1)) if page > 1 else None,
+        notices=held.notices,
+    )
+
+
+def batch_now(
+    stores: Platform, batch: str, course: str, timeline: BatchTimeline, notices: list[str]
+) -> list[BatchNow]:
+    """A batch in both stores; of several courses where they have batches of the same id."""
+    documents = _asked(
+        lambda: list(stores.index.ask(lambda index: index.get([batch], everywhere=True)).get(batch, ())),
+        notices,
+    )
+    courses = {course} if course else {s.change.id.course_id for s in timeline.steps}
+    if not course:
+        courses |= {d.course_id for d in documents or () if d.course_id}
+    ids = sorted(BatchId(c, batch) for c in courses)
+    rows = _rows(stores, ids, notices)
+    return [b for b in batches_now(ids, rows, documents) if b.row or b.document or (course and not notices)]
+
+
+def holdings(store: Store, stores: Platform, user: str, page: int) -> Holdings:
+    """A page of the batches whose documents name a user, and first of all what only rows say."""
+    notices: list[str] = []
+    offset = (page - 1) * PAGE_SIZE
+    found = _asked(
+        lambda: stores.index.ask(lambda index: index.owned_by(user, offset=offset, limit=PAGE_SIZE)), notices
+    )
+    ids = batch_ids(found.documents) if found else []
+    given: list[BatchId] = []
+    if page == 1:
+        with store.reads() as reads:
+            given = reads.questions.given_to(user)
+    rows = _rows(stores, {*ids, *given}, notices)
+    batches = batches_now(ids, rows, found.documents if found else None)
+    return Holdings(
+        found.total if found else None, batches, _only_rows(stores, user, given, rows, notices), notices
+    )
+
+
+def _only_rows(
+    stores: Platform,
+    user: str,
+    given: list[BatchId],
+    rows: dict[BatchId, Row] | None,
+    notices: list[str],
+) -> list[BatchNow]:
+    if not given or not rows:
+        return []
+    mine = {i: rows[i] for i in given if i in rows}
+    names = {i.batch_id for i in mine}
+    by_batch = _asked(lambda: stores.index.ask(lambda index: index.get(names)), notices)
+    documents: list[Document] | None = None
+    if by_batch is not None:
+        documents = [d for of_batch in by_batch.values() for d in of_batch]
+    return batches_now(not_shown_for(user, mine, documents or []), mine, documents)
+
+
+def _rows(
+    stores: Platform, ids: set[BatchId] | list[BatchId], notices: list[str]
+) -> dict[BatchId, Row] | None:
+    """The rows of batches, as far as these name a course; None if Cassandra does not answer."""
+    keys = [i for i in ids if i.course_id]
+    return _asked(lambda: stores.rows.ask(lambda rows: rows.read(keys)), notices) if keys else {}
+
+
+def _asked(ask: Callable[[], T], notices: list[str]) -> T | None:
+    """The answer of a store; a notice and None where it has none, so that the rest of the page is shown."""
+    try:
+        return ask()
+    except OwnershipError as e:
+        log.warning("page cannot ask a store", why=str(e))
+        notices.append(str(e)[:300])
+        return None

@@ -1,0 +1,153 @@
+"""Answers to questions: what an id is, what a batch is now, and what only a row says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ownership.domain.options import Options
+from ownership.domain.plan import BatchId, Document, Row
+from ownership.domain.states import BatchOutcome, ChangeOutcome
+from ownership.ledger.reads.batches import (
+    BatchChange,
+    BatchHop,
+    BatchStep,
+    BatchTimeline,
+    Owners,
+    PlannedBatch,
+)
+from ownership.ledger.reads.questions import Known
+from ownership.page.rendering import templates
+from ownership.page.views.questions import (
+    Holdings,
+    answers,
+    batch_ids,
+    batches_now,
+    in_short,
+    not_shown_for,
+    step_lines,
+)
+from tests.unit.page.rows import AT, LISTED, NOW_MS
+
+BATCH = BatchId("course-1", "batch-1")
+ROW = Row(BATCH, "user-new", ("Mentor",), 1)
+NOTHING = Known(transfer=False, user=False, batch=False, course=False, request=False, run=False)
+
+
+def document(created_by: Any = "user-new", mentors: tuple[Any, ...] = ("Mentor",), **source: Any) -> Document:
+    source = {"status": 1, "name": "Algebra", **source}
+    return Document("batch-1", created_by, mentors, 1, 1, source.pop("course", "course-1"), None, source)
+
+
+@pytest.mark.parametrize(
+    ("row", "documents", "differences"),
+    [
+        pytest.param(ROW, [document()], (), id="they agree"),
+        pytest.param(ROW, [document("user-old")], ("stale owner",), id="the document names another creator"),
+        pytest.param(ROW, [document(mentors=())], ("stale mentors",), id="and other mentors"),
+        pytest.param(ROW, [document(), document("x")], ("stale owner",), id="one of two documents is stale"),
+        pytest.param(ROW, [], ("missing document",), id="no document"),
+        pytest.param(ROW, [document(course="course-2")], ("missing document",), id="one of another course"),
+        pytest.param(ROW, [document(status=2)], ("the document says completed",), id="another status"),
+        pytest.param(ROW, [document(status={"a": 1})], ("the document says no status",), id="an odd status"),
+        pytest.param(None, [document()], ("orphan document",), id="no row"),
+        pytest.param(None, [], (), id="neither"),
+    ],
+)
+def test_a_batch_is_shown_with_how_its_document_differs_from_its_row(
+    row: Row | None, documents: list[Document], differences: tuple[str, ...]
+) -> None:
+    (now,) = batches_now([BATCH], {BATCH: row} if row else {}, documents)
+    assert now.differences == differences
+    assert bool(now.row) == bool(row)
+
+
+def test_a_store_that_did_not_answer_is_no_difference() -> None:
+    (no_rows,) = batches_now([BATCH], None, [document("user-old")])
+    assert (no_rows.differences, no_rows.document[0]) == ((), "created by user-old")
+    (no_index,) = batches_now([BATCH], {BATCH: ROW}, None)
+    assert (no_index.differences, no_index.row) == ((), ("created by user-new", "mentor Mentor"))
+
+
+def test_rows_that_name_a_user_and_whose_documents_do_not_are_found_in_any_case() -> None:
+    others = {
+        BATCH: ROW,
+        BatchId("course-1", "batch-2"): ROW._replace(id=BatchId("course-1", "batch-2")),
+        BatchId("course-1", "batch-3"): Row(BatchId("course-1", "batch-3"), "somebody", (), 1),
+    }
+    documents = [document("USER-NEW"), document("user-old")._replace(batch_id="batch-2")]
+    assert not_shown_for("User-New", others, documents) == [BatchId("course-1", "batch-2")]
+
+
+def test_a_text_is_known_as_all_that_it_is() -> None:
+    known = NOTHING._replace(user=True, request=True)
+    assert [a.href for a in answers("x&y", known, [])] == [
+        "user?user=x%26y", "./?user=x%26y", "./?request=x%26y",
+    ]  # fmt: skip
+    by_index = answers("BATCH-1", NOTHING, [document()])
+    assert [a.href for a in by_index] == ["batch?batch=BATCH-1"]
+    assert [a.what for a in answers("mentor", NOTHING, [document()])] == ["User: the batches of today"]
+    assert answers("Algebra", NOTHING, [document()]) == []
+
+
+def test_a_document_s_odd_values_are_shown_as_text_and_its_batch_has_a_key() -> None:
+    odd = document({"a": ["<b>"]}, (7, None), name=["x"], course=None)
+    (now,) = batches_now(batch_ids([odd]), {}, [odd])
+    assert now.id == BatchId("", "batch-1")
+    assert now.document == ("created by {'a': ['<b>']}", "mentor 7", "mentor ")
+    assert now.name == "['x']"
+
+
+def test_the_timeline_says_who_gave_to_whom_and_what_was_taken_back() -> None:
+    owners = Owners("user-old", ()), Owners("user-new", ())
+    hop = BatchHop("created", *owners, 0, 1, ChangeOutcome.APPLIED, AT)
+    undo = LISTED._replace(options=Options(undo_of="LP.1.a"))
+    timeline = BatchTimeline(
+        [
+            BatchStep(undo, BatchChange(BATCH, PlannedBatch(None, *owners, BatchOutcome.GONE, AT), [])),
+            BatchStep(LISTED, BatchChange(BATCH, None, [hop])),
+        ],
+        7,
+    )
+    lines = step_lines(timeline, {}, now_ms=NOW_MS)
+    assert [(s.undo_of, s.change.outcome) for s in lines] == [("LP.1.a", "gone"), (None, "moved")]
+    page = templates.get_template("batch.html").render(
+        batch=BATCH, now=batches_now([BATCH], {BATCH: ROW}, []), steps=lines, older="x", newest=None,
+        notices=["Cassandra unavailable: <frozen>"],
+    )  # fmt: skip
+    assert "takes back" in page
+    assert "missing document" in page
+    assert "&lt;frozen&gt;" in page
+    assert "no transfer" in templates.get_template("batch.html").render(
+        batch=BatchId("", "b"), now=[], steps=[], older=None, newest="y", notices=[]
+    )
+
+
+def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
+    batches = batches_now([BATCH], {BATCH: ROW}, [document("user-old")])
+    for held in (
+        Holdings(1, batches, batches, []),
+        Holdings(None, [], batches, ["Elasticsearch unavailable: x"]),
+        Holdings(0, [], [], []),
+    ):
+        page = templates.get_template("user.html").render(
+            who="<user>", held=held, sentence="", older="x", newer="y", notices=held.notices
+        )
+        assert "&lt;user&gt;" in page
+    assert in_short(120, "u", 50, 50) == "The index shows 120 batches of u; here are 51 to 100."
+    assert in_short(0, "u", 0, 0) == "The index shows no batch of u."
+
+
+def test_what_is_found_is_a_page() -> None:
+    find = templates.get_template("find.html")
+    known = answers("x", NOTHING._replace(user=True), [])
+    page = find.render(
+        text="x", answers=known, batches=batches_now([BATCH], None, [document()]), more=3, notices=[]
+    )
+    assert "Algebra" in page
+    assert "3 more fit" in page
+    assert "as far as could be asked" in find.render(
+        text="x", answers=[], batches=[], more=0, notices=["Elasticsearch unavailable: x"]
+    )
+    assert "Nothing is known" not in find.render(text="", answers=[], batches=[], more=0, notices=[])
