@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import psycopg
@@ -219,6 +220,34 @@ def test_a_transfer_is_found_by_user_run_and_event_with_everything_about_it(
         assert batch.batch_id in body
     assert f"created by {old}" in body
     assert f"created by {new}" in body
+
+
+def test_a_batch_and_what_a_user_holds_are_found_with_what_row_and_document_say(
+    airflow: Airflow, story: Story, page: httpx.Client
+):
+    mid, old, new, (batch, stale), _ = a_transfer(airflow, story, 2)
+    story.platform.put_document(stale.batch_id, createdBy="somebody-else")
+
+    body = html.unescape(seen(page, "/find", q=batch.batch_id.upper()))
+    assert f"batch?batch={batch.batch_id.upper()}" in body
+    assert f"course={batch.course_id}" in body
+    assert f"user?user={old}" in seen(page, "/find", q=old)
+
+    body = html.unescape(seen(page, "/batch", batch=stale.batch_id, course=stale.course_id))
+    assert f'href="transfer?{urlencode({"mid": mid})}"' in body
+    assert "row changed" in body
+    assert "stale owner" in body
+    api = page.get("/api/v1/batch/timeline", params={"batch": stale.batch_id}).json()
+    assert [(s["transfer"]["mid"], s["change"]["after"]["created_by"]) for s in api["steps"]] == [(mid, new)]
+    (now,) = api["now"]
+    assert (now["row"], now["document"]) == ([f"created by {new}"], ["created by somebody-else"])
+
+    # The index shows one of the two; that the other is theirs too, a transfer and its row say.
+    held = page.get("/api/v1/user/batches", params={"user": new}).json()
+    assert (held["total"], [b["batch_id"] for b in held["batches"]]) == (1, [batch.batch_id])
+    assert [b["batch_id"] for b in held["only_rows"]] == [stale.batch_id]
+    assert held["notices"] == []
+    assert "Given by a transfer" in seen(page, "/user", user=new)
 
 
 def test_every_hop_of_a_chain_that_was_planned_as_one_is_shown(
