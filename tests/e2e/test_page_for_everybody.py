@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 from local.demo.screenshots import ARGUMENTS, log_in
+from ownership.domain.plan import BatchId
 from ownership.page.app import app
 from ownership.page.views.links import batch_href, detail_href, user_href
 from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, opened_story, until
@@ -68,13 +69,14 @@ def prepared(airflow: Airflow, story: Story) -> dict[str, str]:
     rejected = f"rejected:{story.platform.input_topic}:{place.partition}:{place.offset}"
     until("the message is rejected", lambda: story.state(rejected) == "rejected")
     mid = f"manual:{run_id}:0"
+    whole, differs = (BatchId(b.course_id, b.batch_id) for b in (batch, stale))
     return {
         "list": "./", "empty list": "./?user=nobody", "request": "./?request=no-such-request",
         "transfer": detail_href(mid), "rejected message": detail_href(rejected), "absent": detail_href("absent"),
         "confirm": f"confirm?action=undo&mid={quote(mid)}", "error": f"confirm?action=none&mid={quote(mid)}",
         "refused": "batch?batch=", "reconciliations": "reconciliations", "proven": "proven", "api": "api",
-        "find": f"find?q={batch.batch_id}", "nothing found": "find?q=nothing-at-all", "batch": batch_href(batch),
-        "stale batch": batch_href(stale), "user": user_href(new),
+        "find": f"find?q={batch.batch_id}", "nothing found": "find?q=nothing-at-all", "batch": batch_href(whole),
+        "stale batch": batch_href(differs), "user": user_href(new),
     }  # fmt: skip
 
 
