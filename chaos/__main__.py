@@ -34,7 +34,7 @@ from chaos.load import Minute, memory_growth, play_load
 from chaos.relays import SearchRelay, StatementRelay
 from chaos.rounds import Round, play
 from chaos.soak import Point, play_soak
-from chaos.versions import start_beside
+from chaos.versions import start_beside, tasks_by_scheduler
 from local.cluster.stack import Cluster
 from local.paths import TEST_STACKS
 from local.platform.world import Platform
@@ -170,6 +170,8 @@ def _rounds(scene: Scene, platform: Platform, options: argparse.Namespace, termi
         if options.without and done.violations:
             break
     terminal.print(_table(rounds))
+    if options.beside and scene.database:
+        terminal.print(f"Tasks by scheduler: {tasks_by_scheduler(scene.database.airflows)}")
     wrong = [r.seed for r in rounds if r.violations]
     if wrong:
         terminal.print(f"[red]Violations with the seeds {wrong}[/]: make chaos SEED={wrong[0]} MINUTES=0")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import psycopg
+
 from local.paths import REPOSITORY
 from local.servers import airflow
 from local.servers.airflow import Part
@@ -33,6 +35,16 @@ def start_beside(stack: Stack, revision: str) -> None:
     stack.servers[BESIDE] = server
     server.start()
     server.wait_ready()
+
+
+def tasks_by_scheduler(metadata: str) -> list[int]:
+    """How many task instances each scheduler has queued, by SQLAlchemy's URL of Airflow's database."""
+    url = metadata.replace("postgresql+psycopg2", "postgresql")
+    question = (
+        "SELECT count(*) FROM task_instance WHERE queued_by_job_id IS NOT NULL GROUP BY queued_by_job_id"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        return [number for (number,) in connection.execute(question)]
 
 
 def checked_out(revision: str, directory: Path) -> Path:
