@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from ownership.domain.conf import orders, undo_order
 from ownership.domain.states import EventState
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api.app import described
@@ -224,6 +225,7 @@ def test_an_action_is_a_run_of_its_dag_and_says_where_the_outcome_is_seen(
     assert answer.status_code == 202, answer.text
     started = answer.json()
     assert service.runs == {(dag, started["run_id"]): conf}
+    assert any(undo_order(conf) if dag == UNDO_DAG else orders(conf))  # as the run reads it
     assert [t["mid"] for t in started["transfers"]] == [mid.format(run=started["run_id"])]
 
 
