@@ -19,7 +19,6 @@ NO_ANSWER: Final = (502, 503, 504)
 """What a proxy says for a server that does not answer, and the API for a ledger that does not."""
 STAYS: Final = ("failed", "awaiting_approval")
 """States that are not final and in which a run leaves a transfer."""
-STALLED: Final = "is the DAG unpaused? Ask for the same again"
 RUN_ENDED: Final = ("success", "failed")
 
 Json = dict[str, Any]
@@ -134,8 +133,14 @@ class Client:
         body = {"only_good": only_good}
         return dict(self._answered("POST", f"/imports/{import_id}/go", json=body).json())
 
-    def watch_import(self, import_id: str, until: Sequence[str], *, timeout: float) -> Iterator[Json]:
-        """An import, at each look, until it is in one of the states.
+    def check(self, import_id: str) -> Json:
+        """Dry-run the rows of an import that no run brings."""
+        return dict(self._answered("POST", f"/imports/{import_id}/check", json={}).json())
+
+    def watch_import(
+        self, import_id: str, until: Sequence[str], again: Callable[[], Json], *, timeout: float
+    ) -> Iterator[Json]:
+        """An import, at each look, until it is in one of the states. `again` starts rows that no run brings.
 
         :raises Unreachable: after `timeout` seconds.
         """
@@ -146,7 +151,7 @@ class Client:
             if seen["state"] in until:
                 return
             if seen["stalled"]:
-                raise Refused(409, f"no run brings the rows of import {import_id}: {STALLED}")
+                again()
             self._pause(deadline, f"import {import_id} is {seen['state']} after {timeout:.0f} s")
 
     def watch(self, started: Json, *, timeout: float) -> Iterator[Json]:

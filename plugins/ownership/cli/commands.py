@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SHOWN = (
 IMPORTED = (
     "id", "state", "file_name", "rows", "by_state", "would_move", "moved", "failures", "created_by", "created_at",
 )  # fmt: skip
-FILTERS = ("user", "state", "run", "course", "batch", "since", "before")
+FILTERS = ("user", "state", "run", "course", "batch", "request", "since", "before")
 DONE = ("completed", "rehearsed")
 
 
@@ -128,15 +129,18 @@ def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
         seen = client.import_file(content, name=given.file.name, to_user=given.to_user, key=given.key)
     import_id = str(seen["id"])
 
-    def watched(*states: str) -> Json:
-        looks = client.watch_import(import_id, states, timeout=given.timeout)
+    def go() -> Json:
+        return client.go(import_id, only_good=given.go == "good")
+
+    def watched(again: Callable[[], Json], *states: str) -> Json:
+        looks = client.watch_import(import_id, states, again, timeout=given.timeout)
         return output.followed(map(_import_look, looks), f"import {import_id}")
 
     if given.wait or given.go:
-        seen = watched("checked", "started", "done")
+        seen = watched(partial(client.check, import_id), "checked", "started", "done")
     if given.go:
-        seen = client.go(import_id, only_good=given.go == "good")
-        seen = watched("done") if given.wait else seen
+        seen = go()
+        seen = watched(go, "done") if given.wait else seen
     output.facts(seen, IMPORTED)
     if given.failed and seen["failures"]:
         with client.failed_rows(import_id) as parts:
@@ -276,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
 def _filter_options() -> argparse.ArgumentParser:
     filters = argparse.ArgumentParser(add_help=False)
     helps = {
-        "user": "old or new user", "state": "or `open`", "run": "id of a run", "since": "as 2026-11-27T08:00:00Z",
+        "user": "old or new user", "state": "or `open`", "run": "id of a run", "request": "id of a call of the platform", "since": "as 2026-11-27T08:00:00Z",
         "before": "the same, not included",
     }  # fmt: skip
     for name in FILTERS:

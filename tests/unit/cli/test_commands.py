@@ -340,7 +340,20 @@ def imported(state: str, failures: int = 0, *, stalled: bool = False, **by_state
             ["ab", "go", "ab", "ab"],
             Exit.DONE,
         ),
-        (["--wait"], [imported("checking", stalled=True)], ["ab"], Exit.REFUSED),
+        (
+            ["--go", "all", "--wait"],
+            [
+                imported("checking", stalled=True),
+                imported("checking"),
+                imported("checked"),
+                imported("started"),
+                imported("started", stalled=True),
+                imported("started"),
+                imported("done"),
+            ],
+            ["ab", "check", "ab", "go", "ab", "go", "ab"],
+            Exit.DONE,
+        ),
         (
             ["--go", "all"],
             [imported("checked"), httpx.Response(409, json={"detail": "no"})],
