@@ -33,7 +33,7 @@ from chaos.inside.guards import GUARDS
 from chaos.load import Minute, memory_growth, play_load
 from chaos.relays import SearchRelay, StatementRelay
 from chaos.rounds import Round, play
-from chaos.soak import Point, play_soak
+from chaos.soak import Soak, play_soak
 from chaos.versions import start_beside, tasks_by_scheduler
 from local.cluster.stack import Cluster
 from local.paths import TEST_STACKS
@@ -196,7 +196,9 @@ def _soak(scene: Scene, platform: Platform, options: argparse.Namespace, termina
     """One soak. True if there was a violation."""
     name = f"soak-{options.seed}"
 
-    def report(point: Point) -> None:
+    def report(so_far: Soak) -> None:
+        point = so_far.points[-1]
+        _write(name, asdict(so_far))
         memory = ", ".join(f"{n} {mb:.0f}" for n, mb in point.memory_mb.items())
         terminal.print(
             f"minute {point.minute}: {point.fault or 'no fault'}; {point.sent} messages sent, {point.checked} events "
@@ -207,7 +209,6 @@ def _soak(scene: Scene, platform: Platform, options: argparse.Namespace, termina
     for violation in done.violations[:50]:
         terminal.print(f"  [red]{escape(violation)}[/]")
     terminal.print(soak_chart.table(done.points))
-    _write(name, asdict(done))
     title = (
         f"{done.events} events in {options.soak:g} h, {done.messages} messages, {done.batches} batches, "
         f"{len(done.faults)} faults (grey), {len(done.violations)} violations"

@@ -76,7 +76,8 @@ class Soak:
     messages: int = 0
     events: int = 0
     batches: int = 0
-    states: Counter[str] = field(default_factory=Counter)
+    states: dict[str, int] = field(default_factory=dict)
+    """Events by their final state."""
     faults: list[str] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -114,7 +115,7 @@ class _Running:
         self._failed: list[BaseException] = []
         self._checked = self._sent = 0
 
-    def play(self, report: Callable[[Point], None]) -> Soak:
+    def play(self, report: Callable[[Soak], None]) -> Soak:
         """Send, strike, look and measure until the hours are over and all is checked."""
         threads = [
             threading.Thread(target=self._guarded, args=(part,)) for part in (self._send, self._strike)
@@ -128,7 +129,7 @@ class _Running:
                 self._watch(point, threads)
                 self._close(point, found, since)
                 since = datetime.now(UTC)
-                report(point)
+                report(self.done)
         for thread in threads:
             thread.join()
         self._checker.shutdown()
@@ -192,7 +193,7 @@ class _Running:
             self.done.messages += len(minute.world.messages)
             self.done.batches += len(minute.world.batches)
             self.done.events += len(minute.states)
-            self.done.states.update(minute.states.values())
+            self.done.states = dict(Counter(self.done.states) + Counter(minute.states.values()))
             self._sent += len(minute.world.messages)
             self._open.remove(minute)
 
@@ -215,9 +216,9 @@ class _Running:
 
 
 def play_soak(
-    scene: Scene, platform: Platform, seed: int, hours: float, report: Callable[[Point], None]
+    scene: Scene, platform: Platform, seed: int, hours: float, report: Callable[[Soak], None]
 ) -> Soak:
-    """Play a soak; `report` gets each minute."""
+    """Play a soak; `report` gets what there is so far after each minute."""
     return _Running(scene, platform, seed, hours).play(report)
 
 

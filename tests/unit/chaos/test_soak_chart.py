@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
+from dataclasses import asdict
 
-from chaos.soak import Point
+from chaos.soak import Point, Soak
 from chaos.soak_chart import ROWS, panels, soak_svg, table
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -46,3 +48,8 @@ def test_a_soak_without_a_minute_has_a_picture():
 def test_the_table_has_a_few_rows_however_long_it_took():
     assert table(points(480)).row_count == ROWS
     assert table(points(3)).row_count == 3
+
+
+def test_what_there_is_so_far_can_be_written_as_json():
+    done = Soak(7, 0.1, states={"completed": 3}, points=points(2))
+    assert json.loads(json.dumps(asdict(done)))["points"][1]["memory_mb"]["scheduler"] == 200.0
