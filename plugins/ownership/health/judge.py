@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.clock import duration
+from ownership.domain.installation import Silent
 from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, by_kind
 from ownership.domain.reconciliation import failures as differences
@@ -23,6 +24,7 @@ class Kind(StrEnum):
     """Kinds of problems."""
 
     PART = "part"
+    AIRFLOW = "airflow"
     LOST = "lost"
     TRANSACTION = "transaction"
     RETENTION = "retention"
@@ -44,6 +46,8 @@ class HealthFacts:
 
     at_ms: int
     unreachable: tuple[Unreachable, ...] = ()
+    silent: tuple[Silent, ...] = ()
+    """Parts of Airflow that do not run."""
     backlog: BacklogFacts | None = None
     """None if the topic cannot be read."""
     queue: QueueFacts | None = None
@@ -70,6 +74,7 @@ def problems(facts: HealthFacts, *, deadline_minutes: int) -> list[Problem]:
     backlog = facts.backlog or BacklogFacts()
     return [
         *(Problem(Kind.PART, frozenset({u.part}), u.sentence) for u in facts.unreachable),
+        *(Problem(Kind.AIRFLOW, frozenset({s.part}), _silent(s, facts.at_ms)) for s in facts.silent),
         *_lost(backlog),
         *_transactions(backlog, facts.at_ms),
         *_retention(backlog, facts.at_ms),
@@ -104,6 +109,27 @@ def _messages(n: int) -> str:
 def _behind(held: HeldBack, at_ms: int) -> str:
     since = f" for {duration(at_ms - held.since_ms)}" if held.since_ms is not None else ""
     return f"{held.messages} of partition {held.partition} behind an open transaction{since}"
+
+
+_AIRFLOW = {
+    "metadatabase": ("metadata database", "no task starts", "its server, or [database] sql_alchemy_conn"),
+    "scheduler": ("scheduler", "no task starts", "`airflow scheduler`"),
+    "dag_processor": ("DAG processor", "changes of DAG files are not read", "`airflow dag-processor`"),
+    "triggerer": ("triggerer", "no message starts a run before the hour is over", "`airflow triggerer`"),
+}
+"""Of a part of Airflow: what it is called, what does not happen without it, and what to start."""
+
+
+def _silent(silent: Silent, at_ms: int) -> str:
+    name, without, start = _AIRFLOW[silent.part]
+    if silent.part == "metadatabase":
+        return f"Airflow's {name} does not answer its API server, so {without}: look at {start}."
+    heard = (
+        f"had no heartbeat for {duration(at_ms - silent.heartbeat_ms)}"
+        if silent.heartbeat_ms is not None
+        else "never run"
+    )
+    return f"Airflow's {name} has {heard}, so {without}: start {start}."
 
 
 def _lost(backlog: BacklogFacts) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from ownership.domain.backlog import BacklogFacts, QueueFacts, queue_facts
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.settings import Settings
+from ownership.edge.api_server import silent_parts
 from ownership.edge.hooks import checks, opened_parts
 from ownership.edge.kafka_hook import KafkaHook
 from ownership.health.judge import HealthFacts, Unreachable
@@ -24,6 +25,8 @@ def look(settings: Settings) -> HealthFacts:
     """Ask every part; one that does not answer is named, and the others are asked all the same."""
     unreachable: list[Unreachable] = []
     found: dict[str, Any] = {}
+    with _noted(unreachable):
+        found["silent"] = tuple(silent_parts())
     with ExitStack() as stack:
         consumed: dict[int, int] = {}
         with _noted(unreachable):

@@ -16,6 +16,7 @@ from ownership.edge.triggers import _Watch
 from ownership.health.judge import HealthFacts, Kind, problems, sentence
 from ownership.health.look import look
 from ownership.platform.kafka import Span
+from tests.fake_api_server import FakeApiServer
 from tests.integration.stages.transfer_world import World
 
 
@@ -171,3 +172,8 @@ def test_the_watcher_measures_topics_and_open_list(
     }  # fmt: skip
     run.finish()
     own_world.whole_run()
+
+
+def test_a_triggerer_that_is_missing_is_named(seen: Any, api_server: FakeApiServer):
+    api_server.answer["triggerer"] = {"status": None, "latest_triggerer_heartbeat": None}
+    assert sentences(seen()).keys() == {Kind.AIRFLOW}

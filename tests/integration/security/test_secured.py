@@ -41,6 +41,7 @@ from ownership.ledger.__main__ import main
 from ownership.ledger.schema import REVISION, metadata
 from ownership.platform import kafka as topic
 from ownership.platform.kafka import Span
+from tests.fake_api_server import fake_api_server
 from tests.harness import Job
 from tests.integration.security.secured_servers import (
     LEDGER_PAGE,
@@ -789,8 +790,11 @@ def test_a_missing_acl_is_named_and_no_message_is_lost(
         assert [value for _, value in world.dead_letters()[len(before) :]] == [b"neither read nor lost"]
 
 
-def test_without_the_acl_on_configs_all_but_the_retention_of_the_topic_is_measured(secured: Secured) -> None:
-    with set_to(secured, secured.connections):
+def test_without_the_acl_on_configs_all_but_the_retention_of_the_topic_is_measured(
+    secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_api_server() as airflow, set_to(secured, secured.connections):
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", f"{airflow.url}/execution/")
         with without_acl(secured.kafka, "dev.user.ownership.transfer", AclOperation.DESCRIBE_CONFIGS):
             without = look(load_settings())
         allowed = look(load_settings())

@@ -14,6 +14,7 @@ from ownership.domain.backlog import (
     queue_facts,
     retention_share,
 )
+from ownership.domain.installation import Silent
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
 from ownership.health.judge import HealthFacts, Kind, Unreachable, problems, sentence
@@ -205,3 +206,14 @@ def test_news_is_a_problem_or_a_subject_that_was_not_there_before() -> None:
     assert is_news({}, {"part": ["Kafka"]})
     assert not is_news({"part": ["Kafka"], "overdue": ["m1", "m2"]}, {"overdue": ["m1"]})
     assert is_news({"overdue": ["m1"]}, {"overdue": ["m1", "m3"]})
+
+
+def test_a_part_of_airflow_that_does_not_run_is_named_with_what_does_not_happen_and_what_to_start() -> None:
+    silent = (Silent("dag_processor"), Silent("triggerer", NOW - 5 * DEADLINE))
+    assert sentences(silent=silent) == [
+        "Airflow's DAG processor has never run, so changes of DAG files are not read: start `airflow dag-processor`.",
+        "Airflow's triggerer has had no heartbeat for 5 min, so no message starts a run before the hour is over: start "
+        "`airflow triggerer`.",
+    ]
+    (said,) = sentences(silent=(Silent("metadatabase"),))
+    assert said.startswith("Airflow's metadata database does not answer its API server")

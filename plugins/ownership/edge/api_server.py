@@ -1,0 +1,81 @@
+"""What Airflow's API server says of Airflow's other parts."""
+
+from __future__ import annotations
+
+import ssl
+
+from airflow.sdk.configuration import conf
+from pydantic import AliasChoices, AwareDatetime, BaseModel, Field, ValidationError
+
+from ownership.domain.clock import to_ms
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.installation import Silent
+from ownership.platform.http_service import Endpoint, Service
+
+NAME = "Airflow's API server"
+PATH = "api/v2/monitor/health"
+
+
+class _Part(BaseModel):
+    status: str | None
+    heartbeat: AwareDatetime | None = Field(
+        None,
+        validation_alias=AliasChoices(
+            "latest_scheduler_heartbeat", "latest_dag_processor_heartbeat", "latest_triggerer_heartbeat"
+        ),
+    )
+
+
+class _Health(BaseModel):
+    metadatabase: _Part
+    scheduler: _Part
+    dag_processor: _Part
+    triggerer: _Part
+
+
+def silent_parts() -> list[Silent]:
+    """The parts that do not run. Of several of a kind Airflow looks at the one that it heard last.
+
+    :raises Unavailable: if the API server does not answer.
+    :raises SettingsError: if its address is not as it must be.
+    """
+    endpoint = _endpoint()
+    with Service(NAME, lambda: endpoint, tries=2, call_seconds=5.0) as service:
+        answer = service.call("GET", PATH)
+    try:
+        found = _Health.model_validate(answer.body)
+    except ValidationError:
+        raise Unavailable(NAME, f"HTTP {answer.status} without Airflow's health; {endpoint.advice}") from None
+    if found.metadatabase.status != "healthy":
+        return [Silent("metadatabase")]
+    return [
+        Silent(name, to_ms(part.heartbeat) if part.heartbeat else None)
+        for name, part in found
+        if part.status != "healthy"
+    ]
+
+
+def _endpoint() -> Endpoint:
+    """The API server as tasks reach it: `[api] base_url` may be an address for browsers alone."""
+    base_url = conf.get("api", "base_url", fallback="") or "/"
+    if base_url.startswith("/"):  # Airflow's own default
+        base_url = f"http://localhost:8080{base_url}"
+    url = conf.get("core", "execution_api_server_url", fallback="") or base_url
+    url = url.rstrip("/").removesuffix("/execution")
+    return Endpoint(
+        url,
+        tls=_trusted() if url.startswith("https:") else None,
+        advice=f"is {url}, from [core] execution_api_server_url or [api] base_url, right?",
+    )
+
+
+def _trusted() -> ssl.SSLContext:
+    """The authorities by which a task knows the API server."""
+    context = ssl.create_default_context()
+    for option in ("ssl_ca_file", "ssl_cert"):
+        if path := conf.get("api", option, fallback=""):
+            try:
+                context.load_verify_locations(path)
+            except OSError as e:
+                raise SettingsError(f"[api] {option}, {path}, cannot be read: {e}") from None
+    return context
