@@ -25,6 +25,7 @@ from ownership.domain.errors import Poison, SettingsError
 from ownership.domain.event import (
     Identifier,
     LedgerId,
+    MessageId,
     explain,
     listed,
     manual_event,
@@ -96,6 +97,12 @@ class TransferForm(_Given):
             course_ids=tuple(dict.fromkeys(self.course_ids)),
             dry_run=self.dry_run,
         )
+
+
+class _Item(TransferForm):
+    """One of several, which may have a mid of its own: a run that is started again then brings the same event."""
+
+    mid: MessageId | None = None
 
 
 class _How(TransferForm):
@@ -250,7 +257,7 @@ def manual_events(
     """The events that `conf` names, in order.
 
     An item of `events` is a whole event as on the topic, or an object of the form's fields. One without
-    a `mid` of its own, or whose dry run it is, gets ``manual:<run id>:<n>``, the same at every try. The form's other
+    a `mid` of its own, or the dry run of a whole event, gets ``manual:<run id>:<n>``, the same at every try. The form's other
     fields say how all of them are carried out. `by` started the run; it counts as requester where an event names none.
 
     :raises ConfError: for unknown keys, missing fields and events out of contract.
@@ -299,7 +306,8 @@ def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any]
     if not isinstance(item, Mapping):
         raise ConfError(f"{where}must be an object, is {type(item).__name__}.")
     if "edata" not in item and "eid" not in item:
-        return _short(_read(TransferForm, {**shared, **item}, where), mid, at_ms)
+        transfer = _read(_Item, {**shared, **item}, where)
+        return _short(transfer, transfer.mid or mid, at_ms)
     envelope = {"mid": mid, "ets": at_ms, **item}
     if how.dry_run:
         envelope["mid"] = mid  # under its own, the event itself would count as known when it comes
@@ -346,9 +354,13 @@ def _read(kind: type[G], values: Any, where: str = "") -> G:
     try:
         return kind.model_validate(values)
     except ValidationError as e:
-        missing = [str(x["loc"][-1]) for x in e.errors() if x["type"] == "missing" and kind is TransferForm]
+        missing = [
+            str(x["loc"][-1]) for x in e.errors() if x["type"] == "missing" and issubclass(kind, TransferForm)
+        ]
         unknown = [
-            str(x["loc"][-1]) for x in e.errors() if x["type"] == "extra_forbidden" and kind is TransferForm
+            str(x["loc"][-1])
+            for x in e.errors()
+            if x["type"] == "extra_forbidden" and issubclass(kind, TransferForm)
         ]
         if missing or unknown:
             wrong = [f"{f} is missing" for f in missing]

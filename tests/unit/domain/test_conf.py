@@ -123,6 +123,19 @@ def test_blanks_around_the_ids_of_a_conf_are_taken_off() -> None:
     assert orders({"approve": {"mid": " LP.1.a ", "digest": "0" * 20}}).approve.mid == "LP.1.a"  # type: ignore[union-attr]  # None fails the test
 
 
+def test_a_transfer_of_a_list_may_have_a_mid_of_its_own_that_another_run_gives_again() -> None:
+    for run_id in ("manual__1", "manual__2"):
+        conf = {"events": [{**THREE, "mid": "import:1:2"}], "dry_run": True}
+        (request,) = manual_events(conf, run_id=run_id, at_ms=AT)
+        assert (request.event.mid, request.options.dry_run) == ("import:1:2", True)
+
+
+@pytest.mark.parametrize("mid", ["rejected:1", "message:1", "x" * 301, "a\u200bb"])
+def test_a_mid_of_its_own_must_be_one(mid: str) -> None:
+    with pytest.raises(ConfError, match="mid: "):
+        events_of({"events": [{**THREE, "mid": mid}]})
+
+
 @pytest.mark.parametrize("mid", [None, "", "  "])
 def test_an_event_of_a_conf_without_a_mid_has_the_runs(mid: str | None) -> None:
     (request,) = manual_events({"events": [{**WHOLE, "mid": mid, "ets": None}]}, run_id="manual__1", at_ms=AT)
