@@ -38,7 +38,11 @@ _VALUE_BYTES = 8
 _BITS: dict[type, int] = {SmallInteger: 16, Integer: 32, BigInteger: 64}
 _DIALECT = PGDialect_psycopg()
 _DUMPERS = Transformer()
-_DDL: str = "\n".join(importlib.import_module("ownership.ledger.migrations.versions.0001_ledger").STATEMENTS)
+_DDL: str = "\n".join(
+    statement
+    for migration in ("0001_ledger", "0002_imports")
+    for statement in importlib.import_module(f"ownership.ledger.migrations.versions.{migration}").STATEMENTS
+)
 
 
 class Rules(NamedTuple):

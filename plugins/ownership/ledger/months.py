@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, delete, func, select, text, tuple_
 
 from ownership.domain.clock import DAY_MS, from_ms, now_ms
 from ownership.ledger.database import Database
@@ -16,6 +16,8 @@ from ownership.ledger.schema import (
     among,
     event,
     event_run,
+    import_row,
+    imports,
     queue,
     reconciliation,
     reconciliation_part,
@@ -37,6 +39,7 @@ class Removed(NamedTuple):
     events: int = 0
     rejected_messages: int = 0
     reconciliations: int = 0
+    imports: int = 0
 
 
 def ensure_months(database: Database) -> None:
@@ -84,6 +87,7 @@ def remove_old(database: Database, retention_days: int) -> Removed:
         _delete_events(database, first_kept),
         _repeat(database, lambda c: _delete_rejected(c, cutoff_ms)),
         _repeat(database, lambda c: _delete_reconciliations(c, cutoff_ms)),
+        _delete_imports(database, cutoff_ms),
     )
 
 
@@ -141,6 +145,15 @@ def _delete_reconciliations(connection: Connection, cutoff_ms: int) -> int:
     ids = connection.scalars(old).all()
     connection.execute(delete(reconciliation_part).where(reconciliation_part.c.run_id.in_(ids)))
     return connection.execute(delete(reconciliation).where(reconciliation.c.run_id.in_(ids))).rowcount
+
+
+def _delete_imports(database: Database, cutoff_ms: int) -> int:
+    old = select(imports.c.id).where(imports.c.created_at < from_ms(cutoff_ms))
+    key = tuple_(import_row.c.import_id, import_row.c.number)
+    some = select(*key.clauses).where(import_row.c.import_id.in_(old)).limit(ROWS_PER_DELETE)
+    _repeat(database, lambda c: c.execute(delete(import_row).where(key.in_(some))).rowcount)
+    empty = old.where(~select(import_row).where(import_row.c.import_id == imports.c.id).exists())
+    return database.run(lambda c: c.execute(delete(imports).where(imports.c.id.in_(empty))).rowcount)
 
 
 def _repeat(database: Database, work: Callable[[Connection], int]) -> int:

@@ -14,6 +14,7 @@ The migrations create them: keys, constraints, defaults and indexes are there al
 | `rejected_message` | a message that is no event, and why |
 | `consumed_offset` | the next offset to read of each partition |
 | `reconciliation`, `reconciliation_part` | the parts of each reconciliation that are done, and its report |
+| `import`, `import_row` | a file of transfers: who sent it, and each row with the mids of its dry run and its transfer |
 
 An event's id begins with the month in which it arrived (`next_event_id()`). So the tables that are partitioned by
 month hold all rows of an event in one partition, and retention drops a partition instead of deleting rows.
@@ -47,7 +48,7 @@ from sqlalchemy.types import TypeEngine
 from ownership.domain.clock import from_ms, to_ms
 from ownership.domain.event import OrderKey, Transfer
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The migration that this code works with."""
 MONTH_SHIFT: Final = 40
 """Bits of an event's id below its month: (year * 12 + month - 1) << 40, plus a number from a sequence."""
@@ -157,6 +158,18 @@ reconciliation = _table("reconciliation", run_id=Text, cuts=JSONB, began_at=Epoc
 reconciliation_part = _table(
     "reconciliation_part",
     run_id=Text, part=Text, counts=JSONB, samples=JSONB, began_at=EpochMs, ended_at=EpochMs,
+)  # fmt: skip
+
+imports = _table(
+    "import",
+    id=Text, created_by=Text, created_at=Time, file_name=Text, file_digest=Text, rows=Integer, wrong_rows=Integer,
+    organisation_ids=Texts, started_by=Text, started_at=Time,
+)  # fmt: skip
+
+import_row = _table(
+    "import_row",
+    import_id=Text, number=Integer, from_user=Text, to_user=Text, organisation_id=Text, reason=Text, assets=Integer,
+    error_column=Text, error=Text, dry_run_mid=Text, transfer_mid=Text,
 )  # fmt: skip
 
 

@@ -1,0 +1,203 @@
+"""An import: the transfers of one file, on their way from a dry run of each to their proof. Pure.
+
+A row's place on this way follows from the states of its two events; nothing else remembers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from ownership.domain.states import FINAL_STATES, EventState
+from ownership.domain.transfer_files import FileRow, RowError
+
+
+class RowState(StrEnum):
+    """How far a row of an import is."""
+
+    WRONG = "wrong"
+    """The file's row cannot be a transfer."""
+    CHECKING = "checking"
+    """Its dry run is not done."""
+    READY = "ready"
+    """Its dry run says what would move."""
+    REFUSED = "refused"
+    """Its dry run failed, or the users are not valid."""
+    MOVING = "moving"
+    """Its transfer is not done, or awaits an approval."""
+    DONE = "done"
+    """Its transfer is proven in both stores."""
+    FAILED = "failed"
+    """Its transfer failed, or ended otherwise. The job tries a failed one again by itself."""
+
+
+FAILURES: Final = (RowState.WRONG, RowState.REFUSED, RowState.FAILED)
+"""Rows that did not become a transfer, or not a complete one."""
+
+
+class ImportState(StrEnum):
+    """How far an import is."""
+
+    CHECKING = "checking"
+    CHECKED = "checked"
+    STARTED = "started"
+    DONE = "done"
+
+
+class ImportNotReady(ValueError):
+    """The transfers of an import cannot be started; the text says why."""
+
+
+class Phase(StrEnum):
+    """What the events of an import are."""
+
+    CHECK = "check"
+    """Dry runs."""
+    GO = "go"
+    """Transfers."""
+
+
+class Import(NamedTuple):
+    """A file that was taken in. Its content is in its rows."""
+
+    id: str
+    created_by: str
+    created_at: datetime
+    file_name: str
+    file_digest: str
+    """SHA-256 of the file and of the new owner beside it, hexadecimal."""
+    rows: int
+    wrong_rows: int
+    organisation_ids: tuple[str, ...]
+    """Of the rows that can be transfers."""
+    started_by: str | None = None
+    """Who started the transfers, and when."""
+    started_at: datetime | None = None
+
+
+class RowEvents(NamedTuple):
+    """The states of a row's events, None for an event that the ledger does not have (yet)."""
+
+    wrong: bool
+    dry_run: EventState | None
+    started: bool
+    """True if its transfer is to be carried out."""
+    transfer: EventState | None
+
+    @property
+    def state(self) -> RowState:
+        """How far the row is."""
+        if self.wrong:
+            return RowState.WRONG
+        if self.started:
+            return _TRANSFERS.get(self.transfer, RowState.MOVING)
+        return _DRY_RUNS.get(self.dry_run, RowState.CHECKING)
+
+
+_ENDED: Final = dict.fromkeys((EventState.FAILED, *FINAL_STATES), RowState.FAILED)
+_TRANSFERS: Final[Mapping[EventState | None, RowState]] = {**_ENDED, EventState.COMPLETED: RowState.DONE}
+_DRY_RUNS: Final[Mapping[EventState | None, RowState]] = {
+    **dict.fromkeys(_ENDED, RowState.REFUSED),
+    EventState.REHEARSED: RowState.READY,
+}
+
+
+class ImportedRow(NamedTuple):
+    """A row of an import, and what became of it."""
+
+    row: FileRow
+    events: RowEvents
+    dry_run_mid: str | None = None
+    would_move: int | None = None
+    """Batches that its dry run found to move."""
+    transfer_mid: str | None = None
+    moved: int | None = None
+    reason: str | None = None
+    """What the ledger says of the event that failed."""
+
+    @property
+    def state(self) -> RowState:
+        """How far it is."""
+        return self.events.state
+
+    def failure(self) -> FileRow:
+        """The row with the error of its event, to be mended."""
+        if self.row.error:
+            return self.row
+        ended = self.events.transfer if self.events.started else self.events.dry_run
+        return self.row._replace(error=RowError("", self.reason or str(ended)))
+
+
+class ImportProgress(NamedTuple):
+    """The rows of an import by state, and their batches."""
+
+    rows: Mapping[RowState, int]
+    would_move: int
+    moved: int
+    is_started: bool
+
+    def of(self, *states: RowState) -> int:
+        """Rows in these states."""
+        return sum(self.rows.get(s, 0) for s in states)
+
+    @property
+    def failures(self) -> int:
+        """Rows that did not become a transfer, or not a complete one."""
+        return self.of(*FAILURES)
+
+    @property
+    def state(self) -> ImportState:
+        """How far the import is."""
+        if self.is_started:
+            return ImportState.STARTED if self.of(RowState.MOVING) else ImportState.DONE
+        return ImportState.CHECKING if self.of(RowState.CHECKING) else ImportState.CHECKED
+
+    def check_startable(self, *, only_good: bool) -> None:
+        """Verify that transfers can be started.
+
+        :raises ImportNotReady: while rows are being checked, if no row is good, or if some are not and all are wanted.
+        """
+        if n := self.of(RowState.CHECKING):
+            raise ImportNotReady(f"{n} rows are still being checked.")
+        bad = self.of(RowState.WRONG, RowState.REFUSED)
+        if bad and not only_good:
+            raise ImportNotReady(f"{bad} rows cannot be carried out, and all of them were asked for.")
+        if not self.of(RowState.READY):
+            raise ImportNotReady("No row can be carried out.")
+
+
+def mid_of(import_id: str, number: int, phase: Phase) -> str:
+    """The mid of a row's event: the same however often the row is started."""
+    return f"import:{import_id}:{number}" + (":check" if phase is Phase.CHECK else "")
+
+
+def conf_of(import_id: str, rows: list[FileRow], phase: Phase) -> dict[str, Any]:
+    """The conf of a run that brings the events of these rows."""
+    events = [
+        {
+            "mid": mid_of(import_id, r.number, phase),
+            "from_user": r.from_user,
+            "to_user": r.to_user,
+            "organisation_id": r.organisation_id,
+            **({"reason": r.reason} if r.reason else {}),
+        }
+        for r in rows
+    ]
+    return {"events": events, "dry_run": phase is Phase.CHECK}
+
+
+BLOCK_ROWS: Final = 1000
+"""Rows that one run brings: as many events as a conf may have."""
+
+
+def block_of(number: int) -> int:
+    """The block of a row; a block is started by one run."""
+    return number // BLOCK_ROWS
+
+
+def run_prefix(import_id: str, phase: Phase, block: int | None = None) -> str:
+    """Begins the ids of the runs of a phase, or of one of its blocks."""
+    prefix = f"import_{import_id}_{phase}_"
+    return prefix if block is None else f"{prefix}{block}_"

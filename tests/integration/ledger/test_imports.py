@@ -1,0 +1,133 @@
+"""Imports in a real PostgreSQL: rows beside their events, started once, removed when they are too old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from ownership.domain.clock import now, now_ms
+from ownership.domain.imports import Import, ImportNotReady, ImportState, Phase, RowState, mid_of
+from ownership.domain.transfer_files import FileRow, RowError
+from ownership.ledger import months
+from ownership.ledger.database import Database
+from ownership.ledger.imports import Imports
+from ownership.ledger.months import remove_old
+from tests.harness import opened_ledger
+
+GOOD = [FileRow(n, f"a{n}", "b", "O", "left", 2) for n in (2, 3, 4)]
+WRONG = FileRow(5, "", "b", "O", error=RowError("from_user", "is empty"))
+
+
+@pytest.fixture
+def ledger(stack: Any) -> Iterator[Database]:
+    with opened_ledger(stack.addresses.ledger, f"imports_{now_ms()}") as database:
+        yield database
+
+
+def import_of(name: str) -> Import:
+    return Import(name, "an-admin", now(), "leavers.csv", "0" * 64, 4, 1, ("O",))
+
+
+def run(ledger: Database, statement: str, **values: Any) -> list[Any]:
+    return ledger.run(
+        lambda c: list(found) if (found := c.execute(text(statement), values)).returns_rows else []
+    )
+
+
+def event(
+    ledger: Database, mid: str, state: str, moved: int | None = None, reason: str | None = None
+) -> None:
+    """The event that a run has brought, in this state now."""
+    counts = "{}" if moved is None else f'{{"moved": {moved}}}'
+    ended = "now()" if state in ("completed", "rehearsed", "skipped") else "NULL"
+    completed = "now()" if state == "completed" else "NULL"
+    run(
+        ledger,
+        "INSERT INTO event (mid, order_ms, kafka_partition, kafka_offset, from_user, to_user, source_user, "
+        "target_user, origin, topic, kafka_ms, state, counts, reason, ended_at, completed_at) VALUES (:mid, 1, -1, 0, "
+        f"'a', 'b', 'a', 'b', 'manual', 't', 1, :state, CAST(:counts AS jsonb), :reason, {ended}, {completed}) "
+        "ON CONFLICT (mid) DO UPDATE SET state = excluded.state, counts = excluded.counts, "
+        "reason = excluded.reason, ended_at = excluded.ended_at, completed_at = excluded.completed_at",
+        mid=mid, state=state, counts=counts, reason=reason,
+    )  # fmt: skip
+
+
+def states(imports: Imports, name: str) -> list[RowState]:
+    return [r.state for r in imports.rows(name)]
+
+
+def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None:
+    imports = Imports(ledger)
+    new = import_of("one")
+    assert imports.create(new, [*GOOD, WRONG])
+    assert imports.get("one") == new
+    assert [r.row for r in imports.rows("one")] == [*GOOD, WRONG]
+    assert imports.missing("one", Phase.CHECK) == GOOD
+    assert imports.missing("one", Phase.GO) == []
+    assert imports.progress("one").state is ImportState.CHECKING
+
+    event(ledger, "import:one:2:check", "rehearsed", 3)
+    event(ledger, "import:one:3:check", "planned")
+    assert states(imports, "one") == [RowState.READY, *[RowState.CHECKING] * 2, RowState.WRONG]
+    assert imports.missing("one", Phase.CHECK) == GOOD[2:]
+    with pytest.raises(ImportNotReady, match="2 rows are still being checked"):
+        imports.start("one", "an-admin", only_good=True)
+
+    event(ledger, "import:one:3:check", "rehearsed", 4)
+    event(ledger, "import:one:4:check", "skipped", reason="no such user")
+    progress = imports.progress("one")
+    assert (progress.state, progress.would_move, progress.failures) == (ImportState.CHECKED, 7, 2)
+    assert [r.failure().error for r in imports.rows("one", 3)] == [RowError("", "no such user"), WRONG.error]
+    with pytest.raises(ImportNotReady, match="2 rows cannot be carried out"):
+        imports.start("one", "an-admin", only_good=False)
+
+    imports.start("one", "an-admin", only_good=True)
+    imports.start("one", "somebody-else", only_good=True)  # pressed again
+    started = imports.get("one")
+    assert started is not None
+    assert started.started_by == "an-admin"
+    assert imports.missing("one", Phase.GO) == GOOD[:2]
+    assert [r.transfer_mid for r in imports.rows("one")] == [
+        *(mid_of("one", n, Phase.GO) for n in (2, 3)),
+        None,
+        None,
+    ]
+    assert imports.progress("one").state is ImportState.STARTED
+
+    event(ledger, "import:one:2", "completed", 3)
+    event(ledger, "import:one:3", "failed", reason="Cassandra is away")
+    progress = imports.progress("one")
+    assert (progress.state, progress.moved) == (ImportState.DONE, 3)
+    assert states(imports, "one") == [RowState.DONE, RowState.FAILED, RowState.REFUSED, RowState.WRONG]
+    assert imports.rows("one", 2, limit=1)[0].failure().error == RowError("", "Cassandra is away")
+
+
+def test_an_import_is_written_once(ledger: Database) -> None:
+    imports = Imports(ledger)
+    assert imports.create(import_of("one"), GOOD)
+    assert not imports.create(import_of("one")._replace(file_digest="1" * 64), [WRONG])
+    assert [r.row for r in imports.rows("one")] == GOOD
+    assert imports.get("two") is None
+
+
+def test_imports_are_listed_the_newest_first_a_page_at_a_time(ledger: Database) -> None:
+    imports = Imports(ledger)
+    for name in ("one", "two", "three"):
+        imports.create(import_of(name), GOOD)
+    first = imports.newest(2)
+    assert [i.id for i in first] == ["three", "two"]
+    assert [i.id for i in imports.newest(2, first[-1])] == ["one"]
+
+
+def test_imports_go_when_the_retention_is_over(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports = Imports(ledger)
+    for name in ("old", "new"):
+        imports.create(import_of(name), GOOD)
+    run(ledger, "UPDATE import SET created_at = now() - interval '401 days' WHERE id = 'old'")
+    monkeypatch.setattr(months, "ROWS_PER_DELETE", 2)
+    assert remove_old(ledger, 400).imports == 1
+    assert [i.id for i in imports.newest(10)] == ["new"]
+    assert run(ledger, "SELECT DISTINCT import_id FROM import_row") == [("new",)]
