@@ -1,0 +1,239 @@
+"""Exports: every transfer or change that fits, however many, in pages of bounded size, the oldest arrivals first.
+
+A page looks at the next events by id, whatever fits of them. So each statement reads a bounded number of rows by the
+primary key, and between two pages nothing is held: no cursor, no transaction, no connection.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, tuple_, union
+
+from ownership.domain.clock import DAY_MS, from_ms
+from ownership.domain.event import OrderKey, folded
+from ownership.domain.options import Options
+from ownership.domain.states import BatchOutcome, EventState
+from ownership.ledger.database import from_ledger
+from ownership.ledger.reads.lists import Filters
+from ownership.ledger.reads.statements import BoundedDatabase, residual, values
+from ownership.ledger.schema import (
+    MONTH_SHIFT,
+    among,
+    change,
+    event,
+    event_run,
+    plan,
+    queue,
+    rejected_message,
+)
+
+LOOKED_AT: Final = 5000
+"""Events that a page looks at."""
+MAX_CHANGES: Final = 2000
+"""Changes on a page."""
+
+TRANSFER_COLUMNS: Final = (
+    "mid", "state", "sent_at", "from_user", "to_user", "organisation_id", "origin", "requested_by", "request_reason",
+    "run_id", "reason", "dry_run", "undo_of", "plan_of", *BatchOutcome, "late", "received_at", "completed_at",
+    "ended_at", "proven_again_at",
+)  # fmt: skip
+CHANGE_COLUMNS: Final = (
+    "mid", "from_user", "to_user", "organisation_id", "course_id", "batch_id", "role", "status", "before_created_by",
+    "before_mentors", "after_created_by", "after_mentors", "outcome", "hop", "hops", "recorded_at", "applied_at",
+)  # fmt: skip
+
+P = TypeVar("P")
+
+
+class Page(NamedTuple, Generic[P]):
+    """Some rows, each with the values of the export's columns, and the place at which the next page begins."""
+
+    rows: list[tuple[Any, ...]]
+    next: P | None
+    """None at the end."""
+
+
+class Span(NamedTuple):
+    """Events by id: first < id <= last."""
+
+    first: int
+    last: int
+
+
+class ChangePlace(NamedTuple):
+    """The change after which a page begins, and the last event of the export."""
+
+    event_id: int
+    course_id: str
+    batch_id: str
+    image: uuid.UUID
+    last: int
+
+    @classmethod
+    def before(cls, event_id: int, last: int) -> ChangePlace:
+        """Before all changes of an event."""
+        return cls(event_id, "", "", uuid.UUID(int=0), last)
+
+
+class Exports:
+    """Reads of exports."""
+
+    def __init__(self, database: BoundedDatabase) -> None:
+        self._database = database
+
+    def span(self, filters: Filters, mid: str = "") -> Span:
+        """The events that an export looks at: up to the newest of now; `mid`: one event only."""
+        if mid:
+            one = self._database.run(lambda c: c.scalar(select(event.c.id).where(event.c.mid == mid)))
+            return Span(one - 1, one) if one else Span(0, 0)
+        last = self._database.run(lambda c: c.scalar(select(func.max(event.c.id)))) or 0
+        return Span(_first_id(filters), last)
+
+    def transfers(self, filters: Filters, span: Span) -> Page[Span]:
+        """The next events that fit."""
+
+        def work(connection: Connection) -> Page[Span]:
+            last = _last_of(connection, span, LOOKED_AT)
+            if last is None:
+                return Page([], None)
+            looked_at = Span(span.first, last)
+            query = select(event).where(*_fit(filters, looked_at)).order_by(event.c.id)
+            rows = [_transfer(r) for r in connection.execute(query)]
+            return Page(rows, None if last == span.last else Span(last, span.last))
+
+        return self._database.run(work)
+
+    def messages(self, filters: Filters, after: OrderKey | None = None) -> Page[OrderKey]:
+        """The next rejected messages that fit."""
+        if not filters.with_rejected:
+            return Page([], None)
+        columns = rejected_message.c
+        key = (columns.kafka_ms, columns.kafka_partition, columns.kafka_offset, columns.mid)
+        query = select(rejected_message).order_by(*key).limit(LOOKED_AT)
+        if after:
+            query = query.where(tuple_(*key) > tuple_(*values(after)))
+        query = query.where(*_times(columns.kafka_ms, filters))
+        found = self._database.run(lambda c: c.execute(query).all())
+        end = found[-1] if len(found) == LOOKED_AT else None
+        place = OrderKey(end.kafka_ms, end.kafka_partition, end.kafka_offset, end.mid) if end else None
+        return Page([_message(r) for r in found], place)
+
+    def changes(self, filters: Filters, after: ChangePlace) -> Page[ChangePlace]:
+        """The next changes of events that fit."""
+
+        def work(connection: Connection) -> Page[ChangePlace]:
+            last = _last_of(connection, Span(after.event_id - 1, after.last), LOOKED_AT)
+            if last is None:
+                return Page([], None)
+            looked_at = Span(after.event_id - 1, last)
+            columns = (event.c.id, event.c.mid, event.c.from_user, event.c.to_user, event.c.organisation_id)
+            fit = select(*columns).where(*_fit(filters, looked_at))
+            events = {r.id: tuple(r)[1:] for r in connection.execute(fit)}
+            found = connection.execute(_changes(after, last, events.keys())).all() if events else []
+            rows = [_change(r, events[r.event_id]) for r in found]
+            if len(found) == MAX_CHANGES:
+                r = found[-1]
+                return Page(rows, ChangePlace(r.event_id, r.course_id, r.batch_id, r.image, after.last))
+            return Page(rows, None if last == after.last else ChangePlace.before(last + 1, after.last))
+
+        return self._database.run(work)
+
+
+def _first_id(filters: Filters) -> int:
+    """No event that fits has an id up to this: it begins with the month in which the event arrived."""
+    if filters.since_ms is None:
+        return 0
+    try:
+        # The clocks of broker and ledger may differ.
+        at = from_ms(filters.since_ms - DAY_MS)
+    except (OverflowError, ValueError):
+        return 0
+    return ((at.year * 12 + at.month - 1) << MONTH_SHIFT) - 1
+
+
+def _last_of(connection: Connection, span: Span, count: int) -> int | None:
+    """The last of the first `count` events of a span; None if it has none."""
+    some = select(event.c.id).where(event.c.id > span.first, event.c.id <= span.last)
+    ids = some.order_by(event.c.id).limit(count).subquery()
+    found: int | None = connection.scalar(select(func.max(ids.c.id)))
+    return found
+
+
+def _fit(filters: Filters, span: Span) -> list[ColumnElement[bool]]:
+    """The conditions on the events of a span; only the first takes an index."""
+    conditions: list[ColumnElement[bool]] = [event.c.id > span.first, event.c.id <= span.last]
+    if filters.user:
+        user = folded(filters.user)
+        conditions.append(residual(or_(event.c.source_user == user, event.c.target_user == user)))
+    if filters.state:
+        conditions.append(residual(among(event.c.state, filters.states)))
+    conditions += _times(event.c.kafka_ms, filters)
+
+    def of_span(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
+        return select(column).where(column > span.first, column <= span.last, *conditions)
+
+    if filters.run_id:
+        planned = of_span(event_run.c.event_id, event_run.c.run_id == filters.run_id)
+        held = of_span(queue.c.event_id, queue.c.holder == filters.run_id)
+        conditions.append(event.c.id.in_(union(planned, held)))
+    if filters.course_id or filters.batch_id:
+        wanted = {"course_id": filters.course_id, "batch_id": filters.batch_id}
+        of = [
+            of_span(t.c.event_id, *(t.c[column] == value for column, value in wanted.items() if value))
+            for t in (plan, change)
+        ]
+        conditions.append(event.c.id.in_(union(*of)))
+    return conditions
+
+
+def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[bool]]:
+    found = [] if filters.since_ms is None else [residual(column >= filters.since_ms)]
+    return found if filters.before_ms is None else [*found, residual(column < filters.before_ms)]
+
+
+def _changes(after: ChangePlace, last: int, events: Collection[int]) -> Select[Any]:
+    key = (change.c.event_id, change.c.course_id, change.c.batch_id, change.c.image)
+    place = (literal(value, column.type) for value, column in zip(after[:4], key, strict=True))
+    return (
+        select(change)
+        .where(
+            change.c.event_id >= max(after.event_id, min(events)),
+            change.c.event_id <= min(last, max(events)),
+            tuple_(*key) > tuple_(*place),
+            residual(among(change.c.event_id, events)),
+        )
+        .order_by(*key)
+        .limit(MAX_CHANGES)
+    )
+
+
+def _transfer(r: Any) -> tuple[Any, ...]:
+    options = Options.of(r.options)
+    return (
+        r.mid, r.state, from_ms(r.kafka_ms), r.from_user, r.to_user, r.organisation_id, r.origin, r.requested_by,
+        r.request_reason, r.run_id, r.reason, options.dry_run, options.undo_of, options.plan_of,
+        *(r.counts.get(outcome, 0) for outcome in BatchOutcome),
+        r.late, r.received_at, r.completed_at, r.ended_at, r.reproved_at,
+    )  # fmt: skip
+
+
+def _message(r: Any) -> tuple[Any, ...]:
+    known = {
+        "mid": r.mid, "state": str(EventState.REJECTED), "sent_at": from_ms(r.kafka_ms), "origin": r.origin,
+        "reason": r.reason, "received_at": r.received_at,
+    }  # fmt: skip
+    return tuple(known.get(column) for column in TRANSFER_COLUMNS)
+
+
+def _change(r: Any, of_event: tuple[Any, ...]) -> tuple[Any, ...]:
+    def owners(creator: str | None, mentors: list[str] | None) -> tuple[Any, ...]:
+        return creator and from_ledger(creator), [from_ledger(m) for m in mentors or ()]
+
+    return (
+        *of_event, r.course_id, r.batch_id, r.role, r.status,
+        *owners(r.before_created_by, r.before_mentors), *owners(r.after_created_by, r.after_mentors),
+        r.outcome, r.hop, r.hops, r.recorded_at, r.applied_at,
+    )  # fmt: skip
