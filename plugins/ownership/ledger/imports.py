@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.imports import (
+    FAILURES,
     Import,
     ImportedRow,
     ImportProgress,
@@ -133,6 +134,14 @@ class Imports:
             .order_by(_ROW.number)
         )
         return self._database.run(lambda c: [_file_row(r) for r in c.execute(query)])
+
+
+def failed_rows(imports: Imports, import_id: str) -> Iterator[ImportedRow]:
+    """The rows that did not become a transfer, or not a complete one."""
+    after = 0
+    while found := imports.rows(import_id, after):
+        yield from (r for r in found if r.state in FAILURES)
+        after = found[-1].row.number
 
 
 _IMPORTS: Final = select(*columns_of(imports, Import))

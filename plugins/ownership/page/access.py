@@ -80,13 +80,32 @@ def new_run_id() -> str:
 
 def form_of(token: str, user: BaseUser) -> Form:
     """Read a token; answer 403 for one that this page did not make, of another user, or too old."""
+    name, mid, digest, state, run_id = _of_user(token, user, 5)
+    return Form(ConfirmedAction(ACTIONS[name], mid, digest, run_id), EventState(state))
+
+
+def import_token(user: BaseUser, import_id: str) -> str:
+    """A signed token of a form about an import, for this user."""
+    return str(_signer().dumps([str(user.get_id()), import_id]))
+
+
+def import_of(token: str, user: BaseUser) -> str:
+    """The id of the import that a form is about; answer 403 for a token as `form_of` does."""
+    (import_id,) = _of_user(token, user, 1)
+    return str(import_id)
+
+
+def _of_user(token: str, user: BaseUser, count: int) -> list[Any]:
+    """The `count` values that a token holds for this user."""
     try:
-        owner, name, mid, digest, state, run_id = _signer().loads(token, max_age=FORM_LIVES_S)
+        owner, *values = _signer().loads(token, max_age=FORM_LIVES_S)
     except (BadSignature, ValueError, TypeError):
-        raise HTTPException(403, "This form is too old, or was not made here. Open it again.") from None
+        owner, values = None, []
+    if len(values) != count:
+        raise HTTPException(403, "This form is too old, or was not made here. Open it again.")
     if owner != str(user.get_id()):
         raise HTTPException(403, "This form was opened by another user. Open it again.")
-    return Form(ConfirmedAction(ACTIONS[name], mid, digest, run_id), EventState(state))
+    return values
 
 
 def _signer() -> URLSafeTimedSerializer:

@@ -6,6 +6,8 @@
 | `transfers` | reads: a list, one transfer, its batches |
 | `questions` | what happened to a batch, what a user holds now, what is proven |
 | `orders` | writes: new transfers and actions, each a run of Airflow |
+| `imports` | files of transfers: taken in, dry-run, carried out |
+| `exports` | transfers and changes as files |
 | `health` | what the job's own watch found last |
 | `models` | what it answers. Pure |
 | `problems` | what it answers when something goes wrong: `application/problem+json` |

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 
 from ownership.page.access import MayRead
-from ownership.page.api import health, orders, problems, questions, transfers
+from ownership.page.api import exports, health, imports, orders, problems, questions, transfers
 from ownership.page.api.requests import JsonRoute
 
 api = FastAPI(
@@ -23,8 +23,9 @@ api = FastAPI(
 )
 api.router.route_class = JsonRoute
 problems.add_handlers(api)
-for routes in (transfers, questions, orders, health):
+for routes in (transfers, questions, orders, imports, exports, health):
     api.include_router(routes.router)
+api.include_router(imports.files)
 
 
 def described() -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Exports: transfers and changes as files."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
+
+from ownership.domain.clock import to_ms
+from ownership.domain.states import EventState
+from ownership.ledger.reads.lists import Filters
+from ownership.page import exporting
+from ownership.page.access import User
+from ownership.page.api.problems import answer
+from ownership.page.api.requests import JsonRoute
+from ownership.page.exporting import AT_ONCE, ExportResponse, Format
+from ownership.page.routes.parameters import NO_NUL, TEXT
+from ownership.page.store import Ledger
+
+router = APIRouter(route_class=JsonRoute, tags=["exports"])
+
+AS_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/csv": {"schema": {"type": "string"}}, "application/x-ndjson": {"schema": {"type": "string"}}},
+        "description": "A file of any length. A broken one ends without the end of its HTTP body; whole JSON lines "
+        'end with {"end": true, "rows": …}',
+    }
+}  # fmt: skip
+
+
+def _filters(
+    who: Annotated[
+        str, Query(alias="user", max_length=256, pattern=NO_NUL, description="Old or new user")
+    ] = "",
+    state: EventState | Literal["open", ""] = "",
+    run: TEXT = "",
+    course: TEXT = "",
+    batch: TEXT = "",
+    since: Annotated[datetime | None, Query(description="Announced then or later")] = None,
+    before: Annotated[datetime | None, Query(description="Announced before then")] = None,
+) -> Filters:
+    return Filters(
+        user=who.strip(),
+        state=state,
+        run_id=run.strip(),
+        course_id=course.strip(),
+        batch_id=batch.strip(),
+        since_ms=to_ms(since) if since else None,
+        before_ms=to_ms(before) if before else None,
+    )
+
+
+class Wanted:
+    """What a request wants exported, and how."""
+
+    def __init__(
+        self,
+        user: User,  # noqa: ARG002  # for users only
+        store: Ledger,
+        filters: Annotated[Filters, Depends(_filters)],
+        format_: Annotated[Format, Query(alias="format")] = "csv",
+        mid: Annotated[str, Query(max_length=320, pattern=NO_NUL, description="One transfer")] = "",
+    ) -> None:
+        self.store, self.filters, self.format, self.mid = store, filters, format_, mid.strip()
+
+
+def _sent(name: str, of: Any, wanted: Wanted) -> Response:
+    columns, rows = of(wanted.store, wanted.filters, wanted.mid)
+    return ExportResponse(name, exporting.sent(columns, rows, wanted.format), wanted.format, _busy)
+
+
+def _busy() -> Response:
+    response = answer(503, f"{AT_ONCE} other exports are being sent: try again later.", name="busy")
+    response.headers["retry-after"] = "30"
+    return response
+
+
+@router.get(
+    "/exports/transfers",
+    summary="All transfers that fit, as a file",
+    responses=AS_FILE,
+    response_class=Response,
+)
+def transfers(wanted: Annotated[Wanted, Depends()]) -> Response:
+    """In the order of their arrival; then the rejected messages."""
+    return _sent("transfers", exporting.transfers, wanted)
+
+
+@router.get(
+    "/exports/changes",
+    summary="All changes of transfers that fit, as a file",
+    responses=AS_FILE,
+    response_class=Response,
+)
+def changes(wanted: Annotated[Wanted, Depends()]) -> Response:
+    """Each compare-and-set on a row of a batch: owners before and after, outcome and times."""
+    return _sent("changes", exporting.changes, wanted)

@@ -1,0 +1,328 @@
+"""Imports: files of transfers, first as dry runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from ownership.domain.imports import (
+    Import,
+    ImportedRow,
+    ImportNotReady,
+    ImportProgress,
+    ImportState,
+    Phase,
+    RowState,
+)
+from ownership.domain.transfer_files import (
+    COLUMNS,
+    MAX_BYTES,
+    MAX_ROWS,
+    REPORT_COLUMNS,
+    FileRefused,
+    failed_file,
+    template,
+)
+from ownership.ledger.imports import failed_rows
+from ownership.page.access import User
+from ownership.page.api.orders import KEY, Key
+from ownership.page.api.problems import OF_BODIES, Problem, ProblemError, wrong_field
+from ownership.page.api.requests import JsonRoute, check_media_type, receive_at_most
+from ownership.page.importing import Importer, SentBefore, check_unpacked, import_id_of, missing_blocks
+from ownership.page.routes.parameters import NO_NUL
+from ownership.page.store import Ledger
+
+PAGE_SIZE = 50
+"""Imports on one page."""
+CSV = "text/csv"
+_NOT_THERE: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such import"}
+}
+_STARTS: dict[int | str, dict[str, Any]] = {
+    **OF_BODIES,
+    **_NOT_THERE,
+    409: {"model": Problem, "description": "This does not apply as it is now"},
+    502: {"model": Problem, "description": "Airflow failed to start the runs"},
+}
+_AS_CSV: dict[int | str, dict[str, Any]] = {
+    200: {"content": {CSV: {"schema": {"type": "string"}}}, "description": "A CSV file"}
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {CSV: {"schema": {"type": "string"}}},
+        "description": f"UTF-8, at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes. Either the columns "
+        f"{', '.join(COLUMNS)}, or the platform's report of deleted users' assets as it is "
+        f"({', '.join(REPORT_COLUMNS)}).",
+    }
+}
+
+files = APIRouter(tags=["imports"])
+"""The route that takes a file: no JSON."""
+router = APIRouter(route_class=JsonRoute, tags=["imports"])
+
+
+class ListedImport(BaseModel):
+    """An import."""
+
+    id: str
+    created_by: str
+    created_at: datetime
+    file_name: str
+    rows: int
+    wrong_rows: int
+    """Rows of the file that cannot be transfers."""
+    started_by: str | None
+    """Who started the transfers; null before."""
+    started_at: datetime | None
+
+
+class ImportList(BaseModel):
+    """One page of imports, the newest first."""
+
+    imports: list[ListedImport]
+    next: str | None
+    """Give it as `after` for the next page; null on the last."""
+
+
+class OneImport(ListedImport):
+    """An import, and how far it is."""
+
+    state: ImportState
+    by_state: dict[RowState, int]
+    """Rows by state."""
+    would_move: int
+    """Batches that the dry runs found to move."""
+    moved: int
+    failures: int
+    """Rows in `failed.csv`."""
+    stalled: bool
+    """True if rows wait and no run brings them: ask for the same again (`check`, or `go`)."""
+
+
+class ImportRow(BaseModel):
+    """A row of an import."""
+
+    row: int
+    """As a spreadsheet counts: the header is row 1."""
+    from_user: str
+    to_user: str
+    organisation_id: str
+    reason: str
+    assets: int | None
+    """Of the platform's report: rows of this user."""
+    state: RowState
+    error_column: str | None
+    error: str | None
+    dry_run_mid: str | None
+    would_move: int | None
+    transfer_mid: str | None
+    moved: int | None
+
+
+class RowList(BaseModel):
+    """One page of an import's rows, in the file's order."""
+
+    rows: list[ImportRow]
+    next: int | None
+    """Give it as `after` for the next page; null on the last."""
+
+
+class Go(BaseModel):
+    """Which rows are carried out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    only_good: bool = Field(
+        default=False,
+        strict=True,
+        description="True: the good rows. False: all rows, and none if one is not good.",
+    )
+
+
+def _listed(of: Import) -> dict[str, Any]:
+    return {k: v for k, v in of._asdict().items() if k in ListedImport.model_fields}
+
+
+def one_import(of: Import, progress: ImportProgress, *, stalled: bool) -> OneImport:
+    """An import as the API answers it."""
+    return OneImport(
+        **_listed(of),
+        state=progress.state,
+        by_state=dict(progress.rows),
+        would_move=progress.would_move,
+        moved=progress.moved,
+        failures=progress.failures,
+        stalled=stalled,
+    )
+
+
+def _row(of: ImportedRow) -> ImportRow:
+    row, failed = (
+        of.row,
+        of.failure().error if of.state in (RowState.REFUSED, RowState.FAILED) else of.row.error,
+    )
+    return ImportRow(
+        row=row.number,
+        from_user=row.from_user,
+        to_user=row.to_user,
+        organisation_id=row.organisation_id,
+        reason=row.reason,
+        assets=row.assets,
+        state=of.state,
+        error_column=failed and failed.column,
+        error=failed and failed.text,
+        dry_run_mid=of.dry_run_mid,
+        would_move=of.would_move,
+        transfer_mid=of.transfer_mid,
+        moved=of.moved,
+    )
+
+
+def _found(store: Ledger, import_id: str) -> Import:
+    with store.reads() as reads:
+        found = reads.imports.get(import_id)
+    if found is None:
+        raise HTTPException(404, "There is no such import.")
+    return found
+
+
+def _as_it_is(store: Ledger, import_id: str) -> OneImport:
+    found = _found(store, import_id)
+    with store.reads() as reads:
+        progress = reads.imports.progress(import_id)
+    phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(progress.state)
+    return one_import(found, progress, stalled=bool(phase and missing_blocks(store, import_id, phase)))
+
+
+Asked = Annotated[Importer, Depends()]
+
+
+@files.post(
+    "/imports",
+    status_code=202,
+    summary="Take a file of transfers in, and dry-run each row",
+    responses={**_STARTS, 422: {"model": Problem, "description": "The file cannot be read"}},
+    openapi_extra=_BODY,
+)
+async def create(
+    request: Request,
+    response: Response,
+    user: User,
+    store: Ledger,
+    asked: Asked,
+    key: Key = None,
+    to_user: Annotated[
+        str, Query(max_length=256, pattern=NO_NUL, description="New owner where a row names none")
+    ] = "",
+    name: Annotated[str, Query(max_length=200, pattern=NO_NUL, description="The file's name")] = "import.csv",
+) -> OneImport:
+    """Rows that cannot be transfers are part of the import, each with its error; nothing is transferred yet."""
+    check_media_type(request, CSV)
+    check_unpacked(request)
+    await asked.check_start()
+    content = await Request(request.scope, receive_at_most(request.receive, MAX_BYTES)).body()
+    import_id = import_id_of(str(user.get_id()), key)
+    try:
+        await asked.take(content, name=name, to_user=to_user, import_id=import_id)
+    except FileRefused as e:
+        raise ProblemError(422, str(e), name="file") from None
+    except SentBefore:
+        raise wrong_field(KEY, "was sent before, with another file") from None
+    response.headers["location"] = f"imports/{import_id}"
+    return await run_in_threadpool(_as_it_is, store, import_id)
+
+
+@router.get("/imports", summary="Imports, the newest first", responses=_NOT_THERE)
+def imports(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    after: Annotated[str, Query(max_length=100, pattern=NO_NUL)] = "",
+) -> ImportList:
+    """One page of 50."""
+    last = _found(store, after) if after else None
+    with store.reads() as reads:
+        found = reads.imports.newest(PAGE_SIZE, last)
+    return ImportList(
+        imports=[ListedImport(**_listed(i)) for i in found],
+        next=found[-1].id if len(found) == PAGE_SIZE else None,
+    )
+
+
+@router.get(
+    "/imports/template.csv", summary="An empty file to fill in", responses=_AS_CSV, response_class=Response
+)
+def empty(user: User) -> Response:  # noqa: ARG001  # for users only
+    """Its first row names the columns."""
+    return as_csv(template(), "template.csv")
+
+
+@router.get("/imports/{import_id}", summary="How far an import is", responses=_NOT_THERE)
+def one(user: User, store: Ledger, import_id: str) -> OneImport:  # noqa: ARG001  # for users only
+    """With its rows by state."""
+    return _as_it_is(store, import_id)
+
+
+@router.get("/imports/{import_id}/rows", summary="The rows of an import", responses=_NOT_THERE)
+def rows(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    import_id: str,
+    after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+) -> RowList:
+    """One page, in the file's order."""
+    _found(store, import_id)
+    with store.reads() as reads:
+        found = reads.imports.rows(import_id, after, limit=PAGE_SIZE)
+    return RowList(
+        rows=[_row(r) for r in found], next=found[-1].row.number if len(found) == PAGE_SIZE else None
+    )
+
+
+@router.get(
+    "/imports/{import_id}/failed.csv",
+    summary="The rows that failed, to mend and send again",
+    responses={**_NOT_THERE, **_AS_CSV},
+    response_class=Response,
+)
+def failed(user: User, store: Ledger, import_id: str) -> Response:  # noqa: ARG001  # for users only
+    """The columns error_row and error are ignored when the file comes back."""
+    found = _found(store, import_id)
+    with store.reads() as reads:
+        text = "".join(failed_file(r.failure() for r in failed_rows(reads.imports, import_id)))
+    return as_csv(text, f"failed-{found.id}.csv")
+
+
+@router.post(
+    "/imports/{import_id}/check",
+    status_code=202,
+    summary="Dry-run the rows that no run brings",
+    responses=_STARTS,
+)
+async def check(asked: Asked, user: User, store: Ledger, import_id: str) -> OneImport:  # noqa: ARG001  # for users only
+    """For an import that is stalled. Nothing is started twice."""
+    await run_in_threadpool(_found, store, import_id)
+    await asked.check_start()
+    await asked.start_missing(import_id, Phase.CHECK)
+    return await run_in_threadpool(_as_it_is, store, import_id)
+
+
+@router.post("/imports/{import_id}/go", status_code=202, summary="Carry the rows out", responses=_STARTS)
+async def go(asked: Asked, user: User, store: Ledger, import_id: str, body: Go) -> OneImport:  # noqa: ARG001  # for users only
+    """Nothing is started twice: asked again, it starts what no run brings."""
+    await run_in_threadpool(_found, store, import_id)
+    try:
+        await asked.go(import_id, only_good=body.only_good)
+    except ImportNotReady as e:
+        raise ProblemError(409, str(e), name="import") from None
+    return await run_in_threadpool(_as_it_is, store, import_id)
+
+
+def as_csv(text: str, name: str) -> Response:
+    """A small file."""
+    disposition = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(text, media_type="text/csv; charset=utf-8", headers=disposition)

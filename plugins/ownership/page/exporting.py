@@ -1,0 +1,139 @@
+"""Exports as they are sent: CSV or JSON lines, a page of rows at a time.
+
+The ledger is asked for the next page when the client has taken the one before. Where that fails, or the client takes
+nothing for `STALLED_S`, the connection is cut: HTTP tells a cut answer from a whole one, a file alone does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Any, Final, Literal
+
+from fastapi.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from ownership.domain.clock import now
+from ownership.domain.csv_text import csv_lines
+from ownership.domain.event import OrderKey
+from ownership.ledger.reads.exports import CHANGE_COLUMNS, TRANSFER_COLUMNS, ChangePlace, Span
+from ownership.ledger.reads.lists import Filters
+from ownership.page.store import Store
+
+AT_ONCE: Final = 2
+"""Exports of one process at the same time."""
+STALLED_S: Final = 60.0
+"""A client that takes nothing for so long is given up."""
+
+Format = Literal["csv", "jsonl"]
+Row = tuple[Any, ...]
+Rows = Iterator[Sequence[Row]]
+"""Rows, a page at a time."""
+_MEDIA_TYPES: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+_turns = threading.BoundedSemaphore(AT_ONCE)
+
+
+def transfers(store: Store, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
+    """Columns and rows of all transfers that fit, then of rejected messages."""
+
+    def rows() -> Rows:
+        with store.reads() as reads:
+            span: Span | None = reads.exports.span(filters, mid)
+        while span is not None:
+            with store.reads() as reads:
+                found, span = reads.exports.transfers(filters, span)
+            yield found
+        place: OrderKey | None = None
+        while not mid:
+            with store.reads() as reads:
+                messages, place = reads.exports.messages(filters, place)
+            yield messages
+            if place is None:
+                return
+
+    return TRANSFER_COLUMNS, rows()
+
+
+def changes(store: Store, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
+    """Columns and rows of all changes of transfers that fit."""
+
+    def rows() -> Rows:
+        with store.reads() as reads:
+            first, last = reads.exports.span(filters, mid)
+        place: ChangePlace | None = ChangePlace.before(first + 1, last)
+        while place is not None:
+            with store.reads() as reads:
+                found, place = reads.exports.changes(filters, place)
+            yield found
+
+    return CHANGE_COLUMNS, rows()
+
+
+def sent(columns: Sequence[str], rows: Rows, format_: Format) -> Iterator[str]:
+    """The text of an export, a page at a time."""
+    return (_csv if format_ == "csv" else _json_lines)(columns, rows)
+
+
+def _csv(columns: Sequence[str], rows: Rows) -> Iterator[str]:
+    head = csv_lines([columns])
+    for page in rows:
+        yield head + csv_lines(map(_cells, page))
+        head = ""
+
+
+def _cells(row: Row) -> Iterable[object]:
+    return (_cell(value) for value in row)
+
+
+def _cell(value: Any) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return _plain(value)
+
+
+def _json_lines(columns: Sequence[str], rows: Rows) -> Iterator[str]:
+    count = 0
+    for page in rows:
+        count += len(page)
+        objects = (dict(zip(columns, map(_plain, row), strict=True)) for row in page)
+        yield "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+    yield json.dumps({"end": True, "rows": count}) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+class ExportResponse(StreamingResponse):
+    """An export that is sent as the client takes it, few at a time."""
+
+    def __init__(
+        self, name: str, parts: Iterator[str], format_: Format, busy: Callable[[], Response]
+    ) -> None:
+        """`busy`: the answer when too many others are being sent. Reads the first page, whose error is an answer yet."""
+        first = next(parts, "")
+        super().__init__(chain([first], parts), media_type=_MEDIA_TYPES[format_])
+        self.headers["content-disposition"] = (
+            f'attachment; filename="{name}-{now():%Y%m%dT%H%M%SZ}.{format_}"'
+        )
+        self._busy = busy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+
+        async def patient(message: Message) -> None:
+            await asyncio.wait_for(send(message), STALLED_S)
+
+        if not _turns.acquire(blocking=False):
+            await self._busy()(scope, receive, send)
+            return
+        try:
+            await super().__call__(scope, receive, patient)
+        finally:
+            _turns.release()

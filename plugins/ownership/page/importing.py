@@ -1,0 +1,149 @@
+"""Take a file of transfers in: write its rows down, and start the runs that carry them out.
+
+Nothing runs in the background. The rows' events have mids of their own, so each step may be repeated: it starts runs
+only for rows whose event the ledger does not have, and that no live run brings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+
+import structlog
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+from ownership.domain.clock import now
+from ownership.domain.imports import Import, Phase, block_of, conf_of, run_prefix
+from ownership.domain.text import one_line
+from ownership.domain.transfer_files import FileRow, read_rows
+from ownership.page import access
+from ownership.page.access import User
+from ownership.page.actions import TRANSFER_DAG
+from ownership.page.starting import trigger, why
+from ownership.page.store import Ledger, Store
+from ownership.page.views.links import RunLink
+
+log = structlog.get_logger(__name__)
+
+MAX_RUNS: Final = 20
+"""Runs that are started for a block of rows, one after the other; each may end before it brings them."""
+MAX_FILE_NAME: Final = 200
+ENDED: Final = ("success", "failed")
+
+
+class SentBefore(Exception):
+    """The same key brought another file."""
+
+
+class Importer:
+    """A request of a user about an import."""
+
+    def __init__(self, request: Request, user: User, store: Ledger) -> None:
+        self._request, self._user, self._store = request, user, store
+
+    async def check_start(self) -> None:
+        """Answer 403 unless the user may start transfers."""
+        await run_in_threadpool(access.check_start, TRANSFER_DAG, self._request, self._user)
+
+    async def take(self, content: bytes, *, name: str, to_user: str, import_id: str) -> Import:
+        """Write a file down as import `import_id`, unless that was done before, and start its dry runs.
+
+        :raises FileRefused: if the file cannot be read as a whole.
+        :raises SentBefore: if the import has another file.
+        """
+        await self.check_start()
+        taken = await run_in_threadpool(self._written, content, name, to_user, import_id)
+        await self.start_missing(import_id, Phase.CHECK)
+        return taken
+
+    def _written(self, content: bytes, name: str, to_user: str, import_id: str) -> Import:
+        rows = read_rows(content, to_user=to_user)
+        good = [r for r in rows if r.error is None]
+        new = Import(
+            id=import_id,
+            created_by=str(self._user.get_name()),
+            created_at=now(),
+            file_name=one_line(name, MAX_FILE_NAME),
+            file_digest=hashlib.sha256(b"%b\0%b" % (to_user.encode(), content)).hexdigest(),
+            rows=len(rows),
+            wrong_rows=len(rows) - len(good),
+            organisation_ids=tuple(sorted({r.organisation_id for r in good})),
+        )
+        with self._store.reads() as reads:
+            if reads.imports.create(new, rows):
+                log.info("import", id=new.id, rows=new.rows, wrong=new.wrong_rows, by=new.created_by)
+                return new
+            there = reads.imports.get(import_id)
+        if there is None or there.file_digest != new.file_digest:
+            raise SentBefore
+        return there
+
+    async def go(self, import_id: str, *, only_good: bool) -> None:
+        """Start the transfers of an import, once; again, it starts what did not begin.
+
+        :raises ImportNotReady: while rows are being checked, if no row is good, or if some are not and all are wanted.
+        """
+        await self.check_start()
+        await run_in_threadpool(self._start, import_id, only_good=only_good)
+        await self.start_missing(import_id, Phase.GO)
+
+    def _start(self, import_id: str, *, only_good: bool) -> None:
+        with self._store.reads() as reads:
+            reads.imports.start(import_id, str(self._user.get_name()), only_good=only_good)
+        log.info("import started", id=import_id, by=self._user.get_name(), only_good=only_good)
+
+    async def start_missing(self, import_id: str, phase: Phase) -> None:
+        """Start runs for the rows that no run brings."""
+        for block in await run_in_threadpool(missing_blocks, self._store, import_id, phase):
+            answer = await trigger(
+                self._request, TRANSFER_DAG, block.run_id, conf_of(import_id, block.rows, phase)
+            )
+            if answer.status_code not in (200, 409):  # 409: another request has just started it
+                status = answer.status_code if answer.status_code < 500 else 502
+                raise HTTPException(status, f"Airflow refused the run {block.run_id}: {why(answer)}")
+
+
+class Block(NamedTuple):
+    """Rows for one run, and its id."""
+
+    run_id: str
+    rows: list[FileRow]
+
+
+def missing_blocks(store: Store, import_id: str, phase: Phase) -> list[Block]:
+    """The runs that are to be started: for rows whose event the ledger does not have, and that no live run brings."""
+    with store.reads() as reads:
+        rows = reads.imports.missing(import_id, phase)
+    blocks = {n: list(of) for n, of in groupby(rows, lambda r: block_of(r.number))}
+    ids = {
+        n: [f"{run_prefix(import_id, phase, n)}{attempt}" for attempt in range(1, MAX_RUNS + 1)]
+        for n in blocks
+    }
+    runs = access.runs_of(run_id for of in ids.values() for run_id in of)
+    found = ((n, _next_run(ids[n], runs)) for n in blocks)
+    return [Block(run_id, blocks[n]) for n, run_id in found if run_id]
+
+
+def _next_run(ids: Sequence[str], runs: dict[str, RunLink]) -> str | None:
+    """The first id that no run has; None while a run lives, or when there were too many."""
+    if any(r.state not in ENDED for i in ids if (r := runs.get(i))):
+        return None
+    return next((i for i in ids if i not in runs), None)
+
+
+def check_unpacked(request: Request) -> None:
+    """Answer 415 for a body that is packed: nothing is unpacked here."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise HTTPException(415, "Send the file without Content-Encoding: nothing is unpacked.")
+
+
+def import_id_of(user_id: str, key: str | None) -> str:
+    """The id of a new import; the same for the same key of the same user."""
+    if key is None:
+        return secrets.token_hex(10)
+    return hashlib.sha256(json.dumps([user_id, "imports", key]).encode()).hexdigest()[:20]
