@@ -96,12 +96,9 @@ class RowEvents(NamedTuple):
         return _DRY_RUNS.get(self.dry_run, RowState.CHECKING)
 
 
-_ENDED: Final = dict.fromkeys((EventState.FAILED, *FINAL_STATES), RowState.FAILED)
-_TRANSFERS: Final[Mapping[EventState | None, RowState]] = {**_ENDED, EventState.COMPLETED: RowState.DONE}
-_DRY_RUNS: Final[Mapping[EventState | None, RowState]] = {
-    **dict.fromkeys(_ENDED, RowState.REFUSED),
-    EventState.REHEARSED: RowState.READY,
-}
+_ENDED: Final[tuple[EventState | None, ...]] = (EventState.FAILED, *FINAL_STATES)
+_TRANSFERS: Final = dict.fromkeys(_ENDED, RowState.FAILED) | {EventState.COMPLETED: RowState.DONE}
+_DRY_RUNS: Final = dict.fromkeys(_ENDED, RowState.REFUSED) | {EventState.REHEARSED: RowState.READY}
 
 
 class ImportedRow(NamedTuple):

@@ -181,7 +181,8 @@ def _row(number: int, cells: list[str], header: Sequence[str], to_user: str, *, 
         kept = {c: printable(v)[:MAX_CELL] for c, v in fields.items()}
         return FileRow(number, **kept, assets=assets, error=error)
     reason = _REASON.validate_python(fields["reason"]) if fields["reason"].strip() else ""
-    return FileRow(number, *(trimmed(fields[c]) for c in _IDS), reason, assets)
+    from_user, new_owner, organisation_id = (trimmed(fields[c]) for c in _IDS)
+    return FileRow(number, from_user, new_owner, organisation_id, reason, assets)
 
 
 def _first_error(fields: dict[str, str], names: dict[str, str]) -> RowError | None:

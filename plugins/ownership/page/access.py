@@ -98,7 +98,8 @@ def import_of(token: str, user: BaseUser) -> str:
 def _of_user(token: str, user: BaseUser, count: int) -> list[Any]:
     """The `count` values that a token holds for this user."""
     try:
-        owner, *values = _signer().loads(token, max_age=FORM_LIVES_S)
+        found: list[Any] = _signer().loads(token, max_age=FORM_LIVES_S)
+        owner, *values = found
     except (BadSignature, ValueError, TypeError):
         owner, values = None, []
     if len(values) != count:

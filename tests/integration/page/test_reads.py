@@ -13,7 +13,9 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import psycopg
@@ -39,7 +41,7 @@ from ownership.ledger.changes import Changes, Image, Planned, PlanRow, new_image
 from ownership.ledger.database import Database
 from ownership.ledger.events import EventRow, Events, RejectedMessage, Verdict
 from ownership.ledger.queue import Queue
-from ownership.ledger.reads import Reads
+from ownership.ledger.reads import Reads, exports
 from ownership.ledger.reads import lists as module
 from ownership.ledger.reads.batches import BatchChange, Progress
 from ownership.ledger.reads.lists import (
@@ -57,6 +59,8 @@ from ownership.ledger.reads.questions import Known
 from ownership.ledger.reports import Reconciliations
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
 from ownership.ledger.upgrade import upgrade
+from ownership.page.exporting import changes as changes_of
+from ownership.page.exporting import transfers as transfers_of
 
 COUNT = int(os.environ.get("PAGE_TRANSFERS", "4500"))
 MEASURED = COUNT >= 100_000
@@ -463,6 +467,68 @@ def test_each_accepted_event_of_the_last_days_is_counted_once_by_how_far_its_pro
     assert found[0].overdue
     assert found[1].late
     assert found[1].accepted
+
+
+# -- exports
+
+
+def exported(filled: Filled, filters: Filters, mid: str = "") -> list[str]:
+    _, pages = transfers_of(store_of(filled), filters, mid)
+    return [row[0] for page in pages for row in page]
+
+
+def exported_changes(filled: Filled, filters: Filters, mid: str = "") -> list[tuple[str, BatchId]]:
+    columns, pages = changes_of(store_of(filled), filters, mid)
+    at = [columns.index(c) for c in ("course_id", "batch_id")]
+    return [(row[0], BatchId(*(row[n] for n in at))) for page in pages for row in page]
+
+
+def store_of(filled: Filled) -> Any:
+    return SimpleNamespace(reads=lambda: nullcontext(filled.reads))
+
+
+FITTING: list[Any] = [
+    pytest.param(lambda _: Filters(), lambda _: lambda _: True, id="everything"),
+    pytest.param(lambda _: Filters(user=BUSY), lambda _: lambda m: BUSY in (m.old, m.new), id="a user"),
+    pytest.param(lambda _: Filters(state=RARE), lambda _: lambda m: m.state == RARE, id="a state"),
+    pytest.param(lambda _: Filters(state="open"), lambda _: lambda m: m.state in OPEN_STATES, id="open"),
+    pytest.param(lambda f: Filters(run_id=f.transfers[-1].run_id),
+                 lambda f: lambda m: m.run_id == f.transfers[-1].run_id, id="a run"),
+    pytest.param(lambda _: Filters(course_id=COURSE),
+                 lambda _: lambda m: any(b.course_id == COURSE for b in m.batches), id="a course"),
+    pytest.param(lambda _: Filters(batch_id=BATCH, state="completed"),
+                 lambda _: lambda m: m.state == "completed" and any(b.batch_id == BATCH for b in m.batches),
+                 id="a batch and a state"),
+    pytest.param(lambda f: Filters(since_ms=f.transfers[COUNT // 2].kafka_ms, before_ms=f.transfers[9].kafka_ms),
+                 lambda f: lambda m: f.transfers[COUNT // 2].kafka_ms <= m.kafka_ms < f.transfers[9].kafka_ms,
+                 id="a time"),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(MEASURED, reason="an export goes to the last")
+@pytest.mark.parametrize(("filters", "fits"), FITTING)
+def test_an_export_has_each_transfer_and_change_that_fits_once_the_oldest_first(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, filters: Any, fits: Any
+) -> None:
+    monkeypatch.setattr(exports, "LOOKED_AT", 1000)
+    monkeypatch.setattr(exports, "MAX_CHANGES", 70)
+    wanted = [m for m in reversed(filled.transfers) if fits(filled)(m)]
+    assert wanted
+    shown = exported(filled, filters(filled))
+    assert [m for m in shown if not m.startswith("rejected:")] == [m.mid for m in wanted]
+    assert exported_changes(filled, filters(filled)) == [(m.mid, b) for m in wanted for b in m.changed]
+
+
+def test_an_export_has_the_rejected_messages_last_and_one_of_a_transfer_only_that(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "LOOKED_AT", 2)
+    assert exported(filled, Filters(state="rejected"))[-2:] == [r.mid for r in filled.rejected[:2]][::-1]
+    one = next(m for m in filled.transfers if m.changed)
+    assert exported(filled, Filters(), one.mid) == [one.mid]
+    assert exported_changes(filled, Filters(), one.mid) == [(one.mid, b) for b in one.changed]
+    assert exported(filled, Filters(), "no such mid") == []
+    assert exported_changes(filled, Filters(since_ms=2**45)) == []
 
 
 # -- plans of the statements

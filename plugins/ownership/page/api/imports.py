@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,6 +60,9 @@ _BODY = {
         f"({', '.join(REPORT_COLUMNS)}).",
     }
 }
+
+ID = r"^[0-9a-f]{20}$"
+Id = Annotated[str, Path(pattern=ID)]
 
 files = APIRouter(tags=["imports"])
 """The route that takes a file: no JSON."""
@@ -241,7 +244,7 @@ async def create(
 def imports(
     user: User,  # noqa: ARG001  # for users only
     store: Ledger,
-    after: Annotated[str, Query(max_length=100, pattern=NO_NUL)] = "",
+    after: Annotated[str, Query(pattern=rf"^$|{ID}")] = "",
 ) -> ImportList:
     """One page of 50."""
     last = _found(store, after) if after else None
@@ -262,7 +265,7 @@ def empty(user: User) -> Response:  # noqa: ARG001  # for users only
 
 
 @router.get("/imports/{import_id}", summary="How far an import is", responses=_NOT_THERE)
-def one(user: User, store: Ledger, import_id: str) -> OneImport:  # noqa: ARG001  # for users only
+def one(user: User, store: Ledger, import_id: Id) -> OneImport:  # noqa: ARG001  # for users only
     """With its rows by state."""
     return _as_it_is(store, import_id)
 
@@ -271,7 +274,7 @@ def one(user: User, store: Ledger, import_id: str) -> OneImport:  # noqa: ARG001
 def rows(
     user: User,  # noqa: ARG001  # for users only
     store: Ledger,
-    import_id: str,
+    import_id: Id,
     after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> RowList:
     """One page, in the file's order."""
@@ -289,7 +292,7 @@ def rows(
     responses={**_NOT_THERE, **_AS_CSV},
     response_class=Response,
 )
-def failed(user: User, store: Ledger, import_id: str) -> Response:  # noqa: ARG001  # for users only
+def failed(user: User, store: Ledger, import_id: Id) -> Response:  # noqa: ARG001  # for users only
     """The columns error_row and error are ignored when the file comes back."""
     found = _found(store, import_id)
     with store.reads() as reads:
@@ -303,7 +306,7 @@ def failed(user: User, store: Ledger, import_id: str) -> Response:  # noqa: ARG0
     summary="Dry-run the rows that no run brings",
     responses=_STARTS,
 )
-async def check(asked: Asked, user: User, store: Ledger, import_id: str) -> OneImport:  # noqa: ARG001  # for users only
+async def check(asked: Asked, user: User, store: Ledger, import_id: Id) -> OneImport:  # noqa: ARG001  # for users only
     """For an import that is stalled. Nothing is started twice."""
     await run_in_threadpool(_found, store, import_id)
     await asked.check_start()
@@ -312,7 +315,7 @@ async def check(asked: Asked, user: User, store: Ledger, import_id: str) -> OneI
 
 
 @router.post("/imports/{import_id}/go", status_code=202, summary="Carry the rows out", responses=_STARTS)
-async def go(asked: Asked, user: User, store: Ledger, import_id: str, body: Go) -> OneImport:  # noqa: ARG001  # for users only
+async def go(asked: Asked, user: User, store: Ledger, import_id: Id, body: Go) -> OneImport:  # noqa: ARG001  # for users only
     """Nothing is started twice: asked again, it starts what no run brings."""
     await run_in_threadpool(_found, store, import_id)
     try:
