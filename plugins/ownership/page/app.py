@@ -16,7 +16,7 @@ from ownership.domain.errors import OwnershipError, SettingsError
 from ownership.page.access import User
 from ownership.page.api.app import api as api_app
 from ownership.page.rendering import STATIC, rendered
-from ownership.page.routes import actions, api, lists, questions, transfers
+from ownership.page.routes import actions, api, imports, lists, questions, transfers
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 app = FastAPI(title="Ownership transfers", docs_url=None, redoc_url=None, openapi_url=None)
-for routes in (lists, questions, transfers, actions, api):
+for routes in (lists, questions, transfers, actions, imports, api):
     app.include_router(routes.router)
 app.mount("/api/v1", api_app)
 

@@ -11,10 +11,10 @@ import json
 import secrets
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import structlog
-from fastapi import HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from ownership.domain.clock import now
@@ -106,6 +106,10 @@ class Importer:
             if answer.status_code not in (200, 409):  # 409: another request has just started it
                 status = answer.status_code if answer.status_code < 500 else 502
                 raise HTTPException(status, f"Airflow refused the run {block.run_id}: {why(answer)}")
+
+
+Asked = Annotated[Importer, Depends()]
+"""The request of a user, for a route."""
 
 
 class Block(NamedTuple):

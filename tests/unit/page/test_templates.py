@@ -9,11 +9,13 @@ import pytest
 
 from ownership.domain.conf import MAX_REASON
 from ownership.domain.contracts import PlanLine, PlanSummary
+from ownership.domain.imports import Import, ImportedRow, ImportProgress, RowEvents, RowState
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId
 from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, Sample
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
+from ownership.domain.transfer_files import COLUMNS, REPORT_COLUMNS, FileRow, RowError
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.batches import (
     BatchChange,
@@ -28,7 +30,8 @@ from ownership.page.actions import ACTIONS, TRANSFER_DAG, Action
 from ownership.page.rendering import templates
 from ownership.page.views.batches import change_lines
 from ownership.page.views.details import DetailView, detail_view
-from ownership.page.views.links import RunLink
+from ownership.page.views.imports import import_lines, import_view, row_lines
+from ownership.page.views.links import RunLink, exports
 from ownership.page.views.lists import list_view
 from ownership.page.views.messages import message_view
 from ownership.page.views.proven import proven_view
@@ -122,9 +125,10 @@ def test_the_list_shows_events_and_rejected_messages() -> None:
         "list.html", view=list_view(filters, page, {"manual__1": RUN}, now_ms=NOW_MS, first=False),
         filters=filters, since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
         proven="All are proven.", of_request="1 of 1 proven",
-        compared="Rows and index agreed.", open_href="x", waiting_href="y", user="u",
+        compared="Rows and index agreed.", open_href="x", waiting_href="y", user="u", exports=exports(filters),
     )  # fmt: skip
     assert "user-old" in shown
+    assert "api/v1/exports/changes?format=jsonl&amp;user=user-old&amp;run=manual__1" in shown
     assert "rejected:t:0:4" in shown
 
 
@@ -134,6 +138,50 @@ def test_the_share_that_is_proven_is_a_page_with_a_chart_and_periods() -> None:
     assert "90 % of the 10 transfers due in the last day were proven within 90 min." in page
     assert "9 in time, 1 late, 0 overdue" in page
     assert rendered("proven.html", view=proven_view([ProvenCounts()], now_ms=NOW_MS, deadline_minutes=1))
+
+
+IMPORT = Import("0" * 20, "an-admin", AT, "<leavers>.csv", "", 2, 1, ("O",))
+
+
+def test_imports_are_a_list_with_a_form_for_who_may_start_transfers() -> None:
+    given = {
+        "lines": import_lines([IMPORT]), "older": "x", "newest": "y", "paused": True, "token": "t", "user": "u",
+        "columns": COLUMNS, "report_columns": REPORT_COLUMNS, "max_rows": 10_000,
+    }  # fmt: skip
+    page = rendered("imports.html", **given, startable=True)
+    assert "&lt;leavers&gt;.csv" in page
+    assert 'enctype="multipart/form-data"' in page
+    assert "<form" not in rendered("imports.html", **{**given, "lines": []}, startable=False)
+
+
+@pytest.mark.parametrize(
+    ("states", "is_started", "words"),
+    [
+        ({RowState.CHECKING: 2}, False, "2 rows to go. Nothing is transferred"),
+        ({RowState.READY: 2}, False, "Carry out all 2 rows"),
+        ({RowState.READY: 1, RowState.WRONG: 1}, False, "Carry out the 1 good row"),
+        ({RowState.MOVING: 1, RowState.WRONG: 1}, True, "1 row to go"),
+        ({RowState.DONE: 1, RowState.FAILED: 1}, True, "Done: 1 row moved 7 batches, proven in both stores. 1 row did not"),
+    ],
+)  # fmt: skip
+def test_an_import_is_a_page_that_says_how_far_it_is(
+    states: dict[RowState, int], is_started: bool, words: str
+) -> None:
+    seen = import_view(IMPORT, ImportProgress(states, 5, 7, is_started))
+    rows = row_lines(
+        [
+            ImportedRow(FileRow(2, "a", "b", "O"), RowEvents(False, EventState.REHEARSED, False, None), "m:check", 5),
+            ImportedRow(FileRow(3, error=RowError("from_user", "is <empty>")), RowEvents(True, None, False, None)),
+        ]
+    )  # fmt: skip
+    page = rendered(
+        "import.html", view=seen, rows=rows, more="x", first="y", startable=True, stalled=True, token="t",  # noqa: S106
+        paused=True, user="u",
+    )  # fmt: skip
+    assert words in page
+    assert "from_user: is &lt;empty&gt;" in page
+    assert "transfer?mid=m%3Acheck" in page
+    assert (words in rendered("import_live.html", view=seen)) != words.startswith("Carry")
 
 
 def test_reconciliations_are_a_page_with_samples() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,7 +32,7 @@ from ownership.page.access import User
 from ownership.page.api.orders import KEY, Key
 from ownership.page.api.problems import OF_BODIES, Problem, ProblemError, wrong_field
 from ownership.page.api.requests import JsonRoute, check_media_type, receive_at_most
-from ownership.page.importing import Importer, SentBefore, check_unpacked, import_id_of, missing_blocks
+from ownership.page.importing import Asked, SentBefore, check_unpacked, import_id_of, missing_blocks
 from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
 
@@ -200,9 +200,6 @@ def _as_it_is(store: Ledger, import_id: str) -> OneImport:
         progress = reads.imports.progress(import_id)
     phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(progress.state)
     return one_import(found, progress, stalled=bool(phase and missing_blocks(store, import_id, phase)))
-
-
-Asked = Annotated[Importer, Depends()]
 
 
 @files.post(

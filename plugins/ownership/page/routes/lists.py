@@ -77,6 +77,7 @@ def listing(
         of_request=of_request and request_in_short(of_request),
         compared=newest_in_short(reports[0] if reports else None),
         open_href=links.list_href(Filters(state=OPEN)),
+        exports=links.exports(filters),
         waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
         user=user.get_name(),
     )

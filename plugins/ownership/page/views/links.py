@@ -68,6 +68,16 @@ def list_href(filters: Filters | None = None, **more: str) -> str:
     return f"./?{parameters}" if parameters else "./"
 
 
+def exports(filters: Filters) -> list[tuple[str, str, str]]:
+    """Files with all that the list would show page by page: what is in it, its kind, and its address."""
+    query = list_href(filters).partition("?")[2]
+    return [
+        (what, name, f"api/v1/exports/{what}?{'&'.join(filter(None, (f'format={kind}', query)))}")
+        for what in ("transfers", "changes")
+        for kind, name in (("csv", "CSV"), ("jsonl", "JSON lines"))
+    ]
+
+
 def run_href(dag_id: str, run_id: str, task_id: str = "") -> str:
     """Of a run in Airflow's own pages."""
     end = f"/tasks/{quote(task_id, safe='')}" if task_id else ""

@@ -1,0 +1,134 @@
+"""Imports: send a file, see what its rows would do, carry them out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
+from starlette.datastructures import UploadFile
+
+from ownership.domain.imports import Import, ImportNotReady, ImportProgress, ImportState, Phase
+from ownership.domain.transfer_files import COLUMNS, MAX_BYTES, MAX_ROWS, REPORT_COLUMNS, FileRefused
+from ownership.page import access
+from ownership.page.access import MayRead, User
+from ownership.page.actions import TRANSFER_DAG
+from ownership.page.api.imports import ID
+from ownership.page.api.requests import receive_at_most
+from ownership.page.importing import Asked, SentBefore, check_unpacked, import_id_of, missing_blocks
+from ownership.page.rendering import rendered
+from ownership.page.store import Ledger
+from ownership.page.views.imports import import_href, import_lines, import_view, row_lines
+
+PAGE_SIZE = 50
+"""Imports, and rows of one, on a page."""
+FORM_BYTES = 20_000
+"""Of a form beside its file."""
+
+router = APIRouter()
+Id = Annotated[str, Query(alias="id", pattern=ID)]
+
+
+@router.get("/imports", dependencies=[MayRead])
+def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$|{ID}")] = "") -> Response:
+    """The form to send a file, and the imports, the newest first."""
+    with store.reads() as reads:
+        last = reads.imports.get(after) if after else None
+        found = reads.imports.newest(PAGE_SIZE, last)
+    return rendered(
+        "imports.html",
+        lines=import_lines(found),
+        older=f"imports?after={found[-1].id}" if len(found) == PAGE_SIZE else None,
+        newest="imports" if last else None,
+        startable=TRANSFER_DAG in access.may_start(user),
+        paused=access.is_paused(TRANSFER_DAG),
+        token=access.import_token(user, import_id_of(str(user.get_id()), None)),
+        columns=COLUMNS,
+        report_columns=REPORT_COLUMNS,
+        max_rows=MAX_ROWS,
+        user=user.get_name(),
+    )
+
+
+@router.post("/imports", dependencies=[MayRead])
+async def take(request: Request, user: User, asked: Asked) -> Response:
+    """Take a file in; its dry runs are started in the name of the signed-in user."""
+    check_unpacked(request)
+    bounded = Request(request.scope, receive_at_most(request.receive, MAX_BYTES + FORM_BYTES))
+    async with bounded.form(max_files=1, max_fields=2, max_part_size=FORM_BYTES) as form:
+        token, to_user, file = (form.get(n) for n in ("token", "to_user", "file"))
+        import_id = access.import_of(token if isinstance(token, str) else "", user)
+        if not isinstance(file, UploadFile):
+            raise HTTPException(400, "Choose a file.")
+        name, content = file.filename or "", await file.read()
+    try:
+        await asked.take(
+            content, name=name, to_user=to_user if isinstance(to_user, str) else "", import_id=import_id
+        )
+    except FileRefused as e:
+        raise HTTPException(400, str(e)) from None
+    except SentBefore:
+        raise HTTPException(409, "This form was sent before, with another file. Open it again.") from None
+    return RedirectResponse(import_href(import_id), status_code=303)
+
+
+@router.get("/import", dependencies=[MayRead])
+def one(
+    user: User,
+    store: Ledger,
+    import_id: Id,
+    after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    part: Literal["", "live"] = "",
+) -> Response:
+    """One import; `part=live` answers with only what moves while it is carried out."""
+    found, progress = _found(store, import_id)
+    view = import_view(found, progress)
+    if part == "live":
+        return rendered("import_live.html", view=view)
+    with store.reads() as reads:
+        rows = reads.imports.rows(import_id, after, limit=PAGE_SIZE)
+    startable = TRANSFER_DAG in access.may_start(user)
+    phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(progress.state)
+    return rendered(
+        "import.html",
+        view=view,
+        rows=row_lines(rows),
+        more=import_href(import_id, after=rows[-1].row.number) if len(rows) == PAGE_SIZE else None,
+        first=import_href(import_id) if after else None,
+        startable=startable,
+        stalled=bool(startable and phase and missing_blocks(store, import_id, phase)),
+        token=access.import_token(user, import_id),
+        paused=access.is_paused(TRANSFER_DAG),
+        user=user.get_name(),
+    )
+
+
+@router.post("/import", dependencies=[MayRead])
+async def go(
+    user: User,
+    store: Ledger,
+    asked: Asked,
+    what: Annotated[Literal["all", "good", "again"], Form()],
+    token: Annotated[str, Form(max_length=4000)] = "",
+) -> Response:
+    """Carry rows out: all of them, the good ones, or those that no run brings (`again`)."""
+    import_id = access.import_of(token, user)
+    _, progress = await run_in_threadpool(_found, store, import_id)
+    if what == "again" and progress.state is ImportState.CHECKING:
+        await asked.check_start()
+        await asked.start_missing(import_id, Phase.CHECK)
+    else:
+        try:
+            await asked.go(import_id, only_good=what != "all")
+        except ImportNotReady as e:
+            raise HTTPException(409, str(e)) from None
+    return RedirectResponse(import_href(import_id), status_code=303)
+
+
+def _found(store: Ledger, import_id: str) -> tuple[Import, ImportProgress]:
+    with store.reads() as reads:
+        found = reads.imports.get(import_id)
+        if found is None:
+            raise HTTPException(404, "There is no such import.")
+        return found, reads.imports.progress(import_id)

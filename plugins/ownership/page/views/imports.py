@@ -1,0 +1,165 @@
+"""Imports, and one of them with its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from ownership.domain.imports import (
+    FAILURES,
+    Import,
+    ImportedRow,
+    ImportProgress,
+    ImportState,
+    RowState,
+)
+from ownership.domain.states import EventState
+from ownership.page.views.formats import Moment, counted, moment, number
+from ownership.page.views.links import detail_href
+
+_COLOURS: Final[Mapping[RowState, EventState]] = {
+    RowState.WRONG: EventState.REJECTED,
+    RowState.CHECKING: EventState.RECEIVED,
+    RowState.READY: EventState.REHEARSED,
+    RowState.REFUSED: EventState.SKIPPED,
+    RowState.MOVING: EventState.APPLIED,
+    RowState.DONE: EventState.COMPLETED,
+    RowState.FAILED: EventState.FAILED,
+}
+"""The state of an event that has the colour of a row's."""
+_TONES: Final[Mapping[RowState, str]] = {RowState.DONE: "good", **dict.fromkeys(FAILURES, "warn")}
+
+
+class ImportLine(NamedTuple):
+    """An import in the list."""
+
+    href: str
+    file_name: str
+    when: Moment | None
+    created_by: str
+    rows: str
+    wrong_rows: str
+    started: Moment | None
+
+
+class RowLine(NamedTuple):
+    """A row of an import."""
+
+    number: str
+    state: str
+    colour: str
+    from_user: str
+    to_user: str
+    organisation: str
+    batches: str
+    error: str
+    href: str
+    """Its newest event; empty if it has none."""
+
+
+class ImportView(NamedTuple):
+    """One import."""
+
+    id: str
+    file_name: str
+    lead: str
+    state: ImportState
+    sentence: str
+    percent: int
+    tiles: list[tuple[str, str, str]]
+    """Row states with their numbers, and the tone of each."""
+    polls: bool
+    ready: int
+    """Rows that can be carried out now."""
+    would_move: str
+    failures: int
+    failed_href: str
+
+
+def import_href(import_id: str, **more: object) -> str:
+    """Of an import."""
+    return "&".join((f"import?id={import_id}", *(f"{k}={v}" for k, v in more.items())))
+
+
+def import_lines(imports: Iterable[Import]) -> list[ImportLine]:
+    """The list."""
+    return [
+        ImportLine(
+            import_href(i.id),
+            i.file_name,
+            moment(i.created_at),
+            i.created_by,
+            number(i.rows),
+            number(i.wrong_rows),
+            moment(i.started_at),
+        )
+        for i in imports
+    ]
+
+
+def import_view(of: Import, progress: ImportProgress) -> ImportView:
+    """An import as it is now."""
+    made = moment(of.created_at)
+    is_checked = progress.state is ImportState.CHECKED
+    waiting = progress.of(RowState.CHECKING, RowState.MOVING)
+    return ImportView(
+        id=of.id,
+        file_name=of.file_name,
+        lead=f"{counted(of.rows, 'row')}, sent by {of.created_by} at {made.text if made else '?'} UTC",
+        state=progress.state,
+        sentence=_sentence(progress),
+        percent=100 * (of.rows - waiting) // of.rows,
+        tiles=[(s.value, number(n), _TONES.get(s, "")) for s in RowState if (n := progress.rows.get(s, 0))],
+        polls=progress.state in (ImportState.CHECKING, ImportState.STARTED),
+        ready=progress.of(RowState.READY) if is_checked else 0,
+        would_move=counted(progress.would_move, "batch", "batches"),
+        failures=0 if progress.state is ImportState.CHECKING else progress.failures,
+        failed_href=f"api/v1/imports/{of.id}/failed.csv",
+    )
+
+
+def _sentence(progress: ImportProgress) -> str:
+    failed = progress.failures
+    but = f" {counted(failed, 'row')} cannot be carried out." if failed else ""
+    match progress.state:
+        case ImportState.CHECKING:
+            return (
+                f"Dry runs: {counted(progress.of(RowState.CHECKING), 'row')} to go. Nothing is transferred."
+            )
+        case ImportState.CHECKED:
+            ready = counted(progress.of(RowState.READY), "row")
+            return f"Checked: {ready} would move {counted(progress.would_move, 'batch', 'batches')}.{but}"
+        case ImportState.STARTED:
+            return f"Transfers: {counted(progress.of(RowState.MOVING), 'row')} to go."
+        case ImportState.DONE:
+            moved = counted(progress.moved, "batch", "batches")
+            done = counted(progress.of(RowState.DONE), "row")
+            return f"Done: {done} moved {moved}, proven in both stores." + (
+                f" {counted(failed, 'row')} did not succeed." if failed else ""
+            )
+
+
+def row_lines(rows: Iterable[ImportedRow]) -> list[RowLine]:
+    """Rows of an import."""
+    return [_row_line(r) for r in rows]
+
+
+def _row_line(of: ImportedRow) -> RowLine:
+    row, error = of.row, of.failure().error if of.state in FAILURES else None
+    batches = of.moved if of.events.started else of.would_move
+    events = (
+        (of.transfer_mid, of.events.transfer),
+        (of.dry_run_mid, of.events.dry_run),
+    )
+    mid = next((mid for mid, state in events if mid and state), "")
+    return RowLine(
+        number(row.number),
+        of.state.value,
+        _COLOURS[of.state].value,
+        row.from_user,
+        row.to_user,
+        row.organisation_id,
+        "" if batches is None else number(batches),
+        ": ".join(filter(None, error)) if error else "",
+        detail_href(mid) if mid else "",
+    )
