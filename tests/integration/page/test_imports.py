@@ -1,0 +1,219 @@
+"""Imports by the API and the page, on a real ledger and an Airflow that only remembers its runs."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from ownership.domain.clock import now_ms
+from ownership.domain.transfer_files import MAX_BYTES
+from ownership.ledger.database import Database
+from ownership.ledger.reads import Reads
+from ownership.page import access, importing
+from ownership.page.actions import TRANSFER_DAG
+from ownership.page.views.links import RunLink
+from tests.harness import opened_ledger
+from tests.unit.page.api.service import Service, opened_service
+
+FILE = "from_user,to_user,organisation_id,reason\na1,b,O,left\na2,b,O,\n,b,O,\n"
+
+
+class Imported:
+    """The API with its ledger, and what a run would do to its events."""
+
+    def __init__(self, service: Service, ledger: Database) -> None:
+        self.service, self.ledger = service, ledger
+        self.states: dict[str, str] = {}
+
+    @contextmanager
+    def reads(self) -> Iterator[Reads]:
+        yield Reads(self.ledger)
+
+    def send(self, content: str | bytes = FILE, key: str = "", **how: Any) -> httpx.Response:
+        headers = {"content-type": "text/csv", **how.pop("headers", {})}
+        if key:
+            headers["idempotency-key"] = key
+        return self.service.ask("POST", "/imports", content=content, headers=headers, **how)
+
+    def post(self, import_id: str, what: str, **body: Any) -> httpx.Response:
+        return self.service.ask("POST", f"/imports/{import_id}/{what}", json=body)
+
+    def get(self, address: str) -> Any:
+        answer = self.service.ask("GET", f"/{address}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def confs(self) -> list[dict[str, Any]]:
+        return [conf for (dag, _), conf in self.service.runs.items() if dag == TRANSFER_DAG]
+
+    def mids(self) -> list[str]:
+        return [e["mid"] for conf in self.confs() for e in conf["events"]]
+
+    def event(self, mid: str, state: str) -> None:
+        """The event of a run, in its last state."""
+        with_end = "now()" if state != "failed" else "NULL"
+        completed = "now()" if state == "completed" else "NULL"
+        statement = text(
+            "INSERT INTO event (mid, order_ms, kafka_partition, kafka_offset, from_user, to_user, source_user, "
+            "target_user, origin, topic, kafka_ms, state, counts, reason, ended_at, completed_at) VALUES (:mid, 1, -1, "
+            f"0, 'a', 'b', 'a', 'b', 'manual', 't', 1, :state, '{{\"moved\": 3}}', 'why', {with_end}, {completed})"
+        )
+        self.ledger.run(lambda c: c.execute(statement, {"mid": mid, "state": state}))
+
+
+@pytest.fixture(scope="module")
+def ledger(stack: Any) -> Iterator[Database]:
+    with opened_ledger(stack.addresses.ledger, f"page_imports_{now_ms()}") as database:
+        yield database
+
+
+@pytest.fixture
+def imported(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> Imported:
+    service = opened_service(monkeypatch)
+    made = Imported(service, ledger)
+    monkeypatch.setattr(service, "reads", made.reads)
+    monkeypatch.setattr(importing, "trigger", service.trigger)
+    monkeypatch.setattr(
+        access,
+        "runs_of",
+        lambda ids, *_: {
+            r: RunLink(r, d, made.states.get(r, "running"), "") for d, r in service.runs if r in set(ids)
+        },
+    )
+    return made
+
+
+def problem(answer: httpx.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    return str(answer.json()["detail"])
+
+
+def test_a_file_is_checked_carried_out_and_what_failed_comes_back(imported: Imported) -> None:
+    answer = imported.send()
+    assert answer.status_code == 202, answer.text
+    made = answer.json()
+    name = made["id"]
+    assert answer.headers["location"] == f"imports/{name}"
+    assert (made["state"], made["by_state"]) == ("checking", {"checking": 2, "wrong": 1})
+    (conf,) = imported.confs()
+    assert conf == {
+        "events": [
+            {"mid": f"import:{name}:2:check", "from_user": "a1", "to_user": "b", "organisation_id": "O", "reason": "left"},
+            {"mid": f"import:{name}:3:check", "from_user": "a2", "to_user": "b", "organisation_id": "O"},
+        ],
+        "dry_run": True,
+    }  # fmt: skip
+    assert "still being checked" in problem(imported.post(name, "go", only_good=True), 409)
+    for n in (2, 3):
+        imported.event(f"import:{name}:{n}:check", "rehearsed")
+    assert imported.get(f"imports/{name}")["would_move"] == 6
+    assert "1 rows cannot be carried out" in problem(imported.post(name, "go"), 409)
+    assert len(imported.confs()) == 1
+    for _ in range(2):  # pressed twice
+        assert imported.post(name, "go", only_good=True).json()["state"] == "started"
+    assert imported.confs()[1:] == [
+        {
+            "events": [{**event, "mid": event["mid"].removesuffix(":check")} for event in conf["events"]],
+            "dry_run": False,
+        }
+    ]
+    imported.event(f"import:{name}:2", "completed")
+    imported.event(f"import:{name}:3", "failed")
+    done = imported.get(f"imports/{name}")
+    assert (done["state"], done["moved"], done["failures"]) == ("done", 6, 2)
+    rows = imported.get(f"imports/{name}/rows")
+    assert [(r["row"], r["state"], r["error_column"], r["error"]) for r in rows["rows"]] == [
+        (2, "done", None, None),
+        (3, "failed", "", "why"),
+        (4, "wrong", "from_user", "is empty"),
+    ]
+    failed = imported.service.ask("GET", f"/imports/{name}/failed.csv").text
+    assert [r["error"] for r in csv.DictReader(io.StringIO(failed))] == ["why", "from_user: is empty"]
+    assert imported.get("imports")["imports"][0]["id"] == name
+
+
+def test_the_same_key_takes_a_file_in_once_and_another_file_is_refused(imported: Imported) -> None:
+    first, again = (imported.send(key="k") for _ in range(2))
+    assert first.json()["id"] == again.json()["id"]
+    assert len(imported.confs()) == 1
+    assert "Idempotency-Key" in problem(imported.send(FILE + "c,b,O,\n", key="k"), 422)
+    imported.service.user = "somebody-else"
+    assert imported.send(FILE + "c,b,O,\n", key="k").json()["id"] != first.json()["id"]
+
+
+def test_what_a_crash_left_out_is_started_when_it_is_asked_for_again(imported: Imported) -> None:
+    imported.service.airflow_says = 500
+    assert "Airflow refused the run" in problem(imported.send(key="crash"), 502)
+    (made, *_) = imported.get("imports")["imports"]
+    assert imported.get(f"imports/{made['id']}")["stalled"]
+    imported.service.airflow_says = 200
+    assert not imported.post(made["id"], "check").json()["stalled"]
+    assert len(imported.mids()) == 2
+    # The run ends before it brings the second row.
+    imported.event(f"import:{made['id']}:2:check", "rehearsed")
+    assert imported.post(made["id"], "check").status_code == 202
+    assert len(imported.confs()) == 1
+    ((_, run_id),) = imported.service.runs
+    imported.states[run_id] = "failed"
+    assert imported.get(f"imports/{made['id']}")["stalled"]
+    imported.send(key="crash")
+    assert imported.mids()[2:] == [f"import:{made['id']}:3:check"]
+
+
+def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Imported) -> None:
+    lines = "".join(f"x{n},b,O,\n" for n in range(10_000))
+    made = imported.send("from_user,to_user,organisation_id,reason\n" + lines).json()
+    assert made["by_state"] == {"checking": 10_000}
+    assert len(imported.mids()) == len(set(imported.mids())) == 10_000
+    assert all(len(conf["events"]) <= 1000 for conf in imported.confs())
+    page = imported.get(f"imports/{made['id']}/rows?after=9990")
+    assert ([r["row"] for r in page["rows"]], page["next"]) == ([*range(9991, 10_002)], None)
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "words"),
+    [
+        pytest.param(FILE, {"content-type": "application/json"}, 415, "Content-Type text/csv", id="another type"),
+        pytest.param(gzip.compress(FILE.encode()), {"content-encoding": "gzip"}, 415, "nothing is unpacked", id="packed"),
+        pytest.param(gzip.compress(FILE.encode()), {}, 422, "packed by gzip", id="packed in secret"),
+        pytest.param(b"x" * (MAX_BYTES + 1), {}, 413, "more than", id="10 MB"),
+        pytest.param("from_user;to_user\n", {}, 422, "unknown column", id="other columns"),
+        pytest.param(FILE.encode() + b"\xe9", {}, 422, "Line 5: the byte 0xE9 is not UTF-8", id="not UTF-8"),
+        pytest.param(FILE + "a,b,O,\n" * 10_000, {}, 422, "more than 10000 rows", id="too many rows"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_taken_in_starts_nothing(
+    imported: Imported, content: Any, headers: dict[str, str], status: int, words: str
+) -> None:
+    answer = imported.send(content, headers=headers)
+    assert answer.status_code == status, answer.text
+    if status != 202:
+        assert words in problem(answer, status)
+        assert imported.confs() == []
+
+
+def test_a_user_who_may_not_start_transfers_imports_nothing(imported: Imported) -> None:
+    made = imported.send().json()
+    imported.service.allowed = set()
+    runs = len(imported.confs())
+    problem(imported.send(FILE.replace("a1", "a9")), 403)
+    for what in ("go", "check"):
+        problem(imported.post(made["id"], what), 403)
+    assert len(imported.confs()) == runs
+
+
+def test_an_import_that_is_not_there_is_not_found(imported: Imported) -> None:
+    for address in ("", "/rows", "/failed.csv"):
+        problem(imported.service.ask("GET", f"/imports/{'0' * 20}{address}"), 404)
+    problem(imported.post("0" * 20, "go"), 404)
+    assert imported.service.ask("GET", "/imports/%00").status_code == 422
+    assert imported.service.ask("GET", "/imports/template.csv").text.startswith("from_user,to_user")
