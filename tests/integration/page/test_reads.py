@@ -494,6 +494,7 @@ FITTING: list[Any] = [
     pytest.param(lambda _: Filters(state="open"), lambda _: lambda m: m.state in OPEN_STATES, id="open"),
     pytest.param(lambda f: Filters(run_id=f.transfers[-1].run_id),
                  lambda f: lambda m: m.run_id == f.transfers[-1].run_id, id="a run"),
+    pytest.param(lambda _: Filters(request_id=REQUEST), lambda _: lambda m: m.request_id == REQUEST, id="a request"),
     pytest.param(lambda _: Filters(course_id=COURSE),
                  lambda _: lambda m: any(b.course_id == COURSE for b in m.batches), id="a course"),
     pytest.param(lambda _: Filters(course_id=COURSE, state="completed"),

@@ -116,6 +116,8 @@ class Exports:
         if after:
             query = query.where(tuple_(*key) > tuple_(*values(after)))
         query = query.where(*_times(columns.kafka_ms, filters))
+        if filters.request_id:
+            query = query.where(residual(columns.request_id == filters.request_id))
         found = self._database.run(lambda c: c.execute(query).all())
         end = found[-1] if len(found) == LOOKED_AT else None
         place = OrderKey(end.kafka_ms, end.kafka_partition, end.kafka_offset, end.mid) if end else None
@@ -170,6 +172,8 @@ def _fit(filters: Filters, span: Span) -> list[ColumnElement[bool]]:
         conditions.append(residual(or_(event.c.source_user == user, event.c.target_user == user)))
     if filters.state:
         conditions.append(residual(among(event.c.state, filters.states)))
+    if filters.request_id:
+        conditions.append(residual(event.c.request_id == filters.request_id))
     conditions += _times(event.c.kafka_ms, filters)
 
     def of_span(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
-from ownership.domain.clock import to_ms
-from ownership.domain.states import EventState
-from ownership.ledger.reads.lists import Filters
 from ownership.page import exporting
 from ownership.page.access import User
 from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
+from ownership.page.api.transfers import Narrowed
 from ownership.page.exporting import AT_ONCE, ExportResponse, Format
-from ownership.page.routes.parameters import NO_NUL, TEXT
+from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["exports"])
@@ -30,28 +27,6 @@ AS_FILE: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _filters(
-    who: Annotated[
-        str, Query(alias="user", max_length=256, pattern=NO_NUL, description="Old or new user")
-    ] = "",
-    state: EventState | Literal["open", ""] = "",
-    run: TEXT = "",
-    course: TEXT = "",
-    batch: TEXT = "",
-    since: Annotated[datetime | None, Query(description="Announced then or later")] = None,
-    before: Annotated[datetime | None, Query(description="Announced before then")] = None,
-) -> Filters:
-    return Filters(
-        user=who.strip(),
-        state=state,
-        run_id=run.strip(),
-        course_id=course.strip(),
-        batch_id=batch.strip(),
-        since_ms=to_ms(since) if since else None,
-        before_ms=to_ms(before) if before else None,
-    )
-
-
 class Wanted:
     """What a request wants exported, and how."""
 
@@ -59,7 +34,7 @@ class Wanted:
         self,
         user: User,  # noqa: ARG002  # for users only
         store: Ledger,
-        filters: Annotated[Filters, Depends(_filters)],
+        filters: Narrowed,
         format_: Annotated[Format, Query(alias="format")] = "csv",
         mid: Annotated[str, Query(max_length=320, pattern=NO_NUL, description="One transfer")] = "",
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import JSONResponse, Response
 
 from ownership.domain.clock import to_ms
@@ -29,10 +29,7 @@ NOT_THERE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/transfers", summary="Transfers, newest first")
-def transfers(
-    user: User,  # noqa: ARG001  # for users only
-    store: Ledger,
+def filters_of(
     who: Annotated[
         str, Query(alias="user", max_length=256, pattern=NO_NUL, description="Old or new user")
     ] = "",
@@ -45,10 +42,9 @@ def transfers(
     ] = "",
     since: Annotated[datetime | None, Query(description="Announced then or later")] = None,
     before: Annotated[datetime | None, Query(description="Announced before then")] = None,
-    after: After = "",
-) -> models.TransferList:
-    """One page of 50. Rejected messages are among them."""
-    filters = Filters(
+) -> Filters:
+    """What a list or an export is narrowed to."""
+    return Filters(
         user=who.strip(),
         state=state or "",
         run_id=run.strip(),
@@ -58,6 +54,19 @@ def transfers(
         before_ms=to_ms(before) if before else None,
         request_id=request.strip(),
     )
+
+
+Narrowed = Annotated[Filters, Depends(filters_of)]
+
+
+@router.get("/transfers", summary="Transfers, newest first")
+def transfers(
+    user: User,  # noqa: ARG001  # for users only
+    store: Ledger,
+    filters: Narrowed,
+    after: After = "",
+) -> models.TransferList:
+    """One page of 50. Rejected messages are among them."""
     cursor = from_cursor(after) if after else None
     if after and cursor is None:
         raise wrong_field("after", "is not the `next` of a page")
