@@ -94,6 +94,17 @@ def read_rows(content: bytes, *, to_user: str = "") -> list[FileRow]:
     return _without_contradictions(_by_user(rows) if report else rows)
 
 
+def good_rows(rows: Sequence[FileRow]) -> list[FileRow]:
+    """The rows without an error.
+
+    :raises FileRefused: if there is none; the text has the first row's error.
+    """
+    if good := [r for r in rows if r.error is None]:
+        return good
+    why = ": ".join(filter(None, rows[0].error or ()))
+    raise FileRefused(f"No row can be a transfer. Row {rows[0].number}: {why}.")
+
+
 def template() -> str:
     """An empty file to fill in."""
     return csv_lines([COLUMNS])

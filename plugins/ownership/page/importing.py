@@ -20,7 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from ownership.domain.clock import now
 from ownership.domain.imports import Import, Phase, block_of, conf_of, run_prefix
 from ownership.domain.text import one_line
-from ownership.domain.transfer_files import FileRow, read_rows
+from ownership.domain.transfer_files import FileRow, good_rows, read_rows
 from ownership.page import access
 from ownership.page.access import User
 from ownership.page.actions import TRANSFER_DAG
@@ -63,7 +63,7 @@ class Importer:
 
     def _written(self, content: bytes, name: str, to_user: str, import_id: str) -> Import:
         rows = read_rows(content, to_user=to_user)
-        good = [r for r in rows if r.error is None]
+        good = good_rows(rows)
         new = Import(
             id=import_id,
             created_by=str(self._user.get_name()),

@@ -188,6 +188,13 @@ def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Import
         pytest.param(b"x" * (MAX_BYTES + 1), {}, 413, "more than", id="10 MB"),
         pytest.param("from_user;to_user\n", {}, 422, "unknown column", id="other columns"),
         pytest.param(FILE.encode() + b"\xe9", {}, 422, "Line 5: the byte 0xE9 is not UTF-8", id="not UTF-8"),
+        pytest.param(
+            "from_user,to_user,organisation_id\n,b,O\n",
+            {},
+            422,
+            "No row can be a transfer. Row 2: from_user: is empty.",
+            id="no good row",
+        ),
         pytest.param(FILE + "a,b,O,\n" * 10_000, {}, 422, "more than 10000 rows", id="too many rows"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ STATEMENTS = (
         file_name text NOT NULL,
         file_digest text NOT NULL,
         rows integer NOT NULL CHECK (rows > 0),
-        wrong_rows integer NOT NULL CHECK (wrong_rows BETWEEN 0 AND rows),
+        wrong_rows integer NOT NULL CHECK (wrong_rows BETWEEN 0 AND rows - 1),
         organisation_ids text[] NOT NULL,
         started_by text,
         started_at timestamptz,
