@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 from local.demo.screenshots import ARGUMENTS, log_in
+from local.servers.airflow import OPERATOR, token
 from ownership.domain.plan import BatchId
 from ownership.page.app import app
+from ownership.page.views.imports import import_href
 from ownership.page.views.links import batch_href, detail_href, user_href
 from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, opened_story, until
 from tests.needs import needed
@@ -77,7 +80,22 @@ def prepared(airflow: Airflow, story: Story) -> dict[str, str]:
         "refused": "batch?batch=", "reconciliations": "reconciliations", "proven": "proven", "api": "api",
         "find": f"find?q={batch.batch_id}", "nothing found": "find?q=nothing-at-all", "batch": batch_href(whole),
         "stale batch": batch_href(differs), "user": user_href(new),
+        "imports": "imports", "import": import_href(imported(airflow, old, new)),
     }  # fmt: skip
+
+
+def imported(airflow: Airflow, old: str, new: str) -> str:
+    """A file with a good row and a wrong one: the id of its import."""
+    a = airflow.stack.addresses
+    content = f"from_user,to_user,organisation_id\n{old},{new},{ORGANISATION}\n,{new},{ORGANISATION}\n"
+    headers = {
+        "authorization": f"Bearer {token(a.airflow, OPERATOR, a.airflow_password)}",
+        "content-type": "text/csv",
+    }
+    api = f"{a.airflow}/ownership-transfers/api/v1/imports"
+    answer = httpx.post(api, content=content, headers=headers, timeout=60)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
 
 
 def test_axe_finds_nothing_on_any_page_and_none_scrolls_sideways(seen: Seen):
@@ -114,7 +132,7 @@ MARK = f"""() => {{
 LEFT = f"() => ({FOCUSABLE})().filter(e => e.dataset.reached !== 'seen').map(e => e.outerHTML.slice(0, 120))"
 
 
-@pytest.mark.parametrize("name", ["list", "transfer", "confirm", "find", "user"])
+@pytest.mark.parametrize("name", ["list", "transfer", "confirm", "find", "user", "import"])
 def test_tab_reaches_everything_and_it_is_seen_where_it_is(seen: Seen, name: str):
     seen.open(name, WIDE)
     seen.page.evaluate("document.activeElement.blur()")

@@ -1,4 +1,4 @@
-"""Imports by the API and the page, on a real ledger and an Airflow that only remembers its runs."""
+"""Files in and out by the API, on a real ledger and an Airflow that only remembers its runs."""
 
 from __future__ import annotations
 
@@ -206,6 +206,24 @@ def test_a_file_that_cannot_be_taken_in_starts_nothing(
     if status != 202:
         assert words in problem(answer, status)
         assert imported.confs() == []
+
+
+@pytest.mark.parametrize("what", ["transfers", "changes"])
+def test_an_export_is_what_the_filters_leave(imported: Imported, what: str) -> None:
+    mid = f"exported-{what}"
+    imported.event(mid, "completed")
+    answer = imported.service.ask("GET", f"/exports/{what}?format=jsonl&mid={mid}")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    count = len(answer.text.splitlines()) - 1
+    assert (count, answer.text.splitlines()[-1]) == (
+        int(what == "transfers"),
+        f'{{"end": true, "rows": {count}}}',
+    )
+    named = imported.service.ask("GET", f"/exports/{what}?state=completed&user=A&before=1970-01-02T00:00")
+    assert named.headers["content-type"] == "text/csv; charset=utf-8"
+    assert (mid in named.text) == (what == "transfers")
+    assert imported.service.ask("GET", f"/exports/{what}?user=nobody").text.count("\n") == 1
+    problem(imported.service.ask("GET", f"/exports/{what}?format=xlsx"), 422)
 
 
 def test_a_user_who_may_not_start_transfers_imports_nothing(imported: Imported) -> None:
