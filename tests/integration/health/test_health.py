@@ -12,6 +12,7 @@ from airflow.sdk.observability import stats
 
 from local.servers.ports import is_free
 from ownership.domain.clock import now_ms
+from ownership.domain.proven import ProvenCounts
 from ownership.edge.triggers import _Watch
 from ownership.health.judge import HealthFacts, Kind, problems, sentence
 from ownership.health.look import look
@@ -67,6 +68,7 @@ def test_an_event_that_fails_is_overdue_with_its_reason_and_what_it_blocks(
     found = seen()
 
     assert (found.queue.open, found.queue.held) == (3, 0)
+    assert found.proven == ProvenCounts(overdue=3)
     said = sentences(found, deadline_minutes=0)
     assert set(said) == {Kind.OVERDUE}
     assert f"the oldest, {first} ({old} to {new}), is open for" in said[Kind.OVERDUE]
@@ -74,6 +76,7 @@ def test_an_event_that_fails_is_overdue_with_its_reason_and_what_it_blocks(
     assert "2 others wait for it" in said[Kind.OVERDUE]
     userorg.clear()
     own_world.whole_run()
+    assert seen().proven == ProvenCounts(late=2, unproven=1)
 
 
 @pytest.mark.parametrize("name", ["kafka", "cassandra", "elasticsearch", "lms", "userorg"])
