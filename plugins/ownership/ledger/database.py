@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.domain.text import one_line
 
 PART = "PostgreSQL (ledger)"
@@ -120,8 +120,10 @@ class BoundedConnection(psycopg.Connection[Any]):
 class Database:
     """The ledger's database: runs transactions, and translates its errors into the job's own."""
 
-    def __init__(self, engine: Engine, *, tries: int = TRIES) -> None:
+    def __init__(self, engine: Engine, *, address: str = "", tries: int = TRIES) -> None:
+        """`address` is for people."""
         self._engine = engine
+        self.address = address
         self._tries = tries
         self.months_upto = 0
         """The last month for which this process knows that the partitions are there."""
@@ -145,12 +147,18 @@ class Database:
             pool_timeout=30,
             use_native_hstore=False,
         )
-        return cls(engine, tries=tries)
+        address = f"{given.get('host', '')}:{given.get('port', '')}/{given.get('dbname', '')}"
+        return cls(engine, address=address, tries=tries)
 
     def connect(self) -> None:
         """Make a connection, so that the first transaction finds one; an error shows there."""
         with suppress(SQLAlchemyError, psycopg.Error):
             self._engine.connect().close()
+
+    def attempt(self, work: Callable[[Connection], object]) -> None:
+        """Do `work` once, in a transaction, if the database is well; for what may as well be left undone."""
+        with suppress(OwnershipError):
+            self._once(work, STATEMENT_MS)
 
     def close(self) -> None:
         """End all connections."""

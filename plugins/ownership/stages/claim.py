@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import TypeVar
 
 from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Slice, Work
+from ownership.domain.errors import SettingsError
 from ownership.domain.queue import ClaimedEvent
+from ownership.ledger.database import CONNECTION
+from ownership.ledger.events import EventRow
 from ownership.stages.parts import Parts
 
 CHECK_EVERY_MS = 1000
@@ -25,6 +28,21 @@ def take_again(parts: Parts, given: Given) -> Given:
     claimed = [*given.claimed, *given.waiting]
     lease_ms = parts.settings.claim_seconds * 1000
     return given.under(parts.queue.claim_again(claimed, run_id=given.run_id, lease_ms=lease_ms))
+
+
+def read_events(parts: Parts, claimed: Sequence[ClaimedEvent]) -> dict[str, EventRow]:
+    """The rows of events that a stage is given, by mid.
+
+    :raises SettingsError: if the ledger has none of them.
+    """
+    rows = parts.events.read([e.mid for e in claimed])
+    if claimed and not rows:
+        raise SettingsError(
+            f"None of the {len(claimed)} events of this task is in the ledger at {parts.database.address}. On this worker "
+            f"or on that of the run's pull, Connection '{CONNECTION}' leads elsewhere: give all workers the same. If the "
+            "ledger was restored from a backup, the next run reads the events again."
+        )
+    return rows
 
 
 class Claim:

@@ -14,7 +14,7 @@ from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import EVERYTHING, BatchId, Hop
 from ownership.domain.states import ChangeOutcome
 from ownership.ledger.events import EventRow
-from ownership.stages.claim import Claim
+from ownership.stages.claim import Claim, read_events
 from ownership.stages.parts import Parts
 
 
@@ -59,10 +59,11 @@ def load(parts: Parts, work: Work) -> ClaimedWork:
     run took over, or that are committed, are left out.
 
     :raises TakenOver: if every phase that is not committed was taken over.
+    :raises SettingsError: if the ledger has none of the events.
     """
     claim = Claim(parts, work.claimed, work.run_id)
     lost = claim.check()
-    events = parts.events.read([e.mid for e in work.claimed])
+    events = read_events(parts, work.claimed)
     unfinished = [
         p for p in work.phases if all(e.mid in events and not events[e.mid].final for e in p.events)
     ]

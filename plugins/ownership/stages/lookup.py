@@ -25,7 +25,7 @@ from ownership.ledger.changes import Planned, PlanRow
 from ownership.ledger.events import EventRow
 from ownership.platform.lms import IncompleteAnswer
 from ownership.platform.search_documents import Hit
-from ownership.stages.claim import Claim
+from ownership.stages.claim import Claim, read_events
 from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
 from ownership.stages.gates import Plan, end_here
 from ownership.stages.judge import judge
@@ -69,10 +69,11 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
 
     :raises Transient: if nothing of the slice could go on and this is not the last try; the run then still
         holds the claim.
+    :raises SettingsError: if the ledger has none of the events.
     """
     claim = Claim(parts, work.events, work.run_id)
     lost = claim.check()
-    rows = parts.events.read([e.mid for e in work.events])
+    rows = read_events(parts, work.events)
     unfinished = [e for e in work.events if e.mid in rows and not rows[e.mid].final]
     open_ = [e for e in unfinished if e.mid not in lost]
     expired = _decline_expired(parts, open_, rows)

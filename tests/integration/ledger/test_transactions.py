@@ -155,10 +155,10 @@ def test_a_ledger_that_was_restored_from_an_older_backup_reads_on_from_its_own_o
 ) -> None:
     """What was done since is carried out again without a change: its audit trail is lost with the ledger's end."""
     world = own_world
-    a, b, c, d = world.users("a", "b", "c", "d")
-    first, second = world.batch(created_by=a), world.batch(created_by=c)
-    events = [world.event(a, b), world.event(c, d)]
-    before, since = (e["mid"] for e in events)
+    a, b, c, d, e, f = world.users(*"abcdef")
+    batches = [world.batch(created_by=user) for user in (a, c, e)]
+    events = [world.event(a, b), world.event(c, d), world.event(e, f)]
+    before, since, claimed = (event["mid"] for event in events)
     world.platform.emit(events[0], partition=0)
     assert world.whole_run().events == {"completed": 1}
     kept = ledger_name(world.env)
@@ -168,20 +168,24 @@ def test_a_ledger_that_was_restored_from_an_older_backup_reads_on_from_its_own_o
         world.platform.emit(events[1], partition=partition)
         assert world.whole_run().events == {"completed": 1}
         assert world.read(since).counts["moved"] == 1
+        world.platform.emit(events[2], partition=partition)
+        under_way = world.run().pull()
         _disconnect(server, kept)
         server.execute(f"DROP DATABASE {kept} WITH (FORCE)")
         server.execute(f"ALTER DATABASE backup_{kept} RENAME TO {kept}")
         server.execute(f"ALTER DATABASE {kept} SET synchronous_commit = on")
 
+    (error,) = under_way.lookup().errors
+    assert "If the ledger was restored from a backup, the next run reads the events again." in str(error)
     run = world.run().pull()
 
-    assert (run.pulled.received, run.pulled.known, run.pulled.claimed) == (1, 0, 1)
+    assert (run.pulled.received, run.pulled.known, run.pulled.claimed) == (2, 0, 2)
     (note,) = run.pulled.notes.values()
     assert "the consumer group stands at offset" in note
-    assert run.finish().events == {"completed": 1}
-    assert (world.state(before), world.state(since)) == ("completed", "completed")
+    assert run.finish().events == {"completed": 2}
+    assert {world.state(mid) for mid in (before, since, claimed)} == {"completed"}
     assert world.trail(since) == {}
-    assert world.creators([first, second]) == [b, d]
+    assert world.creators(batches) == [b, d, f]
 
 
 def _disconnect(server: psycopg.Connection[Any], name: str) -> None:
