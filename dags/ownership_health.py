@@ -10,6 +10,7 @@ Says in a sentence what is wrong, and removes from the ledger what is older than
 | --- | --- |
 | `part` | Kafka, PostgreSQL (the ledger), Cassandra, Elasticsearch, LMS or User-Org does not answer, or is not set up |
 | `airflow` | Airflow's triggerer, scheduler, DAG processor or database does not run |
+| `host` | a worker, triggerer or API server has another clock, other Connections, secrets or plugin than the others |
 | `lost` | the topic deleted messages before a run accepted them |
 | `transaction` | messages stand behind an open transaction, which every reader of committed messages stops at |
 | `retention` | messages that no run has accepted are past half of the topic's retention, after which Kafka deletes them |

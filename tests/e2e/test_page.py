@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +21,7 @@ from local.platform.schema import BATCH_INDEX
 from local.servers.airflow import OPERATOR, USER, VIEWER, token
 from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, opened_story, until
 
+REPOSITORY = Path(__file__).parents[2]
 PAGE = "/ownership-transfers"
 HOSTILE = "\"><script>alert('x')</script>&amp;%2F?#"
 Login = Callable[[str], httpx.Client]
@@ -134,6 +139,29 @@ def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(
     assert airflow.of(UNDO).runs(limit=100) == [
         r for r in airflow.of(UNDO).runs(limit=100) if mid not in str(r["conf"])
     ]
+
+
+def test_worker_triggerer_and_api_server_report_themselves_and_airflow_knows_the_worker_by_the_same_name(
+    airflow: Airflow, story: Story, page: httpx.Client, looked_at: Any
+):
+    assert page.get("/").status_code == 200
+
+    def hosts() -> list[dict[str, Any]]:
+        found = story.rows("SELECT kind, hostname, traits, clock_ahead_ms FROM host ORDER BY kind")
+        return found if len(found) > 2 else []
+
+    api_server, triggerer, worker = until("all three have reported", hosts)
+    assert [h["kind"] for h in (api_server, triggerer, worker)] == ["api_server", "triggerer", "worker"]
+    assert {"[api] secret_key", "[api_auth] jwt_secret"} < api_server["traits"].keys()
+    assert worker["traits"].items() >= (triggerer["traits"].items() - api_server["traits"].items())
+    program = "import json; from ownership.page.access import tries_by_worker as t; print(json.dumps(t(0)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**airflow.stack.airflow_env, "PYTHONPATH": str(REPOSITORY / "plugins")},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    ((name, (succeeded, _)),) = json.loads(done.stdout.splitlines()[-1]).items()
+    assert (name, succeeded > 0) == (worker["hostname"], True)
 
 
 def test_a_form_is_refused_that_this_page_did_not_make_for_this_user(login: Login, looked_at: Any):

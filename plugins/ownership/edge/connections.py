@@ -13,6 +13,7 @@ from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
 
 from ownership.domain.errors import SettingsError
+from ownership.domain.text import one_line
 from ownership.edge import tls
 from ownership.platform.http_service import Endpoint, holds_login
 
@@ -21,9 +22,12 @@ CASSANDRA = "cassandra_default"
 ELASTICSEARCH = "elasticsearch_default"
 LMS = "lms_default"
 USERORG = "userorg_default"
+PLATFORM = (KAFKA, CASSANDRA, ELASTICSEARCH, LMS, USERORG)
 
 SERVICE_OPTIONS = ("verify", "cert", "headers")
 """Extra of an HTTP connection."""
+
+_LEADS_TO: dict[str, str] = {}
 
 
 def connection(conn_id: str) -> Connection:
@@ -32,7 +36,7 @@ def connection(conn_id: str) -> Connection:
     :raises SettingsError: if there is none.
     """
     try:
-        return BaseHook.get_connection(conn_id)
+        found = BaseHook.get_connection(conn_id)
     except Exception as e:  # noqa: BLE001  # a backend of secrets may raise any class
         variable = f"AIRFLOW_CONN_{conn_id.upper()}"
         missing = _is_missing(e)
@@ -53,6 +57,27 @@ def connection(conn_id: str) -> Connection:
             else f"{type(e).__name__}; is it whole JSON, or a URI?"
         )
         raise SettingsError(f"Connection '{conn_id}' cannot be read: {words}") from None
+    if conn_id in PLATFORM:
+        _LEADS_TO[conn_id] = _address(conn_id, found)
+    return found
+
+
+def leads_to() -> dict[str, str]:
+    """Where the Connections to the platform lead that this process has read: hosts and ports, by id.
+
+    The ledger's own is none of them: a host that reaches another ledger reports there.
+    """
+    return dict(_LEADS_TO)
+
+
+def _address(conn_id: str, conn: Connection) -> str:
+    """The hosts and the port of a connection, without scheme, login and path."""
+    given = conn.host
+    if conn_id == KAFKA:
+        extra = conn.extra_dejson
+        given = extra.get("bootstrap.servers") if isinstance(extra, dict) else None
+    hosts = [re.sub(r"^.*://|/.*$", "", h.strip()).rpartition("@")[2] for h in str(given or "").split(",")]
+    return one_line(", ".join(sorted(hosts)) + (f":{conn.port}" if conn.port else ""), 200)
 
 
 def _is_missing(error: Exception) -> bool:

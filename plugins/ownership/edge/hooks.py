@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from elasticsearch import Elasticsearch
 
 from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.installation import HostKind
 from ownership.domain.settings import VARIABLE, Settings
 from ownership.edge.cassandra_hook import opened_cql
 from ownership.edge.connections import (
@@ -26,8 +27,10 @@ from ownership.edge.connections import (
     Extra,
     connection,
     endpoint,
+    leads_to,
     url_at,
 )
+from ownership.edge.hosts import report
 from ownership.edge.kafka_hook import KafkaHook
 from ownership.edge.ledger_hook import opened_database
 from ownership.ledger.check import check as check_ledger
@@ -200,20 +203,23 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
     parts.cql.connect_ahead()
     to_check = checks(parts)
     with ExitStack() as stack:
-        # Its end waits for every check, also after an error: they use what is closed then.
-        with ThreadPoolExecutor(len(to_check)) as pool:
-            checking = [pool.submit(check) for check in to_check]
-            try:
-                intake = _opened_kafka(stack, parts)
-            except (SettingsError, Unavailable) as e:
-                if not by_hand:
-                    raise
-                inbox = Inbox(
-                    parts.events, parts.arrivals, NoRejects(), parts.settings, clock=parts.database.now_ms
-                )
-                intake = Intake(None, inbox, missing=str(e))
-            for check in checking:
-                check.result()
+        try:
+            # Its end waits for every check, also after an error: they use what is closed then.
+            with ThreadPoolExecutor(len(to_check)) as pool:
+                checking = [pool.submit(check) for check in to_check]
+                try:
+                    intake = _opened_kafka(stack, parts)
+                except (SettingsError, Unavailable) as e:
+                    if not by_hand:
+                        raise
+                    inbox = Inbox(
+                        parts.events, parts.arrivals, NoRejects(), parts.settings, clock=parts.database.now_ms
+                    )
+                    intake = Intake(None, inbox, missing=str(e))
+                for check in checking:
+                    check.result()
+        finally:  # by now the Connections are read, and it may be one of them that is wrong
+            report(parts.database, HostKind.WORKER, leads_to())
         yield intake
 
 

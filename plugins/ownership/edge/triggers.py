@@ -186,7 +186,7 @@ class _Watch:
         self._backlog = kafka.backlog_gauge(self._topic, stack)
         self._dead_letters = self._topic.beside(settings.failed_topic)
         database = stack.enter_context(opened_database(connections=1))
-        self._arrivals, self._queue = Arrivals(database), Queue(database)
+        self._database, self._arrivals, self._queue = database, Arrivals(database), Queue(database)
         self._looked = QueueLook(frozenset(), 0, unclaimed=False)
         self._spans: list[Span] = []
         self._consumed: dict[int, int] = {}
@@ -227,11 +227,15 @@ class _Watch:
         from ownership.domain.backlog import queue_facts
         from ownership.domain.clock import now_ms
         from ownership.domain.errors import OwnershipError
+        from ownership.domain.installation import HostKind
         from ownership.edge import metrics
+        from ownership.edge.connections import leads_to
+        from ownership.edge.hosts import report
 
         if time.monotonic() - self._measured_at < GAUGE_EVERY:
             return
         self._measured_at = time.monotonic()
+        report(self._database, HostKind.TRIGGERER, leads_to())
         backlog = self._backlog.measure(self._consumed)
         try:
             dead_letters = sum(s.end - s.start for s in self._dead_letters.since(0))

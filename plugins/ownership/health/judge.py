@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.clock import duration
-from ownership.domain.installation import Silent
+from ownership.domain.installation import Host, Silent, Tries, recent, unheard
+from ownership.domain.installation import differences as host_differences
 from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, by_kind
 from ownership.domain.reconciliation import failures as differences
@@ -19,12 +20,16 @@ TRANSACTION_MS = 10_000
 RETENTION_SHARE = 0.5
 """Above this share of the topic's retention, messages that no run has accepted are close to being deleted."""
 
+MAX_HOSTS = 5
+"""Hosts that a sentence names."""
+
 
 class Kind(StrEnum):
     """Kinds of problems."""
 
     PART = "part"
     AIRFLOW = "airflow"
+    HOST = "host"
     LOST = "lost"
     TRANSACTION = "transaction"
     RETENTION = "retention"
@@ -48,6 +53,9 @@ class HealthFacts:
     unreachable: tuple[Unreachable, ...] = ()
     silent: tuple[Silent, ...] = ()
     """Parts of Airflow that do not run."""
+    hosts: tuple[Host, ...] = ()
+    clock_limit_ms: int = 30_000
+    """By how much the clock of a host may differ from the ledger's."""
     backlog: BacklogFacts | None = None
     """None if the topic cannot be read."""
     queue: QueueFacts | None = None
@@ -75,6 +83,7 @@ def problems(facts: HealthFacts, *, deadline_minutes: int) -> list[Problem]:
     return [
         *(Problem(Kind.PART, frozenset({u.part}), u.sentence) for u in facts.unreachable),
         *(Problem(Kind.AIRFLOW, frozenset({s.part}), _silent(s, facts.at_ms)) for s in facts.silent),
+        *_hosts(facts),
         *_lost(backlog),
         *_transactions(backlog, facts.at_ms),
         *_retention(backlog, facts.at_ms),
@@ -130,6 +139,68 @@ def _silent(silent: Silent, at_ms: int) -> str:
         else "never run"
     )
     return f"Airflow's {name} has {heard}, so {without}: start {start}."
+
+
+def _hosts(facts: HealthFacts) -> Iterator[Problem]:
+    there = recent(facts.hosts)
+    off = [h for h in there if abs(h.clock_ahead_ms) > facts.clock_limit_ms]
+    if off:
+        yield Problem(
+            Kind.HOST,
+            frozenset(f"clock of {_name(h)}" for h in off),
+            f"Clocks differ from PostgreSQL's: {_listed([_off(h) for h in off])}. Claims end too early or too late there, "
+            "which costs time and makes nothing wrong. Let NTP set the clocks of all hosts.",
+        )
+    for trait, values in host_differences(there).items():
+        yield Problem(Kind.HOST, frozenset({trait}), _difference(trait, values))
+    for name, tries in unheard(facts.hosts).items():
+        yield Problem(Kind.HOST, frozenset({f"worker {name}"}), _unheard(name, tries))
+
+
+_SECRETS = {
+    "[api] secret_key": "the forms of the page and the requests for logs",
+    "[api_auth] jwt_secret": "the logins and the tokens of tasks",
+}
+"""What is signed with a secret."""
+
+
+def _difference(trait: str, values: Mapping[str, list[Host]]) -> str:
+    if trait in _SECRETS:
+        names = _listed([_name(h) for hosts in values.values() for h in hosts])
+        return (
+            f"{trait} is not the same on {names}: each refuses {_SECRETS[trait]} that another has signed. Set the same on "
+            "all of them."
+        )
+    having = "; ".join(f"{v} on {_listed([_name(h) for h in hosts])}" for v, hosts in values.items())
+    if trait == "plugin":
+        return f"The plugin is not the same on all hosts, {having}: deploy one image to all of them."
+    return f"Connection '{trait}' does not lead to the same place everywhere, {having}: give all hosts the same one."
+
+
+def _unheard(name: str, tries: Tries) -> str:
+    if tries.succeeded:
+        return (
+            f"Tasks succeed on worker {name}, but it has never reported to the ledger: its Connection 'ownership_ledger' "
+            "leads to another one. Give all workers the same, and see what its runs have done by that ledger."
+        )
+    return (
+        f"The last {tries.failed} tries on worker {name} failed, and it has never reported to the ledger: it lacks the "
+        "plugin, does not reach PostgreSQL, or reaches another ledger. The log of a task there says which."
+    )
+
+
+def _off(host: Host) -> str:
+    way = "ahead" if host.clock_ahead_ms > 0 else "behind"
+    return f"{_name(host)} is {duration(abs(host.clock_ahead_ms))} {way}"
+
+
+def _name(host: Host) -> str:
+    return f"{host.kind.replace('_', ' ').replace('api', 'API')} {host.name}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_HOSTS} more" if len(names) > MAX_HOSTS else ""
+    return ", ".join(names[:MAX_HOSTS]) + more
 
 
 def _lost(backlog: BacklogFacts) -> Iterator[Problem]:

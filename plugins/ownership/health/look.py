@@ -9,19 +9,27 @@ from typing import Any
 from ownership.domain.backlog import BacklogFacts, QueueFacts, queue_facts
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import OwnershipError, Unavailable
+from ownership.domain.installation import Host, HostKind
 from ownership.domain.settings import Settings
 from ownership.edge.api_server import silent_parts
+from ownership.edge.connections import leads_to
 from ownership.edge.hooks import checks, opened_parts
+from ownership.edge.hosts import report
 from ownership.edge.kafka_hook import KafkaHook
 from ownership.health.judge import HealthFacts, Unreachable
+from ownership.ledger.database import Database
+from ownership.ledger.hosts import Hosts
 from ownership.ledger.reads import Reads
 from ownership.stages.parts import Parts
 
 MAX_REASONS = 20
 """Overdue events whose reason is read."""
+CLAIM_SHARE = 4
+"""Clocks may differ by this share of `claim.seconds`. A claim is renewed when a third of it is over: beyond two thirds
+another run takes over what is worked on."""
 
 
-def look(settings: Settings) -> HealthFacts:
+def look(settings: Settings, *, on_worker: bool = False) -> HealthFacts:
     """Ask every part; one that does not answer is named, and the others are asked all the same."""
     unreachable: list[Unreachable] = []
     found: dict[str, Any] = {}
@@ -40,7 +48,18 @@ def look(settings: Settings) -> HealthFacts:
                 consumed = {p: c.next_offset for p, c in at.items()}
         with _noted(unreachable):
             found["backlog"] = _backlog(stack, settings, consumed)
-    return HealthFacts(now_ms(), tuple(dict.fromkeys(unreachable)), **found)
+        if "queue" in found:
+            with _noted(unreachable):
+                found["hosts"] = _hosts(parts.database, on_worker=on_worker)
+    limit_ms = settings.claim_seconds * 1000 // CLAIM_SHARE
+    return HealthFacts(now_ms(), tuple(dict.fromkeys(unreachable)), clock_limit_ms=limit_ms, **found)
+
+
+def _hosts(database: Database, *, on_worker: bool) -> tuple[Host, ...]:
+    """What all have reported, this worker too; a shell may be anywhere, and reach the platform by other addresses."""
+    if on_worker:
+        report(database, HostKind.WORKER, leads_to())
+    return tuple(Hosts(database).read())
 
 
 def _backlog(stack: ExitStack, settings: Settings, consumed: dict[int, int]) -> BacklogFacts:

@@ -36,7 +36,7 @@ def check() -> str:
     ti = get_current_context()["ti"]
     settings = load_settings()
     with interruptible():
-        facts = look(settings)
+        facts = look(settings, on_worker=True)
     found = problems(facts, deadline_minutes=settings.deadline_minutes)
     metrics.problems(len(found))
     if facts.proven:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, select, text, tuple_
 
 from ownership.domain.clock import DAY_MS, from_ms, now_ms
 from ownership.ledger.database import Database
+from ownership.ledger.hosts import forget_old
 from ownership.ledger.schema import (
     MONTH_SHIFT,
     PARTITIONED,
@@ -40,6 +41,7 @@ class Removed(NamedTuple):
     rejected_messages: int = 0
     reconciliations: int = 0
     imports: int = 0
+    hosts: int = 0
 
 
 def ensure_months(database: Database) -> None:
@@ -75,7 +77,9 @@ def lock_schema(connection: Connection) -> None:
 
 
 def remove_old(database: Database, retention_days: int) -> Removed:
-    """Remove what is older than the retention, in short transactions. Events that are not final stay, with all rows.
+    """Remove what is older than the retention, in short transactions, and hosts that are gone for a day.
+
+    Events that are not final stay, with all rows.
 
     A month is removed when all of it is too old: its partitions are dropped, its events deleted in parts.
     """
@@ -88,6 +92,7 @@ def remove_old(database: Database, retention_days: int) -> Removed:
         _repeat(database, lambda c: _delete_rejected(c, cutoff_ms)),
         _repeat(database, lambda c: _delete_reconciliations(c, cutoff_ms)),
         _delete_imports(database, cutoff_ms),
+        database.run(forget_old),
     )
 
 

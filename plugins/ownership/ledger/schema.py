@@ -15,6 +15,9 @@ The migrations create them: keys, constraints, defaults and indexes are there al
 | `consumed_offset` | the next offset to read of each partition |
 | `reconciliation`, `reconciliation_part` | the parts of each reconciliation that are done, and its report |
 | `import`, `import_row` | a file of transfers: who sent it, and each row with the mids of its dry run and its transfer |
+)  # fmt: skip
+
+| `host` | what each worker, triggerer and API server has reported of itself |
 
 An event's id begins with the month in which it arrived (`next_event_id()`). So the tables that are partitioned by
 month hold all rows of an event in one partition, and retention drops a partition instead of deleting rows.
@@ -48,7 +51,7 @@ from sqlalchemy.types import TypeEngine
 from ownership.domain.clock import from_ms, to_ms
 from ownership.domain.event import OrderKey, Transfer
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The migration that this code works with."""
 MONTH_SHIFT: Final = 40
 """Bits of an event's id below its month: (year * 12 + month - 1) << 40, plus a number from a sequence."""
@@ -170,6 +173,11 @@ import_row = _table(
     "import_row",
     import_id=Text, number=Integer, from_user=Text, to_user=Text, organisation_id=Text, reason=Text, assets=Integer,
     error_column=Text, error=Text, dry_run_mid=Text, transfer_mid=Text,
+)  # fmt: skip
+
+host = _table(
+    "host",
+    kind=Text, hostname=Text, traits=JSONB, tries=JSONB, clock_ahead_ms=BigInteger, since=EpochMs, seen_at=EpochMs,
 )  # fmt: skip
 
 

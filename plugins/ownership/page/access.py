@@ -6,6 +6,7 @@ Airflow does not authenticate the apps of plugins, so every route here asks for 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
@@ -15,20 +16,30 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.auth.tokens import get_signing_key
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi import Depends, HTTPException, Request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import select
+from sqlalchemy import func, select, tuple_
 
+from ownership.domain.clock import HOUR_MS, from_ms
+from ownership.domain.installation import Tries
 from ownership.domain.states import EventState
 from ownership.page.actions import ACTIONS, HEALTH_DAG, TRANSFER_DAG, UNDO_DAG, Action, ConfirmedAction
 from ownership.page.views.links import RunLink, run_href
 
 FORM_LIVES_S = 4 * 3600
 """How long a form that was opened can be sent, in seconds."""
+
+REPORTING = ((TRANSFER_DAG, "pull_transfer_events"), (HEALTH_DAG, "check"))
+"""The tasks that report their worker to the ledger, before they can fail for what the worker is not to blame for."""
+SUCCEEDED, FAILED = ("success", "skipped"), ("failed", "up_for_retry")
+"""States of a try that has ended."""
 
 User = Annotated[BaseUser, GetUserDep.__metadata__[0]]
 """The signed-in user; anonymous requests get a 401."""
@@ -182,3 +193,34 @@ def last_look() -> LastLook | None:
         ).all()
     values = {row.key: row.value for row in found}
     return LastLook(run.end_date, run.run_id, values.get("known"), str(values.get("verdict", "")))
+
+
+def signing_secrets() -> dict[str, str]:
+    """What this API server signs with, by option; one that was not set is a random one of this process."""
+    found = {"[api] secret_key": get_signing_key("api", "secret_key")}
+    if not conf.get("api_auth", "jwt_private_key_path", fallback=None):
+        found["[api_auth] jwt_secret"] = get_signing_key("api_auth", "jwt_secret")
+    return found
+
+
+def tries_by_worker(since_ms: int) -> dict[str, Tries]:
+    """The tries that ended since then, by the host of the worker, of the tasks that report it to the ledger."""
+    counts: Counter[tuple[str, bool]] = Counter()
+    with create_session() as session:
+        for table in (TaskInstance, TaskInstanceHistory):
+            t: Any = table
+            rows = session.execute(
+                select(t.hostname, t.state, func.count())
+                .join(DagRun, (DagRun.dag_id == t.dag_id) & (DagRun.run_id == t.run_id))
+                .where(
+                    DagRun.run_after > from_ms(since_ms - HOUR_MS),
+                    tuple_(t.dag_id, t.task_id).in_(REPORTING),
+                    t.end_date > from_ms(since_ms),
+                    t.state.in_((*SUCCEEDED, *FAILED)),
+                    t.hostname != "",
+                )
+                .group_by(t.hostname, t.state)
+            )
+            for hostname, state, n in rows:
+                counts[hostname, state in SUCCEEDED] += n
+    return {h: Tries(counts[h, True], counts[h, False]) for h in {h for h, _ in counts}}

@@ -17,7 +17,9 @@ from fastapi import Depends
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import PART, Database
+from ownership.ledger.hosts import EVERY_SECONDS
 from ownership.ledger.reads import Reads
+from ownership.page.host import report_api_server
 
 AT_ONCE = 6
 """Concurrent reads of the ledger in one process, and its connections."""
@@ -45,8 +47,10 @@ class Store:
         parameters: Callable[[], Mapping[str, Any]] = ledger_parameters,
         opened: Callable[[Mapping[str, Any]], Database] = opened_for_page,
         clock: Callable[[], float] = time.monotonic,
+        report: Callable[[Database], None] = lambda _database: None,
     ) -> None:
-        self._parameters, self._opened, self._clock = parameters, opened, clock
+        """`report` is called with the database by a request, once in `EVERY_SECONDS`."""
+        self._parameters, self._opened, self._clock, self._report = parameters, opened, clock, report
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(AT_ONCE)
         self._database: Database | None = None
@@ -54,6 +58,7 @@ class Store:
         self._looked_at: float | None = None
         self._answers = False
         """False until the database has answered, and again when a read met an outage."""
+        self._report_at = float("-inf")
         self._failed: tuple[float, OwnershipError] | None = None
 
     @contextmanager
@@ -66,7 +71,11 @@ class Store:
         if not self._turns.acquire(timeout=PATIENCE_S):
             raise Unavailable("the page", f"{AT_ONCE} other requests are reading; try again")
         try:
-            yield Reads(self._open(), statement_ms=STATEMENT_MS)
+            database = self._open()
+            if (now := self._clock()) >= self._report_at:
+                self._report_at = now + EVERY_SECONDS
+                self._report(database)
+            yield Reads(database, statement_ms=STATEMENT_MS)
         except Unavailable:
             self._answers = False
             raise
@@ -110,7 +119,7 @@ class Store:
         return self._database
 
 
-_STORE = Store()
+_STORE = Store(report=report_api_server)
 
 
 def process_store() -> Store:

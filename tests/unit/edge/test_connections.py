@@ -402,3 +402,24 @@ def test_the_protocol_of_the_group_s_members_makes_no_difference_to_a_client_tha
     hook = KafkaHook(Settings())
     hook.topic().close()
     hook.dead_letters()
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "connection", "leads_to"),
+    [
+        pytest.param("kafka_default", kafka(**{"bootstrap.servers": "b:9092, a:9092"}), "a:9092, b:9092", id="kafka"),
+        pytest.param("cassandra_default", CASSANDRA | {"host": "c1,c2", "port": 9042}, "c1, c2:9042", id="hosts"),
+        pytest.param("lms_default", HTTP | {"host": f"https://u:{SECRET}@lms.example/a@b", "port": 80}, "lms.example:80", id="a URL"),
+        pytest.param("userorg_default", {"conn_type": "http"}, "", id="nowhere"),
+        pytest.param("kafka_default", {"conn_type": "kafka", "extra": "[1]"}, "", id="no object"),
+        pytest.param("kafka_default", {"conn_type": "kafka", "extra": "{"}, "", id="no JSON"),
+        pytest.param("ownership_ledger", LEDGER, None, id="the ledger's own"),
+    ],
+)  # fmt: skip
+def test_where_a_connection_leads_is_kept_without_login_and_path(
+    monkeypatch: pytest.MonkeyPatch, conn_id: str, connection: Any, leads_to: str | None
+) -> None:
+    monkeypatch.setattr(connections, "_LEADS_TO", {})
+    set_to(monkeypatch, conn_id, connection)
+    connections.connection(conn_id)
+    assert connections.leads_to() == ({} if leads_to is None else {conn_id: leads_to})

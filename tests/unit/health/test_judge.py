@@ -14,7 +14,7 @@ from ownership.domain.backlog import (
     queue_facts,
     retention_share,
 )
-from ownership.domain.installation import Silent
+from ownership.domain.installation import Host, HostKind, Silent, Tries
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
 from ownership.health.judge import HealthFacts, Kind, Unreachable, problems, sentence
@@ -217,3 +217,67 @@ def test_a_part_of_airflow_that_does_not_run_is_named_with_what_does_not_happen_
     ]
     (said,) = sentences(silent=(Silent("metadatabase"),))
     assert said.startswith("Airflow's metadata database does not answer its API server")
+
+
+def host(name: str, kind: HostKind = HostKind.WORKER, **given: Any) -> Host:
+    fields = {"traits": {}, "since_ms": NOW - 600_000, "seen_at_ms": NOW, "clock_ahead_ms": 0, "tries": {}}
+    return Host(kind, name, **{**fields, **given})
+
+
+def test_clocks_that_are_off_are_named_with_way_and_amount() -> None:
+    hosts = (
+        host("w1", clock_ahead_ms=-30_000),
+        host("w2", clock_ahead_ms=300_000),
+        host("t1", HostKind.TRIGGERER, clock_ahead_ms=-31_000),
+        host("w3", clock_ahead_ms=900_000, seen_at_ms=NOW - 3_600_000),
+    )
+    (said,) = sentences(hosts=hosts, clock_limit_ms=30_000)
+    assert said.startswith(
+        "Clocks differ from PostgreSQL's: worker w2 is 5 min ahead, triggerer t1 is 31 s behind. "
+    )
+
+
+def test_a_connection_that_leads_elsewhere_on_one_worker_is_named_with_both_places() -> None:
+    hosts = tuple(host(f"w{n}", traits={"cassandra_default": "c2" if n == 3 else "c1"}) for n in range(9))
+    assert sentences(hosts=hosts) == [
+        "Connection 'cassandra_default' does not lead to the same place everywhere, c1 on worker w0, worker w1, "
+        "worker w2, worker w4, worker w5 and 3 more; c2 on worker w3: give all hosts the same one."
+    ]
+
+
+def test_api_servers_with_two_secrets_are_named_with_what_they_refuse_and_no_digest() -> None:
+    hosts = tuple(
+        host(
+            f"a{n}",
+            HostKind.API_SERVER,
+            traits={"[api] secret_key": f"digest{n}", "[api_auth] jwt_secret": "s"},
+        )
+        for n in (1, 2)
+    )
+    assert sentences(hosts=hosts) == [
+        "[api] secret_key is not the same on API server a1, API server a2: each refuses the forms of the page and the "
+        "requests for logs that another has signed. Set the same on all of them."
+    ]
+
+
+def test_two_versions_of_the_plugin_are_named() -> None:
+    hosts = (host("w1", traits={"plugin": "schema 0001"}), host("w2", traits={"plugin": "schema 0002"}))
+    assert sentences(hosts=hosts) == [
+        "The plugin is not the same on all hosts, schema 0001 on worker w1; schema 0002 on worker w2: deploy one image "
+        "to all of them."
+    ]
+
+
+def test_a_worker_that_never_reported_lacks_the_plugin_or_has_another_ledger() -> None:
+    seen = {"w2": Tries(0, 4), "w3": Tries(1, 4)}
+    found = sentences(hosts=(host("w1"), host("a1", HostKind.API_SERVER, tries=seen)))
+    assert [s.partition(":")[0] for s in found] == [
+        "The last 4 tries on worker w2 failed, and it has never reported to the ledger",
+        "Tasks succeed on worker w3, but it has never reported to the ledger",
+    ]
+
+
+def test_each_host_that_is_wrong_is_news() -> None:
+    hosts = (host("w1", clock_ahead_ms=300_000), host("w2", clock_ahead_ms=300_000))
+    (found,) = problems(HealthFacts(NOW, hosts=hosts), deadline_minutes=1)
+    assert found.subjects == {"clock of worker w1", "clock of worker w2"}

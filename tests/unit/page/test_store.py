@@ -10,6 +10,7 @@ import pytest
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.ledger.database import Database
+from ownership.ledger.hosts import EVERY_SECONDS
 from ownership.ledger.reads import Reads
 from ownership.page import store as module
 from ownership.page.store import AGAIN_AFTER_S, AT_ONCE, LOOK_AGAIN_S, STATEMENT_MS, Store, opened_for_page
@@ -42,7 +43,8 @@ class World:
         self.now = 100.0
         self.connection = "one"
         self.looks = 0
-        self.store = Store(self.look, self.open, lambda: self.now)
+        self.reported: list[Database] = []
+        self.store = Store(self.look, self.open, lambda: self.now, self.reported.append)
 
     def look(self) -> Mapping[str, Any]:
         self.looks += 1
@@ -172,3 +174,16 @@ def test_the_database_of_the_page_connects_when_it_is_first_used() -> None:
     with pytest.raises(Unavailable, match="ownership_ledger"), store.reads():
         pass
     store.close()
+
+
+def test_an_api_server_is_reported_by_its_first_request_and_then_once_a_minute(world: World) -> None:
+    world.down = True
+    with pytest.raises(Unavailable):
+        world.read()
+    assert world.reported == []
+    world.down = False
+    world.now += AGAIN_AFTER_S + 0.1
+    for reports in (1, 1, 2, 2):
+        world.read()
+        world.now += EVERY_SECONDS / 2
+        assert len(world.reported) == reports

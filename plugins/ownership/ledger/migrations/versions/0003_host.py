@@ -1,0 +1,28 @@
+"""The hosts of workers, triggerers and API servers."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Few rows, each updated once a minute."""
+    op.execute(
+        """
+        CREATE TABLE host (
+            kind text NOT NULL CHECK (kind IN ('worker', 'triggerer', 'api_server')),
+            hostname text NOT NULL,
+            traits jsonb NOT NULL,
+            tries jsonb NOT NULL,
+            clock_ahead_ms bigint NOT NULL,
+            since timestamptz NOT NULL DEFAULT now(),
+            seen_at timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (kind, hostname)
+        ) WITH (fillfactor = 50)
+        """
+    )
