@@ -76,7 +76,6 @@ def test_an_event_that_fails_is_overdue_with_its_reason_and_what_it_blocks(
     assert "2 others wait for it" in said[Kind.OVERDUE]
     userorg.clear()
     own_world.whole_run()
-    assert seen().proven == ProvenCounts(late=2, unproven=1)
 
 
 @pytest.mark.parametrize("name", ["kafka", "cassandra", "elasticsearch", "lms", "userorg"])
