@@ -171,13 +171,14 @@ class Rows:
         return found
 
     def _column(self, key: BatchId, row: RowValues, column: str) -> Any:
+        column = column.strip('"')
         if column == "courseid":
             return key.course_id
         if column == "batchid":
             return key.batch_id
         if column == "writetime(createdby)":
             return self.written_us.get(key)
-        value = row.get(column.strip('"'))
+        value = row.get(column)
         return list(value) if isinstance(value, (list, tuple)) else value
 
     def _apply(self, batch: Sequence[Bound], sender: str, *, late: bool) -> bool:
