@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos soak simulate fuzz audit lint lock clean
+.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos soak simulate crashpoints operator fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,6 +50,12 @@ soak: $(STAMP) ## a steady load for hours with a fault every ten minutes, checke
 
 simulate: $(STAMP) ## the real stages in simulated worlds of seeds, where one actor moves at a time; SEEDS=2000 SEED=1; a story: SEED=7 SEEDS=1 ARGS=--story
 	@PYTHONPATH=plugins $(BIN)/python -m simulation --seeds $(or $(SEEDS),2000) --seed $(or $(SEED),1) $(ARGS)
+
+crashpoints: $(STAMP) ## small worlds with a death before and after each call, about 30 minutes; ARGS=smallest, ARGS="single --world undo"
+	@PYTHONPATH=plugins $(BIN)/python -m simulation.crashpoints $(ARGS)
+
+operator: $(STAMP) ## an operator's orders, drawn, beside a model of what must come of them; STORIES=1000 SEED=1
+	@PYTHONPATH=plugins $(BIN)/python -m simulation.operator --stories $(or $(STORIES),1000) --seed $(or $(SEED),1) $(ARGS)
 
 fuzz: $(STAMP) ## make near-valid messages, confs, settings and answers, and count the outcomes; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)

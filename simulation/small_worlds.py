@@ -224,9 +224,9 @@ class End(NamedTuple):
     """Of the rows, by batch."""
 
 
-def ended(world: AttendedWorld) -> End:
+def ended(world: AttendedWorld, judge: type[Verdict] = Verdict) -> End:
     """Let a world happen, and judge it: as every world, and every document must have its row's owners."""
-    verdict = Verdict(world)
+    verdict = judge(world)
     world.run()
     verdict.at_the_end()
     owners: dict[str, Owners] = {}
