@@ -229,6 +229,8 @@ def ended(world: AttendedWorld, judge: type[Verdict] = Verdict) -> End:
     verdict = judge(world)
     world.run()
     verdict.at_the_end()
+    for (batch,) in world.database.plainly("SELECT DISTINCT batch_id FROM change WHERE outcome IS NULL"):
+        world.broken(f"an image of {batch} has no outcome")
     owners: dict[str, Owners] = {}
     for key, row in sorted(world.rows.table.items()):
         owners[key.batch_id] = of_row = (row["createdby"], tuple(row["mentors"] or ()))

@@ -28,7 +28,7 @@ T = TypeVar("T")
 STORE = "ledger"
 _TABLES = (
     "queue", "event_run", "plan", "change", "payload", "event", "rejected_message", "consumed_offset",
-    "reconciliation", "reconciliation_part",
+    "reconciliation_part", "reconciliation",
 )  # fmt: skip
 _EMPTY = "; ".join([
     *(f"DELETE FROM {table}" for table in _TABLES),  # noqa: S608  # names from above
