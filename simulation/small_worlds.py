@@ -47,9 +47,13 @@ class WholeAirflow(Airflow):
     def _approval(self, run: Run) -> None:
         """`ownership_approval`: ask for each transfer that waits, and write the answer into the ledger."""
         answer = {"chosen": APPROVE, "by": "operator", "reason": None}
+
+        def decide(question: Mapping[str, Any], _try: int) -> str:
+            return tasks.decide(question, answer)
+
         questions = self._task(run, "wanted", lambda _: tasks.approvals_wanted(), RETRIES)
         for n, question in enumerate(questions or ()):
-            self._task(run, f"decide[{n}]", lambda _, q=question: tasks.decide(q, answer), RETRIES)
+            self._task(run, f"decide[{n}]", partial(decide, question), RETRIES)
 
     def _reconcile(self, run: Run) -> None:
         """`ownership_reconcile`, its looks one after the other."""

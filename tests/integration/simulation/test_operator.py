@@ -13,7 +13,7 @@ from simulation.operator_model import Known, Model
 
 
 def test_orders_come_to_what_the_model_says(farm: Farm) -> None:
-    (wrong,) = farm.map(partial(play, examples=10), [1])
+    (wrong,) = farm.map(partial(play, examples=6), [1])
 
     assert not wrong
 
@@ -36,4 +36,4 @@ def without_approvals(engine: Engine, number: int) -> str:
         take(self, event)
 
     with patch.object(Model, "_take", unlimited):
-        return play(engine, number, examples=10, steps=3)
+        return play(engine, number, examples=5, steps=3)
