@@ -88,7 +88,7 @@ _SETTLE_IMAGES = text(
     "batch_id text, image uuid, outcome text)) "
     "UPDATE change SET outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END FROM v "
     "WHERE change.event_id = v.event_id AND change.course_id = v.course_id AND change.batch_id = v.batch_id "
-    "AND change.image = v.image AND change.event_id = ANY(:ids) "
+    "AND change.image = v.image AND change.event_id = ANY(:ids) AND (change.outcome IS NULL OR change.outcome <> ALL(:stay)) "
     "AND change.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
 )
 _SETTLE_PLAN = text(
@@ -98,7 +98,7 @@ _SETTLE_PLAN = text(
     "before_created_by = CASE WHEN plan.status IS NULL THEN v.created_by ELSE plan.before_created_by END, "
     "before_mentors = CASE WHEN plan.status IS NULL THEN v.mentors ELSE plan.before_mentors END FROM v "
     "WHERE plan.event_id = v.event_id AND plan.course_id = v.course_id AND plan.batch_id = v.batch_id "
-    "AND plan.event_id = ANY(:ids) "
+    "AND plan.event_id = ANY(:ids) AND plan.outcome IS DISTINCT FROM 'moved' "
     "AND plan.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
 )
 _MOVED = (
@@ -176,13 +176,18 @@ class Changes:
         return self._database.run(work) if mids else []
 
     def unsettled(self, mids: Collection[str], proven_at: datetime) -> list[Planned]:
-        """Planned batches whose outcome was not written at `proven_at`: `BATCHES_AT_ONCE` at most."""
+        """Planned batches that were not moved, and whose outcome was not written at `proven_at`.
+
+        `BATCHES_AT_ONCE` at most.
+        """
 
         def work(connection: Connection) -> list[Planned]:
             query = (
                 _PLANNED.where(
                     _of_events(plan.c.event_id, self._ids.of(connection, mids)),
                     plan.c.proven_at.is_distinct_from(proven_at),
+                    # What was moved stays so, whatever a try finds that was frozen and comes late.
+                    plan.c.outcome.is_distinct_from(BatchOutcome.MOVED),
                 )
                 .order_by(plan.c.event_id, plan.c.course_id, plan.c.batch_id)
                 .limit(BATCHES_AT_ONCE)
@@ -307,8 +312,10 @@ class Changes:
 
         self._database.run(work)
 
-    def settle_images(self, outcomes: Sequence[tuple[Image, ChangeOutcome]]) -> None:
-        """Write the outcomes of images, in one statement."""
+    def settle_images(
+        self, outcomes: Sequence[tuple[Image, ChangeOutcome]], *, stay: Collection[ChangeOutcome] = ()
+    ) -> None:
+        """Write the outcomes of images, in one statement. Those that have one of `stay` keep it."""
         if not outcomes:
             return
 
@@ -321,7 +328,8 @@ class Changes:
             names = ("event_id", "course_id", "batch_id", "image", "outcome")
             values = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
             connection.execute(NO_NESTED_LOOP)
-            connection.execute(_SETTLE_IMAGES, {"rows": values, "ids": list(ids.values())})
+            given = {"rows": values, "ids": list(ids.values()), "stay": list(stay)}
+            connection.execute(_SETTLE_IMAGES, given)
 
         self._database.run(work)
 

@@ -27,6 +27,8 @@ class ClaimedWork:
     events: Mapping[str, EventRow]
     """By mid, as they were when the work was loaded."""
     book: PhaseBook
+    taken_over: bool = False
+    """True once a fence has found that nothing is left."""
 
     def fence(self) -> None:
         """The check before every wave of writes: phases that another run took over leave the book.
@@ -35,7 +37,8 @@ class ClaimedWork:
         """
         had_phases = bool(self.book.phases)
         self._drop(self.claim.check())
-        if had_phases and not self.book.phases:
+        self.taken_over = self.taken_over or (had_phases and not self.book.phases)
+        if self.taken_over:
             raise TakenOver("every event of this slice is held by another run now")
 
     def drop(self, phases: Iterable[Phase]) -> None:

@@ -204,7 +204,8 @@ def _settle_wave(parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mappi
                     partly.append(_image_of(image, row))
         outcomes.append((image, ChangeOutcome.APPLIED if done else ChangeOutcome.REFUSED))
     parts.changes.record(partly)
-    _settle_images(parts, claimed, [*outcomes, *((image, ChangeOutcome.APPLIED) for image in partly)])
+    settled = [*outcomes, *((image, ChangeOutcome.APPLIED) for image in partly)]
+    _settle_images(parts, claimed, settled, refused)
     kept = {u.id for u in unwritable}
     again = [i.id for i, outcome in outcomes if outcome == ChangeOutcome.REFUSED and i.id not in kept]
     moved = sum(outcome == ChangeOutcome.APPLIED for _, outcome in outcomes)
@@ -258,18 +259,37 @@ def _image(claimed: ClaimedWork, before: Row, after: Row) -> Image:
 
 
 def _settle_images(
-    parts: Parts, claimed: ClaimedWork, outcomes: Sequence[tuple[Image, ChangeOutcome]]
+    parts: Parts,
+    claimed: ClaimedWork,
+    outcomes: Sequence[tuple[Image, ChangeOutcome]],
+    refused: Collection[BatchId],
 ) -> None:
-    """Write the outcomes.
+    """Write the outcomes. `refused`: batches whose change was answered with a refusal.
 
-    If the claim was lost while the rows were written, the writes that applied are marked late: a
-    successor may have built on the row before them. The second proof looks at them.
+    Of events that were lost while the rows were written, the writes that applied are marked late: a successor may have
+    built on the row before them. The second proof looks at them. What the successor has judged stays, where only the
+    row tells, which it may have changed since, or where it counted the write as applied.
+
+    :raises TakenOver: if nothing is left of the claim.
     """
+    taken_over: TakenOver | None = None
     try:
         claimed.fence()
-    except TakenOver:
-        parts.changes.settle_images(
-            [(i, ChangeOutcome.LATE if o == ChangeOutcome.APPLIED else o) for i, o in outcomes]
-        )
-        raise
-    parts.changes.settle_images(outcomes)
+    except TakenOver as e:
+        taken_over = e
+    held = {e.mid for e in claimed.book.held}
+    mine: list[tuple[Image, ChangeOutcome]] = []
+    late: list[tuple[Image, ChangeOutcome]] = []
+    by_row: list[tuple[Image, ChangeOutcome]] = []
+    for image, outcome in outcomes:
+        if all(h.mid in held for h in image.hops):
+            mine.append((image, outcome))
+        elif outcome == ChangeOutcome.APPLIED:
+            (by_row if image.id in refused else late).append((image, ChangeOutcome.LATE))
+        else:
+            by_row.append((image, outcome))
+    parts.changes.settle_images(mine)
+    parts.changes.settle_images(late, stay=(ChangeOutcome.APPLIED,))
+    parts.changes.settle_images(by_row, stay=tuple(ChangeOutcome))
+    if taken_over:
+        raise taken_over
