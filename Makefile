@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos soak simulate crashpoints operator fuzz audit lint lock clean
+.PHONY: help venv demo up cluster down rehearse-switch-over test matrix tools bench chaos soak simulate ablate crashpoints operator fuzz audit lint lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -56,6 +56,9 @@ crashpoints: $(STAMP) ## small worlds with a death before and after each call, a
 
 operator: $(STAMP) ## an operator's orders, drawn, beside a model of what must come of them; STORIES=1000 SEED=1
 	@PYTHONPATH=plugins $(BIN)/python -m simulation.operator --stories $(or $(STORIES),1000) --seed $(or $(SEED),1) $(ARGS)
+
+ablate: $(STAMP) ## take each guard out of the job in turn: the simulated worlds must go wrong; SEEDS=2000 ARGS="'the whole condition'"
+	@PYTHONPATH=plugins $(BIN)/python -m simulation --seeds $(or $(SEEDS),2000) --ablate $(ARGS)
 
 fuzz: $(STAMP) ## make near-valid messages, confs, settings and answers, and count the outcomes; MESSAGES=100000
 	@FUZZ_MESSAGES=$(or $(MESSAGES),100000) $(BIN)/python -m pytest tests/fuzz -q --timeout 0 --show-capture no $(ARGS)

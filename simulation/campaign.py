@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 
 from simulation.choosers import Scripted
 from simulation.farm import Farm
+from simulation.marks import MARKS
 from simulation.shrink import Case, shrunk
 from simulation.trial import Outcome, play, play_seed
 
@@ -23,6 +25,7 @@ class Report(NamedTuple):
     excused: tuple[str, ...]
     calls: int
     digest: str
+    marks: frozenset[str]
 
 
 @dataclass
@@ -34,6 +37,12 @@ class Totals:
     seconds: float = 0
     excused: int = 0
     failed: list[Report] = field(default_factory=list)
+    marks: Counter[str] = field(default_factory=Counter)
+    """Worlds that reached each mark."""
+
+    def missed(self) -> list[str]:
+        """Marks that no world reached."""
+        return [m for m in MARKS if not self.marks[m]]
 
     def line(self) -> str:
         """In one line."""
@@ -57,19 +66,19 @@ def run_seeds(
         totals.worlds += 1
         totals.calls += report.calls
         totals.excused += bool(report.excused)
+        totals.marks.update(report.marks)
         totals.seconds = time.monotonic() - began
-        if report.violations:
-            totals.failed.append(report)
-            if len(totals.failed) >= most_failures:
-                break
+        totals.failed += [report] if report.violations else []
         progress(totals)
+        if len(totals.failed) >= most_failures:
+            break
     return totals
 
 
 def report_of(engine: Engine, seed: int) -> Report:
     """Play one seed."""
     o = play_seed(seed, engine)
-    return Report(seed, o.violations, o.excused, o.calls, o.digest)
+    return Report(seed, o.violations, o.excused, o.calls, o.digest, o.marks)
 
 
 def outcome_of(engine: Engine, seed: int) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from random import Random
 from typing import NamedTuple
@@ -16,13 +17,24 @@ LASTING = {Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER, Fate.OUTAGE}
 LOST = (Fate.LOST_BEFORE, Fate.LOST_AFTER)
 _FATES = (
     *[Fate.DIES_BEFORE, Fate.DIES_AFTER] * 3,
-    *[Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER] * 2,
+    *[Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER] * 3,
     *LOST * 2,
     Fate.LOST_LATE,
     Fate.LOST_LATE,
     Fate.TERMINATED,
     Fate.OUTAGE,
 )
+
+
+_AIMS = (
+    "ledger Changes.record", "ledger Changes.record", "rows b", "rows b", "rows b", "ledger Changes.settle_images",
+    "ledger Queue.held", "ledger Queue.claim",
+    "ledger Events.complete", "ledger Events.decide", "ledger Events._write", "ledger Changes.plan",
+    "ledger Arrivals.store", "ledger Events.take_over", "kafka commit", "kafka dead letter", "kafka consume",
+    "index write", "index read", "index refresh", "rows read",
+)  # fmt: skip
+"""Calls at which faults are aimed."""
+_AIMED_FATES = (*_FATES, *[Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER] * 6)
 
 
 class Script(NamedTuple):
@@ -89,6 +101,33 @@ class Scripted(Plain):
         return (fault.fate, fault.ms) if fault else None
 
 
+class Strike(NamedTuple):
+    """A fault of a call that is named by what it is: the `n`-th of an actor that begins with these words."""
+
+    actor: str
+    call: str
+    """Store and beginning of the call, as in ``ledger Queue.held``."""
+    fate: Fate
+    n: int = 1
+    ms: int = 0
+
+
+class Struck(Plain):
+    """Strikes calls that are named; nothing else fails."""
+
+    def __init__(self, *strikes: Strike) -> None:
+        self._left = {s: s.n for s in strikes}
+
+    def fate(self, call: Call) -> tuple[Fate, int] | None:
+        """The fate of a call that is struck."""
+        for s in self._left:
+            if s.actor == call.actor.name and f"{call.store} {call.what}".startswith(s.call):
+                self._left[s] -= 1
+                if self._left[s] == 0:
+                    return s.fate, s.ms
+        return None
+
+
 class Drawn:
     """Decides by a seed, and keeps what it decided as a script."""
 
@@ -98,6 +137,11 @@ class Drawn:
         self._sleepers = rng.choice((0.0, 0.02, 0.1))
         self._failing = rng.choice((0.0, 0.005, 0.02, 0.05))
         self._left = rng.choice((1, 2, 4, 8))
+        self._aimed = {
+            (rng.choice(_AIMS), rng.choice((1, 1, 2, 3, 4))): rng.choice(_AIMED_FATES)
+            for _ in range(rng.choice((0, 1, 1, 2)))
+        }
+        self._seen: Counter[str] = Counter()
         self._switches: list[Switch] = []
         self._faults: list[Fault] = []
 
@@ -120,18 +164,23 @@ class Drawn:
         return chosen
 
     def fate(self, call: Call) -> tuple[Fate, int] | None:
-        """Mostly nothing; at most a few faults a world."""
+        """Mostly nothing; a few faults a world, some of them aimed at calls on which much depends."""
         rng = self._rng
-        if not self._left or rng.random() >= self._failing:
-            return None
-        self._left -= 1
-        fate = rng.choice(_FATES)
+        name = f"{call.store} {call.what}"
+        aim = next((a for a in _AIMS if name.startswith(a)), "")
+        self._seen[aim] += 1
+        fate = self._aimed.get((aim, self._seen[aim]))
+        if fate is None:
+            if not self._left or rng.random() >= self._failing:
+                return None
+            self._left -= 1
+            fate = rng.choice(_FATES)
         ms = 0
         if fate in LASTING:
             ms = (
                 rng.choice((1_000, 5_000, 15_000))
                 if fate is Fate.OUTAGE
-                else rng.choice((2_000, LEASE_MS // 2, LEASE_MS + 5_000, 3 * LEASE_MS))
+                else rng.choice((2_000, LEASE_MS // 2, LEASE_MS - 8_000, LEASE_MS + 5_000, 3 * LEASE_MS))
             )
         self._faults.append(Fault(call.actor.name, call.n, fate, ms))
         return fate, ms

@@ -21,7 +21,7 @@ from local.servers.postgres import server
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Items that a process is given at once."""
 _engines: list[Engine] = []
 """The ledger of this process."""

@@ -64,6 +64,8 @@ class EditSpec(NamedTuple):
     """Store and beginning of the call, as in ``rows read``: the edit comes right after the `n`-th such call, if there
     is one before `at_ms`."""
     n: int = 1
+    lag_ms: int = 0
+    """Between the LMS's read of the row and its write of the document; negative: row and document at once."""
 
 
 class OrderSpec(NamedTuple):
@@ -94,10 +96,11 @@ class Setup(NamedTuple):
 
 
 MOMENTS = (
-    "ledger Changes.record", "rows read", "rows b", "index read", "index write", "index refresh", "index search",
+    "ledger Changes.record", "ledger Changes.record", "ledger Changes.record", "rows read", "index read", "rows b", "index read", "index write", "index refresh", "index search",
     "ledger Queue.held", "ledger Events._write", "lms search", "ledger Changes.settle_images",
 )  # fmt: skip
 """Calls after which an edit strikes."""
+_EDITS = (*[Edit.OWNER, Edit.MENTOR, Edit.COMPLETE] * 2, Edit.DELETE, Edit.NAME)
 _POISON = ("not JSON", "{}", '{"eid": "BE_JOB_REQUEST"}')
 
 
@@ -107,7 +110,7 @@ def drawn_setup(seed: int) -> Setup:
     users = ("a", "b", "c", "d")[: rng.choice((2, 3, 3, 4))]
     batches = tuple(_batches(rng, users))
     messages = tuple(_messages(rng, users, batches))
-    edits = tuple(_edits(rng, batches)) if rng.random() < 0.6 else ()
+    edits = tuple(_edits(rng, batches)) if rng.random() < 0.7 else ()
     span = max((m.at_ms for m in messages), default=0)
     return Setup(
         batches,
@@ -165,10 +168,11 @@ def _edits(rng: Random, batches: tuple[BatchSpec, ...]) -> list[EditSpec]:
     return [
         EditSpec(
             b.batch,
-            rng.choice(tuple(Edit)),
+            rng.choice(_EDITS),
             rng.choice((rng.randint(0, 5_000), 20_000, 60_000)),
-            rng.choice(MOMENTS) if rng.random() < 0.7 else "",
-            rng.choice((1, 1, 2, 3)),
+            rng.choice(MOMENTS) if rng.random() < 0.8 else "",
+            rng.choice((1, 1, 1, 2, 3)),
+            rng.choice((-1, -1, 0, 200, 30_000)),
         )
         for b in chosen
     ]
@@ -178,20 +182,26 @@ def _orders(
     rng: Random, messages: tuple[MessageSpec, ...], users: tuple[str, ...], span: int
 ) -> list[OrderSpec]:
     mids = [m.mid for m in messages if not m.poison]
-    kind = rng.random()
-    if kind < 0.6 or not mids:
+    if rng.random() < 0.6 or not mids:
         return []
-    at_ms = rng.randint(0, span + 5_000)
-    if kind < 0.75:
-        undo = OrderSpec(at_ms, "undo", {"mids": [rng.choice(mids)]}, wait=True)
-        again = OrderSpec(at_ms, "undo", {"mids": ["undo:run-*:0"]}, wait=True)
-        return [undo, again] if rng.random() < 0.3 else [undo]
-    if kind < 0.82:
-        return [OrderSpec(at_ms, "manual", {"abandon": {"mids": [rng.choice(mids)], "reason": "drawn"}})]
-    if kind < 0.86:
-        return [OrderSpec(at_ms, "manual", {"redrive": {"mids": [rng.choice(mids)]}})]
-    if kind < 0.92:
-        old, new = rng.sample(users, k=2)
-        conf = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
-        return [OrderSpec(at_ms, "manual", conf, wait=rng.random() < 0.5)]
-    return [OrderSpec(at_ms, rng.choice(("clear", "fail")), {})]
+    at_ms, mid = rng.randint(0, span + 5_000), rng.choice(mids)
+    old, new = rng.sample(users, k=2)
+    by_hand = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
+    undo = OrderSpec(at_ms, "undo", {"mids": [mid]}, wait=True)
+    return rng.choice(
+        (
+            [undo],
+            [undo],
+            [undo, OrderSpec(at_ms, "undo", {"mids": ["undo:run-*:0"]}, wait=True)],
+            [OrderSpec(at_ms, "manual", {"abandon": {"mids": [mid], "reason": "drawn"}})],
+            [OrderSpec(at_ms, "manual", {"abandon": {"mids": [mid], "reason": "drawn"}})],
+            [OrderSpec(at_ms, "manual", {"redrive": {"mids": [mid]}})],
+            [OrderSpec(at_ms, "manual", by_hand, wait=rng.random() < 0.5)],
+            [
+                OrderSpec(at_ms, "manual", {**by_hand, "dry_run": True}, wait=True),
+                OrderSpec(at_ms, "manual", {"execute_plan": "manual:run-*:0", "digest": "*"}, wait=True),
+            ],
+            [OrderSpec(at_ms, "clear", {})],
+            [OrderSpec(at_ms, "fail", {})],
+        )
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from simulation.choosers import Drawn, Script
+from simulation.marks import marks_of
 from simulation.scheduler import Chooser, Line
 from simulation.setup import Setup, drawn_setup
 from simulation.verdict import Verdict
@@ -23,6 +24,8 @@ class Outcome:
     trace: tuple[Line, ...]
     calls: int
     setup: Setup
+    marks: frozenset[str]
+    """See `simulation.marks`."""
     script: Script
     """What was decided, if it was drawn."""
 
@@ -45,6 +48,7 @@ def play(setup: Setup, chooser: Chooser, engine: Engine, *, seed: int = 0) -> Ou
         tuple(world.scheduler.trace),
         world.scheduler.calls,
         setup,
+        marks_of(world),
         script,
     )
 

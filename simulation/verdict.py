@@ -11,7 +11,7 @@ from simulation.setup import BatchSpec, MessageSpec
 from simulation.world import World
 
 _EVENTS = (
-    "SELECT mid, state, from_user, to_user, options->>'undo_of' AS undo_of, options->'asset'->>'batch_id' AS asset, "
+    "SELECT mid, state, from_user, to_user, options->>'undo_of' AS undo_of, options->>'plan_of' AS plan_of, options->'asset'->>'batch_id' AS asset, "
     "verdict, late, ets, ended_at FROM event ORDER BY order_ms, kafka_partition, kafka_offset, mid"
 )
 _IMAGES = (
@@ -24,6 +24,17 @@ _IMAGES = (
 _PLANNED = (
     "SELECT DISTINCT plan.course_id, plan.batch_id FROM plan JOIN event ON event.id = plan.event_id "
     "WHERE event.state = 'completed'"
+)
+
+_AFTER_THE_END = (
+    "SELECT change.image, change.batch_id, event.mid, 1000 * extract(epoch FROM event.ended_at) AS ended_ms "
+    "FROM change JOIN event ON event.id = change.event_id "
+    "WHERE event.state = 'abandoned' AND change.outcome = 'applied'"
+)
+_UNPLANNED = (
+    "SELECT DISTINCT change.batch_id, event.mid FROM change JOIN event ON event.id = change.event_id "
+    "WHERE event.state = 'completed' AND change.outcome = 'applied' AND NOT EXISTS ("
+    "SELECT FROM plan WHERE plan.batch_id = change.batch_id AND plan.outcome = 'moved')"
 )
 
 Change = tuple[str, tuple[str | None, str], tuple[str | None, str]]
@@ -56,6 +67,8 @@ class Verdict:
             self._row(batch)
         self._documents(edited=True)
         self._audit()
+        self._plans()
+        self._late()
         self._messages()
         self._queue()
 
@@ -72,6 +85,8 @@ class Verdict:
                 self.excused.append(f"{r.mid} came late")
             if r.undo_of and r.undo_of not in {e.mid for e in self.events}:
                 self.excused.append(f"{r.mid} comes before what it undoes")
+            if r.plan_of and r.state == "completed":
+                self.excused.append(f"{r.mid} applies a plan that was made earlier")
             if r.state in ("completed", "abandoned"):
                 self.events.append(
                     Event(
@@ -160,6 +175,19 @@ class Verdict:
             if (found[0][0] if found else 0) != len(records):
                 world.broken(f"the ledger has read partition {p} up to {found}, of {len(records)}")
 
+    def _late(self) -> None:
+        """A change that was made after its event had been abandoned is no plain *applied*."""
+        for r in self.world.database.plainly(_AFTER_THE_END):
+            if self.world.written_ms.get(r.image, 0) > r.ended_ms:
+                self.world.broken(
+                    f"{r.batch_id} was changed after {r.mid} was abandoned, and the image says applied"
+                )
+
+    def _plans(self) -> None:
+        """What a completed event has moved stands in a plan as moved."""
+        for r in self.world.database.plainly(_UNPLANNED):
+            self.world.broken(f"{r.batch_id} was moved by {r.mid}, and no plan says so")
+
     def _queue(self) -> None:
         if left := self.world.database.plainly("SELECT event_id FROM queue"):
             self.world.broken(f"{len(left)} rows are left in the queue")
@@ -176,7 +204,8 @@ def _expected(m: MessageSpec, world: World) -> tuple[str, ...]:
     )
     state = "skipped" if bad else "completed"
     ordered = any(m.mid in o.conf.get("abandon", {}).get("mids", ()) for o in setup.orders)
-    return (state, "abandoned") if ordered else (state,)
+    declined = ("declined",) if world.settings.approval_batches and not bad else ()
+    return (state, *declined, *(("abandoned",) if ordered else ()))
 
 
 def _row_now(row: Mapping[str, Any] | None) -> tuple[bool, str | None, tuple[str, ...]]:

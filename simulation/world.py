@@ -6,7 +6,9 @@ import json
 import traceback
 from collections.abc import Mapping
 from functools import partial
+from random import Random
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
@@ -82,12 +84,14 @@ class World:
         self._recording: dict[Actor | None, list[Image]] = {}
         self.recorded: list[Image] = []
         """Images that are durable in the ledger."""
+        self.written_ms: dict[UUID, int] = {}
+        """By image, when its change was made."""
         self.sent: dict[tuple[int, int], MessageSpec] = {}
         """By partition and offset."""
         self.edited: set[str] = set()
         """Batches that the LMS has edited."""
         self.edited_rows: dict[str, list[Edit]] = {}
-        self._documents_due: list[BatchId] = []
+        self._documents_due: list[tuple[BatchId, int]] = []
         self._armed = {e: 0 for e in setup.edits if e.after}
         self._scripts: list[Actor] = []
         self._looked: tuple[int, Any] = (-1, ())
@@ -149,6 +153,8 @@ class World:
             self._scripts = [s.spawn("producer", self._produce), s.spawn("lms", self._edit)]
             self._scripts += [s.spawn("operator", self._order)] if self.setup.orders else []
             s.spawn("watcher", self._watch)
+            if self.settings.approval_batches:
+                s.spawn("approver", self._approve)
             if self.setup.refreshes:
                 s.spawn("index", self._refresh)
             try:
@@ -252,17 +258,18 @@ class World:
         """The LMS writes the documents of the rows that it has edited: it reads the row, then writes the document."""
         s = self.scheduler
         while self._documents_due:
-            key = self._documents_due.pop(0)
+            key, lag_ms = self._documents_due.pop(0)
             row = s.call("lms", f"reads row {key.batch_id}", partial(self.rows.table.get, key), KeyError)
-            document = self._document(key, row) if row else None
+            if lag_ms:
+                s.sleep(lag_ms)
+            s.call("lms", f"writes document {key.batch_id}", partial(self._put, key, row), KeyError)
 
-            def write(key: BatchId = key, document: Mapping[str, Any] | None = document) -> None:
-                if document is None:
-                    self.index.remove(key.batch_id)
-                else:
-                    self.index.put(key.batch_id, document)
-
-            s.call("lms", f"writes document {key.batch_id}", write, KeyError)
+    def _put(self, key: BatchId, row: Mapping[str, Any] | None) -> None:
+        """Make the document what a row was."""
+        if row is None:
+            self.index.remove(key.batch_id)
+        else:
+            self.index.put(key.batch_id, self._document(key, row))
 
     def _edit_row(self, e: EditSpec) -> None:
         key = next(k for k in self._keys if k.batch_id == e.batch)
@@ -286,7 +293,10 @@ class World:
             else:
                 row["name"] = "renamed"
             self.rows.table[key] = row
-        self._documents_due.append(key)
+        if e.lag_ms < 0:
+            self._put(key, self.rows.table.get(key))
+        else:
+            self._documents_due.append((key, e.lag_ms))
 
     def _strike(self, call: Call) -> None:
         """The edits that come right after a call."""
@@ -307,6 +317,18 @@ class World:
                 s.wait(self._is_idle, ms=HOUR_MS)
             self.carry_out(order)
 
+    def _approve(self) -> None:
+        """Answers what awaits an approval: mostly with yes, now and then not at all."""
+        s, rng = self.scheduler, Random(f"approver:{self.seed}")
+        while not self.ended:
+            s.sleep(20_000)
+            waiting = "SELECT mid, digest FROM event WHERE state = 'awaiting_approval' ORDER BY mid LIMIT 1"
+            for mid, digest in self.database.plainly(waiting):
+                order = rng.choice(("approve", "approve", "decline", ""))
+                conf = {"mid": mid} | ({"digest": digest} if order == "approve" else {"reason": "drawn"})
+                if order:
+                    self.airflow.start("manual", {order: conf})
+
     def carry_out(self, order: OrderSpec) -> Run | None:
         """Do what an operator does; the run that was started, if one was."""
         runs = self.airflow.runs
@@ -319,6 +341,11 @@ class World:
         if order.kind == "undo":
             undoes = [r.run_id for r in runs if r.kind == "undo"]
             conf["mids"] = [m.replace("run-*", undoes[-1]) if undoes else m for m in conf.get("mids", ())]
+        if plan := conf.get("execute_plan"):
+            by_hand = [r.run_id for r in runs if r.kind == "manual" and "dry_run" in r.conf]
+            conf["execute_plan"] = plan = plan.replace("run-*", by_hand[-1] if by_hand else "")
+            found = self.database.plainly("SELECT digest FROM event WHERE mid = :mid", mid=plan)
+            conf["digest"] = (found[0][0] if found else None) or "0" * 20
         return self.airflow.start(order.kind, conf)
 
     def _is_idle(self) -> bool:
@@ -380,6 +407,7 @@ class World:
                 and i.status == w.before["status"]
                 and image.after.owners == after
             ):
+                self.written_ms[image.uuid] = self.scheduler.now_ms
                 return
         self.broken(
             f"{w.by} changed {w.id.batch_id} from {before} (status {w.before['status']}) to {after}: no image says so"
