@@ -3,7 +3,7 @@
 Nothing is drawn: each world is played once as it is, which says how many calls its tasks make. Then it is played again
 for each call, in four ways: the process dies before the call or after it, and either Airflow tries the task again, or
 the whole run is lost with it. Each time the world must end as without a death, and the verdict must hold. The smallest
-world is played for each pair of calls, too.
+worlds are played for each pair of calls, too.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ SINGLE = [Job(n, single_points, w.name) for n, w in enumerate(WORLDS)]
 JOBS = {
     "smallest": SINGLE[:SMALLEST],
     "single": SINGLE,
-    "pairs": [Job(0, pairs, f"{WORLDS[0].name}, two deaths")],
+    "pairs": [Job(n, pairs, f"{WORLDS[n].name}, two deaths") for n in reversed(range(SMALLEST))],
 }
 """By what the command is told to play."""
 

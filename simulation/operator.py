@@ -45,7 +45,7 @@ from simulation.world import GRACE_MS, START_MS
 LIMIT = 2
 """`approval.batches`."""
 STEPS = 12
-EXAMPLES = 15
+EXAMPLES = 8
 """Stories of one call of `play`."""
 BATCHES = (
     BatchSpec("k1", "b1", "a"),
