@@ -188,6 +188,9 @@ class AttendedWorld(World):
         if self._operator:
             self._operator(self)
 
+    def _approve(self) -> None:
+        """Nobody but the operator answers."""
+
     def _watch(self) -> None:
         self.airflow.watch(until=lambda: self.played, runs=self.setup.runs)
         self.before_second_proof()
