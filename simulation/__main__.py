@@ -12,7 +12,7 @@ from simulation.farm import Farm, opened_farm
 from simulation.marks import MARKS
 from simulation.story import story
 
-ALL_MARKS = 1500
+ALL_MARKS = 10_000
 """A campaign of so many seeds must reach every mark."""
 
 

@@ -12,9 +12,8 @@ SEEDS = 60
 
 
 @pytest.mark.parametrize(
-    ("guard", "first"),
-    [("the whole condition", 1), ("fence before each wave", 40), ("image before the change", 1)],
+    "guard", ["the whole condition", "fence before each wave", "image before the change"]
 )
-def test_a_missing_guard_is_found(farm: Farm, guard: str, first: int) -> None:
-    cases = (Ablated(guard, seed) for seed in range(first, first + SEEDS))
+def test_a_missing_guard_is_found(farm: Farm, guard: str) -> None:
+    cases = (Ablated(guard, seed) for seed in range(1, SEEDS))
     assert any(report.violations for report in farm.map(report_without, cases))
