@@ -141,7 +141,8 @@ def _insert(
     ).all()
     if not rows:
         return set()
-    now = now_ms()
+    # The inbox has let no message be ahead of the ledger's clock: where they are ahead of this worker's, that is behind.
+    now = max([now_ms(), *(a.origin.kafka_ms for a in of.values() if a.origin.source == "kafka")])
     connection.execute(insert(payload), [{"event_id": r.id, "body": of[r.mid].payload} for r in rows])
     connection.execute(
         insert(queue),

@@ -269,6 +269,9 @@ def test_a_worker_whose_clock_is_behind_keeps_the_order(
 
     assert (run.pulled.claimed, other.pulled.claimed) == (1, 0)
     assert world.read(first).transfer < world.read(second).transfer
+    assert (
+        world.queued(second).accepted_ms == world.read(second).kafka_ms
+    )  # its grace begins when it was sent
     run.finish()
     world.job.drain(patient=False)
     assert world.creators([of_a]) == [c]
