@@ -10,19 +10,24 @@ branch_labels = None
 depends_on = None
 
 
+STATEMENTS = (
+    """
+    CREATE TABLE host (
+        kind text NOT NULL CHECK (kind IN ('worker', 'triggerer', 'api_server')),
+        hostname text NOT NULL,
+        traits jsonb NOT NULL,
+        tries jsonb NOT NULL,
+        clock_ahead_ms bigint NOT NULL,
+        since timestamptz NOT NULL DEFAULT now(),
+        seen_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (kind, hostname)
+    ) WITH (fillfactor = 50)
+    """,
+)
+"""Few rows, each updated once a minute."""
+
+
 def upgrade() -> None:
-    """Few rows, each updated once a minute."""
-    op.execute(
-        """
-        CREATE TABLE host (
-            kind text NOT NULL CHECK (kind IN ('worker', 'triggerer', 'api_server')),
-            hostname text NOT NULL,
-            traits jsonb NOT NULL,
-            tries jsonb NOT NULL,
-            clock_ahead_ms bigint NOT NULL,
-            since timestamptz NOT NULL DEFAULT now(),
-            seen_at timestamptz NOT NULL DEFAULT now(),
-            PRIMARY KEY (kind, hostname)
-        ) WITH (fillfactor = 50)
-        """
-    )
+    """Create the table."""
+    for statement in STATEMENTS:
+        op.execute(statement)
