@@ -25,6 +25,7 @@ from pydantic import (
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import explain, listed
 from ownership.domain.options import Scopes
+from ownership.domain.organisations import OrganisationRights
 
 VARIABLE = "user_ownership_transfer"
 
@@ -218,6 +219,12 @@ class Settings(BaseModel):
         "",
         alias="notify.webhook.connection",
         description="An HTTP Connection whose URL gets the same as JSON.",
+    )
+    organisation_rights: OrganisationRights = Field(
+        (),
+        alias="page.organisations",
+        description="Which organisations' transfers a role or team of Airflow may see and act on. Without any, each "
+        "user sees all; with some, a user without a right sees none.",
     )
     reconcile_rows_per_second: int = Field(
         2000,

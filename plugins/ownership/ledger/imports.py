@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     cast,
     func,
+    literal,
     select,
     tuple_,
     update,
@@ -29,6 +30,7 @@ from ownership.domain.imports import (
     RowState,
     mid_of,
 )
+from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.domain.transfer_files import FileRow, RowError
 from ownership.ledger.database import Database, copy
@@ -48,8 +50,13 @@ _COPIED: Final = (
 class Imports:
     """Reads and writes of imports."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, visible: VisibleOrganisations = EVERYTHING) -> None:
+        """`visible`: an import is there only for those who may see all organisations of its rows."""
         self._database = database
+        self._of_visible: list[ColumnElement[bool]] = []
+        if visible.ids is not None:
+            ids = literal(sorted(visible.ids), imports.c.organisation_ids.type)
+            self._of_visible = [imports.c.organisation_ids.contained_by(ids)]
 
     def create(self, new: Import, rows: Sequence[FileRow]) -> bool:
         """Write an import and its rows; False if one with this id is there."""
@@ -68,14 +75,14 @@ class Imports:
 
     def get(self, import_id: str) -> Import | None:
         """An import, None if there is none with this id."""
-        query = _IMPORTS.where(imports.c.id == import_id)
+        query = _IMPORTS.where(imports.c.id == import_id, *self._of_visible)
         row = self._database.run(lambda c: c.execute(query).first())
         return _import(row) if row else None
 
     def newest(self, limit: int, before: Import | None = None) -> list[Import]:
         """Imports, the newest first; those older than `before`."""
         key = (imports.c.created_at, imports.c.id)
-        query = _IMPORTS.order_by(*(c.desc() for c in key)).limit(limit)
+        query = _IMPORTS.where(*self._of_visible).order_by(*(c.desc() for c in key)).limit(limit)
         if before:
             query = query.where(tuple_(*key) < tuple_(before.created_at, before.id))
         return self._database.run(lambda c: [_import(r) for r in c.execute(query)])

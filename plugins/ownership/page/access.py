@@ -13,14 +13,15 @@ from typing import Annotated, Any, NamedTuple
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails, TeamDetails
 from airflow.api_fastapi.auth.tokens import get_signing_key
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
-from airflow.configuration import conf
+from airflow.configuration import conf, ensure_secrets_loaded
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
+from airflow.models.variable import Variable
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi import Depends, HTTPException, Request
@@ -28,7 +29,9 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy import func, select, tuple_
 
 from ownership.domain.clock import HOUR_MS, from_ms
+from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.installation import Tries
+from ownership.domain.settings import VARIABLE
 from ownership.domain.states import EventState
 from ownership.page.actions import ACTIONS, HEALTH_DAG, TRANSFER_DAG, UNDO_DAG, Action, ConfirmedAction
 from ownership.page.views.links import RunLink, run_href
@@ -67,6 +70,51 @@ def may_start(user: BaseUser) -> frozenset[str]:
 def check_start(dag_id: str, request: Request, user: BaseUser) -> None:
     """Answer 403 unless the user may trigger the DAG."""
     requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=dag_id)(request, user)
+
+
+# -- rights and settings -------------------------------------------------------------------------------------
+
+
+def roles_of(user: BaseUser) -> set[str]:
+    """Names of the user's roles: the simple auth manager knows one, FAB's several."""
+    role, roles = getattr(user, "role", None), getattr(user, "roles", None)
+    return {str(role)} if role else {str(r.name) for r in roles or ()}
+
+
+def is_in_team(user: BaseUser, team: str) -> bool:
+    """True if the auth manager counts the user among a team's members."""
+    # Without teams, an auth manager may answer for another resource than the team.
+    if not conf.getboolean("core", "multi_team", fallback=False):
+        return False
+    return get_auth_manager().is_authorized_team(method="GET", details=TeamDetails(name=team), user=user)
+
+
+def settings_text() -> str | None:
+    """The text of the settings' Variable, None if it is set nowhere.
+
+    `Variable.get` takes a failed read for an unset Variable, and rights that are not set let everyone see everything.
+
+    :raises SettingsError: if it cannot be decrypted.
+    :raises Unavailable: if it cannot be read.
+    """
+    for backend in ensure_secrets_loaded():
+        try:
+            text = backend.get_variable(key=VARIABLE)
+        except Exception as e:  # a backend may raise any class
+            raise Unavailable(f"Variable '{VARIABLE}'", type(e).__name__) from e
+        if text is not None:
+            return str(text)
+    if _is_stored(VARIABLE):
+        raise SettingsError(f"Variable '{VARIABLE}' cannot be decrypted: see [core] fernet_key.")
+    return None
+
+
+def _is_stored(key: str) -> bool:
+    with create_session() as session:
+        return session.scalar(select(Variable.id).where(Variable.key == key)) is not None
+
+
+# -- forms ---------------------------------------------------------------------------------------------------
 
 
 class Form(NamedTuple):

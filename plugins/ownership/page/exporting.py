@@ -22,7 +22,7 @@ from ownership.domain.csv_text import csv_lines
 from ownership.domain.event import OrderKey
 from ownership.ledger.reads.exports import CHANGE_COLUMNS, TRANSFER_COLUMNS, ChangePlace, Span
 from ownership.ledger.reads.lists import Filters
-from ownership.page.store import Store
+from ownership.page.store import Ledger
 
 AT_ONCE: Final = 2
 """Exports of one process at the same time."""
@@ -37,7 +37,7 @@ _MEDIA_TYPES: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
-def transfers(store: Store, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
+def transfers(store: Ledger, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
     """Columns and rows of all transfers that fit, then of rejected messages."""
 
     def rows() -> Rows:
@@ -58,7 +58,7 @@ def transfers(store: Store, filters: Filters, mid: str) -> tuple[Sequence[str], 
     return TRANSFER_COLUMNS, rows()
 
 
-def changes(store: Store, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
+def changes(store: Ledger, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
     """Columns and rows of all changes of transfers that fit."""
 
     def rows() -> Rows:

@@ -20,12 +20,12 @@ from fastapi.concurrency import run_in_threadpool
 from ownership.domain.clock import now
 from ownership.domain.imports import Import, Phase, block_of, conf_of, run_prefix
 from ownership.domain.text import one_line
-from ownership.domain.transfer_files import FileRow, good_rows, read_rows
+from ownership.domain.transfer_files import FileRow, RowError, good_rows, read_rows
 from ownership.page import access
 from ownership.page.access import User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.starting import trigger, why
-from ownership.page.store import Ledger, Store
+from ownership.page.store import Ledger
 from ownership.page.views.links import RunLink
 
 log = structlog.get_logger(__name__)
@@ -62,8 +62,10 @@ class Importer:
         return taken
 
     def _written(self, content: bytes, name: str, to_user: str, import_id: str) -> Import:
-        rows = read_rows(content, to_user=to_user)
+        rows = [self._own(row) for row in read_rows(content, to_user=to_user)]
         good = good_rows(rows)
+        # Whoever may not see all sees their own rows' imports, whatever is wrong with others.
+        of = rows if self._store.visible.every else good
         new = Import(
             id=import_id,
             created_by=str(self._user.get_name()),
@@ -72,7 +74,7 @@ class Importer:
             file_digest=hashlib.sha256(b"%b\0%b" % (to_user.encode(), content)).hexdigest(),
             rows=len(rows),
             wrong_rows=len(rows) - len(good),
-            organisation_ids=tuple(sorted({r.organisation_id for r in good})),
+            organisation_ids=tuple(sorted({r.organisation_id for r in of if r.organisation_id})),
         )
         with self._store.reads() as reads:
             if reads.imports.create(new, rows):
@@ -82,6 +84,12 @@ class Importer:
         if there is None or there.file_digest != new.file_digest:
             raise SentBefore
         return there
+
+    def _own(self, row: FileRow) -> FileRow:
+        """The row, with an error if the user may not transfer in its organisation."""
+        if row.error or self._store.visible.has(row.organisation_id):
+            return row
+        return row._replace(error=RowError("organisation_id", "is not among your organisations"))
 
     async def go(self, import_id: str, *, only_good: bool) -> None:
         """Start the transfers of an import, once; again, it starts what did not begin.
@@ -94,6 +102,8 @@ class Importer:
 
     def _start(self, import_id: str, *, only_good: bool) -> None:
         with self._store.reads() as reads:
+            if reads.imports.get(import_id) is None:
+                raise HTTPException(404, "There is no such import.")
             reads.imports.start(import_id, str(self._user.get_name()), only_good=only_good)
         log.info("import started", id=import_id, by=self._user.get_name(), only_good=only_good)
 
@@ -119,7 +129,7 @@ class Block(NamedTuple):
     rows: list[FileRow]
 
 
-def missing_blocks(store: Store, import_id: str, phase: Phase) -> list[Block]:
+def missing_blocks(store: Ledger, import_id: str, phase: Phase) -> list[Block]:
     """The runs that are to be started: for rows whose event the ledger does not have, and that no live run brings."""
     with store.reads() as reads:
         rows = reads.imports.missing(import_id, phase)

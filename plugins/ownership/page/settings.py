@@ -9,10 +9,19 @@ from typing import Annotated
 from fastapi import Depends
 
 from ownership.domain.settings import Settings
-from ownership.edge.hooks import load_settings
+from ownership.page.access import settings_text
 
 READ_AGAIN_S = 10.0
 """The Variable is read again after this."""
+
+
+def load_settings() -> Settings:
+    """The settings as they are now.
+
+    :raises SettingsError: naming what is unknown or wrong.
+    :raises Unavailable: if the Variable cannot be read.
+    """
+    return Settings.parse(settings_text())
 
 
 class CachedSettings:
@@ -25,9 +34,10 @@ class CachedSettings:
         self._kept: tuple[float, Settings] | None = None
 
     def __call__(self) -> Settings:
-        """The settings.
+        """The settings, as `load_settings` has them.
 
         :raises SettingsError: naming what is unknown or wrong.
+        :raises Unavailable: if the Variable cannot be read.
         """
         kept, now = self._kept, self._clock()
         if kept is None or now - kept[0] > READ_AGAIN_S:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends
 
 from ownership.domain.errors import OwnershipError, Unavailable
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import PART, Database
 from ownership.ledger.hosts import EVERY_SECONDS
 from ownership.ledger.reads import Reads
 from ownership.page.host import report_api_server
+from ownership.page.visible import Visible
 
 AT_ONCE = 6
 """Concurrent reads of the ledger in one process, and its connections."""
@@ -62,8 +64,8 @@ class Store:
         self._failed: tuple[float, OwnershipError] | None = None
 
     @contextmanager
-    def reads(self) -> Iterator[Reads]:
-        """The ledger, to be read.
+    def reads(self, visible: VisibleOrganisations) -> Iterator[Reads]:
+        """The ledger, to be read by a person to whom these organisations are visible.
 
         :raises SettingsError: if the Connection is missing or wrong.
         :raises Unavailable: if the database does not answer, or too many requests are reading.
@@ -75,7 +77,7 @@ class Store:
             if (now := self._clock()) >= self._report_at:
                 self._report_at = now + EVERY_SECONDS
                 self._report(database)
-            yield Reads(database, statement_ms=STATEMENT_MS)
+            yield Reads(database, visible, statement_ms=STATEMENT_MS)
         except Unavailable:
             self._answers = False
             raise
@@ -127,5 +129,17 @@ def process_store() -> Store:
     return _STORE
 
 
-Ledger = Annotated[Store, Depends(process_store)]
-"""The store, for a route."""
+class VisibleLedger:
+    """The ledger, as far as the user of a request may see it."""
+
+    def __init__(self, store: Annotated[Store, Depends(process_store)], visible: Visible) -> None:
+        self._store = store
+        self.visible = visible
+
+    def reads(self) -> AbstractContextManager[Reads]:
+        """`Store.reads` of what is visible."""
+        return self._store.reads(self.visible)
+
+
+Ledger = Annotated[VisibleLedger, Depends()]
+"""The ledger, for a route: what the user may not see is not in it."""

@@ -12,10 +12,12 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from ownership.domain.organisations import EVERYTHING
 from ownership.page import access
 from ownership.page import app as module
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.store import Store, process_store
+from ownership.page.visible import visible_organisations
 from tests.integration.stages.transfer_world import World
 
 REPLACED = "\ufffd"
@@ -56,7 +58,12 @@ def page(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(access, "check_start", lambda *_: None)
     monkeypatch.setattr(access, "is_paused", lambda _: False)
     signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
-    given = {signed_in: lambda: user, access.MayRead.dependency: lambda: None, process_store: lambda: store}
+    given = {
+        signed_in: lambda: user,
+        access.MayRead.dependency: lambda: None,
+        visible_organisations: lambda: EVERYTHING,
+        process_store: lambda: store,
+    }
     monkeypatch.setattr(module.app, "dependency_overrides", given)
     yield Page()
     store.close()

@@ -31,6 +31,7 @@ from local.stack import claim
 from ownership.domain.clock import DAY_MS, HOUR_MS, from_ms, now_ms
 from ownership.domain.event import OrderKey, Transfer, follow_up
 from ownership.domain.options import PLAIN, Options
+from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.plan import BatchId, Hop, Row
 from ownership.domain.proven import ProvenCounts, RequestCounts
 from ownership.domain.queue import Choice, ClaimedEvent
@@ -75,6 +76,8 @@ COURSE, BATCH = "course-3", "batch-30"
 BIG_COURSE = "course-of-many"
 REQUEST = "request-of-many"
 RARE, FREQUENT = "abandoned", "skipped"
+BIG, SMALL = "organisation-big", "organisation-small"
+ONE, BOTH, NONE = (VisibleOrganisations(frozenset(ids)) for ids in ([SMALL], [SMALL, BIG], []))
 
 
 class Made(NamedTuple):
@@ -91,6 +94,7 @@ class Made(NamedTuple):
     """Until it ended."""
     planned: tuple[BatchId, ...]
     changed: tuple[BatchId, ...]
+    organisation: str | None
 
     @property
     def mid(self) -> str:
@@ -138,6 +142,7 @@ def made(n: int, newest_ms: int) -> Made:
         HOUR_MS if n % 11 == 0 else 2000,
         tuple(planned),
         tuple(changed),
+        None if n % 997 == 5 else SMALL if n % 60 == 13 or (n < 200 and n % 8 == 0) else BIG,
     )
 
 
@@ -162,19 +167,24 @@ class Filled(NamedTuple):
     def mids(self, fits: Callable[[Made], bool]) -> list[str]:
         return [m.mid for m in self.transfers if fits(m)]
 
-    def turned(self, filters: Filters, pages: int = 10_000) -> list[ListPage]:
+    def turned(
+        self, filters: Filters, pages: int = 10_000, visible: VisibleOrganisations = EVERYTHING
+    ) -> list[ListPage]:
         """Pages, one after the other."""
+        lists = Reads(self.database, visible).lists
         found: list[ListPage] = []
         cursor: OrderKey | None = None
         while len(found) < pages:
-            found.append(self.reads.lists.page(filters, cursor))
+            found.append(lists.page(filters, cursor))
             cursor = from_cursor(to_cursor(found[-1].next)) if found[-1].next else None
             if cursor is None:
                 break
         return found
 
-    def shown(self, filters: Filters, pages: int = 10_000) -> list[str]:
-        return [e.mid for page in self.turned(filters, pages) for e in page.entries]
+    def shown(
+        self, filters: Filters, pages: int = 10_000, visible: VisibleOrganisations = EVERYTHING
+    ) -> list[str]:
+        return [e.mid for page in self.turned(filters, pages, visible) for e in page.entries]
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +224,7 @@ def filled(server: dict[str, Any]) -> Iterator[Filled]:
     given = {k: v for k, v in server.items() if k != "socket"}
     with psycopg.connect(**given, dbname="many", autocommit=True) as connection:
         fill(connection, transfers, rejected)
-    yield Filled(database, Reads(database), transfers, rejected)
+    yield Filled(database, Reads(database, EVERYTHING), transfers, rejected)
     database.close()
 
 
@@ -238,7 +248,7 @@ def fill(connection: psycopg.Connection[Any], transfers: list[Made], rejected: l
         (
             (
                 ids[m.mid], m.mid, m.key.t, m.key.partition, m.key.offset, m.old, m.new, m.old.lower(), m.new.lower(),
-                "organisation", "kafka", "topic", m.kafka_ms, m.state, "why" if m.state != "completed" else None,
+                m.organisation, "kafka", "topic", m.kafka_ms, m.state, "why" if m.state != "completed" else None,
                 m.run_id, '{"moved": 3}', ended if m.state in FINAL_STATES else None,
                 ended if m.state == "completed" else None, from_ms(m.kafka_ms), m.request_id,
             )
@@ -406,6 +416,87 @@ def test_the_queue_is_counted_up_to_a_bound(filled: Filled, monkeypatch: pytest.
     assert filled.reads.lists.open_counts() == OpenCounts(len(open_), awaiting, more=False)
     monkeypatch.setattr(module, "MAX_OPEN", 7)
     assert filled.reads.lists.open_counts()[::2] == (7, True)
+
+
+# -- what is visible
+
+
+def of_each_kind(filled: Filled) -> dict[str, tuple[Filters, Callable[[Made], bool]]]:
+    """Filters, and what fits them."""
+    middle = filled.transfers[COUNT // 2].kafka_ms
+    since, before = middle - 40 * DAY_MS, middle + 40 * DAY_MS
+    return {
+        "all": (Filters(), lambda _: True),
+        "user": (Filters(user=BUSY), lambda m: BUSY in (m.old, m.new)),
+        "state": (Filters(state=FREQUENT), lambda m: m.state == FREQUENT),
+        "open": (Filters(state="open"), lambda m: m.state in OPEN_STATES),
+        "rejected": (Filters(state="rejected"), lambda _: False),
+        "run": (Filters(run_id="page-run-0"), lambda m: m.run_id == "page-run-0"),
+        "course": (
+            Filters(course_id=BIG_COURSE),
+            lambda m: any(b.course_id == BIG_COURSE for b in m.batches),
+        ),
+        "time": (Filters(since_ms=since, before_ms=before), lambda m: since <= m.kafka_ms < before),
+    }
+
+
+@pytest.mark.parametrize("visible", [ONE, BOTH, NONE], ids=["one organisation", "two", "none"])
+def test_a_list_shows_and_counts_what_is_visible_and_nothing_else(
+    filled: Filled, visible: VisibleOrganisations
+) -> None:
+    for name, (filters, fits) in of_each_kind(filled).items():
+        expected = [m for m in filled.transfers if fits(m) and m.organisation in (visible.ids or ())]
+        mids = [m.mid for m in expected]
+        assert filled.shown(filters, 12, visible) == mids[: 12 * PAGE_SIZE], name
+        counts = Reads(filled.database, visible).lists.page(filters).counts
+        assert counts.of == Counter(m.state for m in expected[:MAX_COUNTED]), name
+    open_ = [m for m in filled.transfers if m.state in OPEN_STATES and m.organisation in (visible.ids or ())]
+    awaiting = sum(m.state == "awaiting_approval" for m in open_)
+    found = Reads(filled.database, visible).lists.open_counts()
+    assert found == OpenCounts(len(open_), awaiting, more=False)
+
+
+def test_a_course_of_many_events_says_so_only_where_one_of_them_is_visible(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_NARROWED", 10)
+    assert Reads(filled.database, BOTH).lists.page(Filters(course_id=BIG_COURSE)).cut
+    assert not Reads(filled.database, NONE).lists.page(Filters(course_id=BIG_COURSE)).cut
+
+
+def test_one_transfer_that_is_not_visible_is_not_there(filled: Filled) -> None:
+    hidden = [next(m.mid for m in filled.transfers if m.organisation == o) for o in (BIG, None)]
+    seen = next(m.mid for m in filled.transfers if m.organisation == SMALL and m.state == "failed")
+    queued = next(m.mid for m in filled.transfers if m.organisation == BIG and m.state == "failed")
+    details, every = Reads(filled.database, ONE).details, filled.reads.details
+    assert details.event(seen) == every.event(seen)
+    assert details.body(seen) == every.body(seen) != b""
+    assert details.queued(seen) == every.queued(seen) is not None
+    for mid in (*hidden, queued):
+        assert every.event(mid)
+        assert (details.event(mid), details.body(mid), details.queued(mid)) == (None, b"", None)
+    message = filled.rejected[0].mid
+    assert every.rejected_message(message)
+    assert details.rejected_message(message) is None
+
+
+@pytest.mark.parametrize("statistics_are", ["absent", "fresh"])
+def test_a_list_of_organisations_comes_from_their_index(filled: Filled, statistics_are: str) -> None:
+    if statistics_are == "fresh":
+        filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
+    third = filled.turned(Filters(), 3, BOTH)[-1].next
+    for visible in (ONE, BOTH, NONE):
+        lists = Reads(filled.database, visible).lists
+        for name, (filters, _) in of_each_kind(filled).items():
+            for plan in plans_of(filled.database, partial(lists.page, filters, third)):
+                scans = [n for n in nodes(plan) if "Relation Name" in n]
+                assert {n["Node Type"] for n in scans} <= {"Index Scan", "Index Only Scan"}, name
+                if name in ("all", "state", "open", "time"):
+                    assert {n["Index Name"] for n in scans} <= {"event_organisation"}, name
+                    # Of each organisation and state the newest that are counted: most are completed or skipped.
+                    assert touched(plan) <= 4.5 * MAX_COUNTED, name
+        for plan in plans_of(filled.database, lists.open_counts):
+            assert {n["Index Name"] for n in nodes(plan) if "Relation Name" in n} <= {"event_organisation"}
 
 
 @pytest.mark.parametrize(
@@ -687,6 +778,14 @@ def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(
         "big course": lambda: reads.lists.page(Filters(course_id=BIG_COURSE)),
         "batch": lambda: reads.lists.page(Filters(batch_id=batch)),
     }
+    for name, visible in (("a small organisation", ONE), ("two organisations", BOTH)):
+        lists = Reads(filled.database, visible).lists
+        measured |= {
+            name: partial(lists.page, Filters()),
+            f"{name}, third": partial(lists.page, Filters(), third),
+            f"{name}, open": partial(lists.page, Filters(state="open")),
+            f"{name}, user": partial(lists.page, Filters(user=BUSY)),
+        }
     took = {name: milliseconds(action) for name, action in measured.items()}
     took["open now"] = milliseconds(reads.lists.open_counts)
     took["big request"] = milliseconds(lambda: reads.lists.page(Filters(request_id=REQUEST)))
@@ -723,7 +822,7 @@ class Ledger:
     """A ledger of a few events, and what a run does to it."""
 
     def __init__(self, database: Database) -> None:
-        self.reads = Reads(database)
+        self.reads = Reads(database, EVERYTHING)
         self.arrivals, self.queue = Arrivals(database), Queue(database)
         self.events, self.changes = Events(database), Changes(database)
         self.reconciliations = Reconciliations(database)

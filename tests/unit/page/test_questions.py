@@ -82,13 +82,19 @@ def test_rows_that_name_a_user_and_whose_documents_do_not_are_found_in_any_case(
 
 def test_a_text_is_known_as_all_that_it_is() -> None:
     known = NOTHING._replace(user=True, request=True)
-    assert [a.href for a in answers("x&y", known, [])] == [
+    assert [a.href for a in answers("x&y", known, [], every=True)] == [
         "user?user=x%26y", "./?user=x%26y", "./?request=x%26y",
     ]  # fmt: skip
-    by_index = answers("BATCH-1", NOTHING, [document()])
+    by_index = answers("BATCH-1", NOTHING, [document()], every=True)
     assert [a.href for a in by_index] == ["batch?batch=BATCH-1"]
-    assert [a.what for a in answers("mentor", NOTHING, [document()])] == ["User: the batches of today"]
-    assert answers("Algebra", NOTHING, [document()]) == []
+    assert [a.what for a in answers("mentor", NOTHING, [document()], every=True)] == [
+        "User: the batches of today"
+    ]
+    assert answers("Algebra", NOTHING, [document()], every=True) == []
+    user = NOTHING._replace(user=True)
+    assert [a.what for a in answers("mentor", user, [], every=False)] == [
+        "User: the transfers from and to them"
+    ]
 
 
 def test_a_document_s_odd_values_are_shown_as_text_and_its_batch_has_a_key() -> None:
@@ -141,7 +147,7 @@ def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
 
 def test_what_is_found_is_a_page() -> None:
     find = templates.get_template("find.html")
-    known = answers("x", NOTHING._replace(user=True), [])
+    known = answers("x", NOTHING._replace(user=True), [], every=True)
     page = find.render(
         text="x", answers=known, batches=batches_now([BATCH], None, [document()]), more=3, notices=[]
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.organisations import EVERYTHING
 from ownership.ledger.database import Database
 from ownership.ledger.hosts import EVERY_SECONDS
 from ownership.ledger.reads import Reads
@@ -56,7 +57,7 @@ class World:
         return self.opened[-1]
 
     def read(self, read: Callable[[Reads], object] = lambda _reads: None) -> None:
-        with self.store.reads() as reads:
+        with self.store.reads(EVERYTHING) as reads:
             read(reads)
 
 
@@ -127,11 +128,11 @@ def test_a_wrong_connection_is_reported_as_such_and_read_again_when_it_may_be_ri
 
     store = Store(wrong, world.open, lambda: world.now)
     for _ in range(2):
-        with pytest.raises(SettingsError, match="has no host"), store.reads():
+        with pytest.raises(SettingsError, match="has no host"), store.reads(EVERYTHING):
             pass
     assert world.looks == 1
     world.now += AGAIN_AFTER_S + 0.1
-    with pytest.raises(SettingsError), store.reads():
+    with pytest.raises(SettingsError), store.reads(EVERYTHING):
         pass
     assert world.looks == 2
 
@@ -143,7 +144,7 @@ def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
     inside, leave = threading.Semaphore(0), threading.Event()
 
     def reader() -> None:
-        with world.store.reads():
+        with world.store.reads(EVERYTHING):
             inside.release()
             leave.wait(10)
 
@@ -163,7 +164,7 @@ def test_only_a_few_read_at_once_and_the_others_are_told_to_come_back(
 
 def test_a_reader_that_fails_gives_its_turn_back(world: World) -> None:
     for _ in range(2 * AT_ONCE):
-        with pytest.raises(ZeroDivisionError), world.store.reads():
+        with pytest.raises(ZeroDivisionError), world.store.reads(EVERYTHING):
             raise ZeroDivisionError
     world.read()
 
@@ -171,7 +172,7 @@ def test_a_reader_that_fails_gives_its_turn_back(world: World) -> None:
 def test_the_database_of_the_page_connects_when_it_is_first_used() -> None:
     database = opened_for_page({"host": "127.0.0.1", "port": 1, "dbname": "none", "user": "nobody"})
     store = Store(dict, lambda _parameters: database)
-    with pytest.raises(Unavailable, match="ownership_ledger"), store.reads():
+    with pytest.raises(Unavailable, match="ownership_ledger"), store.reads(EVERYTHING):
         pass
     store.close()
 

@@ -70,7 +70,8 @@ def test_a_setting_s_default_and_bounds_are_those_of_the_code(field: str) -> Non
         assert re.fullmatch(r"from Connection `\w+`", shown)
         assert shown.removeprefix("from ") in (FIELDS[field].description or "")
     else:
-        assert shown.strip("`").replace("{env}", DEFAULTS.env) == str(default)
+        written = json.dumps(default) if isinstance(default, tuple) else str(default)
+        assert shown.strip("`").replace("{env}", DEFAULTS.env) == written
     if isinstance(default, int):
         assert limits == bounds(FIELDS[field])
     assert len(meaning) > 10

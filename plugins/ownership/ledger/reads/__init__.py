@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from ownership.domain.organisations import VisibleOrganisations
+from ownership.domain.reconciliation import Report
 from ownership.ledger.database import STATEMENT_MS, Database
 from ownership.ledger.imports import Imports
 from ownership.ledger.reads.batches import Batches
@@ -26,16 +28,27 @@ from ownership.ledger.reports import Reconciliations
 
 
 class Reads:
-    """What the page reads, by subject."""
+    """What a person reads, by subject: only of the organisations that are visible to them."""
 
-    def __init__(self, database: Database, *, statement_ms: int = STATEMENT_MS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        visible: VisibleOrganisations,
+        *,
+        statement_ms: int = STATEMENT_MS,
+    ) -> None:
         """`statement_ms`: the server ends a statement after this."""
         bounded = BoundedDatabase(database, statement_ms)
-        self.lists = Lists(bounded)
-        self.details = Details(bounded)
-        self.batches = Batches(bounded)
-        self.proven = Proven(bounded)
-        self.questions = Questions(bounded)
-        self.exports = Exports(bounded)
-        self.imports = Imports(database)
-        self.reconciliations = Reconciliations(database)
+        self.lists = Lists(bounded, visible)
+        self.details = Details(bounded, visible)
+        self.batches = Batches(bounded, visible)
+        self.proven = Proven(bounded, visible)
+        self.questions = Questions(bounded, visible)
+        self.exports = Exports(bounded, visible)
+        self.imports = Imports(database, visible)
+        self._visible = visible
+        self._reconciliations = Reconciliations(database)
+
+    def reports(self, limit: int) -> list[Report]:
+        """The reports of the last reconciliations, the newest first; none where anything is hidden."""
+        return self._reconciliations.last(limit) if self._visible.every else []

@@ -21,6 +21,7 @@ from sqlalchemy import (
     union,
 )
 
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome
 from ownership.ledger.changes import batch_outcome, change_outcome
@@ -28,7 +29,7 @@ from ownership.ledger.database import from_ledger
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event
-from ownership.ledger.reads.statements import BoundedDatabase, residual, texts
+from ownership.ledger.reads.statements import BoundedDatabase, of_visible, residual, texts
 from ownership.ledger.schema import among, change, event, plan
 
 
@@ -104,8 +105,9 @@ class Progress(NamedTuple):
 class Batches:
     """Reads of plans and changes of one event."""
 
-    def __init__(self, database: BoundedDatabase) -> None:
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
         self._database = database
+        self._visible = visible
 
     def page(self, row: EventRow, after: BatchId | None = None, *, limit: int = PAGE_SIZE) -> ChangesPage:
         """One page of the batches that an event concerns, by course and batch."""
@@ -137,8 +139,10 @@ class Batches:
         def work(connection: Connection) -> BatchTimeline:
             ids = _events_of(connection, batch_id, course_id, before, limit + 1)
             shown = ids[:limit]
-            listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown))
-            events = {r.id: listed_event(r) for r in connection.execute(listed)}
+            listed = select(event.c.id, *LISTED_COLUMNS).where(
+                among(event.c.id, shown), *of_visible(self._visible)
+            )
+            events = {r.id: listed_event(r, self._visible) for r in connection.execute(listed)}
             of_batch = [
                 _is_of(table, batch_id, course_id) & among(table.c.event_id, shown)
                 for table in (plan, change)
@@ -151,7 +155,7 @@ class Batches:
             tries = select(change).where(of_batch[1]).order_by(*_OLDEST_TRY)
             for r in connection.execute(tries):
                 hops.setdefault((r.event_id, r.course_id), []).append(_hop(r))
-            keys = sorted(plans.keys() | hops.keys(), reverse=True)
+            keys = sorted((k for k in plans.keys() | hops.keys() if k[0] in events), reverse=True)
             return BatchTimeline(
                 [
                     BatchStep(
@@ -159,7 +163,8 @@ class Batches:
                     )
                     for i, c in keys
                 ],
-                shown[-1] if len(ids) > limit else None,
+                # Of a batch without a visible event nothing is said.
+                shown[-1] if len(ids) > limit and (events or self._visible.every) else None,
             )
 
         return self._database.run(work)

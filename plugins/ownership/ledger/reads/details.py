@@ -7,14 +7,16 @@ from typing import Any, Final
 from sqlalchemy import Select, or_, select, tuple_, union
 
 from ownership.domain.event import Transfer, with_follow_ups
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.queue import QueuedEvent
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
 from ownership.ledger.queue import QUEUED, queued_event
-from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event
+from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event, without_blocker
 from ownership.ledger.reads.statements import (
     BoundedDatabase,
     key_of,
     newest_first,
+    of_visible,
     read_first,
     residual,
     texts,
@@ -36,45 +38,53 @@ MAX_LANE: Final = 50
 
 
 class Details:
-    """Reads of one event by the ledger's mid."""
+    """Reads of one event by the ledger's mid: what is not visible is not there."""
 
-    def __init__(self, database: BoundedDatabase) -> None:
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
         self._database = database
+        self._visible = visible
+        self._of_visible = of_visible(visible)
 
     def event(self, mid: str) -> EventRow | None:
         """An event, None if there is none."""
-        query = select(*EVENT_COLUMNS).where(event.c.mid == mid)
+        query = select(*EVENT_COLUMNS).where(event.c.mid == mid, *self._of_visible)
         row = self._database.run(lambda c: c.execute(query).first())
-        return event_row(row) if row else None
+        return without_blocker(event_row(row), self._visible) if row else None
 
     def rejected_message(self, mid: str) -> RejectedMessage | None:
-        """A rejected message, None if there is none."""
+        """A rejected message, None if there is none. It has no organisation: only who sees everything sees it."""
+        if not self._visible.every:
+            return None
         query = select(*columns_of(rejected_message, RejectedMessage)).where(rejected_message.c.mid == mid)
         row = self._database.run(lambda c: c.execute(query).first())
         return RejectedMessage(**row._asdict()) if row else None
 
     def body(self, mid: str) -> bytes:
         """An event's message; empty if the ledger has none."""
-        event_id = select(event.c.id).where(event.c.mid == mid).scalar_subquery()
+        event_id = select(event.c.id).where(event.c.mid == mid, *self._of_visible).scalar_subquery()
         query = select(payload.c.body).where(payload.c.event_id == event_id)
         return self._database.run(lambda c: c.scalar(query)) or b""
 
     def queued(self, mid: str) -> QueuedEvent | None:
         """An event's row in the queue."""
-        row = self._database.run(lambda c: c.execute(QUEUED.where(event.c.mid == mid)).first())
+        query = QUEUED.where(event.c.mid == mid, *self._of_visible)
+        row = self._database.run(lambda c: c.execute(query).first())
         return queued_event(row) if row else None
 
     def waits_for(self, transfer: Transfer) -> str | None:
-        """Mid of the nearest earlier event in the queue that shares a user with `transfer`."""
+        """Mid of the nearest earlier event in the queue that shares a user with `transfer`.
+
+        Empty if that event is not visible.
+        """
         # All of the queue and nothing else: the users' other events, and earlier ones, may be many.
         queued = read_first(
-            select(*ORDER_KEY, event.c.source_user, event.c.target_user).join_from(
+            select(*ORDER_KEY, event.c.source_user, event.c.target_user, event.c.organisation_id).join_from(
                 queue, event, queue.c.event_id == event.c.id
             )
         )
         users = sorted(transfer.users)
         query = (
-            select(queued.c.mid)
+            select(queued.c.mid, queued.c.organisation_id)
             .where(
                 tuple_(*key_of(queued)) < tuple_(*values(transfer.key)),
                 or_(among(queued.c.source_user, users), among(queued.c.target_user, users)),
@@ -82,7 +92,10 @@ class Details:
             .order_by(*newest_first(key_of(queued)))
             .limit(1)
         )
-        return self._database.run(lambda c: c.scalar(query))
+        blocker = self._database.run(lambda c: c.execute(query).first())
+        if blocker is None:
+            return None
+        return blocker.mid if self._visible.has(blocker.organisation_id) else ""
 
     def lane(self, row: EventRow) -> list[ListedEvent]:
         """The events that were planned as one with `row`, in order, itself among them."""
@@ -91,7 +104,9 @@ class Details:
         of_run = read_first(
             select(*LISTED_COLUMNS, event.c.planned_with)
             .join_from(event_run, event, event.c.id == event_run.c.event_id)
-            .where(event_run.c.run_id == row.run_id, residual(event.c.run_id == row.run_id))
+            .where(
+                event_run.c.run_id == row.run_id, residual(event.c.run_id == row.run_id), *self._of_visible
+            )
         )
         query = (
             select(of_run)
@@ -103,7 +118,7 @@ class Details:
 
     def followed_by(self, mid: str) -> list[ListedEvent]:
         """Events that undo an event, apply its plan, or finish what its second proof found; in order."""
-        listed = select(*LISTED_COLUMNS)
+        listed = select(*LISTED_COLUMNS).where(*self._of_visible)
         rows = union(
             listed.where(event.c.options.isnot(None), event.c.follows.contains(texts([mid]))),
             listed.where(among(event.c.mid, with_follow_ups(mid)[1:])),
@@ -111,4 +126,4 @@ class Details:
         return self._listed(select(rows).order_by(*key_of(rows)).limit(PAGE_SIZE))
 
     def _listed(self, query: Select[Any]) -> list[ListedEvent]:
-        return self._database.run(lambda c: [listed_event(r) for r in c.execute(query)])
+        return self._database.run(lambda c: [listed_event(r, self._visible) for r in c.execute(query)])

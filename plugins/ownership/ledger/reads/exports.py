@@ -15,10 +15,11 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, se
 from ownership.domain.clock import DAY_MS, from_ms
 from ownership.domain.event import OrderKey, folded
 from ownership.domain.options import Options
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.database import from_ledger
-from ownership.ledger.reads.lists import Filters
-from ownership.ledger.reads.statements import BoundedDatabase, residual, values
+from ownership.ledger.reads.lists import WAITS, Filters
+from ownership.ledger.reads.statements import BoundedDatabase, of_visible, residual, values
 from ownership.ledger.schema import (
     MONTH_SHIFT,
     among,
@@ -81,13 +82,16 @@ class ChangePlace(NamedTuple):
 class Exports:
     """Reads of exports."""
 
-    def __init__(self, database: BoundedDatabase) -> None:
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
         self._database = database
+        self._visible = visible
+        self._of_visible = of_visible(visible)
 
     def span(self, filters: Filters, mid: str = "") -> Span:
         """The events that an export looks at: up to the newest of now; `mid`: one event only."""
         if mid:
-            one = self._database.run(lambda c: c.scalar(select(event.c.id).where(event.c.mid == mid)))
+            query = select(event.c.id).where(event.c.mid == mid, *self._of_visible)
+            one = self._database.run(lambda c: c.scalar(query))
             return Span(one - 1, one) if one else Span(0, 0)
         last = self._database.run(lambda c: c.scalar(select(func.max(event.c.id)))) or 0
         return Span(_first_id(filters), last)
@@ -100,15 +104,16 @@ class Exports:
             if last is None:
                 return Page([], None)
             looked_at = Span(span.first, last)
-            query = select(event).where(*_fit(filters, looked_at)).order_by(event.c.id)
-            rows = [_transfer(r) for r in connection.execute(query)]
+            fit = (*_fit(filters, looked_at), *self._of_visible)
+            query = select(event).where(*fit).order_by(event.c.id)
+            rows = [_transfer(r, self._visible) for r in connection.execute(query)]
             return Page(rows, None if last == span.last else Span(last, span.last))
 
         return self._database.run(work)
 
     def messages(self, filters: Filters, after: OrderKey | None = None) -> Page[OrderKey]:
         """The next rejected messages that fit."""
-        if not filters.with_rejected:
+        if not (filters.with_rejected and self._visible.every):
             return Page([], None)
         columns = rejected_message.c
         key = (columns.kafka_ms, columns.kafka_partition, columns.kafka_offset, columns.mid)
@@ -132,7 +137,7 @@ class Exports:
                 return Page([], None)
             looked_at = Span(after.event_id - 1, last)
             columns = (event.c.id, event.c.mid, event.c.from_user, event.c.to_user, event.c.organisation_id)
-            fit = select(*columns).where(*_fit(filters, looked_at))
+            fit = select(*columns).where(*_fit(filters, looked_at), *self._of_visible)
             events = {r.id: tuple(r)[1:] for r in connection.execute(fit)}
             found = connection.execute(_changes(after, last, events.keys())).all() if events else []
             rows = [_change(r, events[r.event_id]) for r in found]
@@ -214,11 +219,12 @@ def _changes(after: ChangePlace, last: int, events: Collection[int]) -> Select[A
     )
 
 
-def _transfer(r: Any) -> tuple[Any, ...]:
+def _transfer(r: Any, visible: VisibleOrganisations) -> tuple[Any, ...]:
     options = Options.of(r.options)
+    reason = r.reason if visible.every or r.waits_for is None else WAITS
     return (
         r.mid, r.state, from_ms(r.kafka_ms), r.from_user, r.to_user, r.organisation_id, r.origin, r.requested_by,
-        r.request_reason, r.run_id, r.reason, options.dry_run, options.undo_of, options.plan_of,
+        r.request_reason, r.run_id, reason, options.dry_run, options.undo_of, options.plan_of,
         *(r.counts.get(outcome, 0) for outcome in BatchOutcome),
         r.late, r.received_at, r.completed_at, r.ended_at, r.reproved_at,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import base64
 import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 from pydantic import Field, TypeAdapter
 from sqlalchemy import (
@@ -19,12 +19,15 @@ from sqlalchemy import (
     FromClause,
     Select,
     Text,
+    case,
     cast,
     func,
+    lateral,
     literal,
     null,
     or_,
     select,
+    true,
     tuple_,
     union,
     union_all,
@@ -33,14 +36,18 @@ from sqlalchemy import (
 from ownership.domain.event import LedgerId, OrderKey, Transfer, folded
 from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS
 from ownership.domain.options import PLAIN, Options
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, EventState
+from ownership.ledger.events import EventRow
 from ownership.ledger.reads.statements import (
     BoundedDatabase,
     Columns,
     key_of,
     newest_first,
+    of_visible,
     read_first,
     residual,
+    texts,
     values,
 )
 from ownership.ledger.schema import (
@@ -71,6 +78,7 @@ STATES: Final = (*OPEN_STATES, *FINAL_STATES)
 """What an entry of a list can be."""
 
 _FIRST_MS, _LAST_MS = -(2**63), 2**63 - 1
+_LAST_KEY: Final = OrderKey(_LAST_MS, -(2**31), -(2**63), "")
 _Bigint = Annotated[int, Field(ge=_FIRST_MS, le=_LAST_MS)]
 _KEY: TypeAdapter[Any] = TypeAdapter(
     tuple[_Bigint, Annotated[int, Field(ge=-(2**31), lt=2**31)], _Bigint, LedgerId]
@@ -135,6 +143,7 @@ class ListedEvent(NamedTuple):
     counts: Mapping[str, int] = {}
     options: Options = PLAIN
     ended_at: datetime | None = None
+    waits_for: str | None = None
 
     @property
     def mid(self) -> str:
@@ -197,18 +206,21 @@ class OpenCounts(NamedTuple):
 
 
 class Lists:
-    """Reads of lists and counts."""
+    """Reads of lists and counts: what is not visible is neither listed nor counted."""
 
-    def __init__(self, database: BoundedDatabase) -> None:
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
         self._database = database
+        self._visible = visible
 
     def page(self, filters: Filters, after: OrderKey | None = None) -> ListPage:
         """One page of the entries that fit, newest first, and counts of all states that fit."""
 
         def work(connection: Connection) -> ListPage:
             ids = _narrowed(connection, filters)
-            entries = [_entry(r) for r in connection.execute(_newest(filters, after, ids, PAGE_SIZE + 1))]
-            newest = _newest(filters._replace(state=""), None, ids, MAX_COUNTED).subquery()
+            rows = connection.execute(_newest(filters, self._visible, after, ids, PAGE_SIZE + 1))
+            entries = [_entry(r, self._visible) for r in rows]
+            every_state = filters._replace(state="")
+            newest = _newest(every_state, self._visible, None, ids, MAX_COUNTED).subquery()
             columns = (
                 newest.c.state,
                 func.count().label("n"),
@@ -222,14 +234,22 @@ class Lists:
                     min((r.oldest_ms for r in counts), default=None),
                 ),
                 entries[PAGE_SIZE - 1].key if len(entries) > PAGE_SIZE else None,
-                cut=ids is not None and len(ids) > MAX_NARROWED,
+                # Of a run without a visible event nothing is said.
+                cut=ids is not None and len(ids) > MAX_NARROWED and bool(counts or self._visible.every),
             )
 
         return self._database.run(work, in_order=True)
 
     def open_counts(self) -> OpenCounts:
         """How many events are open."""
-        queued = select(queue.c.awaits).limit(MAX_OPEN + 1).subquery()
+        if self._visible.ids is None:
+            queued = select(queue.c.awaits).limit(MAX_OPEN + 1).subquery()
+        else:
+            awaits = case((event.c.state == EventState.AWAITING_APPROVAL, event.c.state)).label("awaits")
+            events = _of_organisations(
+                select(awaits), self._visible.ids, OPEN_STATES, (_FIRST_MS, _LAST_KEY), MAX_OPEN + 1
+            )
+            queued = events.limit(MAX_OPEN + 1).subquery()
         query = select(func.count().label("events"), func.count(queued.c.awaits).label("awaiting"))
 
         def work(connection: Connection) -> OpenCounts:
@@ -242,12 +262,20 @@ class Lists:
 # -- the statements of a list ----------------------------------------------------------------------------------
 
 
-def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | None, limit: int) -> Select[Any]:
+def _newest(
+    filters: Filters,
+    visible: VisibleOrganisations,
+    after: OrderKey | None,
+    ids: Collection[int] | None,
+    limit: int,
+) -> Select[Any]:
     """The newest entries before `after` that fit. `ids` are the events of a run, a course, a batch or a request."""
     bounds = _bounds(filters, after)
     events = select(*LISTED_COLUMNS).where(*_times(event.c.kafka_ms, filters))
     of_state = [residual(among(event.c.state, filters.states))] if filters.state else []
     user = folded(filters.user)
+    if ids is not None or user:
+        events = events.where(*of_visible(visible))
     if ids is not None:
         of_user = [residual(or_(event.c.source_user == user, event.c.target_user == user))] if user else []
         found = read_first(events.where(among(event.c.id, sorted(ids)), *of_user, *of_state))
@@ -259,12 +287,14 @@ def _newest(filters: Filters, after: OrderKey | None, ids: Collection[int] | Non
             _in_order(given, ORDER_KEY, bounds, (event.c.source_user, user)),
             _in_order(taken, ORDER_KEY, bounds, (event.c.target_user, user)),
         ]
+    elif visible.ids is not None:
+        arms = [_of_organisations(events, visible.ids, filters.states, bounds, limit)]
     elif filters.state:
         states = [s for s in filters.states if s != EventState.REJECTED]
         arms = [_in_order(events, ORDER_KEY, bounds, (event.c.state, s)) for s in states]
     else:
         arms = [_in_order(events, ORDER_KEY, bounds)]
-    if filters.with_rejected:
+    if filters.with_rejected and visible.every:
         messages = select(*_REJECTED_COLUMNS).where(*_times(rejected_message.c.kafka_ms, filters))
         if filters.request_id:
             of_request = read_first(messages.where(rejected_message.c.request_id == filters.request_id))
@@ -282,7 +312,7 @@ def _bounds(filters: Filters, after: OrderKey | None) -> tuple[int, OrderKey]:
     # The order time is never further than the drift from the message's own.
     low = _FIRST_MS if filters.since_ms is None else filters.since_ms - MAX_CLOCK_DRIFT_MS
     high = _LAST_MS if filters.before_ms is None else filters.before_ms + MAX_CLOCK_DRIFT_MS
-    end = OrderKey(high, -(2**31), -(2**63), "")
+    end = _LAST_KEY._replace(t=high)
     return low, min(after, end) if after else end
 
 
@@ -304,6 +334,34 @@ def _in_order(
         key, low, high = (of[0], *key), [value, *low], [value, *high]
     within = query.where(tuple_(*key[: len(low)]) >= tuple_(*low), tuple_(*key) < tuple_(*high))
     return within.order_by(*newest_first(key))
+
+
+def _of_organisations(
+    events: Select[Any],
+    organisations: Collection[str],
+    states: Collection[EventState],
+    bounds: tuple[int, OrderKey],
+    limit: int,
+) -> Select[Any]:
+    """The newest `limit` events of these organisations in these states: of each pair the newest, by their index."""
+    organisation, state = (
+        func.unnest(texts(sorted(given))).table_valued("value", name=name).render_derived()
+        for name, given in (("organisation", organisations), ("of_state", states))
+    )
+    first = (event.c.organisation_id, event.c.state)
+    key = (*first, *ORDER_KEY)
+    pair = (organisation.c.value, state.c.value)
+    low = (*pair, literal(bounds[0], BigInteger))
+    high = (*pair, *values(bounds[1]))
+    newest = lateral(
+        events.add_columns(*(c for c in ORDER_KEY if c.name not in events.selected_columns))
+        .where(tuple_(*key[:3]) >= tuple_(*low), tuple_(*key) < tuple_(*high))
+        .order_by(*newest_first(key))
+        .limit(limit)
+    )
+    columns = (newest.c[c.name] for c in events.selected_columns)
+    every = select(*columns).select_from(organisation).join(state, true()).join(newest, true())
+    return every.order_by(*newest_first(key_of(newest)))
 
 
 def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[bool]]:
@@ -359,14 +417,26 @@ _REJECTED_COLUMNS = tuple(
 )
 
 
-def listed_event(r: Any) -> ListedEvent:
+WAITS: Final = "waits for an earlier event of its lane"
+"""The reason of an event that waits, for whom the other event may be hidden."""
+_Row = TypeVar("_Row", ListedEvent, EventRow)
+
+
+def without_blocker(row: _Row, visible: VisibleOrganisations) -> _Row:
+    """The event; where something is hidden, without the mid of the event that it waits for."""
+    if row.waits_for is None or visible.every:
+        return row
+    return row._replace(waits_for=None, reason=WAITS)
+
+
+def listed_event(r: Any, visible: VisibleOrganisations) -> ListedEvent:
     """An event from a row with `LISTED_COLUMNS`."""
     columns = {name: getattr(r, name) for name in _FIELDS}
     converted = {"state": EventState(r.state), "options": Options.of(r.options)}
-    return ListedEvent(transfer_of(r), **columns | converted)
+    return without_blocker(ListedEvent(transfer_of(r), **columns | converted), visible)
 
 
-def _entry(r: Any) -> ListEntry:
+def _entry(r: Any, visible: VisibleOrganisations) -> ListEntry:
     if r.state == EventState.REJECTED:
         return ListedMessage(order_key_of(r), r.reason)
-    return listed_event(r)
+    return listed_event(r, visible)

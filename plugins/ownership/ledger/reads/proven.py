@@ -22,10 +22,11 @@ from sqlalchemy import (
 
 from ownership.domain.clock import from_ms
 from ownership.domain.decoding import parse_json
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.proven import ProvenCounts, RequestCounts
 from ownership.domain.states import OPEN_STATES, EventState
 from ownership.ledger.arrivals import MAX_WAIT_MS
-from ownership.ledger.reads.statements import BoundedDatabase, residual
+from ownership.ledger.reads.statements import BoundedDatabase, of_visible, residual
 from ownership.ledger.schema import Time, among, event, payload, rejected_message
 
 MAX_REDRIVES: Final = 1000
@@ -37,8 +38,10 @@ _EVENT = event.c
 class Proven:
     """Reads of how many events are proven."""
 
-    def __init__(self, database: BoundedDatabase) -> None:
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
         self._database = database
+        self._visible = visible
+        self._of_visible = of_visible(visible)
 
     def days(self, count: int, *, at_ms: int, deadline_minutes: int) -> list[ProvenCounts]:
         """The events that were accepted in each of the last `count` times 24 hours before `at_ms`, the newest first."""
@@ -47,7 +50,7 @@ class Proven:
         day = func.greatest(cast(func.floor(age_s / _DAY_S), Integer), 0).label("day")
         counts = [func.count().filter(c).label(n) for n, c in _counted(at, deadline_minutes).items()]
         since = from_ms(at_ms) - timedelta(days=count)
-        query = select(day, *counts).where(_EVENT.received_at > since).group_by(day)
+        query = select(day, *counts).where(_EVENT.received_at > since, *self._of_visible).group_by(day)
         found = {r.day: ProvenCounts(*r[1:]) for r in self._database.run(lambda c: c.execute(query).all())}
         return [found.get(n, ProvenCounts()) for n in range(count)]
 
@@ -63,10 +66,13 @@ class Proven:
                     func.count().filter(among(_EVENT.state, OPEN_STATES)).label("open"),
                 ).where(
                     _EVENT.request_id == request_id,
+                    *self._of_visible,
                     residual(_EVENT.state != EventState.REHEARSED),
                     residual(not_(among(_EVENT.mid, again))),
                 )
             ).one()
+            if not self._visible.every:  # rejected messages have no organisation
+                return RequestCounts(*r, ended=r.events - r.proven - r.open, rejected=0)
             rejected = connection.scalar(
                 select(func.count()).where(
                     rejected_message.c.request_id == request_id,

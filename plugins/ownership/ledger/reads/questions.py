@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, exists, literal, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, FromClause, exists, false, literal, or_, select
 
 from ownership.domain.event import folded
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.plan import BatchId
-from ownership.ledger.reads.statements import BoundedDatabase, newest_first
+from ownership.ledger.reads.statements import BoundedDatabase, newest_first, of_visible
 from ownership.ledger.schema import (
     ORDER_KEY,
     among,
@@ -39,28 +40,42 @@ class Known(NamedTuple):
 class Questions:
     """Reads that look for a text of a person's."""
 
-    def __init__(self, database: BoundedDatabase) -> None:
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
         self._database = database
+        self._visible = visible
 
     def known(self, text: str) -> Known:
-        """What the ledger has under exactly this text; users in any case."""
+        """What the ledger has under exactly this text, of what is visible; users in any case."""
         user = folded(text)
+
+        def has(column: Column[Any], value: str = text) -> ColumnElement[bool]:
+            return exists().where(column == value, *self._is_visible(column.table))
+
         conditions = (
-            or_(exists().where(event.c.mid == text), exists().where(rejected_message.c.mid == text)),
-            or_(exists().where(event.c.source_user == user), exists().where(event.c.target_user == user)),
-            or_(*(exists().where(table.c.batch_id == text) for table in (plan, change))),
-            or_(*(exists().where(table.c.course_id == text) for table in (plan, change))),
-            or_(*(exists().where(table.c.request_id == text) for table in (event, rejected_message))),
-            exists().where(event_run.c.run_id == text),
+            or_(has(event.c.mid), has(rejected_message.c.mid)),
+            or_(has(event.c.source_user, user), has(event.c.target_user, user)),
+            or_(has(plan.c.batch_id), has(change.c.batch_id)),
+            or_(has(plan.c.course_id), has(change.c.course_id)),
+            or_(has(event.c.request_id), has(rejected_message.c.request_id)),
+            has(event_run.c.run_id),
         )
         query = select(*(c.label(name) for name, c in zip(Known._fields, conditions, strict=True)))
         return self._database.run(lambda c: Known(**c.execute(query).one()._asdict()))
+
+    def _is_visible(self, table: FromClause) -> list[ColumnElement[bool]]:
+        """Conditions on a table's rows, which are of events, or rejected messages."""
+        conditions = of_visible(self._visible)
+        if not conditions or table is event:
+            return conditions
+        return [false()] if table is rejected_message else [table.c.event_id == event.c.id, *conditions]
 
     def given_to(self, user: str) -> list[BatchId]:
         """Batches that the newest transfers to a user changed, `MAX_BATCHES` at most, by course and batch."""
 
         def work(connection: Connection) -> list[BatchId]:
-            of_user = select(event.c.id).where(event.c.target_user == literal(folded(user)))
+            of_user = select(event.c.id).where(
+                event.c.target_user == literal(folded(user)), *of_visible(self._visible)
+            )
             ids = list(connection.scalars(of_user.order_by(*newest_first(ORDER_KEY)).limit(MAX_EVENTS)))
             key = (change.c.course_id, change.c.batch_id)
             changed = select(*key).where(among(change.c.event_id, ids), change.c.applied_at.isnot(None))

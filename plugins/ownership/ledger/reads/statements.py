@@ -14,8 +14,9 @@ from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Text,
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ownership.domain.event import OrderKey
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.ledger.database import Database
-from ownership.ledger.schema import ORDER_KEY
+from ownership.ledger.schema import ORDER_KEY, among, event
 
 T = TypeVar("T")
 Columns = tuple[ColumnElement[Any], ...]
@@ -52,6 +53,13 @@ class BoundedDatabase:
 def residual(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """A condition for which the planner takes no index: rows come from another one, and this drops some."""
     return condition.is_(True)
+
+
+def of_visible(visible: VisibleOrganisations) -> list[ColumnElement[bool]]:
+    """The condition on events that their organisation is visible; none where everything is."""
+    if visible.ids is None:
+        return []
+    return [residual(among(event.c.organisation_id, sorted(visible.ids)))]
 
 
 def read_first(query: Select[Any]) -> CTE:

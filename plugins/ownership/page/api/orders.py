@@ -129,14 +129,15 @@ class Caller:
         self._address: str = request.scope["route"].path
         self._run_id = run_id_of(str(user.get_id()), self._address, key)
 
-    async def create(self, conf: Mapping[str, Any], count: int) -> Started:
-        """Start `count` new transfers."""
+    async def create(self, conf: Mapping[str, Any], transfers: Mapping[str, TransferForm]) -> Started:
+        """Start new transfers, each given with its place in the body."""
         await self._check_start(TRANSFER_DAG)
+        self._check_organisations(transfers)
         try:
             manual_events(conf, run_id=self._run_id, at_ms=now_ms())
         except ConfError as e:
             raise ProblemError(422, str(e), errors=[FieldError(field="", detail=str(e))]) from None
-        mids = tuple(f"manual:{self._run_id}:{n}" for n in range(count))
+        mids = tuple(f"manual:{self._run_id}:{n}" for n in range(len(transfers)))
         return await self._start(Order(TRANSFER_DAG, self._run_id, conf, mids))
 
     async def act(
@@ -151,6 +152,15 @@ class Caller:
         if await self._earlier(order) is None:
             _check_applies(action, event, digest)
         return await self._start(order)
+
+    def _check_organisations(self, transfers: Mapping[str, TransferForm]) -> None:
+        hidden = [
+            FieldError(field=f"{place}organisation_id", detail="is not among your organisations")
+            for place, t in transfers.items()
+            if not self._store.visible.has(t.organisation_id)
+        ]
+        if hidden:
+            raise ProblemError(403, "You may not start transfers of this organisation.", errors=hidden[:10])
 
     async def _check_start(self, dag_id: str) -> None:
         await run_in_threadpool(access.check_start, dag_id, self._request, self._user)
@@ -226,13 +236,14 @@ Asked = Annotated[Caller, Depends()]
 @router.post("/transfers", status_code=202, summary="Start a transfer, or a dry run of one")
 async def create(asked: Asked, body: TransferForm) -> Started:
     """The run checks both users. What becomes of the transfer is at Location."""
-    return await asked.create(_conf_of(body), 1)
+    return await asked.create(_conf_of(body), {"": body})
 
 
 @router.post("/transfers/batch", status_code=202, summary="Start several transfers in one run")
 async def create_batch(asked: Asked, body: Batch) -> Started:
     """All or none: with a wrong field in one of them nothing is started, and the answer names each."""
-    return await asked.create({"events": [_conf_of(t) for t in body.transfers]}, len(body.transfers))
+    transfers = {f"transfers.{n}.": t for n, t in enumerate(body.transfers)}
+    return await asked.create({"events": [_conf_of(t) for t in body.transfers]}, transfers)
 
 
 @router.post("/transfer/undo", status_code=202, summary="Take a transfer back")

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import MAX_REASON
 from ownership.domain.text import printable
+from ownership.ledger.events import EventRow
 from ownership.ledger.reads import Reads
 from ownership.page import access
 from ownership.page.access import MayRead, User
@@ -38,10 +39,8 @@ def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT)
     """The confirmation of an action, which says what will happen."""
     wanted = _action(action)
     access.check_start(wanted.dag_id, request, user)
+    event = _event(store, mid)
     with store.reads() as reads:
-        event = reads.details.event(mid)
-        if event is None:
-            raise HTTPException(404, "The ledger has no such event.")
         if wanted not in offered(event.state, event.counts, event.digest):
             state = formats.STATE_NAMES[event.state]
             raise HTTPException(409, f"This event is {state} now: {_name(wanted)} does not apply.")
@@ -64,6 +63,14 @@ def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT)
     )
 
 
+def _event(store: Ledger, mid: str) -> EventRow:
+    with store.reads() as reads:
+        event = reads.details.event(mid)
+    if event is None:
+        raise HTTPException(404, "The ledger has no such event.")
+    return event
+
+
 def _rehearsal(reads: Reads, view: DetailView) -> DetailView | None:
     """The newest dry run of the event's undo: its plan is what the undo would do."""
     event = reads.details.event(view.rehearsed_undo) if view.rehearsed_undo else None
@@ -78,6 +85,7 @@ def _name(action: Action) -> str:
 async def act(
     request: Request,
     user: User,
+    store: Ledger,
     token: Annotated[str, Form(max_length=4000)] = "",
     reason: Annotated[str, Form(max_length=4 * MAX_REASON)] = "",
 ) -> Response:
@@ -85,6 +93,7 @@ async def act(
     form = access.form_of(token, user)
     confirmed = form.confirmed
     await run_in_threadpool(access.check_start, confirmed.action.dag_id, request, user)
+    await run_in_threadpool(_event, store, confirmed.mid)
     reason = printable(reason.strip())
     if len(reason) > MAX_REASON or (confirmed.action.reason == "required" and not reason):
         raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")

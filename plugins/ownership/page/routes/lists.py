@@ -24,6 +24,7 @@ from ownership.page.views.chart import MAX_BARS
 from ownership.page.views.lists import list_view
 from ownership.page.views.proven import DAYS, proven_in_short, proven_view, request_in_short
 from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
+from ownership.page.visible import SeesEverything
 
 router = APIRouter()
 
@@ -59,7 +60,7 @@ def listing(
     with store.reads() as reads:
         listed = reads.lists.page(filters, cursor)
         open_counts = reads.lists.open_counts()
-        reports = reads.reconciliations.last(1)
+        reports = reads.reports(1)
         proven = _proven(reads, settings)
         of_request = reads.proven.request(filters.request_id) if filters.request_id else None
     if one and len(listed.entries) == 1 and not listed.next:
@@ -75,7 +76,7 @@ def listing(
         open_counts=open_counts,
         proven=proven,
         of_request=of_request and request_in_short(of_request),
-        compared=newest_in_short(reports[0] if reports else None),
+        compared=newest_in_short(reports[0] if reports else None) if store.visible.every else "",
         open_href=links.list_href(Filters(state=OPEN)),
         exports=links.exports(filters),
         waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
@@ -102,11 +103,11 @@ def proven(user: User, store: Ledger, settings: JobSettings) -> Response:  # noq
     return rendered("proven.html", view=proven_view(days, now_ms=now, deadline_minutes=minutes))
 
 
-@router.get("/reconciliations", dependencies=[MayRead])
+@router.get("/reconciliations", dependencies=[MayRead, SeesEverything])
 def reconciliations(user: User, store: Ledger) -> Response:  # noqa: ARG001  # for users only
     """What the last reconciliations found, as a chart and as a table."""
     with store.reads() as reads:
-        reports = reads.reconciliations.last(MAX_BARS)
+        reports = reads.reports(MAX_BARS)
     runs = access.runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
     view = reconciliations_view(reports, runs)
     return rendered("reconciliations.html", view=view)

@@ -19,7 +19,7 @@ from ownership.page.access import MayRead, User
 from ownership.page.platform import Platform, Stores
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import NO_NUL
-from ownership.page.store import Ledger, Store
+from ownership.page.store import Ledger
 from ownership.page.views import links
 from ownership.page.views.questions import (
     BatchNow,
@@ -31,6 +31,7 @@ from ownership.page.views.questions import (
     not_shown_for,
     step_lines,
 )
+from ownership.page.visible import SeesEverything
 from ownership.platform.search_index import MAX_SHOWN
 
 log = structlog.get_logger(__name__)
@@ -57,13 +58,15 @@ def find(user: User, store: Ledger, stores: Stores, q: TEXT = "") -> Response:  
         known = reads.questions.known(text)
     if known.transfer:
         return RedirectResponse(links.detail_href(text), status_code=303)
-    found = _asked(lambda: stores.index.ask(lambda index: index.matching(text, limit=FOUND)), notices)
+    found = None
+    if store.visible.every:  # a document tells of any organisation's batch
+        found = _asked(lambda: stores.index.ask(lambda index: index.matching(text, limit=FOUND)), notices)
     documents = found.documents if found else []
     ids = batch_ids(documents)
     return rendered(
         "find.html",
         text=text,
-        answers=answers(text, known, documents),
+        answers=answers(text, known, documents, every=store.visible.every),
         batches=batches_now(ids, None, documents),
         more=found.total - len(documents) if found else 0,
         notices=notices,
@@ -84,7 +87,9 @@ def batch(
     with store.reads() as reads:
         timeline = reads.batches.timeline(batch, course, before)
     notices: list[str] = []
-    now = batch_now(stores, batch, course, timeline, notices)
+    # To whom something is hidden only a batch that one of their transfers concerned is shown.
+    seen = store.visible.every or bool(timeline.steps)
+    now = batch_now(stores, batch, course, timeline, notices) if seen else []
     runs = access.runs_of(s.event.run_id for s in timeline.steps)
     key = BatchId(course, batch)
     return rendered(
@@ -98,7 +103,7 @@ def batch(
     )
 
 
-@router.get("/user", dependencies=[MayRead])
+@router.get("/user", dependencies=[MayRead, SeesEverything])
 def user_batches(
     user: User,  # noqa: ARG001  # for users only
     store: Ledger,
@@ -140,7 +145,7 @@ def batch_now(
     return [b for b in batches_now(ids, rows, documents) if b.row or b.document or (course and not notices)]
 
 
-def holdings(store: Store, stores: Platform, user: str, page: int) -> Holdings:
+def holdings(store: Ledger, stores: Platform, user: str, page: int) -> Holdings:
     """A page of the batches whose documents name a user, and first of all what only rows say."""
     notices: list[str] = []
     offset = (page - 1) * PAGE_SIZE

@@ -39,7 +39,11 @@ def sentence(event: EventRow, queued: QueuedEvent | None, blocker: str | None, n
     again = ""
     if queued and queued.next_try_ms > now_ms:
         again = f" The next one is in {duration(queued.next_try_ms - now_ms)}, or at once by the button."
-    waits = f"Waits for {short(blocker, 40)}, an earlier transfer of one of its users." if blocker else ""
+    waits = ""
+    if blocker is not None:
+        waits = f"Waits for {short(blocker, 40)}, an earlier transfer of one of its users."
+        if not blocker:  # that transfer is hidden
+            waits = "Waits for an earlier transfer of one of its users."
     sentences = {
         EventState.RECEIVED: waits or "In the queue; a run claims it within seconds.",
         EventState.PLANNED: "Planned; its rows are being moved.",

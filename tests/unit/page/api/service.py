@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import HTTPException
 
+from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.events import EventRow
@@ -25,6 +26,7 @@ from ownership.page.api import orders
 from ownership.page.api.app import api
 from ownership.page.store import process_store
 from ownership.page.views.links import RunLink
+from ownership.page.visible import visible_organisations
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, key
 
 OWNERS = Owners("a", ("m",)), Owners("b", ("m",))
@@ -44,6 +46,7 @@ class Service:
     """Confs by DAG and run."""
     allowed: set[str] = field(default_factory=lambda: {TRANSFER_DAG, UNDO_DAG})
     user: str = "operator-1"
+    visible: VisibleOrganisations = EVERYTHING
     look: access.LastLook | None = None
     airflow_says: int = 200
     asked_for: list[tuple[Filters, Any]] = field(default_factory=list)
@@ -66,8 +69,9 @@ class Service:
     # -- the ledger
 
     @contextmanager
-    def reads(self) -> Iterator[Any]:
+    def reads(self, visible: VisibleOrganisations) -> Iterator[Any]:
         """What the page reads."""
+        assert visible == self.visible
         yield SimpleNamespace(
             lists=SimpleNamespace(page=self._page, open_counts=lambda: OpenCounts(3, 1, more=False)),
             details=SimpleNamespace(
@@ -135,6 +139,7 @@ def opened_service(monkeypatch: pytest.MonkeyPatch) -> Service:
         access.MayRead.dependency: lambda: None,
         access.MayReadHealth.dependency: lambda: None,
         process_store: lambda: made,
+        visible_organisations: lambda: made.visible,
     }
     monkeypatch.setattr(api, "dependency_overrides", given)
     return made

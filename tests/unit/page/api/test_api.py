@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from ownership.domain.conf import orders, undo_order
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import EventState
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api.app import described
@@ -285,3 +286,24 @@ def test_the_openapi_has_every_route_and_its_errors_as_problems() -> None:
             assert operation["security"]
             errors = [a for status, a in operation["responses"].items() if int(status) >= 400]
             assert all(list(a["content"]) == ["application/problem+json"] for a in errors)
+
+
+# -- organisations
+
+
+def test_a_transfer_is_started_only_of_the_user_s_organisations(service: Service) -> None:
+    service.visible = VisibleOrganisations(frozenset({"mine"}))
+    own, other = ({"from_user": "a", "to_user": "b", "organisation_id": o} for o in ("mine", "theirs"))
+    answer = service.send("/transfers", other)
+    assert answer.status_code == 403
+    assert answer.json()["errors"][0]["field"] == "organisation_id"
+    answer = service.send("/transfers/batch", {"transfers": [own, other, own]})
+    assert answer.status_code == 403
+    assert [e["field"] for e in answer.json()["errors"]] == ["transfers.1.organisation_id"]
+    assert service.runs == {}
+    assert service.send("/transfers", own).status_code == 202
+
+
+def test_the_whole_job_s_health_is_for_those_from_whom_nothing_is_hidden(service: Service) -> None:
+    service.visible = VisibleOrganisations(frozenset({"mine"}))
+    assert service.ask("GET", "/health").status_code == 404

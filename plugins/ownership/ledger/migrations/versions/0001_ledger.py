@@ -84,6 +84,7 @@ STATEMENTS = (
     "CREATE INDEX event_source_user ON event (source_user, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_target_user ON event (target_user, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_state ON event (state, order_ms, kafka_partition, kafka_offset, mid)",
+    "CREATE INDEX event_organisation ON event (organisation_id, state, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_kafka_ms ON event (kafka_ms, id)",
     "CREATE INDEX event_received ON event (received_at)",
     "CREATE INDEX event_request ON event (request_id) WHERE request_id IS NOT NULL",

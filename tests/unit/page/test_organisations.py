@@ -1,0 +1,161 @@
+"""Rights by organisation on the page: whose roles, from which setting, and that no route forgets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.routing import Mount
+
+from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
+from ownership.page import access
+from ownership.page.app import app
+from ownership.page.settings import READ_AGAIN_S, CachedSettings
+from ownership.page.visible import visible_organisations
+
+WITHOUT = {"/static/{name}", "/api", "/api/v1/openapi.json"}
+"""Addresses that tell nothing of any transfer."""
+
+
+# -- routes
+
+
+def routes(of: FastAPI, prefix: str = "") -> Iterator[tuple[str, APIRoute]]:
+    for route in of.routes:
+        if isinstance(route, Mount):
+            assert isinstance(route.app, FastAPI), route.path
+            yield from routes(route.app, prefix + route.path)
+        else:
+            assert isinstance(route, APIRoute), route
+            yield prefix + route.path, route
+
+
+def calls(dependant: Dependant) -> Iterator[Any]:
+    yield dependant.call
+    for below in dependant.dependencies:
+        yield from calls(below)
+
+
+def test_every_route_asks_what_the_user_may_see() -> None:
+    found = dict(routes(app))
+    assert {"/", "/transfer", "/act", "/reconciliations", "/api/v1/transfers"} <= set(found)
+    asking = {path for path, route in routes(app) if visible_organisations in calls(route.dependant)}
+    assert set(found) - asking == WITHOUT
+
+
+# -- users
+
+
+def seen(somebody: Any, settings: CachedSettings | None = None) -> VisibleOrganisations:
+    return visible_organisations(somebody, settings or CachedSettings())
+
+
+def user(**fields: Any) -> Any:
+    return SimpleNamespace(get_id=lambda: "1", **fields)
+
+
+def role(name: str) -> Any:
+    return SimpleNamespace(name=name)
+
+
+class Variable:
+    """The setting as a backend of secrets has it."""
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        self.error: Exception | None = None
+
+    def get_variable(self, key: str) -> str | None:
+        assert key == "user_ownership_transfer"
+        if self.error:
+            raise self.error
+        return self.text
+
+
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> Variable:
+    made = Variable()
+    monkeypatch.setattr(access, "ensure_secrets_loaded", lambda: [Variable(), made])
+    monkeypatch.setattr(access, "_is_stored", lambda _: False)
+    made.text = json.dumps(
+        {
+            "page.organisations": [
+                {"role": "Admin", "organisations": "*"},
+                {"role": "org-a", "organisations": ["a"]},
+                {"team": "north", "organisations": ["n"]},
+            ]
+        }
+    )
+    return made
+
+
+@pytest.mark.usefixtures("variable")
+def test_the_roles_of_the_simple_auth_manager_and_of_fab_are_known() -> None:
+    assert seen(user(role="org-a", teams=[])).ids == {"a"}
+    assert seen(user(roles=[role("Viewer"), role("org-a")])).ids == {"a"}
+    assert seen(user(roles=[role("org-a"), role("Admin")])) == EVERYTHING
+
+
+@pytest.mark.usefixtures("variable")
+@pytest.mark.parametrize(
+    "nobody", [user(), user(role=None), user(role=""), user(roles=[]), user(name="Admin")]
+)
+def test_a_user_whose_roles_are_not_known_sees_nothing(nobody: Any) -> None:
+    assert seen(nobody).ids == frozenset()
+
+
+@pytest.mark.usefixtures("variable")
+def test_teams_are_asked_of_the_auth_manager_where_airflow_has_teams(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Manager:
+        def is_authorized_team(self, *, method: str, details: Any, user: Any) -> bool:
+            assert method == "GET"
+            return details.name in user.teams
+
+    monkeypatch.setattr(access, "get_auth_manager", Manager)
+    member = user(role="User", teams=["north"])
+    assert seen(member).ids == frozenset()
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    assert seen(member).ids == {"n"}
+    assert seen(user(role="User", teams=["south"])).ids == frozenset()
+
+
+# -- the setting
+
+
+def test_a_setting_that_cannot_be_read_hides_everything(
+    variable: Variable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    somebody = user(role="Admin")
+    variable.error = ConnectionError("postgresql://airflow:s3cret@db")
+    with pytest.raises(Unavailable, match="ConnectionError") as caught:
+        seen(somebody)
+    assert "s3cret" not in str(caught.value)
+    variable.error, variable.text = None, '{"page.organisations": [{}]}'
+    with pytest.raises(SettingsError, match=r"page\.organisations\.0"):
+        seen(somebody)
+    # A row that cannot be decrypted is read as none.
+    variable.text = None
+    monkeypatch.setattr(access, "_is_stored", lambda _: True)
+    with pytest.raises(SettingsError, match="decrypted"):
+        seen(somebody)
+    monkeypatch.setattr(access, "_is_stored", lambda _: False)
+    assert seen(somebody) == EVERYTHING
+
+
+def test_a_change_of_the_setting_holds_after_a_moment(variable: Variable) -> None:
+    now = [100.0]
+    settings = CachedSettings(clock=lambda: now[0])
+    somebody = user(role="org-a")
+    assert seen(somebody, settings).ids == {"a"}
+    variable.text = '{"page.organisations": [{"role": "org-a", "organisations": ["b"]}]}'
+    now[0] += READ_AGAIN_S
+    assert seen(somebody, settings).ids == {"a"}
+    now[0] += 0.1
+    assert seen(somebody, settings).ids == {"b"}
