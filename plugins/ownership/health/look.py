@@ -10,6 +10,7 @@ from ownership.domain.backlog import BacklogFacts, QueueFacts, queue_facts
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.installation import Host, HostKind
+from ownership.domain.organisations import EVERYTHING
 from ownership.domain.settings import Settings
 from ownership.edge.api_server import silent_parts
 from ownership.edge.connections import leads_to
@@ -75,7 +76,7 @@ def _ledger(parts: Parts) -> dict[str, Any]:
         parts.queue.read(), now_ms=now_ms(), deadline_ms=parts.settings.deadline_minutes * 60_000
     )
     reports = parts.reconciliations.last(1)
-    (proven,) = Reads(parts.database).proven.days(
+    (proven,) = Reads(parts.database, EVERYTHING).proven.days(
         1, at_ms=now_ms(), deadline_minutes=parts.settings.deadline_minutes
     )
     return {

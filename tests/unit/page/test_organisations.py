@@ -17,9 +17,12 @@ from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.page import access
 from ownership.page.app import app
+from ownership.page.platform import process_platform
 from ownership.page.settings import READ_AGAIN_S, CachedSettings
-from ownership.page.visible import visible_organisations
+from ownership.page.visible import SeesEverything, visible_organisations
 
+FILTERED = {"/find", "/batch", "/api/v1/batch/timeline"}
+"""Addresses that ask the platform's stores, where rows and documents of all organisations lie, and leave some out."""
 WITHOUT = {"/static/{name}", "/api", "/api/v1/openapi.json"}
 """Addresses that tell nothing of any transfer."""
 
@@ -48,6 +51,16 @@ def test_every_route_asks_what_the_user_may_see() -> None:
     assert {"/", "/transfer", "/act", "/reconciliations", "/api/v1/transfers"} <= set(found)
     asking = {path for path, route in routes(app) if visible_organisations in calls(route.dependant)}
     assert set(found) - asking == WITHOUT
+
+
+def test_what_the_platform_s_stores_say_is_for_those_from_whom_nothing_is_hidden() -> None:
+    asking = {
+        path
+        for path, route in routes(app)
+        if process_platform in calls(route.dependant)
+        and SeesEverything.dependency not in calls(route.dependant)
+    }
+    assert asking == FILTERED
 
 
 # -- users

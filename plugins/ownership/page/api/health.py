@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from ownership.page import access
 from ownership.page.access import MayReadHealth, User
 from ownership.page.api import models
-from ownership.page.api.problems import Problem
+from ownership.page.api.problems import HIDDEN
 from ownership.page.api.requests import JsonRoute
 from ownership.page.store import Ledger
 from ownership.page.visible import SeesEverything
@@ -19,9 +19,7 @@ router = APIRouter(route_class=JsonRoute, tags=["health"])
     "/health",
     summary="The health of the job",
     dependencies=[MayReadHealth, SeesEverything],
-    responses={
-        404: {"model": Problem, "description": "The user may not see the transfers of all organisations"}
-    },
+    responses=HIDDEN,
 )
 def health(user: User, store: Ledger) -> models.Health:  # noqa: ARG001  # for users only
     """What the DAG ownership_health found last (it looks every ten minutes), and what is open now."""

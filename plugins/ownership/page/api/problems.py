@@ -65,6 +65,10 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Problem, "description": "The ledger is unreachable or not set up"},
 }
 """Of every route."""
+HIDDEN: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": Problem, "description": "The user may not see the transfers of all organisations"}
+}
+"""Of a route for those from whom nothing is hidden."""
 OF_BODIES: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Problem, "description": "The body is no JSON that can be read"},
     413: {"model": Problem, "description": "The body is too large"},

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Query
 from ownership.domain.clock import now_ms
 from ownership.page.access import User
 from ownership.page.api import models
+from ownership.page.api.problems import HIDDEN
 from ownership.page.api.requests import JsonRoute
 from ownership.page.platform import Stores
 from ownership.page.routes.questions import BEFORE, ID, PAGE, TEXT, batch_now, holdings
 from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views.proven import DAYS
+from ownership.page.visible import SeesEverything
 
 router = APIRouter(route_class=JsonRoute, tags=["questions"])
 
@@ -33,10 +35,15 @@ def timeline(
     notices: list[str] = []
     with store.reads() as reads:
         found = reads.batches.timeline(batch, course, before)
-    return models.batch_timeline(found, batch_now(stores, batch, course, found, notices), notices)
+    return models.batch_timeline(found, batch_now(store, stores, batch, course, found, notices), notices)
 
 
-@router.get("/user/batches", summary="The batches that a user holds now")
+@router.get(
+    "/user/batches",
+    summary="The batches that a user holds now",
+    dependencies=[SeesEverything],
+    responses=HIDDEN,
+)
 def batches(
     user: User,  # noqa: ARG001  # for users only
     store: Ledger,

@@ -87,9 +87,7 @@ def batch(
     with store.reads() as reads:
         timeline = reads.batches.timeline(batch, course, before)
     notices: list[str] = []
-    # To whom something is hidden only a batch that one of their transfers concerned is shown.
-    seen = store.visible.every or bool(timeline.steps)
-    now = batch_now(stores, batch, course, timeline, notices) if seen else []
+    now = batch_now(store, stores, batch, course, timeline, notices)
     runs = access.runs_of(s.event.run_id for s in timeline.steps)
     key = BatchId(course, batch)
     return rendered(
@@ -130,14 +128,22 @@ def user_batches(
 
 
 def batch_now(
-    stores: Platform, batch: str, course: str, timeline: BatchTimeline, notices: list[str]
+    store: Ledger, stores: Platform, batch: str, course: str, timeline: BatchTimeline, notices: list[str]
 ) -> list[BatchNow]:
-    """A batch in both stores; of several courses where they have batches of the same id."""
+    """A batch in both stores; of several courses where they have batches of the same id.
+
+    A user from whom anything is hidden sees it only if a transfer that they see concerned it.
+    """
+    of_timeline = {s.change.id.course_id for s in timeline.steps}
+    if not (store.visible.every or of_timeline):
+        return []
     documents = _asked(
         lambda: list(stores.index.ask(lambda index: index.get([batch], everywhere=True)).get(batch, ())),
         notices,
     )
-    courses = {course} if course else {s.change.id.course_id for s in timeline.steps}
+    if not store.visible.every:
+        documents = documents and [d for d in documents if d.course_id in of_timeline]
+    courses = {course} if course else of_timeline
     if not course:
         courses |= {d.course_id for d in documents or () if d.course_id}
     ids = sorted(BatchId(c, batch) for c in courses)
