@@ -7,7 +7,8 @@ import re
 MAX_LINE = 2000
 """Most characters of a line."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls of terminals, lines and the direction of writing, and lone surrogates."""
 
 
 def one_line(value: object, limit: int = MAX_LINE) -> str:
@@ -21,7 +22,7 @@ def one_line(value: object, limit: int = MAX_LINE) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` without control characters and lone surrogates, which UTF-8, PostgreSQL or XCom refuse.
+    """`text` without control characters and lone surrogates: stores refuse some, others turn the text around them.
 
     White space becomes a blank, anything else U+FFFD. Joiners stay: names in Indic scripts need them.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ownership.domain.decoding import parse_json
 from ownership.domain.text import printable
@@ -49,6 +49,22 @@ def names(payload: bytes) -> dict[str, str]:
     except (ValueError, AttributeError, TypeError, RecursionError):
         return {}
     return {k: name for k, p in people.items() if isinstance(p, dict) and (name := _name(p))}
+
+
+class NamePair(NamedTuple):
+    """The names of old and new user, each empty where it is not known."""
+
+    from_name: str = ""
+    to_name: str = ""
+
+
+NO_NAMES: Final = NamePair()
+
+
+def name_pair(payload: bytes) -> NamePair:
+    """The names that the event carries."""
+    found = names(payload)
+    return NamePair(found.get("fromUserProfile", ""), found.get("toUserProfile", ""))
 
 
 def _name(person: Mapping[str, Any]) -> str:

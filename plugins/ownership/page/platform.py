@@ -20,10 +20,12 @@ from fastapi import Depends
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.settings import Settings
 from ownership.edge.cassandra_hook import opened_cql
-from ownership.edge.hooks import elasticsearch_client
+from ownership.edge.hooks import elasticsearch_client, userorg_endpoint
 from ownership.page.settings import process_settings
 from ownership.platform.course_batches import CourseBatches
+from ownership.platform.http_service import Service
 from ownership.platform.search_index import SearchIndex
+from ownership.platform.user_org import Users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,13 @@ AGAIN_AFTER_S = 5.0
 """After an outage, requests fail with the same error for this long."""
 CALL_S = 4.0
 """Time-out of a call to the index; the driver of Cassandra has its Connection's."""
+
+NAMES_S = 2.0
+"""Longest wait for names, all together."""
+NAME_S = 1.5
+"""Longest wait for one of them, so that the others are shown."""
+MAX_USER_BYTES = 1024 * 1024
+"""Of one user's record."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -115,11 +124,12 @@ class Asked(Generic[S]):
 
 
 class Platform:
-    """Index and rows."""
+    """Index, rows, and the names of users."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self.index: Asked[SearchIndex] = Asked("Elasticsearch", lambda: _index(settings()))
         self.rows: Asked[CourseBatches] = Asked("Cassandra", lambda: _rows(settings()))
+        self.users: Asked[Users] = Asked("User-Org", lambda: _users(settings()), patience_s=NAMES_S)
 
 
 @contextmanager
@@ -136,6 +146,14 @@ def _index(settings: Settings) -> Iterator[SearchIndex]:
 def _rows(settings: Settings) -> Iterator[CourseBatches]:
     with opened_cql() as cql:
         yield CourseBatches(cql, settings.keyspace, settings.course_batch_table, batch_size=1)
+
+
+@contextmanager
+def _users(settings: Settings) -> Iterator[Users]:
+    with Service(
+        "User-Org", lambda: userorg_endpoint(settings), tries=1, call_seconds=NAME_S, max_bytes=MAX_USER_BYTES
+    ) as service:
+        yield Users(service, settings.user_read_api)
 
 
 _PLATFORM = Platform(process_settings())

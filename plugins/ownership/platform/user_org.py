@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
-from ownership.domain.text import one_line
+from ownership.domain.text import one_line, printable
 from ownership.platform.http_service import CONCURRENT, Answer, Service
 
 ACCOUNT_BLOCKED: Final = "0006"
@@ -24,6 +24,8 @@ UNDER_WAY: Final = 4 * CONCURRENT
 STRAGGLER_SECONDS: Final = 5.0
 """How long answers that are there wait for the next one, at least: of a slow service three times its longest pause."""
 _WORDS_KEPT = 300
+MAX_NAME: Final = 200
+"""Most characters of a name."""
 _ONE_USER_ONLY: Final = (
     "this user only, others are answered; have the record of this user mended in User-Org, then the event "
     "completes by itself, or abandon the event"
@@ -73,6 +75,22 @@ class _Found(BaseModel):
 
     code: Literal["OK"] | None = Field(None, alias="responseCode")
     result: _Result
+
+
+class _Person(BaseModel):
+    identifier: str
+    first: str | None = Field(None, alias="firstName")
+    last: str | None = Field(None, alias="lastName")
+
+
+class _NamedResult(BaseModel):
+    response: _Person
+
+
+class _Named(BaseModel):
+    """The answer for a user whose name is asked."""
+
+    result: _NamedResult
 
 
 class _Params(BaseModel):
@@ -130,6 +148,25 @@ class Users:
         if not organisation:
             raise self._unavailable(f"shows no rootOrgId for user {user_id!r}: {_ONE_USER_ONLY}")
         return User(user_id, organisation)
+
+    def names(self, user_ids: Collection[str]) -> dict[str, str]:
+        """The names of those users for whom there is an answer; empty for one whom the service does not show."""
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            found = zip(user_ids, pool.map(self._name, user_ids), strict=True)
+            return {user_id: name for user_id, name in found if name is not None}
+
+    def _name(self, user_id: str) -> str | None:
+        try:
+            answer = self._service.call(
+                "GET", f"{self._path}{quote(user_id, safe='')}?identifier,firstName,lastName"
+            )
+            person = _Named.model_validate(answer.body).result.response
+        except Unavailable:
+            return None
+        except ValidationError:
+            return ""
+        parts = (person.first, person.last) if same_id(person.identifier, user_id) else ()
+        return printable(" ".join(p.strip() for p in parts if p)[:MAX_NAME]).strip()
 
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         """Look many users up concurrently, as their answers come; an outage is the result of the users it concerns.

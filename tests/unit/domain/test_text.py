@@ -12,6 +12,7 @@ from ownership.domain.text import printable
     [
         pytest.param("a\ud83db\udc00", "a\ufffdb\ufffd", id="lone surrogates"),
         pytest.param("\x00\x1b[2J\x7f", "\ufffd\ufffd[2J\ufffd", id="control characters"),
+        pytest.param("\u202eabc\u2066\x9b2J", "\ufffdabc\ufffd\ufffd2J", id="the direction of writing"),
         pytest.param("a\r\n\tb", "a   b", id="white space"),
         pytest.param("🙂 क्‍ष ünï", "🙂 क्‍ष ünï", id="whatever else"),
     ],

@@ -309,3 +309,28 @@ def test_reading_nobody_asks_nobody(server: Server, users: Users) -> None:
 def test_ids_differ_in_more_than_case() -> None:
     assert same_id("0126A", "0126a")
     assert not same_id("0126A", "0126B")
+
+
+# -- names
+
+
+def test_names_are_those_of_the_users_who_are_shown(server: Server, users: Users) -> None:
+    people = {
+        "A": {"identifier": "a", "firstName": " Ada ", "lastName": None},
+        "b/2": {"identifier": "b/2", "firstName": "\u202eB\x1b", "lastName": "C" * 500},
+        "other": {"identifier": "someone-else", "firstName": "Eve"},
+        "nameless": {"identifier": "nameless"},
+    }
+
+    def answer(request: Any, _handler: Any) -> tuple[int, Any]:
+        user = unquote(request.path.removeprefix(PATH).partition("?")[0])
+        if user == "down":
+            return 503, {}
+        if user == "gone":
+            return 404, refusal("RESOURCE_NOT_FOUND")
+        return 200, {"responseCode": "OK", "result": {"response": people[user]}}
+
+    server.answer = answer
+    found = users.names([*people, "down", "gone"])
+    assert found.pop("b/2")[:4] == "\ufffdB\ufffd "
+    assert found == {"A": "Ada", "other": "", "nameless": "", "gone": ""}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Select, or_, select, tuple_, union
+from sqlalchemy import Select, func, or_, select, tuple_, union
 
 from ownership.domain.event import Transfer, with_follow_ups
 from ownership.domain.organisations import VisibleOrganisations
@@ -35,6 +36,8 @@ from ownership.ledger.schema import (
 
 MAX_LANE: Final = 50
 """Events of a lane that are read."""
+MAX_SHORT: Final = 16 * 1024
+"""Bytes of a message that is read only for its names."""
 
 
 class Details:
@@ -64,6 +67,19 @@ class Details:
         event_id = select(event.c.id).where(event.c.mid == mid, *self._of_visible).scalar_subquery()
         query = select(payload.c.body).where(payload.c.event_id == event_id)
         return self._database.run(lambda c: c.scalar(query)) or b""
+
+    def short_bodies(self, mids: Collection[str]) -> dict[str, bytes]:
+        """The messages of events, of those that have at most `MAX_SHORT` bytes."""
+        query = (
+            select(event.c.mid, payload.c.body)
+            .join_from(event, payload, payload.c.event_id == event.c.id)
+            .where(
+                among(event.c.mid, mids),
+                residual(func.octet_length(payload.c.body) <= MAX_SHORT),
+                *self._of_visible,
+            )
+        )
+        return self._database.run(lambda c: {r.mid: r.body for r in c.execute(query)}) if mids else {}
 
     def queued(self, mid: str) -> QueuedEvent | None:
         """An event's row in the queue."""

@@ -20,6 +20,7 @@ from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import batches
 from ownership.ledger.reads.batches import BatchChange, ChangesPage, Owners
 from ownership.ledger.reads.lists import ListedMessage, ListEntry, ListPage, to_cursor
+from ownership.page.payload import NO_NAMES, NamePair
 from ownership.page.views import questions as views
 from ownership.page.views.batches import chosen
 from ownership.page.views.details import DetailView
@@ -49,6 +50,9 @@ class ListedTransfer(BaseModel):
     """`dry run`, `undo` and so on; empty for a plain transfer, `message` for a rejected message."""
     from_user: str | None = None
     to_user: str | None = None
+    from_name: str | None = None
+    """The event's own, or User-Org's; null if it is not known."""
+    to_name: str | None = None
     organisation_id: str | None = None
     requested_by: str | None = None
     announced_at: datetime | None = None
@@ -268,17 +272,17 @@ def run_of(run: RunLink) -> Run:
     return Run(dag_id=run.dag_id, run_id=run.run_id, state=run.state)
 
 
-def transfer_list(page: ListPage) -> TransferList:
-    """A page of the list."""
+def transfer_list(page: ListPage, names: Mapping[str, NamePair]) -> TransferList:
+    """A page of the list. `names`: of users, by mid."""
     return TransferList(
-        transfers=[listed(e) for e in page.entries],
+        transfers=[listed(e, names.get(e.mid, NO_NAMES)) for e in page.entries],
         counts=dict(page.counts.of),
         next=to_cursor(page.next) if page.next else None,
         cut=page.cut,
     )
 
 
-def listed(entry: ListEntry) -> ListedTransfer:
+def listed(entry: ListEntry, names: NamePair = NO_NAMES) -> ListedTransfer:
     """An entry of the list."""
     if isinstance(entry, ListedMessage):
         return ListedTransfer(
@@ -294,6 +298,8 @@ def listed(entry: ListEntry) -> ListedTransfer:
         kind=kind_of(entry.origin, entry.options),
         from_user=entry.transfer.from_user,
         to_user=entry.transfer.to_user,
+        from_name=names.from_name or None,
+        to_name=names.to_name or None,
         organisation_id=entry.organisation_id,
         requested_by=entry.requested_by,
         announced_at=_time(entry.kafka_ms),
@@ -312,6 +318,8 @@ def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Tran
         kind=kind_of(event.origin, event.options),
         from_user=event.transfer.from_user,
         to_user=event.transfer.to_user,
+        from_name=view.from_name or None,
+        to_name=view.to_name or None,
         organisation_id=event.organisation_id,
         requested_by=event.requested_by,
         announced_at=_time(event.kafka_ms),

@@ -10,14 +10,15 @@ from fastapi.responses import JSONResponse, Response
 
 from ownership.domain.clock import to_ms
 from ownership.domain.states import EventState
-from ownership.ledger.reads.lists import Filters, from_cursor
+from ownership.ledger.reads.lists import Filters, ListedEvent, from_cursor
 from ownership.page import access
 from ownership.page.access import User
 from ownership.page.api import models
 from ownership.page.api.problems import Problem, wrong_field
 from ownership.page.api.requests import JsonRoute
+from ownership.page.names import UserNames
 from ownership.page.routes.parameters import MID, NO_NUL, TEXT
-from ownership.page.routes.transfers import ENDED, detail
+from ownership.page.routes.transfers import ENDED, detail, named
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["transfers"])
@@ -63,6 +64,7 @@ Narrowed = Annotated[Filters, Depends(filters_of)]
 def transfers(
     user: User,  # noqa: ARG001  # for users only
     store: Ledger,
+    names: UserNames,
     filters: Narrowed,
     after: After = "",
 ) -> models.TransferList:
@@ -71,7 +73,10 @@ def transfers(
     if after and cursor is None:
         raise wrong_field("after", "is not the `next` of a page")
     with store.reads() as reads:
-        return models.transfer_list(reads.lists.page(filters, cursor))
+        page = reads.lists.page(filters, cursor)
+        events = [e for e in page.entries if isinstance(e, ListedEvent)]
+        bodies = reads.details.short_bodies([e.mid for e in events])
+    return models.transfer_list(page, names.pairs([e.transfer for e in events], bodies))
 
 
 @router.get(
@@ -83,6 +88,7 @@ def transfers(
 def transfer(
     user: User,
     store: Ledger,
+    names: UserNames,
     mid: MID,
     run: Annotated[
         str, Query(max_length=320, pattern=NO_NUL, description="The run that was started for it")
@@ -92,11 +98,12 @@ def transfer(
     started = access.runs_of([run]).get(run) if run else None
     with store.reads() as reads:
         event = reads.details.event(mid)
-        if event is not None:
-            return models.transfer(event, detail(reads, event, user), started)
-        message = reads.details.rejected_message(mid)
-        if message is not None:
-            return models.rejected(message)
+        view = detail(reads, event, user) if event else None
+        message = None if event else reads.details.rejected_message(mid)
+    if event and view:
+        return models.transfer(event, named(view, names), started)
+    if message is not None:
+        return models.rejected(message)
     if started and started.state not in ENDED:
         coming = models.Coming(mid=mid, started=models.run_of(started))
         return JSONResponse(coming.model_dump(), 202, {"retry-after": "1"})

@@ -15,6 +15,7 @@ from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent, fro
 from ownership.page import access
 from ownership.page.access import MayRead, User
 from ownership.page.actions import RECONCILE_DAG
+from ownership.page.names import UserNames
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import NO_NUL, TEXT
 from ownership.page.settings import CachedSettings, JobSettings
@@ -34,6 +35,7 @@ def listing(
     user: User,
     store: Ledger,
     settings: JobSettings,
+    names: UserNames,
     who: Annotated[str, Query(alias="user", max_length=256, pattern=NO_NUL)] = "",
     state: TEXT = "",
     run: TEXT = "",
@@ -63,12 +65,15 @@ def listing(
         reports = reads.reports(1)
         proven = _proven(reads, settings)
         of_request = reads.proven.request(filters.request_id) if filters.request_id else None
+        events = [e for e in listed.entries if isinstance(e, ListedEvent)]
+        bodies = reads.details.short_bodies([e.mid for e in events])
     if one and len(listed.entries) == 1 and not listed.next:
         return RedirectResponse(links.detail_href(listed.entries[0].mid), status_code=303)
-    runs = access.runs_of(e.run_id for e in listed.entries if isinstance(e, ListedEvent))
+    runs = access.runs_of(e.run_id for e in events)
+    pairs = names.pairs([e.transfer for e in events], bodies)
     return rendered(
         "list.html",
-        view=list_view(filters, listed, runs, now_ms=now_ms(), first=cursor is None),
+        view=list_view(filters, listed, runs, pairs, now_ms=now_ms(), first=cursor is None),
         filters=filters,
         since=since if filters.since_ms is not None else "",
         before=before if filters.before_ms is not None else "",

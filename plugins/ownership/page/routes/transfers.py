@@ -12,6 +12,7 @@ from ownership.ledger.events import EventRow
 from ownership.ledger.reads import Reads
 from ownership.page import access
 from ownership.page.access import MayRead, User
+from ownership.page.names import Names, UserNames
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import MID, TEXT
 from ownership.page.store import Ledger
@@ -48,10 +49,20 @@ def detail(reads: Reads, event: EventRow, user: User) -> DetailView:
     )
 
 
+def named(view: DetailView, names: Names) -> DetailView:
+    """The same with names of its users, where the event has none and User-Org knows them."""
+    asked = names.of(u for u, n in ((view.from_user, view.from_name), (view.to_user, view.to_name)) if not n)
+    return view._replace(
+        from_name=view.from_name or asked.get(view.from_user, ""),
+        to_name=view.to_name or asked.get(view.to_user, ""),
+    )
+
+
 @router.get("/transfer", dependencies=[MayRead])
 def transfer(
     user: User,
     store: Ledger,
+    names: UserNames,
     mid: MID,
     course: TEXT = "",
     batch: TEXT = "",
@@ -80,7 +91,7 @@ def transfer(
         )
     return rendered(
         "transfer.html",
-        view=view,
+        view=named(view, names),
         changes=change_lines(changed),
         older=older,
         first=links.detail_href(mid) + "#changes" if after else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ownership.domain.clock import duration, to_ms
@@ -20,6 +21,7 @@ from ownership.ledger.reads.lists import (
     ListPage,
     to_cursor,
 )
+from ownership.page.payload import NO_NAMES, NamePair
 from ownership.page.views.formats import STATE_NAMES, Moment, counted, moment, number
 from ownership.page.views.links import RunLink, detail_href, list_href
 
@@ -44,6 +46,8 @@ class ListLine(NamedTuple):
     lag: str = ""
     run_id: str = ""
     run: RunLink | None = None
+    from_name: str = ""
+    to_name: str = ""
 
 
 class Chip(NamedTuple):
@@ -68,12 +72,20 @@ class ListView(NamedTuple):
 
 
 def list_view(
-    filters: Filters, page: ListPage, runs: Mapping[str, RunLink], *, now_ms: int, first: bool = True
+    filters: Filters,
+    page: ListPage,
+    runs: Mapping[str, RunLink],
+    names: Mapping[str, NamePair] = MappingProxyType({}),
+    *,
+    now_ms: int,
+    first: bool = True,
 ) -> ListView:
-    """The whole list. `first`: it is the first page."""
+    """The whole list. `names`: of users, by mid. `first`: it is the first page."""
     return ListView(
         lines=[
-            message_line(e) if isinstance(e, ListedMessage) else event_line(e, runs, now_ms=now_ms)
+            message_line(e)
+            if isinstance(e, ListedMessage)
+            else event_line(e, runs, names.get(e.mid, NO_NAMES), now_ms=now_ms)
             for e in page.entries
         ],
         chips=_chips(filters, page),
@@ -98,7 +110,9 @@ def kind_of(origin: str, options: Options) -> str:
     return ", ".join(k for k in kinds if k)
 
 
-def event_line(event: ListedEvent, runs: Mapping[str, RunLink], *, now_ms: int) -> ListLine:
+def event_line(
+    event: ListedEvent, runs: Mapping[str, RunLink], names: NamePair = NO_NAMES, *, now_ms: int
+) -> ListLine:
     """An event in the list."""
     counts = event.counts
     has_counts = event.state in (EventState.COMPLETED, EventState.REHEARSED)
@@ -119,6 +133,8 @@ def event_line(event: ListedEvent, runs: Mapping[str, RunLink], *, now_ms: int) 
         run_id=event.run_id or "",
         run=runs.get(event.run_id or ""),
         note=(event.reason or "") if event.state != EventState.COMPLETED else "",
+        from_name=names.from_name,
+        to_name=names.to_name,
     )
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import HTTPException
 
+from ownership.domain.errors import Unavailable
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
@@ -24,17 +25,26 @@ from ownership.page import access
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api import orders
 from ownership.page.api.app import api
+from ownership.page.names import Names, process_names
 from ownership.page.store import process_store
 from ownership.page.views.links import RunLink
 from ownership.page.visible import visible_organisations
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, key
 
+BODY = b'{"edata": {"toUserProfile": {"firstName": "Ada", "phone": "555"}}}'
 OWNERS = Owners("a", ("m",)), Owners("b", ("m",))
 CHANGE = BatchChange(
     BatchId("c", "b"),
     PlannedBatch("created", *OWNERS, BatchOutcome.MOVED, AT),
     [BatchHop("created", *OWNERS, 0, 2, ChangeOutcome.APPLIED, AT)],
 )
+
+
+class NoUserOrg:
+    """User-Org, which does not answer."""
+
+    def ask(self, _question: Any) -> Any:
+        raise Unavailable("User-Org", "down")
 
 
 @dataclass
@@ -47,6 +57,7 @@ class Service:
     allowed: set[str] = field(default_factory=lambda: {TRANSFER_DAG, UNDO_DAG})
     user: str = "operator-1"
     visible: VisibleOrganisations = EVERYTHING
+    names: Names = field(default_factory=lambda: Names(NoUserOrg()))
     look: access.LastLook | None = None
     airflow_says: int = 200
     asked_for: list[tuple[Filters, Any]] = field(default_factory=list)
@@ -80,7 +91,8 @@ class Service:
                 queued=lambda _: None,
                 followed_by=lambda _: [LISTED],
                 lane=lambda _: [],
-                body=lambda _: b'{"edata": {"toUserProfile": {"firstName": "Ada", "phone": "555"}}}',
+                short_bodies=lambda mids: dict.fromkeys(mids, BODY),
+                body=lambda _: BODY,
             ),
             batches=SimpleNamespace(page=self._batches, progress=lambda _: None),
         )
@@ -139,6 +151,7 @@ def opened_service(monkeypatch: pytest.MonkeyPatch) -> Service:
         access.MayRead.dependency: lambda: None,
         access.MayReadHealth.dependency: lambda: None,
         process_store: lambda: made,
+        process_names: lambda: made.names,
         visible_organisations: lambda: made.visible,
     }
     monkeypatch.setattr(api, "dependency_overrides", given)

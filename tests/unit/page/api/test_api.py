@@ -307,3 +307,13 @@ def test_a_transfer_is_started_only_of_the_user_s_organisations(service: Service
 def test_the_whole_job_s_health_is_for_those_from_whom_nothing_is_hidden(service: Service) -> None:
     service.visible = VisibleOrganisations(frozenset({"mine"}))
     assert service.ask("GET", "/health").status_code == 404
+
+
+# -- names
+
+
+def test_names_of_the_event_stand_beside_the_ids(service: Service) -> None:
+    listed = service.ask("GET", "/transfers").json()["transfers"]
+    assert [(t["from_name"], t["to_name"]) for t in listed] == [(None, "Ada"), (None, None)]
+    one = service.ask("GET", "/transfer", params={"mid": MID}).json()
+    assert (one["from_name"], one["to_name"]) == (None, "Ada")
