@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -26,9 +26,11 @@ from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api import orders
 from ownership.page.api.app import api
 from ownership.page.names import Names, process_names
+from ownership.page.platform import Asked
 from ownership.page.store import process_store
 from ownership.page.views.links import RunLink
 from ownership.page.visible import visible_organisations
+from ownership.platform.user_org import Users
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, key
 
 BODY = b'{"edata": {"toUserProfile": {"firstName": "Ada", "phone": "555"}}}'
@@ -57,7 +59,7 @@ class Service:
     allowed: set[str] = field(default_factory=lambda: {TRANSFER_DAG, UNDO_DAG})
     user: str = "operator-1"
     visible: VisibleOrganisations = EVERYTHING
-    names: Names = field(default_factory=lambda: Names(NoUserOrg()))
+    names: Names = field(default_factory=lambda: Names(cast("Asked[Users]", NoUserOrg())))
     look: access.LastLook | None = None
     airflow_says: int = 200
     asked_for: list[tuple[Filters, Any]] = field(default_factory=list)
