@@ -13,9 +13,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from ownership.domain.organisations import EVERYTHING
+from ownership.domain.settings import Settings
 from ownership.page import access
 from ownership.page import app as module
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
+from ownership.page.names import process_names
+from ownership.page.settings import CachedSettings, process_settings
 from ownership.page.store import Store, process_store
 from ownership.page.visible import visible_organisations
 from tests.integration.stages.transfer_world import World
@@ -57,12 +60,16 @@ def page(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(access, "may_start", lambda _: {TRANSFER_DAG, UNDO_DAG})
     monkeypatch.setattr(access, "check_start", lambda *_: None)
     monkeypatch.setattr(access, "is_paused", lambda _: False)
+    # Its own names only.
+    names = SimpleNamespace(of=lambda _: {}, pairs=lambda *_: {})
     signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
     given = {
         signed_in: lambda: user,
         access.MayRead.dependency: lambda: None,
         visible_organisations: lambda: EVERYTHING,
         process_store: lambda: store,
+        process_settings: lambda: CachedSettings(lambda: Settings.parse(None)),
+        process_names: lambda: names,
     }
     monkeypatch.setattr(module.app, "dependency_overrides", given)
     yield Page()

@@ -256,7 +256,7 @@ class Lists:
             r = connection.execute(query.select_from(queued)).one()
             return OpenCounts(min(r.events, MAX_OPEN), r.awaiting, r.events > MAX_OPEN)
 
-        return self._database.run(work)
+        return self._database.run(work, in_order=not self._visible.every)
 
 
 # -- the statements of a list ----------------------------------------------------------------------------------
