@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -12,6 +12,9 @@ from local.servers.ports import HOST
 from local.stack import Stack
 from tests.e2e.airflow_world import Airflow, StatsdReceiver, Story, opened_story, passwords_in_connections
 
+NORTH, SOUTH = "north-admin", "south-admin"
+"""Users of an organisation's each. The simple auth manager takes its roles in any case, rights tell cases apart."""
+ROLES = {NORTH: "User", SOUTH: "USER"}
 EXAMPLES = str(REPOSITORY / "docs/examples")
 
 
@@ -21,6 +24,20 @@ def statsd() -> Iterator[StatsdReceiver]:
     receiver = StatsdReceiver()
     yield receiver
     receiver.close()
+
+
+def admins_of_organisations(environment: Mapping[str, str]) -> dict[str, str]:
+    """Two more users of Airflow, and the setting that shows each of them one organisation."""
+    settings, users = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"
+    rights = [
+        *({"role": role, "organisations": "*"} for role in ("admin", "user", "viewer")),
+        *({"role": role, "organisations": [f"org-{user}"]} for user, role in ROLES.items()),
+    ]
+    added = (f"{user}:{role}" for user, role in ROLES.items())
+    return {
+        settings: json.dumps({**json.loads(environment[settings]), "page.organisations": rights}),
+        users: ",".join([environment[users], *added]),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +63,7 @@ def airflow_stack(stack: Stack, statsd: StatsdReceiver) -> Stack:
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
     }
     own = dict(stack.airflow_env)
-    stack.airflow_env |= of_airflow | passwords_in_connections(own)
+    stack.airflow_env |= of_airflow | admins_of_organisations(own) | passwords_in_connections(own)
     stack.start_airflow()
     # This process runs the job with them, too.
     stack.airflow_env |= own
