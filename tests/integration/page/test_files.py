@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from ownership.domain.clock import now_ms
+from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.transfer_files import MAX_BYTES
 from ownership.ledger.database import Database
 from ownership.ledger.reads import Reads
@@ -34,8 +35,8 @@ class Imported:
         self.states: dict[str, str] = {}
 
     @contextmanager
-    def reads(self) -> Iterator[Reads]:
-        yield Reads(self.ledger)
+    def reads(self, visible: VisibleOrganisations) -> Iterator[Reads]:
+        yield Reads(self.ledger, visible)
 
     def send(self, content: str | bytes = FILE, key: str = "", **how: Any) -> httpx.Response:
         headers = {"content-type": "text/csv", **how.pop("headers", {})}
@@ -242,3 +243,23 @@ def test_an_import_that_is_not_there_is_not_found(imported: Imported) -> None:
     problem(imported.post("0" * 20, "go"), 404)
     assert imported.service.ask("GET", "/imports/%00").status_code == 422
     assert imported.service.ask("GET", "/imports/template.csv").text.startswith("from_user,to_user")
+
+
+def test_an_import_is_its_organisation_s_and_a_row_of_another_one_is_wrong(imported: Imported) -> None:
+    imported.service.visible = VisibleOrganisations(frozenset({"mine"}))
+    both = "from_user,to_user,organisation_id,reason\norg1,b,mine,\norg2,b,theirs,\n"
+    made = imported.send(both, key="of-mine").json()
+    assert made["by_state"] == {"checking": 1, "wrong": 1}
+    rows = imported.get(f"imports/{made['id']}/rows")["rows"]
+    assert [r["error_column"] for r in rows] == [None, "organisation_id"]
+    assert all(e["organisation_id"] == "mine" for conf in imported.confs() for e in conf["events"])
+    assert "No row can be a transfer" in problem(imported.send(both.replace("mine", "theirs")), 422)
+    for visible in (frozenset({"theirs"}), frozenset[str]()):
+        imported.service.visible = VisibleOrganisations(visible)
+        assert made["id"] not in [i["id"] for i in imported.get("imports")["imports"]]
+        for address in ("", "/rows", "/failed.csv"):
+            assert imported.service.ask("GET", f"/imports/{made['id']}{address}").status_code == 404
+        assert imported.post(made["id"], "go", only_good=True).status_code == 404
+        assert imported.post(made["id"], "check").status_code == 404
+    imported.service.visible = EVERYTHING
+    assert made["id"] in [i["id"] for i in imported.get("imports")["imports"]]
