@@ -25,7 +25,7 @@ from local.servers.processes import NotReadyError, Server, await_condition, chil
 
 USER, OPERATOR, VIEWER = "admin", "operator", "viewer"
 """The users; all have the stack's one password."""
-_ROLES = {USER: "admin", OPERATOR: "user", VIEWER: "viewer"}
+ROLES = {USER: "admin", OPERATOR: "user", VIEWER: "viewer"}
 """Roles of Airflow's simple auth manager: a user may start runs, a viewer only looks."""
 DAG_ID = "user_ownership_transfer"
 UNDO_DAG_ID = "ownership_undo"
@@ -166,7 +166,7 @@ def process_environment(layout: Layout, socket_folder: str) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": secret.fernet_key,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{r}" for u, r in _ROLES.items()),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{r}" for u, r in ROLES.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
         METADATA: postgres.sqlalchemy_url(socket_folder, DATABASE),
         "AIRFLOW__API__HOST": HOST,
@@ -198,7 +198,7 @@ def migrate(layout: Layout, environment: Mapping[str, str], socket_folder: str) 
     """
     home = layout.data("airflow")
     secret = Secrets.of(home)
-    _passwords_file(layout).write_text(json.dumps(dict.fromkeys(_ROLES, secret.password)) + "\n")
+    _passwords_file(layout).write_text(json.dumps(dict.fromkeys(ROLES, secret.password)) + "\n")
     _passwords_file(layout).chmod(0o600)
     fresh = postgres.create_database(socket_folder, DATABASE)
     stamp = home / _MIGRATED

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from local.paths import REPOSITORY
+from local.servers import airflow as airflow_server
 from local.servers.ports import HOST
 from local.stack import Stack
 from tests.e2e.airflow_world import Airflow, StatsdReceiver, Story, opened_story, passwords_in_connections
 
 NORTH, SOUTH = "north-admin", "south-admin"
 """Users of an organisation's each. The simple auth manager takes its roles in any case, rights tell cases apart."""
-ROLES = {NORTH: "User", SOUTH: "USER"}
+ADMINS = {NORTH: "User", SOUTH: "USER"}
 EXAMPLES = str(REPOSITORY / "docs/examples")
 
 
@@ -28,15 +29,15 @@ def statsd() -> Iterator[StatsdReceiver]:
 
 def admins_of_organisations(environment: Mapping[str, str]) -> dict[str, str]:
     """Two more users of Airflow, and the setting that shows each of them one organisation."""
-    settings, users = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"
+    settings = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"
     rights = [
-        *({"role": role, "organisations": "*"} for role in ("admin", "user", "viewer")),
-        *({"role": role, "organisations": [f"org-{user}"]} for user, role in ROLES.items()),
+        *({"role": role, "organisations": "*"} for role in airflow_server.ROLES.values()),
+        *({"role": role, "organisations": [f"org-{user}"]} for user, role in ADMINS.items()),
     ]
-    added = (f"{user}:{role}" for user, role in ROLES.items())
+    users = airflow_server.ROLES | ADMINS
     return {
         settings: json.dumps({**json.loads(environment[settings]), "page.organisations": rights}),
-        users: ",".join([environment[users], *added]),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{role}" for u, role in users.items()),
     }
 
 
