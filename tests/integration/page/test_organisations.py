@@ -304,7 +304,7 @@ def test_questions_are_answered_of_one_s_own(page: Page, mine: str, theirs: str)
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)
 def test_exports_have_one_s_own_alone(page: Page, mine: str, theirs: str) -> None:
     for query in ({}, {"run": "run-shared"}, {"course": "course-shared"}, {"request": "request-shared"}):
-        rows = page.get(
+        *rows, _count = page.get(
             f"{mine}-admin", f"{API}/exports/transfers", format="jsonl", **query
         ).text.splitlines()
         assert {json.loads(r)["mid"] for r in rows} == {mid_of(mine, s) for s in STATES}, query
