@@ -2,7 +2,7 @@
 
 It needs Debian's `chromium` (`apt-get install chromium`) and a `make demo` in another terminal; `--addresses`
 names another stack's file of addresses. Screenshots: the grid of the run with the most mapped instances, the page
-of transfers in light and dark, its largest transfer, and the confirmation of that transfer's undo.
+of transfers in light and dark, its largest transfer, the confirmation of that transfer's undo, and an import.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, sync_playwright
 
 from local.demo.runs import opened_api, run_url
+from local.demo.sample import ORGANISATION
 from local.paths import DEMO, REPOSITORY
 from local.stack import Addresses
 from local.tools import programs
@@ -28,6 +29,13 @@ ARGUMENTS: Final = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 SIZE: Final = (1500, 900)
+LEAVERS: Final = f"""from_user,to_user,organisation_id,reason
+fa410001-0000-4000-8000-000000064065,ad100001-0000-4000-8000-000000044304,{ORGANISATION},has left
+90fa0001-0000-4000-8000-000000037114,ad100001-0000-4000-8000-000000044304,{ORGANISATION},has left
+,ad100001-0000-4000-8000-000000044304,{ORGANISATION},has left
+00000000-dead-4000-8000-000000000000,ad100001-0000-4000-8000-000000044304,{ORGANISATION},
+"""
+"""Two users of the sample world, a row without an id, and a user that User-Org does not know."""
 MAPPED_TASK: Final = "transfer.reindex_course_batches"
 
 
@@ -83,6 +91,8 @@ def take(addresses: Addresses, folder: Path, *, chromium: str = CHROMIUM) -> lis
             frame.get_by_role("heading", name="What will happen").wait_for()
             _settled(page)
             save(page, "undo")
+            _import(page)
+            save(page, "import")
         finally:
             browser.close()
     return taken
@@ -100,6 +110,19 @@ def _transfers(page: Page) -> None:
     """Open the page of transfers by Airflow's navigation."""
     page.get_by_role("link", name="Transfers", exact=True).first.click()
     page.frame_locator("iframe").locator("table.transfers").wait_for()
+    _settled(page)
+
+
+def _import(page: Page) -> None:
+    """Send a file whose rows would take the demo's transfers back, and a wrong one; wait for its dry runs."""
+    _transfers(page)
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="Imports", exact=True).click()
+    frame.get_by_label("File").set_input_files(
+        FilePayload(name="leavers.csv", mimeType="text/csv", buffer=LEAVERS.encode())
+    )
+    frame.get_by_role("button", name="Check the file").click()
+    frame.get_by_role("button", name="good rows").wait_for(timeout=120_000)
     _settled(page)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, FrameLocator, Page, expect, sync_playwright
 
 from local.demo.screenshots import ARGUMENTS, log_in
 from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
@@ -213,3 +213,21 @@ def test_the_last_reconciliations_are_shown_as_a_chart_and_a_table(
     expect(frame.locator(".samples")).to_contain_text(stale.batch_id)
     newest.locator("a.run").click()
     page.wait_for_url(lambda url: f"/dags/ownership_reconcile/runs/{quote(run_id, safe='')}" in url)
+
+
+def test_a_file_is_sent_checked_carried_out_and_its_failed_rows_are_downloaded(story: Story, page: Page):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    lines = ("from_user,to_user,organisation_id", f"{old},{new},{ORGANISATION}", f",{new},{ORGANISATION}")
+    frame = opened(page)
+    frame.get_by_role("link", name="Imports", exact=True).click()
+    sent = FilePayload(name="leavers.csv", mimeType="text/csv", buffer="\r\n".join(lines).encode())
+    frame.get_by_label("File").set_input_files(sent)
+    frame.get_by_role("button", name="Check the file").click()
+    expect(frame.get_by_text("Checked: 1 row would move 2 batches. 1 row cannot")).to_be_visible()
+    with page.expect_download() as download:
+        frame.get_by_role("link", name="Download the rows that failed").click()
+    assert "3,from_user: is empty" in download.value.path().read_text()
+    frame.get_by_role("button", name="Carry out the 1 good row").click()
+    expect(frame.get_by_text("Done: 1 row moved 2 batches, proven in both stores.")).to_be_visible()
+    assert story.owners(batches) == {(new, new)}
