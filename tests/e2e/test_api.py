@@ -266,3 +266,26 @@ def test_the_command_line_s_exit_code_says_what_went_wrong(airflow: Airflow, sto
     assert shell(airflow, OPERATOR, "health", OWNERSHIP_PASSWORD="wrong").returncode == 1  # noqa: S106  # is refused
     assert shell(airflow, OPERATOR, "health", OWNERSHIP_URL="http://127.0.0.1:9").returncode == 3
     assert shell(airflow, OPERATOR, "health", OWNERSHIP_URL="").returncode == 2
+
+
+def test_the_command_line_carries_a_file_out_and_writes_what_was_done(
+    airflow: Airflow, story: Story, tmp_path: Path
+):
+    old, new = story.user("old"), story.user("new")
+    batches = story.batches(old, 2)
+    file, failed, done = (tmp_path / name for name in ("leavers.csv", "failed.csv", "done.jsonl"))
+    rows = [f"{user},{new},{ORGANISATION},has left" for user in (old, f"nobody-{story.name}")]
+    file.write_text("\n".join(["from_user,to_user,organisation_id,reason", *rows]))
+    moved = shell(
+        airflow, OPERATOR, "import", str(file), "--go", "good", "--wait", "--failed", str(failed), "--json"
+    )
+    assert moved.returncode == 1, moved.stderr  # one row cannot be carried out
+    found = json.loads(moved.stdout)
+    assert (found["state"], found["moved"], found["failures"]) == ("done", 2, 1)
+    assert f"nobody-{story.name}" in failed.read_text()
+    assert story.owners(batches) == {(new, new)}
+    words = ("export", "changes", "--user", new, "--format", "jsonl", "--output", str(done))
+    assert shell(airflow, VIEWER, *words).returncode == 0
+    lines = [json.loads(line) for line in done.read_text().splitlines()]
+    assert {line["batch_id"] for line in lines[:-1]} == {b.batch_id for b in batches}
+    assert lines[-1] == {"end": True, "rows": 2}
