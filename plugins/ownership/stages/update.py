@@ -223,7 +223,7 @@ def _kept(row: Row, image: Image) -> bool:
 def settle_undecided(parts: Parts, images: Sequence[Image]) -> None:
     """Give images that an earlier try left without an outcome the outcome that their row shows now.
 
-    `images`: all images of the batches concerned.
+    `images`: all images of the batches concerned. An outcome that another try has written meanwhile stays.
     """
     undecided = [i for i in images if i.outcome is None]
     if not undecided:
@@ -234,7 +234,8 @@ def settle_undecided(parts: Parts, images: Sequence[Image]) -> None:
         [
             (i, _outcome_of(i, rows.get(i.id), repeated=(i.id, i.before.owners, i.after.owners) in applied))
             for i in undecided
-        ]
+        ],
+        stay=tuple(ChangeOutcome),
     )
 
 

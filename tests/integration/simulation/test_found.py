@@ -55,6 +55,17 @@ FOUND = {
         ),
         (Strike("run-1.update[0]#1", "rows b", Fate.FREEZES_AFTER, ms=80_000),),
     ),
+    # Seed 5731: a later try that judges the first one's change froze itself, and woke after the row was given back.
+    "what a frozen try would judge is left as its successor has judged it": Found(
+        Setup(
+            (BatchSpec("k", "b", "x", ("a",)),),
+            (MessageSpec(1, "m0", "a", "b"), MessageSpec(30_000, "m1", "b", "a")),
+        ),
+        (
+            Strike("run-1.update[0]#1", "rows b", Fate.DIES_AFTER),
+            Strike("run-1.update[0]#2", "rows read", Fate.FREEZES_BEFORE, ms=80_000),
+        ),
+    ),
 }
 
 
