@@ -1,6 +1,5 @@
-"""Ownership transfer: the domain of the job.
+"""Ownership transfer: the job.
 
-Data flows one way: message -> event -> lane -> plan -> rows -> documents -> outcome.
-Nothing here imports Airflow except the edge: ``hooks``, ``sensors``, ``triggers``,
-``retries``, ``assets``, ``tasks`` and ``metrics``.
+Data flows one way: message -> event -> lane -> plan -> rows -> documents -> outcome. Each folder says what it is;
+`domain`, `ledger`, `platform` and `stages` import nothing of Airflow.
 """
