@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ownership.domain.contracts import Phase
 from ownership.domain.effects import Effect, UndoEffect
@@ -42,6 +42,13 @@ class PhaseBook:
         """The book without the phases of these events."""
         kept = [p for p in self.phases if not any(e.mid in mids for e in p.events)]
         return self if len(kept) == len(self._phases) else PhaseBook(kept, self._effects)
+
+    def divided(self, alone: Callable[[Phase], bool]) -> list[PhaseBook]:
+        """Books of one phase each for those that are to be `alone`, and one of the others, if there are any."""
+        others = [p for p in self.phases if not alone(p)]
+        groups = [others] if others else []
+        groups += [[p] for p in self.phases if alone(p)]
+        return [PhaseBook(g, self._effects) for g in groups]
 
     @property
     def ids(self) -> Collection[BatchId]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -139,7 +140,7 @@ def _choose_and_plan(
             _keep_waiting(parts, chosen.waiting, rows)
             return Planning([], chosen.waiting, {}, 0)
         claimed = load(parts, work.step(chosen.phases, events={}))
-        plan = _plan(parts, claimed)
+        plan = _plan_apart(parts, claimed)
         composed = {e.mid for p in claimed.book.phases if len(p.events) > 1 for e in p.events}
         large = {m for m in composed - alone if limit and plan.reports[m].batches > limit}
         if not large:
@@ -197,6 +198,9 @@ def _choose(
             return Kind(undo=False, group=_group(row.scope), part=row.scope.batch_id or "")
         if undo and not own:
             return Kind(undo=True, group="dry run" if row.options.dry_run else "")
+        if row.options.dry_run:
+            # It changes nothing, so other dry runs have nothing to do with it.
+            return Kind(undo=False, group="dry run", part=e.mid)
         return Kind(undo=undo, group=e.mid)
 
     def closed(events: Sequence[Transfer]) -> bool:
@@ -266,6 +270,17 @@ def _phase(
         events=tuple(held[e.mid] for e in events),
         moves={u: passed_on.get(u, v) for u, v in moves.items()},
         later=tuple(row.mid for row in later if row.transfer.target in own),
+    )
+
+
+def _plan_apart(parts: Parts, claimed: ClaimedWork) -> Plan:
+    """The plan of all phases. A dry run is planned by itself: it shows what its transfer does where no other does."""
+    books = claimed.book.divided(lambda p: claimed.events[p.events[0].mid].options.dry_run)
+    plans = [_plan(parts, replace(claimed, book=book)) for book in books]
+    return Plan(
+        sum(p.batches for p in plans),
+        {mid: report for p in plans for mid, report in p.reports.items()},
+        frozenset().union(*(p.started for p in plans)),
     )
 
 

@@ -143,6 +143,32 @@ def test_an_event_that_was_rehearsed_before_it_came_is_carried_out_when_it_comes
     assert world.owners(batch) == (b, ())
 
 
+def test_dry_runs_of_one_lane_are_planned_at_once_and_each_by_itself(world: World) -> None:
+    a, b, c, new = world.users("a", "b", "c", "new")
+    shared = world.batch(created_by=a, mentors=[b])
+    world.batch(created_by=c)
+    alone = {user: _dry_run(world, user, new)[1] for user in (a, b, c)}
+
+    forms = [world.form(user, new) for user in (a, b, c)]
+    run = world.run().pull(form={"events": forms, "dry_run": True}).lookup()
+
+    assert [w.waiting for w in run.work] == [()], "none is left to a later phase"
+    summary = run.settle()
+    assert summary.events == {"rehearsed": 3}
+    plans = {plan.from_user: plan for plan in summary.plans}
+    assert {user: plan.digest for user, plan in plans.items()} == {u: p.digest for u, p in alone.items()}
+    assert world.owners(shared) == (a, (b,))
+
+
+def test_a_transfer_waits_for_the_dry_runs_before_it_and_goes_in_their_run(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    forms = [world.form(a, b, dry_run=True), world.form(a, b)]
+    summary = world.whole_run(form={"events": forms})
+    assert summary.events == {"rehearsed": 1, "completed": 1}
+    assert world.owners(batch) == (b, ())
+
+
 def test_a_dry_run_of_an_unknown_user_is_skipped_and_says_why(world: World) -> None:
     (a,) = world.users("a")
     run = world.run().pull(form=world.form(a, f"nobody-{a}", dry_run=True))
