@@ -89,6 +89,7 @@ def installed(world: Any, seed: int) -> Iterator[None]:
             put(module, time=fake_time)
         for module in (update, pools, user_org):
             put(module, ThreadPoolExecutor=InlinePool)
+        put(kafka, within=lambda _seconds, _what, call: call())
         put(update, ROWS_PER_WAVE=ROWS_PER_WAVE)
         put(reindex, ROWS_PER_WAVE=ROWS_PER_WAVE, DOCUMENTS_PER_WAVE=ROWS_PER_WAVE)
         put(cassandra, execute_concurrent=world.rows.execute_concurrent, BatchStatement=world.batch_statement)

@@ -7,10 +7,12 @@ partitions too: nothing can tell that it still runs.)
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +32,10 @@ T = TypeVar("T")
 PART = "Kafka"
 SECONDS = 10.0
 """Bound of one call to the broker."""
+COMMIT_SECONDS = 15.0
+"""Bound of a commit, above the client's own of 10 s, which does not hold where a broker dies with the commit under way:
+then the client waits until one is there again."""
+CLOSE_SECONDS = 5.0
 STALL_SECONDS = 30.0
 """A read that yields nothing for this long, below the watermark, is an outage."""
 
@@ -110,8 +116,9 @@ class Topic:
         return Topic(self._consumer, name, self._client_errors)
 
     def close(self) -> None:
-        """Leave the broker."""
-        self._consumer.close()
+        """Leave the broker. A client that still waits for a commit is left behind."""
+        with suppress(Unavailable):
+            within(CLOSE_SECONDS, "closing", self._consumer.close)
 
     def serve(self) -> None:
         """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled.
@@ -270,13 +277,18 @@ class Topic:
         """Commit the ends of `spans`, synchronously.
 
         :raises SettingsError: if the group has live members, so that offsets are not ours to move.
+        :raises Unavailable: if the broker does not answer within `COMMIT_SECONDS`.
         """
         offsets = [TopicPartition(self.name, s.partition, s.end) for s in spans]
         if not offsets:
             return
         with self._errors():
             try:
-                done = self._consumer.commit(offsets=offsets, asynchronous=False)
+                done = within(
+                    COMMIT_SECONDS,
+                    "a commit",
+                    lambda: self._consumer.commit(offsets=offsets, asynchronous=False),
+                )
             except KafkaException as e:
                 if e.args[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS):
                     raise SettingsError(
@@ -287,6 +299,26 @@ class Topic:
             for t in done or []:
                 if t.error:
                     raise KafkaException(t.error)
+
+
+def within(seconds: float, what: str, call: Callable[[], T]) -> T:
+    """The result of a call of the client that may never return.
+
+    :raises Unavailable: if it takes longer; its thread is left behind, and does not keep the process.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as e:  # noqa: BLE001  # it is the caller's
+            future.set_exception(e)
+
+    threading.Thread(target=run, name=f"Kafka: {what}", daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        raise Unavailable(PART, f"no answer to {what} within {seconds:.0f} s") from None
 
 
 def position(partition: int, low: int, high: int, committed: int, consumed: int | None) -> Span:
