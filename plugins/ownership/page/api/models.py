@@ -19,7 +19,7 @@ from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import batches
 from ownership.ledger.reads.batches import BatchChange, ChangesPage, Owners
-from ownership.ledger.reads.lists import ListedMessage, ListEntry, ListPage, to_cursor
+from ownership.ledger.reads.lists import ListedEvent, ListedMessage, ListEntry, ListPage, to_cursor
 from ownership.page.payload import NO_NAMES, NamePair
 from ownership.page.views import questions as views
 from ownership.page.views.batches import chosen
@@ -292,34 +292,18 @@ def listed(entry: ListEntry, names: NamePair = NO_NAMES) -> ListedTransfer:
             announced_at=_time(entry.key.t),
             reason=entry.reason,
         )
+    return _listed(entry, names.from_name, names.to_name)
+
+
+def _listed(event: ListedEvent | EventRow, from_name: str, to_name: str) -> ListedTransfer:
     return ListedTransfer(
-        mid=entry.mid,
-        state=entry.state,
-        kind=kind_of(entry.origin, entry.options),
-        from_user=entry.transfer.from_user,
-        to_user=entry.transfer.to_user,
-        from_name=names.from_name or None,
-        to_name=names.to_name or None,
-        organisation_id=entry.organisation_id,
-        requested_by=entry.requested_by,
-        announced_at=_time(entry.kafka_ms),
-        ended_at=entry.ended_at,
-        reason=entry.reason,
-        counts=dict(entry.counts),
-        run_id=entry.run_id,
-    )
-
-
-def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Transfer:
-    """An event, with what the page shows of it. `started`: the run that was asked about."""
-    return Transfer(
         mid=event.mid,
         state=event.state,
         kind=kind_of(event.origin, event.options),
         from_user=event.transfer.from_user,
         to_user=event.transfer.to_user,
-        from_name=view.from_name or None,
-        to_name=view.to_name or None,
+        from_name=from_name or None,
+        to_name=to_name or None,
         organisation_id=event.organisation_id,
         requested_by=event.requested_by,
         announced_at=_time(event.kafka_ms),
@@ -327,6 +311,13 @@ def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Tran
         reason=event.reason,
         counts=dict(event.counts),
         run_id=event.run_id,
+    )
+
+
+def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Transfer:
+    """An event, with what the page shows of it. `started`: the run that was asked about."""
+    return Transfer(
+        **dict(_listed(event, view.from_name, view.to_name)),
         final=event.final,
         sentence=view.sentence,
         progress=Progress(percent=view.bar.percent, text=view.bar.text) if view.bar else None,
