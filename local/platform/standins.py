@@ -44,8 +44,10 @@ DEFAULT_SLOW_SECONDS: Final = 10.0
 
 BATCH_SEARCH_PATH: Final = "/v1/course/batch/search"
 USER_READ_PATH: Final = "/private/user/v1/read/"
+USER_SEARCH_PATH: Final = "/private/user/v1/search"
 BATCH_SEARCH_ID: Final = "api.course.batch.search"
 USER_READ_ID: Final = "api.user.read"
+USER_SEARCH_ID: Final = "api.user.search"
 
 ACCOUNT_BLOCKED: Final = "UOS_USRRED0006"
 NOT_FOUND: Final = "UOS_USRRED0013"
@@ -428,11 +430,32 @@ def lms_app(elasticsearch: str) -> FastAPI:
     return service.app
 
 
-# --- User-Org: read a user --------------------------------------------------------------------------------
+# --- User-Org: read a user, search for users by name ------------------------------------------------------
+
+
+def _user_search(body: object) -> dict[str, Any]:
+    """The request of the user search API as an Elasticsearch query. Raises BadRequest.
+
+    The real index has n-grams, for which the local one has no analysis; a wildcard finds the same parts of words.
+    """
+    request = body.get("request") if isinstance(body, dict) else None
+    if not isinstance(request, dict) or not isinstance(request.get("filters"), dict):
+        raise BadRequest("request.filters must be an object")
+    terms = [_filter(field, value) for field, value in request["filters"].items()]
+    fields = [f"{field}.raw" for field in request["queryFields"]]
+    for word in request["query"].split(" + "):
+        parts = [{"wildcard": {field: f"*{word.lower()}*"}} for field in fields]
+        terms.append({"bool": {"should": parts, "minimum_should_match": 1}})
+    return {
+        "query": {"bool": {"filter": terms}},
+        "track_total_hits": True,
+        "size": _whole(request, "limit", DEFAULT_LIMIT),
+        "_source": request["fields"],
+    }
 
 
 def userorg_app(elasticsearch: str) -> FastAPI:
-    """User-Org: `GET /private/user/v1/read/{userId}` over the index `user`."""
+    """User-Org over the index `user`: `GET /private/user/v1/read/{userId}`, `POST /private/user/v1/search`."""
     service = _Service("User-Org stand-in", elasticsearch)
     users = UserReads(lambda: service.search)
 
@@ -456,6 +479,21 @@ def userorg_app(elasticsearch: str) -> FastAPI:
             words = "User account has been blocked ."
             return _envelope(USER_READ_ID, 400, "CLIENT_ERROR", {}, words, ACCOUNT_BLOCKED)
         return _success(USER_READ_ID, found["_source"])
+
+    @service.app.post(USER_SEARCH_PATH)
+    async def search_users(request: Request) -> Response:
+        service.requests[USER_SEARCH_PATH] += 1
+        if (failure := await _apply(service.faults.take(frozenset()))) is not None:
+            return failure
+        try:
+            query = _user_search(await _json(request))
+            found = (await service.search.post("/user/_search", query))["hits"]
+        except BadRequest as error:
+            return _client_error(USER_SEARCH_ID, error)
+        except SearchUnavailable as error:
+            return _server_error(USER_SEARCH_ID, error)
+        content = [hit["_source"] for hit in found["hits"]]
+        return _success(USER_SEARCH_ID, {"count": found["total"]["value"], "content": content})
 
     return service.app
 

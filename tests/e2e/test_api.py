@@ -135,7 +135,8 @@ def test_without_a_user_or_with_a_forged_one_there_is_no_answer_but_401_and_403(
         refused(httpx.get(url + address), 401)
         refused(httpx.get(url + address, headers={"authorization": "Bearer forged"}), 403)
     for address in ("/transfers", "/transfers/batch", "/transfer/undo", "/transfer/abandon"):
-        refused(httpx.post(url + address, json={}), 401)
+        for kind in ("application/json", "text/plain"):
+            refused(httpx.post(url + address, content=b"{", headers={"content-type": kind}), 401)
 
 
 def test_a_viewer_reads_and_starts_nothing(airflow: Airflow, login: Login):

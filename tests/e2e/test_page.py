@@ -261,6 +261,11 @@ def test_a_batch_and_what_a_user_holds_are_found_with_what_row_and_document_say(
     assert f"batch?batch={batch.batch_id.upper()}" in body
     assert f"course={batch.course_id}" in body
     assert f"user?user={old}" in seen(page, "/find", q=old)
+    surname = f"Rao{story.name}"
+    story.platform.add_user(old, ORGANISATION, first_name="Asha", last_name=surname)
+    body = html.unescape(seen(page, "/find", q=f"ASH {surname[1:]}"))
+    assert f"Asha {surname}" in body
+    assert f"./?user={old}" in body
 
     body = html.unescape(seen(page, "/batch", batch=stale.batch_id, course=stale.course_id))
     assert f'href="transfer?{urlencode({"mid": mid})}"' in body

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -25,6 +25,8 @@ from airflow.models.variable import Variable
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi import Depends, HTTPException, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy import func, select, tuple_
 
@@ -50,6 +52,33 @@ MayRead = Depends(requires_access_dag("GET", param_dag_id=TRANSFER_DAG))
 """Read access to the main DAG; requests without it get a 403."""
 MayReadHealth = Depends(requires_access_dag("GET", param_dag_id=HEALTH_DAG))
 """The same for the DAG that watches the job."""
+
+
+class GuardedRoute(APIRoute):
+    """A route that reads no body of a request before it knows that the user may read: FastAPI reads it first of all."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own handler, behind the check of the user."""
+        handle = super().get_route_handler()
+        overrides = self.dependency_overrides_provider
+        check = APIRoute("/", _signed_in, dependencies=[MayRead], dependency_overrides_provider=overrides)
+        check_user = check.get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            if request.method != "GET":
+                await check_user(request)
+                request = self.bounded(request)
+            return await handle(request)
+
+        return guarded
+
+    def bounded(self, request: Request) -> Request:
+        """The request with a body that may be read; a kind of body that the route does not take is refused."""
+        return request
+
+
+def _signed_in(user: User) -> None:
+    """What only a signed-in user gets: nothing."""
 
 
 def may_start(user: BaseUser) -> frozenset[str]:

@@ -31,6 +31,7 @@ templates.globals |= {
     "state_names": formats.STATE_NAMES,
     "detail_href": links.detail_href,
     "batch_href": links.batch_href,
+    "user_href": links.user_href,
     "transfers_href": lambda user: links.list_href(Filters(user=user)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,6 +24,10 @@ UNDER_WAY: Final = 4 * CONCURRENT
 """Users that are asked for at once, most of them in the pool's queue."""
 STRAGGLER_SECONDS: Final = 5.0
 """How long answers that are there wait for the next one, at least: of a slow service three times its longest pause."""
+SEARCH_PATH: Final = "/private/user/v1/search"
+"""User-Org's search, which needs no token, as the read."""
+MIN_PART: Final = 2
+"""Fewest characters of a part of a name that is searched for."""
 _WORDS_KEPT = 300
 MAX_NAME: Final = 200
 """Most characters of a name."""
@@ -60,6 +65,21 @@ class Refusal(NamedTuple):
 Lookup = User | Refusal | Unavailable
 
 
+class NamedUser(NamedTuple):
+    """A user found by name."""
+
+    user_id: str
+    name: str
+    organisation_id: str
+
+
+class FoundUsers(NamedTuple):
+    """Users whose names fit, and whether User-Org has more than were asked for."""
+
+    users: list[NamedUser]
+    more: bool
+
+
 class _Response(BaseModel):
     identifier: str
     organisation: str | None = Field(None, alias="rootOrgId")
@@ -91,6 +111,25 @@ class _Named(BaseModel):
     """The answer for a user whose name is asked."""
 
     result: _NamedResult
+
+
+class _Candidate(_Person):
+    organisation: str | None = Field(None, alias="rootOrgId")
+
+
+class _Candidates(BaseModel):
+    count: int
+    content: list[_Candidate]
+
+
+class _FoundResult(BaseModel):
+    response: _Candidates
+
+
+class _FoundUsers(BaseModel):
+    """The answer to a search for users."""
+
+    result: _FoundResult
 
 
 class _Params(BaseModel):
@@ -165,8 +204,35 @@ class Users:
             return None
         except ValidationError:
             return ""
-        parts = (person.first, person.last) if same_id(person.identifier, user_id) else ()
-        return printable(" ".join(p.strip() for p in parts if p)[:MAX_NAME]).strip()
+        return _full_name(person) if same_id(person.identifier, user_id) else ""
+
+    def named(self, text: str, organisations: Collection[str] | None, *, limit: int) -> FoundUsers:
+        """Users in whose first and last names each word of `text` is a part, of these organisations (None: of all).
+
+        :raises Unavailable: on an outage or an answer out of contract.
+        """
+        words = name_words(text)
+        if not words or (organisations is not None and not organisations):
+            return FoundUsers([], more=False)
+        answer = self._service.call("POST", SEARCH_PATH, _search_for(words, organisations, limit))
+        try:
+            found = _FoundUsers.model_validate(answer.body).result.response
+        except ValidationError:
+            found = None
+        if answer.status != 200 or found is None:
+            raise self._unavailable(f"HTTP {answer.status} to a search for users, without count and content")
+        users = [
+            NamedUser(c.identifier, _full_name(c), (c.organisation or "").strip())
+            for c in found.content[:limit]
+        ]
+        # The service's index may match less strictly, and a right must not hang on how it filters.
+        fit = [
+            u
+            for u in users
+            if all(w in folded(u.name) for w in words)
+            and (organisations is None or u.organisation_id in organisations)
+        ]
+        return FoundUsers(fit, more=found.count > len(users))
 
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         """Look many users up concurrently, as their answers come; an outage is the result of the users it concerns.
@@ -225,6 +291,33 @@ class Users:
 
     def _unavailable(self, reason: str) -> Unavailable:
         return Unavailable(self._service.name, reason)
+
+
+def name_words(text: str) -> list[str]:
+    """The words of a part of a name, folded; none if it is too short to be searched for.
+
+    Other characters are operators of the service's query language.
+    """
+    words = [w for w in re.split(r"[\s!-/:-@\[-`{-~]+", folded(text)) if w]
+    return words if sum(map(len, words)) >= MIN_PART else []
+
+
+def _search_for(words: Collection[str], organisations: Collection[str] | None, limit: int) -> dict[str, Any]:
+    return {
+        "request": {
+            "query": " + ".join(words),
+            "queryFields": ["firstName", "lastName"],
+            "filters": {} if organisations is None else {"rootOrgId": sorted(organisations)},
+            # Without `organisations` the service logs an error for each user.
+            "fields": ["identifier", "firstName", "lastName", "rootOrgId", "organisations"],
+            "limit": limit,
+        }
+    }
+
+
+def _full_name(person: _Person) -> str:
+    parts = (person.first, person.last)
+    return printable(" ".join(p.strip() for p in parts if p)[:MAX_NAME]).strip()
 
 
 def _refusal(user_id: str, answer: Answer) -> Refusal | None:

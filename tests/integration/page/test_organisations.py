@@ -32,6 +32,7 @@ from ownership.page.platform import process_platform
 from ownership.page.routes import actions
 from ownership.page.settings import CachedSettings, process_settings
 from ownership.page.store import Store, process_store
+from ownership.platform.user_org import FoundUsers, Lookup, NamedUser, Refusal, Standing, User
 from tests.integration.page.conftest import opened
 
 ORGANISATIONS = ("north", "south")
@@ -115,6 +116,29 @@ def down(_question: Any) -> Any:
     raise Unavailable("store", "not asked here")
 
 
+class Users:
+    """User-Org, where a user's organisation is the second part of the id, or the account is deleted."""
+
+    def read_all(self, user_ids: list[str]) -> Iterator[tuple[str, Lookup]]:
+        for user_id in user_ids:
+            match user_id.split("-"):
+                case [_, "down", *_]:
+                    yield user_id, Unavailable("User-Org", "down")
+                case [_, "deleted", *_]:
+                    yield user_id, Refusal(user_id, Standing.DELETED, "blocked")
+                case [_, organisation, *_]:
+                    yield user_id, User(user_id, organisation)
+
+    def named(self, text: str, organisations: frozenset[str] | None, *, limit: int) -> FoundUsers:
+        people = [NamedUser(f"old-{o}-failed", f"Person {o}", o) for o in ORGANISATIONS]
+        fit = [p for p in people if organisations is None or p.organisation_id in organisations]
+        return FoundUsers(fit[:limit] if text == "Person" else [], more=False)
+
+
+def ask_users(question: Any) -> Any:
+    return question(Users())
+
+
 @pytest.fixture(scope="module")
 def ledger(server: dict[str, Any]) -> Iterator[dict[str, Any]]:
     database = opened(server, "organisations")
@@ -148,7 +172,9 @@ def page(ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         process_store: lambda: store,
         process_settings: made.settings,
         process_names: lambda: names,
-        process_platform: lambda: SimpleNamespace(index=silent, rows=silent),
+        process_platform: lambda: SimpleNamespace(
+            index=silent, rows=silent, users=SimpleNamespace(ask=ask_users)
+        ),
     }
     for app in (module.app, api):
         monkeypatch.setattr(app, "dependency_overrides", given)
@@ -279,7 +305,7 @@ def test_transfers_are_started_of_one_s_own_organisation_only(page: Page, mine: 
 
 @pytest.mark.parametrize(
     "address",
-    ["/reconciliations", "/user?user=old-north-failed", f"{API}/health", f"{API}/user/batches?user=u"],
+    ["/reconciliations", f"{API}/health"],
 )
 def test_what_belongs_to_no_organisation_is_for_those_who_see_everything(page: Page, address: str) -> None:
     assert page.get("Admin", address).status_code == 200
@@ -299,6 +325,32 @@ def test_questions_are_answered_of_one_s_own(page: Page, mine: str, theirs: str)
     assert "batch?" in page.get(who, "/find", q=f"batch-{mine}").text
     assert page.get(who, f"{API}/batch/timeline", batch=f"batch-{theirs}").json()["steps"] == []
     assert len(page.get(who, f"{API}/batch/timeline", batch=f"batch-{mine}").json()["steps"]) == len(STATES)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), PAIRS)
+def test_users_are_found_by_name_of_one_s_own_organisation(page: Page, mine: str, theirs: str) -> None:
+    found = page.get(f"{mine}-admin", "/find", q="Person").text
+    assert f"./?user=old-{mine}-failed" in found
+    assert theirs not in found
+    assert all(
+        f"user?user=old-{o}-failed" in page.get("Admin", "/find", q="Person").text for o in (mine, theirs)
+    )
+    assert "Person" not in page.get("somebody", "/find", q="Perso").text
+
+
+@pytest.mark.parametrize(("mine", "theirs"), PAIRS)
+@pytest.mark.parametrize("address", ["/user", f"{API}/user/batches"])
+def test_what_a_user_holds_is_for_the_admin_of_the_user_s_organisation(
+    page: Page, mine: str, theirs: str, address: str
+) -> None:
+    who = f"{mine}-admin"
+    assert page.get(who, address, user=f"old-{mine}-failed").status_code == 200
+    # By User-Org's word, not the ledger's: anybody may name their own organisation in an event.
+    for other in (f"old-{theirs}-failed", "old-deleted"):
+        assert page.get(who, address, user=other).status_code == 404
+    assert page.get(who, address, user="old-down").status_code == 503
+    assert page.get("somebody", address, user=f"old-{mine}-failed").status_code == 404
+    assert page.get("Admin", address, user="old-deleted").status_code == 200
 
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)

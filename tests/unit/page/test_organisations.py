@@ -21,7 +21,7 @@ from ownership.page.platform import process_platform
 from ownership.page.settings import READ_AGAIN_S, CachedSettings
 from ownership.page.visible import SeesEverything, visible_organisations
 
-FILTERED = {"/find", "/batch", "/api/v1/batch/timeline"}
+FILTERED = {"/find", "/batch", "/user", "/api/v1/batch/timeline", "/api/v1/user/batches"}
 """Addresses that ask the platform's stores, where rows and documents of all organisations lie, and leave some out."""
 WITHOUT = {"/static/{name}", "/api", "/api/v1/openapi.json", "/api/v1/imports/template.csv"}
 """Addresses that tell nothing of any transfer."""
@@ -51,6 +51,12 @@ def test_every_route_asks_what_the_user_may_see() -> None:
     assert {"/", "/transfer", "/act", "/reconciliations", "/api/v1/transfers"} <= {path for path, _ in found}
     # Of an address each method by itself.
     assert {path for path, r in found if visible_organisations not in calls(r.dependant)} == WITHOUT
+
+
+def test_no_route_reads_a_body_of_somebody_who_may_not_read() -> None:
+    reading = {path: route for path, route in routes(app) if route.body_field}
+    assert {"/act", "/import", "/api/v1/transfers"} <= set(reading)
+    assert [path for path, route in reading.items() if not isinstance(route, access.GuardedRoute)] == []
 
 
 def test_what_the_platform_s_stores_say_is_for_those_from_whom_nothing_is_hidden() -> None:

@@ -28,6 +28,7 @@ from ownership.page.views.questions import (
     not_shown_for,
     step_lines,
 )
+from ownership.platform.user_org import FoundUsers, NamedUser
 from tests.unit.page.rows import AT, LISTED, NOW_MS
 
 BATCH = BatchId("course-1", "batch-1")
@@ -82,19 +83,13 @@ def test_rows_that_name_a_user_and_whose_documents_do_not_are_found_in_any_case(
 
 def test_a_text_is_known_as_all_that_it_is() -> None:
     known = NOTHING._replace(user=True, request=True)
-    assert [a.href for a in answers("x&y", known, [], every=True)] == [
+    assert [a.href for a in answers("x&y", known, [])] == [
         "user?user=x%26y", "./?user=x%26y", "./?request=x%26y",
     ]  # fmt: skip
-    by_index = answers("BATCH-1", NOTHING, [document()], every=True)
+    by_index = answers("BATCH-1", NOTHING, [document()])
     assert [a.href for a in by_index] == ["batch?batch=BATCH-1"]
-    assert [a.what for a in answers("mentor", NOTHING, [document()], every=True)] == [
-        "User: the batches of today"
-    ]
-    assert answers("Algebra", NOTHING, [document()], every=True) == []
-    user = NOTHING._replace(user=True)
-    assert [a.what for a in answers("mentor", user, [], every=False)] == [
-        "User: the transfers from and to them"
-    ]
+    assert [a.what for a in answers("mentor", NOTHING, [document()])] == ["User: the batches of today"]
+    assert answers("Algebra", NOTHING, [document()]) == []
 
 
 def test_a_document_s_odd_values_are_shown_as_text_and_its_batch_has_a_key() -> None:
@@ -147,13 +142,35 @@ def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
 
 def test_what_is_found_is_a_page() -> None:
     find = templates.get_template("find.html")
-    known = answers("x", NOTHING._replace(user=True), [], every=True)
+    known = answers("x", NOTHING._replace(user=True), [])
     page = find.render(
-        text="x", answers=known, batches=batches_now([BATCH], None, [document()]), more=3, notices=[]
+        text="x",
+        answers=known,
+        batches=batches_now([BATCH], None, [document()]),
+        more=3,
+        users=None,
+        notices=[],
     )
     assert "Algebra" in page
     assert "3 more fit" in page
     assert "as far as could be asked" in find.render(
-        text="x", answers=[], batches=[], more=0, notices=["Elasticsearch unavailable: x"]
+        text="x", answers=[], batches=[], more=0, users=None, notices=["Elasticsearch unavailable: x"]
     )
-    assert "Nothing is known" not in find.render(text="", answers=[], batches=[], more=0, notices=[])
+    assert "Nothing is known" not in find.render(
+        text="", answers=[], batches=[], more=0, users=None, notices=[]
+    )
+
+
+def test_users_whose_names_fit_are_shown_with_their_transfers() -> None:
+    def page(*users: NamedUser, more: bool = False) -> str:
+        found = FoundUsers(list(users), more=more)
+        return templates.get_template("find.html").render(
+            text="asha", answers=[], batches=[], more=0, users=found, notices=[]
+        )
+
+    shown = page(NamedUser("a&b", "<Asha>", "O"))
+    assert "&lt;Asha&gt;" in shown
+    assert "./?user=a%26b" in shown
+    assert "Nothing is known" not in shown
+    assert "User-Org has more" in page(more=True)
+    assert "Nothing is known" in page()

@@ -9,7 +9,17 @@ import pytest
 
 from ownership.domain.errors import Unavailable
 from ownership.platform.http_service import Service
-from ownership.platform.user_org import Refusal, Standing, User, Users, same_id
+from ownership.platform.user_org import (
+    SEARCH_PATH,
+    FoundUsers,
+    NamedUser,
+    Refusal,
+    Standing,
+    User,
+    Users,
+    name_words,
+    same_id,
+)
 from tests.unit.conftest import Server
 
 PATH = "/private/user/v1/read/"
@@ -334,3 +344,84 @@ def test_names_are_those_of_the_users_who_are_shown(server: Server, users: Users
     found = users.names([*people, "down", "gone"])
     assert found.pop("b/2")[:4] == "\ufffdB\ufffd "
     assert found == {"A": "Ada", "other": "", "nameless": "", "gone": ""}
+
+
+# -- users by name
+
+
+def candidates(*people: dict[str, Any], count: int | None = None) -> dict[str, Any]:
+    response = {"count": len(people) if count is None else count, "content": list(people)}
+    return {"responseCode": "OK", "result": {"response": response}}
+
+
+def person(
+    user_id: str, first: str, last: str | None = None, organisation: str | None = "O"
+) -> dict[str, Any]:
+    return {
+        "identifier": user_id,
+        "firstName": first,
+        "lastName": last,
+        "rootOrgId": organisation,
+        "roles": [],
+    }
+
+
+def test_users_are_found_by_each_word_of_a_part_of_their_name(server: Server, users: Users) -> None:
+    answers(server, 200, candidates(person("1", "Asha", "Rao"), person("2", "Rao", "Natasha", None), count=7))
+    found = users.named(" ASHA (ra*", None, limit=2)
+    assert found == FoundUsers(
+        [NamedUser("1", "Asha Rao", "O"), NamedUser("2", "Rao Natasha", "")], more=True
+    )
+    (request,) = server.requests
+    assert (request.method, request.path) == ("POST", SEARCH_PATH)
+    asked = request.body["request"]
+    assert (asked["query"], asked["queryFields"]) == ("asha + ra", ["firstName", "lastName"])
+    assert (asked["filters"], asked["limit"]) == ({}, 2)
+
+
+def test_what_the_index_matches_less_strictly_is_left_out(server: Server, users: Users) -> None:
+    answers(server, 200, candidates(person("1", "Asha"), person("2", "Rao"), person("3", "\u202eAsha rao")))
+    found = users.named("asha rao", None, limit=20)
+    assert [u.user_id for u in found.users] == ["3"]
+    assert not found.more
+    assert "\u202e" not in found.users[0].name
+
+
+def test_users_of_other_organisations_are_neither_asked_for_nor_shown(server: Server, users: Users) -> None:
+    answers(server, 200, candidates(person("1", "Asha"), person("2", "Asha", organisation="P")))
+    assert [u.user_id for u in users.named("asha", {"O"}, limit=20).users] == ["1"]
+    assert server.requests[0].body["request"]["filters"] == {"rootOrgId": ["O"]}
+    assert users.named("asha", frozenset(), limit=20) == FoundUsers([], more=False)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("Anne-Marie O'Neil", ["anne", "marie", "o", "neil"], id="operators part words"),
+        pytest.param("आशा", ["आशा"], id="vowel signs are of the word"),
+        pytest.param("李", [], id="one character"),
+        pytest.param("a", [], id="one letter"),
+        pytest.param('+|-"*()~\\', [], id="operators alone"),
+        pytest.param("李 明", ["李", "明"], id="two of one"),
+    ],
+)
+def test_a_name_s_words_are_without_operators_of_the_service(text: str, words: list[str]) -> None:
+    assert name_words(text) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(200, {"result": {}}, id="out of contract"),
+        pytest.param(400, refusal(err="UOS_USRSRH0001"), id="a client error"),
+        pytest.param(404, candidates(person("1", "Asha")), id="not found"),
+        pytest.param(503, {}, id="an outage"),
+    ],
+)
+def test_a_search_that_fails_is_an_outage_and_no_absence(
+    server: Server, users: Users, status: int, body: Any
+) -> None:
+    answers(server, status, body)
+    with pytest.raises(Unavailable):
+        users.named("asha", None, limit=20)

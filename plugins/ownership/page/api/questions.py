@@ -9,14 +9,13 @@ from fastapi import APIRouter, Query
 from ownership.domain.clock import now_ms
 from ownership.page.access import User
 from ownership.page.api import models
-from ownership.page.api.problems import HIDDEN
+from ownership.page.api.problems import Problem
 from ownership.page.api.requests import JsonRoute
 from ownership.page.platform import Stores
-from ownership.page.routes.questions import BEFORE, ID, PAGE, TEXT, batch_now, holdings
+from ownership.page.routes.questions import BEFORE, ID, PAGE, TEXT, batch_now, check_holder, holdings
 from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views.proven import DAYS
-from ownership.page.visible import SeesEverything
 
 router = APIRouter(route_class=JsonRoute, tags=["questions"])
 
@@ -41,8 +40,7 @@ def timeline(
 @router.get(
     "/user/batches",
     summary="The batches that a user holds now",
-    dependencies=[SeesEverything],
-    responses=HIDDEN,
+    responses={404: {"model": Problem, "description": "No user of an organisation that the caller may see"}},
 )
 def batches(
     user: User,  # noqa: ARG001  # for users only
@@ -52,6 +50,7 @@ def batches(
     page: PAGE = 1,
 ) -> models.UserBatches:
     """One page of 50, by batch: row and document side by side, and how they differ."""
+    check_holder(store, stores, who.strip())
     return models.user_batches(holdings(store, stores, who.strip(), page), page)
 
 

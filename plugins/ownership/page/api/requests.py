@@ -5,32 +5,24 @@ A page of elsewhere can make a browser send a form with the user's cookie, but n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Final
 
 from fastapi import HTTPException, Request
-from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
+
+from ownership.page.access import GuardedRoute
 
 MAX_BODY: Final = 1_000_000
 """Bytes of a JSON body."""
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(GuardedRoute):
     """A route that takes a body only as JSON, and at most `MAX_BODY` bytes of it."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own handler, with a bounded body."""
-        handle = super().get_route_handler()
-
-        async def bounded(request: Request) -> Response:
-            if request.method != "GET":
-                check_media_type(request, "application/json")
-                request = Request(request.scope, receive_at_most(request.receive, MAX_BODY))
-            return await handle(request)
-
-        return bounded
+    def bounded(self, request: Request) -> Request:
+        """The request with a bounded body."""
+        check_media_type(request, "application/json")
+        return Request(request.scope, receive_at_most(request.receive, MAX_BODY))
 
 
 def check_media_type(request: Request, *allowed: str) -> None:

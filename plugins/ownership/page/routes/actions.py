@@ -15,7 +15,7 @@ from ownership.domain.text import printable
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads import Reads
 from ownership.page import access
-from ownership.page.access import MayRead, User
+from ownership.page.access import GuardedRoute, MayRead, User
 from ownership.page.actions import ACTIONS, EXECUTE, REHEARSE_UNDO, UNDO, Action, offered
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import MID, TEXT
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 PREVIEW = 10
 """Batches that a confirmation shows."""
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 
 
 @router.get("/confirm", dependencies=[MayRead])

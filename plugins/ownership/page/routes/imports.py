@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from ownership.domain.imports import Import, ImportNotReady, ImportProgress, ImportState, Phase
 from ownership.domain.transfer_files import COLUMNS, MAX_BYTES, MAX_ROWS, REPORT_COLUMNS, FileRefused
 from ownership.page import access
-from ownership.page.access import MayRead, User
+from ownership.page.access import GuardedRoute, MayRead, User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.imports import ID
 from ownership.page.api.requests import receive_at_most
@@ -26,7 +26,7 @@ PAGE_SIZE = 50
 FORM_BYTES = 20_000
 """Of a form beside its file."""
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 Id = Annotated[str, Query(alias="id", pattern=ID)]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import structlog
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import RedirectResponse, Response
 
 from ownership.domain.clock import now_ms
-from ownership.domain.errors import OwnershipError
+from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.reads.batches import BatchTimeline
 from ownership.ledger.reads.lists import PAGE_SIZE
@@ -31,8 +31,9 @@ from ownership.page.views.questions import (
     not_shown_for,
     step_lines,
 )
-from ownership.page.visible import SeesEverything
 from ownership.platform.search_index import MAX_SHOWN
+from ownership.platform.user_org import FoundUsers, name_words
+from ownership.platform.user_org import User as UserOfOrganisation
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ def find(user: User, store: Ledger, stores: Stores, q: TEXT = "") -> Response:  
     """What a text is; a transfer's own mid leads to it at once."""
     text, notices = q.strip(), list[str]()
     if not text:
-        return rendered("find.html", text="", answers=[], batches=[], more=0, notices=[])
+        return rendered("find.html", text="", answers=[], batches=[], more=0, users=None, notices=[])
     with store.reads() as reads:
         known = reads.questions.known(text)
     if known.transfer:
@@ -63,12 +64,15 @@ def find(user: User, store: Ledger, stores: Stores, q: TEXT = "") -> Response:  
         found = _asked(lambda: stores.index.ask(lambda index: index.matching(text, limit=FOUND)), notices)
     documents = found.documents if found else []
     ids = batch_ids(documents)
+    is_known = answers(text, known, documents)
     return rendered(
         "find.html",
         text=text,
-        answers=answers(text, known, documents, every=store.visible.every),
+        answers=is_known,
         batches=batches_now(ids, None, documents),
         more=found.total - len(documents) if found else 0,
+        # Else every look at an id would ask for it as a name.
+        users=None if is_known else named_users(store, stores, text, notices),
         notices=notices,
     )
 
@@ -101,7 +105,7 @@ def batch(
     )
 
 
-@router.get("/user", dependencies=[MayRead, SeesEverything])
+@router.get("/user", dependencies=[MayRead])
 def user_batches(
     user: User,  # noqa: ARG001  # for users only
     store: Ledger,
@@ -111,6 +115,7 @@ def user_batches(
 ) -> Response:
     """Which batches a user holds now: rows and documents side by side."""
     who = who.strip()
+    check_holder(store, stores, who)
     held = holdings(store, stores, who, page)
     last = held.total is None or page * PAGE_SIZE >= min(held.total, MAX_SHOWN)
     sentence = (
@@ -125,6 +130,32 @@ def user_batches(
         newer=links.user_href(who, page=str(page - 1)) if page > 1 else None,
         notices=held.notices,
     )
+
+
+def named_users(store: Ledger, stores: Platform, text: str, notices: list[str]) -> FoundUsers | None:
+    """The users whose names have `text`, of the organisations that the user may see."""
+    if not name_words(text):
+        return None
+    return _asked(
+        lambda: stores.users.ask(lambda users: users.named(text, store.visible.ids, limit=FOUND)), notices
+    )
+
+
+def check_holder(store: Ledger, stores: Platform, who: str) -> None:
+    """Answer 404 unless the user may see what `who` holds.
+
+    Whoever may transfer a user's batches sees them all in a dry run; so they may if User-Org says that the user is of
+    an organisation of theirs. It names none for a deleted account: that one only those may ask for who see everything.
+
+    :raises Unavailable: if User-Org does not answer.
+    """
+    if store.visible.every:
+        return
+    found = stores.users.ask(lambda users: dict(users.read_all([who])))[who]
+    if isinstance(found, Unavailable):
+        raise found
+    if not (isinstance(found, UserOfOrganisation) and store.visible.has(found.organisation_id)):
+        raise HTTPException(404, "User-Org knows no such user of your organisations.")
 
 
 def batch_now(

@@ -70,18 +70,15 @@ class StepLine(NamedTuple):
     undo_of: str | None
 
 
-def answers(text: str, known: Known, found: Sequence[Document], *, every: bool) -> list[Answer]:
-    """What a text is known as, by the ledger and by the documents that a search found.
-
-    `every`: nothing is hidden from who asks, so they may also see what a user holds.
-    """
+def answers(text: str, known: Known, found: Sequence[Document]) -> list[Answer]:
+    """What a text is known as, by the ledger and by the documents that a search found."""
     user = folded(text)
     owns = any(is_same_user(v, user) for d in found for v in (d.created_by, *d.mentors))
     is_batch = known.batch or any(folded(d.batch_id) == user for d in found)
     has_course = known.course or any(folded(d.course_id or "") == user for d in found)
     all_known = (
         (known.transfer, "Transfer", detail_href(text)),
-        (every and (known.user or owns), "User: the batches of today", user_href(text)),
+        (known.user or owns, "User: the batches of today", user_href(text)),
         (known.user, "User: the transfers from and to them", list_href(Filters(user=text))),
         (is_batch, "Batch: what happened to it", batch_href(BatchId("", text))),
         (has_course, "Course: the transfers that concerned it", list_href(Filters(course_id=text))),

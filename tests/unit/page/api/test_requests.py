@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query
 from pydantic import BaseModel
 
 from ownership.domain.errors import SettingsError, Unavailable
+from ownership.page import access
 from ownership.page.api import problems
 from ownership.page.api.requests import MAX_BODY, JsonRoute
 
@@ -23,8 +24,16 @@ class Body(BaseModel):
     more: list[int] = []
 
 
-def an_app() -> FastAPI:
+def an_app(refusal: int = 0) -> FastAPI:
+    """An app, where every user may read, or is refused with this status."""
+
+    def user() -> None:
+        if refusal:
+            raise HTTPException(refusal)
+
+    signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
     app = FastAPI()
+    app.dependency_overrides |= {signed_in: user, access.MayRead.dependency: lambda: None}
     router = APIRouter(route_class=JsonRoute)
 
     @router.post("/things")
@@ -45,9 +54,9 @@ def an_app() -> FastAPI:
     return app
 
 
-def asked(method: str, address: str, **how: Any) -> httpx.Response:
+def asked(method: str, address: str, *, refusal: int = 0, **how: Any) -> httpx.Response:
     async def answered() -> httpx.Response:
-        transport = httpx.ASGITransport(an_app())
+        transport = httpx.ASGITransport(an_app(refusal))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.request(method, address, **how)
 
@@ -102,6 +111,16 @@ def test_a_body_that_is_wrong_is_answered_with_its_field(
     found = problem(asked("POST", "/things", content=content, headers=JSON))
     assert found.status == status
     assert [e.field for e in found.errors][:1] == ([] if field is None else [field])
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+@pytest.mark.parametrize("content", [b"{", b"{}", b"", b"\xff", b" " * (MAX_BODY + 1)])
+def test_nothing_is_said_about_a_body_of_somebody_who_may_not_read(
+    content: bytes, kind: str, refusal: int
+) -> None:
+    answer = asked("POST", "/things", content=content, headers={"content-type": kind}, refusal=refusal)
+    assert problem(answer).status == refusal
 
 
 @pytest.mark.parametrize(
