@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -35,10 +37,14 @@ REPORT_COLUMNS: Final = (
 ERROR_COLUMNS: Final = ("error_row", "error")
 """Of a file with the rows that failed; ignored when it comes back."""
 
+_COLUMN_NAMES: Final = {c.lower(): c for c in (*COLUMNS, *REPORT_COLUMNS, *ERROR_COLUMNS)}
+"""By the name in any case."""
 _REPORT_NAMES: Final = {"from_user": "userId", "organisation_id": "organisationId"}
 _IDS: Final = ("from_user", "to_user", "organisation_id")
 _ID: TypeAdapter[str] = TypeAdapter(Identifier)
 _REASON: TypeAdapter[str] = TypeAdapter(Reason)
+_ROUNDED: Final = re.compile(r"\d[.,]?\d*E\+\d+", re.IGNORECASE)
+"""What a spreadsheet makes of an id of digits that is longer than its numbers, `1.2679E+17`: other digits are lost."""
 _PACKED: Final = (
     (b"PK\x03\x04", "a ZIP archive or a workbook"),
     (b"PK\x05\x06", "a ZIP archive"),
@@ -129,6 +135,11 @@ def _decoded(content: bytes) -> str:
     for magic, what in _OTHER_ENCODINGS:
         if content.startswith(magic):
             raise FileRefused(f"The file is {what}: save it as UTF-8.")
+    if (nul := content.find(0)) >= 0:
+        line = content.count(b"\n", 0, nul) + 1
+        raise FileRefused(
+            f"Line {line}: has a NUL byte, which is in no text of UTF-8; save the file as UTF-8."
+        )
     try:
         return content.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as e:
@@ -140,30 +151,26 @@ def _decoded(content: bytes) -> str:
 
 def _records(text: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with their numbers; it stops at the first one too many."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = filled = 0
-    while True:
-        number += 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as e:
-            raise FileRefused(f"Row {number}: is not CSV: {e}.") from None
-        if not any(map(trimmed, cells)):
-            continue
-        filled += 1
-        if filled > MAX_ROWS + 1:
-            raise FileRefused(f"The file has more than {MAX_ROWS} rows: send it in parts.")
-        yield number, cells
+    try:
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1):
+            # The first condition alone is quick: a spreadsheet may save a million empty rows.
+            if not any(cells) or not any(map(trimmed, cells)):
+                continue
+            filled += 1
+            if filled > MAX_ROWS + 1:
+                raise FileRefused(f"The file has more than {MAX_ROWS} rows: send it in parts.")
+            yield number, cells
+    except csv.Error as e:
+        raise FileRefused(f"Row {number + 1}: is not CSV: {e}.") from None
 
 
 def _header(cells: Sequence[str], to_user: str) -> list[str]:
     """The names of the columns."""
-    names = [trimmed(cell) for cell in cells]
+    names = [_COLUMN_NAMES.get(trimmed(cell).lower(), trimmed(cell)) for cell in cells]
     if not names:
         raise FileRefused(f"The file is empty: its first row must name the columns {', '.join(COLUMNS)}.")
-    if repeated := {n for n in names if names.count(n) > 1}:
+    if repeated := {n for n, count in Counter(names).items() if count > 1}:
         raise FileRefused(f"Row 1: names {listed(repeated)} more than once.")
     wanted = REPORT_COLUMNS if "userId" in names else COLUMNS
     if unknown := set(names) - {*wanted, "to_user", "reason", *ERROR_COLUMNS}:
@@ -198,8 +205,13 @@ def _row(number: int, cells: list[str], header: Sequence[str], to_user: str, *, 
 
 def _first_error(fields: dict[str, str], names: dict[str, str]) -> RowError | None:
     for column in _IDS:
-        if is_formula(fields[column]):
+        if is_formula(fields[column]) or is_formula(trimmed(fields[column])):
             return RowError(names.get(column, column), "begins like a formula of a spreadsheet")
+        if _ROUNDED.fullmatch(trimmed(fields[column])):
+            return RowError(
+                names.get(column, column),
+                "was rounded by a spreadsheet: format the column as text, type the id again",
+            )
         if why := _why_not(_ID, fields[column]):
             return RowError(names.get(column, column), why)
     if fields["reason"].strip() and (why := _why_not(_REASON, fields["reason"])):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -180,6 +180,12 @@ def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Import
     assert ([r["row"] for r in page["rows"]], page["next"]) == ([*range(9991, 10_002)], None)
 
 
+async def in_chunks() -> AsyncIterator[bytes]:
+    """A body whose length no header says."""
+    while True:
+        yield b"x" * 65_536
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status", "words"),
     [
@@ -187,6 +193,7 @@ def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Import
         pytest.param(gzip.compress(FILE.encode()), {"content-encoding": "gzip"}, 415, "nothing is unpacked", id="packed"),
         pytest.param(gzip.compress(FILE.encode()), {}, 422, "packed by gzip", id="packed in secret"),
         pytest.param(b"x" * (MAX_BYTES + 1), {}, 413, "more than", id="10 MB"),
+        pytest.param(in_chunks, {}, 413, "more than", id="without an end"),
         pytest.param("from_user;to_user\n", {}, 422, "unknown column", id="other columns"),
         pytest.param(FILE.encode() + b"\xe9", {}, 422, "Line 5: the byte 0xE9 is not UTF-8", id="not UTF-8"),
         pytest.param(
@@ -202,7 +209,7 @@ def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Import
 def test_a_file_that_cannot_be_taken_in_starts_nothing(
     imported: Imported, content: Any, headers: dict[str, str], status: int, words: str
 ) -> None:
-    answer = imported.send(content, headers=headers)
+    answer = imported.send(content() if callable(content) else content, headers=headers)
     assert answer.status_code == status, answer.text
     if status != 202:
         assert words in problem(answer, status)

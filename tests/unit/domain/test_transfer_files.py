@@ -64,6 +64,10 @@ def test_a_row_is_a_transfer() -> None:
         pytest.param([HEADER, "A,B,O,r,,"], [FileRow(2, "A", "B", "O", "r")], id="blank cells beyond the header"),
         pytest.param([f"{HEADER},error_row,error", "A,B,O,r,7,to_user: is empty"], [FileRow(2, "A", "B", "O", "r")],
                      id="a mended file"),
+        pytest.param(["From_User, TO_USER ,Organisation_ID", "A,B,O"], [FileRow(2, "A", "B", "O")], id="another case"),
+        pytest.param(['"from_user","to_user","organisation_id"', '"A","B","O"'], [FileRow(2, "A", "B", "O")], id="quotes"),
+        pytest.param([f"{HEADER}\rA,B,O,r\r"], [FileRow(2, "A", "B", "O", "r")], id="lines that end in CR"),
+        pytest.param([HEADER, "A,B,O,", *[",,,"] * 1_048_574], [FileRow(2, "A", "B", "O")], id="all rows of a sheet"),
         pytest.param([HEADER, "ä,\u0915\u094d,O,"], [FileRow(2, "ä", "\u0915\u094d", "O")], id="other scripts"),
     ],
 )  # fmt: skip
@@ -122,7 +126,9 @@ def test_rows_of_a_report_that_contradict_each_other_are_an_error_of_the_user(
         pytest.param("A,B", "", "has 2 cells, the header 4", id="cells missing"),
         pytest.param("A,B,O,r,more", "", "has 5 cells, the header 4", id="a cell too many"),
         *(pytest.param(f'"{sign}cmd",B,O,', "from_user", "begins like a formula", id=f"formula {sign!r}")
-          for sign in ("=", "+", "-", "@", "\t", "\r", "\uff1d")),
+          for sign in ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\n", " =")),
+        pytest.param("A,B,1.26796E+17,", "organisation_id", "rounded by a spreadsheet", id="a number of a spreadsheet"),
+        pytest.param('A,"1,2679e+17",O,', "to_user", "rounded by a spreadsheet", id="with a decimal comma"),
     ],
 )  # fmt: skip
 def test_a_bad_row_names_its_column_and_the_others_stay_good(line: str, column: str, words: str) -> None:
@@ -161,6 +167,14 @@ def test_rows_that_contradict_each_other_are_told_by_their_numbers(
         pytest.param(HEADER.encode(), "no row below its header", id="a header alone"),
         pytest.param(f"{HEADER}\nA,B,O,caf\xe9".encode("latin-1"), "Line 2: the byte 0xE9 is not UTF-8", id="Latin-1"),
         pytest.param(HEADER.encode("utf-16"), "is UTF-16: save it as UTF-8", id="UTF-16"),
+        pytest.param(HEADER.encode("utf-16-le"), "Line 1: has a NUL byte", id="UTF-16 without its mark"),
+        pytest.param(f"{HEADER}\nA,B,O\0,".encode(), "Line 2: has a NUL byte", id="NUL"),
+        pytest.param(b"A,B,O,r\nC,D,O,r", "unknown column 'A', 'B'", id="no header"),
+        pytest.param(HEADER.encode().replace(b",", b"\t"), "separate the columns by commas", id="tabs"),
+        pytest.param(b"sep=;\nfrom_user;to_user", "separate the columns by commas", id="a spreadsheet's own first line"),
+        pytest.param(b"<!DOCTYPE html><html></html>", "unknown column '<!DOCTYPE", id="a page of a login"),
+        pytest.param(",".join(map(str, range(50_000))).encode(), "unknown column '0', '1'", id="too many columns"),
+        pytest.param(HEADER.encode() + b"\n" * 1_000_000, "no row below", id="blank lines alone"),
         pytest.param(b"from_user;to_user\nA;B", "unknown column 'from_user;to_user'", id="semicolons"),
         pytest.param(b"from_user,to_user,org\nA,B,O", "unknown column 'org'; known are from_user", id="unknown column"),
         pytest.param(b"from_user,to_user\nA,B", "column 'organisation_id' is missing", id="missing column"),
