@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +36,7 @@ from chaos.relays import SearchRelay, StatementRelay
 from chaos.rounds import Round, play
 from chaos.soak import Soak, play_soak
 from chaos.versions import start_beside, tasks_by_scheduler
+from local.cluster.hosts import Hosts
 from local.cluster.stack import Cluster
 from local.paths import TEST_STACKS
 from local.platform.world import Platform
@@ -129,12 +131,24 @@ def _cluster(options: argparse.Namespace, terminal: Console) -> int:
     directory = TEST_STACKS / f"cluster-{os.getpid()}"
     terminal.print("Starting a cluster for the fault suite")
     rounds: list[cluster.ClusterRound] = []
-    with Cluster(directory, settings=CLUSTER_SETTINGS, releases=Releases.from_environment()) as servers:
+    if why_not := Hosts.why_not():
+        terminal.print(f"All nodes share this host's network, so no fault is a partition: {why_not}")
+    with ExitStack() as stack:
+        hosts = None if why_not else stack.enter_context(Hosts())
+        servers = stack.enter_context(
+            Cluster(directory, hosts=hosts, settings=CLUSTER_SETTINGS, releases=Releases.from_environment())
+        )
         a = servers.addresses
         begun = time.monotonic()
         with Platform(cassandra=a.cassandra, elasticsearch=a.elasticsearch, kafka=a.kafka) as platform:
-            while not rounds or time.monotonic() - begun < options.minutes * 60:
-                done = cluster.play(servers, platform, options.seed + len(rounds), options.fault)
+            for seed in count(options.seed):
+                if rounds and time.monotonic() - begun >= options.minutes * 60:
+                    break
+                fault = cluster.BY_NAME[options.fault] if options.fault else cluster.drawn(seed)[0]
+                if fault.apart and hosts is None and not options.fault:
+                    terminal.print(f"seed {seed}: {fault.name}: left out")
+                    continue
+                done = cluster.play(servers, platform, seed, options.fault)
                 rounds.append(done)
                 terminal.print(cluster.line(done))
                 for violation in done.violations:

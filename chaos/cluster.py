@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from random import Random
 
 import psycopg
 from confluent_kafka.admin import AdminClient
+from redis import Redis
 from rich import box
 from rich.table import Table
 
@@ -24,6 +26,7 @@ from chaos.ui import AirflowUi
 from chaos.verdict import Places, violations
 from chaos.worlds import World, random_world
 from local.cluster import plan
+from local.cluster.hosts import Hosts
 from local.cluster.stack import Cluster
 from local.demo.outcome import events_of
 from local.platform.schema import connect_elasticsearch
@@ -38,7 +41,11 @@ WHOLE_WITHIN_S = 180.0
 """Limit from the repair until each store has all copies of its data."""
 SHORT_S = 10.0
 """How long a part is away of which there is only one."""
+FILLING_RUNS = 24
+"""Runs without work of their own that fill the queue: three for each slot of the workers."""
+FULL_WITHIN_S = 60.0
 
+During = Callable[[Cluster, Random], AbstractContextManager[None]]
 Choose = Callable[[Cluster, Random], str]
 """The name of the server that a fault is about."""
 
@@ -48,9 +55,11 @@ class ClusterFault:
     """A fault: `during` injects it on entry and repairs it on exit."""
 
     name: str
-    during: Callable[[Cluster, Random], AbstractContextManager[None]]
+    during: During
     for_good: bool = True
     """Whether it is repaired only when everything else has ended; otherwise after SHORT_S."""
+    apart: bool = False
+    """Whether the nodes of the stores must have hosts of their own."""
 
 
 @dataclass
@@ -198,7 +207,7 @@ def _watching(cluster: Cluster, _: Random) -> str:
     return retried(cluster.watching_triggerer)
 
 
-def _killed(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManager[None]]:
+def _killed(choose: Choose) -> During:
     @contextmanager
     def during(cluster: Cluster, rng: Random) -> Iterator[None]:
         server = cluster.servers[choose(cluster, rng)]
@@ -212,7 +221,69 @@ def _killed(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManage
     return during
 
 
-def _frozen(choose: Choose) -> Callable[[Cluster, Random], AbstractContextManager[None]]:
+@contextmanager
+def _redis_emptied(cluster: Cluster, _: Random) -> Iterator[None]:
+    """Redis dies and has lost its file: what was queued, or was with a worker, it does not know any more."""
+    server = cluster.servers["redis"]
+    server.kill()
+    shutil.rmtree(server.directory)
+    try:
+        yield
+    finally:
+        server.start()
+        server.wait_ready()
+
+
+@contextmanager
+def _queue_full(cluster: Cluster, _: Random) -> Iterator[None]:
+    """More runs than the workers have slots: tasks wait in Redis."""
+    queue = Redis.from_url(plan.broker(cluster.layout))
+    with AirflowUi.at(cluster) as ui:
+        ui.start_runs(FILLING_RUNS)
+    await_condition(
+        lambda: bool(queue.llen(plan.QUEUE)), timeout_s=FULL_WITHIN_S, what="a full queue", poll_s=0.1
+    )
+    queue.close()
+    yield
+
+
+def _one_after_the_other(*faults: During) -> During:
+    @contextmanager
+    def during(cluster: Cluster, rng: Random) -> Iterator[None]:
+        with ExitStack() as repaired:
+            for fault in faults:
+                repaired.enter_context(fault(cluster, rng))
+            yield
+
+    return during
+
+
+def _two(what: Callable[[Choose], During]) -> During:
+    """Two parts of different kinds at once: quorum remains of each."""
+
+    @contextmanager
+    def during(cluster: Cluster, rng: Random) -> Iterator[None]:
+        chosen = [what(choose) for _, choose in rng.sample(_PARTS, 2)]
+        with _one_after_the_other(*chosen)(cluster, rng):
+            yield
+
+    return during
+
+
+def _on_a_host(partition: Callable[[Hosts, int], AbstractContextManager[None]]) -> During:
+    """A partition of one host, with a node of each store."""
+
+    @contextmanager
+    def during(cluster: Cluster, rng: Random) -> Iterator[None]:
+        if cluster.hosts is None:
+            raise ValueError("this fault needs hosts of their own for the nodes")
+        with partition(cluster.hosts, rng.randint(1, cluster.nodes.cassandra)):
+            yield
+
+    return during
+
+
+def _frozen(choose: Choose) -> During:
     @contextmanager
     def during(cluster: Cluster, rng: Random) -> Iterator[None]:
         with cluster.servers[choose(cluster, rng)].frozen():
@@ -247,7 +318,15 @@ FAULTS: Sequence[ClusterFault] = (
     *(ClusterFault(f"{name} frozen", _frozen(choose)) for name, choose in _PARTS),
     ClusterFault("Redis killed", _killed(_named("redis")), for_good=False),
     ClusterFault("Redis frozen", _frozen(_named("redis")), for_good=False),
+    ClusterFault("Redis without its file", _redis_emptied, for_good=False),
     ClusterFault("PostgreSQL promoted", _promoted),
+    ClusterFault("queue full", _queue_full),
+    ClusterFault("queue full, worker killed", _one_after_the_other(_queue_full, _killed(_worker_at_work))),
+    ClusterFault("two parts killed", _two(_killed)),
+    ClusterFault("two parts frozen", _two(_frozen)),
+    ClusterFault("host cut off", _on_a_host(Hosts.cut_off), apart=True),
+    ClusterFault("host mute", _on_a_host(Hosts.mute), apart=True),
+    ClusterFault("host deaf", _on_a_host(Hosts.deaf), apart=True),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}
 

@@ -42,7 +42,7 @@ STAGES = (
 STORES = ("kafka", "cassandra", "elasticsearch")
 SERVICE_MODES = ("503", "slow", "drop", "garbage", "half")
 MAX_HOLD_S = 45.0
-"""Longer than every time-out of the job's clients: 10 s for Cassandra and Kafka, 25 s for PostgreSQL, 30 s for Elasticsearch."""
+"""Longer than every time-out of the job's clients: 10 s for Cassandra and Kafka, 25 s for PostgreSQL, 20 s for Elasticsearch."""
 MAX_JUMP_S = 60.0
 """How far a worker's clock jumps at most."""
 COMMITS_CUT = 0.3

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from local.paths import REPOSITORY
 from local.servers import airflow, cassandra, kafka, postgres, search
 from local.servers.layout import Layout
-from local.servers.nodes import nodes
+from local.servers.nodes import LOOPBACK, Node, nodes
 from local.servers.ports import HOST, accepts
 from local.servers.processes import NotReadyError, ProcessRecord, Server, child_environment, end
 from local.servers.releases import Releases
@@ -84,11 +84,12 @@ def given_from_environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Nodes:
-    """How many nodes each store has."""
+    """How many nodes each store has, and the first three numbers of their addresses."""
 
     kafka: int = 1
     cassandra: int = 1
     elasticsearch: int = 1
+    network: str = LOOPBACK
 
 
 def _silent(part: str, state: str, seconds: float) -> None:
@@ -109,7 +110,6 @@ class Stack:
     """
 
     nodes = Nodes()
-    """How many nodes each store has."""
     first_parts: Sequence[airflow.Part] = airflow.FIRST_PARTS
     last_parts: Sequence[airflow.Part] = airflow.LAST_PARTS
     """Airflow's processes; the last ones start when the platform exists."""
@@ -268,14 +268,15 @@ class Stack:
 
     def _kafka_address(self) -> str:
         port = self.layout.port(self.releases.kafka)
-        return ",".join(f"{node.host}:{port}" for node in nodes(self.nodes.kafka))
+        return ",".join(f"{node.host}:{port}" for node in self._nodes(self.nodes.kafka))
 
     def _cassandra_address(self) -> str:
-        hosts = ",".join(node.host for node in nodes(self.nodes.cassandra))
+        hosts = ",".join(node.host for node in self._nodes(self.nodes.cassandra))
         return f"{hosts}:{self.layout.port(self.releases.rows)}"
 
     def _search_address(self) -> str:
-        hosts = [node.host for node in nodes(self.nodes.elasticsearch) if not search.votes_only(node)]
+        found = self._nodes(self.nodes.elasticsearch)
+        hosts = [node.host for node in found if not search.votes_only(node)]
         return f"http://{','.join(hosts)}:{self.layout.port(self.releases.search)}"
 
     def _ledger_address(self) -> str:
@@ -289,17 +290,17 @@ class Stack:
 
     def _start_kafka(self) -> None:
         make = partial(kafka.server, self.layout, self.releases.kafka)
-        self._run_together({n.named("kafka"): make(node=n) for n in nodes(self.nodes.kafka)})
+        self._run_nodes("kafka", self._nodes(self.nodes.kafka), make)
 
     def _start_cassandra(self) -> None:
         make = partial(cassandra.server, self.layout, self.releases.rows, durable=self._durable)
-        first, *others = nodes(self.nodes.cassandra)
+        first, *others = self._nodes(self.nodes.cassandra)
         for group in ([first], others):  # the others learn from the first one how the ring looks
-            self._run_together({n.named("cassandra"): make(node=n) for n in group})
+            self._run_nodes("cassandra", group, make)
 
     def _start_search(self) -> None:
         make = partial(search.server, self.layout, self.releases.search)
-        self._run_together({n.named("elasticsearch"): make(node=n) for n in nodes(self.nodes.elasticsearch)})
+        self._run_nodes("elasticsearch", self._nodes(self.nodes.elasticsearch), make)
 
     def _start_service(self, name: str) -> None:
         port = self.layout.port(name)
@@ -322,6 +323,13 @@ class Stack:
     def _search_url_of_services(self) -> str:
         """The one address that LMS and User-Org use."""
         return self.addresses.elasticsearch
+
+    def _nodes(self, count: int) -> list[Node]:
+        return nodes(count, self.nodes.network)
+
+    def _run_nodes(self, store: str, group: Sequence[Node], make: Callable[..., Server]) -> None:
+        """Start these nodes of a store; `make` takes `node`."""
+        self._run_together({node.named(store): make(node=node) for node in group})
 
     def _run(self, name: str, server: Server) -> None:
         self._run_together({name: server})

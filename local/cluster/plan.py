@@ -24,6 +24,8 @@ NEEDED: Final = 12 * GIB
 TOOLS: Final = ("redis-server", "haproxy", "pgbouncer")
 """Programs that come by `make tools`."""
 
+QUEUE: Final = "default"
+"""Celery's queue in Redis, as Airflow names it."""
 STANDBY: Final = "postgres-standby"
 SLOTS_A_WORKER: Final = 4
 WORKERS: Final = ("worker-1", "worker-2")
@@ -94,7 +96,7 @@ def fronts(layout: Layout, stores: Nodes, search_release: str) -> dict[str, Fron
             haproxy.HTTP.format(path="/_cluster/health?local=true"),
             {
                 node.named("search"): f"{node.host}:{search_port}"
-                for node in nodes(stores.elasticsearch)
+                for node in nodes(stores.elasticsearch, stores.network)
                 if not search.votes_only(node)
             },
         ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, Final
 import psycopg
 
 from local.cluster import plan
+from local.cluster.hosts import Hosts
 from local.servers import airflow, haproxy, pgbouncer, postgres, redis
+from local.servers.nodes import Node
 from local.servers.ports import HOST, host_and_port
 from local.servers.processes import Server
 from local.servers.releases import Releases
@@ -27,6 +30,7 @@ _JOBS: Final = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-p
 class Cluster(Stack):
     """Two of each part of Airflow on Redis, PostgreSQL with a standby, and stores of `stores` nodes.
 
+    With `hosts`, which are there already, the nodes of a number share the host of that number.
     Among `servers` are, beside those of every stack, postgres-standby, pgbouncer, haproxy and redis.
     """
 
@@ -35,12 +39,14 @@ class Cluster(Stack):
         directory: Path,
         *,
         stores: Nodes = LARGE,
+        hosts: Hosts | None = None,
         releases: Releases | None = None,
         settings: Mapping[str, Any] | None = None,
         durable: bool = False,
     ) -> None:
         super().__init__(directory, airflow=True, releases=releases, settings=settings, durable=durable)
-        self.nodes = stores
+        self.hosts = hosts
+        self.nodes = replace(stores, network=hosts.network) if hosts else stores
         self.first_parts = plan.first_parts(self.layout)
         self.last_parts = plan.LAST_PARTS
         self._primary, self._standby = postgres.NAME, plan.STANDBY
@@ -72,6 +78,15 @@ class Cluster(Stack):
             }
         )
         postgres.replicate_synchronously(first)
+
+    def _run_nodes(self, store: str, group: Sequence[Node], make: Callable[..., Server]) -> None:
+        def placed(*, node: Node) -> Server:
+            server = make(node=node)
+            if self.hosts:
+                server.command = (*self.hosts.inside(node.number), *server.command)
+            return server
+
+        super()._run_nodes(store, group, placed)
 
     def watching_triggerer(self) -> str:
         """The name of the triggerer that holds the job's watcher. Raises RuntimeError when none does."""

@@ -20,6 +20,10 @@ from local.servers.processes import Server
 _HERE = Path(__file__).parent
 _NETTY_MODULE = "transport-netty4"
 _WITH_DOCUMENTS = 2
+SOON_GIVEN_UP: Final[Mapping[str, str]] = {
+    f"cluster.fault_detection.{check}.timeout": "3s" for check in ("follower_check", "leader_check")
+}
+"""So that the others give a frozen node up after three checks of 3 s; by default each check waits 10 s."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def _discovery(node: Node, name: str, transport_port: int) -> str:
     settings = {
         "discovery.seed_hosts": [f"{host}:{transport_port}" for host in node.hosts],
         "cluster.initial_master_nodes": [each.named(name) for each in nodes(node.of)],
+        **SOON_GIVEN_UP,
         **({"node.roles": ["master"]} if votes_only(node) else {}),
     }
     return "\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())

@@ -84,7 +84,7 @@ ELASTICSEARCH_OPTIONS = (*ELASTICSEARCH_TLS, "api_key", "request_timeout")
 def elasticsearch_client() -> Elasticsearch:
     """A client from the Connection, for any server that `search_dialect` knows.
 
-    Not through the provider's hook, which would have an operator say which version it talks to. Time-out 30 s; a call
+    Not through the provider's hook, which would have an operator say which version it talks to. Time-out 20 s; a call
     is tried three times.
 
     :raises SettingsError: naming the field that is wrong.
@@ -94,8 +94,8 @@ def elasticsearch_client() -> Elasticsearch:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' has no host: set it under Admin → Connections.")
     options = Extra.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
     hosts = [url_at(ELASTICSEARCH, conn, h, port=9200) for h in conn.host.replace(" ", "").split(",")]
-    arguments: dict[str, Any] = {"request_timeout": 30, "max_retries": 2, "retry_on_timeout": True}
-    # By default a node that did not answer is asked again a second later: of a frozen one each call waits its 30 s.
+    arguments: dict[str, Any] = {"request_timeout": 20, "max_retries": 2, "retry_on_timeout": True}
+    # By default a node that did not answer is asked again a second later: of a frozen one each call waits its 20 s.
     arguments |= {"dead_node_backoff_factor": 30, "max_dead_node_backoff": 120}
     arguments |= {k: options.values[k] for k in ("request_timeout", "api_key") if k in options.values}
     if conn.login:

@@ -24,6 +24,9 @@ OLDEST: Final = {ELASTICSEARCH: (7, 10), OPENSEARCH: (2, 0)}
 PRODUCT_HEADER: Final = "X-Elastic-Product"
 _SENDS_HEADER: Final = (7, 14)
 """From this version on, Elasticsearch sends `PRODUCT_HEADER` with every answer, also with a refusal."""
+_LOOK_S: Final = 3.0
+"""Time-out of the first look, in seconds. A node that froze takes connections and stays silent; the client then asks
+another one."""
 _NO_ANSWER: Final = (401, 429, 500, 502, 503, 504)
 """Statuses that say nothing of the server: a wrong login, an outage."""
 _VENDOR_TYPE: Final = re.compile(r"application/vnd\.elasticsearch\+([a-z.-]+)\s*;\s*compatible-with=\d+")
@@ -69,14 +72,18 @@ class SearchNode(Urllib3HttpNode):
         )
         with self._look:
             if not self._known:
-                if (outage := self._identify(plain, request_timeout)) is not None:
+                if (outage := self._identify(plain, self._look_timeout(request_timeout))) is not None:
                     return outage
                 self._known = True
         answer = super().perform_request(method, target, body, plain, request_timeout)
         answer.meta.headers[PRODUCT_HEADER] = ELASTICSEARCH
         return Response(*answer)
 
-    def _identify(self, headers: HttpHeaders, timeout: DefaultType | float | None) -> Response | None:
+    def _look_timeout(self, of_call: DefaultType | float | None) -> float:
+        limit = self.config.request_timeout if isinstance(of_call, DefaultType) else of_call
+        return min(limit or _LOOK_S, _LOOK_S)
+
+    def _identify(self, headers: HttpHeaders, timeout: float) -> Response | None:
         """Ask the server what it is: by `GET /`, and where that is not served or not allowed, by its nodes.
 
         Returns the answer that says nothing, None once the server is known.

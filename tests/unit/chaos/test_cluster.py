@@ -16,4 +16,8 @@ def test_as_many_seeds_as_there_are_pairs_have_each_fault_at_each_moment_once() 
 
 
 def test_a_part_of_which_there_is_one_comes_back() -> None:
-    assert {fault.name for fault in FAULTS if not fault.for_good} == {"Redis killed", "Redis frozen"}
+    assert {fault.name for fault in FAULTS if not fault.for_good} == {
+        "Redis killed",
+        "Redis frozen",
+        "Redis without its file",
+    }

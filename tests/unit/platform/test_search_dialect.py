@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import Any
 
 import pytest
+from elastic_transport import ConnectionTimeout
+from elasticsearch import Elasticsearch
 
 from ownership.domain.errors import SettingsError, Unavailable
-from ownership.platform.search_dialect import Server, check, from_nodes, from_root
+from ownership.platform.search_dialect import SearchNode, Server, check, from_nodes, from_root
 from ownership.platform.search_index import SearchIndex
-from tests.unit.fake_index import Answer, Asked, Node, answers, json_answer, refused
+from tests.unit.fake_index import OPENSEARCH_2, Answer, Asked, Node, Wire, answers, json_answer, refused
 
 HEADER = {"X-Elastic-Product": "Elasticsearch"}
 COUNT = json_answer({"count": 3})
@@ -125,6 +128,42 @@ def test_a_server_that_says_nothing_is_refused_with_what_to_grant(
         SettingsError, match=r"`GET /` answers HTTP 403, .*HTTP 404.*'elasticsearch_default'.*grant"
     ):
         index.count()
+
+
+class _OneFrozen(Wire):
+    """Of the hosts, `frozen` takes connections and stays silent."""
+
+    waited: list[float | None]
+    """For it, in seconds."""
+
+    def perform_request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Any = None,
+        request_timeout: Any = None,
+    ) -> Any:
+        if self.host == "frozen":
+            self.waited.append(request_timeout)
+            raise ConnectionTimeout("silent")
+        return super().perform_request(method, target, body, headers, request_timeout)
+
+
+def test_for_a_node_that_is_frozen_a_new_client_waits_three_seconds_and_asks_another() -> None:
+    values = {"answer": staticmethod(lambda _: COUNT), "asked": [], "root": OPENSEARCH_2, "waited": []}
+    node = type("OwnNode", (SearchNode, _OneFrozen), values)
+    with Elasticsearch(
+        ["http://frozen:9200", "http://index:9200"],
+        node_class=node,
+        request_timeout=20,
+        max_retries=2,
+        retry_on_timeout=True,
+        randomize_nodes_in_pool=False,
+    ) as client:
+        index = SearchIndex(client, "course-batch", zone=UTC)
+        assert [index.count() for _ in range(4)] == [3] * 4
+    assert values["waited"] == [3.0]
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

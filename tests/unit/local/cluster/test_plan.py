@@ -10,6 +10,7 @@ import pytest
 
 from local.cluster import hostname, plan
 from local.cluster.command import refuse_small_machine
+from local.cluster.hosts import Hosts
 from local.cluster.stack import LARGE, SMALL, Cluster
 from local.servers import haproxy, pgbouncer, postgres, search
 from local.servers.airflow import COMPONENTS, METADATA, connections
@@ -91,6 +92,16 @@ def test_the_job_knows_every_node_that_holds_data(tmp_path: Path) -> None:
     )  # fmt: skip
     assert json.loads(made["AIRFLOW_CONN_CASSANDRA_DEFAULT"])["host"] == "127.0.0.1,127.0.0.2,127.0.0.3"
     assert json.loads(made["AIRFLOW_CONN_ELASTICSEARCH_DEFAULT"])["host"] == "127.0.0.1,127.0.0.2"
+
+
+def test_nodes_of_one_number_share_a_host(tmp_path: Path) -> None:
+    hosts = Hosts()
+    cluster = Cluster(tmp_path, stores=LARGE, hosts=hosts)
+    cluster._name_addresses()
+    wanted = [f"{hosts.network}.{number}" for number in (1, 2, 3)]
+    assert [each.partition(":")[0] for each in cluster.addresses.kafka.split(",")] == wanted
+    front = plan.fronts(cluster.layout, cluster.nodes, "elasticsearch717")["search-nodes"]
+    assert [address.partition(":")[0] for address in front.servers.values()] == wanted[:2]
 
 
 def test_small_stores_have_one_node_each(tmp_path: Path) -> None:
