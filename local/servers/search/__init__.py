@@ -21,9 +21,11 @@ _HERE = Path(__file__).parent
 _NETTY_MODULE = "transport-netty4"
 _WITH_DOCUMENTS = 2
 SOON_GIVEN_UP: Final[Mapping[str, str]] = {
-    f"cluster.fault_detection.{check}.timeout": "3s" for check in ("follower_check", "leader_check")
+    "cluster.fault_detection.follower_check.timeout": "3s",
+    "cluster.fault_detection.leader_check.timeout": "3s",
+    "cluster.publish.timeout": "10s",
 }
-"""So that the others give a frozen node up after three checks of 3 s; by default each check waits 10 s."""
+"""So that the others give a frozen node up after three checks, and a new master waits no half minute for a frozen one."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from ownership.ledger.check import check as check_ledger
 from ownership.platform.cassandra import Cql
 from ownership.platform.course_batches import check_table
 from ownership.platform.http_service import Endpoint, Service
-from ownership.platform.search_dialect import SearchNode
+from ownership.platform.search_dialect import OneOfSeveral, SearchNode
 from ownership.stages.inbox import Inbox, NoRejects
 from ownership.stages.intake import Intake
 from ownership.stages.parts import Parts
@@ -85,7 +85,7 @@ def elasticsearch_client() -> Elasticsearch:
     """A client from the Connection, for any server that `search_dialect` knows.
 
     Not through the provider's hook, which would have an operator say which version it talks to. Time-out 20 s; a call
-    is tried three times.
+    is tried four times.
 
     :raises SettingsError: naming the field that is wrong.
     """
@@ -94,8 +94,9 @@ def elasticsearch_client() -> Elasticsearch:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' has no host: set it under Admin → Connections.")
     options = Extra.of(ELASTICSEARCH, conn).only(*ELASTICSEARCH_OPTIONS)
     hosts = [url_at(ELASTICSEARCH, conn, h, port=9200) for h in conn.host.replace(" ", "").split(",")]
-    arguments: dict[str, Any] = {"request_timeout": 20, "max_retries": 2, "retry_on_timeout": True}
-    # By default a node that did not answer is asked again a second later: of a frozen one each call waits its 20 s.
+    arguments: dict[str, Any] = {"request_timeout": 20, "max_retries": 3, "retry_on_timeout": True}
+    # By default a node that did not answer is asked again a second later. The last of four tries is at a node that was
+    # silent once, not twice: at one that only waited for a frozen one.
     arguments |= {"dead_node_backoff_factor": 30, "max_dead_node_backoff": 120}
     arguments |= {k: options.values[k] for k in ("request_timeout", "api_key") if k in options.values}
     if conn.login:
@@ -104,7 +105,8 @@ def elasticsearch_client() -> Elasticsearch:
         arguments["basic_auth"] = (conn.login, conn.password or "")
     arguments |= _elasticsearch_tls(hosts, options)
     try:
-        return Elasticsearch(hosts, node_class=SearchNode, **arguments)
+        node_class = SearchNode if len(hosts) == 1 else OneOfSeveral
+        return Elasticsearch(hosts, node_class=node_class, **arguments)
     except (ValueError, TypeError) as e:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' is refused by the client: {e}") from None
 

@@ -2,15 +2,16 @@
 
 The client names its own version in every media type, which Elasticsearch before 7.14 and OpenSearch refuse. It takes no
 answer without the header ``X-Elastic-Product``, which they do not send. A node that is asked here looks at its server
-first, once, and then speaks plain JSON, which all of them understand.
+first, and then speaks plain JSON, which all of them understand.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from threading import Lock
-from typing import Any, Final, NamedTuple
+import time
+from typing import Any, ClassVar, Final, NamedTuple
 
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig, Urllib3HttpNode
 from elastic_transport.client_utils import DEFAULT, DefaultType
@@ -24,9 +25,6 @@ OLDEST: Final = {ELASTICSEARCH: (7, 10), OPENSEARCH: (2, 0)}
 PRODUCT_HEADER: Final = "X-Elastic-Product"
 _SENDS_HEADER: Final = (7, 14)
 """From this version on, Elasticsearch sends `PRODUCT_HEADER` with every answer, also with a refusal."""
-_LOOK_S: Final = 3.0
-"""Time-out of the first look, in seconds. A node that froze takes connections and stays silent; the client then asks
-another one."""
 _NO_ANSWER: Final = (401, 429, 500, 502, 503, 504)
 """Statuses that say nothing of the server: a wrong login, an outage."""
 _VENDOR_TYPE: Final = re.compile(r"application/vnd\.elasticsearch\+([a-z.-]+)\s*;\s*compatible-with=\d+")
@@ -53,10 +51,14 @@ class SearchNode(Urllib3HttpNode):
     :raises SettingsError: at the first request, if the server is too old, of another product, or hidden by a proxy.
     """
 
+    look_s: ClassVar[float] = math.inf
+    """Time-out of a look at the server, in seconds, where it is less than that of the call."""
+    again_after_s: ClassVar[float] = math.inf
+    """Seconds without an answer after which the next call begins with a look."""
+
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
-        self._look = Lock()
-        self._known = False
+        self._heard_at = -math.inf
 
     def perform_request(  # type: ignore[override]  # the parent's type of an answer is not public
         self,
@@ -66,24 +68,25 @@ class SearchNode(Urllib3HttpNode):
         headers: HttpHeaders | None = None,
         request_timeout: DefaultType | float | None = DEFAULT,
     ) -> Response:
-        """The server's answer, with the product header. An outage met by the first look is the answer."""
+        """The server's answer, with the product header. An outage met by a look is the answer."""
         plain = HttpHeaders(
             {name: _VENDOR_TYPE.sub(r"application/\1", v) for name, v in (headers or {}).items()}
         )
-        with self._look:
-            if not self._known:
-                if (outage := self._identify(plain, self._look_timeout(request_timeout))) is not None:
-                    return outage
-                self._known = True
+        if time.monotonic() - self._heard_at >= self.again_after_s:
+            if (outage := self._identify(plain, self._look_timeout(request_timeout))) is not None:
+                return outage
+            self._heard_at = time.monotonic()
         answer = super().perform_request(method, target, body, plain, request_timeout)
+        self._heard_at = time.monotonic()
         answer.meta.headers[PRODUCT_HEADER] = ELASTICSEARCH
         return Response(*answer)
 
-    def _look_timeout(self, of_call: DefaultType | float | None) -> float:
+    def _look_timeout(self, of_call: DefaultType | float | None) -> float | None:
         limit = self.config.request_timeout if isinstance(of_call, DefaultType) else of_call
-        return min(limit or _LOOK_S, _LOOK_S)
+        shortest = min(limit or math.inf, self.look_s)
+        return None if math.isinf(shortest) else shortest
 
-    def _identify(self, headers: HttpHeaders, timeout: float) -> Response | None:
+    def _identify(self, headers: HttpHeaders, timeout: float | None) -> Response | None:
         """Ask the server what it is: by `GET /`, and where that is not served or not allowed, by its nodes.
 
         Returns the answer that says nothing, None once the server is known.
@@ -104,6 +107,16 @@ class SearchNode(Urllib3HttpNode):
             "'elasticsearch_default' to Elasticsearch or OpenSearch, let a proxy pass `GET /`, or grant the login "
             "`cluster:monitor/main`."
         )
+
+
+class OneOfSeveral(SearchNode):
+    """A host that has others beside it.
+
+    A frozen one takes connections and stays silent: a look gives it up before a call would, and the client asks another.
+    """
+
+    look_s = 3.0
+    again_after_s = 2.0
 
 
 def check(url: str, server: Server | None, *, has_header: bool) -> None:

@@ -11,7 +11,7 @@ from elastic_transport import ConnectionTimeout
 from elasticsearch import Elasticsearch
 
 from ownership.domain.errors import SettingsError, Unavailable
-from ownership.platform.search_dialect import SearchNode, Server, check, from_nodes, from_root
+from ownership.platform.search_dialect import OneOfSeveral, SearchNode, Server, check, from_nodes, from_root
 from ownership.platform.search_index import SearchIndex
 from tests.unit.fake_index import OPENSEARCH_2, Answer, Asked, Node, Wire, answers, json_answer, refused
 
@@ -133,6 +133,7 @@ def test_a_server_that_says_nothing_is_refused_with_what_to_grant(
 class _OneFrozen(Wire):
     """Of the hosts, `frozen` takes connections and stays silent."""
 
+    frozen: str
     waited: list[float | None]
     """For it, in seconds."""
 
@@ -144,26 +145,34 @@ class _OneFrozen(Wire):
         headers: Any = None,
         request_timeout: Any = None,
     ) -> Any:
-        if self.host == "frozen":
+        if self.host == self.frozen:
             self.waited.append(request_timeout)
             raise ConnectionTimeout("silent")
         return super().perform_request(method, target, body, headers, request_timeout)
 
 
-def test_for_a_node_that_is_frozen_a_new_client_waits_three_seconds_and_asks_another() -> None:
+def test_a_node_that_freezes_is_given_up_after_three_seconds() -> None:
     values = {"answer": staticmethod(lambda _: COUNT), "asked": [], "root": OPENSEARCH_2, "waited": []}
-    node = type("OwnNode", (SearchNode, _OneFrozen), values)
-    with Elasticsearch(
-        ["http://frozen:9200", "http://index:9200"],
-        node_class=node,
-        request_timeout=20,
-        max_retries=2,
-        retry_on_timeout=True,
-        randomize_nodes_in_pool=False,
-    ) as client:
+    node: Any = type("OwnNode", (OneOfSeveral, _OneFrozen), {**values, "frozen": "", "again_after_s": 0})
+    hosts = ["http://one:9200", "http://other:9200"]
+    client = Elasticsearch(hosts, node_class=node, request_timeout=20, max_retries=3, retry_on_timeout=True)
+    with client:
         index = SearchIndex(client, "course-batch", zone=UTC)
         assert [index.count() for _ in range(4)] == [3] * 4
-    assert values["waited"] == [3.0]
+        node.frozen = "other"
+        assert [index.count() for _ in range(4)] == [3] * 4
+    assert node.waited == [OneOfSeveral.look_s]
+
+
+def test_the_only_node_has_as_long_for_a_look_as_for_a_call() -> None:
+    values = {"answer": staticmethod(lambda _: COUNT), "asked": [], "root": OPENSEARCH_2, "waited": []}
+    node: Any = type("OwnNode", (SearchNode, _OneFrozen), {**values, "frozen": "one"})
+    with (
+        Elasticsearch("http://one:9200", node_class=node, request_timeout=20, max_retries=0) as client,
+        pytest.raises(Unavailable),
+    ):
+        SearchIndex(client, "course-batch", zone=UTC).count()
+    assert node.waited == [20]
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
