@@ -425,6 +425,13 @@ class Platform:
         except NotFoundError:
             return
 
+    def delete_batches(self) -> None:
+        """Delete every row and every document; not by a query, of which Elasticsearch 9's bare server has none."""
+        self.session.execute(f"TRUNCATE {TABLE}", timeout=60)
+        self.refresh()
+        found = helpers.scan(self.search, index=BATCH_INDEX, _source=False)
+        self._bulk({"_op_type": "delete", "_index": BATCH_INDEX, "_id": hit["_id"]} for hit in found)
+
     def as_written(self, batches: Iterable[Batch]) -> dict[str, tuple[Any, ...]]:
         """State of batches by id, with the write time of each row and the version of each document."""
         batches = list(batches)

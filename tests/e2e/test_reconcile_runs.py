@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from local.platform.schema import BATCH_INDEX, KEYSPACE, TABLE
 from tests.e2e.airflow_world import Airflow, Story, until
 
 RANGES = 40
@@ -15,9 +14,7 @@ RANGES = 40
 @pytest.fixture
 def reconcile(airflow: Airflow, story: Story) -> Airflow:
     """Its DAG. The stores are emptied: what other tests left differs, and is meant to."""
-    story.platform.session.execute(f"TRUNCATE {KEYSPACE}.{TABLE}", timeout=60)
-    story.platform.refresh()
-    story.platform.search.delete_by_query(index=BATCH_INDEX, query={"match_all": {}}, refresh=True)
+    story.platform.delete_batches()
     return airflow.of("ownership_reconcile")
 
 

@@ -47,9 +47,7 @@ def world(module_world: World) -> Iterator[World]:
     """The stores are emptied: what other tests left differs, and is meant to."""
     w = module_world
     w.made, w.hidden = [], set()
-    w.platform.session.execute(f"TRUNCATE {KEYSPACE}.{TABLE}", timeout=60)
-    w.platform.refresh()  # or a document that was just written would be left, as a conflict
-    w.platform.search.delete_by_query(index=BATCH_INDEX, query={"match_all": {}}, refresh=True)
+    w.platform.delete_batches()
     yield w
     assert w.job.open_mids() == []
 
