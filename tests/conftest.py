@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from local.paths import TEST_STACKS
 from local.platform import versions
+from local.servers.ports import HOST
 from local.servers.releases import Releases
 from local.stack import Stack, claim, given_from_environment
 
@@ -73,6 +75,14 @@ def spare_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
     claim(directory)
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port that refuses connections, held so that no server takes it while the test runs."""
+    with socket.socket() as held:
+        held.bind((HOST, 0))
+        yield int(held.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

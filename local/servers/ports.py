@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import random
 import socket
+import tempfile
 import threading
+from functools import cache
 from pathlib import Path
 
 HOST = "127.0.0.1"
 _LOWEST = 10_240
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_drawn: set[int] = set()
+"""Ports of all books of this process."""
 
 
 def _highest() -> int:
@@ -52,10 +58,27 @@ def accepts(port: int, host: str = HOST, timeout_s: float = 1.0) -> bool:
         return False
 
 
+@cache
+def _reservations() -> int:
+    """A file of which a process locks the byte of each port that it has drawn, until it ends."""
+    return os.open(
+        Path(tempfile.gettempdir()) / f"ownership-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600
+    )
+
+
+def _reserve(port: int) -> bool:
+    """Whether no other process has drawn `port`: its server may not listen yet, or be down for a while."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
 class PortBook:
     """Hands out free ports by name, and remembers them: a name gets the same port next time if it is still free.
 
-    An address in a browser or a shell stays valid after `make down` and `make up`. Thread-safe.
+    No two books draw the same port, also those of other processes of this user. An address in a browser or a shell stays valid after `make down` and `make up`. Thread-safe.
     """
 
     def __init__(self, file: Path) -> None:
@@ -70,18 +93,19 @@ class PortBook:
             if name in self._handed_out:
                 return self._handed_out[name]
             known = self._ports.get(name)
-            if known is None or not is_free(known):
+            if known is None or not is_free(known) or not _reserve(known):
                 known = self._fresh()
                 self._ports[name] = known
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 self._file.write_text(json.dumps(self._ports, indent=1) + "\n")
             self._handed_out[name] = known
+            _drawn.add(known)
             return known
 
     def _fresh(self) -> int:
-        reserved = set(self._ports.values())
+        taken = _drawn | set(self._ports.values())
         for _ in range(1000):
             candidate = random.randint(_LOWEST, _highest())
-            if candidate not in reserved and is_free(candidate):
+            if candidate not in taken and is_free(candidate) and _reserve(candidate):
                 return candidate
         raise RuntimeError(f"No free TCP port between {_LOWEST} and {_highest()}; stop something first.")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from local.servers import cassandra, search
-from local.servers.ports import HOST, is_free
+from local.servers.ports import HOST
 from local.servers.releases import KNOWN
 from local.stack import Stack
 from tests.harness import Job
@@ -96,17 +96,18 @@ def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
 
 @pytest.fixture
-def nowhere(environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def nowhere(
+    environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, dead_port: int
+) -> Callable[[str], None]:
     """Lets a connection of this process lead to a port at which nobody answers."""
 
     def lead(name: str) -> None:
         key = f"AIRFLOW_CONN_{name.upper()}_DEFAULT"
         wrong = environment[key]
-        port = next(p for p in range(10_000, 30_000) if is_free(p))
         if name == "kafka":
-            wrong["extra"]["bootstrap.servers"] = f"{HOST}:{port}"
+            wrong["extra"]["bootstrap.servers"] = f"{HOST}:{dead_port}"
         else:
-            wrong |= {"host": HOST, "port": port}
+            wrong |= {"host": HOST, "port": dead_port}
         monkeypatch.setenv(key, json.dumps(wrong))
 
     return lead

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from airflow.sdk.observability import stats
 
-from local.servers.ports import is_free
 from ownership.domain.clock import now_ms
 from ownership.domain.proven import ProvenCounts
 from ownership.edge.triggers import _Watch
@@ -93,10 +92,9 @@ def test_a_part_that_does_not_answer_is_named_and_the_others_are_asked_all_the_s
 
 
 def test_a_ledger_that_does_not_answer_is_named_and_the_others_are_asked_all_the_same(
-    seen: Any, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    seen: Any, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, dead_port: int
 ):
-    port = next(p for p in range(10_000, 30_000) if is_free(p))
-    wrong = environment["AIRFLOW_CONN_OWNERSHIP_LEDGER"] | {"port": port}
+    wrong = environment["AIRFLOW_CONN_OWNERSHIP_LEDGER"] | {"port": dead_port}
     monkeypatch.setenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", json.dumps(wrong))
 
     found = seen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from local import stack as stack_module
+from local.paths import REPOSITORY
 from local.servers import postgres, search
 from local.servers.java import Jar
 from local.servers.layout import Layout
@@ -99,9 +101,18 @@ def test_a_server_that_ends_while_starting_says_so_with_its_log(tmp_path: Path):
 def test_a_name_keeps_its_port_and_stacks_get_ports_of_their_own(tmp_path: Path):
     first = PortBook(tmp_path / "one.json").port("kafka")
     assert PortBook(tmp_path / "one.json").port("kafka") == first
-    ports = {PortBook(tmp_path / f"{number}.json").port("kafka") for number in range(20)}
-    # Ports are drawn from some 20,000: of 20 stacks two get the same one in a run of a hundred, half of them never.
-    assert len(ports) > 10
+    assert len({PortBook(tmp_path / f"{number}.json").port("kafka") for number in range(200)}) == 200
+    draws_the_same_first = (
+        f"import itertools, pathlib, random; random.randint = lambda *_, of=itertools.count({first}): next(of);"
+        "from local.servers.ports import PortBook; print(PortBook(pathlib.Path('two.json')).port('kafka'))"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", draws_the_same_first),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) > first
 
 
 @pytest.mark.parametrize(

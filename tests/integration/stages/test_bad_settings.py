@@ -17,7 +17,7 @@ from confluent_kafka import TopicPartition
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local.servers.ports import HOST, is_free
+from local.servers.ports import HOST
 from local.stack import Stack
 from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.ledger.schema import REVISION
@@ -106,9 +106,15 @@ class Wrong:
     """The Connection and the database of one world's ledger, to be spoilt."""
 
     def __init__(
-        self, world: World, connection: dict[str, Any], patch: pytest.MonkeyPatch, server: str
+        self,
+        world: World,
+        connection: dict[str, Any],
+        patch: pytest.MonkeyPatch,
+        server: str,
+        dead_port: int,
     ) -> None:
         self.world = world
+        self.dead_port = dead_port
         self.name = str(connection["schema"])
         self._connection = connection
         self._patch = patch
@@ -153,18 +159,18 @@ class Wrong:
 
 @pytest.fixture
 def wrong(
-    own_world: World, stack: Stack, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    own_world: World,
+    stack: Stack,
+    environment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    dead_port: int,
 ) -> Iterator[Wrong]:
     """A world whose ledger is reached through the Connection."""
     own_world.lead_to_ledger(environment, monkeypatch)
     monkeypatch.setenv(VARIABLE, json.dumps({"env": own_world.env, "grace.ms": 0}))
-    spoilt = Wrong(own_world, json.loads(os.environ[LEDGER]), monkeypatch, stack.addresses.ledger)
+    spoilt = Wrong(own_world, json.loads(os.environ[LEDGER]), monkeypatch, stack.addresses.ledger, dead_port)
     yield spoilt
     spoilt.reset()
-
-
-def free_port() -> int:
-    return next(p for p in range(10_000, 30_000) if is_free(p))
 
 
 def older(wrong: Wrong) -> None:
@@ -245,7 +251,7 @@ NO_LEDGER = (
             id="no server of the wanted kind",
         ),
         pytest.param(
-            lambda w: w.set(host=HOST, port=free_port()), Unavailable,
+            lambda w: w.set(host=HOST, port=w.dead_port), Unavailable,
             "PostgreSQL (ledger) unavailable: connection failed: connection to server at ",
             "Connection refused; is the host of Connection 'ownership_ledger' right?",
             id="nobody listens, neither PostgreSQL nor pgbouncer",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import email
 import json
-import random
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from email.message import Message as Mail
@@ -21,7 +21,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from structlog.testing import capture_logs
 
-from local.servers.ports import HOST, is_free
+from local.servers.ports import HOST
+from local.servers.processes import await_condition
 from ownership.domain.contracts import Summary
 from ownership.domain.states import EventState
 from ownership.edge.notifications import RunNotifier
@@ -46,9 +47,15 @@ def test_the_module_can_be_imported_where_a_dag_file_is_parsed(tmp_path: Path) -
     assert "ownership.domain.contracts" not in new
 
 
-def free_port() -> int:
-    """A port below those that the kernel gives to clients; any, because other sessions look for one too."""
-    return next(p for p in random.sample(range(10_240, 30_000), 200) if is_free(p))
+class BoundController(Controller):
+    """On a port that is its own from the beginning, so that no other server takes it before this one listens."""
+
+    def __init__(self, handler: Any) -> None:
+        self._bound = socket.create_server((HOST, 0))
+        super().__init__(handler, hostname=HOST, port=self._bound.getsockname()[1])
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self._bound)
 
 
 class Mailbox:
@@ -58,10 +65,9 @@ class Mailbox:
         self.code = "250 OK"
         self.mails: list[Mail] = []
         self.recipients: list[list[str]] = []
-        port = free_port()
-        self._controller = Controller(self, hostname=HOST, port=port)
+        self._controller = BoundController(self)
         self._controller.start()
-        self.port = port
+        self.port = self._controller.port
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd calls it so
         content = envelope.original_content
@@ -73,6 +79,16 @@ class Mailbox:
 
     def stop(self) -> None:
         self._controller.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """What was given up ends once its server is gone: not before the next test, in whose log it would write."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("notify-"):
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -291,12 +307,11 @@ def test_a_redirect_is_not_taken_for_an_answer(hook: Server, monkeypatch: pytest
 
 
 def test_the_secret_in_a_webhook_s_path_is_not_in_the_log(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dead_port: int
 ) -> None:
     from airflow.sdk.log import redact  # type: ignore[attr-defined]  # not exported by name
 
-    port = free_port()
-    host = f"http://{HOST}:{port}/services/T000/s3cr3t?key=k3y"
+    host = f"http://{HOST}:{dead_port}/services/T000/s3cr3t?key=k3y"
     monkeypatch.setenv("AIRFLOW_CONN_OPS", json.dumps({"conn_type": "http", "host": host}))
     configure(monkeypatch, webhook="ops")
     logs = notified(ended(failed("m1")))
@@ -328,8 +343,13 @@ def test_a_server_that_hangs_is_given_up(
             monkeypatch.setenv("AIRFLOW_CONN_OPS", json.dumps(connection))
         logs = notified(ended(failed("m1")), give_up_seconds=1.0)
     given_up = {entry["by"] for entry in logs if entry["event"] == "notification given up"}
-    assert given_up == ({"mail", "webhook"} if way == "both" else {way})
-    assert len(mailbox.mails) + len(hook.requests) == 2 - len(given_up)
+    hang = {"mail", "webhook"} if way == "both" else {way}
+    assert given_up >= hang  # on a busy machine the other one, too, which goes on all the same
+    await_condition(
+        lambda: (len(mailbox.mails), len(hook.requests)) == ("mail" not in hang, "webhook" not in hang),
+        timeout_s=20,
+        what="what does not hang to arrive",
+    )
 
 
 def test_a_webhook_that_is_silent_runs_into_its_own_time_out(hook: Server, monkeypatch: Any) -> None:

@@ -207,7 +207,7 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
     async def first() -> Any:
         events = BacklogTrigger().run()
         try:
-            return await asyncio.wait_for(anext(events), 5)
+            return await asyncio.wait_for(anext(events), 60)
         finally:
             await events.aclose()  # type: ignore[attr-defined]  # a generator
 
