@@ -8,9 +8,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
@@ -20,11 +22,12 @@ import psycopg
 from psycopg.rows import dict_row
 
 from local.platform.world import Batch, Platform
-from local.servers.airflow import api
+from local.servers.airflow import api, token
 from local.servers.ports import HOST
 from local.stack import Stack
 
 DAG, UNDO, APPROVAL = "user_ownership_transfer", "ownership_undo", "ownership_approval"
+PAGE = "/ownership-transfers"
 ASK = "approval.ask"
 SETTINGS = "/variables/user_ownership_transfer"
 ORGANISATION = "org-e2e"
@@ -61,6 +64,22 @@ class Airflow:
         a = stack.addresses
         with api(a.airflow, a.airflow_password) as http:
             yield cls(stack, http)
+
+    def page(self, user: str) -> httpx.Client:
+        """The transfers page for a user, by a cookie as a browser has it; to be closed by the caller."""
+        return self._signed_in(PAGE, cookies={"_token": self.token(user)})
+
+    def page_api(self, user: str) -> httpx.Client:
+        """The API of the page for a user, by a token; to be closed by the caller."""
+        return self._signed_in(f"{PAGE}/api/v1/", headers={"authorization": f"Bearer {self.token(user)}"})
+
+    def _signed_in(self, path: str, **how: Any) -> httpx.Client:
+        return httpx.Client(base_url=f"{self.stack.addresses.airflow}{path}", timeout=60, **how)
+
+    def token(self, user: str) -> str:
+        """Of any user that this Airflow knows."""
+        passwords = Path(self.stack.airflow_env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
+        return token(self.stack.addresses.airflow, user, json.loads(passwords.read_text())[user])
 
     def of(self, dag: str) -> Airflow:
         """The same for another DAG."""
@@ -235,6 +254,16 @@ def passwords_in_connections(environment: Mapping[str, str]) -> dict[str, str]:
             connection |= {"login": "job", "password": PASSWORDS[part]}
         changed[name] = json.dumps(connection)
     return changed
+
+
+Login = Callable[[str], httpx.Client]
+
+
+@contextmanager
+def one_each(opened: Login) -> Iterator[Login]:
+    """A client for each user who asks, closed in the end."""
+    with ExitStack() as stack:
+        yield cache(lambda user: stack.enter_context(opened(user)))
 
 
 class StatsdReceiver:

@@ -10,16 +10,8 @@ from typing import Any
 
 import httpx
 
-from local.servers.airflow import OPERATOR, VIEWER, token
+from local.servers.airflow import OPERATOR, VIEWER
 from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
-
-PAGE = "/ownership-transfers"
-
-
-def signed_in(airflow: Airflow, user: str) -> httpx.Client:
-    a = airflow.stack.addresses
-    cookies = {"_token": token(a.airflow, user, a.airflow_password)}
-    return httpx.Client(base_url=f"{a.airflow}{PAGE}", cookies=cookies, timeout=60)
 
 
 def form_token(page: httpx.Client, address: str) -> str:
@@ -46,7 +38,7 @@ def test_a_file_of_leavers_is_checked_carried_out_and_proven(airflow: Airflow, s
         f"nobody-{story.name},,{ORGANISATION},,b,,1,Course Batch",
         f"=cmd,,{ORGANISATION},,b,,1,Course Batch",
     ]  # fmt: skip
-    with signed_in(airflow, OPERATOR) as page, signed_in(airflow, VIEWER) as viewer:
+    with airflow.page(OPERATOR) as page, airflow.page(VIEWER) as viewer:
         upload = {"file": ("leavers.csv", "\r\n".join(lines).encode(), "text/csv")}
         sent = {"token": form_token(page, "/imports"), "to_user": new}
         assert viewer.post("/imports", data=sent, files=upload).status_code == 403
@@ -84,7 +76,7 @@ def test_a_file_of_leavers_is_checked_carried_out_and_proven(airflow: Airflow, s
 
 
 def test_a_form_that_is_too_large_is_refused(airflow: Airflow) -> None:
-    with signed_in(airflow, OPERATOR) as page:
+    with airflow.page(OPERATOR) as page:
         sent = {"token": form_token(page, "/imports")}
         big = {"file": ("big.csv", b"a,b,c\n" * 2_000_000, "text/csv")}
         assert page.post("/imports", data=sent, files=big).status_code == 413

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from local.servers.airflow import OPERATOR, token
+from local.servers.airflow import OPERATOR
 from tests.e2e.airflow_world import Airflow, Story, until
 from tests.e2e.conftest import NORTH, SOUTH
 
@@ -21,16 +19,8 @@ API = "api/v1"
 @pytest.fixture(scope="module")
 def people(airflow: Airflow) -> Iterator[dict[str, httpx.Client]]:
     """Clients of the page by user."""
-    a = airflow.stack.addresses
-    file = Path(airflow.stack.airflow_env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
-    passwords = json.loads(file.read_text())
     with ExitStack() as stack:
-        made = {}
-        for user in (NORTH, SOUTH, OPERATOR):
-            headers = {"authorization": f"Bearer {token(a.airflow, user, passwords[user])}"}
-            base = f"{a.airflow}/ownership-transfers/"
-            made[user] = stack.enter_context(httpx.Client(base_url=base, headers=headers, timeout=60))
-        yield made
+        yield {user: stack.enter_context(airflow.page(user)) for user in (NORTH, SOUTH, OPERATOR)}
 
 
 def transferred(client: httpx.Client, story: Story, organisation: str) -> str:

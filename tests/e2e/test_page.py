@@ -7,8 +7,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,31 +18,29 @@ import psycopg
 import pytest
 
 from local.platform.schema import BATCH_INDEX
-from local.servers.airflow import OPERATOR, USER, VIEWER, token
-from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, opened_story, until
+from local.servers.airflow import OPERATOR, USER, VIEWER
+from tests.e2e.airflow_world import (
+    DAG,
+    ORGANISATION,
+    PAGE,
+    UNDO,
+    Airflow,
+    Login,
+    Story,
+    one_each,
+    opened_story,
+    until,
+)
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = "/ownership-transfers"
 HOSTILE = "\"><script>alert('x')</script>&amp;%2F?#"
-Login = Callable[[str], httpx.Client]
 
 
 @pytest.fixture(scope="session")
 def login(airflow: Airflow) -> Iterator[Login]:
     """A client of the page, logged in as one of the stack's users."""
-    a = airflow.stack.addresses
-    with ExitStack() as stack:
-        clients: dict[str, httpx.Client] = {}
-
-        def of(user: str) -> httpx.Client:
-            if user not in clients:
-                # As the browser has it: a cookie.
-                cookies = {"_token": token(a.airflow, user, a.airflow_password)}
-                made = httpx.Client(base_url=f"{a.airflow}{PAGE}", cookies=cookies, timeout=60)
-                clients[user] = stack.enter_context(made)
-            return clients[user]
-
-        yield of
+    with one_each(airflow.page) as login:
+        yield login
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 from local.demo.screenshots import ARGUMENTS, log_in
-from local.servers.airflow import OPERATOR, token
+from local.servers.airflow import OPERATOR
 from ownership.domain.plan import BatchId
 from ownership.page.app import app
 from ownership.page.views.imports import import_href
@@ -86,14 +85,9 @@ def prepared(airflow: Airflow, story: Story) -> dict[str, str]:
 
 def imported(airflow: Airflow, old: str, new: str) -> str:
     """A file with a good row and a wrong one: the id of its import."""
-    a = airflow.stack.addresses
     content = f"from_user,to_user,organisation_id\n{old},{new},{ORGANISATION}\n,{new},{ORGANISATION}\n"
-    headers = {
-        "authorization": f"Bearer {token(a.airflow, OPERATOR, a.airflow_password)}",
-        "content-type": "text/csv",
-    }
-    api = f"{a.airflow}/ownership-transfers/api/v1/imports"
-    answer = httpx.post(api, content=content, headers=headers, timeout=60)
+    with airflow.page_api(OPERATOR) as api:
+        answer = api.post("imports", content=content, headers={"content-type": "text/csv"})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

@@ -19,6 +19,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.middleware.gzip import GZipMiddleware
 
 from local.servers.ports import HOST
+from local.servers.processes import await_condition
 from ownership.domain.errors import Unavailable
 from ownership.page import exporting
 from ownership.page.exporting import AT_ONCE, ExportResponse, sent
@@ -61,6 +62,34 @@ class Exported:
     def _endless(self) -> Iterator[Sequence[Any]]:
         while True:
             yield ROWS * 10_000
+
+
+class Turns:
+    """Turns of this test's own, and how many are taken: one is given back after its client has read the end."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def acquire(self, *, blocking: bool) -> bool:
+        assert not blocking
+        if self.taken == AT_ONCE:
+            return False
+        self.taken += 1
+        return True
+
+    def release(self) -> None:
+        self.taken -= 1
+
+    def await_all(self) -> None:
+        """Until each is given back."""
+        await_condition(lambda: self.taken == 0, timeout_s=30, what="every turn to be given back")
+
+
+@pytest.fixture(autouse=True)
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    made = Turns()
+    monkeypatch.setattr(exporting, "_turns", made)
+    return made
 
 
 @pytest.fixture
@@ -117,7 +146,9 @@ def test_a_client_sees_that_an_export_is_broken(exported: Exported) -> None:
         httpx.get(f"{exported.url}/broken")
 
 
-def test_a_few_exports_are_sent_at_the_same_time_and_others_are_told(exported: Exported) -> None:
+def test_a_few_exports_are_sent_at_the_same_time_and_others_are_told(
+    exported: Exported, turns: Turns
+) -> None:
     for _ in range(2):  # each gives its turn back
         others = [begun(exported, "slow") for _ in range(AT_ONCE)]
         answers = [o.__enter__() for o in others]
@@ -128,24 +159,13 @@ def test_a_few_exports_are_sent_at_the_same_time_and_others_are_told(exported: E
             assert len(answer.read().splitlines()) == 1 + 2 * len(ROWS)
             other.__exit__(None, None, None)
         exported.gate.clear()
+        turns.await_all()
 
 
 def test_a_client_that_takes_nothing_gives_its_turn_back(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch
+    exported: Exported, turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "STALLED_S", 0.2)
-    released = threading.Event()
-    turns = exporting._turns
-
-    class Turns:
-        def acquire(self, *, blocking: bool) -> bool:
-            return turns.acquire(blocking=blocking)
-
-        def release(self) -> None:
-            turns.release()
-            released.set()
-
-    monkeypatch.setattr(exporting, "_turns", Turns())
     with begun(exported, "endless") as answer:
         assert answer.status_code == 200
-        assert released.wait(30)
+        turns.await_all()

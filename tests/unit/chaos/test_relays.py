@@ -34,6 +34,7 @@ def test_while_answers_are_lost_requests_arrive_all_the_same(server: Server) -> 
     try:
         with relay.answers_lost(), pytest.raises(httpx.ReadTimeout):
             httpx.post(f"http://{relay.address}/", json={"a": 1}, timeout=0.5, trust_env=False)
+        await_condition(lambda: bool(server.requests), timeout_s=30, what="the request at the server")
         assert [r.body for r in server.requests] == [{"a": 1}]
         assert httpx.post(f"http://{relay.address}/", json={}, timeout=10, trust_env=False).status_code == 200
     finally:
