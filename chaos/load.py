@@ -46,35 +46,50 @@ MB = 1 << 20
 
 
 @dataclass
-class Minute:
-    """One minute of the load."""
+class Measured:
+    """What was measured in one minute of a stream."""
 
     minute: int
     fault: str = ""
+    """The fault that struck in it."""
     sent: int = 0
+    """Messages sent so far."""
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    """Peak resident memory of each process; of tasks the largest."""
+
+
+@dataclass
+class Minute(Measured):
+    """One minute of the load."""
+
     final: int = 0
     """Number of events that were final at its end."""
     known: int = 0
     """Number of events that had been sent by its end."""
-    memory_mb: dict[str, float] = field(default_factory=dict)
-    """Peak resident memory of each Airflow process, and of the largest task process."""
 
 
 @dataclass
-class Load:
-    """The result of a load."""
+class Stream:
+    """The result of a stream of messages."""
 
     seed: int
-    messages: int
-    events: int
-    batches: int
+    messages: int = 0
+    events: int = 0
+    batches: int = 0
     states: dict[str, int] = field(default_factory=dict)
+    """Events by their final state."""
     faults: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Load(Stream):
+    """The result of a load."""
+
     sent_s: float = 0.0
     final_s: float = 0.0
     """From the last message until every event was final."""
     minutes: list[Minute] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
 
 
 def play_load(

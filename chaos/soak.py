@@ -25,7 +25,7 @@ import psycopg
 
 from chaos import oracle
 from chaos.faults import BY_NAME, Scene
-from chaos.load import FAULTS, MB, Progress, send_steadily, watched
+from chaos.load import FAULTS, MB, Measured, Progress, Stream, send_steadily, watched
 from chaos.retrying import retried
 from chaos.ui import AirflowUi
 from chaos.verdict import Places, violations
@@ -42,20 +42,13 @@ FINAL_WITHIN_S = 600.0
 
 
 @dataclass
-class Point:
-    """What was measured in one minute; of several values in it the highest, if nothing else is said."""
+class Point(Measured):
+    """One minute of a soak: of several values in it the highest, if nothing else is said."""
 
-    minute: int
-    fault: str = ""
-    """The fault that struck in it."""
-    sent: int = 0
-    """Messages sent so far."""
     checked: int = 0
     """Events so far whose world was compared with the oracle."""
     oldest_s: float = 0.0
     """Age of the oldest event that was not final."""
-    memory_mb: dict[str, float] = field(default_factory=dict)
-    """Resident memory, by process; of tasks the largest."""
     files: dict[str, float] = field(default_factory=dict)
     """Open files and sockets, by process."""
     connections: dict[str, float] = field(default_factory=dict)
@@ -68,19 +61,11 @@ class Point:
 
 
 @dataclass
-class Soak:
+class Soak(Stream):
     """The result of a soak."""
 
-    seed: int
-    hours: float
-    messages: int = 0
-    events: int = 0
-    batches: int = 0
-    states: dict[str, int] = field(default_factory=dict)
-    """Events by their final state."""
-    faults: list[str] = field(default_factory=list)
+    hours: float = 0.0
     points: list[Point] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
 
 
 class _Minute:
@@ -105,7 +90,7 @@ class _Running:
     """A soak that is under way."""
 
     def __init__(self, scene: Scene, platform: Platform, seed: int, hours: float) -> None:
-        self.done = Soak(seed, hours)
+        self.done = Soak(seed, hours=hours)
         self._scene, self._platform = scene, platform
         self._seconds = hours * 3600
         self._begun = time.monotonic()

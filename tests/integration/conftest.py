@@ -35,6 +35,7 @@ def search_server(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]
         return
     with search.server(stack.layout, request.param) as server:
         yield server.address
+        server.kill()  # nobody reads its data again
 
 
 @pytest.fixture(scope="module", params=contract_of("rows"))
@@ -45,6 +46,7 @@ def rows_server(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
         return
     with cassandra.server(stack.layout, request.param) as server:
         yield server.address
+        server.kill()
 
 
 @pytest.fixture(scope="module")

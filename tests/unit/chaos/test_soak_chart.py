@@ -51,5 +51,5 @@ def test_the_table_has_a_few_rows_however_long_it_took():
 
 
 def test_what_there_is_so_far_can_be_written_as_json():
-    done = Soak(7, 0.1, states={"completed": 3}, points=points(2))
+    done = Soak(7, hours=0.1, states={"completed": 3}, points=points(2))
     assert json.loads(json.dumps(asdict(done)))["points"][1]["memory_mb"]["scheduler"] == 200.0
