@@ -14,32 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from local.paths import TEST_STACKS
 from local.platform import versions
 from local.servers.ports import HOST
 from local.servers.releases import Releases
 from local.stack import Stack, claim, given_from_environment
-
-END_TO_END = "tests/e2e/"
-
-
-class ByServers(LoadScopeScheduling):
-    """Deals tests out to workers: all that need Airflow to one of them, everything else file by file.
-
-    Each worker has servers of its own, and runs its tests one after the other. Servers that are given there are once.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        if given_from_environment():
-            return "all"
-        return END_TO_END if nodeid.startswith(END_TO_END) else nodeid.partition("::")[0]
+from tests.dealing import ByServers
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
     """With `-n 2`, as `make test` has it."""
-    config.option.loadscopereorder = False  # end to end first, which is also the order of the folders
+    config.option.loadscopereorder = False  # in the order of the folders
     return ByServers(config, log)
 
 

@@ -172,38 +172,6 @@ def test_a_wrong_setting_fails_a_run_in_its_first_task_and_nothing_is_consumed(
     assert story.owners(batches) == {(new, new)}
 
 
-def test_an_unknown_setting_fails_a_run_in_its_first_task(airflow: Airflow):
-    url = "/variables/user_ownership_transfer"
-    right = airflow.http.get(url).json()["value"]
-    wrong = json.dumps({**json.loads(right), "kafka.input.topik": "x"})
-    airflow.http.patch(url, json={"key": "user_ownership_transfer", "value": wrong})
-    try:
-        run_id = airflow.trigger()
-
-        assert airflow.ended(run_id) == "failed"
-        assert "Unknown setting 'kafka.input.topik'" in airflow.log(run_id, "pull_transfer_events")
-    finally:
-        airflow.http.patch(url, json={"key": "user_ownership_transfer", "value": right})
-
-
-def test_a_skipped_event_is_redriven_by_conf(airflow: Airflow, story: Story):
-    old, new = story.user("old"), f"late-{story.name}"
-    batches = story.batches(old, 1)
-    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
-    assert airflow.ended(run_id) == "success"
-    mid = f"manual:{run_id}:0"
-    assert story.state(mid) == "skipped"
-    story.platform.add_user(new, ORGANISATION)
-
-    again = airflow.trigger({"redrive": {"mids": [mid]}})
-
-    assert airflow.ended(again) == "success"
-    notes = airflow.xcom(again, "pull_transfer_events", "pulled")["notes"]
-    assert notes == {mid: f"is tried again as redrive:{again}:0"}
-    assert story.state(f"redrive:{again}:0") == "completed"
-    assert story.owners(batches) == {(new, new)}
-
-
 def _set_kafka(airflow: Airflow, extra: str) -> None:
     body = {"connection_id": "kafka_default", "conn_type": "kafka", "extra": extra}
     answer = airflow.http.patch("/connections/kafka_default", json=body)

@@ -1,20 +1,10 @@
-"""Scheduled windows, backfills, and runs that die, on a real Airflow."""
+"""Scheduled windows and backfills, on a real Airflow."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
-
-
-@pytest.fixture(autouse=True)
-def faults_end(airflow: Airflow):
-    """No fault outlives its test."""
-    yield
-    for url in (airflow.stack.addresses.userorg, airflow.stack.addresses.lms):
-        airflow.http.delete(f"{url}/_faults")
 
 
 def _window() -> datetime:
@@ -64,30 +54,3 @@ def test_a_window_takes_what_the_ledger_has_lost_and_a_second_time_changes_nothi
     assert airflow.ended(run_id) == "success"
     assert airflow.xcom(run_id, "pull_transfer_events", "pulled")["received"] == 0
     assert story.owners(batches) == {(new, new)}
-
-
-def test_a_run_killed_between_rows_and_documents_is_completed_by_a_later_one(airflow: Airflow, story: Story):
-    old, new = story.user("old"), story.user("new")
-    batches = story.batches(old, 4)
-    first = batches[0]
-    index = airflow.stack.servers["elasticsearch"]
-    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
-    try:
-        until(
-            "a row moved",
-            lambda: story.creator(first) == new,
-            every=0.01,
-        )
-        index.freeze()
-        airflow.mark_failed(run_id)
-        until("its tasks ended", lambda: _state(airflow, run_id, "reindex_course_batches") != "running")
-    finally:
-        index.thaw()
-
-    story.completed(f"manual:{run_id}:0", seconds=180)
-    assert story.owners(batches) == {(new, new)}
-
-
-def _state(airflow: Airflow, run_id: str, stage: str) -> str | None:
-    state = airflow.tasks(run_id).get((f"transfer.{stage}", 0), {}).get("state")
-    return str(state) if state else None

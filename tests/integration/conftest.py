@@ -17,6 +17,8 @@ from local.servers import cassandra, search
 from local.servers.ports import HOST
 from local.servers.releases import KNOWN
 from local.stack import Stack
+from ownership.edge import topics
+from ownership.platform import kafka
 from tests.harness import Job
 from tests.integration.stages.transfer_world import Faults, World, opened_faults, opened_world
 
@@ -101,7 +103,12 @@ def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 def nowhere(
     environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, dead_port: int
 ) -> Callable[[str], None]:
-    """Lets a connection of this process lead to a port at which nobody answers."""
+    """Lets a connection of this process lead to a port at which nobody answers.
+
+    Kafka's client waits for a broker to its time-out: here a shorter one.
+    """
+    for module in (kafka, topics):
+        monkeypatch.setattr(module, "SECONDS", 2.0)
 
     def lead(name: str) -> None:
         key = f"AIRFLOW_CONN_{name.upper()}_DEFAULT"

@@ -1,0 +1,29 @@
+"""Each worker of the tests has work until the end, and one Airflow is enough as long as there is other work."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.dealing import WORTH_AN_AIRFLOW, next_file
+
+PAGE, RUNS, WINDOWS = (f"tests/e2e/test_{name}.py" for name in ("page", "runs", "windows"))
+ORDER, LANES = "tests/integration/stages/test_order.py", "tests/unit/domain/test_lanes.py"
+ALL = [PAGE, RUNS, WINDOWS, ORDER, LANES]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "has_airflow", "others_have", "file"),
+    [
+        pytest.param(ALL, False, False, PAGE, id="the first worker begins with Airflow"),
+        pytest.param(ALL, True, False, PAGE, id="and goes on with it"),
+        pytest.param(ALL, False, True, ORDER, id="the other one has everything else"),
+        pytest.param(ALL[3:], True, False, ORDER, id="whoever is done with Airflow helps"),
+        pytest.param(ALL[:3], False, True, WINDOWS, id="whoever is done with the rest helps"),
+        pytest.param(ALL[:2], False, True, None, id="but starts no Airflow for little"),
+    ],
+)
+def test_a_worker_runs_next(
+    waiting: list[str], *, has_airflow: bool, others_have: bool, file: str | None
+) -> None:
+    assert WORTH_AN_AIRFLOW == 3
+    assert next_file(waiting, has_airflow=has_airflow, others_have=others_have) == file
