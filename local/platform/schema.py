@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import stamina
 from cassandra import ConsistencyLevel
 from cassandra.cluster import (
     EXEC_PROFILE_DEFAULT,
@@ -227,3 +228,9 @@ def _create_topics(kafka: str, env: str, copies: int) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+    # The broker answers a creation before it shows the topic to others.
+    for attempt in stamina.retry_context(on=KeyError, attempts=None, timeout=TIMEOUT_SECONDS, wait_max=0.5):
+        with attempt:
+            known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+            for topic in topics:
+                known[topic.topic]

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from local.servers.processes import await_condition
 from ownership.edge.topics import main
 
 DAY_MS = 86_400_000
@@ -31,6 +32,16 @@ def admin(environment: dict[str, Any]) -> AdminClient:
     return AdminClient({"bootstrap.servers": servers})
 
 
+def await_partitions(admin: AdminClient, wanted: dict[str, int]) -> None:
+    """Until the broker shows topics with so many partitions: it answers a creation before it shows them."""
+
+    def shown() -> bool:
+        known = admin.list_topics(timeout=30).topics
+        return {name: len(known[name].partitions) for name in wanted if name in known} == wanted
+
+    await_condition(shown, timeout_s=30, what=f"{wanted} to be shown")
+
+
 def kept_ms(admin: AdminClient, topic: str) -> int:
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     return int(admin.describe_configs([resource])[resource].result(timeout=30)["retention.ms"].value)
@@ -43,11 +54,10 @@ def test_topics_are_created_once(env: str, admin: AdminClient, capsys: pytest.Ca
         f"{topic}: created, keeps messages for 14 days",
         f"{topic}.failed: created, keeps messages for 30 days",
     ]
-    known = admin.list_topics(timeout=30).topics
-    assert [len(known[name].partitions) for name in (topic, f"{topic}.failed")] == [3, 1]
+    await_partitions(admin, {topic: 3, f"{topic}.failed": 1})
     assert main(["--partitions", "5"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"{topic}: exists, keeps messages for 14 days"
-    assert len(admin.list_topics(timeout=30).topics[topic].partitions) == 3
+    await_partitions(admin, {topic: 3})
 
 
 @pytest.mark.parametrize(
