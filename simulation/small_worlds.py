@@ -110,9 +110,7 @@ class AttendedWorld(World):
     def parts(self) -> Parts:
         """With what a reconciliation reads of both stores."""
         parts, s = super().parts(), self.scheduler
-        metadata = parts.cql.session.cluster.metadata
-        metadata.partitioner = "Murmur3Partitioner"
-        metadata.keyspaces[self.settings.keyspace] = metadata.keyspaces.pop(next(iter(metadata.keyspaces)))
+        parts.cql.session.cluster.metadata.partitioner = "Murmur3Partitioner"
 
         def pages(tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:  # noqa: ARG001  # few rows
             def effect() -> list[RawRow]:

@@ -113,17 +113,12 @@ class World:
             queue=Queue(database),
             changes=self._changes(),
             reconciliations=Reconciliations(database),
-            rows=CourseBatches(self._cql(), KEYSPACE, TABLE, batch_size=settings.batch_write_size),
+            rows=CourseBatches(Cql(self.rows.session), KEYSPACE, TABLE, batch_size=settings.batch_write_size),
             index=SearchIndex(self.index, settings.course_batch_index, zone=_ZONE),  # type: ignore[arg-type]  # a client of its own
             users=Users(self.users, settings.user_read_api),  # type: ignore[arg-type]  # a service of its own
             search=BatchSearch(self.lms, settings.batch_search_api),  # type: ignore[arg-type]  # the same
-            cql=self._cql(),
+            cql=Cql(self.rows.session),
         )
-
-    def _cql(self) -> Cql:
-        cql = Cql(self.rows.session)
-        cql.connect_ahead = lambda: None  # type: ignore[method-assign]  # there is nothing to connect to
-        return cql
 
     def _changes(self) -> Changes:
         changes = Changes(self.database)

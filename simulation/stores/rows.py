@@ -52,6 +52,7 @@ class Statement:
     """Columns that are compared; ``EXISTS`` alone for `IF EXISTS`."""
     many: bool = False
     """True if courses and batches are lists."""
+    column_metadata: tuple[()] = ()
 
     def bind(self, values: Sequence[Any]) -> Bound:
         """The statement with its values."""
@@ -79,6 +80,8 @@ class Batch(list[Bound]):
 @cache
 def prepared(cql: str) -> Statement:
     """A statement, taken apart. Knows the forms that the job writes, and no others."""
+    if " FROM system_schema.columns " in cql:
+        return Statement(cql, "schema")
     if match := re.fullmatch(r"SELECT (.+) FROM \S+ WHERE courseid (=|IN) \? AND batchid (?:=|IN) \?", cql):
         return Statement(cql, "select", tuple(match[1].split(", ")), many=match[2] == "IN")
     match = re.fullmatch(r"UPDATE \S+ SET (.+) WHERE courseid = \? AND batchid = \?(?: IF (.+))?", cql)
@@ -105,12 +108,9 @@ class Rows:
 
     def session(self) -> Any:
         """A session of the driver, as far as the job uses it."""
-        columns = {n: SimpleNamespace(name=n, cql_type="text") for n in COLUMNS}
-        table = SimpleNamespace(columns=columns)
-        keyspaces = {KEYSPACE: SimpleNamespace(tables={TABLE: table})}
         return SimpleNamespace(
             prepare=prepared,
-            cluster=SimpleNamespace(metadata=SimpleNamespace(keyspaces=keyspaces)),
+            cluster=SimpleNamespace(metadata=SimpleNamespace()),
             execution_profile_clone_update=lambda *_, **__: None,
         )
 
@@ -128,6 +128,8 @@ class Rows:
 
     def _execute(self, statement: Bound | Batch) -> list[tuple[Any, ...]]:
         s = self.scheduler
+        if isinstance(statement, Bound) and statement.statement.kind == "schema":
+            return [(name, "text") for name in COLUMNS]
         if isinstance(statement, Bound) and statement.statement.kind == "select":
             return s.call(STORE, "read", lambda: self._select(statement), OperationTimedOut, told=_told_rows)
         batch = [statement] if isinstance(statement, Bound) else list(statement)

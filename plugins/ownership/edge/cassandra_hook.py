@@ -67,6 +67,8 @@ class CassandraHook(ProviderCassandraHook):
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=5,
             control_connection_timeout=5,
+            # Else each connect reads the schema of every keyspace. `Cql` asks for what it needs of it.
+            schema_metadata_enabled=False,
             # A node that is frozen keeps its connections: each statement to it would wait its 10 s, try after try.
             idle_heartbeat_interval=HEARTBEAT_SECONDS,
             idle_heartbeat_timeout=HEARTBEAT_SECONDS,

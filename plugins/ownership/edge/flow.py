@@ -134,9 +134,12 @@ def carry_out(pull: PullTransferEvents) -> Any:
 
 
 def _open_ahead(pull_task: str) -> None:
-    """In the process of a pull or a stage, connect while Airflow goes on with what comes before the task's own code."""
-    task_id = get_parsing_context().task_id or ""
-    if task_id == pull_task or task_id.startswith(f"{transfer.function.__name__}."):
+    """In the process of a pull or a stage, connect while Airflow goes on with what comes before the task's own code.
+
+    A lookup seldom reads rows: it connects to Cassandra when it does.
+    """
+    group, _, task_id = (get_parsing_context().task_id or "").rpartition(".")
+    if (group, task_id) == ("", pull_task) or group == transfer.function.__name__:
         from ownership.edge.hooks import open_ahead
 
-        open_ahead()
+        open_ahead(rows=task_id != lookup_users.function.__name__)

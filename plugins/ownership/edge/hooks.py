@@ -136,13 +136,13 @@ class _Opened(NamedTuple):
 _AHEAD: deque[Future[_Opened]] = deque(maxlen=1)
 
 
-def open_ahead() -> None:
-    """Begin to open the parts of this process's task, and to connect to both databases (0.1 s).
+def open_ahead(*, rows: bool) -> None:
+    """Begin to open the parts of this process's task, and to connect to the ledger; with `rows` also to Cassandra.
 
     The next `opened_parts` gives them; what goes wrong shows there, or when the part is first used.
     """
     pool = ThreadPoolExecutor(1, "open-ahead")
-    _AHEAD.append(pool.submit(_connected))
+    _AHEAD.append(pool.submit(_connected, rows=rows))
     pool.shutdown(wait=False)
 
 
@@ -159,10 +159,11 @@ def opened_parts(settings: Settings | None = None) -> Iterator[Parts]:
         yield opened.parts
 
 
-def _connected() -> _Opened:
+def _connected(*, rows: bool) -> _Opened:
     with ExitStack() as stack:
         cql = stack.enter_context(opened_cql())
-        cql.connect_ahead()
+        if rows:
+            cql.connect_ahead()
         opened = _open(load_settings(), cql)
         opened.closing.push(stack.pop_all())
     opened.parts.database.connect()

@@ -173,7 +173,6 @@ def _opened(given: Given) -> Iterator[tuple[Parts, Given]]:
     """
     ti = get_current_context()["ti"]
     with interruptible(), opened_parts() as parts:
-        parts.cql.connect_ahead()
         try:
             if ti.try_number > 1:
                 given = take_again(parts, given)

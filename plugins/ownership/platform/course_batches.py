@@ -73,13 +73,10 @@ class CourseBatches:
         The columns are named: with `*`, a column that is added while a session lives shifts what it reads. Timestamps
         are ms since the epoch: the driver fails at one beyond the year 9999, and with it the whole read.
         """
-        table = self._cql.session.cluster.metadata.keyspaces[self._keyspace].tables[self._name]
-        columns = [c for c in table.columns.values() if c.name in COLUMNS]
-        read = [
-            f'toUnixTimestamp("{c.name}")' if c.cql_type == "timestamp" else f'"{c.name}"' for c in columns
-        ]
+        columns = {n: t for n, t in self._cql.columns(self._keyspace, self._name).items() if n in COLUMNS}
+        read = [f'toUnixTimestamp("{n}")' if t == "timestamp" else f'"{n}"' for n, t in columns.items()]
         rows = self._select(", ".join((_KEY, *read)), ids)
-        return {BatchId(r[0], r[1]): dict(zip((c.name for c in columns), r[2:], strict=True)) for r in rows}
+        return {BatchId(r[0], r[1]): dict(zip(columns, r[2:], strict=True)) for r in rows}
 
     def pages(self, tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:
         """The rows whose course is in a range of the ring, at most `rows` at a time, as they are now."""
@@ -198,20 +195,18 @@ def check_table(cql: Cql, settings: Settings) -> None:
 
     :raises SettingsError: saying which is missing and what to set.
     """
-    keyspaces = cql.session.cluster.metadata.keyspaces
-    platform = keyspaces.get(settings.keyspace)
-    if platform is None:
+    columns = cql.columns(settings.keyspace, settings.course_batch_table)
+    if not columns and not cql.has_keyspace(settings.keyspace):
         raise SettingsError(
             f"Cassandra has no keyspace '{settings.keyspace}': set 'lms-cassandra.keyspace', "
             "or point Connection 'cassandra_default' to the platform's cluster."
         )
-    table = platform.tables.get(settings.course_batch_table)
-    if table is None:
+    if not columns:
         raise SettingsError(
             f"Keyspace '{settings.keyspace}' has no table '{settings.course_batch_table}': "
             "set 'lms-cassandra.course_batch.table'."
         )
-    missing = {"courseid", "batchid", "createdby", "mentors", "status", "createdfor"} - set(table.columns)
+    missing = {"courseid", "batchid", "createdby", "mentors", "status", "createdfor"} - set(columns)
     if missing:
         raise SettingsError(
             f"Table '{settings.keyspace}.{settings.course_batch_table}' has no column "

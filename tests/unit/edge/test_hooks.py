@@ -59,7 +59,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 def test_parts_that_were_opened_ahead_are_given_once_and_closed_by_who_uses_them(log: Log) -> None:
-    hooks.open_ahead()
+    hooks.open_ahead(rows=True)
     with hooks.opened_parts() as parts:
         assert log == ["index opened", "ledger connected"]
         assert parts.cql.session
@@ -77,7 +77,7 @@ def test_an_error_of_an_opening_ahead_shows_where_the_parts_are_used(
         raise SettingsError("a setting is wrong")
 
     monkeypatch.setattr(hooks, "load_settings", wrong)
-    hooks.open_ahead()
+    hooks.open_ahead(rows=True)
     with pytest.raises(SettingsError, match="a setting is wrong"), hooks.opened_parts():
         raise AssertionError
     assert log == ["cassandra closed"]

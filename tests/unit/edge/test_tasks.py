@@ -37,7 +37,6 @@ class Job:
         self.happens: dict[tuple[str, str], Callable[[], object]] = {}
         """By stage and mid, what happens in it."""
         self.parts = SimpleNamespace(
-            cql=SimpleNamespace(connect_ahead=lambda: None),
             settings=SimpleNamespace(claim_seconds=120),
             queue=SimpleNamespace(
                 read=lambda: list(self.queued.values()),

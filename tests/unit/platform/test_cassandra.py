@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from itertools import count
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cassandra import DriverException
 
 from ownership.domain.errors import Unavailable
 from ownership.platform.cassandra import Cql
@@ -59,3 +61,42 @@ def test_a_connect_that_nobody_used_has_ended_before_its_clients_are_closed():
     may_end.set()
     cql.wait_for_connect()
     assert ended.is_set()
+
+
+def test_what_asks_for_nothing_does_not_connect():
+    cql = Cql(lambda: pytest.fail("it connects"))
+    assert cql.select_each("SELECT x FROM k.t WHERE a = ?", []) == []
+    assert cql.conditional_batches([]) == []
+
+
+class Metadata:
+    """A cluster that knows the nodes of no keyspace until it is asked to."""
+
+    def __init__(self) -> None:
+        self.keyspaces: dict[str, str] = {}
+        self.refreshed: list[str] = []
+
+    @property
+    def metadata(self) -> Metadata:
+        return self
+
+    def refresh_keyspace_metadata(self, keyspace: str, *, max_schema_agreement_wait: float) -> None:
+        assert max_schema_agreement_wait == 0
+        self.refreshed.append(keyspace)
+        if keyspace == "unreadable":
+            raise DriverException
+        self.keyspaces[keyspace] = keyspace
+
+
+def test_the_driver_knows_the_nodes_of_a_keyspace_when_its_first_statement_is_prepared():
+    cluster = Metadata()
+
+    def prepare(cql: str) -> Any:
+        return SimpleNamespace(
+            column_metadata=[SimpleNamespace(keyspace_name=cql.partition(".")[0])], bind=lambda _: cql
+        )
+
+    cql = Cql(lambda: SimpleNamespace(prepare=prepare, cluster=cluster))  # type: ignore[arg-type, return-value]  # a fake
+    for text in ("k.one", "k.two", "k.one", "unreadable.one"):
+        assert cql.bind(text, ("a",)) == text  # also without its nodes, by one hop more
+    assert cluster.refreshed == ["k", "unreadable"]

@@ -104,8 +104,8 @@ from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsi
 sys.path.insert(0, "plugins")
 from ownership.edge import hooks
 opened = []
-hooks.open_ahead = lambda: opened.append(task_id)
-for task_id in (None, "pull_transfer_events", "transfer.update_course_batches", "settle", "verdict"):
+hooks.open_ahead = lambda *, rows: opened.append([task_id, rows])
+for task_id in (None, "pull_transfer_events", "transfer.lookup_users", "transfer.update_course_batches", "settle", "verdict"):
     with _airflow_parsing_context_manager(dag_id=task_id and "user_ownership_transfer", task_id=task_id):
         DagBag("dags/user_ownership_transfer.py", bundle_path=None)
 print(json.dumps(opened))
@@ -116,7 +116,9 @@ def test_the_parts_are_opened_at_the_parse_in_the_process_of_a_pull_or_a_stage_a
     in_a_fresh_airflow: Callable[..., str],
 ) -> None:
     opened = json.loads(in_a_fresh_airflow(AHEAD))
-    assert opened == ["pull_transfer_events", "transfer.update_course_batches"]
+    assert opened == [
+        ["pull_transfer_events", True], ["transfer.lookup_users", False], ["transfer.update_course_batches", True],
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
