@@ -78,7 +78,7 @@ def _ours(cassandra: str, elasticsearch: str, ledger: str) -> Side:
         closing(Database.at(conninfo_to_dict(ledger))) as database,
     ):
         parts = Parts.from_clients(
-            settings, database, Cql(lambda: session), client, lms=unused, userorg=unused
+            settings, database, Cql(lambda: session), lambda: client, lms=unused, userorg=unused
         )
         run_id, order = f"bench-{uuid4().hex}", ReconcileConf()
         (share,) = plan(parts, run_id, order)

@@ -114,7 +114,7 @@ class World:
             changes=self._changes(),
             reconciliations=Reconciliations(database),
             rows=CourseBatches(Cql(self.rows.session), KEYSPACE, TABLE, batch_size=settings.batch_write_size),
-            index=SearchIndex(self.index, settings.course_batch_index, zone=_ZONE),  # type: ignore[arg-type]  # a client of its own
+            index=SearchIndex(lambda: self.index, settings.course_batch_index, zone=_ZONE),  # type: ignore[arg-type, return-value]  # a client of its own
             users=Users(self.users, settings.user_read_api),  # type: ignore[arg-type]  # a service of its own
             search=BatchSearch(self.lms, settings.batch_search_api),  # type: ignore[arg-type]  # the same
             cql=Cql(self.rows.session),

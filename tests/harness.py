@@ -272,7 +272,7 @@ def opened_job(
             stack.enter_context(Service(name, partial(str, url), **(service or {})))
             for name, url in (("LMS", lms), ("User-Org", userorg))
         ]
-        parts = Parts.from_clients(given, database, cql, client, lms=services[0], userorg=services[1])
+        parts = Parts.from_clients(given, database, cql, lambda: client, lms=services[0], userorg=services[1])
         consumer = {
             "bootstrap.servers": kafka,
             "group.id": given.group_id,

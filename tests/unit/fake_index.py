@@ -99,7 +99,7 @@ def fake_index() -> Iterator[tuple[SearchIndex, type[Node]]]:
     values = {"answer": staticmethod(lambda _: refused(503)), "asked": [], "root": OPENSEARCH_2}
     node = type("OwnNode", (Node,), values)
     with Elasticsearch("http://index:9200", node_class=node) as client:
-        yield SearchIndex(client, "course-batch", zone=UTC), node
+        yield SearchIndex(lambda: client, "course-batch", zone=UTC), node
 
 
 def answers(node: type[Node], *given: Answer) -> None:

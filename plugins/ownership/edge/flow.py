@@ -138,8 +138,12 @@ def _open_ahead(pull_task: str) -> None:
 
     A lookup seldom reads rows: it connects to Cassandra when it does.
     """
-    group, _, task_id = (get_parsing_context().task_id or "").rpartition(".")
-    if (group, task_id) == ("", pull_task) or group == transfer.function.__name__:
+    group = f"{transfer.function.__name__}."
+    update, lookup, reindex = (
+        f"{group}{stage.function.__name__}"
+        for stage in (update_course_batches, lookup_users, reindex_course_batches)
+    )
+    if (task_id := get_parsing_context().task_id) in (pull_task, lookup, update, reindex):
         from ownership.edge.hooks import open_ahead
 
-        open_ahead(rows=task_id != lookup_users.function.__name__)
+        open_ahead(rows=task_id != lookup, index=task_id in (lookup, reindex), services=task_id == lookup)

@@ -130,19 +130,23 @@ def _elasticsearch_tls(hosts: list[str], options: Extra) -> dict[str, Any]:
 
 class _Opened(NamedTuple):
     parts: Parts
+    services: tuple[Service, ...]
     closing: ExitStack
 
 
 _AHEAD: deque[Future[_Opened]] = deque(maxlen=1)
 
 
-def open_ahead(*, rows: bool) -> None:
-    """Begin to open the parts of this process's task, and to connect to the ledger; with `rows` also to Cassandra.
+def open_ahead(*, rows: bool, index: bool, services: bool) -> None:
+    """Begin to open the parts of this process's task: the ledger, and what else it will use.
 
-    The next `opened_parts` gives them; what goes wrong shows there, or when the part is first used.
+    That is Cassandra for `rows`, the clients of `index` and `services`: each takes a call to Airflow's API server. The
+    next `opened_parts` gives them; what goes wrong shows there, or when the part is first used.
     """
     pool = ThreadPoolExecutor(1, "open-ahead")
-    _AHEAD.append(pool.submit(_connected, rows=rows))
+    opened = pool.submit(_connected, rows=rows)
+    _AHEAD.append(opened)
+    pool.submit(_make_clients, opened, index=index, services=services)
     pool.shutdown(wait=False)
 
 
@@ -170,16 +174,37 @@ def _connected(*, rows: bool) -> _Opened:
     return opened
 
 
+def _make_clients(opening: Future[_Opened], *, index: bool, services: bool) -> None:
+    """While the task asks the ledger already."""
+    opened = opening.result()
+    if index:
+        opened.parts.index.connect()
+    for service in opened.services if services else ():
+        service.connect()
+
+
+@contextmanager
+def _opened_search() -> Iterator[Callable[[], Elasticsearch]]:
+    """What makes the client when it is first used; closed at the end."""
+    with ExitStack() as stack:
+
+        def connect() -> Elasticsearch:
+            client = elasticsearch_client()
+            stack.callback(client.close)
+            return client
+
+        yield connect
+
+
 def _open(settings: Settings, cql: Cql | None = None) -> _Opened:
     with ExitStack() as stack:
         lms = stack.enter_context(Service("LMS", lambda: lms_endpoint(settings)))
         userorg = stack.enter_context(Service("User-Org", lambda: userorg_endpoint(settings)))
         database = stack.enter_context(opened_database())
         cql = cql or stack.enter_context(opened_cql())
-        client = elasticsearch_client()
-        stack.callback(client.close)
-        parts = Parts.from_clients(settings, database, cql, client, lms=lms, userorg=userorg)
-        return _Opened(parts, stack.pop_all())
+        search = stack.enter_context(_opened_search())
+        parts = Parts.from_clients(settings, database, cql, search, lms=lms, userorg=userorg)
+        return _Opened(parts, (userorg, lms), stack.pop_all())
 
 
 def checks(parts: Parts) -> tuple[Callable[[], None], ...]:

@@ -137,7 +137,7 @@ def _index(settings: Settings) -> Iterator[SearchIndex]:
     client = elasticsearch_client()
     try:
         quick = client.options(request_timeout=CALL_S, max_retries=0)
-        yield SearchIndex(quick, settings.course_batch_index, zone=ZoneInfo(settings.time_zone))
+        yield SearchIndex(lambda: quick, settings.course_batch_index, zone=ZoneInfo(settings.time_zone))
     finally:
         client.close()
 

@@ -94,6 +94,10 @@ class Service:
         """Of urllib3, which lets go of those that are in use."""
         self._calls = ThreadPoolExecutor(CONCURRENT)
 
+    def connect(self) -> None:
+        """Make the client, which else the first call does."""
+        self._client()
+
     def _client(self) -> _Opened:
         """The client, opened at the first call.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import tzinfo
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import stamina
@@ -123,14 +124,22 @@ class Written(NamedTuple):
 class SearchIndex:
     """Documents of one index."""
 
-    def __init__(self, client: Elasticsearch, index: str, *, zone: tzinfo) -> None:
-        """`zone`: the platform's time zone, for dates of documents that are created."""
-        # The client would ask an overloaded index again at once; `_ask` and the bulk give it a pause first.
-        self._es = client.options(retry_on_status=())
+    def __init__(self, connect: Callable[[], Elasticsearch], index: str, *, zone: tzinfo) -> None:
+        """`connect` is called when the index is first used. `zone`: the platform's, for dates of documents it creates."""
+        self._connect = connect
         self._index = index
         self._zone = zone
         self._own_ids: dict[str, set[str]] = defaultdict(set)
         """By batch: where searches have shown documents that lie under another id than their batch's."""
+
+    def connect(self) -> None:
+        """Make the client, which else its first use does."""
+        _ = self._es
+
+    @cached_property
+    def _es(self) -> Elasticsearch:
+        # The client would ask an overloaded index again at once; `_ask` and the bulk give it a pause first.
+        return self._connect().options(retry_on_status=())
 
     def check(self) -> None:
         """Verify that the index is there, is one, can be searched by owner, and shows whole documents.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -49,12 +50,12 @@ class Parts:
         settings: Settings,
         database: Database,
         cql: Cql,
-        client: Elasticsearch,
+        connect_search: Callable[[], Elasticsearch],
         *,
         lms: Service,
         userorg: Service,
     ) -> Self:
-        """The parts over opened clients, which stay the caller's to close."""
+        """The parts over clients, which stay the caller's to close; `connect_search` is called when the index is used."""
         return cls(
             settings=settings,
             database=database,
@@ -66,7 +67,7 @@ class Parts:
             rows=CourseBatches(
                 cql, settings.keyspace, settings.course_batch_table, batch_size=settings.batch_write_size
             ),
-            index=SearchIndex(client, settings.course_batch_index, zone=ZoneInfo(settings.time_zone)),
+            index=SearchIndex(connect_search, settings.course_batch_index, zone=ZoneInfo(settings.time_zone)),
             users=Users(userorg, settings.user_read_api),
             search=BatchSearch(lms, settings.batch_search_api),
             cql=cql,

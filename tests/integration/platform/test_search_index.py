@@ -43,7 +43,7 @@ class Index:
 
     def under(self, name: str) -> SearchIndex:
         """The job's view of another index or alias of the same server."""
-        return SearchIndex(self.own, name, zone=INDIA)
+        return SearchIndex(lambda: self.own, name, zone=INDIA)
 
     def source(self, batch_id: str) -> dict[str, object]:
         """A document as it is stored."""
@@ -62,7 +62,7 @@ def index(search_server: str) -> Iterator[Index]:
     create_batch_index(client, name)
     with client:
         with Elasticsearch(search_server, node_class=SearchNode) as own:
-            yield Index(name, SearchIndex(own, name, zone=INDIA), client, own)
+            yield Index(name, SearchIndex(lambda: own, name, zone=INDIA), client, own)
         client.indices.delete(index=name)
 
 

@@ -115,7 +115,7 @@ def _asked_at_the_thaw(sleeper: Server, other: Server, user: str) -> tuple[list[
         Elasticsearch(sleeper.address, node_class=SearchNode, request_timeout=60, max_retries=0) as client,
         ThreadPoolExecutor(2 * ASKING) as pool,
     ):
-        index = SearchIndex(client, INDEX, zone=UTC)
+        index = SearchIndex(lambda: client, INDEX, zone=UTC)
         index.refresh()
 
         def ask(*, every_copy: bool) -> None:

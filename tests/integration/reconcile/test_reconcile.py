@@ -437,7 +437,7 @@ def test_a_walk_through_an_index_of_several_shards_shows_every_document_once_pag
         for batch in made:
             client.index(index=name, id=batch, document={"batchId": batch, "courseId": "c"})
         client.indices.refresh(index=name)
-        pages = list(SearchIndex(client, name, zone=UTC).documents())
+        pages = list(SearchIndex(lambda: client, name, zone=UTC).documents())
     finally:
         client.indices.delete(index=name)
     assert max(len(p) for p in pages) == 7

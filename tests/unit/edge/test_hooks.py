@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Semaphore
 from typing import Any
 
 import pytest
@@ -47,9 +48,13 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
         yield Ledger()
         done.append("ledger closed")
 
+    class Client(Elasticsearch):
+        def close(self) -> None:
+            done.append("index closed")
+
     def client() -> Elasticsearch:
         done.append("index opened")
-        return Elasticsearch("http://127.0.0.1:9")
+        return Client("http://127.0.0.1:9")
 
     monkeypatch.setattr(hooks, "opened_cql", opened_cql)
     monkeypatch.setattr(hooks, "opened_database", opened_database)
@@ -59,15 +64,37 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 def test_parts_that_were_opened_ahead_are_given_once_and_closed_by_who_uses_them(log: Log) -> None:
-    hooks.open_ahead(rows=True)
+    hooks.open_ahead(rows=True, index=False, services=False)
     with hooks.opened_parts() as parts:
-        assert log == ["index opened", "ledger connected"]
+        assert log == ["ledger connected"]
         assert parts.cql.session
-        assert log == ["index opened", "ledger connected"]
-    assert sorted(log[2:]) == ["cassandra closed", "ledger closed"]
+        assert log == ["ledger connected"]
+    assert sorted(log[1:]) == ["cassandra closed", "ledger closed"]
     del log[:]
-    with hooks.opened_parts():
+    with hooks.opened_parts() as parts:
+        assert log == []
+        parts.index.connect()
         assert log == ["index opened"]
+    assert sorted(log[1:]) == ["cassandra closed", "index closed", "ledger closed"]
+
+
+def test_the_clients_that_a_task_will_use_are_made_while_it_works(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Semaphore(0)
+
+    def address(name: str) -> str:
+        log.append(name)
+        made.release()
+        return "http://127.0.0.1:9"
+
+    monkeypatch.setattr(hooks, "lms_endpoint", lambda _: address("LMS opened"))
+    monkeypatch.setattr(hooks, "userorg_endpoint", lambda _: address("User-Org opened"))
+    hooks.open_ahead(rows=False, index=True, services=True)
+    with hooks.opened_parts():
+        assert made.acquire(timeout=30)
+        assert made.acquire(timeout=30)
+    assert log[:4] == ["ledger connected", "index opened", "User-Org opened", "LMS opened"]
 
 
 def test_an_error_of_an_opening_ahead_shows_where_the_parts_are_used(
@@ -77,7 +104,7 @@ def test_an_error_of_an_opening_ahead_shows_where_the_parts_are_used(
         raise SettingsError("a setting is wrong")
 
     monkeypatch.setattr(hooks, "load_settings", wrong)
-    hooks.open_ahead(rows=True)
+    hooks.open_ahead(rows=True, index=True, services=True)
     with pytest.raises(SettingsError, match="a setting is wrong"), hooks.opened_parts():
         raise AssertionError
     assert log == ["cassandra closed"]

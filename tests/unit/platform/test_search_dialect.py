@@ -157,7 +157,7 @@ def test_a_node_that_freezes_is_given_up_after_three_seconds() -> None:
     hosts = ["http://one:9200", "http://other:9200"]
     client = Elasticsearch(hosts, node_class=node, request_timeout=20, max_retries=3, retry_on_timeout=True)
     with client:
-        index = SearchIndex(client, "course-batch", zone=UTC)
+        index = SearchIndex(lambda: client, "course-batch", zone=UTC)
         assert [index.count() for _ in range(4)] == [3] * 4
         node.frozen = "other"
         assert [index.count() for _ in range(4)] == [3] * 4
@@ -171,7 +171,7 @@ def test_the_only_node_has_as_long_for_a_look_as_for_a_call() -> None:
         Elasticsearch("http://one:9200", node_class=node, request_timeout=20, max_retries=0) as client,
         pytest.raises(Unavailable),
     ):
-        SearchIndex(client, "course-batch", zone=UTC).count()
+        SearchIndex(lambda: client, "course-batch", zone=UTC).count()
     assert node.waited == [20]
 
 

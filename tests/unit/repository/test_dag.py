@@ -104,20 +104,24 @@ from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsi
 sys.path.insert(0, "plugins")
 from ownership.edge import hooks
 opened = []
-hooks.open_ahead = lambda *, rows: opened.append([task_id, rows])
-for task_id in (None, "pull_transfer_events", "transfer.lookup_users", "transfer.update_course_batches", "settle", "verdict"):
+hooks.open_ahead = lambda **what: opened.append([task_id, [name for name in what if what[name]]])
+stages = ["transfer.lookup_users", "transfer.update_course_batches", "transfer.reindex_course_batches"]
+for task_id in (None, "pull_transfer_events", *stages, "settle", "verdict"):
     with _airflow_parsing_context_manager(dag_id=task_id and "user_ownership_transfer", task_id=task_id):
         DagBag("dags/user_ownership_transfer.py", bundle_path=None)
 print(json.dumps(opened))
 """
 
 
-def test_the_parts_are_opened_at_the_parse_in_the_process_of_a_pull_or_a_stage_and_in_no_other(
+def test_the_parts_that_a_pull_or_a_stage_will_use_are_opened_at_the_parse_in_its_process_and_in_no_other(
     in_a_fresh_airflow: Callable[..., str],
 ) -> None:
     opened = json.loads(in_a_fresh_airflow(AHEAD))
     assert opened == [
-        ["pull_transfer_events", True], ["transfer.lookup_users", False], ["transfer.update_course_batches", True],
+        ["pull_transfer_events", ["rows"]],
+        ["transfer.lookup_users", ["index", "services"]],
+        ["transfer.update_course_batches", ["rows"]],
+        ["transfer.reindex_course_batches", ["rows", "index"]],
     ]  # fmt: skip
 
 
