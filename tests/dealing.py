@@ -17,6 +17,11 @@ from local.stack import given_from_environment
 END_TO_END = "tests/e2e/"
 WORTH_AN_AIRFLOW = 3
 """Files: each takes about as long as an Airflow needs to start."""
+LONGEST = [
+    f"{END_TO_END}test_{name}.py"
+    for name in ("page", "plans_and_undo", "page_in_a_browser", "cleared", "drill", "privacy", "runs")
+]
+"""They come first: the short ones fill what is left between two workers."""
 
 
 def next_file(waiting: Collection[str], *, has_airflow: bool, others_have: bool) -> str | None:
@@ -25,6 +30,7 @@ def next_file(waiting: Collection[str], *, has_airflow: bool, others_have: bool)
     `others_have`: whether another worker has an Airflow.
     """
     with_airflow = [file for file in waiting if file.startswith(END_TO_END)]
+    with_airflow.sort(key=lambda file: file not in LONGEST)
     without = [file for file in waiting if not file.startswith(END_TO_END)]
     if with_airflow and (has_airflow or not others_have):
         return with_airflow[0]

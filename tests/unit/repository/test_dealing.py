@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.dealing import WORTH_AN_AIRFLOW, next_file
+from local.paths import REPOSITORY
+from tests.dealing import LONGEST, WORTH_AN_AIRFLOW, next_file
 
-PAGE, RUNS, WINDOWS = (f"tests/e2e/test_{name}.py" for name in ("page", "runs", "windows"))
+API, PAGE, WINDOWS = (f"tests/e2e/test_{name}.py" for name in ("api", "page", "windows"))
 ORDER, LANES = "tests/integration/stages/test_order.py", "tests/unit/domain/test_lanes.py"
-ALL = [PAGE, RUNS, WINDOWS, ORDER, LANES]
+ALL = [API, PAGE, WINDOWS, ORDER, LANES]
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,7 @@ def test_a_worker_runs_next(
 ) -> None:
     assert WORTH_AN_AIRFLOW == 3
     assert next_file(waiting, has_airflow=has_airflow, others_have=others_have) == file
+
+
+def test_the_longest_files_are_there() -> None:
+    assert [file for file in LONGEST if not (REPOSITORY / file).is_file()] == []
