@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from ownership.domain.clock import MINUTE_MS
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import explain, listed
 from ownership.domain.options import Scopes
@@ -282,6 +283,11 @@ class Settings(BaseModel):
             "kafka.groupId": f"{env}-user-ownership-transfer-group",
             **values,
         }
+
+    @property
+    def deadline_ms(self) -> int:
+        """`deadline.minutes` in milliseconds."""
+        return self.deadline_minutes * MINUTE_MS
 
     def for_slots(self, slots: int) -> Self:
         """The same with what follows the executor's `slots` (`[core] parallelism`) filled in.

@@ -249,8 +249,8 @@ class _Watch:
                 "the topic's retention cannot be read, so its gauge stays 0: allow DescribeConfigs on it",
                 why=backlog.retention_unread,
             )
-        deadline_ms = self._settings.deadline_minutes * 60_000
-        metrics.queue(queue_facts(self._looked.queued, now_ms=now, deadline_ms=deadline_ms), now)
+        facts = queue_facts(self._looked.queued, now_ms=now, deadline_ms=self._settings.deadline_ms)
+        metrics.queue(facts, now)
 
     def _look_at_queue(self) -> QueueLook:
         from ownership.domain.clock import now_ms

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
-from ownership.domain.clock import duration
+from ownership.domain.clock import MINUTE_MS, duration
 from ownership.domain.installation import Host, Silent, Tries, recent, unheard
 from ownership.domain.installation import differences as host_differences
 from ownership.domain.proven import ProvenCounts
@@ -262,7 +262,7 @@ def _overdue(facts: HealthFacts, deadline_minutes: int) -> Iterator[Problem]:
 def _backlog(backlog: BacklogFacts, at_ms: int, deadline_minutes: int) -> Iterator[Problem]:
     if backlog.messages and backlog.since_ms is not None:
         age = at_ms - backlog.since_ms
-        if age > deadline_minutes * 60_000:
+        if age > deadline_minutes * MINUTE_MS:
             yield Problem(
                 Kind.BACKLOG,
                 frozenset(),

@@ -72,9 +72,7 @@ def _backlog(stack: ExitStack, settings: Settings, consumed: dict[int, int]) -> 
 
 
 def _ledger(parts: Parts) -> dict[str, Any]:
-    queue = queue_facts(
-        parts.queue.read(), now_ms=now_ms(), deadline_ms=parts.settings.deadline_minutes * 60_000
-    )
+    queue = queue_facts(parts.queue.read(), now_ms=now_ms(), deadline_ms=parts.settings.deadline_ms)
     reports = parts.reconciliations.last(1)
     (proven,) = Reads(parts.database, EVERYTHING).proven.days(
         1, at_ms=now_ms(), deadline_minutes=parts.settings.deadline_minutes

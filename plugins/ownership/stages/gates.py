@@ -50,7 +50,8 @@ def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> Event
         return None
     if event.options.dry_run:
         for e in phase.events:
-            _rehearsed(parts, e, plan.reports[e.mid])
+            its = plan.reports[e.mid]
+            parts.events.rehearse(e, _summary(its, EventState.REHEARSED), its.outcomes)
         return EventState.REHEARSED
     if plan.started & {e.mid for e in phase.events}:
         return None
@@ -60,10 +61,6 @@ def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> Event
     if limit and report.batches > limit and report.digest != event.approved_digest:
         return _left_to_approval(parts, held, event, report, limit)
     return None
-
-
-def _rehearsed(parts: Parts, held: ClaimedEvent, report: PlanReport) -> None:
-    parts.events.rehearse(held, _summary(report, EventState.REHEARSED), report.outcomes)
 
 
 def _refused(parts: Parts, held: ClaimedEvent, event: EventRow, report: PlanReport) -> EventState:

@@ -46,8 +46,6 @@ class BatchNow(NamedTuple):
     document: tuple[str, ...]
     differences: tuple[str, ...]
     """In words; empty where row and document agree, or one of the stores was not asked."""
-    marks: frozenset[str]
-    """Their kinds: `stale_owner` and so on."""
 
 
 class Holdings(NamedTuple):
@@ -119,7 +117,6 @@ def _now(
         _owners(row.created_by, row.mentors) if row else (),
         _owners(shown.created_by, shown.mentors) if shown else (),
         tuple(words),
-        frozenset(kinds),
     )
 
 
