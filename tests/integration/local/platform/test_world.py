@@ -119,15 +119,6 @@ def test_owned_counts_live_batches_unless_asked(platform: Platform, user: str) -
     assert [row["batchid"] for row in platform.rows(f"course-{user}")] == ["one", "two"]
 
 
-def test_twelve_thousand_batches_are_stored_in_one_call(platform: Platform, user: str) -> None:
-    batches = [
-        Batch(f"{user}-course-{number % 120}", f"{user}-{number}", created_by=user)
-        for number in range(12_000)
-    ]
-    platform.add_batches(batches)
-    assert platform.owned(user) == Owned(12_000, 0, 12_000, 0)
-
-
 def test_an_event_has_the_shape_of_the_platforms_own() -> None:
     event = transfer_event("from-user", "to-user", "org-1")
     assert event["mid"].startswith(f"LP.{event['ets']}.")
