@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from celery import Celery  # not in a thread: of two that import it at once, one finds half of it
+from kombu.exceptions import KombuError, OperationalError
 
 from local.cluster import plan
 from local.cluster.hosts import Hosts
@@ -149,9 +151,6 @@ def _metadata(address: str) -> psycopg.Connection[Any]:
 
 
 def _worker_answers(broker: str, name: str) -> bool:
-    from celery import Celery
-    from kombu.exceptions import KombuError, OperationalError
-
     app = Celery(broker=broker, set_as_current=False)
     try:
         return bool(app.control.ping(destination=[f"celery@{name}"], timeout=1.0))
