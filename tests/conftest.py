@@ -95,6 +95,3 @@ def stack(
             record_testsuite_property("rows", versions.of_rows(started.addresses.cassandra))
             record_testsuite_property("kafka", versions.of_kafka(log))
         yield started
-        for name in ("kafka", "cassandra", "elasticsearch"):
-            if server := started.servers.get(name):
-                server.kill()  # nobody reads its data again
