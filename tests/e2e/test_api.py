@@ -255,6 +255,65 @@ def test_the_command_line_moves_shows_and_takes_back(airflow: Airflow, story: St
     assert story.owners(batches) == {(old, old)}
 
 
+def test_a_plan_is_approved_declined_executed_abandoned_and_tried_again(
+    airflow: Airflow, story: Story, login: Login
+):
+    """By the API and by the command line, five orders after one run."""
+    api, viewer, new = login(OPERATOR), login(VIEWER), story.user("new")
+    approved, declined, abandoned, planned = (story.user(f"{n}-large") for n in "abcd")
+    batches = {user: story.batches(user, 2, user) for user in (approved, declined, abandoned, planned)}
+    unknown = f"late-{story.name}"
+    forms = [
+        *(form(user, story.user(f"new-of-{user}")) for user in (approved, declined, abandoned)),
+        form(planned, new, dry_run=True),
+        form(unknown, story.user("new-of-late")),
+    ]
+    with airflow.settings(approval_batches=1):
+        answer = api.post("transfers/batch", json={"transfers": forms})
+        assert answer.status_code == 202, answer.text
+        mids = [t["mid"] for t in answer.json()["transfers"]]
+        airflow.ended(answer.json()["run_id"])
+        found = [api.get("transfer", params={"mid": mid}).json() for mid in mids]
+        assert [f["state"] for f in found] == [*["awaiting_approval"] * 3, "rehearsed", "skipped"]
+
+        orders = {
+            "approve": {"mid": mids[0], "digest": found[0]["digest"]},
+            "decline": {"mid": mids[1], "reason": "they stay"},
+            "abandon": {"mid": mids[2], "reason": "no longer needed"},
+            "execute": {"mid": mids[3], "digest": found[3]["digest"]},
+            "redrive": {"mid": mids[4]},
+        }
+        for what, body in orders.items():
+            refused(viewer.post(f"transfer/{what}", json=body), 403)
+        for what in ("approve", "execute"):
+            refused(api.post(f"transfer/{what}", json={**orders[what], "digest": "0f" * 10}), 409)
+        refused(api.post("transfer/approve", json=orders["approve"] | {"mid": mids[3]}), 409)
+
+        story.platform.add_user(unknown, ORGANISATION)
+        by_api = {what: api.post(f"transfer/{what}", json=orders[what]) for what in ("decline", "redrive")}
+        words = ("--wait", "--json")
+        done = printed(shell(airflow, OPERATOR, "approve", mids[0], found[0]["digest"], *words))
+        assert (done["state"], done["approved_by"]) == ("completed", OPERATOR)
+        done = printed(shell(airflow, OPERATOR, "abandon", mids[2], "--reason", "no longer needed", *words))
+        assert (done["mid"], done["state"]) == (mids[2], "abandoned")
+        assert "no longer needed" in done["reason"]
+    done = printed(shell(airflow, OPERATOR, "execute", mids[3], found[3]["digest"], *words))
+    assert (done["state"], done["counts"]) == ("completed", {"moved": 2})
+    ended = outcome(api, by_api["decline"])
+    assert (ended["state"], "they stay" in ended["reason"]) == ("declined", True)
+    again = outcome(api, by_api["redrive"])
+    assert (again["state"], again["mid"] != mids[4]) == ("completed", True)
+    assert {user: story.owners(of) for user, of in batches.items()} == {
+        approved: {(forms[0]["to_user"],) * 2},
+        declined: {(declined,) * 2},
+        abandoned: {(abandoned,) * 2},
+        planned: {(new, new)},
+    }
+    # What has ended takes no more orders.
+    for what in ("decline", "abandon"):
+        refused(api.post(f"transfer/{what}", json=orders[what]), 409)
+
+
 def test_the_command_line_s_exit_code_says_what_went_wrong(airflow: Airflow, story: Story):
     skipped = shell(
         airflow, OPERATOR, "transfer", f"nobody-{story.name}", story.user("new"), ORGANISATION, "--wait"

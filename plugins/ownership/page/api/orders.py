@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import MAX_EVENTS, ConfError, Reason, TransferForm, manual_events
-from ownership.domain.event import LedgerId
+from ownership.domain.event import LedgerId, folded
 from ownership.domain.options import Digest
 from ownership.ledger.events import EventRow
 from ownership.page import access
@@ -133,6 +133,7 @@ class Caller:
         """Start new transfers, each given with its place in the body."""
         await self._check_start(TRANSFER_DAG)
         self._check_organisations(transfers)
+        _check_users(transfers)
         try:
             manual_events(conf, run_id=self._run_id, at_ms=now_ms())
         except ConfError as e:
@@ -216,6 +217,16 @@ def run_id_of(user_id: str, address: str, key: str | None) -> str:
 
 def _conf_of(form: TransferForm) -> dict[str, Any]:
     return form.model_dump(mode="json", exclude_unset=True)
+
+
+def _check_users(transfers: Mapping[str, TransferForm]) -> None:
+    same = [
+        FieldError(field=f"{place}to_user", detail="is the old user")
+        for place, t in transfers.items()
+        if folded(t.from_user) == folded(t.to_user)
+    ]
+    if same:
+        raise ProblemError(422, f"{same[0].field}: {same[0].detail}", errors=same)
 
 
 def _check_applies(action: Action, event: EventRow, digest: str | None) -> None:

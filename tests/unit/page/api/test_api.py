@@ -152,6 +152,7 @@ def test_several_transfers_are_one_run_or_none(service: Service) -> None:
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
+        ({"to_user": " OLD "}, "to_user"),
         ({"to_user": None}, "to_user"),
         ({"to_user": ""}, "to_user"),
         ({"to_user": 7}, "to_user"),
