@@ -60,14 +60,19 @@ class Imported:
 
     def event(self, mid: str, state: str) -> None:
         """The event of a run, in its last state."""
+        self.events([mid], state)
+
+    def events(self, mids: list[str], state: str) -> None:
+        """The events of runs, in their last state."""
         with_end = "now()" if state != "failed" else "NULL"
         completed = "now()" if state == "completed" else "NULL"
         statement = text(
             "INSERT INTO event (mid, order_ms, kafka_partition, kafka_offset, from_user, to_user, source_user, "
-            "target_user, origin, topic, kafka_ms, state, counts, reason, ended_at, completed_at) VALUES (:mid, 1, -1, "
-            f"0, 'a', 'b', 'a', 'b', 'manual', 't', 1, :state, '{{\"moved\": 3}}', 'why', {with_end}, {completed})"
+            "target_user, origin, topic, kafka_ms, state, counts, reason, ended_at, completed_at) SELECT mid, 1, -1, "
+            f"0, 'a', 'b', 'a', 'b', 'manual', 't', 1, :state, '{{\"moved\": 3}}', 'why', {with_end}, {completed} "
+            "FROM unnest(CAST(:mids AS text[])) AS mid"
         )
-        self.ledger.run(lambda c: c.execute(statement, {"mid": mid, "state": state}))
+        self.ledger.run(lambda c: c.execute(statement, {"mids": mids, "state": state}))
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +181,23 @@ def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Import
     assert made["by_state"] == {"checking": 10_000}
     assert len(imported.mids()) == len(set(imported.mids())) == 10_000
     assert all(len(conf["events"]) <= 1000 for conf in imported.confs())
+    checks = imported.mids()
+    imported.events(checks[:9_900], "rehearsed")
+    imported.events(checks[9_900:], "skipped")
+    assert imported.post(made["id"], "go", only_good=True).json()["by_state"] == {
+        "moving": 9_900,
+        "refused": 100,
+    }
+    transfers = imported.mids()[10_000:]
+    assert transfers == [mid.removesuffix(":check") for mid in checks[:9_900]]
+    imported.events(transfers[50:], "completed")
+    imported.events(transfers[:50], "failed")
+    done = imported.get(f"imports/{made['id']}")
+    assert (done["state"], done["moved"], done["failures"]) == ("done", 3 * 9_900, 150)
+    failed = imported.service.ask("GET", f"/imports/{made['id']}/failed.csv").text
+    assert [r["from_user"] for r in csv.DictReader(io.StringIO(failed))] == [
+        f"x{n}" for n in (*range(50), *range(9_900, 10_000))
+    ]
     page = imported.get(f"imports/{made['id']}/rows?after=9990")
     assert ([r["row"] for r in page["rows"]], page["next"]) == ([*range(9991, 10_002)], None)
 
