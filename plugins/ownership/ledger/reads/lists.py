@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
@@ -219,23 +220,16 @@ class Lists:
             ids = _narrowed(connection, filters)
             rows = connection.execute(_newest(filters, self._visible, after, ids, PAGE_SIZE + 1))
             entries = [_entry(r, self._visible) for r in rows]
-            every_state = filters._replace(state="")
-            newest = _newest(every_state, self._visible, None, ids, MAX_COUNTED).subquery()
-            columns = (
-                newest.c.state,
-                func.count().label("n"),
-                func.min(newest.c.order_ms).label("oldest_ms"),
-            )
-            counts = connection.execute(select(*columns).group_by(newest.c.state)).all()
+            if after is None and not filters.state and len(entries) <= PAGE_SIZE:
+                counts = _counts_of(entries)  # the page has all that fit
+            else:
+                counts = _counted(connection, filters._replace(state=""), self._visible, ids)
             return ListPage(
                 entries[:PAGE_SIZE],
-                StateCounts(
-                    {EventState(r.state): r.n for r in counts},
-                    min((r.oldest_ms for r in counts), default=None),
-                ),
+                counts,
                 entries[PAGE_SIZE - 1].key if len(entries) > PAGE_SIZE else None,
                 # Of a run without a visible event nothing is said.
-                cut=ids is not None and len(ids) > MAX_NARROWED and bool(counts or self._visible.every),
+                cut=ids is not None and len(ids) > MAX_NARROWED and bool(counts.of or self._visible.every),
             )
 
         return self._database.run(work, in_order=True)
@@ -257,6 +251,23 @@ class Lists:
             return OpenCounts(min(r.events, MAX_OPEN), r.awaiting, r.events > MAX_OPEN)
 
         return self._database.run(work, in_order=not self._visible.every)
+
+
+def _counts_of(entries: Sequence[ListEntry]) -> StateCounts:
+    states = Counter(e.state if isinstance(e, ListedEvent) else EventState.REJECTED for e in entries)
+    return StateCounts(states, min((e.key.t for e in entries), default=None))
+
+
+def _counted(
+    connection: Connection, filters: Filters, visible: VisibleOrganisations, ids: Collection[int] | None
+) -> StateCounts:
+    newest = _newest(filters, visible, None, ids, MAX_COUNTED).subquery()
+    oldest = func.min(newest.c.order_ms).label("oldest_ms")
+    query = select(newest.c.state, func.count().label("n"), oldest).group_by(newest.c.state)
+    counts = connection.execute(query).all()
+    return StateCounts(
+        {EventState(r.state): r.n for r in counts}, min((r.oldest_ms for r in counts), default=None)
+    )
 
 
 # -- the statements of a list ----------------------------------------------------------------------------------

@@ -48,11 +48,15 @@ class Proven:
         at = literal(from_ms(at_ms), Time)
         age_s = func.extract("epoch", at - _EVENT.received_at)
         day = func.greatest(cast(func.floor(age_s / _DAY_S), Integer), 0).label("day")
-        counts = [func.count().filter(c).label(n) for n, c in _counted(at, deadline_minutes).items()]
+        place = _counted_as(at, deadline_minutes).label("place")
         since = from_ms(at_ms) - timedelta(days=count)
-        query = select(day, *counts).where(_EVENT.received_at > since, *self._of_visible).group_by(day)
-        found = {r.day: ProvenCounts(*r[1:]) for r in self._database.run(lambda c: c.execute(query).all())}
-        return [found.get(n, ProvenCounts()) for n in range(count)]
+        query = select(day, place, func.count().label("events")).where(
+            _EVENT.received_at > since, *self._of_visible
+        )
+        found: dict[int, dict[str, int]] = {}
+        for r in self._database.run(lambda c: c.execute(query.group_by(day, place)).all()):
+            found.setdefault(r.day, {})[r.place] = r.events
+        return [ProvenCounts(**found.get(n, {})) for n in range(count)]
 
     def request(self, request_id: str) -> RequestCounts:
         """The events and rejected messages of an API call. One that was tried again counts as its newest try."""
@@ -84,8 +88,8 @@ class Proven:
         return self._database.run(work)
 
 
-def _counted(at: ColumnElement[Any], deadline_minutes: int) -> dict[str, ColumnElement[bool]]:
-    """By field of `ProvenCounts`, which events it counts at a time; of each event exactly one is true."""
+def _counted_as(at: ColumnElement[Any], deadline_minutes: int) -> ColumnElement[str]:
+    """The field of `ProvenCounts` that counts an event at a time."""
     announced = func.to_timestamp(_EVENT.kafka_ms / 1000.0)
     # As the queue has it: a producer's clock, or a long backlog, must not eat up the deadline.
     earliest = _EVENT.received_at - timedelta(milliseconds=MAX_WAIT_MS)
@@ -94,7 +98,7 @@ def _counted(at: ColumnElement[Any], deadline_minutes: int) -> dict[str, ColumnE
     proven, is_open = _EVENT.state == EventState.COMPLETED, among(_EVENT.state, OPEN_STATES)
     in_time = and_(proven, _EVENT.completed_at <= due_at)
     asked = or_(_EVENT.approved_digest.isnot(None), _EVENT.state == EventState.AWAITING_APPROVAL)
-    place = case(
+    return case(
         (in_time, "in_time"),
         (not_(or_(proven, is_open)), "unproven"),
         (asked, "asked"),
@@ -102,7 +106,6 @@ def _counted(at: ColumnElement[Any], deadline_minutes: int) -> dict[str, ColumnE
         (at > due_at, "overdue"),
         else_="pending",
     )
-    return {name: place == name for name in ProvenCounts._fields}
 
 
 def _tried_again(connection: Connection, request_id: str) -> list[str]:
