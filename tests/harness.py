@@ -259,6 +259,7 @@ def opened_job(
                 sockopts=SOCKET_OPTIONS,
                 connect_timeout=CONNECT_SECONDS,
                 control_connection_timeout=CONNECT_SECONDS,
+                schema_metadata_enabled=False,
             )
             stack.callback(cluster.shutdown)
             return cluster.connect()
