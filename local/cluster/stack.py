@@ -13,6 +13,7 @@ from typing import Any, Final
 import psycopg
 from celery import Celery  # not in a thread: of two that import it at once, one finds half of it
 from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
 
 from local.cluster import plan
 from local.cluster.hosts import Hosts
@@ -154,7 +155,12 @@ def _worker_answers(broker: str, name: str) -> bool:
     app = Celery(broker=broker, set_as_current=False)
     try:
         return bool(app.control.ping(destination=[f"celery@{name}"], timeout=1.0))
-    except (OperationalError, KombuError, OSError):
+    except (
+        OperationalError,
+        KombuError,
+        RedisError,
+        OSError,
+    ):  # a pooled connection of before Redis died, too
         return False
     finally:
         app.close()
