@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,3 +96,6 @@ def stack(
             record_testsuite_property("rows", versions.of_rows(started.addresses.cassandra))
             record_testsuite_property("kafka", versions.of_kafka(log))
         yield started
+        for name in ("kafka", "cassandra", "elasticsearch"):
+            if server := started.servers.get(name):
+                server.stop_signal = signal.SIGKILL  # nobody reads its data again
