@@ -28,12 +28,12 @@ _FATES = (
 
 _AIMS = (
     "ledger Changes.record", "ledger Changes.record", "rows b", "rows b", "rows b", "ledger Changes.settle_images",
-    "ledger Queue.held", "ledger Queue.claim",
-    "ledger Events.complete", "ledger Events.decide", "ledger Events._write", "ledger Changes.plan",
+    "ledger Queue.held", "ledger Queue.held", "ledger Queue.claim",
+    "ledger Events.complete", "ledger Events.decide", "ledger Events._write", "ledger Events._write", "ledger Changes.plan",
     "ledger Arrivals.store", "ledger Events.take_over", "kafka commit", "kafka dead letter", "kafka consume",
     "index write", "index read", "index refresh", "rows read",
 )  # fmt: skip
-"""Calls at which faults are aimed."""
+"""Calls at which faults are aimed, and calls of another task with which a freeze ends."""
 _AIMED_FATES = (*_FATES, *[Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER] * 6)
 
 
@@ -51,7 +51,7 @@ class Plain:
         """As `plain_next`."""
         return plain_next(last, able, now_ms)
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:  # noqa: ARG002  # every call is answered
+    def fate(self, call: Call) -> Fault | None:  # noqa: ARG002  # every call is answered
         """None."""
         return None
 
@@ -75,12 +75,13 @@ class CrashAt(Plain):
         self.counted: list[tuple[str, str, str]] = []
         """Actor, store and what is called."""
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:
+    def fate(self, call: Call) -> Fault | None:
         """The fate of the n-th call."""
         if self._stores and call.store not in self._stores:
             return None
         self.counted.append((call.actor.name, call.store, call.what))
-        return (self._fate, self._ms) if len(self.counted) in self._points else None
+        struck = len(self.counted) in self._points
+        return Fault(call.actor.name, call.n, self._fate, self._ms) if struck else None
 
 
 class Scripted(Plain):
@@ -95,10 +96,9 @@ class Scripted(Plain):
         to = self._switches.get((last.name, last.moves) if last else ("", 0))
         return next((a for a in able if a.name == to), None) or plain_next(last, able, now_ms)
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:
+    def fate(self, call: Call) -> Fault | None:
         """The fault that the script has for the call."""
-        fault = self._faults.get((call.actor.name, call.n))
-        return (fault.fate, fault.ms) if fault else None
+        return self._faults.get((call.actor.name, call.n))
 
 
 class Strike(NamedTuple):
@@ -110,6 +110,9 @@ class Strike(NamedTuple):
     fate: Fate
     n: int = 1
     ms: int = 0
+    until: str = ""
+    """See `Fault`."""
+    nth: int = 1
 
 
 class Struck(Plain):
@@ -118,13 +121,13 @@ class Struck(Plain):
     def __init__(self, *strikes: Strike) -> None:
         self._left = {s: s.n for s in strikes}
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:
+    def fate(self, call: Call) -> Fault | None:
         """The fate of a call that is struck."""
         for s in self._left:
             if s.actor == call.actor.name and f"{call.store} {call.what}".startswith(s.call):
                 self._left[s] -= 1
                 if self._left[s] == 0:
-                    return s.fate, s.ms
+                    return Fault(s.actor, call.n, s.fate, s.ms, s.until, s.nth)
         return None
 
 
@@ -163,7 +166,7 @@ class Drawn:
             self._switches.append(Switch(name, moves, chosen.name))
         return chosen
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:
+    def fate(self, call: Call) -> Fault | None:
         """Mostly nothing; a few faults a world, some of them aimed at calls on which much depends."""
         rng = self._rng
         name = f"{call.store} {call.what}"
@@ -175,12 +178,13 @@ class Drawn:
                 return None
             self._left -= 1
             fate = rng.choice(_FATES)
-        ms = 0
-        if fate in LASTING:
-            ms = (
-                rng.choice((1_000, 5_000, 15_000))
-                if fate is Fate.OUTAGE
-                else rng.choice((2_000, LEASE_MS // 2, LEASE_MS - 8_000, LEASE_MS + 5_000, 3 * LEASE_MS))
-            )
-        self._faults.append(Fault(call.actor.name, call.n, fate, ms))
-        return fate, ms
+        ms, until = 0, ""
+        if fate is Fate.OUTAGE:
+            ms = rng.choice((1_000, 5_000, 15_000))
+        elif fate in LASTING:
+            ms = rng.choice((2_000, LEASE_MS // 2, LEASE_MS - 8_000, LEASE_MS + 5_000, 3 * LEASE_MS))
+            if rng.random() < 0.6:
+                ms, until = 3 * LEASE_MS, rng.choice(_AIMS)
+        fault = Fault(call.actor.name, call.n, fate, ms, until, rng.choice((1, 1, 2, 3)))
+        self._faults.append(fault)
+        return fault

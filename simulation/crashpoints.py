@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from simulation.airflow import Run
 from simulation.choosers import CrashAt
 from simulation.farm import Farm, opened_farm
-from simulation.scheduler import Call, Fate
+from simulation.scheduler import Call, Fate, Fault
 from simulation.small_worlds import WORLDS, AttendedWorld, End, ended
 
 SMALLEST = 2
@@ -87,7 +87,7 @@ class Deaths(CrashAt):
         self._world = world
         world.scheduler.before_move.append(self._look)
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:
+    def fate(self, call: Call) -> Fault | None:
         """The fate of the n-th call."""
         found = super().fate(call)
         if found and self._world:

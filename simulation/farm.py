@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -35,15 +37,18 @@ class Farm:
         self._pool = pool
         self.processes = processes
 
-    def map(self, play: Callable[[Engine, T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(
+        self, play: Callable[[Engine, T], R], items: Iterable[T], *, at_once: int = AT_ONCE
+    ) -> Iterator[R]:
         """The results of `play(engine, item)`, in order; `play` is a function of a module.
 
-        However many items there are, only a few are under way: the caller may stop at any time.
+        However many items there are, only a few are under way: the caller may stop at any time. A process is given
+        `at_once`: 1 where each takes long.
         """
         todo = iter(items)
         under_way: list[Future[list[R]]] = []
         while True:
-            while len(under_way) < 2 * self.processes and (part := list(islice(todo, AT_ONCE))):
+            while len(under_way) < 2 * self.processes and (part := list(islice(todo, at_once))):
                 under_way.append(self._pool.submit(_play_all, play, part))
             if not under_way:
                 return
@@ -54,10 +59,11 @@ class Farm:
 def opened_farm(processes: int | None = None) -> Iterator[Farm]:
     """A farm of `processes`, by default one for each core.
 
-    Every process has the same order of sets, so a seed means the same in each.
+    Every process has the same order of sets, so a seed means the same in each. SIGTERM ends the block as SIGINT does.
     """
     count = processes or os.cpu_count() or 1
     with ExitStack() as stack:
+        stack.enter_context(_interrupted_by_sigterm())
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ownership-sim-"))
         postgres = stack.enter_context(server(Layout.of(Path(folder) / "ledger")))
         stack.enter_context(_environment(PYTHONHASHSEED="0", AIRFLOW_HOME=str(Path(folder) / "airflow")))
@@ -71,6 +77,19 @@ def opened_farm(processes: int | None = None) -> Iterator[Farm]:
             yield Farm(pool, count)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, so that the server is stopped. Only a main thread can be told so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

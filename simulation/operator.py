@@ -358,7 +358,8 @@ def main() -> int:
     began = time.monotonic()
     count = -(-given.stories // EXAMPLES)
     with opened_farm(given.processes) as farm:
-        for n, wrong in enumerate(farm.map(play, range(given.seed, given.seed + count)), 1):
+        seeds = range(given.seed, given.seed + count)
+        for n, wrong in enumerate(farm.map(play, seeds, at_once=1), 1):
             if wrong:
                 print(f"seed {given.seed + n - 1}:\n{wrong}")
                 return 1

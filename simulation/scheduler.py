@@ -59,6 +59,9 @@ class Fault(NamedTuple):
     n: int
     fate: Fate
     ms: int = 0
+    until: str = ""
+    """A freeze ends earlier: right after the `nth` call that begins with this and that another task makes meanwhile."""
+    nth: int = 1
 
 
 class Switch(NamedTuple):
@@ -118,8 +121,8 @@ class Chooser(Protocol):
     def next(self, last: Actor | None, able: Sequence[Actor], now_ms: int) -> Actor:
         """The actor that moves next, one of `able`. To choose one that sleeps lets the clock jump."""
 
-    def fate(self, call: Call) -> tuple[Fate, int] | None:
-        """What becomes of a call of a mortal actor, with ms; None for its plain answer."""
+    def fate(self, call: Call) -> Fault | None:
+        """What becomes of a call of a mortal actor; None for its plain answer."""
 
 
 def plain_next(last: Actor | None, able: Sequence[Actor], now_ms: int) -> Actor:
@@ -162,6 +165,10 @@ class Scheduler:
         self.frozen: set[str] = set()
         """Names of actors that stood still for a while."""
         self.faults = 0
+        self._asleep: dict[Actor, tuple[str, int]] = {}
+        """Frozen actors that wait for another's call: its beginning, and how many of them are left."""
+        self._woken: Actor | None = None
+        """Who goes on next, because a call has woken it."""
         self._hub: Any = None
 
     def spawn(
@@ -200,7 +207,9 @@ class Scheduler:
                 if not able:
                     waiting = ", ".join(a.name for a in self.actors)
                     raise EndlessError(f"all wait for ever: {waiting}")
-                actor = self.chooser.next(last, able, self.now_ms)
+                actor = self._woken if self._woken in able else None
+                actor = actor or self.chooser.next(last, able, self.now_ms)
+                self._woken = None
                 self.now_ms = max(self.now_ms, actor.wake_ms)
                 for act in self.before_move:
                     act()
@@ -251,9 +260,9 @@ class Scheduler:
         if actor is None:
             return effect()
         call = self._begun(actor, store, what, can_be_late=late is not None)
-        fate, ms = (self.chooser.fate(call) if actor.mortal else None) or (None, 0)
-        self.faults += fate is not None
-        fate = self._before(call, fate, ms)
+        fault = self.chooser.fate(call) if actor.mortal else None
+        self.faults += fault is not None
+        fate = self._before(call, fault)
         self.now_ms += CALL_MS
         if actor.mortal and self.down.get(store, 0) > self.now_ms:
             self._note(call, Fate.OUTAGE, "")
@@ -271,9 +280,10 @@ class Scheduler:
         self._note(call, fate, told(answer) if told else "")
         for act in self.after_call:
             act(call)
+        self._wake(call)
         if fate is Fate.LOST_AFTER:
             raise lost()
-        self._after(actor, fate, ms)
+        self._after(actor, fault)
         return answer
 
     def _begun(self, actor: Actor, store: str, what: str, *, can_be_late: bool) -> Call:
@@ -291,14 +301,14 @@ class Scheduler:
         self._yield(actor)
         return call
 
-    def _before(self, call: Call, fate: Fate | None, ms: int) -> Fate | None:
-        """What a fate does before the call; the fate that is left."""
-        actor = call.actor
-        if fate is Fate.OUTAGE:
-            self.down[call.store] = self.now_ms + ms
-        elif fate is Fate.FREEZES_BEFORE:
+    def _before(self, call: Call, fault: Fault | None) -> Fate | None:
+        """What a fault does before the call; the fate that is left."""
+        actor, fate = call.actor, fault and fault.fate
+        if fault and fate is Fate.OUTAGE:
+            self.down[call.store] = self.now_ms + fault.ms
+        elif fault and fate is Fate.FREEZES_BEFORE:
             self._note(call, fate, "")
-            self._freeze(actor, ms)
+            self._freeze(actor, fault)
             return None
         elif fate is Fate.DIES_BEFORE:
             self._note(call, fate, "")
@@ -310,13 +320,13 @@ class Scheduler:
             raise actor.interrupted
         return fate
 
-    def _after(self, actor: Actor, fate: Fate | None, ms: int) -> None:
-        """What a fate does after the call."""
-        if fate is Fate.DIES_AFTER:
+    def _after(self, actor: Actor, fault: Fault | None) -> None:
+        """What a fault does after the call."""
+        if fault and fault.fate is Fate.DIES_AFTER:
             actor.died = True
             raise Died
-        if fate is Fate.FREEZES_AFTER:
-            self._freeze(actor, ms)
+        if fault and fault.fate is Fate.FREEZES_AFTER:
+            self._freeze(actor, fault)
 
     def sleep(self, ms: float) -> None:
         """Let at least `ms` pass for the actor."""
@@ -346,12 +356,29 @@ class Scheduler:
             actor.died = True
             raise Died
 
-    def _freeze(self, actor: Actor, ms: int) -> None:
+    def _freeze(self, actor: Actor, fault: Fault) -> None:
         actor.frozen_at_ms = self.now_ms
         self.frozen.add(actor.name)
-        self.sleep(ms)
+        if fault.until:
+            self._asleep[actor] = (fault.until, fault.nth)
+        try:
+            self.wait(lambda: bool(fault.until) and actor not in self._asleep, ms=max(fault.ms, 1))
+        finally:
+            self._asleep.pop(actor, None)
         actor.frozen_at_ms = None
         self.remark("wakes")
+
+    def _wake(self, call: Call) -> None:
+        """Let actors go on that are frozen until this call of another."""
+        for actor, (begins, left) in list(self._asleep.items()):
+            named = f"{call.store} {call.what}".startswith(begins)
+            if not named or not call.actor.mortal or call.actor is actor:
+                continue
+            if left > 1:
+                self._asleep[actor] = (begins, left - 1)
+            else:
+                del self._asleep[actor]
+                self._woken = actor
 
     def _note(self, call: Call, fate: Fate | None, answer: str) -> None:
         ms = self.now_ms - self.start_ms

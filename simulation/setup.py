@@ -52,6 +52,10 @@ class Edit(StrEnum):
     COMPLETE = "complete"
     DELETE = "delete"
     NAME = "name"
+    SHOW = "show"
+    """None: the batch's document is written only now."""
+    JOIN = "join"
+    """None: `batch` is a user, whom User-Org knows from now on."""
 
 
 class EditSpec(NamedTuple):
@@ -66,6 +70,11 @@ class EditSpec(NamedTuple):
     n: int = 1
     lag_ms: int = 0
     """Between the LMS's read of the row and its write of the document; negative: row and document at once."""
+    then: str = ""
+    """The LMS reads the row at once, and writes the document right after the `then_n`-th such call that follows."""
+    then_n: int = 1
+    shown: bool = False
+    """True if a refresh comes right after the document: the index refreshes by itself at any moment."""
 
 
 class OrderSpec(NamedTuple):
@@ -100,7 +109,9 @@ MOMENTS = (
     "ledger Queue.held", "ledger Events._write", "lms search", "ledger Changes.settle_images",
 )  # fmt: skip
 """Calls after which an edit strikes."""
-_EDITS = (*[Edit.OWNER, Edit.MENTOR, Edit.COMPLETE] * 2, Edit.DELETE, Edit.NAME)
+_EDITS = (*[Edit.OWNER, Edit.MENTOR, Edit.COMPLETE] * 2, Edit.DELETE, *[Edit.NAME, Edit.SHOW] * 2)
+NEWCOMER = "nobody"
+"""User-Org does not know him, at first or at all."""
 _POISON = ("not JSON", "{}", '{"eid": "BE_JOB_REQUEST"}')
 
 
@@ -111,6 +122,10 @@ def drawn_setup(seed: int) -> Setup:
     batches = tuple(_batches(rng, users))
     messages = tuple(_messages(rng, users, batches))
     edits = tuple(_edits(rng, batches)) if rng.random() < 0.7 else ()
+    late = {e.batch for e in edits if e.edit is Edit.SHOW}
+    batches = tuple(b._replace(document=b.batch not in late) for b in batches)
+    if any(m.to_user == NEWCOMER for m in messages) and rng.random() < 0.7:
+        edits += (EditSpec(NEWCOMER, Edit.JOIN, 60_000, f"users read {NEWCOMER}", rng.choice((1, 2))),)
     span = max((m.at_ms for m in messages), default=0)
     return Setup(
         batches,
@@ -122,7 +137,14 @@ def drawn_setup(seed: int) -> Setup:
         foreign=("c",) if "c" in users and rng.random() < 0.1 else (),
         runs=rng.choice((1, 2, 2, 3)),
         settings=rng.choice(
-            ({}, {}, {"threshold.batch.write.size": 1}, {"parallelism": 1}, {"transfer.scope": "asset"})
+            (
+                {},
+                {},
+                {"threshold.batch.write.size": 1},
+                {"parallelism": 1},
+                {"transfer.scope": "asset"},
+                {"approval.batches": 1},
+            )
         ),
         refreshes=rng.random() < 0.3,
     )
@@ -155,9 +177,9 @@ def _messages(rng: Random, users: tuple[str, ...], batches: tuple[BatchSpec, ...
         elif kind < 0.12 and found:
             found.append(rng.choice(found)._replace(at_ms=at_ms, partition=rng.randrange(2)))
         else:
-            old, new = rng.sample(users, k=2) if rng.random() < 0.95 else (rng.choice(users), "nobody")
+            old, new = rng.sample(users, k=2) if rng.random() < 0.92 else (rng.choice(users), NEWCOMER)
             about = rng.choice(batches).batch if rng.random() < 0.1 else ""
-            behind = rng.choice((0, 0, rng.randint(0, 300)))
+            behind = rng.choice((0, 0, rng.randint(0, 300), rng.randint(300, 900)))
             found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind, asset=about))
     return found
 
@@ -171,8 +193,11 @@ def _edits(rng: Random, batches: tuple[BatchSpec, ...]) -> list[EditSpec]:
             rng.choice(_EDITS),
             rng.choice((rng.randint(0, 5_000), 20_000, 60_000)),
             rng.choice(MOMENTS) if rng.random() < 0.8 else "",
-            rng.choice((1, 1, 1, 2, 3)),
+            rng.choice((1, 1, 1, 2, 3, 4, 5)),
             rng.choice((-1, -1, 0, 200, 30_000)),
+            rng.choice(MOMENTS) if rng.random() < 0.3 else "",
+            rng.choice((1, 2, 3, 5, 8)),
+            shown=rng.random() < 0.5,
         )
         for b in chosen
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from simulation.choosers import Script
-from simulation.setup import Setup
+from simulation.setup import NEWCOMER, Setup
 
 
 class Case(NamedTuple):
@@ -57,7 +57,7 @@ def _candidates(case: Case) -> Iterator[Case]:
 
 def _fitting(setup: Setup) -> Setup:
     """Without edits of batches that are not there."""
-    there = {b.batch for b in setup.batches}
+    there = {NEWCOMER, *(b.batch for b in setup.batches)}
     return setup._replace(edits=tuple(e for e in setup.edits if e.batch in there))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ownership.domain.plan import BatchId
 from simulation.replay import Event, finals, told
-from simulation.setup import BatchSpec, MessageSpec
-from simulation.world import World
+from simulation.setup import NEWCOMER, BatchSpec, Edit, MessageSpec
+from simulation.world import GRACE_MS, World
 
 _EVENTS = (
     "SELECT mid, state, from_user, to_user, options->>'undo_of' AS undo_of, options->>'plan_of' AS plan_of, options->'asset'->>'batch_id' AS asset, "
@@ -23,7 +23,7 @@ _IMAGES = (
     "FROM change GROUP BY image, course_id, batch_id, outcome"
 )
 _PLANNED = (
-    "SELECT DISTINCT plan.course_id, plan.batch_id FROM plan JOIN event ON event.id = plan.event_id "
+    "SELECT plan.batch_id, event.mid FROM plan JOIN event ON event.id = plan.event_id "
     "WHERE event.state = 'completed'"
 )
 
@@ -57,7 +57,7 @@ class Verdict:
         for batch in self.world.setup.batches:
             if batch.batch not in self.world.edited:
                 self._row(batch)
-        self._documents(edited=False)
+        self._documents(at_the_end=False)
 
     def at_the_end(self) -> None:
         """After the second proof: everything."""
@@ -66,7 +66,7 @@ class Verdict:
         self._events()
         for batch in self.world.setup.batches:
             self._row(batch)
-        self._documents(edited=True)
+        self._documents(at_the_end=True)
         self._audit()
         self._plans()
         self._late()
@@ -83,6 +83,8 @@ class Verdict:
             if r.ended_at is None:
                 world.broken(f"event {r.mid} is {r.state} and not final")
             if r.late:
+                if self._came_in_time(r.mid):
+                    world.broken(f"event {r.mid} is late, and came within the grace")
                 self.excused.append(f"{r.mid} came late")
             if r.undo_of and r.undo_of not in {e.mid for e in self.events}:
                 self.excused.append(f"{r.mid} comes before what it undoes")
@@ -96,9 +98,33 @@ class Verdict:
                     )
                 )  # fmt: skip
 
+    def _came_in_time(self, mid: str) -> bool:
+        """True if no message of the event's users was sent more than the grace before it: no run can have overtaken it.
+
+        A run by hand can: it goes on without Kafka, and a plan or an undo comes with the time of its own run.
+        """
+        world = self.world
+        sent = [
+            (world.broker.topics[world.settings.input_topic][p][n].ms, m)
+            for (p, n), m in world.sent.items()
+            if not m.poison
+        ]
+        own = next((of for of in sent if of[1].mid == mid), None)
+        if own is None or world.setup.orders:
+            return False
+        users = {own[1].from_user, own[1].to_user}
+        return not any(
+            ms <= own[0] - GRACE_MS and users & {m.from_user, m.to_user} for ms, m in sent if m.mid != mid
+        )
+
+    def _shown_late(self, batch: BatchSpec) -> bool:
+        """True if a proof cannot have seen the batch: the index had not shown it by then."""
+        shown_at = self.world.index.shown_at.get(batch.batch, 0)
+        return not batch.document and any(at < shown_at for at in self.world.proven_at.values())
+
     def _row(self, batch: BatchSpec) -> None:
         world = self.world
-        if self.excused:
+        if self.excused or self._shown_late(batch):
             return
         key = next(k for k in world._keys if k.batch_id == batch.batch)  # noqa: SLF001  # the world's own judge
         row = world.rows.table.get(key)
@@ -112,22 +138,27 @@ class Verdict:
         world.broken(f"row {batch.batch} is {_told(row)}, and should be {told(permitted)}")
 
     def _is_written_late(self, key: BatchId) -> bool:
-        """True if a process that had frozen changed the row: what the docs name as not guaranteed."""
-        frozen = self.world.scheduler.frozen
-        return any(w.id == key and w.by in frozen for w in self.world.rows.job_writes)
+        """True if a process that had frozen and lost its claim changed the row: what the docs name as not guaranteed."""
+        return key in self.world.late_writes
 
-    def _documents(self, *, edited: bool) -> None:
+    def _documents(self, *, at_the_end: bool) -> None:
+        """Documents agree with their rows: before the second proof those that no LMS has written since the first."""
         world = self.world
         abandoned = any(e.abandoned for e in self.events)
-        planned = {r.batch_id for r in world.database.plainly(_PLANNED)}
+        proven_at: dict[str, int] = {}
+        for r in world.database.plainly(_PLANNED):
+            proven_at[r.batch_id] = max(proven_at.get(r.batch_id, 0), world.proven_at.get(r.mid, 0))
         for key, row in world.rows.table.items():
-            if key.batch_id not in planned or abandoned or (not edited and key.batch_id in world.edited):
+            if key.batch_id not in proven_at or abandoned:
                 continue
             stored = world.index.documents.get(key.batch_id)
+            lately = stored is None or stored.at > proven_at[key.batch_id]
+            if not at_the_end and lately and key.batch_id in world.edited:
+                continue
             owners = stored and (stored.source.get("createdBy"), tuple(stored.source.get("mentors") or ()))
             if owners == (row["createdby"], tuple(row["mentors"] or ())):
                 continue
-            if not edited and self._is_written_late(key):
+            if not at_the_end and self._is_written_late(key):
                 self.excused.append(f"row {key.batch_id} was written by a process that froze")
             else:
                 world.broken(f"document {key.batch_id} has {owners}, its row {_told(row)}")
@@ -209,10 +240,13 @@ def _expected(m: MessageSpec, world: World) -> tuple[str, ...]:
         or m.to_user not in known
         or {m.from_user, m.to_user} & {*setup.foreign}
     )
-    state = "skipped" if bad else "completed"
+    joins = m.to_user == NEWCOMER and any(e.edit is Edit.JOIN for e in setup.edits)
+    states: tuple[str, ...] = ("skipped",) if bad else ("completed",)
+    if joins and m.from_user not in setup.foreign:
+        states = ("skipped", "completed")
     ordered = any(m.mid in o.conf.get("abandon", {}).get("mids", ()) for o in setup.orders)
-    declined = ("declined",) if world.settings.approval_batches and not bad else ()
-    return (state, *declined, *(("abandoned",) if ordered else ()))
+    declined = ("declined",) if world.settings.approval_batches and "completed" in states else ()
+    return (*states, *declined, *(("abandoned",) if ordered else ()))
 
 
 def _row_now(row: Mapping[str, Any] | None) -> tuple[bool, str | None, tuple[str, ...]]:

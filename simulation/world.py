@@ -92,7 +92,13 @@ class World:
         """Batches that the LMS has edited."""
         self.edited_rows: dict[str, list[Edit]] = {}
         self._documents_due: list[tuple[BatchId, int]] = []
+        self._rows_read: dict[EditSpec, tuple[int, Mapping[str, Any] | None]] = {}
+        """By edit whose document follows a call: how many such calls there were, and the row as the LMS read it."""
         self._armed = {e: 0 for e in setup.edits if e.after}
+        self.proven_at: dict[str, int] = {}
+        """By completed event, when the try that completed it has refreshed the index last."""
+        self.late_writes: set[BatchId] = set()
+        """Rows that a process changed after its claim was lost: it froze before its compare-and-set."""
         self._scripts: list[Actor] = []
         self._looked: tuple[int, Any] = (-1, ())
         self.commits = 0
@@ -248,6 +254,10 @@ class World:
                 self._armed.pop(e, None)
                 s.call("lms", f"edits {e.batch}: {e.edit}", partial(self._edit_row, e), KeyError)
             self._follow()
+        if self._rows_read:
+            s.wait(lambda: not self._rows_read, ms=LEASE_MS)
+        for e, (_, row) in list(self._rows_read.items()):
+            s.call("lms", f"writes document {e.batch}", partial(self._put_late, e, row), KeyError)
 
     def _follow(self) -> None:
         """The LMS writes the documents of the rows that it has edited: it reads the row, then writes the document."""
@@ -266,38 +276,67 @@ class World:
         else:
             self.index.put(key.batch_id, self._document(key, row))
 
+    def _put_late(self, e: EditSpec, row: Mapping[str, Any] | None) -> None:
+        """Write the document of an edit whose row the LMS has read before."""
+        if self._rows_read.pop(e, None):
+            self._put(self._key(e.batch), row)
+            if e.shown:
+                self.index.show()
+
+    def _key(self, batch: str) -> BatchId:
+        return next(k for k in self._keys if k.batch_id == batch)
+
     def _edit_row(self, e: EditSpec) -> None:
-        key = next(k for k in self._keys if k.batch_id == e.batch)
+        if e.edit is Edit.JOIN:
+            self.users.organisation_of[e.batch] = ORGANISATION
+            return
+        key = self._key(e.batch)
         row = self.rows.table.get(key)
         if row is None:
             return
+        if e.edit is Edit.SHOW:
+            self._put(key, row)
+            self.index.show()
+            return
         self.edited.add(e.batch)
         self.edited_rows.setdefault(e.batch, []).append(e.edit)
-        row = dict(row)
-        if e.edit is Edit.DELETE:
-            del self.rows.table[key]
-            self.rows.written_us.pop(key, None)
-        else:
-            if e.edit is Edit.OWNER:
-                row["createdby"] = OUTSIDERS[0]
-                self.rows.written_us[key] = self.scheduler.now_ms * 1000
-            elif e.edit is Edit.MENTOR:
-                row["mentors"] = [*(row["mentors"] or ()), f"z{len(self.edited_rows[e.batch])}"]
-            elif e.edit is Edit.COMPLETE:
-                row["status"] = 2
-            else:
-                row["name"] = "renamed"
-            self.rows.table[key] = row
-        if e.lag_ms < 0:
+        self._change_row(key, dict(row), e.edit)
+        if e.then:
+            self._rows_read[e] = (0, self.rows.table.get(key))
+        elif e.lag_ms < 0:
             self._put(key, self.rows.table.get(key))
+            if e.shown:
+                self.index.show()
         else:
             self._documents_due.append((key, e.lag_ms))
 
+    def _change_row(self, key: BatchId, row: dict[str, Any], edit: Edit) -> None:
+        if edit is Edit.DELETE:
+            del self.rows.table[key]
+            self.rows.written_us.pop(key, None)
+            return
+        if edit is Edit.OWNER:
+            row["createdby"] = OUTSIDERS[0]
+            self.rows.written_us[key] = self.scheduler.now_ms * 1000
+        elif edit is Edit.MENTOR:
+            row["mentors"] = [*(row["mentors"] or ()), f"z{len(self.edited_rows[key.batch_id])}"]
+        elif edit is Edit.COMPLETE:
+            row["status"] = 2
+        else:
+            row["name"] = "renamed"
+        self.rows.table[key] = row
+
     def _strike(self, call: Call) -> None:
-        """The edits that come right after a call."""
-        for e in [
-            e for e in self._armed if f"{call.store} {call.what}".startswith(e.after) and call.actor.mortal
-        ]:
+        """The edits, and the documents of earlier ones, that come right after a call."""
+        if not call.actor.mortal:
+            return
+        name = f"{call.store} {call.what}"
+        for e, (n, read) in [(e, r) for e, r in self._rows_read.items() if name.startswith(e.then)]:
+            self._rows_read[e] = (n + 1, read)
+            if n + 1 == e.then_n:
+                self.scheduler.remark(f"the LMS writes document {e.batch}")
+                self._put_late(e, read)
+        for e in [e for e in self._armed if name.startswith(e.after)]:
             self._armed[e] += 1
             if self._armed[e] == e.n:
                 del self._armed[e]
@@ -385,8 +424,13 @@ class World:
 
     def _committed(self, name: str) -> None:
         self.commits += 1
+        actor = self.scheduler.current
         if name == "Changes.record":
-            self.recorded += self._recording.get(self.scheduler.current, ())
+            self.recorded += self._recording.get(actor, ())
+        elif name == "Events.complete" and actor:
+            refreshed_at = self.index.refreshed_at.get(actor.name, 0)
+            for (mid,) in self.database.plainly("SELECT mid FROM event WHERE state = 'completed'"):
+                self.proven_at.setdefault(mid, refreshed_at)
 
     def _check_write(self, w: Written) -> None:
         """Each change of a row that the job makes is one that an image has announced."""
@@ -403,10 +447,22 @@ class World:
                 and image.after.owners == after
             ):
                 self.written_ms[image.uuid] = self.scheduler.now_ms
+                if w.by in self.scheduler.frozen and not self._holds(image):
+                    self.late_writes.add(w.id)
                 return
         self.broken(
             f"{w.by} changed {w.id.batch_id} from {before} (status {w.before['status']}) to {after}: no image says so"
         )
+
+    def _holds(self, image: Image) -> bool:
+        """True if the token of an image is still that of its event's claim."""
+        found = self.database.plainly(
+            "SELECT FROM queue JOIN event ON event.id = event_id "
+            "WHERE mid = :mid AND queue.fencing_token = :token",
+            mid=image.hops[-1].mid,
+            token=image.fencing_token,
+        )
+        return bool(found)
 
     def _check_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
         if not any(offsets.values()):

@@ -112,9 +112,9 @@ def record_statements(recorder: Recorder, module: ModuleType) -> None:
 
     concurrently = module.Cql._concurrently
 
-    def forgotten(self: Any, statements: list[Any]) -> list[Any]:
+    def forgotten(self: Any, statements: list[Any], *more: Any) -> list[Any]:
         try:
-            return list(concurrently(self, statements))
+            return list(concurrently(self, statements, *more))
         finally:
             known.__dict__.clear()
 

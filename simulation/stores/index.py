@@ -25,6 +25,8 @@ class Stored(NamedTuple):
 
     source: Mapping[str, Any]
     seq_no: int
+    at: int
+    """When it was written, by the index's own count of writes and refreshes."""
 
 
 def _lost() -> BaseException:
@@ -40,13 +42,20 @@ class Index:
     visible: dict[str, Stored] = field(default_factory=dict)
     """As the last refresh shows them."""
     seq_no: int = 0
+    at: int = 0
+    """Writes and refreshes so far."""
+    shown_at: dict[str, int] = field(default_factory=dict)
+    """By batch, when a refresh has shown its document for the first time."""
+    refreshed_at: dict[str, int] = field(default_factory=dict)
+    """By actor, when it has refreshed last."""
 
     # -- what the world does -------------------------------------------------------------------------------
 
     def put(self, batch_id: str, source: Mapping[str, Any]) -> None:
         """Write a document whatever is there, as the LMS does."""
         self.seq_no += 1
-        self.documents[batch_id] = Stored(source, self.seq_no)
+        self.at += 1
+        self.documents[batch_id] = Stored(source, self.seq_no, self.at)
 
     def remove(self, batch_id: str) -> None:
         """Delete a document whatever is there."""
@@ -56,6 +65,10 @@ class Index:
     def show(self) -> None:
         """Refresh."""
         self.visible = dict(self.documents)
+        self.at += 1
+        self.shown_at = dict.fromkeys(self.visible, self.at) | self.shown_at
+        if actor := self.scheduler.current:
+            self.refreshed_at[actor.name] = self.at
 
     # -- the client ----------------------------------------------------------------------------------------
 

@@ -50,8 +50,19 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+CREATE OR REPLACE FUNCTION token_is_current() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    held bigint := (SELECT fencing_token FROM queue WHERE event_id = NEW.id);
+BEGIN
+    IF NEW.fencing_token IS DISTINCT FROM held THEN
+        RAISE EXCEPTION 'token %% wrote event %%, which token %% holds', NEW.fencing_token, NEW.mid, held;
+    END IF;
+    RETURN NEW;
+END $$;
 CREATE OR REPLACE TRIGGER final_is_final BEFORE UPDATE ON event FOR EACH ROW EXECUTE FUNCTION final_is_final();
 CREATE OR REPLACE TRIGGER verdict_is_final BEFORE UPDATE ON event FOR EACH ROW EXECUTE FUNCTION verdict_is_final();
+CREATE OR REPLACE TRIGGER token_is_current BEFORE UPDATE OF fencing_token ON event
+    FOR EACH ROW EXECUTE FUNCTION token_is_current();
 """
 """Invariants that the server itself watches; a statement that breaks one fails."""
 

@@ -150,13 +150,15 @@ class Cql:
         """One query with many values, concurrently: its rows, in the order of `values`."""
         return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
 
-    def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[bool]:
+    def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[bool | None]:
         """Many conditional batches on different partitions, concurrently: each applied as a whole or not at all.
 
         Returns for each, in their order, whether it was applied. A time-out leaves a batch in doubt, and the *same*
-        batch is repeated: callers must take "not applied, but the row is as I wanted it" for done.
+        batch is repeated. None: the repeated one was not applied, so the first one may have been.
         """
-        return [_applied(r) for r in self._concurrently([self._batch(b) for b in batches])]
+        in_doubt: set[int] = set()
+        answers = self._concurrently([self._batch(b) for b in batches], in_doubt)
+        return [_applied(r) or (None if n in in_doubt else False) for n, r in enumerate(answers)]
 
     def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
         if len(statements) == 1:
@@ -166,8 +168,11 @@ class Cql:
             batch.add(self.bind(*s))
         return batch
 
-    def _concurrently(self, statements: list[Any]) -> list[Any]:
-        """Results in order; statements that met an outage are repeated, `TRIES` times in all."""
+    def _concurrently(self, statements: list[Any], repeated: set[int] | None = None) -> list[Any]:
+        """Results in order; statements that met an outage are repeated, `TRIES` times in all.
+
+        Adds their numbers to `repeated`.
+        """
         results: list[Any] = [None] * len(statements)
         if not statements:  # no reason to connect
             return results
@@ -193,6 +198,8 @@ class Cql:
             if not failed:
                 return results
             todo = [i for i, _ in failed]
+            if repeated is not None:
+                repeated.update(todo)
         raise Unavailable(PART, _short(failed[0][1]))
 
     def _guard(self, action: Callable[[], T]) -> T:

@@ -93,14 +93,15 @@ class CourseBatches:
         found = self._select(f"{_KEY}, writetime(createdby)", ids)
         return {BatchId(course, batch): us // 1000 for course, batch, us in found if us is not None}
 
-    def compare_and_set(self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
+    def compare_and_set(
+        self, changes: Sequence[tuple[Row, Row]], *, alone: bool = False
+    ) -> list[bool | None]:
         """Change each (before, after) where the row still is `before`, owners and status.
 
         Rows of one course go together, at most `batch_size`, and apply as a whole or not at all; `alone` changes
         each by itself. `before` must name somebody: a condition on nulls only would create a row that does not
-        exist. False means that this call's last try was not applied. An earlier try may have been, whose answer
-        was lost or whose batch was refused: read the row before you judge. True does not mean that the value
-        changed: one with a write time in the future stays.
+        exist. None means that the last try was not applied, and that an earlier one may have been, whose answer was
+        lost: the row tells. True does not mean that the value changed: one with a write time in the future stays.
         """
         try:
             return self._compare_and_set(changes, 1 if alone else self._batch_size)
@@ -110,7 +111,7 @@ class CourseBatches:
             # `batch_size_fail_threshold`, a guardrail, or a store without conditional batches.
             return self._compare_and_set(changes, 1)
 
-    def _compare_and_set(self, changes: Sequence[tuple[Row, Row]], size: int) -> list[bool]:
+    def _compare_and_set(self, changes: Sequence[tuple[Row, Row]], size: int) -> list[bool | None]:
         by_course: dict[str, list[int]] = defaultdict(list)
         for n, (before, _) in enumerate(changes):
             by_course[before.id.course_id].append(n)

@@ -76,7 +76,7 @@ class _UnderWay(NamedTuple):
     wave: _Wave
     wanted: list[int]
     """The numbers of its changes that are made."""
-    applied: Future[list[bool]]
+    applied: Future[list[bool | None]]
 
 
 class _Settled(NamedTuple):
@@ -180,21 +180,26 @@ def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> list[int]:
     return [n for n, (before, after) in enumerate(wave.changes) if claimed.book.apply(before) == after]
 
 
-def _settle_wave(parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mapping[int, bool]) -> _Settled:
+def _settle_wave(
+    parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mapping[int, bool | None]
+) -> _Settled:
     """Record the outcomes of a wave's images, by the answers and, where these do not tell, by the rows.
 
-    A refusal after a time-out may be our own success. And a value with a write time in the future stays although the
+    A refusal after a time-out may be our own success. Without one it is none, whatever the row shows: then another
+    made it so, such as an earlier try that was frozen. And a value with a write time in the future stays although the
     answer is *applied*: what is recorded then is what changed.
     """
-    refused = {image.id for n, image in enumerate(wave.images) if not applied.get(n)}
-    rows = parts.rows.read_timed(refused | wave.to_verify) if refused or wave.to_verify else {}
+    answers = {image.id: applied.get(n, False) for n, image in enumerate(wave.images)}
+    refused = {i for i, answer in answers.items() if not answer}
+    to_read = {i for i in refused if answers[i] is None} | wave.to_verify
+    rows = parts.rows.read_timed(to_read) if to_read else {}
     outcomes: list[tuple[Image, ChangeOutcome]] = []
     partly: list[Image] = []
     unwritable: list[Unwritable] = []
     for image in wave.images:
         row, written_us = rows.get(image.id) or (None, 0)
         if image.id in refused:
-            done = row is not None and row.owners == image.after.owners
+            done = answers[image.id] is None and row is not None and row.owners == image.after.owners
         else:
             done = row is None or not _kept(row, image)
             if row is not None and not done:

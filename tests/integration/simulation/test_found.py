@@ -66,6 +66,11 @@ FOUND = {
             Strike("run-1.update[0]#2", "rows read", Fate.FREEZES_BEFORE, ms=80_000),
         ),
     ),
+    # Seed 96: a try read a row, then an earlier one woke and changed it: the refusal passed for the try's own success.
+    "a refusal without a time-out is no success, whatever the row shows": Found(
+        ONE,
+        (Strike("run-1.update[0]#1", "rows b", Fate.FREEZES_BEFORE, ms=90_000, until="rows read", nth=2),),
+    ),
 }
 
 

@@ -135,9 +135,9 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_reported_as_ap
     run = world.run().pull().lookup()
     compare_and_set = world.job.parts.rows.compare_and_set
 
-    def timed_out(changes: list[object], **how: bool) -> list[bool]:
+    def timed_out(changes: list[object], **how: bool) -> list[None]:
         compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
-        return [False] * len(changes)  # the answer of the repeated compare-and-set
+        return [None] * len(changes)  # the answer of the repeated compare-and-set
 
     with replaced(world.job.parts.rows, "compare_and_set", timed_out):
         run.update()

@@ -72,7 +72,7 @@ def test_a_writer_frozen_exactly_before_its_write_is_detected_where_it_cannot_be
     struck: list[bool] = []
     others: list[dict[str, int]] = []
 
-    def frozen_before(changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool]:
+    def frozen_before(changes: Sequence[tuple[Row, Row]], *, alone: bool = False) -> list[bool | None]:
         if not struck:
             struck.append(True)
             world.expire(mid)

@@ -37,6 +37,20 @@ def test_actors_take_turns_and_the_clock_goes_on() -> None:
     assert s.now_ms >= 1000 + 30
 
 
+def test_a_freeze_ends_right_after_another_ones_call_that_is_named() -> None:
+    fault = Fault("a", 1, Fate.FREEZES_BEFORE, 60_000, until="store b", nth=2)
+    s, done, _ = played(Scripted(Script(faults=(fault,))))
+    assert done[:3] == ["b0", "b1", "a0"]
+    assert s.now_ms < 2000
+
+
+def test_a_freeze_ends_at_its_time_where_no_such_call_comes() -> None:
+    fault = Fault("a", 1, Fate.FREEZES_BEFORE, 60_000, until="store c")
+    s, done, _ = played(Scripted(Script(faults=(fault,))))
+    assert done[:3] == ["b0", "b1", "b2"]
+    assert s.now_ms > 60_000
+
+
 @pytest.mark.parametrize(
     ("fate", "effect", "end"),
     [
