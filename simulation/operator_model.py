@@ -141,7 +141,7 @@ class Model:
         """What the order is answered; `new` is the mid of the event that it makes."""
         event = self.events[mid]
         if event.state != REHEARSED:
-            return f"is {event.state}, and no dry run with a plan"
+            return f"{f'is {event.state}' if event.final else ''}, and no dry run with a plan"
         if event.plan != plan:
             return "digest: is not that of the plan"
         self.add(replace(event, mid=new, dry_run=False, planned=plan, state=OPEN))
