@@ -114,6 +114,11 @@ class Actor:
     """What the actor's own code keeps with it."""
     _greenlet: greenlet | None = field(default=None, repr=False)
 
+    @property
+    def task(self) -> str:
+        """Of a try of a task, the task's name: ``update`` of ``run-1.update[0]#2``."""
+        return self.name.partition(".")[2].partition("#")[0].partition("[")[0]
+
 
 class Chooser(Protocol):
     """Decides who goes on, and what becomes of calls."""

@@ -65,8 +65,8 @@ class EditSpec(NamedTuple):
     edit: Edit
     at_ms: int
     after: str = ""
-    """Store and beginning of the call, as in ``rows read``: the edit comes right after the `n`-th such call, if there
-    is one before `at_ms`."""
+    """Store and beginning of the call, as in ``rows read`` or, of one task's, ``update rows read``: the edit comes right
+    after the `n`-th such call, if there is one before `at_ms`."""
     n: int = 1
     lag_ms: int = 0
     """Between the LMS's read of the row and its write of the document; negative: row and document at once."""
@@ -107,9 +107,18 @@ class Setup(NamedTuple):
 MOMENTS = (
     "ledger Changes.record", "ledger Changes.record", "ledger Changes.record", "rows read", "index read", "rows b", "index read", "index write", "index refresh", "index search",
     "ledger Queue.held", "ledger Events._write", "lms search", "ledger Changes.settle_images",
+    *["reindex rows read", "reindex index read", "reindex index write", "reindex index refresh"] * 3,
 )  # fmt: skip
-"""Calls after which an edit strikes."""
-_EDITS = (*[Edit.OWNER, Edit.MENTOR, Edit.COMPLETE] * 2, Edit.DELETE, *[Edit.NAME, Edit.SHOW] * 2)
+"""Calls, of any task or of one that is named, after which an edit strikes."""
+_EDITS = (
+    *[Edit.OWNER, Edit.MENTOR] * 3,
+    Edit.COMPLETE,
+    Edit.COMPLETE,
+    Edit.DELETE,
+    Edit.NAME,
+    Edit.SHOW,
+    Edit.SHOW,
+)
 NEWCOMER = "nobody"
 """User-Org does not know him, at first or at all."""
 _POISON = ("not JSON", "{}", '{"eid": "BE_JOB_REQUEST"}')
@@ -179,7 +188,7 @@ def _messages(rng: Random, users: tuple[str, ...], batches: tuple[BatchSpec, ...
         else:
             old, new = rng.sample(users, k=2) if rng.random() < 0.92 else (rng.choice(users), NEWCOMER)
             about = rng.choice(batches).batch if rng.random() < 0.1 else ""
-            behind = rng.choice((0, 0, rng.randint(0, 300), rng.randint(300, 900)))
+            behind = rng.choice((0, 0, rng.randint(0, 300), *[rng.randint(300, 900)] * 2))
             found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind, asset=about))
     return found
 
@@ -195,7 +204,7 @@ def _edits(rng: Random, batches: tuple[BatchSpec, ...]) -> list[EditSpec]:
             rng.choice(MOMENTS) if rng.random() < 0.8 else "",
             rng.choice((1, 1, 1, 2, 3, 4, 5)),
             rng.choice((-1, -1, 0, 200, 30_000)),
-            rng.choice(MOMENTS) if rng.random() < 0.3 else "",
+            rng.choice(MOMENTS) if rng.random() < 0.4 else "",
             rng.choice((1, 2, 3, 5, 8)),
             shown=rng.random() < 0.5,
         )

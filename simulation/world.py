@@ -116,7 +116,7 @@ class World:
             database=database,
             arrivals=Arrivals(database),
             events=Events(database),
-            queue=Queue(database),
+            queue=self._queue(),
             changes=self._changes(),
             reconciliations=Reconciliations(database),
             rows=CourseBatches(Cql(self.rows.session), KEYSPACE, TABLE, batch_size=settings.batch_write_size),
@@ -124,6 +124,31 @@ class World:
             users=Users(self.users, settings.user_read_api),  # type: ignore[arg-type]  # a service of its own
             search=BatchSearch(self.lms, settings.batch_search_api),  # type: ignore[arg-type]  # the same
             cql=Cql(self.rows.session),
+        )
+
+    def _queue(self) -> Queue:
+        queue = Queue(self.database)
+        held = queue.held
+
+        def checked(claimed: Any) -> Any:
+            found = held(claimed)
+            actor = self.scheduler.current
+            if actor and not found.lost and self._is_replaced(actor):
+                self.broken(f"{actor.name} was replaced by a later try, and passed a fence")
+            return found
+
+        queue.held = checked  # type: ignore[method-assign]  # to know who passes it
+        return queue
+
+    def _is_replaced(self, actor: Actor) -> bool:
+        """True if a later try of the same task is at work."""
+        if actor.name not in self.scheduler.frozen:
+            return False
+        task, _, number = actor.name.partition("#")
+        later = {f"{task}#{n}" for n in range(int(number) + 1, int(number) + 9)}
+        return any(
+            x.actor in later and x.n and x.answer and x.store == "ledger" and not x.fate
+            for x in self.scheduler.trace
         )
 
     def _changes(self) -> Changes:
@@ -331,12 +356,17 @@ class World:
         if not call.actor.mortal:
             return
         name = f"{call.store} {call.what}"
-        for e, (n, read) in [(e, r) for e, r in self._rows_read.items() if name.startswith(e.then)]:
+        names = (name, f"{call.actor.task} {name}")
+
+        def strikes(begins: str) -> bool:
+            return any(n.startswith(begins) for n in names)
+
+        for e, (n, read) in [(e, r) for e, r in self._rows_read.items() if strikes(e.then)]:
             self._rows_read[e] = (n + 1, read)
             if n + 1 == e.then_n:
                 self.scheduler.remark(f"the LMS writes document {e.batch}")
                 self._put_late(e, read)
-        for e in [e for e in self._armed if name.startswith(e.after)]:
+        for e in [e for e in self._armed if strikes(e.after)]:
             self._armed[e] += 1
             if self._armed[e] == e.n:
                 del self._armed[e]
