@@ -189,6 +189,7 @@ def _messages(rng: Random, users: tuple[str, ...], batches: tuple[BatchSpec, ...
             old, new = rng.sample(users, k=2) if rng.random() < 0.92 else (rng.choice(users), NEWCOMER)
             about = rng.choice(batches).batch if rng.random() < 0.1 else ""
             behind = rng.choice((0, 0, rng.randint(0, 300), *[rng.randint(300, 900)] * 2))
+            behind = rng.randint(2_000, 40_000) if rng.random() < 0.03 else behind
             found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind, asset=about))
     return found
 

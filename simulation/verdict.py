@@ -52,11 +52,10 @@ class Verdict:
         """Why a world was not judged in full: what the docs name as not guaranteed."""
 
     def before_second_proof(self) -> None:
-        """All events are final: the first proof alone must have been enough, but for what the LMS wrote late."""
+        """All events are final: the first proof alone must have been enough, but for documents that the LMS wrote late."""
         self._events()
         for batch in self.world.setup.batches:
-            if batch.batch not in self.world.edited:
-                self._row(batch)
+            self._row(batch)
         self._documents(at_the_end=False)
 
     def at_the_end(self) -> None:
@@ -82,10 +81,7 @@ class Verdict:
         for r in self.rows:
             if r.ended_at is None:
                 world.broken(f"event {r.mid} is {r.state} and not final")
-            if r.late:
-                if self._came_in_time(r.mid):
-                    world.broken(f"event {r.mid} is late, and came within the grace")
-                self.excused.append(f"{r.mid} came late")
+            self._judge_time(r)
             if r.undo_of and r.undo_of not in {e.mid for e in self.events}:
                 self.excused.append(f"{r.mid} comes before what it undoes")
             if r.plan_of and r.state == "completed":
@@ -98,24 +94,26 @@ class Verdict:
                     )
                 )  # fmt: skip
 
-    def _came_in_time(self, mid: str) -> bool:
-        """True if no message of the event's users was sent more than the grace before it: no run can have overtaken it.
-
-        A run by hand can: it goes on without Kafka, and a plan or an undo comes with the time of its own run.
-        """
-        world = self.world
-        sent = [
-            (world.broker.topics[world.settings.input_topic][p][n].ms, m)
-            for (p, n), m in world.sent.items()
-            if not m.poison
-        ]
-        own = next((of for of in sent if of[1].mid == mid), None)
-        if own is None or world.setup.orders:
-            return False
-        users = {own[1].from_user, own[1].to_user}
-        return not any(
-            ms <= own[0] - GRACE_MS and users & {m.from_user, m.to_user} for ms, m in sent if m.mid != mid
-        )
+    def _judge_time(self, event: Any) -> None:
+        """An event is late only if it came too late. Then the rows end in the order of times only where they can."""
+        world, orders = self.world, self.world.setup.orders
+        topic = world.broker.topics[world.settings.input_topic]
+        sent = [(topic[p][n].ms, m) for (p, n), m in world.sent.items() if not m.poison]
+        sent_ms, own = next(((ms, m) for ms, m in sent if m.mid == event.mid), (0, None))
+        too_late = own is not None and own.behind_ms > GRACE_MS
+        if not event.late and not too_late:
+            return
+        # A run by hand overtakes: it goes on without Kafka, and a plan or an undo comes with the time of its own run.
+        if event.late and own and not orders:
+            users = {own.from_user, own.to_user}
+            before = [m for ms, m in sent if ms <= sent_ms - GRACE_MS and m.mid != own.mid]
+            if not any(users & {m.from_user, m.to_user} for m in before):
+                world.broken(f"event {event.mid} is late, and came within the grace")
+        others = [r for r in self.rows if not r.mid.startswith(event.mid)]
+        if not (
+            event.late and own and not orders and all(_commute(event, r, before_ms=sent_ms) for r in others)
+        ):
+            self.excused.append(f"{event.mid} came late")
 
     def _shown_late(self, batch: BatchSpec) -> bool:
         """True if a proof cannot have seen the batch: the index had not shown it by then."""
@@ -229,6 +227,16 @@ class Verdict:
     def _queue(self) -> None:
         if left := self.world.database.plainly("SELECT event_id FROM queue"):
             self.world.broken(f"{len(left)} rows are left in the queue")
+
+
+def _commute(late: Any, other: Any, *, before_ms: int) -> bool:
+    """True if a late event ends as in the order of times, though the other had ended before it was sent.
+
+    It gives its user's batches to whom the other passed them on, and the other's target keeps what that gave him.
+    """
+    ended = other.ended_at is not None and other.ended_at.timestamp() * 1000 < before_ms
+    plain = not any((late.asset, other.asset, *(r.verdict == "giver_deleted" for r in (late, other))))
+    return bool(ended and plain and other.from_user != late.from_user)
 
 
 def _expected(m: MessageSpec, world: World) -> tuple[str, ...]:

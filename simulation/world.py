@@ -100,6 +100,8 @@ class World:
         self.late_writes: set[BatchId] = set()
         """Rows that a process changed after its claim was lost: it froze before its compare-and-set."""
         self._scripts: list[Actor] = []
+        self._replaced: dict[Actor, bool] = {}
+        """By try, whether a later one was at work when it looked at its claim last."""
         self._looked: tuple[int, Any] = (-1, ())
         self.commits = 0
         self.scheduler.after_call.append(self._strike)
@@ -133,7 +135,7 @@ class World:
         def checked(claimed: Any) -> Any:
             found = held(claimed)
             actor = self.scheduler.current
-            if actor and not found.lost and self._is_replaced(actor):
+            if actor and not found.lost and self._replaced.get(actor):
                 self.broken(f"{actor.name} was replaced by a later try, and passed a fence")
             return found
 
@@ -455,7 +457,9 @@ class World:
     def _committed(self, name: str) -> None:
         self.commits += 1
         actor = self.scheduler.current
-        if name == "Changes.record":
+        if name == "Queue.held" and actor:
+            self._replaced[actor] = self._is_replaced(actor)
+        elif name == "Changes.record":
             self.recorded += self._recording.get(actor, ())
         elif name == "Events.complete" and actor:
             refreshed_at = self.index.refreshed_at.get(actor.name, 0)
