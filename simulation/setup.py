@@ -191,6 +191,8 @@ def _messages(rng: Random, users: tuple[str, ...], batches: tuple[BatchSpec, ...
             behind = rng.choice((0, 0, rng.randint(0, 300), *[rng.randint(300, 900)] * 2))
             behind = rng.randint(2_000, 40_000) if rng.random() < 0.03 else behind
             found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind, asset=about))
+            if rng.random() < 0.12:
+                found.append(_overtaken(rng, found[-1], users, f"e{n}"))
     return found
 
 
@@ -198,7 +200,9 @@ def _edits(rng: Random, batches: tuple[BatchSpec, ...]) -> list[EditSpec]:
     live = [b for b in batches if b.status < 2]
     chosen = rng.sample(live, k=min(len(live), rng.choice((1, 1, 2))))
     return [
-        EditSpec(
+        _aimed(rng, b.batch)
+        if rng.random() < 0.4
+        else EditSpec(
             b.batch,
             rng.choice(_EDITS),
             rng.choice((rng.randint(0, 5_000), 20_000, 60_000)),
@@ -211,6 +215,26 @@ def _edits(rng: Random, batches: tuple[BatchSpec, ...]) -> list[EditSpec]:
         )
         for b in chosen
     ]
+
+
+def _aimed(rng: Random, batch: str) -> EditSpec:
+    """An edit in a moment that chance hardly meets."""
+    if rng.random() < 0.4:  # between what a proof reads and what it writes
+        edit = rng.choice((Edit.OWNER, Edit.MENTOR))
+        return EditSpec(batch, edit, 60_000, "reindex rows read", rng.choice((1, 1, 2)), -1, shown=True)
+    # The LMS has read the row before a transfer changes it, and writes the document while a later one is at work.
+    then, n = rng.choice((("lookup users read", 1), ("reindex index write", 2), ("reindex index read", 4)))
+    return EditSpec(
+        batch, Edit.NAME, 60_000, "update rows read", rng.choice((1, 1, 2)), then=then, then_n=n, shown=True
+    )
+
+
+def _overtaken(rng: Random, later: MessageSpec, users: tuple[str, ...], mid: str) -> MessageSpec:
+    """A message that comes after `later`, and is earlier by its own time: within the grace, or too late."""
+    gap = rng.choice((rng.randint(200, 900), rng.randint(3_000, 20_000)))
+    behind = gap + rng.randint(20, 90)
+    giver = rng.choice([u for u in users if u != later.from_user])
+    return MessageSpec(later.at_ms + gap, mid, giver, later.from_user, 1 - later.partition, behind)
 
 
 def _orders(

@@ -104,7 +104,7 @@ class World:
         """By try, whether a later one was at work when it looked at its claim last."""
         self._looked: tuple[int, Any] = (-1, ())
         self.commits = 0
-        self.scheduler.after_call.append(self._strike)
+        self.scheduler.after_call += [self._check_fence, self._strike]
         self.database.after_commit.append(self._committed)
         self._fill()
 
@@ -148,10 +148,13 @@ class World:
             return False
         task, _, number = actor.name.partition("#")
         later = {f"{task}#{n}" for n in range(int(number) + 1, int(number) + 9)}
-        return any(
-            x.actor in later and x.n and x.answer and x.store == "ledger" and not x.fate
-            for x in self.scheduler.trace
-        )
+        replaced = False
+        for line in self.scheduler.trace:
+            if line.actor in later and line.store == "ledger" and line.answer and not line.fate:
+                replaced = True
+            elif line.actor == actor.name and line.what == "Queue.claim_again":
+                replaced = False  # it froze before it, and has taken the claim from its successor
+        return replaced
 
     def _changes(self) -> Changes:
         changes = Changes(self.database)
@@ -487,6 +490,20 @@ class World:
         self.broken(
             f"{w.by} changed {w.id.batch_id} from {before} (status {w.before['status']}) to {after}: no image says so"
         )
+
+    def _check_fence(self, call: Call) -> None:
+        """Who has lost its claim writes a row only if it froze between its fence and the write."""
+        actor = call.actor
+        images = self._recording.get(actor)
+        if call.store != "rows" or call.what in ("read", "page") or actor.name not in self.scheduler.frozen:
+            return
+        calls = [x.what for x in self.scheduler.trace if x.actor == actor.name and x.store == "ledger"]
+        fenced = calls and calls[-1] in (
+            "Queue.held",
+            "Queue._write",
+        )  # the fence, and its renewal of the lease
+        if images and not fenced and not self._holds(images[0]):
+            self.broken(f"{actor.name} has lost its claim, and wrote {call.what} without a fence")
 
     def _holds(self, image: Image) -> bool:
         """True if the token of an image is still that of its event's claim."""

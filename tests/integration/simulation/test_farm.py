@@ -10,14 +10,19 @@ import pytest
 from simulation.farm import opened_farm
 
 
-def test_a_farm_that_gets_sigterm_leaves_no_server() -> None:
+def end_one(started: list[psutil.Process]) -> None:
     before = set(psutil.Process().children())
-    started: list[psutil.Process] = []
-
-    with pytest.raises(KeyboardInterrupt), opened_farm(1):
+    with opened_farm(1):
         children = set(psutil.Process().children()) - before
         started += [p for p in children if p.name() == "postgres"]
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_farm_that_gets_sigterm_leaves_no_server() -> None:
+    started: list[psutil.Process] = []
+
+    with pytest.raises(KeyboardInterrupt):
+        end_one(started)
 
     assert started
     assert not [p for p in started if p.is_running()]
