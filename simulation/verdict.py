@@ -13,7 +13,7 @@ from simulation.world import GRACE_MS, World
 
 _EVENTS = (
     "SELECT mid, state, from_user, to_user, options->>'undo_of' AS undo_of, options->>'plan_of' AS plan_of, options->'asset'->>'batch_id' AS asset, "
-    "verdict, late, ets, ended_at FROM event ORDER BY order_ms, kafka_partition, kafka_offset, mid"
+    "verdict, late, order_ms, ended_at FROM event ORDER BY order_ms, kafka_partition, kafka_offset, mid"
 )
 _IMAGES = (
     "SELECT image, course_id, batch_id, outcome, "
@@ -110,6 +110,11 @@ class Verdict:
             if not any(users & {m.from_user, m.to_user} for m in before):
                 world.broken(f"event {event.mid} is late, and came within the grace")
         others = [r for r in self.rows if not r.mid.startswith(event.mid)]
+        after = [r for r in others if r.order_ms > event.order_ms and r.state == "completed"]
+        if not event.late and event.state == "completed" and not orders:
+            users = {event.from_user, event.to_user}
+            if any(users & {r.from_user, r.to_user} and _commute(event, r, before_ms=sent_ms) for r in after):
+                world.broken(f"event {event.mid} came too late, and is not marked as late")
         if not (
             event.late and own and not orders and all(_commute(event, r, before_ms=sent_ms) for r in others)
         ):
