@@ -45,7 +45,7 @@ WORLDS = {
     "guard", ["the whole condition", "fence before each wave", "image before the change"]
 )
 def test_a_missing_guard_is_found(farm: Farm, guard: str) -> None:
-    cases = (Ablated(guard, seed) for seed in range(1, SEEDS))
+    cases = (Ablated(guard, seed) for seed in range(15, 15 + SEEDS))
     assert any(report.violations for report in farm.map(report_without, cases))
 
 
