@@ -101,15 +101,17 @@ class CourseBatches:
         Rows of one course go together, at most `batch_size`, and apply as a whole or not at all; `alone` changes
         each by itself. `before` must name somebody: a condition on nulls only would create a row that does not
         exist. None means that the last try was not applied, and that an earlier one may have been, whose answer was
-        lost: the row tells. True does not mean that the value changed: one with a write time in the future stays.
+        lost or beside which a batch was refused: the row tells. True does not mean that the value changed: one with
+        a write time in the future stays.
         """
         try:
             return self._compare_and_set(changes, 1 if alone else self._batch_size)
         except StatementRefused:
             if alone or self._batch_size == 1:
                 raise
-            # `batch_size_fail_threshold`, a guardrail, or a store without conditional batches.
-            return self._compare_and_set(changes, 1)
+            # `batch_size_fail_threshold`, a guardrail, or a store without conditional batches. Other groups of this
+            # call may have been applied, and are not applied again: the row tells.
+            return [applied or None for applied in self._compare_and_set(changes, 1)]
 
     def _compare_and_set(self, changes: Sequence[tuple[Row, Row]], size: int) -> list[bool | None]:
         by_course: dict[str, list[int]] = defaultdict(list)

@@ -135,7 +135,7 @@ def test_an_image_is_durable_before_its_row_is_changed(world: World, monkeypatch
     compare_and_set = world.job.parts.rows.compare_and_set
     seen: list[dict[str, tuple[object, object]]] = []
 
-    def looked_at_first(*args: object, **how: bool) -> list[bool]:
+    def looked_at_first(*args: object, **how: bool) -> list[bool | None]:
         images = world.changes(mid)[1]
         seen.append({i.id.batch_id: (i.before.owners, i.outcome) for i in images})
         return compare_and_set(*args, **how)  # type: ignore[arg-type]  # as they came

@@ -221,7 +221,7 @@ def test_a_row_edited_between_image_and_write_refuses_the_write(
     compare_and_set = world.job.parts.rows.compare_and_set
     late = [lambda: world.edit(batch, mentors=["x", "added"])]
 
-    def edited_first(*args: object, **how: bool) -> list[bool]:
+    def edited_first(*args: object, **how: bool) -> list[bool | None]:
         if late:
             late.pop()()
         return compare_and_set(*args, **how)  # type: ignore[arg-type]  # as they came
