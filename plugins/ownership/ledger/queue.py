@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, text, update
 
 from ownership.domain.clock import now_ms
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
@@ -102,14 +102,15 @@ class Queue:
     def claim_again(
         self, claimed: Sequence[ClaimedEvent], *, run_id: str, lease_ms: int
     ) -> list[ClaimedEvent]:
-        """The same events; those that the run still holds by this claim have a new token, under a new lease.
+        """The same events; those whose claim nobody took over have a new token, under a new lease.
 
-        Whoever writes under the token of before, such as an earlier try that was frozen, no longer can.
+        Whoever writes under the token of before, such as an earlier try that was frozen, no longer can. Events that the
+        earlier try let go of, as at a SIGTERM, are among them: its token is still theirs.
         """
 
         def work(connection: Connection) -> dict[str, int]:
             token = _locked_head(connection) + 1
-            rows = _same_claim(connection, claimed, queue.c.holder == run_id)
+            rows = _same_claim(connection, claimed, or_(queue.c.holder == run_id, queue.c.holder.is_(None)))
             if rows:
                 ids = [r.event_id for r in rows]
                 _retake(connection, ids, token, run_id, now_ms() + lease_ms)

@@ -10,11 +10,12 @@ from typing import NoReturn
 import pytest
 
 from ownership.domain.clock import now_ms
+from ownership.domain.contracts import Slice
 from ownership.domain.errors import Unavailable
 from ownership.domain.queue import ClaimedEvent
 from ownership.ledger import arrivals
 from ownership.platform.kafka import Span
-from ownership.stages.claim import Claim
+from ownership.stages.claim import Claim, take_again
 from ownership.stages.intake import accept
 from ownership.stages.pull import Collected, RunRequest, collect
 from tests.harness import Run
@@ -92,6 +93,24 @@ def test_a_stage_renews_a_claim_only_when_a_third_of_its_life_is_over(world: Wor
     assert world.queued(mid).lease_expires_ms > first
 
     run.reindex().settle()
+    assert world.owners(batch) == (new, ())
+
+
+def test_a_later_try_fences_off_the_one_before_also_where_that_let_go_of_its_events(world: World) -> None:
+    """As a try does at a SIGTERM. One that was frozen meanwhile has their token still."""
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull()
+    (given,) = run.work
+    assert isinstance(given, Slice)
+    queue = world.job.parts.queue
+    queue.release(given.claimed, next_try_ms=0)
+
+    run.work = [take_again(world.job.parts, given)]
+
+    assert queue.held(given.claimed).lost == {mid}
+    run.lookup().update().reindex().settle()
     assert world.owners(batch) == (new, ())
 
 
