@@ -112,7 +112,12 @@ def test_a_gauge_of_the_watcher_is_gone_when_it_is_sent_no_longer(
     mapping.write_text(text.replace("ttl: 1m", "ttl: 1s"))
     url = exporter(starts, layout, mapping)
     send_statsd(layout, tmp_path)
-    stay = {"ownership_health_problems", "ownership_reconcile_differences_left"}
+    stay = {
+        "ownership_health_problems",
+        "ownership_reconcile_differences_left",
+        "ownership_proven_in_time_share",
+        "ownership_due_events",
+    }
     await_condition(
         lambda: set(GAUGES) & set(ours(metrics_of(fetched(url))[0])) == stay,
         timeout_s=20,
