@@ -10,6 +10,8 @@ import pytest
 
 from local.cluster.hosts import Hosts
 
+# Network namespaces need Linux, root and `ip`; where they cannot be, `make chaos CLUSTER=1` plays no partition either, and
+# says so.
 pytestmark = pytest.mark.skipif(Hosts.why_not() is not None, reason=str(Hosts.why_not()))
 
 _ECHO = """
