@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from ownership.domain.event import folded
@@ -45,8 +45,16 @@ def least_alike(row: Row, documents: Sequence[Document]) -> Document | None:
 
     Documents of another course count only if there are no others.
     """
-    own = [d for d in documents if not is_of_another_course(row, d)] or documents
+    own = own_documents(row, documents) or documents
     return max(own, key=lambda d: len(differences(row, d)), default=None)
+
+
+def own_documents(row: Row, documents: Iterable[Document]) -> list[Document]:
+    """Those of the documents under a batch's name that are the row's: two courses may have a batch of the same id.
+
+    The index has one place for both. A row whose place another course's document takes has none of its own.
+    """
+    return [d for d in documents if not is_of_another_course(row, d)]
 
 
 def is_of_another_course(row: Row, document: Document) -> bool:

@@ -66,6 +66,8 @@ class Document(NamedTuple):
     """Its ``_id``, where it lies under another than its batch's."""
     source: Mapping[str, Any] = {}
     """All of it, as it was read."""
+    routing: str | None = None
+    """What chose its shard, where that was not its ``_id``."""
 
     @property
     def document_id(self) -> str:

@@ -158,6 +158,7 @@ class SearchIndex:
                     names = ", ".join(map(_cut, sorted(fields)[:5])) or "no index"
                     raise SettingsError(f"'{self._index}' stands for {names}: {advice}, one index.")
                 ((name, properties),) = fields.items()
+                keeps_whole = _keeps_source(found[name])
                 alias = found[name].get("aliases", {}).get(self._index, {})
                 odd = [key for key in alias if key != "is_hidden" and alias[key] not in (None, True)]
                 unsearchable = [f for f in OWNERS if "raw" not in properties.get(f, {}).get("fields", {})]
@@ -175,6 +176,11 @@ class SearchIndex:
             raise SettingsError(
                 f"Index '{_cut(name)}' has no sub-field '{unsearchable[0]}.raw', so nothing can be proven by it: "
                 f"{advice}."
+            )
+        if not keeps_whole:
+            raise SettingsError(
+                f"Index '{_cut(name)}' does not keep documents as they were written (mapping `_source`), and the job "
+                "writes them whole, as it reads them: reindex into one whose `_source` is stored without exceptions."
             )
         if self._hides_fields():
             raise SettingsError(
@@ -301,6 +307,7 @@ class SearchIndex:
                     "if_primary_term": d.primary_term,
                     "pipeline": "_none",
                     "_source": json.dumps(source),
+                    **({"routing": d.routing} if d.routing is not None else {}),
                 }
             )
         for row in creates:
@@ -629,6 +636,15 @@ def _shown(answer: Any) -> list[Any]:
     return list(answer["hits"]["hits"])
 
 
+def _keeps_source(index: Mapping[str, Any]) -> bool:
+    """True if the index shows each document as it was written: none, a part or a rebuilt one would be written back."""
+    mapping = index["mappings"].get("_source", {})
+    mode = index.get("settings", {}).get("index", {}).get("mapping", {}).get("source", {}).get("mode")
+    left_out = mapping.get("includes") or mapping.get("excludes")
+    modes = {mapping.get("mode"), mode} - {None, "stored"}
+    return str(mapping.get("enabled", True)).lower() == "true" and not left_out and not modes
+
+
 def _version(doc: Mapping[str, Any]) -> Version:
     return _number(doc["_seq_no"]), _number(doc["_primary_term"])
 
@@ -645,6 +661,7 @@ def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
         course_key(source.get("courseId")) or None,
         document_id if document_id != batch_id else None,
         source,
+        doc.get("_routing"),
     )
 
 

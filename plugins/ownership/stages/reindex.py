@@ -12,6 +12,7 @@ import structlog
 from more_itertools import chunked
 
 from ownership.domain.clock import now, now_ms
+from ownership.domain.compare import own_documents
 from ownership.domain.contracts import Phase, Work
 from ownership.domain.errors import Incomplete
 from ownership.domain.phase_book import PhaseBook
@@ -208,14 +209,15 @@ def _sync_wave(
     batch_of: dict[str, BatchId] = {}
     in_line: dict[str, tuple[BatchId, Version]] = {}
     for i in ids:
-        row, own = rows.get(i), documents.get(i.batch_id)
+        row = rows.get(i)
         if row is None:
             if i in created:
                 parts.index.delete_created(i.batch_id)
                 created.discard(i)
-        elif own is None:
+        elif i.batch_id not in documents:
             missing.append(i)
         else:
+            own = own_documents(row, documents[i.batch_id])
             differ = [d for d in own if d.owners != row.owners]
             updates += [(d, *row.owners) for d in differ]
             batch_of |= {d.document_id: i for d in differ}
@@ -253,9 +255,10 @@ def _unexplained(parts: Parts, claimed: ClaimedWork, known: Collection[BatchId])
     documents = parts.index.get({b.batch_id for b in hits})
     unexplained = set()
     for batch in hits:
-        row, own = rows.get(batch), documents.get(batch.batch_id)
+        row = rows.get(batch)
         if row is None or not row.live:
             continue
+        own = own_documents(row, documents.get(batch.batch_id, ()))
         if book.is_up_to_date(row) and own and all(d.owners == row.owners for d in own):
             continue
         unexplained.add(batch)

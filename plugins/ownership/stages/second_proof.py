@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from more_itertools import chunked
 
 from ownership.domain.clock import HOUR_MS
+from ownership.domain.compare import own_documents
 from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Row, Scope, map_owners
@@ -83,7 +84,7 @@ def follow_rows(parts: Parts, ids: Collection[BatchId]) -> None:
             updates = [
                 (document, *row.owners)
                 for i, row in rows.items()
-                for document in documents.get(i.batch_id, ())
+                for document in own_documents(row, documents.get(i.batch_id, ()))
                 if document.owners != row.owners
             ]
             missing = [i for i in rows if i.batch_id not in documents]

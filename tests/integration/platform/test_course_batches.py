@@ -12,9 +12,10 @@ from cassandra import InvalidRequest
 from cassandra.query import BatchStatement, BoundStatement
 
 from local.stack import Stack
+from ownership.domain.errors import SettingsError
 from ownership.domain.plan import BatchId, Row
 from ownership.platform.cassandra import Cql, StatementRefused
-from ownership.platform.course_batches import CourseBatches
+from ownership.platform.course_batches import CourseBatches, check_table
 from tests.integration.stages.transfer_world import World, opened_world
 
 Refusal = Callable[[Any], bool]
@@ -173,6 +174,21 @@ def test_what_was_changed_beside_a_batch_that_the_server_refuses_is_in_the_audit
 
     assert world.state(mid) == "completed"
     assert world.trail(mid).keys() == {b.batch_id for b in (alone, *together)}
+
+
+def test_a_table_whose_mentors_are_no_plain_list_is_refused(world: World):
+    name, table = world.job.settings.keyspace, f"frozen_{world.env}"
+    world.platform.session.execute(
+        f"CREATE TABLE {name}.{table} (courseid text, batchid text, createdby text, mentors frozen<list<text>>, "
+        "createdfor list<text>, status int, PRIMARY KEY (courseid, batchid))"
+    )
+    settings = world.job.settings.model_copy(update={"course_batch_table": table})
+    check_table(world.job.parts.cql, world.job.settings)
+    with pytest.raises(
+        SettingsError, match=rf"Column mentors of table '{name}\.{table}' is frozen<list<text>>"
+    ):
+        check_table(world.job.parts.cql, settings)
+    world.platform.session.execute(f"DROP TABLE {name}.{table}")
 
 
 def test_a_column_that_is_added_while_the_session_lives_shifts_no_value(world: World):

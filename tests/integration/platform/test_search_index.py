@@ -103,6 +103,36 @@ def test_an_alias_of_one_index_serves_and_any_other_is_refused(index: Index):
     index.client.indices.delete(index=other)
 
 
+@pytest.mark.parametrize("kept", [{"enabled": False}, {"excludes": ["description"]}, {"includes": ["name"]}])
+def test_an_index_that_keeps_a_part_of_its_documents_is_refused(index: Index, kept: dict[str, object]):
+    other, text = f"{index.name}-2", {"type": "text", "fields": {"raw": {"type": "keyword"}}}
+    mappings = {"_source": kept, "properties": dict.fromkeys(("createdBy", "mentors"), text)}
+    index.client.indices.create(index=other, mappings=mappings)
+
+    with pytest.raises(SettingsError, match=f"Index '{other}' does not keep documents as they were written"):
+        index.under(other).check()
+    index.client.indices.delete(index=other)
+
+
+def test_a_document_that_was_routed_to_a_shard_stays_there(index: Index):
+    other = f"{index.name}-2"
+    create_batch_index(index.client, other, shards=5)
+    for batch in "abcd":
+        document = {"batchId": batch, "status": 1, "createdBy": "old", "mentors": []}
+        index.client.index(index=other, id=batch, routing="course", document=document, refresh=True)
+    job = index.under(other)
+
+    found = [document for (document,) in job.get("abcd").values()]
+    written = job.write([(d, "new", ()) for d in found], [])
+
+    assert (len(found), written.versions.keys(), written.refused) == (4, set("abcd"), [])
+    job.refresh()
+    assert {d.created_by for (d,) in job.get("abcd").values()} == {"new"}
+    assert job.unchanged(written.versions) == set("abcd")
+    assert job.count() == 4
+    index.client.indices.delete(index=other)
+
+
 def test_only_the_owner_fields_are_written(index: Index):
     index.put("b1", createdBy="a", mentors=["a", "m"], description="by a")
     (document,) = index.job.get(["b1", "missing"])["b1"]

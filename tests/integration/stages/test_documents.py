@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -170,6 +171,31 @@ def test_a_second_document_of_a_batch_follows_its_row_too(world: World, own_ids:
 
     assert world.owners(batch) == (new, ())
     assert (world.platform.document(own_ids[0]) or {})["createdBy"] == new
+
+
+def test_of_batches_of_the_same_id_in_two_courses_each_document_follows_its_own_row(
+    world: World, own_ids: list[str]
+) -> None:
+    old, new, other = world.users("old", "new", "other")
+    batch = world.batch(created_by=old, mentors=("m",))
+    twin = replace(batch, course_id=f"{batch.course_id}-twin", mentors=("n",))
+    world.platform.add_batches([twin], documents=False)
+    own_ids.append(f"own-{batch.batch_id}")
+    put(world, own_ids[0], **twin.document())
+    mid = world.transfer(old, new)
+
+    assert world.whole_run().events == {"completed": 1}
+
+    assert (world.owners(batch), world.row(twin)) == ((new, ("m",)), (new, ("n",)))
+    assert (world.platform.document(own_ids[0]) or {})["mentors"] == ["n"]
+
+    # The twin takes the place in the index: what is done with the batch is no matter of its document.
+    world.hidden.add(batch.batch_id)
+    world.platform.add_batches([twin := replace(twin, created_by=other)])
+    assert world.undo(mid)[1].events == {"completed": 1}
+    assert (world.row(batch), world.document(batch)) == ((old, ("m",)), (other, ("n",)))
+    follow_rows(world.job.parts, {BatchId(batch.course_id, batch.batch_id)})
+    assert world.document(batch) == (other, ("n",))
 
 
 def test_a_document_that_names_no_batch_stops_nothing_and_is_in_the_events_plan(
