@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.apache.cassandra.hooks.cassandra import CassandraHook as ProviderCassandraHook
-from airflow.sdk import BaseHook
-from cassandra import AuthenticationFailed, ConsistencyLevel, DriverException
+from airflow.sdk import BaseHook, Connection
+from cassandra import AuthenticationFailed, ConsistencyLevel, DriverException, UnresolvableContactPoints
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import DCAwareRoundRobinPolicy, RoundRobinPolicy, TokenAwarePolicy
@@ -37,12 +37,28 @@ class CassandraHook(ProviderCassandraHook):
         BaseHook.__init__(self)
         conn = connection(cassandra_conn_id)
         given = Extra.of(cassandra_conn_id, conn)
-        extra = given.values
         if not conn.host:
             raise SettingsError(
                 f"Connection '{cassandra_conn_id}' has no host: set it under Admin → Connections."
             )
         self._conn_id = cassandra_conn_id
+        self.keyspace = conn.schema
+        self.session = None
+        try:
+            self.cluster = self._cluster(conn, given)
+        except UnresolvableContactPoints:
+            raise Unavailable(
+                "Cassandra",
+                f"no host of Connection '{cassandra_conn_id}' has an address: are they names alone, separated by "
+                "commas, with the port in its own field?",
+            ) from None
+        except (ValueError, TypeError, AttributeError) as e:
+            raise SettingsError(
+                f"Connection '{cassandra_conn_id}' has an extra that Cassandra's driver refuses: {e}"
+            ) from None
+
+    def _cluster(self, conn: Connection, given: Extra) -> Cluster:
+        extra = given.values
         if "load_balancing_policy" in extra:
             policy = self.get_lb_policy(
                 extra["load_balancing_policy"], extra.get("load_balancing_policy_args", {})
@@ -54,16 +70,14 @@ class CassandraHook(ProviderCassandraHook):
             load_balancing_policy=policy,
             consistency_level=_level(extra, "consistency_level", "LOCAL_QUORUM"),
             serial_consistency_level=_level(extra, "serial_consistency_level", "LOCAL_SERIAL"),
-            request_timeout=float(extra.get("request_timeout", 10)),
+            request_timeout=given.number("request_timeout", default=10),
         )
-        self.keyspace = conn.schema
-        self.session = None
-        self.cluster = Cluster(
-            contact_points=[h.strip() for h in conn.host.split(",")],
+        return Cluster(
+            contact_points=[h.strip() for h in (conn.host or "").split(",")],
             port=conn.port or 9042,
             auth_provider=PlainTextAuthProvider(conn.login, conn.password or "") if conn.login else None,
             ssl_context=_cassandra_tls(given.inside("ssl_options")),
-            protocol_version=int(extra.get("protocol_version", 4)),
+            protocol_version=int(given.number("protocol_version", default=4)),
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             connect_timeout=5,
             control_connection_timeout=5,

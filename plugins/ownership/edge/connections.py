@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import ssl
@@ -148,6 +149,16 @@ class Extra:
         except KeyError:
             raise self.wrong(name, "true or false") from None
 
+    def number(self, name: str, *, default: float) -> float:
+        """A number above zero, also as text."""
+        try:
+            found = float(self.values.get(name, default))
+        except (TypeError, ValueError):
+            found = 0.0
+        if not 0 < found < math.inf:
+            raise self.wrong(name, "a number above zero")
+        return found
+
     def context(self, **files_and_flags: Any) -> ssl.SSLContext:
         """`tls.context`, with errors that name this connection."""
         return tls.context(self._conn_id, **files_and_flags)
@@ -221,6 +232,8 @@ def url_at(conn_id: str, conn: Connection, host: str, *, port: int | None = None
     url = host if is_url else f"{scheme_of(conn_id, conn)}://{host}"
     refuse_login(conn_id, url)
     wanted = conn.port or (None if is_url else port)
+    if wanted and not 0 < wanted < 65536:
+        raise SettingsError(f"Connection '{conn_id}' has port {wanted}, which is none.")
     try:
         address = urlsplit(url)
         if not wanted or address.port is not None:

@@ -98,7 +98,10 @@ def elasticsearch_client() -> Elasticsearch:
     # By default a node that did not answer is asked again a second later. The last of four tries is at a node that was
     # silent once, not twice: at one that only waited for a frozen one.
     arguments |= {"dead_node_backoff_factor": 30, "max_dead_node_backoff": 120}
-    arguments |= {k: options.values[k] for k in ("request_timeout", "api_key") if k in options.values}
+    if "request_timeout" in options.values:
+        arguments["request_timeout"] = options.number("request_timeout", default=20)
+    if "api_key" in options.values:
+        arguments["api_key"] = options.values["api_key"]
     if conn.login:
         if "api_key" in arguments:
             raise SettingsError(f"Connection '{ELASTICSEARCH}' has a login and an api_key: remove one.")
@@ -107,7 +110,7 @@ def elasticsearch_client() -> Elasticsearch:
     try:
         node_class = SearchNode if len(hosts) == 1 else OneOfSeveral
         return Elasticsearch(hosts, node_class=node_class, **arguments)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, AttributeError) as e:
         raise SettingsError(f"Connection '{ELASTICSEARCH}' is refused by the client: {e}") from None
 
 

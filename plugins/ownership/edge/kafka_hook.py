@@ -73,6 +73,11 @@ class KafkaHook(KafkaBaseHook):
             raise self._refused(
                 "a transactional.id, with which dead letters could be sent in transactions only"
             )
+        if not isinstance(extra.get("bootstrap.servers", ""), str):
+            raise SettingsError(
+                f"Connection '{self.kafka_config_id}' has bootstrap.servers that are no text: write host:port, several "
+                "separated by commas."
+            )
         try:
             return dict(self._build_config())
         except ValueError as e:

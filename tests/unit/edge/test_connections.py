@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from ownership.domain.errors import SettingsError
+from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.settings import Settings
 from ownership.edge import connections, hooks, kafka_hook
 from ownership.edge.cassandra_hook import CassandraHook
@@ -135,6 +135,28 @@ def open_one(conn_id: str) -> None:
             connections.CASSANDRA, {**CASSANDRA, "extra": {"ssl_options": {"keyfile": "/a.key"}}}, "without a certificate",
             id="Cassandra: a key alone",
         ),
+        *(
+            pytest.param(connections.CASSANDRA, {**CASSANDRA, "extra": extra}, said, id=f"Cassandra: {extra}")
+            for extra, said in (
+                ({"request_timeout": "soon"}, "'request_timeout' must be a number"),
+                ({"protocol_version": None}, "'protocol_version' must be a number"),
+                ({"serial_consistency_level": "QUORUM"}, "driver refuses: serial_consistency_level"),
+                ({"load_balancing_policy": "WhiteListRoundRobinPolicy"}, "driver refuses: Hosts must be"),
+            )
+        ),
+        pytest.param(
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "extra": {"request_timeout": "soon"}},
+            "'request_timeout' must be a number", id="Elasticsearch: a time-out that is none",
+        ),
+        pytest.param(
+            connections.ELASTICSEARCH, {**ELASTICSEARCH, "login": None, "extra": {"api_key": 7}},
+            "refused by the client", id="Elasticsearch: a key that is no text",
+        ),
+        pytest.param(connections.LMS, {**HTTP, "port": 99999}, "port 99999", id="a port that is none"),
+        pytest.param(
+            connections.KAFKA, kafka(**{"bootstrap.servers": ["a:1", "b:1"]}), "bootstrap.servers that are no text",
+            id="Kafka: servers in a list",
+        ),
         pytest.param(
             connections.KAFKA, kafka(**{"isolation.level": "Read_Uncommitted"}), "isolation.level=read_uncommitted.*Remove",
             id="Kafka: messages of aborted transactions",
@@ -200,6 +222,15 @@ def test_what_is_wrong_is_named_and_no_secret_is(
     assert conn_id in str(caught.value)
     printed = capfd.readouterr()
     assert SECRET not in f"{caught.value!r} {caught.value} {caplog.text} {printed.out} {printed.err}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9042", "http://127.0.0.1", ","])
+def test_hosts_of_cassandra_without_an_address_are_an_outage_that_says_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    set_to(monkeypatch, connections.CASSANDRA, {**CASSANDRA, "host": host})
+    with pytest.raises(Unavailable, match=r"no host of Connection 'cassandra_default' has an address.*port"):
+        open_one(connections.CASSANDRA)
 
 
 def test_a_file_that_is_no_certificate_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
