@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
@@ -132,10 +132,18 @@ class _FoundUsers(BaseModel):
     result: _FoundResult
 
 
+def _word(value: Any) -> str | None:
+    """A code or text as releases write it, which may be a number; of anything else nothing is to be read."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+_Word = Annotated[str | None, BeforeValidator(_word)]
+
+
 class _Params(BaseModel):
-    err: str | None = None
-    status: str | None = None
-    errmsg: str | None = None
+    err: _Word = None
+    status: _Word = None
+    errmsg: _Word = None
 
 
 class _Refused(BaseModel):
@@ -181,7 +189,7 @@ class Users:
             raise self._unavailable("HTTP 200 that is not OK, or names no user and organisation") from None
         if not same_id(response.identifier, user_id):
             raise self._unavailable("answers with another user than the one asked for")
-        if response.is_deleted is True:  # today's release refuses such an account instead
+        if str(response.is_deleted).lower() == "true":  # today's release refuses such an account instead
             return Refusal(user_id, Standing.DELETED, "isDeleted: true")
         organisation = (response.organisation or "").strip()
         if not organisation:

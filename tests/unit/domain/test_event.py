@@ -264,7 +264,15 @@ def test_a_valid_envelope_is_read_whatever_else_it_carries(
         pytest.param(b"\x82SNAPPY\x00" + GOOD, "compressed with snappy", id="snappy as Java frames it"),
         pytest.param(b"LZ4Block\x25" + GOOD, "compressed with lz4", id="lz4 as Java frames it"),
         pytest.param(b"PK\x03\x04" + GOOD, "compressed with zip", id="zip"),
+        pytest.param(zlib.compress(GOOD, 3), "compressed with zlib", id="zlib, quickly"),
         pytest.param(b"Obj\x01\x04" + GOOD, "an Avro file", id="Avro"),
+        pytest.param(b"\xc3\x01" + bytes(8) + GOOD, "an Avro object", id="one Avro object"),
+        pytest.param(b"\x0a\x0eBE_JOB_REQUEST\x10\x01", "a Protobuf message", id="Protobuf"),
+        pytest.param(b"\xd9\xd9\xf7\xa4ceid", "CBOR", id="CBOR"),
+        pytest.param(b":)\n\x01" + GOOD, "Smile", id="Smile"),
+        pytest.param(
+            base64.b64encode(b"\xef\xbb\xbf" + GOOD), "JSON in Base64", id="Base64 of a byte order mark"
+        ),
         pytest.param(
             base64.b64encode(gzip.compress(GOOD)), "compressed with gzip, in Base64", id="gzip, then Base64"
         ),

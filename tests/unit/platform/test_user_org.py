@@ -108,9 +108,25 @@ def test_an_older_release_says_it_in_the_status_of_its_error(server: Server, use
     assert users.read("A") == Refusal("A", Standing.DELETED, "User account has been blocked .")
 
 
-def test_a_deleted_user_whom_the_service_still_shows_is_deleted(server: Server, users: Users) -> None:
+@pytest.mark.parametrize(
+    "odd", [{"status": 400}, {"status": None}, {"status": {}}, {"errmsg": ["blocked"]}, {"errmsg": 7}]
+)
+def test_what_else_stands_beside_the_number_of_the_error_hides_it_not(
+    server: Server, users: Users, odd: dict[str, Any]
+) -> None:
+    said = refusal(err="UOS_USRRED0006")
+    answers(server, 400, {**said, "params": said["params"] | odd})
+    found = users.read("A")
+    assert isinstance(found, Refusal)
+    assert found.standing is Standing.DELETED
+
+
+@pytest.mark.parametrize("is_deleted", [True, "true", "TRUE"])
+def test_a_deleted_user_whom_the_service_still_shows_is_deleted(
+    server: Server, users: Users, is_deleted: Any
+) -> None:
     shown = known()
-    shown["result"]["response"]["isDeleted"] = True
+    shown["result"]["response"]["isDeleted"] = is_deleted
     answers(server, 200, shown)
     assert users.read("A") == Refusal("A", Standing.DELETED, "isDeleted: true")
 
