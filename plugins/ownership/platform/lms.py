@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from more_itertools import chunked
@@ -38,7 +39,7 @@ class _Found(BaseModel):
 
 
 class IncompleteAnswer(Exception):
-    """The service does not show every hit with its batch: the caller asks the index itself."""
+    """The service answers, but does not show every hit with its batch: the caller asks the index itself."""
 
 
 class BatchSearch:
@@ -52,15 +53,33 @@ class BatchSearch:
         """Every live batch whose document names one of `user_ids` as creator or mentor.
 
         :raises IncompleteAnswer: if the users have more batches than the service pages through, its pages show some
-            twice and so miss others, or a document names no batch.
+            twice and so miss others, a document names no batch, or it answers for some of the users only.
         :raises Unavailable: on an outage or an answer out of contract.
         """
         found: dict[BatchId, frozenset[str]] = {}
         for asked in chunked(sorted(user_ids), USERS_PER_SEARCH):
-            for field in ("createdBy", "mentors"):
-                for users, batch in self._pages({field: asked, "status": list(LIVE_STATUSES)}):
-                    found[batch] = found.get(batch, frozenset()) | users
+            try:
+                hits = self._of(asked)
+            except Unavailable:
+                # One user for whom it is out of order keeps no other's event waiting.
+                if self._answers_for_half_of(asked):
+                    raise IncompleteAnswer from None
+                raise
+            for users, batch in hits:
+                found[batch] = found.get(batch, frozenset()) | users
         return [Hit(users, batch) for batch, users in found.items()]
+
+    def _of(self, users: list[str]) -> list[Hit]:
+        filters = ({field: users, "status": list(LIVE_STATUSES)} for field in ("createdBy", "mentors"))
+        return [hit for f in filters for hit in self._pages(f)]
+
+    def _answers_for_half_of(self, users: list[str]) -> bool:
+        middle = len(users) // 2
+        for half in (users[:middle], users[middle:]) if middle else ():
+            with suppress(Unavailable):
+                self._of(half)
+                return True
+        return False
 
     def _pages(self, filters: dict[str, Any]) -> Iterator[Hit]:
         offset, total = 0, 1

@@ -109,6 +109,21 @@ def test_the_lms_out_of_order_for_one_user_does_not_stop_the_others(world: World
     assert world.owners(batch) == (new, ())
 
 
+def test_the_lms_out_of_order_for_one_user_of_a_slice_does_not_stop_the_others(
+    stack: Any, lms: Faults
+) -> None:
+    with opened_world(stack.addresses, **{"user.ownership.transfer.parallelism": 1}) as world:
+        givers, receivers = world.users(*["old"] * 6), world.users(*["new"] * 6)
+        batches = [world.batch(created_by=u) for u in givers]
+        lms.set("500", user=givers[2])
+        for old, new in zip(givers, receivers, strict=True):
+            world.transfer(old, new)
+        run = world.run().pull()
+        assert len(run.pulled.slices) == 1
+        assert run.finish().events == {"completed": 6}
+        assert world.creators(batches) == receivers
+
+
 def test_one_failure_of_a_service_is_not_even_noticed(own_world: World, lms: Faults, userorg: Faults) -> None:
     old, new = own_world.users("old", "new")
     batch = own_world.batch(created_by=old)

@@ -64,6 +64,13 @@ def test_a_batch_is_shown_with_how_its_document_differs_from_its_row(
     assert bool(now.row) == bool(row)
 
 
+def test_a_document_with_text_that_no_answer_can_hold_is_shown() -> None:
+    odd = document("\ud83d", ("\0", ["\ud83d"]), name="\ud83dA\u202e", status="\ud83d")
+    (now,) = batches_now([BATCH], None, [odd])
+    assert (now.name, now.status) == ("\ufffdA\ufffd", "status \ufffd")
+    assert now.document == ("created by \ufffd", "mentor \ufffd", "mentor ['\\ud83d']")
+
+
 def test_a_store_that_did_not_answer_is_no_difference() -> None:
     (no_rows,) = batches_now([BATCH], None, [document("user-old")])
     assert (no_rows.differences, no_rows.document[0]) == ((), "created by user-old")

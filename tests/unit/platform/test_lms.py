@@ -174,6 +174,34 @@ def test_an_old_document_names_its_batch_in_another_way(
     assert search.live_batches(["A"]) == [({"a"}, BatchId("c", "17"))]
 
 
+@pytest.mark.parametrize("bad", ["u0", "u3", "u6"])
+def test_where_it_is_out_of_order_for_one_of_several_users_the_index_is_asked(
+    server: Server, search: BatchSearch, bad: str
+) -> None:
+    lms = Lms(server, [])
+
+    def answer(request: Request, handler: Any) -> tuple[int, Any]:
+        asked = request.body["request"]["filters"]
+        return (
+            (500, {}) if bad in (asked.get("createdBy") or asked["mentors"]) else lms.answer(request, handler)
+        )
+
+    server.answer = answer
+    with pytest.raises(IncompleteAnswer):
+        search.live_batches([f"u{n}" for n in range(7)])
+    with pytest.raises(Unavailable):
+        search.live_batches([bad])
+
+
+def test_where_it_answers_for_none_of_several_users_it_is_an_outage(
+    server: Server, search: BatchSearch
+) -> None:
+    server.answer = lambda _request, _handler: (500, {})
+    with pytest.raises(Unavailable, match="HTTP 500"):
+        search.live_batches([f"u{n}" for n in range(7)])
+    assert len(server.requests) == 3
+
+
 def test_a_page_that_stops_short_is_an_outage(server: Server, search: BatchSearch) -> None:
     server.answer = lambda request, _: (
         200, shown(60, [document(n) for n in range(30)] if request.body["request"]["offset"] == 0 else [])

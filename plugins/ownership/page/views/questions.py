@@ -15,6 +15,7 @@ from ownership.domain.compare import (
 )
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId, Document, Row
+from ownership.domain.text import printable
 from ownership.ledger.reads.batches import BatchTimeline, ChangesPage
 from ownership.ledger.reads.lists import Filters
 from ownership.ledger.reads.questions import Known
@@ -159,4 +160,4 @@ def _status(value: Any) -> str:
 
 def _text(value: object) -> str:
     """What stands in a document may be anything."""
-    return "" if value is None else str(value)[:300]
+    return "" if value is None else printable(str(value)[:300])
