@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from chaos.worlds import Edit, World, event_of
@@ -17,29 +17,56 @@ class Expected:
     """The permitted final states of a batch, in both stores."""
 
     owners: Collection[Owners]
-    """Permitted owners. A batch that the LMS completed during the round may have those after any of the events."""
+    """Permitted owners: several for a batch that the LMS completed during the round, wherever its events then were."""
     gone: bool = False
 
 
 def expected(world: World) -> dict[str, Expected]:
     """The expected final state by batch id."""
     batches = {b.batch_id: b for b in world.batches}
-    seen = {b.batch_id: [Owners(b.created_by, tuple(b.mentors or ()))] for b in world.batches}
+    now = {b.batch_id: _first(b) for b in world.batches}
     of_user: dict[str, set[str]] = defaultdict(set)
     for batch in world.batches:
         if batch.status in LIVE:
-            for user in _named(seen[batch.batch_id][-1]):
+            for user in _named(now[batch.batch_id]):
                 of_user[user].add(batch.batch_id)
     for move in _transfers(world):
         held = of_user[move.from_user.lower()]
         concerned = {i for i in held if _concerns(move, batches[i], world)}
         held -= concerned
         for batch_id in concerned:
-            now = _moved(seen[batch_id][-1], move.from_user, move.to_user)
-            seen[batch_id].append(now)
-            for user in _named(now):
+            now[batch_id] = _moved(now[batch_id], move.from_user, move.to_user)
+            for user in _named(now[batch_id]):
                 of_user[user].add(batch_id)
-    return {i: _expected(b, seen[i], world) for i, b in batches.items()}
+    return {i: _expected(b, now[i], world) for i, b in batches.items()}
+
+
+def _first(batch: Batch) -> Owners:
+    return Owners(batch.created_by, tuple(batch.mentors or ()))
+
+
+def _on_the_way(batch: Batch, world: World) -> set[Owners]:
+    """The owners that a batch may have when the LMS completes it.
+
+    Only events that share a user have an order, so any others may have been carried out before it.
+    """
+    moves = _transfers(world)
+    users = [{m.from_user.lower(), m.to_user.lower()} for m in moves]
+    ahead = [{i for i in range(n) if users[i] & users[n]} for n in range(len(moves))]
+    states: dict[frozenset[int], Owners] = {frozenset(): _first(batch)}
+    waiting = list(states)
+    while waiting:
+        done = waiting.pop()
+        for n, move in enumerate(moves):
+            after = done | {n}
+            if n in done or after in states or not ahead[n] <= done:
+                continue
+            owners = states[done]
+            if move.from_user.lower() in _named(owners) and _concerns(move, batch, world):
+                owners = _moved(owners, move.from_user, move.to_user)
+            states[after] = owners
+            waiting.append(after)
+    return set(states.values())
 
 
 def _concerns(move: Message, batch: Batch, world: World) -> bool:
@@ -69,14 +96,13 @@ def _transfers(world: World) -> list[Message]:
     return sorted(valid.values(), key=lambda m: event_of(m)["ets"])
 
 
-def _expected(batch: Batch, seen: Sequence[Owners], world: World) -> Expected:
-    """Permitted final owners; `seen` has the owners at first and after each transfer."""
+def _expected(batch: Batch, now: Owners, world: World) -> Expected:
+    """Permitted final owners; `now` are those after all transfers."""
     edit = world.edits.get(batch.batch_id)
     if edit is Edit.DELETE:
         return Expected((), gone=True)
-    now = seen[-1]
     if edit is Edit.COMPLETE:
-        return Expected(tuple(seen))
+        return Expected(_on_the_way(batch, world))
     if edit is Edit.OWNER:
         now = now._replace(created_by=world.outsider)
     if edit is Edit.MENTORS:

@@ -106,6 +106,14 @@ def test_a_batch_that_is_completed_meanwhile_may_be_as_after_any_event() -> None
     assert set(owners_of(made).owners) == {Owners(f"User-{x}", ()) for x in "ABC"}
 
 
+def test_a_batch_that_is_completed_meanwhile_may_be_as_after_any_events_that_share_no_user_with_earlier_ones() -> (
+    None
+):
+    made = world(batch("User-C"), transfer(A, B), transfer(C, D), transfer(B, C), edit=Edit.COMPLETE)
+    seen = {(o.created_by[-1], *(m[-1] for m in o.mentors)) for o in owners_of(made).owners if o.created_by}
+    assert seen == {("A", "C"), ("B", "C"), ("A", "D"), ("B", "D"), ("C", "D")}
+
+
 def test_a_deleted_batch_is_gone_from_both_stores() -> None:
     made = world(batch(), transfer(A, B), edit=Edit.DELETE)
     assert wrong_owners(made, {"b": None}, {"b": None}) == []
