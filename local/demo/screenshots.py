@@ -81,9 +81,11 @@ def take(addresses: Addresses, folder: Path, *, chromium: str = CHROMIUM) -> lis
             save(page, "transfers-dark")
             page.emulate_media(color_scheme="light")
             frame = page.frame_locator("iframe")
-            frame.locator("tr", has_not=frame.locator(".kind"), has_text=re.compile(r"\b45\b")).locator(
-                "a.row"
-            ).first.click()
+            frame.locator(
+                "tr",
+                has_not=frame.locator(".kind"),
+                has=frame.locator("td", has_text=re.compile(r"^\s*45\b")),
+            ).locator("a.row").first.click()
             frame.get_by_role("heading", name="Timeline").wait_for()
             _settled(page)
             save(page, "transfer")
@@ -115,8 +117,8 @@ def _transfers(page: Page) -> None:
 
 def _import(page: Page) -> None:
     """Send a file whose rows would take the demo's transfers back, and a wrong one; wait for its dry runs."""
-    _transfers(page)
     frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="Ownership transfers").click()
     frame.get_by_role("link", name="Imports", exact=True).click()
     frame.get_by_label("File").set_input_files(
         FilePayload(name="leavers.csv", mimeType="text/csv", buffer=LEAVERS.encode())
