@@ -11,6 +11,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Select,
+    case,
     cast,
     func,
     literal,
@@ -184,7 +185,9 @@ def _with_events(*columns: ColumnElement[Any]) -> Select[Any]:
 
 
 def _batches(table: FromClause) -> ColumnElement[int]:
-    return cast(table.c.counts[BatchOutcome.MOVED.value].astext, Integer)
+    moved = cast(table.c.counts[BatchOutcome.MOVED.value].astext, Integer)
+    none_at_the_end = case((table.c.ended_at.isnot(None), 0))  # `counts` leaves out what no batch came to
+    return func.coalesce(moved, none_at_the_end)
 
 
 def _progress(connection: Connection, import_id: str) -> ImportProgress:

@@ -105,6 +105,14 @@ def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None
     assert imports.rows("one", 2, limit=1)[0].failure().error == RowError("", "Cassandra is away")
 
 
+def test_a_row_whose_dry_run_found_no_batch_says_none(ledger: Database) -> None:
+    imports = Imports(ledger)
+    imports.create(import_of("one"), GOOD)
+    event(ledger, "import:one:2:check", "rehearsed")
+    event(ledger, "import:one:3:check", "planned")
+    assert [r.would_move for r in imports.rows("one")] == [0, None, None]
+
+
 def test_an_import_is_written_once(ledger: Database) -> None:
     imports = Imports(ledger)
     assert imports.create(import_of("one"), GOOD)
