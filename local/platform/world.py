@@ -318,6 +318,7 @@ class Platform:
                 "message.max.bytes": 8 << 20,
                 "message.timeout.ms": int(TIMEOUT_SECONDS * 1000),
                 "socket.timeout.ms": 10_000,
+                "log_level": 0,  # else a line for each new try, 20 a second, while the fault suite has Kafka away
             }
         )
 
