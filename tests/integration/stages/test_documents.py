@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -150,9 +151,11 @@ def test_a_document_with_odd_values_follows_its_row(world: World, odd: dict[str,
 def test_a_document_whose_ids_no_ledger_can_hold_stops_nothing(world: World, own_ids: list[str]) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
-    own_ids += [f"own-1-{old}", f"own-2-{old}"]
+    own_ids += [f"own-{n}-{old}" for n in range(1, 5)]
     put(world, own_ids[0], createdBy=old, courseId="c", batchId="b\0")
     put(world, own_ids[1], createdBy=old, courseId="c\0", batchId="b")
+    put(world, own_ids[2], createdBy=old, courseId=secrets.token_hex(4000), batchId="b")
+    put(world, own_ids[3], createdBy=old, courseId=secrets.token_hex(650), batchId=secrets.token_hex(650))
     world.transfer(old, new)
 
     assert world.whole_run().events == {"completed": 1}
