@@ -255,7 +255,10 @@ ABLATIONS: Mapping[str, Callable[[], Patches]] = {
 """By guard, what takes it out."""
 
 
-NEEDLESS: Mapping[str, str] = {}
+NEEDLESS: Mapping[str, str] = {
+    "verdict once": "only the holder of the token decides, and one try reads no verdict twice",
+    "a phase is one commit": "what is left of a phase its next holder completes: rows and documents are right by then",
+}
 """Guards of which it is known that no world misses them, with the reason."""
 
 

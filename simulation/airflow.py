@@ -77,11 +77,15 @@ class Airflow:
         self, kind: str = "asset", conf: Mapping[str, Any] | None = None, *, window: Window | None = None
     ) -> Run:
         """Start a run; it goes on by itself."""
-        run = Run(f"run-{len(self.runs) + 1}", conf or {}, kind, window, self._scheduler.now_ms)
+        run = Run(self.next_run_id(kind), conf or {}, kind, window, self._scheduler.now_ms)
         self.runs.append(run)
         self._scheduler.remark(f"{kind} run {run.run_id} starts {dict(run.conf) or ''}")
         run.flow = self._scheduler.spawn(run.run_id, lambda: self._flow(run))
         return run
+
+    def next_run_id(self, _kind: str) -> str:
+        """The id of the run that is started next."""
+        return f"run-{len(self.runs) + 1}"
 
     def clear(self, run: Run) -> None:
         """Clear a run that has ended: all its tasks run again, by the same run id."""

@@ -34,6 +34,8 @@ _AIMS = (
     "index write", "index read", "index refresh", "rows read",
 )  # fmt: skip
 """Calls at which faults are aimed, and calls of another task with which a freeze ends."""
+_RARE = ("kafka dead letter", "ledger Events.take_over")
+"""Calls that few worlds make: a death after one is drawn for itself."""
 _AIMED_FATES = (*_FATES, *[Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER] * 6)
 
 
@@ -144,6 +146,8 @@ class Drawn:
             (rng.choice(_AIMS), rng.choice((1, 1, 2, 3, 4))): rng.choice(_AIMED_FATES)
             for _ in range(rng.choice((0, 1, 1, 2)))
         }
+        rare = Random(f"rare:{seed}")
+        self._aimed |= {(call, 1): Fate.DIES_AFTER for call in _RARE if rare.random() < 0.1}
         self._seen: Counter[str] = Counter()
         self._switches: list[Switch] = []
         self._faults: list[Fault] = []

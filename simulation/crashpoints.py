@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import combinations
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -23,6 +22,7 @@ from sqlalchemy import Engine
 from simulation.airflow import Run
 from simulation.choosers import CrashAt
 from simulation.farm import Farm, opened_farm
+from simulation.marks import CRASH_POINTS, crash_points
 from simulation.scheduler import Call, Fate, Fault
 from simulation.small_worlds import WORLDS, AttendedWorld, End, ended
 
@@ -67,6 +67,10 @@ class Found(NamedTuple):
     """How many processes did die: after the first death there may be fewer calls."""
     repair: Repair | None
     end: End
+    reached: frozenset[str]
+    """Lines of the crash-point table to which the deaths belong."""
+    calls: int
+    """How many calls there were."""
 
 
 class Deaths(CrashAt):
@@ -139,10 +143,11 @@ def play_point(engine: Engine, point: Point) -> Found:
     world = WORLDS[point.world].world(chooser, engine)
     chooser.watch(world)
     end = ended(world)
-    return Found(point, chooser.died, chooser.repair, end)
+    reached = frozenset(crash_points(world.scheduler.trace))
+    return Found(point, chooser.died, chooser.repair, end, reached, len(chooser.counted))
 
 
-def single_points(world: int, calls: int) -> Iterator[Point]:
+def single_points(_: Farm, world: int, calls: int) -> Iterator[Point]:
     """A death before and after each call, alone and with its run."""
     for n in range(1, calls + 1):
         for fate in (Fate.DIES_BEFORE, Fate.DIES_AFTER):
@@ -150,14 +155,16 @@ def single_points(world: int, calls: int) -> Iterator[Point]:
                 yield Point(world, (n,), fate, with_run)
 
 
-def pairs(world: int, calls: int) -> Iterator[Point]:
-    """Two deaths, for each pair of calls.
+def pairs(farm: Farm, world: int, calls: int) -> Iterator[Point]:
+    """Two deaths: at each call of a world, and at each that follows in the world with the first one.
 
     Before the call only: between its calls a process changes nothing, so a death after one is a death before the next.
     """
-    for calls_struck in combinations(range(1, calls + 1), 2):
-        for with_run in (False, True):
-            yield Point(world, calls_struck, Fate.DIES_BEFORE, with_run)
+    firsts = [p for p in single_points(farm, world, calls) if p.fate is Fate.DIES_BEFORE]
+    for found in farm.map(play_point, firsts):
+        (first,) = found.point.calls
+        for second in range(first + 1, found.calls + 1):
+            yield found.point._replace(calls=(first, second))
 
 
 @dataclass
@@ -169,13 +176,15 @@ class Row:
     plain: End
     played: int = 0
     repairs: Counter[Repair] = field(default_factory=Counter)
+    reached: set[str] = field(default_factory=set)
     wrong: list[tuple[Point, str]] = field(default_factory=list)
 
     def count(self, found: Found) -> None:
         """Add what came of a point."""
         if not found.died:
-            return  # after the first death there were fewer calls than the point asks for
+            return
         self.played += 1
+        self.reached |= found.reached
         if found.repair:
             self.repairs[found.repair] += 1
         violations = list(found.end.violations)
@@ -199,7 +208,7 @@ class Job(NamedTuple):
     """A row of the table that is to be made."""
 
     world: int
-    points: Callable[[int, int], Iterator[Point]]
+    points: Callable[[Farm, int, int], Iterator[Point]]
     name: str
 
 
@@ -217,7 +226,7 @@ def rows_of(farm: Farm, jobs: Sequence[Job]) -> Iterator[Row]:
     for job, (calls, plain) in zip(jobs, farm.map(calls_of, [j.world for j in jobs]), strict=True):
         row = Row(job.name, calls, plain)
         row.wrong += [(Point(job.world, (), Fate.DIES_BEFORE, with_run=False), v) for v in plain.violations]
-        yield _played(farm, row, job.points(job.world, calls))
+        yield _played(farm, row, job.points(farm, job.world, calls))
 
 
 def _played(farm: Farm, row: Row, points: Iterator[Point]) -> Row:
@@ -233,7 +242,7 @@ def _played(farm: Farm, row: Row, points: Iterator[Point]) -> Row:
 
 
 def main() -> int:
-    """The exit code: 1 if a world has a violation."""
+    """The exit code: 1 if a world has a violation, or if all worlds leave out a line of the crash-point table."""
     parser = argparse.ArgumentParser(prog="simulation.crashpoints", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("all", *JOBS), default="all")
     parser.add_argument("--world", help="only worlds with these words in their name")
@@ -243,16 +252,19 @@ def main() -> int:
     began = time.monotonic()
     print(f"{HEAD}\n{'| --- ' * HEAD.count(' | ')}| --- |")
     wrong: list[tuple[Point, str]] = []
+    missed = set(CRASH_POINTS) if given.what in ("all", "single") and not given.world else set()
     played = 0
     with opened_farm(given.processes) as farm:
         for row in rows_of(farm, [j for j in jobs if (given.world or "") in j.name]):
             print(row, flush=True)
             wrong += row.wrong
+            missed -= row.reached
             played += row.played
     for point, violation in wrong[:20]:
         print(f"\n{WORLDS[point.world].name}: {point}\n{violation}")
     print(f"\n{played} deaths, {len(wrong)} violations; {time.monotonic() - began:.0f} s")
-    return 1 if wrong else 0
+    print(f"never reached: {', '.join(sorted(missed))}" if missed else "")
+    return 1 if wrong or missed else 0
 
 
 if __name__ == "__main__":

@@ -107,11 +107,16 @@ def _last(done: Sequence[str], *beginnings: str) -> int:
     return max((n for n, d in enumerate(done) if d.startswith(beginnings)), default=-1)
 
 
+def _order(done: Sequence[str]) -> str:
+    taken = done and done[-1].startswith("ledger Events.take_over")
+    return "crash: taken over by an order, not written" if taken else ""
+
+
 def _pull(done: Sequence[str]) -> str:
+    if of_order := _order(done):
+        return of_order
     consumed, letter = _last(done, "kafka consume"), _last(done, "kafka dead letter")
     stored, committed = _last(done, "ledger Arrivals.store"), _last(done, "kafka commit")
-    if _last(done, "ledger Events.take_over") == len(done) - 1 and done:
-        return "crash: taken over by an order, not written"
     if any(d.startswith("ledger Queue.claim") and "#" in d for d in done):
         return "crash: claimed, no slices handed on"
     if letter > stored:
@@ -151,5 +156,12 @@ def _settle(_: Sequence[str]) -> str:
     return "crash: a phase committed, claims not released"
 
 
-_CRASHES = {"pull": _pull, "lookup": _lookup, "update": _update, "reindex": _reindex, "settle": _settle}
+_CRASHES = {
+    "pull": _pull,
+    "lookup": _lookup,
+    "update": _update,
+    "reindex": _reindex,
+    "settle": _settle,
+    "decide": _order,
+}
 """By task, which line of the table a death in it belongs to, by the calls that took effect."""

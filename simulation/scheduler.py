@@ -95,6 +95,8 @@ class Actor:
     mortal: bool = False
     """True if faults may strike it."""
     calls: int = 0
+    first_call: int = 0
+    """The world's how manieth call its first one was."""
     moves: int = 0
     """How often it went on."""
     wake_ms: int = 0
@@ -300,6 +302,7 @@ class Scheduler:
             raise Died
         actor.calls += 1
         self.calls += 1
+        actor.first_call = actor.first_call or self.calls
         if self.calls > MAX_CALLS:
             raise EndlessError(f"more than {MAX_CALLS} calls")
         call = Call(actor, actor.calls, self.calls, store, what, can_be_late)

@@ -36,6 +36,10 @@ Owners = tuple[str | None, tuple[str, ...]]
 class WholeAirflow(Airflow):
     """The DAGs of approvals and reconciliations, too."""
 
+    def next_run_id(self, kind: str) -> str:
+        """Counted by kind: an operator's run has the same id however many the watcher has started."""
+        return f"{kind}-{1 + sum(r.kind == kind for r in self.runs)}"
+
     def _flow(self, run: Run) -> None:
         if run.kind == "approval":
             self._approval(run)

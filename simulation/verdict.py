@@ -57,6 +57,7 @@ class Verdict:
         for batch in self.world.setup.batches:
             self._row(batch)
         self._documents(at_the_end=False)
+        self._messages()
 
     def at_the_end(self) -> None:
         """After the second proof: everything."""

@@ -49,6 +49,9 @@ START_MS = 1_800_000_000_000
 GRACE_MS = 1_000
 PARTITIONS = 2
 _ZONE = ZoneInfo("Asia/Kolkata")
+_UNDECIDED = (
+    "SELECT image, batch_id, mid FROM change JOIN event ON event.id = change.event_id WHERE outcome IS NULL"
+)
 
 
 class World:
@@ -84,6 +87,8 @@ class World:
         self._recording: dict[Actor | None, list[Image]] = {}
         self.recorded: list[Image] = []
         """Images that are durable in the ledger."""
+        self._recorded_at: dict[UUID, int] = {}
+        """By image, the number of the call that made it durable."""
         self.written_ms: dict[UUID, int] = {}
         """By image, when its change was made."""
         self.sent: dict[tuple[int, int], MessageSpec] = {}
@@ -463,11 +468,21 @@ class World:
         if name == "Queue.held" and actor:
             self._replaced[actor] = self._is_replaced(actor)
         elif name == "Changes.record":
-            self.recorded += self._recording.get(actor, ())
+            images = self._recording.get(actor, [])
+            self.recorded += images
+            self._recorded_at |= dict.fromkeys((i.uuid for i in images), self.scheduler.calls)
         elif name == "Events.complete" and actor:
-            refreshed_at = self.index.refreshed_at.get(actor.name, 0)
-            for (mid,) in self.database.plainly("SELECT mid FROM event WHERE state = 'completed'"):
-                self.proven_at.setdefault(mid, refreshed_at)
+            self._check_completed(actor)
+
+    def _check_completed(self, by: Actor) -> None:
+        """A completed event has no image without an outcome that an earlier try left."""
+        refreshed_at = self.index.refreshed_at.get(by.name, 0)
+        completed = {r.mid for r in self.database.plainly("SELECT mid FROM event WHERE state = 'completed'")}
+        new = completed - self.proven_at.keys()
+        self.proven_at |= dict.fromkeys(new, refreshed_at)
+        for image, batch, mid in self.database.plainly(_UNDECIDED):
+            if mid in new and self._recorded_at[image] < by.first_call:
+                self.broken(f"{mid} was completed, and an earlier image of {batch} has no outcome")
 
     def _check_write(self, w: Written) -> None:
         """Each change of a row that the job makes is one that an image has announced."""

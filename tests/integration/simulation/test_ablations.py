@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import Engine
 
 from simulation.ablations import Ablated, ablated, report_without
-from simulation.choosers import Plain
+from simulation.choosers import Strike, Struck
 from simulation.farm import Farm
+from simulation.scheduler import Fate
 from simulation.setup import BatchSpec, Edit, EditSpec, MessageSpec, Setup
 from simulation.trial import play
 
@@ -37,8 +38,22 @@ WORLDS = {
     "grace": OWN._replace(
         messages=(MessageSpec(500, "m1", "b", "c"), MessageSpec(1_400, "m0", "a", "b", behind_ms=950))
     ),
+    "status in the condition": OWN._replace(
+        messages=(A_TO_B,), edits=(EditSpec("b", Edit.COMPLETE, 60_000, "ledger Changes.record", lag_ms=-1),)
+    ),
+    "undecided images are judged": OWN._replace(messages=(A_TO_B,)),
+    "events and offset in one transaction": OWN._replace(messages=(A_TO_B,)),
 }
-"""By guard, a world of its own: nothing fails in it, and nothing is drawn."""
+"""By guard, a world of its own, in which nothing is drawn."""
+
+STRIKES = {
+    "undecided images are judged": [Strike("run-1.update[0]#1", "rows b", Fate.DIES_AFTER)],
+    # Each try of the pull: a next one, and each run after it, would follow the group's offset back.
+    "events and offset in one transaction": [
+        Strike(f"run-1.pull#{n}", "ledger Arrivals.store", Fate.DIES_AFTER) for n in (1, 2, 3)
+    ],
+}
+"""By guard, what fails in its world; in the others nothing does."""
 
 
 @pytest.mark.parametrize(
@@ -51,9 +66,10 @@ def test_a_missing_guard_is_found(farm: Farm, guard: str) -> None:
 
 def in_own_world(engine: Engine, guard: str) -> tuple[tuple[str, ...], ...]:
     """What is wrong in the guard's own world, with it and without it."""
-    whole = play(WORLDS[guard], Plain(), engine)
+    world, strikes = WORLDS[guard], STRIKES.get(guard, ())
+    whole = play(world, Struck(*strikes), engine)
     with ablated(guard):
-        return whole.violations, play(WORLDS[guard], Plain(), engine).violations
+        return whole.violations, play(world, Struck(*strikes), engine).violations
 
 
 @pytest.mark.parametrize("guard", WORLDS)

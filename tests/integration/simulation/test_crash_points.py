@@ -20,7 +20,7 @@ def test_a_transfer_ends_as_ever_whatever_dies(farm: Farm) -> None:
     calls, plain = found
     row = Row(WORLDS[TRANSFER].name, calls, plain)
 
-    for n, of in enumerate(farm.map(play_point, list(single_points(TRANSFER, calls))[::13])):
+    for n, of in enumerate(farm.map(play_point, list(single_points(farm, TRANSFER, calls))[::13])):
         row.count(of)
         assert of.died == 1, n
 
