@@ -27,6 +27,8 @@ class Event(NamedTuple):
     giver_deleted: bool = False
     abandoned: bool = False
     """It may have moved a batch, or not."""
+    overtaken_by: frozenset[str] = frozenset()
+    """Later events that may have taken effect before it: it came too late for them."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,37 @@ def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> 
     found: list[Row] = []
     for left_out in _subsets([e.mid for e in optional]):
         done = [e for e in events if e.mid not in left_out]
-        for steps in _merged(done, list(enumerate(edits))):
-            row = begin
-            for step in steps:
-                row = _after(row, step, batch) if isinstance(step, Event) else _edited(row, *step)
-            if row not in found:
-                found.append(row)
+        for order in _orders(done):
+            for steps in _merged(order, list(enumerate(edits))):
+                row = begin
+                for step in steps:
+                    row = _after(row, step, batch) if isinstance(step, Event) else _edited(row, *step)
+                if row not in found:
+                    found.append(row)
     return found
+
+
+def _orders(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """Every order in which the events may have taken effect.
+
+    One that came too late acts on what its user holds by then. What it moves goes to whom its target has passed
+    everything on.
+    """
+    n = next((n for n, e in enumerate(events) if e.overtaken_by), None)
+    if n is None:
+        yield list(events)
+        return
+    late, last = (
+        events[n],
+        max((m for m, e in enumerate(events) if e.mid in events[n].overtaken_by), default=n),
+    )
+    target = late.to_user
+    for place in range(n, max(n, last) + 1):
+        before = events[n + 1 : place + 1]
+        if before and not late.undo_of and before[-1].from_user == target:
+            target = before[-1].to_user
+        moved = late._replace(to_user=target, overtaken_by=frozenset())
+        yield from _orders([*events[:n], *before, moved, *events[place + 1 :]])
 
 
 def _subsets(names: Sequence[str]) -> Iterator[set[str]]:

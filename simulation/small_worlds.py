@@ -129,7 +129,7 @@ class AttendedWorld(World):
         def documents() -> Iterator[list[Seen]]:
             def effect() -> list[Seen]:
                 return [
-                    Seen(i, d.source["courseId"], d.source["createdBy"], d.source["mentors"])
+                    Seen(i, *map(d.source.get, ("courseId", "createdBy", "mentors")))
                     for i, d in sorted(self.index.visible.items())
                 ]
 

@@ -82,28 +82,35 @@ class Verdict:
         for r in self.rows:
             if r.ended_at is None:
                 world.broken(f"event {r.mid} is {r.state} and not final")
-            self._judge_time(r)
-            if r.undo_of and r.undo_of not in {e.mid for e in self.events}:
-                self.excused.append(f"{r.mid} comes before what it undoes")
-            if r.plan_of and r.state == "completed":
-                self.excused.append(f"{r.mid} applies a plan that was made earlier")
+            came_late = self._came_late(r)
+            displaced = (
+                came_late or (r.undo_of and r.undo_of not in {e.mid for e in self.events}) or r.plan_of
+            )
             if r.state in ("completed", "abandoned"):
                 self.events.append(
                     Event(
                         r.mid, r.from_user, r.to_user, r.undo_of or "", r.asset or "", r.verdict == "giver_deleted",
-                        r.state == "abandoned",
+                        r.state == "abandoned", self._overtaking(r) if displaced else frozenset(),
                     )
                 )  # fmt: skip
 
-    def _judge_time(self, event: Any) -> None:
-        """An event is late only if it came too late. Then the rows end in the order of times only where they can."""
+    def _overtaking(self, event: Any) -> frozenset[str]:
+        """Events that come after one in the order of times, and ended before it."""
+        return frozenset(
+            r.mid
+            for r in self.rows
+            if r.order_ms >= event.order_ms and r.ended_at and event.ended_at and r.ended_at <= event.ended_at
+        ) - {event.mid}
+
+    def _came_late(self, event: Any) -> bool:
+        """True if an event may have taken effect after later ones; and it is late only if it came too late."""
         world, orders = self.world, self.world.setup.orders
         topic = world.broker.topics[world.settings.input_topic]
         sent = [(topic[p][n].ms, m) for (p, n), m in world.sent.items() if not m.poison]
         sent_ms, own = next(((ms, m) for ms, m in sent if m.mid == event.mid), (0, None))
         too_late = own is not None and own.behind_ms > GRACE_MS
         if not event.late and not too_late:
-            return
+            return False
         # A run by hand overtakes: it goes on without Kafka, and a plan or an undo comes with the time of its own run.
         if event.late and own and not orders:
             users = {own.from_user, own.to_user}
@@ -116,10 +123,9 @@ class Verdict:
             users = {event.from_user, event.to_user}
             if any(users & {r.from_user, r.to_user} and _commute(event, r, before_ms=sent_ms) for r in after):
                 world.broken(f"event {event.mid} came too late, and is not marked as late")
-        if not (
+        return not (
             event.late and own and not orders and all(_commute(event, r, before_ms=sent_ms) for r in others)
-        ):
-            self.excused.append(f"{event.mid} came late")
+        )
 
     def _shown_late(self, batch: BatchSpec) -> bool:
         """True if a proof cannot have seen the batch: the index had not shown it by then."""
@@ -128,7 +134,7 @@ class Verdict:
 
     def _row(self, batch: BatchSpec) -> None:
         world = self.world
-        if self.excused or self._shown_late(batch):
+        if self._shown_late(batch):
             return
         key = next(k for k in world._keys if k.batch_id == batch.batch)  # noqa: SLF001  # the world's own judge
         row = world.rows.table.get(key)

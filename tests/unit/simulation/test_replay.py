@@ -31,3 +31,22 @@ def test_an_edit_may_come_anywhere() -> None:
 
 def test_an_abandoned_event_may_have_moved_a_batch() -> None:
     assert ends([Event("1", "a", "b", abandoned=True), Event("2", "b", "c")]) == {"a/m,a(1)", "c/m,c(1)"}
+
+
+def test_an_event_that_came_too_late_acts_on_what_is_left() -> None:
+    late = Event("1", "a", "b", overtaken_by=frozenset("2"))
+
+    assert ends([late, Event("2", "a", "c")]) == {"b/m,b(1)", "c/m,c(1)"}
+
+
+def test_what_a_late_event_moves_goes_on_to_whom_its_target_passed_everything() -> None:
+    late = Event("1", "a", "b", overtaken_by=frozenset("23"))
+    later = [Event("2", "b", "c"), Event("3", "d", "a"), Event("4", "c", "d")]
+
+    assert ends([late, *later]) == {"d/m,d(1)"}
+
+
+def test_an_undo_that_came_before_its_event_takes_it_back() -> None:
+    undo = Event("2", "m", "a", undo_of="1", overtaken_by=frozenset("1"))
+
+    assert ends([undo, Event("1", "a", "m")]) == {"m/m(1)", "a/m,a(1)"}
