@@ -129,7 +129,7 @@ class AttendedWorld(World):
         def documents() -> Iterator[list[Seen]]:
             def effect() -> list[Seen]:
                 return [
-                    Seen(i, *map(d.source.get, ("courseId", "createdBy", "mentors")))
+                    Seen(i, d.source["courseId"], d.source.get("createdBy"), d.source.get("mentors"))
                     for i, d in sorted(self.index.visible.items())
                 ]
 
