@@ -129,7 +129,7 @@ class Rows:
     def _execute(self, statement: Bound | Batch) -> list[tuple[Any, ...]]:
         s = self.scheduler
         if isinstance(statement, Bound) and statement.statement.kind == "schema":
-            return [(name, "text") for name in COLUMNS]
+            return [(name, "list<text>" if name in ("mentors", "createdfor") else "text") for name in COLUMNS]
         if isinstance(statement, Bound) and statement.statement.kind == "select":
             return s.call(STORE, "read", lambda: self._select(statement), OperationTimedOut, told=_told_rows)
         batch = [statement] if isinstance(statement, Bound) else list(statement)
