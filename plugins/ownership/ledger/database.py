@@ -255,8 +255,13 @@ def _translated(error: Exception) -> Exception:
     what = next((what for kind, what in _WHAT if isinstance(cause, kind)), "")
     if what or isinstance(cause, _OUTAGES) or isinstance(error, PoolTimeout):
         return Unavailable(PART, f"{what}{words}")
-    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return Unavailable(PART, f"{words}; is the host of Connection '{CONNECTION}' right?")
+    too_large = isinstance(
+        cause, pg.ProgramLimitExceeded
+    )  # a value of the job's own, which no new try makes smaller
+    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)) and not too_large:
+        answered = cause.sqlstate is not None
+        where = "" if answered else f"; is the host of Connection '{CONNECTION}' right?"
+        return Unavailable(PART, f"{words}{where}")
     return error
 
 

@@ -138,6 +138,10 @@ def test_an_outage_is_unavailable_and_says_what_the_server_said(error: Exception
         assert said in str(translation)
 
 
+def test_a_server_that_answered_is_at_the_right_host() -> None:
+    assert "host" not in str(_translated(pg.LockNotAvailable("canceling statement due to lock timeout")))
+
+
 def test_a_pool_without_a_free_connection_is_an_outage() -> None:
     assert isinstance(_translated(PoolTimeout("QueuePool limit of size 2 reached")), Unavailable)
 
@@ -148,6 +152,7 @@ def test_a_pool_without_a_free_connection_is_an_outage() -> None:
         pytest.param(IntegrityError("INSERT", {}, pg.CheckViolation("violates check constraint")), id="a constraint"),
         pytest.param(ProgrammingError("SELEC", {}, pg.SyntaxError("syntax error")), id="a syntax error"),
         pytest.param(wrapped(pg.NumericValueOutOfRange("bigint out of range")), id="a number out of range"),
+        pytest.param(wrapped(pg.ProgramLimitExceeded("index row size exceeds maximum")), id="too large for an index"),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_job_s_own_stays_what_it_is(error: Exception) -> None:
