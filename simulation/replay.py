@@ -82,10 +82,16 @@ def _orders(events: Sequence[Event]) -> Iterator[list[Event]]:
     target = late.to_user
     for place in range(n, max(n, last) + 1):
         before = events[n + 1 : place + 1]
-        if before and not late.undo_of and before[-1].from_user == target:
+        if before and not late.undo_of and before[-1].from_user == target and _passes_on(before[-1], late):
             target = before[-1].to_user
         moved = late._replace(to_user=target, overtaken_by=frozenset())
         yield from _orders([*events[:n], *before, moved, *events[place + 1 :]])
+
+
+def _passes_on(event: Event, late: Event) -> bool:
+    """True if the event moved everything that its user had, or just what the late one is about."""
+    restricted = (event.asset, event.giver_deleted)
+    return not event.undo_of and restricted in (("", False), (late.asset, late.giver_deleted))
 
 
 def _subsets(names: Sequence[str]) -> Iterator[set[str]]:

@@ -226,6 +226,16 @@ class Changes:
 
         return self._database.run(work)
 
+    def changed(self, mids: Collection[str]) -> set[BatchId]:
+        """Batches that have an image of these events; one that a chain changes is planned for its first event alone."""
+
+        def work(connection: Connection) -> set[BatchId]:
+            mine = _of_events(change.c.event_id, self._ids.of(connection, mids))
+            query = select(change.c.course_id, change.c.batch_id).distinct().where(mine)
+            return {BatchId(course, batch) for course, batch in connection.execute(query).all()}
+
+        return self._database.run(work) if mids else set()
+
     def planned(self, mids: Collection[str]) -> set[tuple[str, BatchId]]:
         """What is planned for events: mid and batch."""
 

@@ -299,7 +299,7 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
     mids = claimed.mids_with_plans(book.phases)
     old = parts.changes.planned(mids)
     given = parts.events.given_to(book.sources, since_ms=now_ms() - JUST_NOW_MS) if book.sources else []
-    recent = parts.changes.batches([e.mid for e in given if e.mid not in events])
+    recent = parts.changes.changed([e.mid for e in given if e.mid not in events])
     ids = sorted({*document_users, *recent, *book.ids})
     reports = {e.mid: PlanReport(e.transfer) for e in book.held if _needs_report(parts, events[e.mid])}
     users = {e.mid: book.sources for e in book.held}

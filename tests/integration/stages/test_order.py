@@ -350,6 +350,20 @@ def test_a_late_event_does_not_take_back_what_a_later_one_gave(world: World) -> 
     assert world.read(older["mid"]).late
 
 
+def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_from_an_older_row(
+    world: World,
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=c)
+    world.transfer(c, b)
+    world.transfer(b, a)
+    world.whole_run()
+    world.platform.put_document(batch.batch_id, **batch.document())
+    world.transfer(a, b)
+    world.whole_run()
+    assert world.row(batch) == world.document(batch) == (b, ())
+
+
 def test_an_event_whose_clock_is_far_off_is_ordered_by_the_brokers(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     batches = [world.batch(created_by=u) for u in (a, b, c)]

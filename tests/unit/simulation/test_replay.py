@@ -46,6 +46,12 @@ def test_what_a_late_event_moves_goes_on_to_whom_its_target_passed_everything() 
     assert ends([late, *later]) == {"d/m,d(1)"}
 
 
+def test_an_event_about_one_batch_passes_nothing_on_that_came_after_it() -> None:
+    late = Event("1", "a", "b", overtaken_by=frozenset("2"))
+
+    assert ends([late, Event("2", "b", "c", asset="b")]) == {"b/m,b(1)", "c/m,c(1)"}
+
+
 def test_an_undo_that_came_before_its_event_takes_it_back() -> None:
     undo = Event("2", "m", "a", undo_of="1", overtaken_by=frozenset("1"))
 
