@@ -96,7 +96,7 @@ class Actor:
     """True if faults may strike it."""
     calls: int = 0
     first_call: int = 0
-    """The world's how manieth call its first one was."""
+    """Which of the world's calls its first one was, counted from 1."""
     moves: int = 0
     """How often it went on."""
     wake_ms: int = 0
