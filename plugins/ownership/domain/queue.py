@@ -70,7 +70,7 @@ class WaitKind(StrEnum):
     RETRY = "retry"
     """It failed, and its next try is not due."""
     BLOCKED = "blocked"
-    """An earlier event of its users stays in the queue."""
+    """An earlier event of its users stays in the queue, or a run holds a later one."""
     NOT_WANTED = "not_wanted"
     """The run claims its own events only."""
     YOUNG = "young"
@@ -85,7 +85,7 @@ class Wait:
 
     kind: WaitKind
     blocker: str = ""
-    """`HELD`: id of the run; `BLOCKED`: mid of the earlier event."""
+    """`HELD`: id of the run; `BLOCKED`: mid of the other event."""
     until_ms: int = 0
     """Epoch ms: end of the lease, of the wait for an approval or a retry, or of the grace."""
 
