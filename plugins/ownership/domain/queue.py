@@ -39,10 +39,6 @@ class QueuedEvent(NamedTuple):
         """True if a run holds it and its lease has not expired."""
         return bool(self.holder) and self.lease_expires_ms > now_ms
 
-    def is_held_by_another(self, run_id: str, now_ms: int) -> bool:
-        """True if a run other than `run_id` holds it."""
-        return self.is_held(now_ms) and self.holder != run_id
-
     def awaits_a_person(self, now_ms: int) -> bool:
         """True until a person has approved it, or the time for that is over."""
         return bool(self.awaits) and self.next_try_ms > now_ms
@@ -70,7 +66,7 @@ class WaitKind(StrEnum):
     RETRY = "retry"
     """It failed, and its next try is not due."""
     BLOCKED = "blocked"
-    """An earlier event of its users stays in the queue, or a run holds a later one."""
+    """An earlier event of its users stays in the queue."""
     NOT_WANTED = "not_wanted"
     """The run claims its own events only."""
     YOUNG = "young"
@@ -85,7 +81,7 @@ class Wait:
 
     kind: WaitKind
     blocker: str = ""
-    """`HELD`: id of the run; `BLOCKED`: mid of the other event."""
+    """`HELD`: id of the run; `BLOCKED`: mid of the earlier event."""
     until_ms: int = 0
     """Epoch ms: end of the lease, of the wait for an approval or a retry, or of the grace."""
 
@@ -149,15 +145,10 @@ def choose(
     not all.
     """
     choice = Choice()
-    events = sorted(e for e in queued if e.key not in mine)
-    # A message that comes late is no reason to work on its users beside the run that has a later event of theirs.
-    blockers = {
-        user: e.mid
-        for e in reversed(events)
-        if e.is_held_by_another(run_id, now_ms)
-        for user in e.transfer.users
-    }
-    for event in events:
+    blockers: dict[str, str] = {}
+    for event in sorted(queued):
+        if event.key in mine:
+            continue
         mid, users = event.mid, event.transfer.users
         wait = _own_wait(event, run_id, now_ms, patient=patient)
         if not wait and (blocker := next((blockers[u] for u in sorted(users) if u in blockers), None)):
@@ -180,8 +171,8 @@ def choose(
 
 def _own_wait(event: QueuedEvent, run_id: str, now_ms: int, *, patient: bool) -> Wait | None:
     """Why the run may not take the event now, whatever else is in the queue."""
-    if event.is_held_by_another(run_id, now_ms):
-        return Wait(WaitKind.HELD, event.holder or "", event.lease_expires_ms)
+    if event.holder and event.holder != run_id and event.is_held(now_ms):
+        return Wait(WaitKind.HELD, event.holder, event.lease_expires_ms)
     if event.awaits_a_person(now_ms):
         return Wait(WaitKind.APPROVAL, until_ms=event.next_try_ms)
     if patient and event.next_try_ms > now_ms and event.holder != run_id:

@@ -74,15 +74,11 @@ def test_a_claim_takes_what_it_may_and_nothing_else(
     assert len(choice.take) <= limit
     assert {*taken(choice), *choice.waits} == {r.transfer.mid for r in queue}
     assert not set(taken(choice)) & set(choice.waits)
-
-    def is_others(row: QueuedEvent) -> bool:
-        return row.holder == "run-other" and row.lease_expires_ms > NOW
-
-    left_behind: set[str] = {u for row in queue if is_others(row) for u in row.transfer.users}
+    left_behind: set[str] = set()
     left = []
     room = limit
     for row in queue:
-        others = is_others(row)
+        others = bool(row.holder == "run-other" and row.lease_expires_ms > NOW)
         parked = bool(row.awaits and row.next_try_ms > NOW)
         waiting = patient and row.next_try_ms > NOW and row.holder != ME
         young = NOW - row.accepted_ms < GRACE
@@ -142,13 +138,6 @@ def test_an_open_event_blocks_every_later_event_that_shares_a_user(
     choice = chosen(queued(1, "AB", **first), queued(2, "BC"), queued(3, "CD"), queued(4, "EF"))
     assert taken(choice) == ["m04"]
     assert choice.waits == {"m01": reason, "m02": behind("m01"), "m03": behind("m02")}
-
-
-def test_a_late_event_waits_for_the_run_that_holds_a_later_one_of_its_users() -> None:
-    choice = chosen(queued(1, "AB"), queued(2, "BC", **HELD), queued(3, "AD"), queued(4, "EF"))
-    assert taken(choice) == ["m04"]
-    assert choice.waits == {"m01": behind("m02"), "m02": HELD_BY_X, "m03": behind("m01")}
-    assert choice.cause("m03") == HELD_BY_X
 
 
 def test_an_event_waits_until_it_is_exactly_as_old_as_the_grace() -> None:
