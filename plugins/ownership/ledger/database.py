@@ -255,10 +255,9 @@ def _translated(error: Exception) -> Exception:
     what = next((what for kind, what in _WHAT if isinstance(cause, kind)), "")
     if what or isinstance(cause, _OUTAGES) or isinstance(error, PoolTimeout):
         return Unavailable(PART, f"{what}{words}")
-    too_large = isinstance(
-        cause, pg.ProgramLimitExceeded
-    )  # a value of the job's own, which no new try makes smaller
-    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)) and not too_large:
+    if isinstance(cause, pg.ProgramLimitExceeded):
+        return error  # a value of the job's own is too large: no new try makes it smaller
+    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
         answered = cause.sqlstate is not None
         where = "" if answered else f"; is the host of Connection '{CONNECTION}' right?"
         return Unavailable(PART, f"{words}{where}")

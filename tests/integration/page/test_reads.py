@@ -567,12 +567,6 @@ FITTING: list[Any] = [
 ]  # fmt: skip
 
 
-# The other way round than the measurement below: every normal run plays this one.
-@pytest.mark.skipif(
-    MEASURED,
-    reason="PAGE_TRANSFERS is set to measure a page's time; an export of all those transfers, once a filter, takes "
-    "minutes and measures nothing: run it without PAGE_TRANSFERS",
-)
 @pytest.mark.parametrize(("filters", "fits"), FITTING)
 def test_an_export_has_each_transfer_and_change_that_fits_once_the_oldest_first(
     filled: Filled, monkeypatch: pytest.MonkeyPatch, filters: Any, fits: Any
@@ -726,7 +720,8 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
 # held in every run by the two tests above: they read the plan of each statement and count the rows that it touches.
 @pytest.mark.skipif(
     not MEASURED,
-    reason="a measurement in seconds, of a million transfers that take 50 s to fill: PAGE_TRANSFERS=1000000 runs it; "
+    reason="a measurement in seconds, of a million transfers that take 50 s to fill: PAGE_TRANSFERS=1000000 and "
+    "-k tenth_of_a_second run it; "
     "the tests above hold in every run how many rows a page may touch",
 )
 def test_a_page_of_many_transfers_takes_at_most_a_tenth_of_a_second(

@@ -23,6 +23,7 @@ from ownership.domain.errors import Unavailable
 from ownership.platform.search_dialect import SearchNode
 from ownership.platform.search_index import SearchIndex
 
+# It takes 55 to 90 s with three search nodes, and all of `make test` is to take 20 minutes.
 pytestmark = pytest.mark.skipif(
     "STALE_COPIES" not in os.environ,
     reason="three nodes, of which one freezes until the others give it up, a minute and a half: STALE_COPIES=1 runs it; "
