@@ -9,21 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Final, NamedTuple
 
 import structlog
 from fastapi import Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
 from ownership.domain.clock import now
 from ownership.domain.imports import Import, Phase, block_of, conf_of, run_prefix
-from ownership.domain.text import one_line
-from ownership.domain.transfer_files import FileRow, RowError, good_rows, read_rows
+from ownership.domain.text import one_line, printable
+from ownership.domain.transfer_files import MAX_BYTES, FileRow, RowError, good_rows, read_rows
 from ownership.page import access
 from ownership.page.access import User
 from ownership.page.actions import TRANSFER_DAG
+from ownership.page.api.problems import FieldError, ProblemError
+from ownership.page.api.requests import receive_at_most
 from ownership.page.starting import trigger, why
 from ownership.page.store import Ledger
 from ownership.page.views.links import RunLink
@@ -33,6 +36,8 @@ log = structlog.get_logger(__name__)
 MAX_RUNS: Final = 20
 """Runs that are started for a block of rows, one after the other; each may end before it brings them."""
 MAX_FILE_NAME: Final = 200
+FORM_BYTES: Final = 20_000
+"""Of a form beside its file."""
 ENDED: Final = ("success", "failed")
 
 
@@ -148,6 +153,33 @@ def _next_run(ids: Sequence[str], runs: dict[str, RunLink]) -> str | None:
     if any(r.state not in ENDED for i in ids if (r := runs.get(i))):
         return None
     return next((i for i in ids if i not in runs), None)
+
+
+class SentForm(NamedTuple):
+    """A form with a file."""
+
+    fields: Mapping[str, str]
+    file_name: str
+    content: bytes
+
+
+async def read_form(request: Request) -> SentForm:
+    """Read a form with a file; answer 400 if it cannot be read, 413 if the file is too large, 422 if there is none."""
+    bounded = Request(request.scope, receive_at_most(request.receive, MAX_BYTES + FORM_BYTES))
+    try:
+        async with bounded.form(max_files=1, max_fields=2, max_part_size=FORM_BYTES) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise ProblemError(
+                    422, "Choose a file.", errors=[FieldError(field="file", detail="is no file")]
+                )
+            fields = {name: printable(value) for name, value in form.items() if isinstance(value, str)}
+            content = await file.read()
+    except UnicodeError:  # of a charset that the form names
+        raise HTTPException(400, "The form is not in UTF-8.") from None
+    if len(content) > MAX_BYTES:
+        raise HTTPException(413, f"The file has more than {MAX_BYTES:,} bytes.")
+    return SentForm(fields, file.filename or "", content)
 
 
 def check_unpacked(request: Request) -> None:

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from ownership.domain.clock import now_ms
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.transfer_files import MAX_BYTES
 from ownership.ledger.database import Database
@@ -21,7 +20,7 @@ from ownership.ledger.reads import Reads
 from ownership.page import access, importing
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.views.links import RunLink
-from tests.harness import opened_ledger
+from tests.integration.page.conftest import opened
 from tests.unit.page.api.service import Service, opened_service
 
 FILE = "from_user,to_user,organisation_id,reason\na1,b,O,left\na2,b,O,\n,b,O,\n"
@@ -43,6 +42,14 @@ class Imported:
         if key:
             headers["idempotency-key"] = key
         return self.service.ask("POST", "/imports", content=content, headers=headers, **how)
+
+    def send_form(
+        self, content: str | bytes = FILE, *, file_name: str = "leavers.csv", **how: Any
+    ) -> httpx.Response:
+        """As `curl -F file=@leavers.csv` does."""
+        headers = {"authorization": "Bearer t", **how.pop("headers", {})}
+        files = {"file": (file_name, content, "text/csv")}
+        return self.service.ask("POST", "/imports", files=files, headers=headers, **how)
 
     def post(self, import_id: str, what: str, **body: Any) -> httpx.Response:
         return self.service.ask("POST", f"/imports/{import_id}/{what}", json=body)
@@ -76,9 +83,10 @@ class Imported:
 
 
 @pytest.fixture(scope="module")
-def ledger(stack: Any) -> Iterator[Database]:
-    with opened_ledger(stack.addresses.ledger, f"page_imports_{now_ms()}") as database:
-        yield database
+def ledger(server: dict[str, Any]) -> Iterator[Database]:
+    database = opened(server, "imports")
+    yield database
+    database.close()
 
 
 @pytest.fixture
@@ -200,6 +208,76 @@ def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Import
     ]
     page = imported.get(f"imports/{made['id']}/rows?after=9990")
     assert ([r["row"] for r in page["rows"]], page["next"]) == ([*range(9991, 10_002)], None)
+
+
+def test_a_file_may_come_as_a_form_and_is_the_same_file(imported: Imported) -> None:
+    key = {"idempotency-key": "form"}
+    made = imported.send_form(headers=key).json()
+    assert (made["file_name"], made["by_state"]) == ("leavers.csv", {"checking": 2, "wrong": 1})
+    assert imported.send(headers=key).json() == made
+    given = imported.send_form("from_user,organisation_id\na7,O\n", data={"to_user": "n"}).json()
+    (row,) = imported.get(f"imports/{given['id']}/rows")["rows"]
+    assert (row["from_user"], row["to_user"], row["state"]) == ("a7", "n", "checking")
+    beside = "from_user,organisation_id\na8,O\n"
+    assert imported.send_form(beside, params={"to_user": "n", "name": "other"}).json()["file_name"] == "other"
+
+
+def form_of(*parts: tuple[str, bytes]) -> bytes:
+    """A form with these parts, each with its header."""
+    return b"".join(b"--b\r\n%b\r\n\r\n%b\r\n" % (h.encode(), c) for h, c in parts) + b"--b--\r\n"
+
+
+AS_FILE = 'content-disposition: form-data; name="file"; filename="f.csv"'
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "words"),
+    [
+        pytest.param(form_of((AS_FILE, FILE.encode())), {"authorization": ""}, 415, "Authorization", id="a cookie alone"),
+        pytest.param(form_of((AS_FILE, FILE.encode())), {"authorization": "Basic dTpw"}, 415, "Bearer", id="a password"),
+        pytest.param(form_of((AS_FILE, FILE.encode())), {"content-encoding": "gzip"}, 415, "unpacked", id="packed"),
+        pytest.param(form_of((AS_FILE, gzip.compress(FILE.encode()))), {}, 422, "packed by gzip", id="packed in secret"),
+        pytest.param(form_of((AS_FILE, b"x" * (MAX_BYTES + 1))), {}, 413, "more than", id="a file too large"),
+        pytest.param(form_of((AS_FILE, b"x" * 2 * MAX_BYTES)), {}, 413, "more than", id="a body too large"),
+        pytest.param(form_of((AS_FILE, b"a;b")), {}, 422, "unknown column", id="other columns"),
+        pytest.param(form_of((AS_FILE, b"")), {}, 422, "file is empty", id="an empty file"),
+        pytest.param(form_of(('content-disposition: form-data; name="file"', FILE.encode())), {}, 422, "Choose a file",
+                     id="a text, no file"),
+        pytest.param(form_of((AS_FILE.replace("file", "csv", 1), FILE.encode())), {}, 422, "Choose a file",
+                     id="another name"),
+        pytest.param(form_of((AS_FILE, b"a"), (AS_FILE, b"b")), {}, 400, "Too many files", id="two files"),
+        pytest.param(b"--b--\r\n", {}, 422, "Choose a file", id="nothing"),
+        pytest.param(b"", {}, 422, "Choose a file", id="no body"),
+        pytest.param(b"x", {}, 400, "", id="no form"),
+        pytest.param(form_of((AS_FILE, b"a"))[:-9], {}, 422, "Choose a file", id="cut off",
+                     marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")),
+        pytest.param(b"x", {"content-type": "multipart/form-data"}, 400, "boundary", id="no boundary"),
+        pytest.param(form_of((AS_FILE, b"a"), ("content-disposition: form-data", b"")), {}, 400, "name", id="no name"),
+        pytest.param(form_of((AS_FILE, b"a"), ('content-disposition: form-data; name="to_user"', b"u" * 30_000)), {}, 400,
+                     "maximum size", id="a field too large"),
+        pytest.param(form_of(('content-disposition: form-data; name="to_user"', b"--\xc3\xa9-")),
+                     {"content-type": "multipart/form-data; boundary=b; charset=punycode"}, 400, "UTF-8", id="punycode"),
+        pytest.param(
+            form_of((AS_FILE, FILE.replace("a1,b", "a1,").encode()),
+                    ('content-disposition: form-data; name="to_user"', rb"\ud800")),
+            {"content-type": "multipart/form-data; boundary=b; charset=unicode_escape"}, 202, "", id="half a character",
+        ),
+    ],
+)  # fmt: skip
+def test_a_form_that_cannot_be_taken_in_starts_nothing(
+    imported: Imported, content: bytes, headers: dict[str, str], status: int, words: str
+) -> None:
+    given = {"content-type": "multipart/form-data; boundary=b", "authorization": "Bearer t"}
+    answer = imported.send(content, headers=given | headers)
+    assert answer.status_code == status, answer.text
+    if status != 202:
+        assert words in problem(answer, status)
+        assert imported.confs() == []
+
+
+def test_a_form_of_a_user_who_may_not_start_is_not_read(imported: Imported) -> None:
+    imported.service.allowed = set()
+    problem(imported.send_form(b"x" * 2 * MAX_BYTES), 403)
 
 
 async def in_chunks() -> AsyncIterator[bytes]:

@@ -31,14 +31,28 @@ from ownership.ledger.imports import failed_rows
 from ownership.page.access import User
 from ownership.page.api.orders import KEY, Key
 from ownership.page.api.problems import OF_BODIES, Problem, ProblemError, wrong_field
-from ownership.page.api.requests import JsonRoute, check_media_type, receive_at_most
-from ownership.page.importing import Asked, SentBefore, check_unpacked, import_id_of, missing_blocks
+from ownership.page.api.requests import (
+    JsonRoute,
+    check_bearer,
+    check_media_type,
+    media_type,
+    receive_at_most,
+)
+from ownership.page.importing import (
+    Asked,
+    SentBefore,
+    check_unpacked,
+    import_id_of,
+    missing_blocks,
+    read_form,
+)
 from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
 
 PAGE_SIZE = 50
 """Imports on one page."""
 CSV = "text/csv"
+FORM = "multipart/form-data"
 _NOT_THERE: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such import"}
 }
@@ -54,10 +68,22 @@ _AS_CSV: dict[int | str, dict[str, Any]] = {
 _BODY = {
     "requestBody": {
         "required": True,
-        "content": {CSV: {"schema": {"type": "string"}}},
+        "content": {
+            CSV: {"schema": {"type": "string"}},
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "to_user": {"type": "string"},
+                    },
+                    "required": ["file"],
+                }
+            },
+        },
         "description": f"UTF-8, at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes. Either the columns "
         f"{', '.join(COLUMNS)}, or the platform's report of deleted users' assets as it is "
-        f"({', '.join(REPORT_COLUMNS)}).",
+        f"({', '.join(REPORT_COLUMNS)}). As the body, or as `file` of a form, which needs the header Authorization.",
     }
 }
 
@@ -206,7 +232,11 @@ def _as_it_is(store: Ledger, import_id: str) -> OneImport:
     "/imports",
     status_code=202,
     summary="Take a file of transfers in, and dry-run each row",
-    responses={**_STARTS, 422: {"model": Problem, "description": "The file cannot be read"}},
+    responses={
+        **_STARTS,
+        400: {"model": Problem, "description": "The body is no form that can be read"},
+        422: {"model": Problem, "description": "The file cannot be read"},
+    },
     openapi_extra=_BODY,
 )
 async def create(
@@ -219,16 +249,24 @@ async def create(
     to_user: Annotated[
         str, Query(max_length=256, pattern=NO_NUL, description="New owner where a row names none")
     ] = "",
-    name: Annotated[str, Query(max_length=200, pattern=NO_NUL, description="The file's name")] = "import.csv",
+    name: Annotated[
+        str, Query(max_length=200, pattern=NO_NUL, description="The file's name; a form has it itself")
+    ] = "",
 ) -> OneImport:
     """Rows that cannot be transfers are part of the import, each with its error; nothing is transferred yet."""
-    check_media_type(request, CSV)
+    check_media_type(request, CSV, FORM)
     check_unpacked(request)
     await asked.check_start()
-    content = await Request(request.scope, receive_at_most(request.receive, MAX_BYTES)).body()
+    if media_type(request) == FORM:
+        check_bearer(request)
+        form = await read_form(request)
+        content, name = form.content, name or form.file_name
+        to_user = form.fields.get("to_user", to_user)
+    else:
+        content = await Request(request.scope, receive_at_most(request.receive, MAX_BYTES)).body()
     import_id = import_id_of(str(user.get_id()), key)
     try:
-        await asked.take(content, name=name, to_user=to_user, import_id=import_id)
+        await asked.take(content, name=name or "import.csv", to_user=to_user, import_id=import_id)
     except FileRefused as e:
         raise ProblemError(422, str(e), name="file") from None
     except SentBefore:

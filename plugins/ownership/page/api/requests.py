@@ -1,6 +1,7 @@
-"""What a body may be: JSON, of bounded size.
+"""What a body may be: JSON or a file, of bounded size.
 
-A page of elsewhere can make a browser send a form with the user's cookie, but no JSON: that needs the server's consent.
+A page of elsewhere can make a browser send a form with the user's cookie, but no JSON and no token in a header: these
+need the server's consent.
 """
 
 from __future__ import annotations
@@ -27,9 +28,21 @@ class JsonRoute(GuardedRoute):
 
 def check_media_type(request: Request, *allowed: str) -> None:
     """Answer 415 unless the body says that it is of one of these types."""
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given not in allowed:
+    if media_type(request) not in allowed:
         raise HTTPException(415, f"Send the body with Content-Type {' or '.join(allowed)}.")
+
+
+def media_type(request: Request) -> str:
+    """What the body says that it is, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def check_bearer(request: Request) -> None:
+    """Answer 415 unless the request has a token in its header, which no form of elsewhere can send."""
+    if request.headers.get("authorization", "")[:7].lower() != "bearer ":
+        raise HTTPException(
+            415, "Send a form with Authorization: Bearer …; with a cookie send the file itself."
+        )
 
 
 def receive_at_most(receive: Receive, limit: int) -> Receive:

@@ -7,24 +7,27 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
-from starlette.datastructures import UploadFile
 
 from ownership.domain.imports import Import, ImportNotReady, ImportProgress, ImportState, Phase
-from ownership.domain.transfer_files import COLUMNS, MAX_BYTES, MAX_ROWS, REPORT_COLUMNS, FileRefused
+from ownership.domain.transfer_files import COLUMNS, MAX_ROWS, REPORT_COLUMNS, FileRefused
 from ownership.page import access
 from ownership.page.access import GuardedRoute, MayRead, User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.imports import ID
-from ownership.page.api.requests import receive_at_most
-from ownership.page.importing import Asked, SentBefore, check_unpacked, import_id_of, missing_blocks
+from ownership.page.importing import (
+    Asked,
+    SentBefore,
+    check_unpacked,
+    import_id_of,
+    missing_blocks,
+    read_form,
+)
 from ownership.page.rendering import rendered
 from ownership.page.store import Ledger
 from ownership.page.views.imports import import_href, import_lines, import_view, row_lines
 
 PAGE_SIZE = 50
 """Imports, and rows of one, on a page."""
-FORM_BYTES = 20_000
-"""Of a form beside its file."""
 
 router = APIRouter(route_class=GuardedRoute)
 Id = Annotated[str, Query(alias="id", pattern=ID)]
@@ -55,17 +58,11 @@ def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$
 async def take(request: Request, user: User, asked: Asked) -> Response:
     """Take a file in; its dry runs are started in the name of the signed-in user."""
     check_unpacked(request)
-    bounded = Request(request.scope, receive_at_most(request.receive, MAX_BYTES + FORM_BYTES))
-    async with bounded.form(max_files=1, max_fields=2, max_part_size=FORM_BYTES) as form:
-        token, to_user, file = (form.get(n) for n in ("token", "to_user", "file"))
-        import_id = access.import_of(token if isinstance(token, str) else "", user)
-        if not isinstance(file, UploadFile):
-            raise HTTPException(400, "Choose a file.")
-        name, content = file.filename or "", await file.read()
+    form = await read_form(request)
+    import_id = access.import_of(form.fields.get("token", ""), user)
+    to_user = form.fields.get("to_user", "")
     try:
-        await asked.take(
-            content, name=name, to_user=to_user if isinstance(to_user, str) else "", import_id=import_id
-        )
+        await asked.take(form.content, name=form.file_name, to_user=to_user, import_id=import_id)
     except FileRefused as e:
         raise HTTPException(400, str(e)) from None
     except SentBefore:

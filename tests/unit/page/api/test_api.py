@@ -289,6 +289,11 @@ def test_the_openapi_has_every_route_and_its_errors_as_problems() -> None:
             assert all(list(a["content"]) == ["application/problem+json"] for a in errors)
 
 
+def test_the_openapi_has_both_ways_to_send_a_file() -> None:
+    body = described()["paths"]["/imports"]["post"]["requestBody"]
+    assert set(body["content"]) == {"text/csv", "multipart/form-data"}
+
+
 # -- organisations
 
 
