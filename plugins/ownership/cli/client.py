@@ -21,6 +21,7 @@ STAYS: Final = ("failed", "awaiting_approval")
 """States that are not final and in which a run leaves a transfer."""
 RUN_ENDED: Final = ("success", "failed")
 
+NOT_THE_API: Final = "instead of an answer of the API: is the address right?"
 Json = dict[str, Any]
 
 
@@ -40,6 +41,14 @@ class Refused(ClientError):
 
 class Unreachable(ClientError):
     """The server does not answer, or not within the time."""
+
+
+class Answer(Json):
+    """A decoded answer; one without a field that every answer of the API has is another service's."""
+
+    def __missing__(self, name: str) -> Any:
+        """Refuse the answer."""
+        raise Refused(200, f"JSON without {name} {NOT_THE_API}")
 
 
 class Credentials(NamedTuple):
@@ -65,7 +74,7 @@ class Client:
         """`url` is of Airflow's API server, with its path if it is served below one."""
         self._base = url.rstrip("/")
         self._credentials = credentials
-        self._token = credentials.token
+        self._token = credentials.token.strip()
         self._http = httpx.Client(timeout=30, transport=transport)
         self._sleep, self._clock = sleep, clock
 
@@ -125,17 +134,17 @@ class Client:
     def import_file(self, content: bytes, *, name: str, to_user: str | None, key: str | None) -> Json:
         """Send a CSV file in. Its rows are dry-run."""
         how = {"content": content, "params": _given({"name": name, "to_user": to_user})}
-        headers = {"Idempotency-Key": key or uuid4().hex, "Content-Type": "text/csv"}
-        return dict(self._answered("POST", "/imports", headers=headers, **how).json())
+        headers = {**_key(key), "Content-Type": "text/csv"}
+        return _decoded(self._answered("POST", "/imports", headers=headers, **how))
 
     def go(self, import_id: str, *, only_good: bool) -> Json:
         """Carry the rows of an import out. Asked again, it starts only what no run brings."""
         body = {"only_good": only_good}
-        return dict(self._answered("POST", f"/imports/{import_id}/go", json=body).json())
+        return _decoded(self._answered("POST", f"/imports/{import_id}/go", json=body))
 
     def check(self, import_id: str) -> Json:
         """Dry-run the rows of an import that no run brings."""
-        return dict(self._answered("POST", f"/imports/{import_id}/check", json={}).json())
+        return _decoded(self._answered("POST", f"/imports/{import_id}/check", json={}))
 
     def watch_import(
         self, import_id: str, until: Sequence[str], again: Callable[[], Json], *, timeout: float
@@ -146,13 +155,17 @@ class Client:
         """
         deadline = self._clock() + timeout
         while True:
-            seen = self.imported(import_id)
-            yield seen
-            if seen["state"] in until:
-                return
-            if seen["stalled"]:
-                again()
-            self._pause(deadline, f"import {import_id} is {seen['state']} after {timeout:.0f} s")
+            try:
+                seen = self.imported(import_id)
+            except Unreachable:
+                seen = {}
+            if seen:
+                yield seen
+                if seen["state"] in until:
+                    return
+                if seen["stalled"]:
+                    again()
+            self._pause(deadline, f"import {import_id} is not {until[-1]} after {timeout:.0f} s")
 
     def watch(self, started: Json, *, timeout: float) -> Iterator[Json]:
         """A transfer that was started, at each look, until its run has left it for good.
@@ -187,11 +200,10 @@ class Client:
             after = page["next"]
 
     def _get(self, path: str, **params: str) -> Json:
-        return dict(self._answered("GET", path, params=_given(params)).json())
+        return _decoded(self._answered("GET", path, params=_given(params)))
 
     def _post(self, path: str, body: Json, key: str | None) -> Json:
-        headers = {"Idempotency-Key": key or uuid4().hex}
-        return dict(self._answered("POST", path, json=body, headers=headers).json())
+        return _decoded(self._answered("POST", path, json=body, headers=_key(key)))
 
     def _answered(self, method: str, path: str, **how: Any) -> httpx.Response:
         for n in range(TRIES):
@@ -217,7 +229,7 @@ class Client:
             with self._http.stream(
                 "GET", f"{self._base}{API}{path}", **self._signed({"params": params})
             ) as response:
-                if response.status_code >= 400:
+                if not _is_answer(response):
                     response.read()
                 yield _checked(response)
         except httpx.TransportError as e:
@@ -227,8 +239,12 @@ class Client:
         """The request with the token."""
         if not self._token:
             given = {"username": self._credentials.user, "password": self._credentials.password}
-            self._token = _checked(self._sent("POST", "/auth/token", json=given)).json()["access_token"]
-        return {**how, "headers": {**how.get("headers", {}), "Authorization": f"Bearer {self._token}"}}
+            self._token = _decoded(_checked(self._sent("POST", "/auth/token", json=given)))["access_token"]
+        # Bytes: what cannot be a token is for the server to refuse.
+        return {
+            **how,
+            "headers": {**how.get("headers", {}), "Authorization": f"Bearer {self._token}".encode()},
+        }
 
     def _sent(self, method: str, path: str, **how: Any) -> httpx.Response:
         try:
@@ -247,13 +263,33 @@ def _given(values: Mapping[str, Any]) -> Json:
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
+def _key(key: str | None) -> dict[str, bytes]:
+    return {"Idempotency-Key": (key or uuid4().hex).encode()}
+
+
+def _is_answer(response: httpx.Response) -> bool:
+    """True for what the API may answer: a proxy may answer 200 with a page to sign in."""
+    return response.is_success and not response.headers.get("content-type", "").startswith("text/html")
+
+
+def _decoded(response: httpx.Response) -> Json:
+    """The object of a good answer.
+
+    :raises Refused: if it is none.
+    """
+    try:
+        return Answer(response.json())
+    except (ValueError, TypeError):
+        raise Refused(response.status_code, f"HTTP {response.status_code} {NOT_THE_API}") from None
+
+
 def _checked(response: httpx.Response) -> httpx.Response:
     """The answer.
 
     :raises Refused: with the problem, if it is one.
     :raises Unreachable: if there is nobody to answer.
     """
-    if response.is_success:
+    if _is_answer(response):
         return response
     try:
         problem = response.json()
@@ -262,6 +298,6 @@ def _checked(response: httpx.Response) -> httpx.Response:
         detail, errors = response.reason_phrase, []
     if response.status_code in NO_ANSWER:
         raise Unreachable(f"HTTP {response.status_code}: {detail}")
-    if not response.is_client_error:  # a redirect: not the API
-        detail = f"HTTP {response.status_code} instead of an answer of the API: is the address right?"
+    if not response.is_client_error:  # a redirect or a page: not the API
+        detail = f"HTTP {response.status_code} {NOT_THE_API}"
     raise Refused(response.status_code, detail, errors)

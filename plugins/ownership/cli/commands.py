@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -169,14 +170,22 @@ def export(given: argparse.Namespace, client: Client, output: Output) -> Exit:
 
 
 def _written(parts: Iterator[bytes], to: Path | None, output: Output) -> None:
-    """Write to stdout, or to a file, which stays as it is until all is there."""
+    """Write to stdout, a pipe or a device; or to a file, which stays as it is until all is there."""
     if to is None:
         output.written(parts, sys.stdout.buffer, "stdout")
         return
+    if to.exists() and not to.is_file():
+        with to.open("wb") as stream:
+            output.written(parts, stream, to.name)
+        return
+    to = to.resolve()  # a link stays one
     unfinished = to.with_name(f"{to.name}.part")
-    with unfinished.open("wb") as file:
-        output.written(parts, file, to.name)
-    unfinished.replace(to)
+    try:
+        with unfinished.open("wb") as file:
+            output.written(parts, file, to.name)
+        unfinished.replace(to)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def health(given: argparse.Namespace, client: Client, output: Output) -> Exit:  # noqa: ARG001  # a command's signature
@@ -248,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     )
     new.add_argument("--course", action="append", help="only of this course; may be repeated")
     command("list", list_, filters).add_argument(
-        "--limit", type=int, default=50, help="at most so many; 50 if not given"
+        "--limit", type=_count, default=50, help="at most so many; 50 if not given"
     )
     one = command("show", show)
     one.add_argument("mid")
@@ -277,6 +286,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("is not 1 or more")
+    return int(text)
+
+
 def _filter_options() -> argparse.ArgumentParser:
     filters = argparse.ArgumentParser(add_help=False)
     helps = {
@@ -303,6 +318,9 @@ def main(
     except ClientError as e:
         output.error(str(e), e.errors if isinstance(e, Refused) else ())
         return _CODES[type(e)]
+    except BrokenPipeError:  # its reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        return 141  # as a shell reports SIGPIPE
     except OSError as e:
         output.error(f"{e.filename or ''}: {e.strerror or e}")
         return Exit.USAGE
@@ -322,8 +340,12 @@ def _client(
 ) -> Client:
     url = given.url or environment.get("OWNERSHIP_URL", "")
     credentials = Credentials(*(environment.get(f"OWNERSHIP_{n}", "") for n in ("TOKEN", "USER", "PASSWORD")))
-    if not url.startswith(("http://", "https://")):
+    if not re.match("https?://[^/]", url):
         raise Usage("give the address of Airflow: --url https://…, or OWNERSHIP_URL")
     if not (credentials.token or (credentials.user and credentials.password)):
         raise Usage("set OWNERSHIP_TOKEN, or OWNERSHIP_USER and OWNERSHIP_PASSWORD")
-    return Client(url, credentials, transport=transport)
+    try:
+        httpx.URL(url)
+        return Client(url, credentials, transport=transport)
+    except (httpx.InvalidURL, ValueError, ImportError) as e:
+        raise Usage(f"the address, or a proxy's in the environment, cannot be used: {e}") from None

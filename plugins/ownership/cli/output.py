@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,12 +26,15 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._ascii = sys.stdout.encoding.lower() != "utf-8"
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names have letters that a terminal may not have
+            sys.stdout.reconfigure(errors="backslashreplace")
         self._out = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
         self._err = Console(stderr=True, highlight=False)
 
     def value(self, value: Any) -> None:
         """A result as JSON."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(value, ensure_ascii=self._ascii) + "\n")
 
     def facts(self, value: Json, names: Iterable[str]) -> None:
         """Some fields of a result, one a line; with `--json` all of it."""

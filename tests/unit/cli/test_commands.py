@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -219,6 +223,97 @@ def test_an_answer_that_is_no_problem_is_reported_all_the_same(status: int, code
     assert against(handler, "health") == code
 
 
+PAGE = httpx.Response(200, text="<html>sign in", headers={"content-type": "text/html"})
+
+
+@pytest.mark.parametrize("answer", [PAGE, httpx.Response(200, text="no JSON"), httpx.Response(200, json=[1]),
+                                    httpx.Response(200, json=None), httpx.Response(200, json={"other": 1})])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [("health",), ("list",), ("transfer", "a", "b", "o"), ("import", "--id", "ab"), ("approve", "m", DIGEST)],
+)
+def test_an_answer_of_another_service_is_a_refusal(
+    answer: httpx.Response, words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler, _ = answers(answer)
+    assert against(handler, *words) == Exit.REFUSED
+    assert "is the address right?" in " ".join(capsys.readouterr().err.split())
+    assert against(handler, *words, **{**LOGIN, "OWNERSHIP_TOKEN": ""}) == Exit.REFUSED
+
+
+def test_a_page_to_sign_in_is_no_export(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    handler, _ = answers(PAGE)
+    assert against(handler, "export", "changes") == Exit.REFUSED
+    assert capsysbinary.readouterr().out == b""
+    assert against(handler, "export", "changes", "--output", str(tmp_path / "out.csv")) == Exit.REFUSED
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [
+        (("--url", "http://airflow:port"), {}),
+        (("--url", "http://"), {}),
+        ((), {"HTTP_PROXY": "proxy:port"}),
+        ((), {"ALL_PROXY": "socks5://proxy"}),
+        ((), {"ALL_PROXY": "ftp://proxy"}),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_wrong_usage(
+    words: Sequence[str],
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["health", *words], {**HERE, "OWNERSHIP_URL": "http://127.0.0.1:1"}) == Exit.USAGE
+    assert "ownership: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "x"])
+def test_a_list_of_less_than_one_is_wrong_usage(limit: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "--limit", limit], HERE)
+    assert ended.value.code == Exit.USAGE
+
+
+def test_a_token_and_a_key_of_any_text_are_sent_and_refused_by_the_server() -> None:
+    handler, asked = answers(httpx.Response(422, json={"detail": "no"}))
+    environment = {"OWNERSHIP_TOKEN": "tök\n"}
+    assert against(handler, "redrive", "m", "--key", "clé", **environment) == Exit.REFUSED
+    headers = dict(asked[0].headers.raw)
+    assert (headers[b"Idempotency-Key"], headers[b"Authorization"]) == ("clé".encode(), "Bearer tök".encode())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("words", [("show", "m"), ("show", "m", "--json")])
+def test_a_terminal_without_the_letters_gets_their_numbers(
+    encoding: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding=encoding))
+    handler, _ = answers(httpx.Response(200, json={"mid": "m", "sentence": "हि 😀"}))
+    assert against(handler, *words) == Exit.DONE
+    sys.stdout.flush()
+    text = printed.getvalue().decode(encoding)
+    if "--json" in words:
+        assert json.loads(text)["sentence"] == "हि 😀"
+    assert ("हि 😀" if encoding == "utf-8" else "\\u0939") in text
+
+
+def test_a_reader_that_has_enough_ends_the_command_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        handler, _ = answers(httpx.Response(200, content=b"x" * 1_000_000))
+        assert against(handler, "export", "changes") == 141
+        assert capsys.readouterr().err == ""
+
+
 def test_a_password_gets_a_token_and_another_when_it_has_expired() -> None:
     token = httpx.Response(201, json={"access_token": "new"})
     healthy = httpx.Response(200, json={"healthy": True})
@@ -375,6 +470,12 @@ def test_a_file_is_sent_looked_at_and_carried_out(
     assert [r.url.path.rpartition("/")[2] for r in asked[1:]] == asked_for
 
 
+def test_to_wait_for_an_import_outlasts_a_server_that_starts_again() -> None:
+    away = [GONE] * (client_module.TRIES + 1)
+    handler, _ = answers(imported("checking"), *away, imported("checked"))
+    assert against(handler, "import", "--id", "ab", "--wait") == Exit.DONE
+
+
 def test_rows_that_failed_are_written_to_be_mended(tmp_path: Path) -> None:
     failed = tmp_path / "failed.csv"
     handler, asked = answers(imported("done", 1), httpx.Response(200, content=b"row\n"))
@@ -382,6 +483,27 @@ def test_rows_that_failed_are_written_to_be_mended(tmp_path: Path) -> None:
     assert failed.read_bytes() == b"row\n"
     assert asked[1].url.path.endswith("/imports/ab/failed.csv")
     assert against(handler, "import", str(tmp_path / "none.csv")) == Exit.USAGE
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link"])
+def test_an_export_goes_through_what_is_no_file_of_its_own(tmp_path: Path, kind: str) -> None:
+    to, read = tmp_path / "to", tmp_path / "read"
+    if kind == "a pipe":
+        os.mkfifo(to)
+    else:
+        read.write_bytes(b"before")
+        to.symlink_to(read)
+    handler, _ = answers(httpx.Response(200, content=b"a,b\n"))
+    command = ["cat", str(to)] if kind == "a pipe" else ["true"]
+    with (
+        read.open("ab" if kind == "a link" else "wb") as written,
+        subprocess.Popen(command, stdout=written) as reader,
+    ):
+        assert against(handler, "export", "changes", "--output", str(to)) == Exit.DONE
+        assert reader.wait(10) == 0
+    assert to.is_fifo() if kind == "a pipe" else to.is_symlink()
+    assert read.read_bytes() == b"a,b\n"
+    assert {p.name for p in tmp_path.iterdir()} == {"to", "read"}
 
 
 def test_an_export_that_breaks_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -394,6 +516,7 @@ def test_an_export_that_breaks_leaves_the_file_as_it_was(tmp_path: Path) -> None
     handler, _ = answers(httpx.Response(200, content=broken()))
     assert against(handler, "export", "changes", "--output", str(file)) == Exit.NO_ANSWER
     assert file.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_the_installed_command_is_this_one() -> None:
