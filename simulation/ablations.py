@@ -163,6 +163,10 @@ def _no_order() -> Patches:
     yield pull, "choose", unordered
 
 
+def _nothing_begun() -> Patches:
+    yield queue.Queue, "begin", lambda *_, **__: {}
+
+
 def _no_second_proof() -> Patches:
     yield pull, "second_proof", lambda *_: 0
 
@@ -243,6 +247,7 @@ ABLATIONS: Mapping[str, Callable[[], Patches]] = {
     "verdict once, and token": lambda: [*_verdict_each_time(), *_no_token()],
     "idempotent phases": _any_phase,
     "order of the queue": _no_order,
+    "what was begun goes first": _nothing_begun,
     "grace": _no_grace,
     "planned rows are kept": _plans_forgotten,
     "rows that were just given": _nothing_recent,

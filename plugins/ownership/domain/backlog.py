@@ -62,7 +62,7 @@ class QueueFacts(NamedTuple):
     held: int = 0
     """Of these, events that a run holds."""
     blocked: int = 0
-    """Events that no run holds and that wait for an earlier one of the same users."""
+    """Events that no run holds and that wait for one of the same users that goes first."""
     awaiting: int = 0
     """Events that wait for an approval."""
     oldest_ms: int | None = None
@@ -74,7 +74,7 @@ class QueueFacts(NamedTuple):
 
 
 def queue_facts(queued: Iterable[QueuedEvent], *, now_ms: int, deadline_ms: int) -> QueueFacts:
-    """Walk the queue in key order.
+    """Walk the queue.
 
     An event is overdue `deadline_ms` after it was accepted. One that waits for an approval is not, nor is one that
     waits for such an event: people have a time limit of their own (`approval.timeout.hours`).
@@ -84,10 +84,10 @@ def queue_facts(queued: Iterable[QueuedEvent], *, now_ms: int, deadline_ms: int)
     blocks: Counter[str] = Counter()
     overdue: list[QueuedEvent] = []
     oldest: int | None = None
-    for row in sorted(queued):
+    for row in sorted(queued, key=lambda e: e.turn):
         total += 1
         users = row.transfer.users
-        root = min((root_of[u] for u in users if u in root_of), key=lambda r: r.key, default=row)
+        root = min((root_of[u] for u in users if u in root_of), key=lambda r: r.turn, default=row)
         root_of |= dict.fromkeys(users, root)
         if row.is_held(now_ms):
             held += 1

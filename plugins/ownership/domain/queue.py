@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import NamedTuple
 
 from ownership.domain.clock import from_ms
@@ -24,11 +25,18 @@ class QueuedEvent(NamedTuple):
     next_try_ms: int = 0
     awaits: str | None = None
     """What a person must give before it goes on (an approval); `next_try_ms` is until when it waits."""
+    begun: bool = False
+    """True once a run may have changed batches for it: an earlier event of its users that comes late goes after it."""
 
     @property
     def key(self) -> OrderKey:
-        """Place in the queue."""
+        """Place in the one order of all events."""
         return self.transfer.key
+
+    @property
+    def turn(self) -> tuple[bool, OrderKey]:
+        """Place in the queue: what a run has begun goes before what came late."""
+        return not self.begun, self.key
 
     @property
     def mid(self) -> str:
@@ -66,7 +74,7 @@ class WaitKind(StrEnum):
     RETRY = "retry"
     """It failed, and its next try is not due."""
     BLOCKED = "blocked"
-    """An earlier event of its users stays in the queue."""
+    """An event of its users that goes first stays in the queue."""
     NOT_WANTED = "not_wanted"
     """The run claims its own events only."""
     YOUNG = "young"
@@ -81,7 +89,7 @@ class Wait:
 
     kind: WaitKind
     blocker: str = ""
-    """`HELD`: id of the run; `BLOCKED`: mid of the earlier event."""
+    """`HELD`: id of the run; `BLOCKED`: mid of the event that goes first."""
     until_ms: int = 0
     """Epoch ms: end of the lease, of the wait for an approval or a retry, or of the grace."""
 
@@ -118,10 +126,10 @@ class Choice:
         return max((w.until_ms for w in self.waits.values() if w.kind is WaitKind.YOUNG), default=0)
 
     def cause(self, mid: str) -> Wait | None:
-        """Why an event waits: of a blocked one, why the event at the head of its line does. None if it does not wait."""
+        """Why an event waits: of a blocked one, why the event at the head of its line does. None if that does not."""
         wait = self.waits.get(mid)
         while wait and wait.kind is WaitKind.BLOCKED:
-            wait = self.waits[wait.blocker]
+            wait = self.waits.get(wait.blocker)
         return wait
 
 
@@ -137,7 +145,10 @@ def choose(
     mine: Collection[OrderKey] = (),
     only: Collection[str] | None = None,
 ) -> Choice:
-    """Walk the queue in key order and decide what `run_id` may claim, at most `limit` events.
+    """Walk the queue and decide what `run_id` may claim, at most `limit` events.
+
+    An event that waits blocks those of its users whose turn comes later. An event that was begun also blocks earlier
+    ones while it is claimed: they came late, and are to find what it has done.
 
     `judged_ms` is the clock taken before the watermarks were read: an event that is older than the grace by it
     cannot be preceded by a message that this run has not read. A `patient` run leaves failed events alone until
@@ -146,12 +157,18 @@ def choose(
     """
     choice = Choice()
     blockers: dict[str, str] = {}
-    for event in sorted(queued):
+    begun: dict[str, OrderKey] = {}
+    for event in sorted(queued, key=lambda e: e.turn):
+        mid, users = event.mid, sorted(event.transfer.users)
+        overtakers = (begun[u].mid for u in users if u in begun and begun[u] > event.key)
+        if event.begun:
+            begun |= dict.fromkeys(users, event.key)
         if event.key in mine:
             continue
-        mid, users = event.mid, event.transfer.users
         wait = _own_wait(event, run_id, now_ms, patient=patient)
-        if not wait and (blocker := next((blockers[u] for u in sorted(users) if u in blockers), None)):
+        if not wait and (
+            blocker := next(chain((blockers[u] for u in users if u in blockers), overtakers), None)
+        ):
             wait = Wait(WaitKind.BLOCKED, blocker)
         if not wait and only is not None and mid not in only:
             wait = Wait(WaitKind.NOT_WANTED)
@@ -167,6 +184,19 @@ def choose(
         else:
             choice.take.append(event)
     return choice
+
+
+def before_their_turn(transfers: Iterable[Transfer], others: Iterable[QueuedEvent]) -> dict[str, str]:
+    """By mid, those of `transfers` that an event of `others` comes before, with the mid of the first one."""
+    first: dict[str, OrderKey] = {}
+    for other in sorted(others, reverse=True):
+        first |= dict.fromkeys(other.transfer.users, other.key)
+    found = {}
+    for e in transfers:
+        earliest = min((first[u] for u in e.users if u in first), default=e.key)
+        if earliest < e.key:
+            found[e.mid] = earliest.mid
+    return found
 
 
 def _own_wait(event: QueuedEvent, run_id: str, now_ms: int, *, patient: bool) -> Wait | None:

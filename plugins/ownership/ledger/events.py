@@ -394,7 +394,9 @@ class Events:
             "asked_run": None,
             **_plan_columns(plan),
         }
-        self._write([(claimed, columns)], queued={"awaits": APPROVAL, "next_try_at": until_ms})
+        self._write(
+            [(claimed, columns)], queued={"awaits": APPROVAL, "next_try_at": until_ms, "begun": False}
+        )
 
     def approve(self, claimed: ClaimedEvent, digest: str, by: str) -> bool:
         """Approve the plan with `digest`: the event goes back into the queue, and on with that plan alone."""

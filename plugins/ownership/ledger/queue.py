@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, text, update
 
 from ownership.domain.clock import now_ms
-from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent
+from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, before_their_turn
 from ownership.ledger.database import Database
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.schema import ORDER_KEY, TRANSFER, among, event, queue, queue_head, transfer_of
@@ -68,6 +68,28 @@ class Queue:
                 ids = {r.mid: r.event_id for r in rows}
                 _take(connection, [ids[e.mid] for e in choice.take], token, run_id, now_ms() + lease_ms)
             return [ClaimedEvent(e.transfer, token) for e in choice.take], choice
+
+        return self._database.run(work)
+
+    def begin(self, phases: Sequence[Sequence[ClaimedEvent]], *, run_id: str) -> dict[str, str]:
+        """Mark that the run begins to change batches for the events of phases, as far as it is their turn.
+
+        No claim comes between the look and the mark: an event of their users that comes late is seen here, or its
+        claim sees the mark. Returns by mid the events before which another one goes now that the run does not hold,
+        with the mid of that one; their phases are not begun.
+        """
+
+        def work(connection: Connection) -> dict[str, str]:
+            _locked_head(connection)
+            ids = lock(connection, [e for p in phases for e in p])
+            of_others = connection.execute(QUEUED.where(queue.c.holder.is_distinct_from(run_id)))
+            begun = select(queue.c.event_id).where(among(queue.c.event_id, ids.values()), queue.c.begun)
+            done = set(connection.scalars(begun))
+            new = [e.transfer for p in phases for e in p if ids.get(e.mid) not in done]
+            blockers = before_their_turn(new, [queued_event(r) for r in of_others])
+            free = [e.mid for p in phases if not any(e.mid in blockers for e in p) for e in p]
+            _set(connection, {ids[m] for m in free if m in ids} - done, begun=True)
+            return blockers
 
         return self._database.run(work)
 
@@ -234,7 +256,8 @@ def _under(claimed: Iterable[ClaimedEvent], tokens: Mapping[str, int]) -> list[C
 
 
 def _set(connection: Connection, event_ids: Collection[int], **columns: Any) -> None:
-    connection.execute(update(queue).where(among(queue.c.event_id, event_ids)).values(**columns))
+    if event_ids:
+        connection.execute(update(queue).where(among(queue.c.event_id, event_ids)).values(**columns))
 
 
 def queued_event(r: Any) -> QueuedEvent:
@@ -247,4 +270,5 @@ def queued_event(r: Any) -> QueuedEvent:
         r.lease_expires_at or 0,
         r.next_try_at or 0,
         r.awaits,
+        r.begun,
     )

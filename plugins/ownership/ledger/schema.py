@@ -51,7 +51,7 @@ from sqlalchemy.types import TypeEngine
 from ownership.domain.clock import from_ms, to_ms
 from ownership.domain.event import OrderKey, Transfer
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The migration that this code works with."""
 MONTH_SHIFT: Final = 40
 """Bits of an event's id below its month: (year * 12 + month - 1) << 40, plus a number from a sequence."""
@@ -126,7 +126,7 @@ event_run = _table("event_run", run_id=Text, event_id=BigInteger)
 queue = _table(
     "queue",
     event_id=BigInteger, claim_token=BigInteger, fencing_token=BigInteger, holder=Text, lease_expires_at=EpochMs,
-    next_try_at=EpochMs, awaits=Text, accepted_at=EpochMs,
+    next_try_at=EpochMs, awaits=Text, accepted_at=EpochMs, begun=Boolean,
 )  # fmt: skip
 
 queue_head = _table("queue_head", id=SmallInteger, fencing_token=BigInteger)

@@ -150,7 +150,22 @@ def _choose_and_plan(
         rows = {**rows, **parts.events.read(composed)}
     ends = end_here(parts, claimed, plan)
     _keep_waiting(parts, chosen.waiting, rows)
-    return Planning(list(claimed.book.phases), chosen.waiting, ends, plan.batches)
+    overtaken = _begin(parts, claimed)
+    parts.events.keep_waiting(overtaken)
+    return Planning(list(claimed.book.phases), [*chosen.waiting, *overtaken], ends, plan.batches)
+
+
+def _begin(parts: Parts, claimed: ClaimedWork) -> list[tuple[ClaimedEvent, str]]:
+    """Begin the phases that go on. Leaves out those before which an event goes that came late; their events."""
+    phases = claimed.book.phases
+    blockers = parts.queue.begin([p.events for p in phases], run_id=claimed.run_id) if phases else {}
+    overtaken = [p for p in phases if any(e.mid in blockers for e in p.events)]
+    claimed.drop(overtaken)
+    found = []
+    for p in overtaken:
+        blocker = next(blockers[e.mid] for e in p.events if e.mid in blockers)
+        found += [(e, blockers.get(e.mid, blocker)) for e in p.events]
+    return found
 
 
 def _decline_expired(

@@ -702,7 +702,7 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
         lambda: filled.reads.batches.page(event),
         lambda: filled.reads.batches.progress(event),
         lambda: filled.reads.details.body(event.mid),
-        lambda: filled.reads.details.waits_for(queued.transfer),
+        lambda: filled.reads.details.waits_for(queued),
         lambda: filled.reads.lists.page(Filters(request_id=REQUEST)),
         lambda: filled.reads.lists.page(Filters(request_id=REQUEST, state="rejected")),
         lambda: filled.reads.proven.request(REQUEST),
@@ -1086,15 +1086,22 @@ def test_what_followed_a_transfer_is_its_undos_the_plans_that_were_applied_and_i
 def test_an_event_that_waits_is_reported_the_nearest_earlier_one_of_its_users(ledger: Ledger) -> None:
     ledger.accept("A", "b")
     near, waiting, later = ledger.accept("b", "c"), ledger.accept("C", "d"), ledger.accept("d", "e")
-    queued = ledger.reads.details.queued(waiting.mid)
-    assert queued
-    assert (queued.transfer, queued.holder) == (waiting, None)
-    assert ledger.reads.details.waits_for(waiting) == near.mid
+
+    def blocker(event: Transfer) -> str | None:
+        queued = ledger.reads.details.queued(event.mid)
+        assert queued
+        assert queued.transfer == event
+        return ledger.reads.details.waits_for(queued)
+
+    assert blocker(waiting) == near.mid
     claimed = ledger.claim("run", near)
     ledger.events.skip([(claimed[0], "no such user")], run_id="run")
     assert ledger.reads.details.queued(near.mid) is None
-    assert ledger.reads.details.waits_for(waiting) is None
-    assert ledger.reads.details.waits_for(later) == waiting.mid
+    assert (blocker(waiting), blocker(later)) == (None, waiting.mid)
+
+    held = ledger.claim("run", waiting, later)
+    assert ledger.queue.begin([held[1:]], run_id="run") == {}
+    assert (blocker(waiting), blocker(later)) == (later.mid, None)
 
 
 def test_a_run_shows_what_it_holds_what_it_planned_and_what_it_skipped(ledger: Ledger) -> None:

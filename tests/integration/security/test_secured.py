@@ -511,7 +511,7 @@ def test_a_token_is_renewed_while_the_watcher_looks(secured: Secured) -> None:
 
     connections = secured.changed()
     _kafka_by_token(secured, connections)
-    connections[KAFKA]["extra"]["sasl.oauthbearer.config"] = "principal=ownership lifeSeconds=5"
+    connections[KAFKA]["extra"]["sasl.oauthbearer.config"] = "principal=ownership lifeSeconds=10"
     with set_to(secured, connections), ExitStack() as stack:
         watch = _Watch(stack)
         ended = time.monotonic() + 11  # the end of two tokens: what is awaited is time itself

@@ -297,6 +297,56 @@ def test_an_event_older_than_a_completed_one_is_late_and_moves_what_its_user_hol
     assert not world.read(second).late
 
 
+def test_an_event_that_comes_late_waits_for_the_run_that_has_begun_a_later_one(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(a, b)
+    second = world.transfer(b, c)
+    run = world.run().pull().lookup()
+    world.platform.emit(older)
+    assert world.run().pull().pulled.claimed == 0
+    run.update()
+    assert world.run().pull().pulled.claimed == 0
+    assert run.reindex().settle().events == {"completed": 1}
+
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_b]) == [c, c]
+    assert (world.read(older["mid"]).late, world.read(second).late) == (True, False)
+
+
+def test_what_a_dead_run_has_begun_goes_before_an_event_that_came_late(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(b, c)
+    begun = world.transfer(a, b)
+    world.run().pull().lookup().update()
+    world.platform.emit(older)
+    world.expire(begun)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.job.states([older["mid"], begun]) == ["received", "completed"]
+
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_b]) == [b, c]
+
+
+def test_a_run_leaves_what_it_has_not_begun_to_the_event_that_came_late_and_is_claimed(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(a, b)
+    second = world.transfer(b, c)
+    run = world.run().pull()
+    world.platform.emit(older)
+    other = world.run().pull()
+    assert other.pulled.claimed == 1
+    assert run.lookup().update().reindex().settle().events == {"waiting": 1}
+    assert world.read(second).reason == f"waits for {older['mid']}, an earlier event of its lane"
+
+    assert other.finish().events == {"completed": 1}
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_b]) == [c, c]
+    assert not world.read(older["mid"]).late
+
+
 def test_a_late_event_follows_one_that_spells_its_user_in_another_case(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)

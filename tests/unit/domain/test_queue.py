@@ -11,6 +11,7 @@ from ownership.domain.queue import (
     QueuedEvent,
     Wait,
     WaitKind,
+    before_their_turn,
     choose,
     in_words,
     instances_at_work,
@@ -56,6 +57,7 @@ fields = st.builds(
             "accepted_ms": st.sampled_from([OLD, OLD, OLD, NOW - GRACE, NOW - GRACE + 1, NOW + 5]),
             "next_try_ms": st.sampled_from([0, 0, 0, NOW, NOW + 1]),
             "awaits": st.sampled_from([None, None, "approval"]),
+            "begun": st.sampled_from([False, False, True]),
         }
     ),
 )
@@ -70,14 +72,16 @@ def test_a_claim_takes_what_it_may_and_nothing_else(
 ) -> None:
     only = None if wanted is None else {f"m{n:02}" for n in wanted}
     choice = chosen(*reversed(queue), limit=limit, patient=patient, only=only)
-    assert choice.take == sorted(choice.take)
+    assert choice.take == sorted(choice.take, key=lambda r: r.turn)
     assert len(choice.take) <= limit
     assert {*taken(choice), *choice.waits} == {r.transfer.mid for r in queue}
     assert not set(taken(choice)) & set(choice.waits)
     left_behind: set[str] = set()
     left = []
     room = limit
-    for row in queue:
+    begun = [row for row in queue if row.begun]
+    for row in [*begun, *(row for row in queue if not row.begun)]:
+        late = any(b.transfer.users & row.transfer.users and row.key < b.key for b in begun if not row.begun)
         others = bool(row.holder == "run-other" and row.lease_expires_ms > NOW)
         parked = bool(row.awaits and row.next_try_ms > NOW)
         waiting = patient and row.next_try_ms > NOW and row.holder != ME
@@ -85,7 +89,7 @@ def test_a_claim_takes_what_it_may_and_nothing_else(
         mid = row.transfer.mid
         busy = others or parked or waiting
         own = only is None or mid in only
-        may = not (busy or young or row.transfer.users & left_behind) and own and room > 0
+        may = not (busy or late or young or row.transfer.users & left_behind) and own and room > 0
         assert (mid in taken(choice)) is may
         room -= may
         if not may:
@@ -93,7 +97,7 @@ def test_a_claim_takes_what_it_may_and_nothing_else(
             left += [row] if row.holder == ME else []
     assert choice.unusable == left
     for wait in choice.waits.values():
-        assert (wait.kind is WaitKind.BLOCKED) is (wait.blocker in choice.waits)
+        assert (wait.kind is WaitKind.BLOCKED) is (wait.blocker in {r.transfer.mid for r in queue})
 
 
 @given(queues, st.integers(0, 9), st.booleans())
@@ -138,6 +142,38 @@ def test_an_open_event_blocks_every_later_event_that_shares_a_user(
     choice = chosen(queued(1, "AB", **first), queued(2, "BC"), queued(3, "CD"), queued(4, "EF"))
     assert taken(choice) == ["m04"]
     assert choice.waits == {"m01": reason, "m02": behind("m01"), "m03": behind("m02")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "goes_on", "cause"),
+    [
+        pytest.param(HELD, [], HELD_BY_X, id="held by a live run"),
+        pytest.param({"next_try_ms": NOW + 1}, [], Wait(WaitKind.RETRY, until_ms=NOW + 1), id="failed"),
+        pytest.param({}, ["m02"], None, id="free"),
+    ],
+)
+def test_an_event_that_came_late_waits_for_what_was_begun_with_its_users(
+    fields: dict[str, Any], goes_on: list[str], cause: Wait | None
+) -> None:
+    rows = (queued(1, "AB"), queued(2, "bC", begun=True, **fields), queued(3, "AD"), queued(4, "EF"))
+    choice = chosen(*rows)
+    assert taken(choice) == [*goes_on, "m04"]
+    assert (choice.waits["m01"], choice.waits["m03"]) == (behind("m02"), behind("m01"))
+    assert choice.cause("m03") == cause
+    again = chosen(*rows, mine={rows[1].key})
+    assert (taken(again), again.waits["m01"]) == (["m04"], behind("m02"))
+
+
+def test_what_a_run_holds_and_has_not_begun_goes_after_an_event_that_came_late() -> None:
+    choice = chosen(queued(1, "AB"), queued(2, "BC", **HELD))
+    assert taken(choice) == ["m01"]
+
+
+def test_events_go_after_the_first_earlier_one_of_others() -> None:
+    others = [queued(1, "AB"), queued(2, "BC"), queued(7, "EF")]
+    events = [transfer(0, "A", "B"), transfer(3, "c", "D"), transfer(4, "B", "C"), transfer(5, "E", "G")]
+    assert before_their_turn(events, others) == {"m03": "m02", "m04": "m01"}
+    assert before_their_turn(events, []) == {}
 
 
 def test_an_event_waits_until_it_is_exactly_as_old_as_the_grace() -> None:

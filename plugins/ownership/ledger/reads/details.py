@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Select, func, or_, select, tuple_, union
+from sqlalchemy import Select, func, literal, not_, or_, select, tuple_, union
 
-from ownership.domain.event import Transfer, with_follow_ups
+from ownership.domain.event import with_follow_ups
 from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.queue import QueuedEvent
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
@@ -87,25 +87,26 @@ class Details:
         row = self._database.run(lambda c: c.execute(query).first())
         return queued_event(row) if row else None
 
-    def waits_for(self, transfer: Transfer) -> str | None:
-        """Mid of the nearest earlier event in the queue that shares a user with `transfer`.
+    def waits_for(self, queued: QueuedEvent) -> str | None:
+        """Mid of the nearest event in the queue that goes before this one and shares a user with it.
 
         Empty if that event is not visible.
         """
         # All of the queue and nothing else: the users' other events, and earlier ones, may be many.
-        queued = read_first(
-            select(*ORDER_KEY, event.c.source_user, event.c.target_user, event.c.organisation_id).join_from(
-                queue, event, queue.c.event_id == event.c.id
-            )
+        every = read_first(
+            select(
+                *ORDER_KEY, event.c.source_user, event.c.target_user, event.c.organisation_id, queue.c.begun
+            ).join_from(queue, event, queue.c.event_id == event.c.id)
         )
-        users = sorted(transfer.users)
+        users = sorted(queued.transfer.users)
+        turn = tuple_(not_(every.c.begun), *key_of(every))
         query = (
-            select(queued.c.mid, queued.c.organisation_id)
+            select(every.c.mid, every.c.organisation_id)
             .where(
-                tuple_(*key_of(queued)) < tuple_(*values(transfer.key)),
-                or_(among(queued.c.source_user, users), among(queued.c.target_user, users)),
+                turn < tuple_(literal(not queued.begun), *values(queued.key)),
+                or_(among(every.c.source_user, users), among(every.c.target_user, users)),
             )
-            .order_by(*newest_first(key_of(queued)))
+            .order_by(*newest_first(key_of(every)))
             .limit(1)
         )
         blocker = self._database.run(lambda c: c.execute(query).first())

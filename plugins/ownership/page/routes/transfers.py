@@ -33,7 +33,7 @@ def detail(reads: Reads, event: EventRow, user: User) -> DetailView:
     queued = None if event.final else reads.details.queued(event.mid)
     blocker = None
     if queued and not queued.is_held(now):
-        blocker = reads.details.waits_for(event.transfer)
+        blocker = reads.details.waits_for(queued)
     followed = reads.details.followed_by(event.mid)
     return detail_view(
         event,
