@@ -153,7 +153,8 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with their numbers; it stops at the first one too many."""
     number = filled = 0
     try:
-        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1):
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+        for number, cells in enumerate(lines, 1):
             # The first condition alone is quick: a spreadsheet may save a million empty rows.
             if not any(cells) or not any(map(trimmed, cells)):
                 continue
@@ -168,6 +169,8 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
 def _header(cells: Sequence[str], to_user: str) -> list[str]:
     """The names of the columns."""
     names = [_COLUMN_NAMES.get(trimmed(cell).lower(), trimmed(cell)) for cell in cells]
+    while names and not names[-1]:  # columns that a spreadsheet saves although they are empty
+        names.pop()
     if not names:
         raise FileRefused(f"The file is empty: its first row must name the columns {', '.join(COLUMNS)}.")
     if repeated := {n for n, count in Counter(names).items() if count > 1}:

@@ -20,6 +20,8 @@ api = FastAPI(
     docs_url=None,
     redoc_url=None,
     openapi_url=None,
+    # A redirect has the scheme that the server hears, which behind a proxy may be without TLS: a token would follow it.
+    redirect_slashes=False,
 )
 api.router.route_class = JsonRoute
 problems.add_handlers(api)

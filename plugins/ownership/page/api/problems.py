@@ -124,7 +124,7 @@ def field_error(error: Any) -> FieldError:
         return FieldError(field="", detail=f"The body is no JSON, from character {error['loc'][-1]} on.")
     place = [str(part) for part in error["loc"]]
     if place and place[0] in WHERE:
-        place = place[1:]
+        place = place[1:] if place[0] == "body" else place[1:2]  # behind a parameter only its kinds are named
     return FieldError(
         field=one_line(".".join(place), 200), detail=one_line(error["msg"].removeprefix("Value error, "), 500)
     )

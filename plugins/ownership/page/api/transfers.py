@@ -41,8 +41,10 @@ def filters_of(
     request: Annotated[
         str, Query(max_length=256, pattern=NO_NUL, description="The platform's API call that emitted it")
     ] = "",
-    since: Annotated[datetime | None, Query(description="Announced then or later")] = None,
-    before: Annotated[datetime | None, Query(description="Announced before then")] = None,
+    since: Annotated[
+        datetime | None, Query(description="Announced then or later; UTC without a zone")
+    ] = None,
+    before: Annotated[datetime | None, Query(description="Announced before then; UTC without a zone")] = None,
 ) -> Filters:
     """What a list or an export is narrowed to."""
     return Filters(
