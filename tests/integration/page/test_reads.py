@@ -493,8 +493,16 @@ def test_a_request_shows_its_transfers_and_its_rejected_messages(filled: Filled)
     transfers = [m for m in filled.transfers if m.request_id == REQUEST]
     messages: list[Made | Rejected] = [*transfers, *filled.rejected]
     expected = [m.mid for m in sorted(messages, key=lambda m: m.key, reverse=True)]
-    if not MEASURED:
-        assert filled.shown(Filters(request_id=REQUEST)) == expected
+    assert filled.shown(Filters(request_id=REQUEST), 30) == expected[: 30 * PAGE_SIZE]
+    for visible in (ONE, NONE):
+        seen = [m.mid for m in transfers if m.organisation in (visible.ids or ())]
+        assert filled.shown(Filters(request_id=REQUEST), 30, visible) == seen[: 30 * PAGE_SIZE]
+    of_run = Filters(request_id=REQUEST, run_id="page-run-1")
+    assert filled.shown(of_run) == [m.mid for m in transfers if m.run_id == "page-run-1"]
+    old = next(m.old for m in transfers if m.old != BUSY)
+    assert filled.shown(Filters(request_id=REQUEST, user=old)) == [
+        m.mid for m in transfers if old in (m.old, m.new)
+    ]
     completed = filled.mids(lambda m: m.request_id == "request-3" and m.state == "completed")
     assert completed
     assert filled.shown(Filters(request_id="request-3", state="completed")) == completed
@@ -662,6 +670,7 @@ def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_coun
             {"event_state", "event_order", "rejected_message_order"},
         ),
         "open": (Filters(state="open"), third, {"event_state", "event_order", "rejected_message_order"}),
+        "request": (Filters(request_id=REQUEST), third, {"event_request", "rejected_message_request"}),
         "time": (
             Filters(since_ms=middle - 3_600_000, before_ms=middle),
             None,

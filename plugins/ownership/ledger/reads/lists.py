@@ -70,7 +70,7 @@ PAGE_SIZE: Final = 50
 MAX_COUNTED: Final = 1000
 """Entries that are counted by state, the newest first."""
 MAX_NARROWED: Final = 5000
-"""Events of a run, a course, a batch or a request that a list looks at, the last arrivals first."""
+"""Events of a run, a course or a batch that a list looks at, the last arrivals first."""
 MAX_OPEN: Final = 20_000
 """Events of the queue that are counted."""
 OPEN: Final = "open"
@@ -194,7 +194,7 @@ class ListPage(NamedTuple):
     next: OrderKey | None
     """The entry after which the next page begins; None on the last page."""
     cut: bool = False
-    """True if the run, course, batch or request has more than `MAX_NARROWED` events: the list leaves the others out."""
+    """True if the run, course or batch has more than `MAX_NARROWED` events: the list leaves the others out."""
 
 
 class OpenCounts(NamedTuple):
@@ -280,17 +280,22 @@ def _newest(
     ids: Collection[int] | None,
     limit: int,
 ) -> Select[Any]:
-    """The newest entries before `after` that fit. `ids` are the events of a run, a course, a batch or a request."""
+    """The newest entries before `after` that fit. `ids` are the events of a run, a course or a batch."""
     bounds = _bounds(filters, after)
     events = select(*LISTED_COLUMNS).where(*_times(event.c.kafka_ms, filters))
     of_state = [residual(among(event.c.state, filters.states))] if filters.state else []
     user = folded(filters.user)
-    if ids is not None or user:
+    request = filters.request_id
+    of_user = [residual(or_(event.c.source_user == user, event.c.target_user == user))] if user else []
+    if ids is not None or user or request:
         events = events.where(*of_visible(visible))
     if ids is not None:
-        of_user = [residual(or_(event.c.source_user == user, event.c.target_user == user))] if user else []
-        found = read_first(events.where(among(event.c.id, sorted(ids)), *of_user, *of_state))
+        of_request = [residual(event.c.request_id == request)] if request else []
+        found = read_first(events.where(among(event.c.id, sorted(ids)), *of_user, *of_request, *of_state))
         arms = [_in_order(select(found), key_of(found), bounds)]
+    elif request:
+        events = events.where(event.c.request_id.isnot(None), *of_user, *of_state)
+        arms = [_in_order(events, ORDER_KEY, bounds, (event.c.request_id, request))]
     elif user:
         given = events.where(*of_state)
         taken = given.where(residual(event.c.source_user != user))
@@ -307,9 +312,9 @@ def _newest(
         arms = [_in_order(events, ORDER_KEY, bounds)]
     if filters.with_rejected and visible.every:
         messages = select(*_REJECTED_COLUMNS).where(*_times(rejected_message.c.kafka_ms, filters))
-        if filters.request_id:
-            of_request = read_first(messages.where(rejected_message.c.request_id == filters.request_id))
-            arms.append(_in_order(select(of_request), key_of(of_request), bounds))
+        if request:
+            found = read_first(messages.where(rejected_message.c.request_id == request))
+            arms.append(_in_order(select(found), key_of(found), bounds))
         else:
             arms.append(_in_order(messages, _REJECTED_KEY, bounds))
     if len(arms) == 1:
@@ -381,7 +386,7 @@ def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[b
 
 
 def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
-    """Ids of the events of the filters' run, course, batch and request; None if the filters have none of them."""
+    """Ids of the events of the filters' run, course and batch; None if the filters have none of them."""
     found: list[set[int]] = []
     if filters.run_id:
         planned = select(event_run.c.event_id).where(event_run.c.run_id == filters.run_id)
@@ -389,9 +394,6 @@ def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
         found.append(_last_ids(connection, planned, held))
     if filters.course_id or filters.batch_id:
         found.append(_last_ids(connection, *(_of_batches(table, filters) for table in (plan, change))))
-    if filters.request_id:
-        of_request = select(event.c.id.label("event_id")).where(event.c.request_id == filters.request_id)
-        found.append(_last_ids(connection, of_request))
     return set.intersection(*found) if found else None
 
 

@@ -46,7 +46,7 @@ class Proven:
     def days(self, count: int, *, at_ms: int, deadline_minutes: int) -> list[ProvenCounts]:
         """The events that were accepted in each of the last `count` times 24 hours before `at_ms`, the newest first."""
         at = literal(from_ms(at_ms), Time)
-        age_s = func.extract("epoch", at - _EVENT.received_at)
+        age_s = func.date_part("epoch", at - _EVENT.received_at)  # a float: many are counted
         day = func.greatest(cast(func.floor(age_s / _DAY_S), Integer), 0).label("day")
         place = _counted_as(at, deadline_minutes).label("place")
         since = from_ms(at_ms) - timedelta(days=count)

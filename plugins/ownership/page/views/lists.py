@@ -180,12 +180,7 @@ def _span(filters: Filters, page: ListPage) -> str:
         since = f", since {oldest.text[:-3]} UTC" if oldest else ""
         text = f"The counts are of the newest {number(MAX_COUNTED)} that fit{since}."
     if page.cut:
-        narrowed = {
-            "run": filters.run_id,
-            "batch": filters.batch_id,
-            "course": filters.course_id,
-            "request": True,
-        }
+        narrowed = {"run": filters.run_id, "batch": filters.batch_id, "course": filters.course_id}
         what = next(name for name, given in narrowed.items() if given)
         text += f" The list has the {number(MAX_NARROWED)} events of this {what} that arrived last."
     return text

@@ -87,7 +87,10 @@ STATEMENTS = (
     "CREATE INDEX event_organisation ON event (organisation_id, state, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_kafka_ms ON event (kafka_ms, id)",
     "CREATE INDEX event_received ON event (received_at)",
-    "CREATE INDEX event_request ON event (request_id, id) WHERE request_id IS NOT NULL",
+    """
+    CREATE INDEX event_request ON event (request_id, order_ms, kafka_partition, kafka_offset, mid)
+        WHERE request_id IS NOT NULL
+    """,
     "CREATE INDEX event_follows ON event USING gin (follows) WHERE options IS NOT NULL",
     """
     CREATE TABLE payload (
