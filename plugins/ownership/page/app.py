@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ownership.domain.errors import OwnershipError, SettingsError
-from ownership.page.access import User
+from ownership.page.access import MayRead, User
 from ownership.page.api.app import api as api_app
 from ownership.page.rendering import STATIC, rendered
 from ownership.page.routes import actions, api, imports, lists, questions, transfers
@@ -36,7 +36,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 app = FastAPI(title="Ownership transfers", docs_url=None, redoc_url=None, openapi_url=None)
 for routes in (lists, questions, transfers, actions, imports, api):
-    app.include_router(routes.router)
+    app.include_router(routes.router, dependencies=[MayRead])
 app.mount("/api/v1", api_app)
 
 

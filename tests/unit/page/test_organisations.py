@@ -53,6 +53,14 @@ def test_every_route_asks_what_the_user_may_see() -> None:
     assert {path for path, r in found if visible_organisations not in calls(r.dependant)} == WITHOUT
 
 
+def test_every_route_is_for_users_and_all_but_files_for_those_who_may_read() -> None:
+    signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
+    found = list(routes(app))
+    assert [path for path, r in found if signed_in not in calls(r.dependant)] == []
+    unread = {path for path, r in found if access.MayRead.dependency not in calls(r.dependant)}
+    assert unread == {"/static/{name}"}
+
+
 def test_no_route_reads_a_body_of_somebody_who_may_not_read() -> None:
     reading = {path: route for path, route in routes(app) if route.body_field}
     assert {"/act", "/import", "/api/v1/transfers"} <= set(reading)

@@ -102,7 +102,7 @@ def test_a_text_is_known_as_all_that_it_is() -> None:
 def test_a_document_s_odd_values_are_shown_as_text_and_its_batch_has_a_key() -> None:
     odd = document({"a": ["<b>"]}, (7, None), name=["x"], course=None)
     (now,) = batches_now(batch_ids([odd]), {}, [odd])
-    assert now.id == BatchId("", "batch-1")
+    assert (now.course_id, now.batch_id) == ("", "batch-1")
     assert now.document == ("created by {'a': ['<b>']}", "mentor 7", "mentor ")
     assert now.name == "['x']"
 

@@ -13,6 +13,6 @@
 | `problems` | what it answers when something goes wrong: `application/problem+json` |
 | `requests` | what a body may be: JSON, of bounded size |
 
-A route asks for the user by `access.User`; the app asks for `access.MayRead` of all. A mid may hold ``/``, which many
-proxies do not pass on in a path, also when it is encoded: it is always a query parameter or in the body.
+The app asks for `access.MayRead`, and so for a user, of all routes. A mid may hold ``/``, which many proxies do not
+pass on in a path, also when it is encoded: it is always a query parameter or in the body.
 """

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
 from ownership.page import exporting
-from ownership.page.access import User
 from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
 from ownership.page.api.transfers import Narrowed
@@ -32,7 +31,6 @@ class Wanted:
 
     def __init__(
         self,
-        user: User,  # noqa: ARG002  # for users only
         store: Ledger,
         filters: Narrowed,
         format_: Annotated[Format, Query(alias="format")] = "csv",

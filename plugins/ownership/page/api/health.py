@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ownership.page import access
-from ownership.page.access import MayReadHealth, User
+from ownership.page.access import MayReadHealth
 from ownership.page.api import models
 from ownership.page.api.problems import HIDDEN
 from ownership.page.api.requests import JsonRoute
@@ -21,7 +21,7 @@ router = APIRouter(route_class=JsonRoute, tags=["health"])
     dependencies=[MayReadHealth, SeesEverything],
     responses=HIDDEN,
 )
-def health(user: User, store: Ledger) -> models.Health:  # noqa: ARG001  # for users only
+def health(store: Ledger) -> models.Health:
     """What the DAG ownership_health found last (it looks every ten minutes), and what is open now."""
     look = access.last_look()
     with store.reads() as reads:

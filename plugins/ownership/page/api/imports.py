@@ -277,7 +277,6 @@ async def create(
 
 @router.get("/imports", summary="Imports, the newest first", responses=_NOT_THERE)
 def imports(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     after: Annotated[str, Query(pattern=rf"^$|{ID}")] = "",
 ) -> ImportList:
@@ -294,20 +293,19 @@ def imports(
 @router.get(
     "/imports/template.csv", summary="An empty file to fill in", responses=_AS_CSV, response_class=Response
 )
-def empty(user: User) -> Response:  # noqa: ARG001  # for users only
+def empty() -> Response:
     """Its first row names the columns."""
     return as_csv(template(), "template.csv")
 
 
 @router.get("/imports/{import_id}", summary="How far an import is", responses=_NOT_THERE)
-def one(user: User, store: Ledger, import_id: Id) -> OneImport:  # noqa: ARG001  # for users only
+def one(store: Ledger, import_id: Id) -> OneImport:
     """With its rows by state."""
     return _as_it_is(store, import_id)
 
 
 @router.get("/imports/{import_id}/rows", summary="The rows of an import", responses=_NOT_THERE)
 def rows(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     import_id: Id,
     after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
@@ -327,7 +325,7 @@ def rows(
     responses={**_NOT_THERE, **_AS_CSV},
     response_class=Response,
 )
-def failed(user: User, store: Ledger, import_id: Id) -> Response:  # noqa: ARG001  # for users only
+def failed(store: Ledger, import_id: Id) -> Response:
     """The columns error_row and error are ignored when the file comes back."""
     found = _found(store, import_id)
     with store.reads() as reads:
@@ -341,7 +339,7 @@ def failed(user: User, store: Ledger, import_id: Id) -> Response:  # noqa: ARG00
     summary="Dry-run the rows that no run brings",
     responses=_STARTS,
 )
-async def check(asked: Asked, user: User, store: Ledger, import_id: Id) -> OneImport:  # noqa: ARG001  # for users only
+async def check(asked: Asked, store: Ledger, import_id: Id) -> OneImport:
     """For an import that is stalled. Nothing is started twice."""
     await run_in_threadpool(_found, store, import_id)
     await asked.check_start()
@@ -350,7 +348,7 @@ async def check(asked: Asked, user: User, store: Ledger, import_id: Id) -> OneIm
 
 
 @router.post("/imports/{import_id}/go", status_code=202, summary="Carry the rows out", responses=_STARTS)
-async def go(asked: Asked, user: User, store: Ledger, import_id: Id, body: Go) -> OneImport:  # noqa: ARG001  # for users only
+async def go(asked: Asked, store: Ledger, import_id: Id, body: Go) -> OneImport:
     """Nothing is started twice: asked again, it starts what no run brings."""
     await run_in_threadpool(_found, store, import_id)
     try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ownership.domain import proven as counts
 from ownership.domain.clock import from_ms
@@ -18,14 +18,14 @@ from ownership.domain.plan import BatchId
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import batches
-from ownership.ledger.reads.batches import BatchChange, ChangesPage, Owners
+from ownership.ledger.reads.batches import BatchChange, ChangesPage
 from ownership.ledger.reads.lists import ListedEvent, ListedMessage, ListEntry, ListPage, to_cursor
 from ownership.page.payload import NO_NAMES, NamePair
-from ownership.page.views import questions as views
 from ownership.page.views.batches import chosen
 from ownership.page.views.details import DetailView
 from ownership.page.views.links import RunLink
 from ownership.page.views.lists import kind_of
+from ownership.page.views.questions import BatchNow as BatchSides
 from ownership.page.views.questions import Holdings
 
 _BATCH: TypeAdapter[Any] = TypeAdapter(
@@ -33,7 +33,13 @@ _BATCH: TypeAdapter[Any] = TypeAdapter(
 )
 
 
-class Run(BaseModel):
+class Answer(BaseModel):
+    """What the API answers, made of values or of what has attributes of the same names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Run(Answer):
     """A run as Airflow knows it."""
 
     dag_id: str
@@ -41,7 +47,7 @@ class Run(BaseModel):
     state: str
 
 
-class ListedTransfer(BaseModel):
+class ListedTransfer(Answer):
     """A transfer, or a message that is none, as a list has it."""
 
     mid: str
@@ -65,7 +71,7 @@ class ListedTransfer(BaseModel):
     """The run that planned or skipped it last."""
 
 
-class TransferList(BaseModel):
+class TransferList(Answer):
     """One page of transfers, newest first."""
 
     transfers: list[ListedTransfer]
@@ -77,7 +83,7 @@ class TransferList(BaseModel):
     """True if a run, course or batch has so many transfers that older ones are left out."""
 
 
-class Progress(BaseModel):
+class Progress(Answer):
     """How far a transfer is."""
 
     percent: int
@@ -109,21 +115,21 @@ class Transfer(ListedTransfer):
     """The run that was asked about."""
 
 
-class Coming(BaseModel):
+class Coming(Answer):
     """A transfer that the ledger does not have yet: the run that brings it is under way."""
 
     mid: str
     started: Run
 
 
-class BatchOwners(BaseModel):
+class BatchOwners(Answer):
     """Creator and mentors of a batch."""
 
     created_by: str | None
     mentors: list[str]
 
 
-class Change(BaseModel):
+class Change(Answer):
     """A batch that a transfer concerns."""
 
     course_id: str
@@ -138,7 +144,7 @@ class Change(BaseModel):
     """When row and document were proven to agree."""
 
 
-class ChangeList(BaseModel):
+class ChangeList(Answer):
     """One page of a transfer's batches, by course and batch."""
 
     changes: list[Change]
@@ -146,7 +152,7 @@ class ChangeList(BaseModel):
     """Give it as `after` for the next page; null on the last."""
 
 
-class BatchNow(BaseModel):
+class BatchNow(Answer):
     """A batch as it is now. The row says the truth, and the document should say the same."""
 
     course_id: str
@@ -161,7 +167,7 @@ class BatchNow(BaseModel):
     """Empty where both agree, or one of the stores did not answer."""
 
 
-class BatchStep(BaseModel):
+class BatchStep(Answer):
     """An event that concerned a batch, and what it did to it."""
 
     transfer: ListedTransfer
@@ -169,7 +175,7 @@ class BatchStep(BaseModel):
     undo_of: str | None
 
 
-class BatchTimeline(BaseModel):
+class BatchTimeline(Answer):
     """One page of what happened to a batch, newest first."""
 
     now: list[BatchNow]
@@ -181,7 +187,7 @@ class BatchTimeline(BaseModel):
     """Stores that did not answer."""
 
 
-class UserBatches(BaseModel):
+class UserBatches(Answer):
     """One page of what a user holds."""
 
     total: int | None
@@ -195,7 +201,7 @@ class UserBatches(BaseModel):
     """Stores that did not answer."""
 
 
-class ProvenCounts(BaseModel):
+class ProvenCounts(Answer):
     """Accepted events by how far their proof is."""
 
     accepted: int
@@ -212,7 +218,7 @@ class ProvenCounts(BaseModel):
     """Of `in_time`, `late` and `overdue`, the first; null where there is none of the three."""
 
 
-class Proven(BaseModel):
+class Proven(Answer):
     """How many transfers were proven within their deadline."""
 
     deadline_minutes: int
@@ -220,7 +226,7 @@ class Proven(BaseModel):
     """Each is 24 hours, the newest first."""
 
 
-class RequestProven(BaseModel):
+class RequestProven(Answer):
     """How much of an API call is proven, of what has arrived."""
 
     request_id: str
@@ -234,7 +240,7 @@ class RequestProven(BaseModel):
     """Messages that are no transfers."""
 
 
-class StartedTransfer(BaseModel):
+class StartedTransfer(Answer):
     """Where an outcome will be seen."""
 
     mid: str
@@ -242,7 +248,7 @@ class StartedTransfer(BaseModel):
     """Relative to the request's address."""
 
 
-class Started(BaseModel):
+class Started(Answer):
     """A run that was started."""
 
     dag_id: str
@@ -252,7 +258,7 @@ class Started(BaseModel):
     transfers: list[StartedTransfer]
 
 
-class Health(BaseModel):
+class Health(Answer):
     """What the DAG `ownership_health` found last, and what is open now."""
 
     healthy: bool | None
@@ -265,11 +271,6 @@ class Health(BaseModel):
     awaiting_approval: int
     more: bool
     """True if more than `open` are."""
-
-
-def run_of(run: RunLink) -> Run:
-    """A run."""
-    return Run(dag_id=run.dag_id, run_id=run.run_id, state=run.state)
 
 
 def transfer_list(page: ListPage, names: Mapping[str, NamePair]) -> TransferList:
@@ -320,7 +321,7 @@ def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Tran
         **dict(_listed(event, view.from_name, view.to_name)),
         final=event.final,
         sentence=view.sentence,
-        progress=Progress(percent=view.bar.percent, text=view.bar.text) if view.bar else None,
+        progress=view.bar,
         options=event.options,
         request_reason=event.request_reason,
         request_id=event.request_id,
@@ -330,7 +331,7 @@ def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Tran
         tries=event.attempts,
         followed_by=[line.mid for line in view.followed],
         actions=[a.name for a in view.actions],
-        started=run_of(started) if started else None,
+        started=started,
     )
 
 
@@ -357,11 +358,11 @@ def change_list(page: ChangesPage) -> ChangeList:
 
 
 def batch_timeline(
-    found: batches.BatchTimeline, now: Sequence[views.BatchNow], notices: list[str]
+    found: batches.BatchTimeline, now: Sequence[BatchSides], notices: list[str]
 ) -> BatchTimeline:
     """A page of a batch's events."""
     return BatchTimeline(
-        now=[_batch_now(b) for b in now],
+        now=now,
         steps=[
             BatchStep(transfer=listed(s.event), change=_change(s.change), undo_of=s.event.options.undo_of)
             for s in found.steps
@@ -373,25 +374,7 @@ def batch_timeline(
 
 def user_batches(held: Holdings, page: int) -> UserBatches:
     """A page of what a user holds."""
-    return UserBatches(
-        total=held.total,
-        page=page,
-        batches=[_batch_now(b) for b in held.batches],
-        only_rows=[_batch_now(b) for b in held.only_rows],
-        notices=held.notices,
-    )
-
-
-def _batch_now(b: views.BatchNow) -> BatchNow:
-    return BatchNow(
-        course_id=b.id.course_id,
-        batch_id=b.id.batch_id,
-        name=b.name,
-        status=b.status,
-        row=list(b.row),
-        document=list(b.document),
-        differences=list(b.differences),
-    )
+    return UserBatches(**held._asdict(), page=page)
 
 
 def proven(days: Sequence[counts.ProvenCounts], deadline_minutes: int) -> Proven:
@@ -410,10 +393,7 @@ def request_proven(request_id: str, found: counts.RequestCounts) -> RequestProve
         request_id=request_id,
         complete=found.arrived > 0 and found.complete,
         arrived=found.arrived,
-        proven=found.proven,
-        open=found.open,
-        ended=found.ended,
-        rejected=found.rejected,
+        **found._asdict(),
     )
 
 
@@ -423,16 +403,12 @@ def _change(c: BatchChange) -> Change:
         course_id=c.id.course_id,
         batch_id=c.id.batch_id,
         role=shown.role if shown else None,
-        before=_owners(shown.before if shown else None),
-        after=_owners(shown.after if shown else None),
+        before=shown.before if shown else None,
+        after=shown.after if shown else None,
         outcome=(c.plan.outcome if c.plan else None) or ("moved" if hop else None),
         row_changed_at=hop.applied_at if hop else None,
         proven_at=c.plan.proven_at if c.plan else None,
     )
-
-
-def _owners(owners: Owners | None) -> BatchOwners | None:
-    return BatchOwners(created_by=owners.created_by, mentors=list(owners.mentors)) if owners else None
 
 
 def batch_cursor(batch: BatchId) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from ownership.domain.clock import now_ms
-from ownership.page.access import User
 from ownership.page.api import models
 from ownership.page.api.problems import Problem
 from ownership.page.api.requests import JsonRoute
@@ -22,7 +21,6 @@ router = APIRouter(route_class=JsonRoute, tags=["questions"])
 
 @router.get("/batch/timeline", summary="What happened to a batch, newest first")
 def timeline(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     stores: Stores,
     batch: ID,
@@ -43,7 +41,6 @@ def timeline(
     responses={404: {"model": Problem, "description": "No user of an organisation that the caller may see"}},
 )
 def batches(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     stores: Stores,
     who: Annotated[ID, Query(alias="user")],
@@ -55,14 +52,14 @@ def batches(
 
 
 @router.get("/request", summary="How much of an API call of the platform is proven")
-def request(user: User, store: Ledger, request: ID) -> models.RequestProven:  # noqa: ARG001  # for users only
+def request(store: Ledger, request: ID) -> models.RequestProven:
     """Of the events and rejected messages that have arrived of it; the platform does not say how many it sent."""
     with store.reads() as reads:
         return models.request_proven(request.strip(), reads.proven.request(request.strip()))
 
 
 @router.get("/proven", summary="How many transfers were proven within their deadline")
-def proven(user: User, store: Ledger, settings: JobSettings) -> models.Proven:  # noqa: ARG001  # for users only
+def proven(store: Ledger, settings: JobSettings) -> models.Proven:
     """Of the last 30 times 24 hours by acceptance, the newest first."""
     minutes = settings().deadline_minutes
     with store.reads() as reads:

@@ -64,7 +64,6 @@ Narrowed = Annotated[Filters, Depends(filters_of)]
 
 @router.get("/transfers", summary="Transfers, newest first")
 def transfers(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     names: UserNames,
     filters: Narrowed,
@@ -107,7 +106,7 @@ def transfer(
     if message is not None:
         return models.rejected(message)
     if started and started.state not in ENDED:
-        coming = models.Coming(mid=mid, started=models.run_of(started))
+        coming = models.Coming(mid=mid, started=started)
         return JSONResponse(coming.model_dump(), 202, {"retry-after": "1"})
     why = f"; the run is {started.state}" if started else ""
     raise HTTPException(404, f"The ledger has no such transfer{why}.")
@@ -115,7 +114,6 @@ def transfer(
 
 @router.get("/transfer/changes", summary="The batches of a transfer", responses={**NOT_THERE})
 def changes(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     mid: MID,
     after: After = "",

@@ -1,1 +1,1 @@
-"""The routes of the page, a router a subject. Each asks for Airflow's own user: the app of a plugin is open otherwise."""
+"""The routes of the page, a router a subject. The app asks for Airflow's own user of all of them."""

@@ -13,7 +13,7 @@ from ownership.domain.states import EventState
 from ownership.ledger.reads import Reads
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent, from_cursor
 from ownership.page import access
-from ownership.page.access import MayRead, User
+from ownership.page.access import User
 from ownership.page.actions import RECONCILE_DAG
 from ownership.page.names import UserNames
 from ownership.page.rendering import rendered
@@ -30,7 +30,7 @@ from ownership.page.visible import SeesEverything
 router = APIRouter()
 
 
-@router.get("/", dependencies=[MayRead])
+@router.get("/")
 def listing(
     user: User,
     store: Ledger,
@@ -99,8 +99,8 @@ def _proven(reads: Reads, settings: CachedSettings) -> str:
     return proven_in_short(day, minutes)
 
 
-@router.get("/proven", dependencies=[MayRead])
-def proven(user: User, store: Ledger, settings: JobSettings) -> Response:  # noqa: ARG001  # for users only
+@router.get("/proven")
+def proven(store: Ledger, settings: JobSettings) -> Response:
     """How many of the last days' transfers were proven within their deadline."""
     minutes, now = settings().deadline_minutes, now_ms()
     with store.reads() as reads:
@@ -108,8 +108,8 @@ def proven(user: User, store: Ledger, settings: JobSettings) -> Response:  # noq
     return rendered("proven.html", view=proven_view(days, now_ms=now, deadline_minutes=minutes))
 
 
-@router.get("/reconciliations", dependencies=[MayRead, SeesEverything])
-def reconciliations(user: User, store: Ledger) -> Response:  # noqa: ARG001  # for users only
+@router.get("/reconciliations", dependencies=[SeesEverything])
+def reconciliations(store: Ledger) -> Response:
     """What the last reconciliations found, as a chart and as a table."""
     with store.reads() as reads:
         reports = reads.reports(MAX_BARS)

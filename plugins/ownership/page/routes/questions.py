@@ -15,7 +15,6 @@ from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.reads.batches import BatchTimeline
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import access
-from ownership.page.access import MayRead, User
 from ownership.page.platform import Platform, Stores
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import NO_NUL
@@ -32,8 +31,7 @@ from ownership.page.views.questions import (
     step_lines,
 )
 from ownership.platform.search_index import MAX_SHOWN
-from ownership.platform.user_org import FoundUsers, name_words
-from ownership.platform.user_org import User as UserOfOrganisation
+from ownership.platform.user_org import FoundUsers, User, name_words
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +47,8 @@ T = TypeVar("T")
 router = APIRouter()
 
 
-@router.get("/find", dependencies=[MayRead])
-def find(user: User, store: Ledger, stores: Stores, q: TEXT = "") -> Response:  # noqa: ARG001  # for users only
+@router.get("/find")
+def find(store: Ledger, stores: Stores, q: TEXT = "") -> Response:
     """What a text is; a transfer's own mid leads to it at once."""
     text, notices = q.strip(), list[str]()
     if not text:
@@ -77,9 +75,8 @@ def find(user: User, store: Ledger, stores: Stores, q: TEXT = "") -> Response:  
     )
 
 
-@router.get("/batch", dependencies=[MayRead])
+@router.get("/batch")
 def batch(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     stores: Stores,
     batch: ID,
@@ -105,9 +102,8 @@ def batch(
     )
 
 
-@router.get("/user", dependencies=[MayRead])
+@router.get("/user")
 def user_batches(
-    user: User,  # noqa: ARG001  # for users only
     store: Ledger,
     stores: Stores,
     who: Annotated[ID, Query(alias="user")],
@@ -154,7 +150,7 @@ def check_holder(store: Ledger, stores: Platform, who: str) -> None:
     found = stores.users.ask(lambda users: dict(users.read_all([who])))[who]
     if isinstance(found, Unavailable):
         raise found
-    if not (isinstance(found, UserOfOrganisation) and store.visible.has(found.organisation_id)):
+    if not (isinstance(found, User) and store.visible.has(found.organisation_id)):
         raise HTTPException(404, "User-Org knows no such user of your organisations.")
 
 

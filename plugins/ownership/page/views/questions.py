@@ -38,8 +38,8 @@ class Answer(NamedTuple):
 class BatchNow(NamedTuple):
     """A batch as it is now: the row says the truth, and the document should say the same."""
 
-    id: BatchId
-    href: str
+    course_id: str
+    batch_id: str
     name: str
     status: str
     row: tuple[str, ...]
@@ -111,8 +111,7 @@ def _now(
     if row and shown and MISSING not in kinds and row.status != source.get("status"):
         words.append(f"the document says {_status(source.get('status'))}")
     return BatchNow(
-        batch,
-        batch_href(batch),
+        *batch,
         _text(source.get("name")),
         _status(status) if row or shown else "",
         _owners(row.created_by, row.mentors) if row else (),
