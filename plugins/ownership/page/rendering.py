@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ownership.domain.compare import LABELS
 from ownership.ledger.reads.lists import Filters
 from ownership.page.views import formats, links
 
@@ -27,11 +28,14 @@ templates.globals |= {
     "version": hashlib.sha256(b"".join(STATIC.values())).hexdigest()[:10],
     "short": formats.short,
     "number": formats.number,
+    "moment": formats.moment,
     "run_label": links.run_label,
     "state_names": formats.STATE_NAMES,
     "detail_href": links.detail_href,
     "batch_href": links.batch_href,
     "user_href": links.user_href,
+    "import_href": links.import_href,
+    "kind_names": LABELS,
     "transfers_href": lambda user: links.list_href(Filters(user=user)),
 }
 

@@ -40,9 +40,9 @@ def test_a_share_is_whole_only_where_it_is() -> None:
 
 def test_periods_sum_their_days_up() -> None:
     days = [ProvenCounts(in_time=1, late=1), *[ProvenCounts(in_time=10)] * 6, *[ProvenCounts(overdue=1)] * 23]
-    lines = proven_view(days, now_ms=0, deadline_minutes=30).lines
-    assert [(p.name, p.share, p.accepted) for p in lines] == [
-        ("day", "50 %", "2"), ("7 days", "98.3 %", "62"), ("30 days", "71.7 %", "85"),
+    periods = proven_view(days, now_ms=0, deadline_minutes=30).periods
+    assert [(name, share, c.accepted) for name, share, c in periods] == [
+        ("day", "50 %", 2), ("7 days", "98.3 %", 62), ("30 days", "71.7 %", 85),
     ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from ownership.page.actions import ACTIONS, TRANSFER_DAG, Action
 from ownership.page.rendering import templates
 from ownership.page.views.batches import change_lines
 from ownership.page.views.details import DetailView, detail_view
-from ownership.page.views.imports import import_lines, import_view, row_lines
+from ownership.page.views.imports import import_view, row_line
 from ownership.page.views.links import RunLink, exports
 from ownership.page.views.lists import list_view
 from ownership.page.views.messages import message_view
@@ -145,13 +145,14 @@ IMPORT = Import("0" * 20, "an-admin", AT, "<leavers>.csv", "", 2, 1, ("O",))
 
 def test_imports_are_a_list_with_a_form_for_who_may_start_transfers() -> None:
     given = {
-        "lines": import_lines([IMPORT]), "older": "x", "newest": "y", "paused": True, "token": "t", "user": "u",
+        "imports": [IMPORT], "older": "x", "newest": "y", "paused": True, "token": "t", "user": "u",
         "columns": COLUMNS, "report_columns": REPORT_COLUMNS, "max_rows": 10_000,
     }  # fmt: skip
     page = rendered("imports.html", **given, startable=True)
     assert "&lt;leavers&gt;.csv" in page
+    assert '<td class="n">2</td><td class="n warn">1</td>' in page
     assert 'enctype="multipart/form-data"' in page
-    assert "<form" not in rendered("imports.html", **{**given, "lines": []}, startable=False)
+    assert "<form" not in rendered("imports.html", **{**given, "imports": []}, startable=False)
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,12 @@ def test_an_import_is_a_page_that_says_how_far_it_is(
     states: dict[RowState, int], is_started: bool, words: str
 ) -> None:
     seen = import_view(IMPORT, ImportProgress(states, 5, 7, is_started))
-    rows = row_lines(
-        [
-            ImportedRow(FileRow(2, "a", "b", "O"), RowEvents(False, EventState.REHEARSED, False, None), "m:check", 5),
-            ImportedRow(FileRow(3, error=RowError("from_user", "is <empty>")), RowEvents(True, None, False, None)),
-        ]
-    )  # fmt: skip
+    rows = [
+        ImportedRow(FileRow(2, "a", "b", "O"), RowEvents(False, EventState.REHEARSED, False, None), "m:check", 5),
+        ImportedRow(FileRow(3, error=RowError("from_user", "is <empty>")), RowEvents(True, None, False, None)),
+    ]  # fmt: skip
     page = rendered(
-        "import.html", view=seen, rows=rows, more="x", first="y", startable=True, stalled=True, token="t",  # noqa: S106
+        "import.html", view=seen, rows=map(row_line, rows), more="x", first="y", startable=True, stalled=True, token="t",  # noqa: S106
         paused=True, user="u",
     )  # fmt: skip
     assert words in page
@@ -188,10 +187,15 @@ def test_reconciliations_are_a_page_with_samples() -> None:
     sample = Sample(kind="stale_owner", course_id="c", batch_id="<b>", row="new", document="old")
     report = Report(
         run_id="manual__1", started_ms=AT_MS, ended_ms=AT_MS, repair=True, parts=1, done=1, left=1,
-        samples=(sample,), more_samples=2,
+        samples=(sample,), more_samples=2, rows=1000, counts={"stale_owner": 1, "orphan_document": 2},
     )  # fmt: skip
     page = rendered("reconciliations.html", view=reconciliations_view([report], {"manual__1": RUN}))
+    assert '<td class="n">1,000</td>' in page
+    assert "<td>1 stale owner, 2 orphan document</td>" in page
+    assert "<td>stale owner</td>" in page
     assert "&lt;b&gt;" in page
+    assert '<td class="id">new</td><td class="id">old</td>' in page
+    assert "2 more are in no sample" in page
     assert "compared" in rendered("reconciliations.html", view=reconciliations_view([], {}))
 
 

@@ -20,17 +20,6 @@ from ownership.page.views.lists import ListLine, event_line, kind_of, lag
 from ownership.page.views.timeline import ProgressBar, Step, progress_bar, sentence, timeline
 
 
-class LaneEvent(NamedTuple):
-    """One event of a composed lane."""
-
-    mid: str
-    href: str
-    from_user: str
-    to_user: str
-    state: EventState
-    this: bool
-
-
 class Fact(NamedTuple):
     """Something known about an event."""
 
@@ -58,7 +47,8 @@ class DetailView(NamedTuple):
     steps: Sequence[Step]
     tiles: Sequence[tuple[str, str, str]]
     """Outcome, number, and its tone."""
-    lane: Sequence[LaneEvent]
+    lane: Sequence[ListedEvent]
+    """Empty for an event by itself."""
     plan: PlanSummary | None
     followed: Sequence[ListLine]
     undone: EventState | None
@@ -107,7 +97,7 @@ def detail_view(
         else progress_bar(event, progress),
         steps=timeline(event, queued, now_ms),
         tiles=_tiles(event.state, event.counts),
-        lane=_lane(event, lane),
+        lane=lane if len(lane) > 1 else [],
         plan=PlanSummary.model_validate_json(event.report) if event.report else None,
         followed=[event_line(f, runs, now_ms=now_ms) for f in followed],
         undone=undone[-1] if undone else None,
@@ -206,17 +196,6 @@ def _tiles(state: EventState, counts: Mapping[str, int]) -> list[tuple[str, str,
         (words, number(counts.get(outcome, 0)), tone if counts.get(outcome) else "")
         for outcome, (words, tone) in names.items()
         if counts.get(outcome) or outcome in (BatchOutcome.MOVED, BatchOutcome.CHANGED_ELSEWHERE)
-    ]
-
-
-def _lane(event: EventRow, lane: Sequence[ListedEvent]) -> list[LaneEvent]:
-    if len(lane) < 2:
-        return []
-    return [
-        LaneEvent(
-            e.mid, detail_href(e.mid), e.transfer.from_user, e.transfer.to_user, e.state, e.mid == event.mid
-        )
-        for e in lane
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from ownership.domain.imports import (
@@ -14,8 +14,7 @@ from ownership.domain.imports import (
     RowState,
 )
 from ownership.domain.states import EventState
-from ownership.page.views.formats import Moment, counted, moment, number
-from ownership.page.views.links import detail_href
+from ownership.page.views.formats import counted, moment, number
 
 _COLOURS: Final[Mapping[RowState, EventState]] = {
     RowState.WRONG: EventState.REJECTED,
@@ -30,31 +29,15 @@ _COLOURS: Final[Mapping[RowState, EventState]] = {
 _TONES: Final[Mapping[RowState, str]] = {RowState.DONE: "good", **dict.fromkeys(FAILURES, "warn")}
 
 
-class ImportLine(NamedTuple):
-    """An import in the list."""
-
-    href: str
-    file_name: str
-    when: Moment | None
-    created_by: str
-    rows: str
-    wrong_rows: str
-    started: Moment | None
-
-
 class RowLine(NamedTuple):
     """A row of an import."""
 
-    number: str
-    state: str
+    of: ImportedRow
     colour: str
-    from_user: str
-    to_user: str
-    organisation: str
-    batches: str
+    batches: int | None
     error: str
-    href: str
-    """Its newest event; empty if it has none."""
+    mid: str
+    """Of its newest event; empty if it has none."""
 
 
 class ImportView(NamedTuple):
@@ -74,27 +57,6 @@ class ImportView(NamedTuple):
     would_move: str
     failures: int
     failed_href: str
-
-
-def import_href(import_id: str, **more: object) -> str:
-    """Of an import."""
-    return "&".join((f"import?id={import_id}", *(f"{k}={v}" for k, v in more.items())))
-
-
-def import_lines(imports: Iterable[Import]) -> list[ImportLine]:
-    """The list."""
-    return [
-        ImportLine(
-            import_href(i.id),
-            i.file_name,
-            moment(i.created_at),
-            i.created_by,
-            number(i.rows),
-            number(i.wrong_rows),
-            moment(i.started_at),
-        )
-        for i in imports
-    ]
 
 
 def import_view(of: Import, progress: ImportProgress) -> ImportView:
@@ -139,27 +101,14 @@ def _sentence(progress: ImportProgress) -> str:
             )
 
 
-def row_lines(rows: Iterable[ImportedRow]) -> list[RowLine]:
-    """Rows of an import."""
-    return [_row_line(r) for r in rows]
-
-
-def _row_line(of: ImportedRow) -> RowLine:
-    row, error = of.row, of.failure().error if of.state in FAILURES else None
-    batches = of.moved if of.events.started else of.would_move
-    events = (
-        (of.transfer_mid, of.events.transfer),
-        (of.dry_run_mid, of.events.dry_run),
-    )
-    mid = next((mid for mid, state in events if mid and state), "")
+def row_line(of: ImportedRow) -> RowLine:
+    """A row of an import."""
+    events = ((of.transfer_mid, of.events.transfer), (of.dry_run_mid, of.events.dry_run))
+    error = of.failure().error if of.state in FAILURES else None
     return RowLine(
-        number(row.number),
-        of.state.value,
-        _COLOURS[of.state].value,
-        row.from_user,
-        row.to_user,
-        row.organisation_id,
-        "" if batches is None else number(batches),
-        ": ".join(filter(None, error)) if error else "",
-        detail_href(mid) if mid else "",
+        of,
+        colour=_COLOURS[of.state].value,
+        batches=of.moved if of.events.started else of.would_move,
+        error=": ".join(filter(None, error or ())),
+        mid=next((mid for mid, state in events if mid and state), ""),
     )

@@ -50,6 +50,11 @@ def user_href(user: str, **more: str) -> str:
     return f"user?{urlencode({'user': user, **more})}"
 
 
+def import_href(import_id: str, **more: object) -> str:
+    """Of an import."""
+    return f"import?{urlencode({'id': import_id, **more})}"
+
+
 def list_href(filters: Filters | None = None, **more: str) -> str:
     """Of the list, with its filters."""
     f = filters or Filters()

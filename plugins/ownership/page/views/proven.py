@@ -21,21 +21,6 @@ CHART: Final = Chart(
 _PERIODS: Final = (("day", 1), ("7 days", 7), ("30 days", 30))
 
 
-class PeriodLine(NamedTuple):
-    """A period that ends now."""
-
-    name: str
-    share: str
-    """Of what was due; empty where nothing was."""
-    accepted: str
-    in_time: str
-    late: str
-    overdue: str
-    pending: str
-    asked: str
-    unproven: str
-
-
 class ProvenView(NamedTuple):
     """The last days."""
 
@@ -43,7 +28,8 @@ class ProvenView(NamedTuple):
     deadline: str
     chart: str
     """An SVG, in which every text is escaped."""
-    lines: list[PeriodLine]
+    periods: list[tuple[str, str, ProvenCounts]]
+    """Those that end now: name, share of what was due (empty where nothing was), and counts."""
 
 
 def proven_view(days: Sequence[ProvenCounts], *, now_ms: int, deadline_minutes: int) -> ProvenView:
@@ -55,7 +41,11 @@ def proven_view(days: Sequence[ProvenCounts], *, now_ms: int, deadline_minutes: 
         sentence=proven_in_short(days[0], deadline_minutes),
         deadline=duration(deadline_minutes * MINUTE_MS),
         chart=CHART.svg(bars, name="proven"),
-        lines=[_line(name, ProvenCounts.sum_of(days[:n])) for name, n in _PERIODS],
+        periods=[
+            (name, share(c.in_time, c.due) if c.due else "", c)
+            for name, n in _PERIODS
+            for c in [ProvenCounts.sum_of(days[:n])]
+        ],
     )
 
 
@@ -88,10 +78,3 @@ def request_in_short(counts: RequestCounts) -> str:
         (counts.rejected, "rejected as no transfer"),
     ]
     return f"{found}; {', '.join(f'{number(n)} {words}' for n, words in missing if n)}."
-
-
-def _line(name: str, c: ProvenCounts) -> PeriodLine:
-    return PeriodLine(
-        name, share(c.in_time, c.due) if c.due else "", number(c.accepted), number(c.in_time), number(c.late),
-        number(c.overdue), number(c.pending), number(c.asked), number(c.unproven),
-    )  # fmt: skip

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ownership.domain.compare import LABELS
 from ownership.domain.reconciliation import Point, Report
 from ownership.page.views.chart import Bar, Chart, Series
-from ownership.page.views.formats import Moment, counted, moment, number
+from ownership.page.views.formats import counted, moment
 from ownership.page.views.links import RunLink
 
 TREND: Final = Chart(
@@ -21,29 +20,10 @@ TREND: Final = Chart(
 class ReconciliationLine(NamedTuple):
     """One reconciliation."""
 
-    when: Moment | None
-    run_id: str
+    report: Report
     run: RunLink | None
-    repair: bool
     verdict: str
     """`agree`, `differ` (more are left than may be) or `unfinished`."""
-    rows: str
-    documents: str
-    left: str
-    repaired: str
-    in_flight: str
-    kinds: str
-
-
-class SampleLine(NamedTuple):
-    """A batch of the newest report, as an example."""
-
-    kind: str
-    course_id: str
-    batch_id: str
-    row: str
-    document: str
-    note: str
 
 
 class ReconciliationsView(NamedTuple):
@@ -53,9 +33,7 @@ class ReconciliationsView(NamedTuple):
     chart: str
     """An SVG, in which every text is escaped."""
     lines: list[ReconciliationLine]
-    samples: list[SampleLine]
-    more: str
-    """How many of the newest report's batches have no sample; empty if all have."""
+    newest: Report | None
 
 
 def reconciliations_view(reports: Sequence[Report], runs: Mapping[str, RunLink]) -> ReconciliationsView:
@@ -65,11 +43,7 @@ def reconciliations_view(reports: Sequence[Report], runs: Mapping[str, RunLink])
         sentence=newest_in_short(newest),
         chart=TREND.svg([bar(r.point) for r in reversed(reports)], name="reconcile-trend"),
         lines=[_line(r, runs) for r in reports],
-        samples=[
-            SampleLine(LABELS.get(s.kind, s.kind), s.course_id, s.batch_id, s.row, s.document, s.note)
-            for s in (newest.samples if newest else ())
-        ],
-        more=number(newest.more_samples) if newest and newest.more_samples else "",
+        newest=newest,
     )
 
 
@@ -94,8 +68,4 @@ def newest_in_short(report: Report | None) -> str:
 
 def _line(r: Report, runs: Mapping[str, RunLink]) -> ReconciliationLine:
     verdict = "unfinished" if not r.complete else "differ" if r.left > r.threshold else "agree"
-    return ReconciliationLine(
-        moment(r.started_ms), r.run_id, runs.get(r.run_id), r.repair, verdict, number(r.rows), number(r.documents),
-        number(r.left), number(r.repaired), number(r.in_flight),
-        ", ".join(f"{number(n)} {LABELS.get(k, k)}" for k, n in r.counts.items()),
-    )  # fmt: skip
+    return ReconciliationLine(r, runs.get(r.run_id), verdict)
