@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
@@ -215,41 +215,30 @@ class Changes:
 
     def batches(self, mids: Collection[str]) -> set[BatchId]:
         """The planned batches of events, without their outcomes."""
-        if not mids:
-            return set()
-
-        def work(connection: Connection) -> set[BatchId]:
-            query = select(plan.c.course_id, plan.c.batch_id).where(
-                _of_events(plan.c.event_id, self._ids.of(connection, mids))
-            )
-            return {BatchId(course, batch) for course, batch in connection.execute(query).all()}
-
-        return self._database.run(work)
+        return {batch for _, batch in self._batches(plan, mids)}
 
     def changed(self, mids: Collection[str]) -> set[BatchId]:
         """Batches that have an image of these events; one that a chain changes is planned for its first event alone."""
-
-        def work(connection: Connection) -> set[BatchId]:
-            mine = _of_events(change.c.event_id, self._ids.of(connection, mids))
-            query = select(change.c.course_id, change.c.batch_id).distinct().where(mine)
-            return {BatchId(course, batch) for course, batch in connection.execute(query).all()}
-
-        return self._database.run(work) if mids else set()
+        return {batch for _, batch in self._batches(change, mids)}
 
     def planned(self, mids: Collection[str]) -> set[tuple[str, BatchId]]:
         """What is planned for events: mid and batch."""
+        return set(self._batches(plan, mids))
 
-        def work(connection: Connection) -> set[tuple[str, BatchId]]:
+    def _batches(self, table: Table, mids: Collection[str]) -> Iterator[tuple[str, BatchId]]:
+        """Mid and batch of each row that a table has of events."""
+        if not mids:
+            return
+
+        def work(connection: Connection) -> tuple[dict[str, int], Sequence[Any]]:
             ids = self._ids.of(connection, mids)
-            mid_of = {i: m for m, i in ids.items()}
-            query = select(plan.c.event_id, plan.c.course_id, plan.c.batch_id).where(
-                _of_events(plan.c.event_id, ids)
-            )
-            return {
-                (mid_of[i], BatchId(course, batch)) for i, course, batch in connection.execute(query).all()
-            }
+            query = select(table.c.event_id, table.c.course_id, table.c.batch_id)
+            return ids, connection.execute(query.where(_of_events(table.c.event_id, ids))).all()
 
-        return self._database.run(work) if mids else set()
+        ids, rows = self._database.run(work)
+        mid_of = {i: m for m, i in ids.items()}
+        for event_id, course_id, batch_id in rows:
+            yield mid_of[event_id], BatchId(course_id, batch_id)
 
     def has_planned(self, mid: str, batch: BatchId) -> bool:
         """True if an event has planned the batch."""
@@ -294,8 +283,8 @@ class Changes:
 
         def work(connection: Connection) -> None:
             ids = self._ids.of(connection, {r.planned.mid for r in rows})
-            unique = {(ids[r.planned.mid], *r.planned.id): r for r in rows}
-            values = [_plan_values(key, r, users) for key, r in unique.items()]
+            unique = {(r.planned.mid, r.planned.id): r for r in rows}
+            values = [_plan_values(ids[r.planned.mid], r, users) for r in unique.values()]
             connection.execute(_INSERT_PLAN, {"rows": json.dumps(values)})
 
         self._database.run(work)
@@ -383,16 +372,6 @@ class Changes:
         self._database.run(work)
 
 
-def batch_outcome(value: str | None) -> BatchOutcome | None:
-    """From a row of `plan`."""
-    return None if value is None else BatchOutcome(value)
-
-
-def change_outcome(value: str | None) -> ChangeOutcome | None:
-    """From a row of `change`."""
-    return None if value is None else ChangeOutcome(value)
-
-
 def _of_events(column: ColumnElement[int], ids: Mapping[str, int]) -> ColumnElement[bool]:
     """The rows of events. For a single event the index returns them in the order of batches."""
     return column == next(iter(ids.values())) if len(ids) == 1 else among(column, ids.values())
@@ -422,18 +401,23 @@ def _image(rows: Sequence[Any]) -> Image:
         hops[0].before,
         hops[-1].after,
         hops,
-        change_outcome(first.outcome),
+        first.outcome and ChangeOutcome(first.outcome),
         first.applied_at,
     )
 
 
-def _row(batch: BatchId, r: Any, name: str) -> Row:
-    creator, mentors = getattr(r, f"{name}_created_by"), getattr(r, f"{name}_mentors") or ()
-    return Row(batch, creator and from_ledger(creator), tuple(map(from_ledger, mentors)), r.status)
+def owners_of(r: Any, when: str) -> tuple[str | None, tuple[str, ...]]:
+    """Creator and mentors `before` or `after`, from a row of `plan` or `change`."""
+    creator, mentors = getattr(r, f"{when}_created_by"), getattr(r, f"{when}_mentors") or ()
+    return creator and from_ledger(creator), tuple(map(from_ledger, mentors))
+
+
+def _row(batch: BatchId, r: Any, when: str) -> Row:
+    return Row(batch, *owners_of(r, when), r.status)
 
 
 def _planned(r: Any) -> Planned:
-    return Planned(r.mid, BatchId(r.course_id, r.batch_id), batch_outcome(r.outcome))
+    return Planned(r.mid, BatchId(r.course_id, r.batch_id), r.outcome and BatchOutcome(r.outcome))
 
 
 def _plan_row(r: Any) -> PlanRow:
@@ -446,25 +430,13 @@ def _plan_row(r: Any) -> PlanRow:
     return PlanRow(planned, before, hop)
 
 
-def _plan_values(
-    key: tuple[int, str, str], r: PlanRow, users: Mapping[str, frozenset[str]]
-) -> dict[str, Any]:
+def _plan_values(event_id: int, r: PlanRow, users: Mapping[str, frozenset[str]]) -> dict[str, Any]:
     planned, row, hop = r
-    event_id, course_id, batch_id = key
-    values: dict[str, Any] = {
-        "event_id": event_id,
-        "course_id": course_id,
-        "batch_id": batch_id,
-        "outcome": planned.outcome,
-    }
+    values: dict[str, Any] = {"event_id": event_id, **planned.id._asdict(), "outcome": planned.outcome}
     if row:
-        before = hop.before if hop else row
-        unchanged = role(row, users.get(planned.mid, frozenset()))
-        values |= {
-            "role": changed_role(hop) if hop else unchanged,
-            "status": row.status,
-        }
-        values["before_created_by"], values["before_mentors"] = _columns(before)
+        values["role"] = changed_role(hop) if hop else role(row, users.get(planned.mid, frozenset()))
+        values["status"] = row.status
+        values["before_created_by"], values["before_mentors"] = _columns(hop.before if hop else row)
     if hop:
         values["after_created_by"], values["after_mentors"] = _columns(hop.after)
     return values

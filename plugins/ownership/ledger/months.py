@@ -19,6 +19,7 @@ from ownership.ledger.schema import (
     event_run,
     import_row,
     imports,
+    month_of,
     queue,
     reconciliation,
     reconciliation_part,
@@ -46,7 +47,7 @@ class Removed(NamedTuple):
 
 def ensure_months(database: Database) -> None:
     """Make the partitions of this month and the next, if they are missing. A look where this process made it before."""
-    month = _month(now_ms())
+    month = month_of(now_ms())
     if database.months_upto <= month:
         database.run(make_months)
         database.months_upto = month + 1
@@ -54,7 +55,7 @@ def ensure_months(database: Database) -> None:
 
 def make_months(connection: Connection) -> list[str]:
     """Make the missing partitions of this month and the next. Returns their names."""
-    month = _month(now_ms())
+    month = month_of(now_ms())
     wanted = {f"{t}_{m // 12}_{m % 12 + 1:02d}": (t, m) for m in (month, month + 1) for t in PARTITIONED}
     if wanted.keys() <= _partitions(connection).keys():
         return []
@@ -84,7 +85,7 @@ def remove_old(database: Database, retention_days: int) -> Removed:
     A month is removed when all of it is too old: its partitions are dropped, its events deleted in parts.
     """
     cutoff_ms = now_ms() - retention_days * DAY_MS
-    first_kept = _month(cutoff_ms)
+    first_kept = month_of(cutoff_ms)
     dropped = database.run(lambda c: _drop_months(c, first_kept))
     return Removed(
         tuple(dropped),
@@ -169,8 +170,3 @@ def _repeat(database: Database, work: Callable[[Connection], int]) -> int:
         if removed < ROWS_PER_DELETE:
             break
     return total
-
-
-def _month(at_ms: int) -> int:
-    at = from_ms(at_ms)
-    return at.year * 12 + at.month - 1

@@ -181,6 +181,12 @@ host = _table(
 )  # fmt: skip
 
 
+def month_of(at_ms: int) -> int:
+    """The month of an epoch ms, as an event's id begins with it. Raises OverflowError beyond the calendar."""
+    at = from_ms(at_ms)
+    return at.year * 12 + at.month - 1
+
+
 def among(column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
     """True where the column is one of `values`: one parameter, however many there are."""
     return column == any_(literal(list(values), ARRAY(column.type)))

@@ -92,7 +92,7 @@ def _cells(row: Row) -> Iterable[object]:
 def _cell(value: Any) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return json.dumps(value, ensure_ascii=False)
     return _plain(value)
 

@@ -21,15 +21,13 @@ from sqlalchemy import (
     union,
 )
 
-from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.plan import BatchId
 from ownership.domain.states import BatchOutcome, ChangeOutcome
-from ownership.ledger.changes import batch_outcome, change_outcome
-from ownership.ledger.database import from_ledger
+from ownership.ledger.changes import owners_of
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event
-from ownership.ledger.reads.statements import BoundedDatabase, of_visible, residual, texts
+from ownership.ledger.reads.statements import Reader, residual, texts
 from ownership.ledger.schema import among, change, event, plan
 
 
@@ -102,12 +100,8 @@ class Progress(NamedTuple):
     proven: int
 
 
-class Batches:
+class Batches(Reader):
     """Reads of plans and changes of one event."""
-
-    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
-        self._database = database
-        self._visible = visible
 
     def page(self, row: EventRow, after: BatchId | None = None, *, limit: int = PAGE_SIZE) -> ChangesPage:
         """One page of the batches that an event concerns, by course and batch."""
@@ -139,9 +133,7 @@ class Batches:
         def work(connection: Connection) -> BatchTimeline:
             ids = _events_of(connection, batch_id, course_id, before, limit + 1)
             shown = ids[:limit]
-            listed = select(event.c.id, *LISTED_COLUMNS).where(
-                among(event.c.id, shown), *of_visible(self._visible)
-            )
+            listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown), *self._of_visible)
             events = {r.id: listed_event(r, self._visible) for r in connection.execute(listed)}
             of_batch = [
                 _is_of(table, batch_id, course_id) & among(table.c.event_id, shown)
@@ -280,16 +272,13 @@ def _hops(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> 
 
 
 def _hop(r: Any) -> BatchHop:
-    before, after = _owners(r, "before"), _owners(r, "after")
-    return BatchHop(r.role, before, after, r.hop, r.hops, change_outcome(r.outcome), r.applied_at)
+    before, after = Owners(*owners_of(r, "before")), Owners(*owners_of(r, "after"))
+    outcome = r.outcome and ChangeOutcome(r.outcome)
+    return BatchHop(r.role, before, after, r.hop, r.hops, outcome, r.applied_at)
 
 
 def _planned(r: Any) -> PlannedBatch:
     # An unchanged row has no owners afterwards.
-    after = None if r.after_mentors is None else _owners(r, "after")
-    return PlannedBatch(r.role, _owners(r, "before"), after, batch_outcome(r.outcome), r.proven_at)
-
-
-def _owners(r: Any, when: str) -> Owners:
-    creator, mentors = getattr(r, f"{when}_created_by"), getattr(r, f"{when}_mentors") or ()
-    return Owners(creator and from_ledger(creator), tuple(map(from_ledger, mentors)))
+    after = None if r.after_mentors is None else Owners(*owners_of(r, "after"))
+    outcome = r.outcome and BatchOutcome(r.outcome)
+    return PlannedBatch(r.role, Owners(*owners_of(r, "before")), after, outcome, r.proven_at)

@@ -8,16 +8,14 @@ from typing import Any, Final
 from sqlalchemy import Select, func, literal, not_, or_, select, tuple_, union
 
 from ownership.domain.event import with_follow_ups
-from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.queue import QueuedEvent
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
 from ownership.ledger.queue import QUEUED, queued_event
 from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event, without_blocker
 from ownership.ledger.reads.statements import (
-    BoundedDatabase,
+    Reader,
     key_of,
     newest_first,
-    of_visible,
     read_first,
     residual,
     texts,
@@ -40,13 +38,8 @@ MAX_SHORT: Final = 16 * 1024
 """Bytes of a message that is read only for its names."""
 
 
-class Details:
+class Details(Reader):
     """Reads of one event by the ledger's mid: what is not visible is not there."""
-
-    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
-        self._database = database
-        self._visible = visible
-        self._of_visible = of_visible(visible)
 
     def event(self, mid: str) -> EventRow | None:
         """An event, None if there is none."""

@@ -17,15 +17,16 @@ from ownership.domain.event import OrderKey, folded
 from ownership.domain.options import Options
 from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import BatchOutcome, EventState
-from ownership.ledger.database import from_ledger
+from ownership.ledger.changes import owners_of
 from ownership.ledger.reads.lists import WAITS, Filters
-from ownership.ledger.reads.statements import BoundedDatabase, of_visible, residual, values
+from ownership.ledger.reads.statements import Reader, residual, values
 from ownership.ledger.schema import (
     MONTH_SHIFT,
     among,
     change,
     event,
     event_run,
+    month_of,
     plan,
     queue,
     rejected_message,
@@ -79,13 +80,8 @@ class ChangePlace(NamedTuple):
         return cls(event_id, "", "", uuid.UUID(int=0), last)
 
 
-class Exports:
+class Exports(Reader):
     """Reads of exports."""
-
-    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
-        self._database = database
-        self._visible = visible
-        self._of_visible = of_visible(visible)
 
     def span(self, filters: Filters, mid: str = "") -> Span:
         """The events that an export looks at: up to the newest of now; `mid`: one event only."""
@@ -120,7 +116,7 @@ class Exports:
         query = select(rejected_message).order_by(*key).limit(LOOKED_AT)
         if after:
             query = query.where(tuple_(*key) > tuple_(*values(after)))
-        query = query.where(*_times(columns.kafka_ms, filters))
+        query = query.where(*filters.at(columns.kafka_ms))
         if filters.request_id:
             query = query.where(residual(columns.request_id == filters.request_id))
         found = self._database.run(lambda c: c.execute(query).all())
@@ -155,10 +151,9 @@ def _first_id(filters: Filters) -> int:
         return 0
     try:
         # The clocks of broker and ledger may differ.
-        at = from_ms(filters.since_ms - DAY_MS)
+        return (month_of(filters.since_ms - DAY_MS) << MONTH_SHIFT) - 1
     except (OverflowError, ValueError):
         return 0
-    return ((at.year * 12 + at.month - 1) << MONTH_SHIFT) - 1
 
 
 def _last_of(connection: Connection, span: Span, count: int) -> int | None:
@@ -179,7 +174,7 @@ def _fit(filters: Filters, span: Span) -> list[ColumnElement[bool]]:
         conditions.append(residual(among(event.c.state, filters.states)))
     if filters.request_id:
         conditions.append(residual(event.c.request_id == filters.request_id))
-    conditions += _times(event.c.kafka_ms, filters)
+    conditions += filters.at(event.c.kafka_ms)
 
     def of_span(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
         return select(column).where(column > span.first, column <= span.last, *conditions)
@@ -196,11 +191,6 @@ def _fit(filters: Filters, span: Span) -> list[ColumnElement[bool]]:
         ]
         conditions.append(event.c.id.in_(union(*of)))
     return conditions
-
-
-def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[bool]]:
-    found = [] if filters.since_ms is None else [residual(column >= filters.since_ms)]
-    return found if filters.before_ms is None else [*found, residual(column < filters.before_ms)]
 
 
 def _changes(after: ChangePlace, last: int, events: Collection[int]) -> Select[Any]:
@@ -239,11 +229,7 @@ def _message(r: Any) -> tuple[Any, ...]:
 
 
 def _change(r: Any, of_event: tuple[Any, ...]) -> tuple[Any, ...]:
-    def owners(creator: str | None, mentors: list[str] | None) -> tuple[Any, ...]:
-        return creator and from_ledger(creator), [from_ledger(m) for m in mentors or ()]
-
     return (
-        *of_event, r.course_id, r.batch_id, r.role, r.status,
-        *owners(r.before_created_by, r.before_mentors), *owners(r.after_created_by, r.after_mentors),
+        *of_event, r.course_id, r.batch_id, r.role, r.status, *owners_of(r, "before"), *owners_of(r, "after"),
         r.outcome, r.hop, r.hops, r.recorded_at, r.applied_at,
     )  # fmt: skip

@@ -41,8 +41,8 @@ from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import FINAL_STATES, OPEN_STATES, EventState
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.statements import (
-    BoundedDatabase,
     Columns,
+    Reader,
     key_of,
     newest_first,
     of_visible,
@@ -129,6 +129,11 @@ class Filters(NamedTuple):
         has_what_they_lack = self.user or self.run_id or self.course_id or self.batch_id
         return EventState.REJECTED in self.states and not has_what_they_lack
 
+    def at(self, kafka_ms: ColumnElement[int]) -> list[ColumnElement[bool]]:
+        """The conditions on a message's time."""
+        found = [] if self.since_ms is None else [residual(kafka_ms >= self.since_ms)]
+        return found if self.before_ms is None else [*found, residual(kafka_ms < self.before_ms)]
+
 
 class ListedEvent(NamedTuple):
     """An event, as a list has it."""
@@ -206,12 +211,8 @@ class OpenCounts(NamedTuple):
     """True if there are more than were counted."""
 
 
-class Lists:
+class Lists(Reader):
     """Reads of lists and counts: what is not visible is neither listed nor counted."""
-
-    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
-        self._database = database
-        self._visible = visible
 
     def page(self, filters: Filters, after: OrderKey | None = None) -> ListPage:
         """One page of the entries that fit, newest first, and counts of all states that fit."""
@@ -282,7 +283,7 @@ def _newest(
 ) -> Select[Any]:
     """The newest entries before `after` that fit. `ids` are the events of a run, a course or a batch."""
     bounds = _bounds(filters, after)
-    events = select(*LISTED_COLUMNS).where(*_times(event.c.kafka_ms, filters))
+    events = select(*LISTED_COLUMNS).where(*filters.at(event.c.kafka_ms))
     of_state = [residual(among(event.c.state, filters.states))] if filters.state else []
     user = folded(filters.user)
     request = filters.request_id
@@ -311,7 +312,7 @@ def _newest(
     else:
         arms = [_in_order(events, ORDER_KEY, bounds)]
     if filters.with_rejected and visible.every:
-        messages = select(*_REJECTED_COLUMNS).where(*_times(rejected_message.c.kafka_ms, filters))
+        messages = select(*_REJECTED_COLUMNS).where(*filters.at(rejected_message.c.kafka_ms))
         if request:
             found = read_first(messages.where(rejected_message.c.request_id == request))
             arms.append(_in_order(select(found), key_of(found), bounds))
@@ -378,11 +379,6 @@ def _of_organisations(
     columns = (newest.c[c.name] for c in events.selected_columns)
     every = select(*columns).select_from(organisation).join(state, true()).join(newest, true())
     return every.order_by(*newest_first(key_of(newest)))
-
-
-def _times(column: ColumnElement[int], filters: Filters) -> list[ColumnElement[bool]]:
-    found = [] if filters.since_ms is None else [residual(column >= filters.since_ms)]
-    return found if filters.before_ms is None else [*found, residual(column < filters.before_ms)]
 
 
 def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:

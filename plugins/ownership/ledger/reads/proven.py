@@ -22,11 +22,10 @@ from sqlalchemy import (
 
 from ownership.domain.clock import from_ms
 from ownership.domain.decoding import parse_json
-from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.proven import ProvenCounts, RequestCounts
 from ownership.domain.states import OPEN_STATES, EventState
 from ownership.ledger.arrivals import MAX_WAIT_MS
-from ownership.ledger.reads.statements import BoundedDatabase, of_visible, residual
+from ownership.ledger.reads.statements import Reader, residual
 from ownership.ledger.schema import Time, among, event, payload, rejected_message
 
 MAX_REDRIVES: Final = 1000
@@ -35,13 +34,8 @@ _DAY_S: Final = 24 * 3600
 _EVENT = event.c
 
 
-class Proven:
+class Proven(Reader):
     """Reads of how many events are proven."""
-
-    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
-        self._database = database
-        self._visible = visible
-        self._of_visible = of_visible(visible)
 
     def days(self, count: int, *, at_ms: int, deadline_minutes: int) -> list[ProvenCounts]:
         """The events that were accepted in each of the last `count` times 24 hours before `at_ms`, the newest first."""

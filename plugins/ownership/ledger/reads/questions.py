@@ -7,9 +7,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Column, ColumnElement, Connection, FromClause, exists, false, literal, or_, select
 
 from ownership.domain.event import folded
-from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.plan import BatchId
-from ownership.ledger.reads.statements import BoundedDatabase, newest_first, of_visible
+from ownership.ledger.reads.statements import Reader, newest_first
 from ownership.ledger.schema import (
     ORDER_KEY,
     among,
@@ -37,12 +36,8 @@ class Known(NamedTuple):
     run: bool
 
 
-class Questions:
+class Questions(Reader):
     """Reads that look for a text of a person's."""
-
-    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
-        self._database = database
-        self._visible = visible
 
     def known(self, text: str) -> Known:
         """What the ledger has under exactly this text, of what is visible; users in any case."""
@@ -64,7 +59,7 @@ class Questions:
 
     def _is_visible(self, table: FromClause) -> list[ColumnElement[bool]]:
         """Conditions on a table's rows, which are of events, or rejected messages."""
-        conditions = of_visible(self._visible)
+        conditions = self._of_visible
         if not conditions or table is event:
             return conditions
         return [false()] if table is rejected_message else [table.c.event_id == event.c.id, *conditions]
@@ -74,7 +69,7 @@ class Questions:
 
         def work(connection: Connection) -> list[BatchId]:
             of_user = select(event.c.id).where(
-                event.c.target_user == literal(folded(user)), *of_visible(self._visible)
+                event.c.target_user == literal(folded(user)), *self._of_visible
             )
             ids = list(connection.scalars(of_user.order_by(*newest_first(ORDER_KEY)).limit(MAX_EVENTS)))
             key = (change.c.course_id, change.c.batch_id)

@@ -50,6 +50,15 @@ class BoundedDatabase:
         return self._database.run(by_index, statement_ms=self._statement_ms)
 
 
+class Reader:
+    """Reads of one subject, of what is visible to a person."""
+
+    def __init__(self, database: BoundedDatabase, visible: VisibleOrganisations) -> None:
+        self._database = database
+        self._visible = visible
+        self._of_visible = of_visible(visible)
+
+
 def residual(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """A condition for which the planner takes no index: rows come from another one, and this drops some."""
     return condition.is_(True)
