@@ -19,7 +19,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from ownership.domain.clock import now
-from ownership.domain.imports import Import, Phase, block_of, conf_of, run_prefix
+from ownership.domain.imports import Import, ImportState, Phase, block_of, conf_of, run_prefix
 from ownership.domain.text import one_line, printable
 from ownership.domain.transfer_files import MAX_BYTES, FileRow, RowError, good_rows, read_rows
 from ownership.page import access
@@ -38,7 +38,6 @@ MAX_RUNS: Final = 20
 MAX_FILE_NAME: Final = 200
 FORM_BYTES: Final = 20_000
 """Of a form beside its file."""
-ENDED: Final = ("success", "failed")
 
 
 class SentBefore(Exception):
@@ -55,18 +54,17 @@ class Importer:
         """Answer 403 unless the user may start transfers."""
         await run_in_threadpool(access.check_start, TRANSFER_DAG, self._request, self._user)
 
-    async def take(self, content: bytes, *, name: str, to_user: str, import_id: str) -> Import:
+    async def take(self, content: bytes, *, name: str, to_user: str, import_id: str) -> None:
         """Write a file down as import `import_id`, unless that was done before, and start its dry runs.
 
         :raises FileRefused: if the file cannot be read as a whole.
         :raises SentBefore: if the import has another file.
         """
         await self.check_start()
-        taken = await run_in_threadpool(self._written, content, name, to_user, import_id)
+        await run_in_threadpool(self._write, content, name, to_user, import_id)
         await self.start_missing(import_id, Phase.CHECK)
-        return taken
 
-    def _written(self, content: bytes, name: str, to_user: str, import_id: str) -> Import:
+    def _write(self, content: bytes, name: str, to_user: str, import_id: str) -> None:
         rows = [self._own(row) for row in read_rows(content, to_user=to_user)]
         good = good_rows(rows)
         # Whoever may not see all sees their own rows' imports, whatever is wrong with others.
@@ -84,11 +82,10 @@ class Importer:
         with self._store.reads() as reads:
             if reads.imports.create(new, rows):
                 log.info("import", id=new.id, rows=new.rows, wrong=new.wrong_rows, by=new.created_by)
-                return new
+                return
             there = reads.imports.get(import_id)
         if there is None or there.file_digest != new.file_digest:
             raise SentBefore
-        return there
 
     def _own(self, row: FileRow) -> FileRow:
         """The row, with an error if the user may not transfer in its organisation."""
@@ -107,8 +104,6 @@ class Importer:
 
     def _start(self, import_id: str, *, only_good: bool) -> None:
         with self._store.reads() as reads:
-            if reads.imports.get(import_id) is None:
-                raise HTTPException(404, "There is no such import.")
             reads.imports.start(import_id, str(self._user.get_name()), only_good=only_good)
         log.info("import started", id=import_id, by=self._user.get_name(), only_good=only_good)
 
@@ -134,6 +129,21 @@ class Block(NamedTuple):
     rows: list[FileRow]
 
 
+def found(store: Ledger, import_id: str) -> Import:
+    """An import; answer 404 if there is none with this id."""
+    with store.reads() as reads:
+        there = reads.imports.get(import_id)
+    if there is None:
+        raise HTTPException(404, "There is no such import.")
+    return there
+
+
+def is_stalled(store: Ledger, import_id: str, state: ImportState) -> bool:
+    """True if rows of an import in this state wait, and no run brings them."""
+    phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(state)
+    return phase is not None and bool(missing_blocks(store, import_id, phase))
+
+
 def missing_blocks(store: Ledger, import_id: str, phase: Phase) -> list[Block]:
     """The runs that are to be started: for rows whose event the ledger does not have, and that no live run brings."""
     with store.reads() as reads:
@@ -144,13 +154,13 @@ def missing_blocks(store: Ledger, import_id: str, phase: Phase) -> list[Block]:
         for n in blocks
     }
     runs = access.runs_of(run_id for of in ids.values() for run_id in of)
-    found = ((n, _next_run(ids[n], runs)) for n in blocks)
-    return [Block(run_id, blocks[n]) for n, run_id in found if run_id]
+    next_runs = ((n, _next_run(ids[n], runs)) for n in blocks)
+    return [Block(run_id, blocks[n]) for n, run_id in next_runs if run_id]
 
 
 def _next_run(ids: Sequence[str], runs: dict[str, RunLink]) -> str | None:
     """The first id that no run has; None while a run lives, or when there were too many."""
-    if any(r.state not in ENDED for i in ids if (r := runs.get(i))):
+    if any(not r.ended for i in ids if (r := runs.get(i))):
         return None
     return next((i for i in ids if i not in runs), None)
 

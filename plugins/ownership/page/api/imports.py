@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from ownership.domain.imports import (
+    FAILURES,
     Import,
     ImportedRow,
     ImportNotReady,
@@ -28,7 +29,9 @@ from ownership.domain.transfer_files import (
     template,
 )
 from ownership.ledger.imports import failed_rows
+from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page.access import User
+from ownership.page.api.models import Answer
 from ownership.page.api.orders import KEY, Key
 from ownership.page.api.problems import OF_BODIES, Problem, ProblemError, wrong_field
 from ownership.page.api.requests import (
@@ -42,15 +45,14 @@ from ownership.page.importing import (
     Asked,
     SentBefore,
     check_unpacked,
+    found,
     import_id_of,
-    missing_blocks,
+    is_stalled,
     read_form,
 )
 from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
 
-PAGE_SIZE = 50
-"""Imports on one page."""
 CSV = "text/csv"
 FORM = "multipart/form-data"
 _NOT_THERE: dict[int | str, dict[str, Any]] = {
@@ -95,7 +97,7 @@ files = APIRouter(tags=["imports"])
 router = APIRouter(route_class=JsonRoute, tags=["imports"])
 
 
-class ListedImport(BaseModel):
+class ListedImport(Answer):
     """An import."""
 
     id: str
@@ -110,7 +112,7 @@ class ListedImport(BaseModel):
     started_at: datetime | None
 
 
-class ImportList(BaseModel):
+class ImportList(Answer):
     """One page of imports, the newest first."""
 
     imports: list[ListedImport]
@@ -173,14 +175,10 @@ class Go(BaseModel):
     )
 
 
-def _listed(of: Import) -> dict[str, Any]:
-    return {k: v for k, v in of._asdict().items() if k in ListedImport.model_fields}
-
-
 def one_import(of: Import, progress: ImportProgress, *, stalled: bool) -> OneImport:
     """An import as the API answers it."""
     return OneImport(
-        **_listed(of),
+        **of._asdict(),
         state=progress.state,
         by_state=dict(progress.rows),
         would_move=progress.would_move,
@@ -191,20 +189,12 @@ def one_import(of: Import, progress: ImportProgress, *, stalled: bool) -> OneImp
 
 
 def _row(of: ImportedRow) -> ImportRow:
-    row, failed = (
-        of.row,
-        of.failure().error if of.state in (RowState.REFUSED, RowState.FAILED) else of.row.error,
-    )
+    column, error = (of.failure().error if of.state in FAILURES else None) or (None, None)
     return ImportRow(
-        row=row.number,
-        from_user=row.from_user,
-        to_user=row.to_user,
-        organisation_id=row.organisation_id,
-        reason=row.reason,
-        assets=row.assets,
+        **of.row._asdict() | {"error": error},
+        row=of.row.number,
         state=of.state,
-        error_column=failed and failed.column,
-        error=failed and failed.text,
+        error_column=column,
         dry_run_mid=of.dry_run_mid,
         would_move=of.would_move,
         transfer_mid=of.transfer_mid,
@@ -212,20 +202,11 @@ def _row(of: ImportedRow) -> ImportRow:
     )
 
 
-def _found(store: Ledger, import_id: str) -> Import:
-    with store.reads() as reads:
-        found = reads.imports.get(import_id)
-    if found is None:
-        raise HTTPException(404, "There is no such import.")
-    return found
-
-
 def _as_it_is(store: Ledger, import_id: str) -> OneImport:
-    found = _found(store, import_id)
+    of = found(store, import_id)
     with store.reads() as reads:
         progress = reads.imports.progress(import_id)
-    phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(progress.state)
-    return one_import(found, progress, stalled=bool(phase and missing_blocks(store, import_id, phase)))
+    return one_import(of, progress, stalled=is_stalled(store, import_id, progress.state))
 
 
 @files.post(
@@ -281,13 +262,10 @@ def imports(
     after: Annotated[str, Query(pattern=rf"^$|{ID}")] = "",
 ) -> ImportList:
     """One page of 50."""
-    last = _found(store, after) if after else None
+    last = found(store, after) if after else None
     with store.reads() as reads:
-        found = reads.imports.newest(PAGE_SIZE, last)
-    return ImportList(
-        imports=[ListedImport(**_listed(i)) for i in found],
-        next=found[-1].id if len(found) == PAGE_SIZE else None,
-    )
+        newest = reads.imports.newest(PAGE_SIZE, last)
+    return ImportList(imports=newest, next=newest[-1].id if len(newest) == PAGE_SIZE else None)
 
 
 @router.get(
@@ -311,12 +289,10 @@ def rows(
     after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> RowList:
     """One page, in the file's order."""
-    _found(store, import_id)
+    found(store, import_id)
     with store.reads() as reads:
-        found = reads.imports.rows(import_id, after, limit=PAGE_SIZE)
-    return RowList(
-        rows=[_row(r) for r in found], next=found[-1].row.number if len(found) == PAGE_SIZE else None
-    )
+        page = reads.imports.rows(import_id, after, limit=PAGE_SIZE)
+    return RowList(rows=[_row(r) for r in page], next=page[-1].row.number if len(page) == PAGE_SIZE else None)
 
 
 @router.get(
@@ -327,10 +303,10 @@ def rows(
 )
 def failed(store: Ledger, import_id: Id) -> Response:
     """The columns error_row and error are ignored when the file comes back."""
-    found = _found(store, import_id)
+    of = found(store, import_id)
     with store.reads() as reads:
         text = "".join(failed_file(r.failure() for r in failed_rows(reads.imports, import_id)))
-    return as_csv(text, f"failed-{found.id}.csv")
+    return as_csv(text, f"failed-{of.id}.csv")
 
 
 @router.post(
@@ -341,7 +317,7 @@ def failed(store: Ledger, import_id: Id) -> Response:
 )
 async def check(asked: Asked, store: Ledger, import_id: Id) -> OneImport:
     """For an import that is stalled. Nothing is started twice."""
-    await run_in_threadpool(_found, store, import_id)
+    await run_in_threadpool(found, store, import_id)
     await asked.check_start()
     await asked.start_missing(import_id, Phase.CHECK)
     return await run_in_threadpool(_as_it_is, store, import_id)
@@ -350,7 +326,7 @@ async def check(asked: Asked, store: Ledger, import_id: Id) -> OneImport:
 @router.post("/imports/{import_id}/go", status_code=202, summary="Carry the rows out", responses=_STARTS)
 async def go(asked: Asked, store: Ledger, import_id: Id, body: Go) -> OneImport:
     """Nothing is started twice: asked again, it starts what no run brings."""
-    await run_in_threadpool(_found, store, import_id)
+    await run_in_threadpool(found, store, import_id)
     try:
         await asked.go(import_id, only_good=body.only_good)
     except ImportNotReady as e:

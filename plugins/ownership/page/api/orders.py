@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import structlog
@@ -108,16 +108,6 @@ class EndOf(OfTransfer):
     reason: Reason
 
 
-class Order(NamedTuple):
-    """A run to start."""
-
-    dag_id: str
-    run_id: str
-    conf: Mapping[str, Any]
-    mids: tuple[str, ...]
-    """Under which its outcomes are seen."""
-
-
 class Caller:
     """A request of a user for a run."""
 
@@ -129,7 +119,7 @@ class Caller:
         self._address: str = request.scope["route"].path
         self._run_id = run_id_of(str(user.get_id()), self._address, key)
 
-    async def create(self, conf: Mapping[str, Any], transfers: Mapping[str, TransferForm]) -> Started:
+    async def create(self, conf: dict[str, Any], transfers: Mapping[str, TransferForm]) -> Started:
         """Start new transfers, each given with its place in the body."""
         await self._check_start(TRANSFER_DAG)
         self._check_organisations(transfers)
@@ -138,8 +128,8 @@ class Caller:
             manual_events(conf, run_id=self._run_id, at_ms=now_ms())
         except ConfError as e:
             raise ProblemError(422, str(e), errors=[FieldError(field="", detail=str(e))]) from None
-        mids = tuple(f"manual:{self._run_id}:{n}" for n in range(len(transfers)))
-        return await self._start(Order(TRANSFER_DAG, self._run_id, conf, mids))
+        mids = [f"manual:{self._run_id}:{n}" for n in range(len(transfers))]
+        return await self._start(TRANSFER_DAG, conf, mids)
 
     async def act(
         self, action: Action, mid: str, *, reason: str | None = None, digest: str | None = None
@@ -148,11 +138,11 @@ class Caller:
         await self._check_start(action.dag_id)
         event = await run_in_threadpool(self._event, mid)
         confirmed = ConfirmedAction(action, mid, digest, self._run_id)
-        conf, outcome = confirmed.conf(reason or ""), confirmed.outcome_mid(event.state)
-        order = Order(action.dag_id, self._run_id, conf, (outcome,))
-        if await self._earlier(order) is None:
+        if await self._earlier(action.dag_id) is None:
             _check_applies(action, event, digest)
-        return await self._start(order)
+        return await self._start(
+            action.dag_id, confirmed.conf(reason or ""), [confirmed.outcome_mid(event.state)]
+        )
 
     def _check_organisations(self, transfers: Mapping[str, TransferForm]) -> None:
         hidden = [
@@ -173,38 +163,34 @@ class Caller:
             raise HTTPException(404, "The ledger has no such transfer.")
         return event
 
-    async def _earlier(self, order: Order) -> Mapping[str, Any] | None:
+    async def _earlier(self, dag_id: str) -> Mapping[str, Any] | None:
         """The conf of the run that the same key started before."""
         if self._key is None:
             return None
-        return await run_in_threadpool(access.run_conf, order.dag_id, order.run_id)
+        return await run_in_threadpool(access.run_conf, dag_id, self._run_id)
 
-    async def _start(self, order: Order) -> Started:
-        """Start the run, or find the one that the same request started before.
+    async def _start(self, dag_id: str, conf: dict[str, Any], mids: Sequence[str]) -> Started:
+        """Start the run, or find the one that the same request started before; its outcomes are seen under `mids`.
 
         :raises ProblemError: 422 if the key started another one; what Airflow answers, if it refuses.
         """
-        answer = await trigger(self._request, order.dag_id, order.run_id, dict(order.conf))
-        earlier = await self._earlier(order) if answer.status_code == 409 else None
-        if earlier is not None and earlier != order.conf:
+        answer = await trigger(self._request, dag_id, self._run_id, conf)
+        earlier = await self._earlier(dag_id) if answer.status_code == 409 else None
+        if earlier is not None and earlier != conf:
             raise wrong_field(KEY, "was sent before, with another body")
         if answer.status_code != 200 and earlier is None:
             status = answer.status_code if answer.status_code < 500 else 502
             raise ProblemError(status, f"Airflow refused the run: {why(answer)}", name="airflow")
-        log.info("run started by the API", dag=order.dag_id, run_id=order.run_id, by=self._user.get_name())
-        return await self._started(order)
-
-    async def _started(self, order: Order) -> Started:
+        log.info("run started by the API", dag=dag_id, run_id=self._run_id, by=self._user.get_name())
         # Relative to the request's address: Airflow may be served below any path.
         up = "../" * (self._address.count("/") - 1)
-        hrefs = [f"{up}transfer?{urlencode({'mid': m, 'run': order.run_id})}" for m in order.mids]
-        self._response.headers["location"] = hrefs[0]
-        return Started(
-            dag_id=order.dag_id,
-            run_id=order.run_id,
-            paused=await run_in_threadpool(access.is_paused, order.dag_id),
-            transfers=[StartedTransfer(mid=m, href=h) for m, h in zip(order.mids, hrefs, strict=True)],
-        )
+        started = [
+            StartedTransfer(mid=m, href=f"{up}transfer?{urlencode({'mid': m, 'run': self._run_id})}")
+            for m in mids
+        ]
+        self._response.headers["location"] = started[0].href
+        paused = await run_in_threadpool(access.is_paused, dag_id)
+        return Started(dag_id=dag_id, run_id=self._run_id, paused=paused, transfers=started)
 
 
 def run_id_of(user_id: str, address: str, key: str | None) -> str:

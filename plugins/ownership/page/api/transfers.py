@@ -18,7 +18,7 @@ from ownership.page.api.problems import Problem, wrong_field
 from ownership.page.api.requests import JsonRoute
 from ownership.page.names import UserNames
 from ownership.page.routes.parameters import MID, NO_NUL, TEXT
-from ownership.page.routes.transfers import ENDED, detail, named
+from ownership.page.routes.transfers import detail, named
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["transfers"])
@@ -105,7 +105,7 @@ def transfer(
         return models.transfer(event, named(view, names), started)
     if message is not None:
         return models.rejected(message)
-    if started and started.state not in ENDED:
+    if started and not started.ended:
         coming = models.Coming(mid=mid, started=started)
         return JSONResponse(coming.model_dump(), 202, {"retry-after": "1"})
     why = f"; the run is {started.state}" if started else ""

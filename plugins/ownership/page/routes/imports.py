@@ -8,8 +8,9 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from ownership.domain.imports import Import, ImportNotReady, ImportProgress, ImportState, Phase
+from ownership.domain.imports import ImportNotReady, ImportProgress, ImportState, Phase
 from ownership.domain.transfer_files import COLUMNS, MAX_ROWS, REPORT_COLUMNS, FileRefused
+from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import access
 from ownership.page.access import GuardedRoute, User
 from ownership.page.actions import TRANSFER_DAG
@@ -18,8 +19,9 @@ from ownership.page.importing import (
     Asked,
     SentBefore,
     check_unpacked,
+    found,
     import_id_of,
-    missing_blocks,
+    is_stalled,
     read_form,
 )
 from ownership.page.rendering import rendered
@@ -27,8 +29,6 @@ from ownership.page.store import Ledger
 from ownership.page.views.imports import import_view, row_line
 from ownership.page.views.links import import_href
 
-PAGE_SIZE = 50
-"""Imports, and rows of one, on a page."""
 
 router = APIRouter(route_class=GuardedRoute)
 Id = Annotated[str, Query(alias="id", pattern=ID)]
@@ -39,11 +39,11 @@ def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$
     """The form to send a file, and the imports, the newest first."""
     with store.reads() as reads:
         last = reads.imports.get(after) if after else None
-        found = reads.imports.newest(PAGE_SIZE, last)
+        newest = reads.imports.newest(PAGE_SIZE, last)
     return rendered(
         "imports.html",
-        imports=found,
-        older=f"imports?after={found[-1].id}" if len(found) == PAGE_SIZE else None,
+        imports=newest,
+        older=f"imports?after={newest[-1].id}" if len(newest) == PAGE_SIZE else None,
         newest="imports" if last else None,
         startable=TRANSFER_DAG in access.may_start(user),
         paused=access.is_paused(TRANSFER_DAG),
@@ -80,14 +80,13 @@ def one(
     part: Literal["", "live"] = "",
 ) -> Response:
     """One import; `part=live` answers with only what moves while it is carried out."""
-    found, progress = _found(store, import_id)
-    view = import_view(found, progress)
+    of, progress = found(store, import_id), _progress(store, import_id)
+    view = import_view(of, progress)
     if part == "live":
         return rendered("import_live.html", view=view)
     with store.reads() as reads:
         rows = reads.imports.rows(import_id, after, limit=PAGE_SIZE)
     startable = TRANSFER_DAG in access.may_start(user)
-    phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(progress.state)
     return rendered(
         "import.html",
         view=view,
@@ -95,7 +94,7 @@ def one(
         more=import_href(import_id, after=rows[-1].row.number) if len(rows) == PAGE_SIZE else None,
         first=import_href(import_id) if after else None,
         startable=startable,
-        stalled=bool(startable and phase and missing_blocks(store, import_id, phase)),
+        stalled=startable and is_stalled(store, import_id, progress.state),
         token=access.import_token(user, import_id),
         paused=access.is_paused(TRANSFER_DAG),
         user=user.get_name(),
@@ -112,7 +111,8 @@ async def go(
 ) -> Response:
     """Carry rows out: all of them, the good ones, or those that no run brings (`again`)."""
     import_id = access.import_of(token, user)
-    _, progress = await run_in_threadpool(_found, store, import_id)
+    await run_in_threadpool(found, store, import_id)
+    progress = await run_in_threadpool(_progress, store, import_id)
     if what == "again" and progress.state is ImportState.CHECKING:
         await asked.check_start()
         await asked.start_missing(import_id, Phase.CHECK)
@@ -124,9 +124,6 @@ async def go(
     return RedirectResponse(import_href(import_id), status_code=303)
 
 
-def _found(store: Ledger, import_id: str) -> tuple[Import, ImportProgress]:
+def _progress(store: Ledger, import_id: str) -> ImportProgress:
     with store.reads() as reads:
-        found = reads.imports.get(import_id)
-        if found is None:
-            raise HTTPException(404, "There is no such import.")
-        return found, reads.imports.progress(import_id)
+        return reads.imports.progress(import_id)

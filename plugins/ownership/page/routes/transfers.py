@@ -21,9 +21,6 @@ from ownership.page.views.batches import change_lines
 from ownership.page.views.details import DetailView, detail_view
 from ownership.page.views.messages import message_view
 
-ENDED = ("success", "failed")
-"""States of a run that has ended."""
-
 router = APIRouter()
 
 
@@ -104,7 +101,7 @@ def transfer(
 
 def _not_there(mid: str, started: str, run: links.RunLink | None, part: str) -> Response:
     """An event that the ledger does not have, or not yet, if a run that brings it is under way."""
-    coming = run is not None and run.state not in ENDED
+    coming = run is not None and not run.ended
     if part == "live":
         return rendered("live.html", 200 if coming else 404, view=None, run=run)
     return rendered("absent.html", 200 if coming else 404, mid=mid, started=started, run=run, coming=coming)

@@ -25,6 +25,11 @@ class RunLink(NamedTuple):
     state: str
     href: str
 
+    @property
+    def ended(self) -> bool:
+        """True if it brings nothing more."""
+        return self.state in ("success", "failed")
+
 
 def run_label(run_id: str) -> str:
     """A run's kind and time, if its id has Airflow's own form."""
