@@ -162,17 +162,7 @@ def _import(r: Any) -> Import:
 def _copied(import_id: str, row: FileRow) -> tuple[Any, ...]:
     error = row.error or (None, None)
     mid = None if row.error else mid_of(import_id, row.number, Phase.CHECK)
-    return (
-        import_id,
-        row.number,
-        row.from_user,
-        row.to_user,
-        row.organisation_id,
-        row.reason,
-        row.assets,
-        *error,
-        mid,
-    )
+    return (import_id, *row[:-1], *error, mid)  # its last field is the error
 
 
 def _with_events(*columns: ColumnElement[Any]) -> Select[Any]:

@@ -6,6 +6,7 @@
 | `app` | the app: its routes and headers, and what it answers when something goes wrong |
 | `routes` | a router a subject: who may see and do what, which template |
 | `api` | the API, for programs and the command line |
+| `cursors` | where a page of a list begins, in addresses. Pure |
 | `rendering` | templates and static files |
 | `access` | Airflow's own checks of users, and the token of a form |
 | `starting` | starts a run through Airflow's own API |

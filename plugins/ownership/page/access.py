@@ -146,13 +146,6 @@ def _is_stored(key: str) -> bool:
 # -- forms ---------------------------------------------------------------------------------------------------
 
 
-class Form(NamedTuple):
-    """What a sent form confirms, and the event's state when it was shown."""
-
-    confirmed: ConfirmedAction
-    state: EventState
-
-
 def form_token(user: BaseUser, action: Action, mid: str, digest: str | None, state: str) -> str:
     """A signed token of a form, for this user, action and event.
 
@@ -166,10 +159,13 @@ def new_run_id() -> str:
     return f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
 
 
-def form_of(token: str, user: BaseUser) -> Form:
-    """Read a token; answer 403 for one that this page did not make, of another user, or too old."""
+def form_of(token: str, user: BaseUser) -> tuple[ConfirmedAction, EventState]:
+    """What a sent form confirms, and the event's state when it was shown.
+
+    Answer 403 for a token that this page did not make, of another user, or too old.
+    """
     name, mid, digest, state, run_id = _of_user(token, user, 5)
-    return Form(ConfirmedAction(ACTIONS[name], mid, digest, run_id), EventState(state))
+    return ConfirmedAction(ACTIONS[name], mid, digest, run_id), EventState(state)
 
 
 def import_token(user: BaseUser, import_id: str) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 from weakref import WeakSet
 
 import stamina
+from pydantic import BaseModel
 from urllib3 import HTTPConnectionPool, Timeout, connection_from_url, disable_warnings
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationValueError, ProtocolError
 from urllib3.util import parse_url
@@ -39,6 +40,19 @@ class Answer(NamedTuple):
 
     status: int
     body: dict[str, Any]
+
+
+R = TypeVar("R")
+
+
+class _Result(BaseModel, Generic[R]):
+    response: R
+
+
+class Envelope(BaseModel, Generic[R]):
+    """What the platform's services put an answer in."""
+
+    result: _Result[R]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.plan import LIVE_STATUSES, BatchId
-from ownership.platform.http_service import Answer, Service
+from ownership.platform.http_service import Answer, Envelope, Service
 from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_key, users_named
 
 PAGE = 5000
@@ -27,15 +27,10 @@ class _Response(BaseModel):
     content: list[dict[str, Any]] | None = None
 
 
-class _Result(BaseModel):
-    response: _Response
-
-
-class _Found(BaseModel):
+class _Found(Envelope[_Response]):
     """The answer to a search."""
 
     code: Annotated[Literal["OK"] | None, Field(alias="responseCode")] = None
-    result: _Result
 
 
 class IncompleteAnswer(Exception):

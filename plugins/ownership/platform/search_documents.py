@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeGuard
 
+from ownership.domain.clock import from_ms
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId
 
@@ -22,7 +23,6 @@ NAMES: Final = ("batchId", "identifier", "id")
 """Fields that name a document's batch: the LMS writes all of them, old documents have some."""
 OWNERS: Final = ("createdBy", "mentors")
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIELDS: Final = {
     "courseid": "courseId",
     "batchid": "batchId",
@@ -123,7 +123,7 @@ def _moment(value: Any, zone: tzinfo, write: Callable[[datetime], str]) -> str |
     """
     if isinstance(value, int):
         try:
-            return write((_EPOCH + timedelta(milliseconds=value)).astimezone(zone))
+            return write(from_ms(value).astimezone(zone))
         except OverflowError:
             return None
     return str(value) if value is not None and str(value).strip() else None

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
 from ownership.domain.text import one_line, printable
-from ownership.platform.http_service import CONCURRENT, Answer, Service
+from ownership.platform.http_service import CONCURRENT, Answer, Envelope, Service
 
 ACCOUNT_BLOCKED: Final = "0006"
 """Number of the error for a deleted or blocked account. What stands before it is the operation's, by release."""
@@ -86,15 +86,10 @@ class _Response(BaseModel):
     is_deleted: Any = Field(None, alias="isDeleted")
 
 
-class _Result(BaseModel):
-    response: _Response
-
-
-class _Found(BaseModel):
+class _Found(Envelope[_Response]):
     """The answer for a user who is shown."""
 
     code: Literal["OK"] | None = Field(None, alias="responseCode")
-    result: _Result
 
 
 class _Person(BaseModel):
@@ -103,33 +98,15 @@ class _Person(BaseModel):
     last: str | None = Field(None, alias="lastName")
 
 
-class _NamedResult(BaseModel):
-    response: _Person
-
-
-class _Named(BaseModel):
-    """The answer for a user whose name is asked."""
-
-    result: _NamedResult
-
-
 class _Candidate(_Person):
     organisation: str | None = Field(None, alias="rootOrgId")
 
 
 class _Candidates(BaseModel):
+    """What a search for users finds."""
+
     count: int
     content: list[_Candidate]
-
-
-class _FoundResult(BaseModel):
-    response: _Candidates
-
-
-class _FoundUsers(BaseModel):
-    """The answer to a search for users."""
-
-    result: _FoundResult
 
 
 def _word(value: Any) -> str | None:
@@ -207,7 +184,7 @@ class Users:
             answer = self._service.call(
                 "GET", f"{self._path}{quote(user_id, safe='')}?identifier,firstName,lastName"
             )
-            person = _Named.model_validate(answer.body).result.response
+            person = Envelope[_Person].model_validate(answer.body).result.response
         except Unavailable:
             return None
         except ValidationError:
@@ -224,7 +201,7 @@ class Users:
             return FoundUsers([], more=False)
         answer = self._service.call("POST", SEARCH_PATH, _search_for(words, organisations, limit))
         try:
-            found = _FoundUsers.model_validate(answer.body).result.response
+            found = Envelope[_Candidates].model_validate(answer.body).result.response
         except ValidationError:
             found = None
         if answer.status != 200 or found is None:

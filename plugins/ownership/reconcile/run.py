@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import ConfError
+from ownership.domain.contracts import Contract
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import explain
 from ownership.domain.reconciliation import TREND, PartDone, Point, Report, Tally, report_of
@@ -36,10 +37,8 @@ DOCUMENTS_A_RANGE = 20_000
 MAX_RANGES = 4096
 
 
-class ReconcileConf(BaseModel):
+class ReconcileConf(Contract):
     """The conf of a run; a field that is null follows its setting."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     repair: Annotated[bool, Field(strict=True)] = False
     rows_per_second: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | None = None
@@ -74,10 +73,8 @@ def _first(given: int | None, setting: int) -> int:
     return setting if given is None else given
 
 
-class Share(BaseModel):
+class Share(Contract):
     """The ranges that one mapped instance compares."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     run_id: str

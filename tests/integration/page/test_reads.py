@@ -47,12 +47,11 @@ from ownership.ledger.reads.lists import (
     ListedMessage,
     ListPage,
     OpenCounts,
-    from_cursor,
-    to_cursor,
 )
 from ownership.ledger.reads.questions import Known
 from ownership.ledger.reports import Reconciliations
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
+from ownership.page.cursors import ENTRIES
 from ownership.page.exporting import changes as changes_of
 from ownership.page.exporting import transfers as transfers_of
 from tests.integration.page.conftest import opened
@@ -170,7 +169,7 @@ class Filled(NamedTuple):
         cursor: OrderKey | None = None
         while len(found) < pages:
             found.append(lists.page(filters, cursor))
-            cursor = from_cursor(to_cursor(found[-1].next)) if found[-1].next else None
+            cursor = ENTRIES.key(ENTRIES.text(found[-1].next)) if found[-1].next else None
             if cursor is None:
                 break
         return found

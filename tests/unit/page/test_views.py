@@ -34,8 +34,6 @@ from ownership.ledger.reads.lists import (
     ListEntry,
     ListPage,
     StateCounts,
-    from_cursor,
-    to_cursor,
 )
 from ownership.page import payload
 from ownership.page.actions import (
@@ -49,6 +47,7 @@ from ownership.page.actions import (
     ConfirmedAction,
     offered,
 )
+from ownership.page.cursors import ENTRIES
 from ownership.page.views import formats, links
 from ownership.page.views.batches import ChangeLine, change_lines
 from ownership.page.views.details import DetailView, Fact, detail_view
@@ -125,12 +124,12 @@ def test_a_time_of_a_form_is_utc() -> None:
      cursor_text(2**63, 0, 0, "a"), cursor_text(1, 0, 0, "a" * 321), cursor_text(1, 0, 0)],
 )  # fmt: skip
 def test_what_is_no_cursor_begins_at_the_newest(text: str) -> None:
-    assert from_cursor(text) is None
+    assert ENTRIES.key(text) is None
 
 
 def test_a_cursor_comes_back_as_it_was() -> None:
     key = OrderKey(AT_MS, 1, 9, 'mid "ü"')
-    assert from_cursor(to_cursor(key)) == key
+    assert ENTRIES.key(ENTRIES.text(key)) == key
 
 
 # -- the list

@@ -5,14 +5,11 @@ The rows of a list of one user or one state come in an order that only the index
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from pydantic import Field, TypeAdapter
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -34,7 +31,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from ownership.domain.event import LedgerId, OrderKey, Transfer, folded
+from ownership.domain.event import OrderKey, Transfer, folded
 from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS
 from ownership.domain.options import PLAIN, Options
 from ownership.domain.organisations import VisibleOrganisations
@@ -80,23 +77,6 @@ STATES: Final = (*OPEN_STATES, *FINAL_STATES)
 
 _FIRST_MS, _LAST_MS = -(2**63), 2**63 - 1
 _LAST_KEY: Final = OrderKey(_LAST_MS, -(2**31), -(2**63), "")
-_Bigint = Annotated[int, Field(ge=_FIRST_MS, le=_LAST_MS)]
-_KEY: TypeAdapter[Any] = TypeAdapter(
-    tuple[_Bigint, Annotated[int, Field(ge=-(2**31), lt=2**31)], _Bigint, LedgerId]
-)
-
-
-def to_cursor(key: OrderKey) -> str:
-    """The last entry of a page, for an address: the next page begins after it."""
-    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
-
-
-def from_cursor(text: str) -> OrderKey | None:
-    """From an address, in which clients may send anything; None if it is no cursor."""
-    try:
-        return OrderKey(*_KEY.validate_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))))
-    except ValueError:
-        return None
 
 
 class Filters(NamedTuple):

@@ -69,15 +69,13 @@ class Proven(Reader):
                     residual(not_(among(_EVENT.mid, again))),
                 )
             ).one()
-            if not self._visible.every:  # rejected messages have no organisation
-                return RequestCounts(*r, ended=r.events - r.proven - r.open, rejected=0)
-            rejected = connection.scalar(
-                select(func.count()).where(
-                    rejected_message.c.request_id == request_id,
-                    residual(not_(among(rejected_message.c.mid, again))),
-                )
+            rejected = select(func.count()).where(
+                rejected_message.c.request_id == request_id,
+                residual(not_(among(rejected_message.c.mid, again))),
             )
-            return RequestCounts(*r, ended=r.events - r.proven - r.open, rejected=rejected or 0)
+            # Rejected messages have no organisation.
+            count = connection.scalar(rejected) if self._visible.every else 0
+            return RequestCounts(*r, ended=r.events - r.proven - r.open, rejected=count or 0)
 
         return self._database.run(work)
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from ownership.domain.contracts import Contract
 from ownership.domain.imports import (
     FAILURES,
     Import,
@@ -163,10 +164,8 @@ class RowList(BaseModel):
     """Give it as `after` for the next page; null on the last."""
 
 
-class Go(BaseModel):
+class Go(Contract):
     """Which rows are carried out."""
-
-    model_config = ConfigDict(extra="forbid")
 
     only_good: bool = Field(
         default=False,

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from ownership.domain import proven as counts
 from ownership.domain.clock import from_ms
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.options import Options
-from ownership.domain.plan import BatchId
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import batches
 from ownership.ledger.reads.batches import BatchChange, ChangesPage
-from ownership.ledger.reads.lists import ListedEvent, ListedMessage, ListEntry, ListPage, to_cursor
+from ownership.ledger.reads.lists import ListedEvent, ListedMessage, ListEntry, ListPage
+from ownership.page import cursors
 from ownership.page.payload import NO_NAMES, NamePair
 from ownership.page.views.batches import chosen
 from ownership.page.views.details import DetailView
@@ -27,10 +25,6 @@ from ownership.page.views.links import RunLink
 from ownership.page.views.lists import kind_of
 from ownership.page.views.questions import BatchNow as BatchSides
 from ownership.page.views.questions import Holdings
-
-_BATCH: TypeAdapter[Any] = TypeAdapter(
-    tuple[Annotated[str, Field(max_length=1000)], Annotated[str, Field(max_length=1000)]]
-)
 
 
 class Answer(BaseModel):
@@ -278,7 +272,7 @@ def transfer_list(page: ListPage, names: Mapping[str, NamePair]) -> TransferList
     return TransferList(
         transfers=[listed(e, names.get(e.mid, NO_NAMES)) for e in page.entries],
         counts=dict(page.counts.of),
-        next=to_cursor(page.next) if page.next else None,
+        next=cursors.ENTRIES.text(page.next) if page.next else None,
         cut=page.cut,
     )
 
@@ -353,7 +347,8 @@ def rejected(message: RejectedMessage) -> Transfer:
 def change_list(page: ChangesPage) -> ChangeList:
     """A page of a transfer's batches."""
     return ChangeList(
-        changes=[_change(c) for c in page.batches], next=batch_cursor(page.next) if page.next else None
+        changes=[_change(c) for c in page.batches],
+        next=cursors.BATCHES.text(page.next) if page.next else None,
     )
 
 
@@ -409,20 +404,6 @@ def _change(c: BatchChange) -> Change:
         row_changed_at=hop.applied_at if hop else None,
         proven_at=c.plan.proven_at if c.plan else None,
     )
-
-
-def batch_cursor(batch: BatchId) -> str:
-    """The last batch of a page, for an address."""
-    return base64.urlsafe_b64encode(json.dumps(batch).encode()).decode().rstrip("=")
-
-
-def from_batch_cursor(text: str) -> BatchId | None:
-    """From an address, in which clients may send anything; None if it is no cursor."""
-    try:
-        found = _BATCH.validate_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
-        return None
-    return None if "\0" in "".join(found) else BatchId(*found)
 
 
 def health(

@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 import structlog
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import MAX_EVENTS, ConfError, Reason, TransferForm, manual_events
+from ownership.domain.contracts import Contract
 from ownership.domain.event import LedgerId, folded
 from ownership.domain.options import Digest
 from ownership.ledger.events import EventRow
@@ -67,17 +68,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(route_class=JsonRoute, tags=["orders"], responses=_ANSWERS)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Batch(_Body):
+class Batch(Contract):
     """Several transfers, for one run."""
 
     transfers: Annotated[tuple[TransferForm, ...], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
-class OfTransfer(_Body):
+class OfTransfer(Contract):
     """A transfer."""
 
     mid: LedgerId

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import JSONResponse, Response
 
 from ownership.domain.clock import to_ms
 from ownership.domain.states import EventState
-from ownership.ledger.reads.lists import Filters, ListedEvent, from_cursor
+from ownership.ledger.reads.lists import Filters, ListedEvent
 from ownership.page import access
 from ownership.page.access import User
 from ownership.page.api import models
 from ownership.page.api.problems import Problem, wrong_field
 from ownership.page.api.requests import JsonRoute
+from ownership.page.cursors import BATCHES, ENTRIES, Cursor
 from ownership.page.names import UserNames
 from ownership.page.routes.parameters import MID, NO_NUL, TEXT
 from ownership.page.routes.transfers import detail, named
@@ -25,9 +26,18 @@ router = APIRouter(route_class=JsonRoute, tags=["transfers"])
 
 After = Annotated[str, Query(max_length=4000, pattern=NO_NUL)]
 """Where a page begins: `next` of the page before it."""
+K = TypeVar("K", bound=tuple[Any, ...])
 NOT_THERE: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The ledger has no such transfer"}
 }
+
+
+def place(cursor: Cursor[K], after: str) -> K | None:
+    """Where a page begins; answer 422 for what is no cursor."""
+    key = cursor.key(after) if after else None
+    if after and key is None:
+        raise wrong_field("after", "is not the `next` of a page")
+    return key
 
 
 def filters_of(
@@ -70,9 +80,7 @@ def transfers(
     after: After = "",
 ) -> models.TransferList:
     """One page of 50. Rejected messages are among them."""
-    cursor = from_cursor(after) if after else None
-    if after and cursor is None:
-        raise wrong_field("after", "is not the `next` of a page")
+    cursor = place(ENTRIES, after)
     with store.reads() as reads:
         page = reads.lists.page(filters, cursor)
         events = [e for e in page.entries if isinstance(e, ListedEvent)]
@@ -119,9 +127,7 @@ def changes(
     after: After = "",
 ) -> models.ChangeList:
     """One page of 50, by course and batch: owners before and after, outcome, times of change and proof."""
-    cursor = models.from_batch_cursor(after) if after else None
-    if after and cursor is None:
-        raise wrong_field("after", "is not the `next` of a page")
+    cursor = place(BATCHES, after)
     with store.reads() as reads:
         event = reads.details.event(mid)
         if event is None:

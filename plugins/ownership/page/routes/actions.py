@@ -90,8 +90,7 @@ async def act(
     reason: Annotated[str, Form(max_length=4 * MAX_REASON)] = "",
 ) -> Response:
     """Start the run that was confirmed, in the name of the signed-in user."""
-    form = access.form_of(token, user)
-    confirmed = form.confirmed
+    confirmed, state = access.form_of(token, user)
     await run_in_threadpool(access.check_start, confirmed.action.dag_id, request, user)
     await run_in_threadpool(_event, store, confirmed.mid)
     reason = printable(reason.strip())
@@ -113,7 +112,7 @@ async def act(
         by=user.get_name(),
         run_id=confirmed.run_id,
     )
-    mid = confirmed.outcome_mid(form.state)
+    mid = confirmed.outcome_mid(state)
     return RedirectResponse(
         links.detail_href(mid, started=confirmed.run_id, dag=confirmed.action.dag_id), status_code=303
     )

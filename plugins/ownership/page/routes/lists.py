@@ -11,10 +11,11 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import SettingsError
 from ownership.domain.states import EventState
 from ownership.ledger.reads import Reads
-from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent, from_cursor
+from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent
 from ownership.page import access
 from ownership.page.access import User
 from ownership.page.actions import RECONCILE_DAG
+from ownership.page.cursors import ENTRIES
 from ownership.page.names import UserNames
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import NO_NUL, TEXT
@@ -58,7 +59,7 @@ def listing(
         before_ms=links.at_ms(before),
         request_id=request.strip(),
     )
-    cursor = from_cursor(after)
+    cursor = ENTRIES.key(after)
     with store.reads() as reads:
         listed = reads.lists.page(filters, cursor)
         open_counts = reads.lists.open_counts()

@@ -7,10 +7,10 @@ description, for readers who do not see it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
+from ownership.domain.clock import from_ms
 from ownership.domain.text import one_line
 
 WIDTH, HEIGHT = 480, 160
@@ -110,7 +110,7 @@ class Chart(NamedTuple):
 
 
 def _day(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
+    return f"{from_ms(at_ms):%Y-%m-%d}"
 
 
 def _axis(highest: int) -> list[str]:

@@ -19,8 +19,8 @@ from ownership.ledger.reads.lists import (
     ListedEvent,
     ListedMessage,
     ListPage,
-    to_cursor,
 )
+from ownership.page.cursors import ENTRIES
 from ownership.page.payload import NO_NAMES, NamePair
 from ownership.page.views.formats import STATE_NAMES, Moment, counted, moment, number
 from ownership.page.views.links import RunLink, detail_href, list_href
@@ -91,7 +91,7 @@ def list_view(
         chips=_chips(filters, page),
         span=_span(filters, page),
         newer=None if first else list_href(filters),
-        older=list_href(filters, after=to_cursor(page.next)) if page.next else None,
+        older=list_href(filters, after=ENTRIES.text(page.next)) if page.next else None,
         empty=_empty(filters, first=first),
     )
 

@@ -13,7 +13,7 @@ from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import EventState
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api.app import described
-from ownership.page.api.models import from_batch_cursor
+from ownership.page.cursors import BATCHES
 from tests.unit.page.api.service import Service, looked
 from tests.unit.page.rows import EVENT, MESSAGE, key
 
@@ -107,7 +107,7 @@ def test_changes_have_owners_before_and_after_and_go_on_where_they_ended(service
 
 @pytest.mark.parametrize("text", ["", "x", "ImEi", "WyJhIl0", "WyJhIiwiXHUwMDAwIl0", "é", "W1tbW1tb"])
 def test_what_is_no_cursor_is_none(text: str) -> None:
-    assert from_batch_cursor(text) is None
+    assert BATCHES.key(text) is None
 
 
 def test_health_is_what_the_watch_found_last(service: Service) -> None:
