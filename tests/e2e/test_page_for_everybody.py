@@ -18,8 +18,7 @@ from local.demo.screenshots import ARGUMENTS, log_in
 from local.servers.airflow import OPERATOR
 from ownership.domain.plan import BatchId
 from ownership.page.app import app
-from ownership.page.views.links import import_href
-from ownership.page.views.links import batch_href, detail_href, user_href
+from ownership.page.views.links import batch_href, detail_href, import_href, user_href
 from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, opened_story, until
 from tests.needs import needed
 

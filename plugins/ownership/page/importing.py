@@ -103,6 +103,7 @@ class Importer:
         await self.start_missing(import_id, Phase.GO)
 
     def _start(self, import_id: str, *, only_good: bool) -> None:
+        found(self._store, import_id)
         with self._store.reads() as reads:
             reads.imports.start(import_id, str(self._user.get_name()), only_good=only_good)
         log.info("import started", id=import_id, by=self._user.get_name(), only_good=only_good)

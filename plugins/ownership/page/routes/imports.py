@@ -29,7 +29,6 @@ from ownership.page.store import Ledger
 from ownership.page.views.imports import import_view, row_line
 from ownership.page.views.links import import_href
 
-
 router = APIRouter(route_class=GuardedRoute)
 Id = Annotated[str, Query(alias="id", pattern=ID)]
 
