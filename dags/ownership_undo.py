@@ -33,11 +33,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, open_ahead, section
 from ownership.edge.operators import PullUndo
 
 BY_USER, WHY = section("By user and time"), section("Why")
 TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "maxLength": 40, **BY_USER}
+
+PULL_TASK = "pull_undo_events"
+open_ahead(PULL_TASK)
 
 with DAG(
     dag_id="ownership_undo",
@@ -73,4 +76,4 @@ with DAG(
         ),
     }),
 ) as dag:  # fmt: skip
-    carry_out(PullUndo(task_id="pull_undo_events", interface=1, **PULL))
+    carry_out(PullUndo(task_id=PULL_TASK, interface=1, **PULL))

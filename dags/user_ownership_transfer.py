@@ -58,7 +58,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, open_ahead, section
 from ownership.edge.operators import PullTransferEvents
 from ownership.edge.triggers import BacklogTrigger
 
@@ -76,6 +76,9 @@ MID: dict[str, Any] = {**ID, "maxLength": 320}
 OBJECT: dict[str, Any] = {"type": ["null", "object"]}
 WHO, WHAT, WHY = OPEN, section("What moves"), section("Why")
 SEVERAL, PLAN, REPAIR = section("Several transfers"), section("Plan and approval"), section("Repair")
+
+PULL_TASK = "pull_transfer_events"
+open_ahead(PULL_TASK)
 
 with DAG(
     dag_id="user_ownership_transfer",
@@ -150,4 +153,4 @@ with DAG(
         ),
     }),
 ) as dag:  # fmt: skip
-    carry_out(PullTransferEvents(task_id="pull_transfer_events", interface=1, **PULL))
+    carry_out(PullTransferEvents(task_id=PULL_TASK, interface=1, **PULL))

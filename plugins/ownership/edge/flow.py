@@ -14,7 +14,7 @@ from airflow.sdk import AssetAlias, Param, get_parsing_context, task, task_group
 from ownership.edge.approvals import ALIAS
 from ownership.edge.assets import FINISHED, INDEX, TABLE
 from ownership.edge.notifications import RunNotifier
-from ownership.edge.operators import PULLED, PullTransferEvents
+from ownership.edge.operators import PULLED, PullTransferEvents, Stage
 from ownership.edge.retries import RETRIED, RETRIES
 from ownership.edge.versions import missing
 
@@ -43,7 +43,6 @@ def form(fields: Mapping[str, Param]) -> Mapping[str, Param]:
     return {} if get_parsing_context().task_id else fields
 
 
-LABEL = "{{ (task.op_kwargs.get('work') or {}).get('label', ti.map_index) }}"
 PULL: dict[str, Any] = {
     "poke_interval": timedelta(milliseconds=500),
     "timeout": timedelta(seconds=30),
@@ -55,43 +54,41 @@ PULL: dict[str, Any] = {
 """A pull. Pokes are short and few: they wait for a grace, or for another run to end its work; a run that waits holds
 a slot, so it does not wait for long."""
 STAGE: dict[str, Any] = {
-    "multiple_outputs": False,  # else each field of the result is an XCom of its own, and a call to the API server
-    "map_index_template": LABEL,
+    "map_index_template": "{{ task.slice_label(ti) }}",
     "retries": RETRIES,
     **RETRIED,
     "execution_timeout": timedelta(hours=2),
 }
+LOOKUP, UPDATE, REINDEX = "lookup_users", "update_course_batches", "reindex_course_batches"
 NOTIFY = RunNotifier()
 
 
-@task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
-def lookup_users(work: dict[str, Any]) -> dict[str, Any]:
-    """Verdicts by User-Org, phases, discovery through the LMS, plan."""
-    from ownership.edge import tasks
-
-    return tasks.lookup(work)
-
-
-@task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
-def update_course_batches(work: dict[str, Any]) -> dict[str, Any]:
-    """Rows in Cassandra, by compare-and-set."""
-    from ownership.edge import tasks
-
-    return tasks.update(work)
-
-
-@task(**STAGE)  # type: ignore[untyped-decorator]  # by its keywords alone its type is not known
-def reindex_course_batches(work: dict[str, Any]) -> dict[str, Any]:
-    """Documents in Elasticsearch, the proof, the commit; then the later phases of the lanes, each through all stages."""
-    from ownership.edge import tasks
-
-    return tasks.reindex(work)
-
-
 @task_group
-def transfer(work: dict[str, Any]) -> Any:
+def transfer(work: dict[str, Any], pull_task: str) -> None:  # noqa: ARG001  # the group is mapped over `work`
     """One lane, or a slice of several, through the three stages."""
-    return reindex_course_batches(work=update_course_batches(work=lookup_users(work=work)))
+    lookup = Stage(
+        task_id=LOOKUP,
+        run="lookup",
+        given_by=pull_task,
+        doc_md="Verdicts by User-Org, phases, discovery through the LMS, plan.",
+        **STAGE,
+    )
+    update = Stage(
+        task_id=UPDATE,
+        run="update",
+        given_by=lookup.task_id,
+        doc_md="Rows in Cassandra, by compare-and-set.",
+        **STAGE,
+    )
+    reindex = Stage(
+        task_id=REINDEX,
+        run="reindex",
+        given_by=update.task_id,
+        doc_md="Documents in Elasticsearch, the proof, the commit; then the later phases of the lanes, each through "
+        "all stages.",
+        **STAGE,
+    )
+    lookup >> update >> reindex
 
 
 # all_done: claims are released whatever became of the stages.
@@ -123,27 +120,26 @@ def verdict(summary: dict[str, Any]) -> None:
     tasks.verdict(summary)
 
 
+def open_ahead(pull_task: str) -> None:
+    """In the process of a pull or a stage, connect while Airflow goes on with what comes before the task's own code.
+
+    A DAG file begins with it: to make the DAG takes 15 ms more. A lookup seldom reads rows: it connects to Cassandra
+    when it does.
+    """
+    group = f"{transfer.function.__name__}."
+    update, lookup, reindex = (f"{group}{stage}" for stage in (UPDATE, LOOKUP, REINDEX))
+    if (task_id := get_parsing_context().task_id) in (pull_task, lookup, update, reindex):
+        from ownership.edge import hooks
+
+        hooks.open_ahead(
+            rows=task_id != lookup, index=task_id in (lookup, reindex), services=task_id == lookup
+        )
+
+
 def carry_out(pull: PullTransferEvents) -> Any:
     """Wire the stages behind `pull`. Returns the task whose result is the run's summary."""
     settled = settle(pull.task_id)
-    transfer.expand(work=pull.output) >> settled
+    transfer.partial(pull_task=pull.task_id).expand(work=pull.output) >> settled
     pull >> settled
     verdict(settled)  # type: ignore[arg-type]  # an XComArg, which Airflow resolves
-    _open_ahead(pull.task_id)
     return settled
-
-
-def _open_ahead(pull_task: str) -> None:
-    """In the process of a pull or a stage, connect while Airflow goes on with what comes before the task's own code.
-
-    A lookup seldom reads rows: it connects to Cassandra when it does.
-    """
-    group = f"{transfer.function.__name__}."
-    update, lookup, reindex = (
-        f"{group}{stage.function.__name__}"
-        for stage in (update_course_batches, lookup_users, reindex_course_batches)
-    )
-    if (task_id := get_parsing_context().task_id) in (pull_task, lookup, update, reindex):
-        from ownership.edge.hooks import open_ahead
-
-        open_ahead(rows=task_id != lookup, index=task_id in (lookup, reindex), services=task_id == lookup)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
+from airflow.sdk import Connection
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
@@ -54,12 +55,20 @@ class KafkaHook(KafkaBaseHook):
         self._settings = settings
 
     @cached_property
+    def _connection(self) -> Connection:
+        return connection(self.kafka_config_id)
+
+    def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]  # noqa: ARG002  # of this hook alone
+        """The hook's own connection, read once: the provider's methods ask for it again."""
+        return self._connection
+
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The connection's configuration.
 
         :raises SettingsError: if it commits offsets by itself, has to do with transactions, or names no broker.
         """
-        extra = Extra.of(self.kafka_config_id, connection(self.kafka_config_id)).values
+        extra = Extra.of(self.kafka_config_id, self._connection).values
         for lossy in ("enable.auto.commit", "enable.auto.offset.store"):
             if str(extra.get(lossy, "false")).lower() in ("true", "1"):
                 raise self._refused(

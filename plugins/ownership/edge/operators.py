@@ -1,12 +1,13 @@
-"""The sensor that pulls: Airflow's side of `stages.pull`."""
+"""The sensor that pulls, Airflow's side of `stages.pull`; and what every stage behind it is to Airflow."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseSensorOperator
+from airflow.sdk import BaseOperator, BaseSensorOperator
 from airflow.sdk.exceptions import AirflowSensorTimeout, DownstreamTasksSkipped
 
 from ownership.edge.versions import INTERFACE, check_interface, missing
@@ -169,3 +170,36 @@ class PullUndo(PullTransferEvents):
             started_by=run.triggering_user_name or UNNAMED,
             own_only=True,
         )
+
+
+class Stage(BaseOperator):
+    """A stage of one slice. It fetches what the task before it has returned for the slice, and returns its own result.
+
+    As the argument of a task function the same would take three more calls to Airflow's API server, each before the
+    stage begins: two that count instances, and one that stores the argument a second time.
+    """
+
+    _given: dict[str, Any] | None = None
+
+    def __init__(self, *, run: str, given_by: str, **kwargs: Any) -> None:
+        """`run` is a function of `edge.tasks`; `given_by` is the task before: an instance of it, or the pull."""
+        super().__init__(**kwargs)
+        self.run_name, self.given_by = run, given_by
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the stage."""
+        from ownership.edge import tasks
+
+        stage: Callable[[Any], dict[str, Any]] = getattr(tasks, self.run_name)
+        return stage(self._fetch(context["ti"]))
+
+    def slice_label(self, ti: Any) -> str:
+        """The name of an instance in Airflow's UI: its slice's, or its number."""
+        return str((self._fetch(ti) or {}).get("label", ti.map_index))
+
+    def _fetch(self, ti: Any) -> dict[str, Any] | None:
+        if self._given is None:
+            mapped = self.dag.get_task(self.given_by).get_closest_mapped_task_group()
+            found = ti.xcom_pull(task_ids=self.given_by, map_indexes=ti.map_index if mapped else None)
+            self._given = found if mapped or not found else found[ti.map_index]
+        return self._given

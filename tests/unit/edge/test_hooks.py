@@ -45,8 +45,10 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
             def connect(self) -> None:
                 done.append("ledger connected")
 
-        yield Ledger()
-        done.append("ledger closed")
+        try:
+            yield Ledger()
+        finally:
+            done.append("ledger closed")
 
     class Client(Elasticsearch):
         def close(self) -> None:
@@ -107,4 +109,4 @@ def test_an_error_of_an_opening_ahead_shows_where_the_parts_are_used(
     hooks.open_ahead(rows=True, index=True, services=True)
     with pytest.raises(SettingsError, match="a setting is wrong"), hooks.opened_parts():
         raise AssertionError
-    assert log == ["cassandra closed"]
+    assert log == ["ledger connected", "cassandra closed", "ledger closed"]

@@ -17,10 +17,10 @@ from ownership.domain import clock
 from ownership.domain.contracts import Pulled, Slice
 from ownership.domain.errors import Stopped, Unavailable
 from ownership.domain.queue import Choice, Wait, WaitKind
-from ownership.edge import hooks, metrics
+from ownership.edge import hooks, metrics, tasks
 from ownership.edge.approvals import ALIAS
 from ownership.edge.interruption import Interrupted
-from ownership.edge.operators import MAX_MAPPED, PULLED, PullTransferEvents
+from ownership.edge.operators import MAX_MAPPED, PULLED, PullTransferEvents, Stage
 from ownership.stages import pull
 from ownership.stages.intake import Intake
 from ownership.stages.pull import Collected, RunRequest
@@ -239,3 +239,52 @@ def test_a_run_starts_the_approval_dag_for_what_no_run_asks_about(
     with pytest.raises(DownstreamTasksSkipped):  # it has nothing to do itself
         play(story)
     assert bool(story.emitted[AssetAlias(ALIAS)].asset_alias_events) is wanted
+
+
+class Given:
+    """A task instance, and what the tasks before it have returned; keeps which XComs were asked for."""
+
+    def __init__(self, map_index: int, **returned: Any) -> None:
+        self.map_index = map_index
+        self.returned = returned
+        self.asked: list[tuple[str, int | None]] = []
+
+    def xcom_pull(self, *, task_ids: str, map_indexes: int | None) -> Any:
+        self.asked.append((task_ids, map_indexes))
+        return self.returned[task_ids.rpartition(".")[2]]
+
+
+@pytest.fixture
+def stages() -> tuple[Stage, Stage]:
+    """The first stage of a group, and the one behind it."""
+    with DAG("d", schedule=None):
+        pulls = PullTransferEvents(task_id="pull")
+
+        @task_group
+        def transfer(work: Any) -> None:
+            first = Stage(task_id="first", run="lookup", given_by="pull")
+            first >> Stage(task_id="second", run="update", given_by="transfer.first")
+
+        transfer.expand(work=pulls.output)
+        dag = pulls.dag
+    return cast("Stage", dag.get_task("transfer.first")), cast("Stage", dag.get_task("transfer.second"))
+
+
+def test_a_stage_works_on_its_own_slice_and_fetches_it_once(
+    stages: tuple[Stage, Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "lookup", lambda work: {"looked up": work["label"]})
+    monkeypatch.setattr(tasks, "update", lambda work: {"updated": work["label"]})
+    first, second = stages
+    ti = Given(1, pull=[{"label": "A → B"}, {"label": "C → D"}], first={"label": "E → F"})
+    assert first.slice_label(ti) == "C → D"
+    assert first.execute(cast("Any", {"ti": ti})) == {"looked up": "C → D"}
+    assert ti.asked == [("pull", None)]
+    assert second.execute(cast("Any", {"ti": ti})) == {"updated": "E → F"}
+    assert ti.asked[1:] == [("transfer.first", 1)]
+
+
+def test_an_instance_of_which_nothing_is_known_is_named_by_its_number(stages: tuple[Stage, Stage]) -> None:
+    first, second = stages
+    ti = Given(3, pull=None, first=None)
+    assert (first.slice_label(ti), second.slice_label(ti)) == ("3", "3")

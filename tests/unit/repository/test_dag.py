@@ -86,6 +86,7 @@ for dag_id, dag in bag.dags.items():
                 "mode": getattr(t, "mode", None),
                 "trigger_rule": str(getattr(t.trigger_rule, "value", t.trigger_rule)),
                 "label": getattr(t, "map_index_template", None),
+                "rendered": list(t.template_fields),
                 "multiple_outputs": getattr(t, "multiple_outputs", False),
                 "downstream": sorted(t.downstream_task_ids),
                 "doc": bool(t.doc_md or t.doc),
@@ -157,6 +158,16 @@ def test_a_dag_keeps_the_rules_of_the_house(bag: dict[str, Any], dag_id: str) ->
 @pytest.mark.parametrize("dag_id", ["user_ownership_transfer", "ownership_undo"])
 def test_a_result_is_one_call_to_the_api_server(bag: dict[str, Any], dag_id: str) -> None:
     assert [n for n, t in bag["dags"][dag_id]["tasks"].items() if t["multiple_outputs"]] == []
+
+
+@pytest.mark.parametrize("dag_id", ["user_ownership_transfer", "ownership_undo"])
+def test_a_stage_has_no_argument_that_airflow_resolves_and_stores_before_it_begins(
+    bag: dict[str, Any], dag_id: str
+) -> None:
+    stages = [t for n, t in bag["dags"][dag_id]["tasks"].items() if n.startswith("transfer.")]
+    assert [(t["rendered"], t["doc"], "task.slice_label" in t["label"]) for t in stages] == [
+        ([], True, True)
+    ] * 3
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -343,18 +354,3 @@ def test_claims_are_released_whatever_became_of_the_stages(dag: dict[str, Any]) 
     rules = {n: t["trigger_rule"] for n, t in dag["tasks"].items()}
     assert rules.pop("settle") == "all_done"
     assert set(rules.values()) == {"all_success"}
-
-
-def test_mapped_instances_are_named_by_a_template_that_cannot_fail() -> None:
-    from jinja2 import Environment, StrictUndefined
-
-    text = re.search(r'LABEL = "(.*)"\n', (ROOT / "plugins/ownership/edge/flow.py").read_text())
-    assert text
-    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text[1])  # noqa: S701  # a label, no HTML
-
-    def rendered(**op_kwargs: Any) -> str:
-        return template.render(task={"op_kwargs": op_kwargs}, ti={"map_index": 3})
-
-    assert rendered(work={"label": "A → B"}) == "A → B"
-    assert rendered(work=None) == "3"
-    assert rendered() == "3"
