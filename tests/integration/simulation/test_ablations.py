@@ -38,6 +38,9 @@ WORLDS = {
     "grace": OWN._replace(
         messages=(MessageSpec(500, "m1", "b", "c"), MessageSpec(1_400, "m0", "a", "b", behind_ms=950))
     ),
+    "what was begun goes first": OWN._replace(
+        messages=(MessageSpec(1, "m1", "a", "b"), MessageSpec(5_000, "m0", "b", "c", behind_ms=5_050))
+    ),
     "status in the condition": OWN._replace(
         messages=(A_TO_B,), edits=(EditSpec("b", Edit.COMPLETE, 60_000, "ledger Changes.record", lag_ms=-1),)
     ),
@@ -47,6 +50,10 @@ WORLDS = {
 """By guard, a world of its own, in which nothing is drawn."""
 
 STRIKES = {
+    # Longer than the late event takes to come, and to be carried out by another run.
+    "what was begun goes first": [
+        Strike("run-1.reindex[0]#1", "ledger Changes.settle_moved", Fate.FREEZES_BEFORE, ms=15_000)
+    ],
     "undecided images are judged": [Strike("run-1.update[0]#1", "rows b", Fate.DIES_AFTER)],
     # Each try of the pull: a next one, and each run after it, would follow the group's offset back.
     "events and offset in one transaction": [
