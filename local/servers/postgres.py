@@ -180,11 +180,6 @@ def replicate_synchronously(primary: Server, *, timeout_s: float = 60) -> None:
     _await_standby(primary, "sync_state = 'sync'", timeout_s)
 
 
-def replicate_freely(primary: Server) -> None:
-    """Undo `replicate_synchronously`: `primary` no longer waits for a standby."""
-    _set_for_all(primary, "ALTER SYSTEM RESET synchronous_standby_names")
-
-
 def promote(server: Server, *, timeout_s: int = 60) -> None:
     """Make the standby a primary, and return when it is one. Raises RuntimeError after `timeout_s` seconds."""
     with _administrator(server.address) as connection:
