@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
@@ -72,7 +72,7 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`url` is of Airflow's API server, with its path if it is served below one."""
-        self._base = url.rstrip("/")
+        self._base = url.rstrip("/").removesuffix(API)
         self._credentials = credentials
         self._token = credentials.token.strip()
         self._http = httpx.Client(timeout=30, transport=transport)
@@ -225,15 +225,11 @@ class Client:
 
     @contextmanager
     def _streamed(self, path: str, params: Mapping[str, str]) -> Iterator[httpx.Response]:
-        try:
-            with self._http.stream(
-                "GET", f"{self._base}{API}{path}", **self._signed({"params": params})
-            ) as response:
-                if not _is_answer(response):
-                    response.read()
-                yield _checked(response)
-        except httpx.TransportError as e:
-            raise Unreachable(f"{self._base}: {e}") from None
+        with closing(self._answered("GET", path, params=params, stream=True)) as response:
+            try:
+                yield response
+            except httpx.TransportError as e:
+                raise self._unreachable(e) from None
 
     def _signed(self, how: Mapping[str, Any]) -> Json:
         """The request with the token."""
@@ -246,11 +242,18 @@ class Client:
             "headers": {**how.get("headers", {}), "Authorization": f"Bearer {self._token}".encode()},
         }
 
-    def _sent(self, method: str, path: str, **how: Any) -> httpx.Response:
+    def _sent(self, method: str, path: str, *, stream: bool = False, **how: Any) -> httpx.Response:
+        request = self._http.build_request(method, f"{self._base}{path}", **how)
         try:
-            return self._http.request(method, f"{self._base}{path}", **how)
+            response = self._http.send(request, stream=stream)
+            if not _is_answer(response):
+                response.read()
         except httpx.TransportError as e:
-            raise Unreachable(f"{self._base}: {e or type(e).__name__}") from None
+            raise self._unreachable(e) from None
+        return response
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        return Unreachable(f"{self._base}: {str(error) or type(error).__name__}")
 
 
 def is_left(seen: Json) -> bool:

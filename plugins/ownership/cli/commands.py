@@ -164,7 +164,8 @@ def _import_look(seen: Json) -> Json:
 
 def export(given: argparse.Namespace, client: Client, output: Output) -> Exit:
     """Write transfers or changes to a file, or to stdout."""
-    with client.export(given.what, given.format, **_filters(given)) as parts:
+    file_format = given.format or ("jsonl" if given.json else "csv")
+    with client.export(given.what, file_format, **_filters(given)) as parts:
         _written(parts, given.output, output)
     return Exit.DONE
 
@@ -273,7 +274,7 @@ def parser() -> argparse.ArgumentParser:
     of_transfer("redrive", redrive)
     out = command("export", export, filters)
     out.add_argument("what", choices=("transfers", "changes"))
-    out.add_argument("--format", choices=("csv", "jsonl"), default="csv")
+    out.add_argument("--format", choices=("csv", "jsonl"), help="csv if not given; jsonl with --json")
     out.add_argument("--output", type=Path, metavar="FILE", help="stdout if not given")
     file = command("import", import_, writes)
     given = file.add_mutually_exclusive_group(required=True)

@@ -485,6 +485,36 @@ def test_rows_that_failed_are_written_to_be_mended(tmp_path: Path) -> None:
     assert against(handler, "import", str(tmp_path / "none.csv")) == Exit.USAGE
 
 
+def test_an_export_is_asked_for_again_and_signs_in_again_as_any_read(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    busy = httpx.Response(503, json={"detail": "4 other exports are being sent"})
+    token = httpx.Response(201, json={"access_token": "new"})
+    handler, asked = answers(busy, GONE, httpx.Response(401), token, httpx.Response(200, content=b"a,b\n"))
+    assert against(handler, "export", "changes", **LOGIN) == Exit.DONE
+    assert capsysbinary.readouterr().out == b"a,b\n"
+    assert asked[-1].headers["authorization"] == "Bearer new"
+    handler, asked = answers(busy)
+    assert against(handler, "export", "changes") == Exit.NO_ANSWER
+    assert len(asked) == client_module.TRIES
+
+
+@pytest.mark.parametrize(
+    ("words", "given"), [((), "csv"), (("--json",), "jsonl"), (("--json", "--format", "csv"), "csv")]
+)
+def test_an_export_as_json_is_one_of_lines(words: Sequence[str], given: str) -> None:
+    handler, asked = answers(httpx.Response(200, content=b"{}\n"))
+    assert against(handler, "export", "transfers", *words) == Exit.DONE
+    assert asked[0].url.params["format"] == given
+
+
+@pytest.mark.parametrize("url", ["http://a/x", "http://a/x/ownership-transfers/api/v1/"])
+def test_the_address_of_the_api_is_as_good_as_airflow_s(url: str) -> None:
+    handler, asked = answers(httpx.Response(200, json={"healthy": True}))
+    assert against(handler, "health", OWNERSHIP_URL=url) == Exit.DONE
+    assert str(asked[0].url) == "http://a/x/ownership-transfers/api/v1/health"
+
+
 @pytest.mark.parametrize("kind", ["a pipe", "a link"])
 def test_an_export_goes_through_what_is_no_file_of_its_own(tmp_path: Path, kind: str) -> None:
     to, read = tmp_path / "to", tmp_path / "read"
