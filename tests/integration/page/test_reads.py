@@ -654,9 +654,13 @@ def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_coun
     lists: dict[str, tuple[Filters, OrderKey | None, set[str]]] = {
         "newest": (Filters(), None, {"event_order", "rejected_message_order"}),
         "third": (Filters(), third, {"event_order", "rejected_message_order"}),
-        "user": (Filters(user=BUSY), None, {"event_source_user", "event_target_user"}),
-        "user from": (Filters(user=BUSY), third, {"event_source_user", "event_target_user"}),
-        "unknown user": (Filters(user="nobody"), None, {"event_source_user", "event_target_user"}),
+        "user": (Filters(user=BUSY), None, {"event_source_user", "event_target_user", "event_mid_key"}),
+        "user from": (Filters(user=BUSY), third, {"event_source_user", "event_target_user", "event_mid_key"}),
+        "unknown user": (
+            Filters(user="nobody"),
+            None,
+            {"event_source_user", "event_target_user", "event_mid_key"},
+        ),
         "rare state": (Filters(state=RARE), None, {"event_state", "event_order", "rejected_message_order"}),
         "frequent state": (
             Filters(state=FREQUENT),
@@ -688,6 +692,20 @@ def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_coun
             assert {n["Index Name"] for n in scans} <= indexes, name
             # Both sides of a user are read as far as their union may need, and a few events have one user on both.
             assert touched(plan) <= 2.5 * MAX_COUNTED, name
+
+
+def test_what_a_list_of_a_user_leaves_out_is_dropped_by_the_index_alone(
+    filled: Filled, server: dict[str, Any]
+) -> None:
+    given = {k: v for k, v in server.items() if k != "socket"}
+    with psycopg.connect(**given, dbname="many", autocommit=True) as connection:
+        connection.execute("VACUUM event")
+    for visible, filters in ((ONE, Filters(user=BUSY)), (EVERYTHING, Filters(user=BUSY, state=RARE))):
+        lists = Reads(filled.database, visible).lists
+        page, *counts = plans_of(filled.database, partial(lists.page, filters))
+        by_user = [n for plan in (page, *counts) for n in nodes(plan) if "_user" in n.get("Index Name", "")]
+        assert sum(n["Heap Fetches"] for n in by_user) == 0
+        assert sum(n.get("Rows Removed by Filter", 0) for n in nodes(page)) > 30
 
 
 @pytest.mark.parametrize("statistics_are", ["absent", "fresh"])

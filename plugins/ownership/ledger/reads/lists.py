@@ -199,7 +199,9 @@ class Lists(Reader):
 
         def work(connection: Connection) -> ListPage:
             ids = _narrowed(connection, filters)
-            rows = connection.execute(_newest(filters, self._visible, after, ids, PAGE_SIZE + 1))
+            rows = connection.execute(
+                _newest(filters, self._visible, after, ids, PAGE_SIZE + 1, LISTED_COLUMNS)
+            )
             entries = [_entry(r, self._visible) for r in rows]
             if after is None and not filters.state and len(entries) <= PAGE_SIZE:
                 counts = _counts_of(entries)  # the page has all that fit
@@ -242,7 +244,7 @@ def _counts_of(entries: Sequence[ListEntry]) -> StateCounts:
 def _counted(
     connection: Connection, filters: Filters, visible: VisibleOrganisations, ids: Collection[int] | None
 ) -> StateCounts:
-    newest = _newest(filters, visible, None, ids, MAX_COUNTED).subquery()
+    newest = _newest(filters, visible, None, ids, MAX_COUNTED, _COUNTED_COLUMNS).subquery()
     oldest = func.min(newest.c.order_ms).label("oldest_ms")
     query = select(newest.c.state, func.count().label("n"), oldest).group_by(newest.c.state)
     counts = connection.execute(query).all()
@@ -260,10 +262,11 @@ def _newest(
     after: OrderKey | None,
     ids: Collection[int] | None,
     limit: int,
+    columns: Columns,
 ) -> Select[Any]:
     """The newest entries before `after` that fit. `ids` are the events of a run, a course or a batch."""
     bounds = _bounds(filters, after)
-    events = select(*LISTED_COLUMNS).where(*filters.at(event.c.kafka_ms))
+    events = select(*columns).where(*filters.at(event.c.kafka_ms))
     of_state = [residual(among(event.c.state, filters.states))] if filters.state else []
     user = folded(filters.user)
     request = filters.request_id
@@ -278,12 +281,17 @@ def _newest(
         events = events.where(event.c.request_id.isnot(None), *of_user, *of_state)
         arms = [_in_order(events, ORDER_KEY, bounds, (event.c.request_id, request))]
     elif user:
-        given = events.where(*of_state)
+        # Both indexes have what drops an event of this user: no row is read in vain.
+        given = events.with_only_columns(*_COUNTED_COLUMNS).where(*of_state)
         taken = given.where(residual(event.c.source_user != user))
         arms = [
             _in_order(given, ORDER_KEY, bounds, (event.c.source_user, user)),
             _in_order(taken, ORDER_KEY, bounds, (event.c.target_user, user)),
         ]
+        if columns is not _COUNTED_COLUMNS:
+            found = read_first(_merged(arms, limit))
+            rows = select(*columns).join_from(found, event, event.c.mid == found.c.mid)
+            return rows.order_by(*newest_first(ORDER_KEY))
     elif visible.ids is not None:
         arms = [_of_organisations(events, visible.ids, filters.states, bounds, limit)]
     elif filters.state:
@@ -292,12 +300,17 @@ def _newest(
     else:
         arms = [_in_order(events, ORDER_KEY, bounds)]
     if filters.with_rejected and visible.every:
-        messages = select(*_REJECTED_COLUMNS).where(*filters.at(rejected_message.c.kafka_ms))
+        messages = select(*map(_of_rejected, columns)).where(*filters.at(rejected_message.c.kafka_ms))
         if request:
             found = read_first(messages.where(rejected_message.c.request_id == request))
             arms.append(_in_order(select(found), key_of(found), bounds))
         else:
             arms.append(_in_order(messages, _REJECTED_KEY, bounds))
+    return _merged(arms, limit)
+
+
+def _merged(arms: Sequence[Select[Any]], limit: int) -> Select[Any]:
+    """The newest rows of queries that are each in order."""
     if len(arms) == 1:
         return arms[0].limit(limit)
     rows = union_all(*(arm.limit(limit) for arm in arms)).subquery()
@@ -393,6 +406,7 @@ def _last_ids(connection: Connection, *queries: Select[Any]) -> set[int]:
 _FIELDS = ListedEvent._fields[1:]
 """Those that are columns; the transfer is several."""
 LISTED_COLUMNS = (*TRANSFER, *(event.c[name] for name in _FIELDS))
+_COUNTED_COLUMNS = (*ORDER_KEY, event.c.state)
 _MESSAGE = rejected_message.c
 _REJECTED_KEY = (_MESSAGE.kafka_ms, _MESSAGE.kafka_partition, _MESSAGE.kafka_offset, _MESSAGE.mid)
 _OF_REJECTED: Mapping[str, ColumnElement[Any]] = {
@@ -401,9 +415,11 @@ _OF_REJECTED: Mapping[str, ColumnElement[Any]] = {
     "kafka_ms": _MESSAGE.kafka_ms,
     "reason": _MESSAGE.reason,
 }
-_REJECTED_COLUMNS = tuple(
-    _OF_REJECTED.get(column.name, cast(null(), column.type)).label(column.name) for column in LISTED_COLUMNS
-)
+
+
+def _of_rejected(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What a rejected message has in a column of the events."""
+    return _OF_REJECTED.get(column.name, cast(null(), column.type)).label(column.name)
 
 
 WAITS: Final = "waits for an earlier event of its lane"
