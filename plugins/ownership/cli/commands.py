@@ -16,6 +16,7 @@ from enum import IntEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -92,33 +93,27 @@ def undo(given: argparse.Namespace, client: Client, output: Output) -> Exit:
     return _started(given, client, output, started, DONE)
 
 
-def approve(given: argparse.Namespace, client: Client, output: Output) -> Exit:
-    """Approve a transfer's plan."""
-    started = client.act("approve", given.mid, given.key, digest=given.digest)
-    return _started(given, client, output, started, DONE)
+def act(given: argparse.Namespace, client: Client, output: Output) -> Exit:
+    """One of `ACTIONS`, with the fields that its command has."""
+    fields = {name: getattr(given, name, None) for name in ("digest", "reason")}
+    started = client.act(given.command, given.mid, given.key, **fields)
+    return _started(given, client, output, started, ACTIONS[given.command].wanted)
 
 
-def execute(given: argparse.Namespace, client: Client, output: Output) -> Exit:
-    """Apply the plan of a dry run."""
-    started = client.act("execute", given.mid, given.key, digest=given.digest, reason=given.reason)
-    return _started(given, client, output, started, DONE)
+class Action(NamedTuple):
+    """What is asked of a transfer, and the states in which it is done as asked."""
+
+    what: str
+    wanted: Sequence[str] = DONE
 
 
-def decline(given: argparse.Namespace, client: Client, output: Output) -> Exit:
-    """Decline a transfer that awaits its approval."""
-    started = client.act("decline", given.mid, given.key, reason=given.reason)
-    return _started(given, client, output, started, ("declined",))
-
-
-def abandon(given: argparse.Namespace, client: Client, output: Output) -> Exit:
-    """Give up an open transfer."""
-    started = client.act("abandon", given.mid, given.key, reason=given.reason)
-    return _started(given, client, output, started, ("abandoned",))
-
-
-def redrive(given: argparse.Namespace, client: Client, output: Output) -> Exit:
-    """Try a transfer again."""
-    return _started(given, client, output, client.act("redrive", given.mid, given.key), DONE)
+ACTIONS: Mapping[str, Action] = {
+    "approve": Action("Approve a transfer's plan."),
+    "execute": Action("Apply the plan of a dry run."),
+    "decline": Action("Decline a transfer that awaits its approval.", ("declined",)),
+    "abandon": Action("Give up an open transfer.", ("abandoned",)),
+    "redrive": Action("Try a transfer again."),
+}
 
 
 def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
@@ -236,13 +231,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, does: Command, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name, help=does.__doc__, description=does.__doc__, parents=[common, *parents]
-        )
+        what = ACTIONS[name].what if name in ACTIONS else does.__doc__
+        made = commands.add_parser(name, help=what, description=what, parents=[common, *parents])
         made.set_defaults(does=does)
         return made
 
-    def of_transfer(name: str, does: Command) -> argparse.ArgumentParser:
+    def of_transfer(name: str, does: Command = act) -> argparse.ArgumentParser:
         made = command(name, does, writes)
         made.add_argument("mid")
         return made
@@ -266,12 +260,12 @@ def parser() -> argparse.ArgumentParser:
     back = of_transfer("undo", undo)
     back.add_argument("--apply", action="store_true", help="without it, a dry run")
     back.add_argument("--reason")
-    for name, does in (("approve", approve), ("execute", execute)):
-        of_transfer(name, does).add_argument("digest", help="of the plan as `show` has it")
+    for name in ("approve", "execute"):
+        of_transfer(name).add_argument("digest", help="of the plan as `show` has it")
     commands.choices["execute"].add_argument("--reason")
-    for name, does in (("decline", decline), ("abandon", abandon)):
-        of_transfer(name, does).add_argument("--reason", required=True)
-    of_transfer("redrive", redrive)
+    for name in ("decline", "abandon"):
+        of_transfer(name).add_argument("--reason", required=True)
+    of_transfer("redrive")
     out = command("export", export, filters)
     out.add_argument("what", choices=("transfers", "changes"))
     out.add_argument("--format", choices=("csv", "jsonl"), help="csv if not given; jsonl with --json")

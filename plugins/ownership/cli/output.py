@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -74,29 +74,28 @@ class Output:
     def followed(self, looks: Iterable[Json], what: str) -> Json:
         """The last of several looks at something, with a bar while they come."""
         last: Json = {}
-        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        with Progress(
-            *columns, console=self._err, transient=True, disable=not self._err.is_terminal
-        ) as progress:
+        with self._progress(BarColumn()) as progress:
             task = progress.add_task(_bare(what), total=100)
             for look in looks:
                 last = look
                 progress.update(task, completed=percent(look), description=_bare(_words(look) or what))
         return last
 
-    def written(self, parts: Iterator[bytes], to: Any, what: str) -> int:
-        """Write parts as they come. Returns the number of bytes."""
+    def written(self, parts: Iterator[bytes], to: Any, what: str) -> None:
+        """Write parts as they come."""
         size = 0
-        columns = TextColumn("{task.description}"), TimeElapsedColumn()
-        with Progress(
-            *columns, console=self._err, transient=True, disable=not self._err.is_terminal
-        ) as progress:
+        with self._progress() as progress:
             task = progress.add_task(_bare(what), total=None)
             for part in parts:
                 to.write(part)
                 size += len(part)
                 progress.update(task, description=_bare(f"{what}: {size / 1e6:,.1f} MB"))
-        return size
+
+    def _progress(self, *columns: ProgressColumn) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"), *columns, TimeElapsedColumn(),
+            console=self._err, transient=True, disable=not self._err.is_terminal,
+        )  # fmt: skip
 
 
 def percent(look: Json) -> int:

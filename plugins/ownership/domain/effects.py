@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import Protocol
+from typing import ClassVar, TypeAlias
 
 from ownership.domain.event import Transfer, folded
 from ownership.domain.lanes import Moves, sources
@@ -33,37 +33,12 @@ _OTHER = "\x00"
 """Stands for every user that no change knows; no id has a control character."""
 
 
-class Effect(Protocol):
-    """What a phase does."""
-
-    @property
-    def sources(self) -> frozenset[str]:
-        """Users (folded) whose batches are searched for, and of whom none may be left."""
-
-    @property
-    def batch_id(self) -> str | None:
-        """The one batch that the search is about; None if it is about every batch of the sources."""
-
-    @property
-    def ids(self) -> Collection[BatchId]:
-        """Batches that are known without a search."""
-
-    def apply(self, row: Row) -> Row:
-        """What the row should be."""
-
-    def hops(self, before: Row, after: Row) -> list[Hop]:
-        """The change `before` -> `after`, event by event."""
-
-    def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
-        """Mids under which the batch is planned. `named`: users (folded) that its document names."""
-
-    def unmoved_outcome(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
-        """The outcome of a batch that was planned for event `mid` and not changed, by its row as it is now."""
-
-
 @dataclass(frozen=True)
 class TransferEffect:
     """Transfers, composed into one map user -> user."""
+
+    ids: ClassVar[Collection[BatchId]] = ()
+    """Batches that are known without a search: none, they are found by their owners."""
 
     events: Sequence[Transfer]
     moves: Moves
@@ -77,18 +52,13 @@ class TransferEffect:
 
     @cached_property
     def sources(self) -> frozenset[str]:
-        """Users whose batches move away."""
+        """Users (folded) whose batches are searched for and move away: none may be left."""
         return sources(self.moves)
 
     @property
     def batch_id(self) -> str | None:
-        """The asset of the events, if they name one."""
+        """The one batch that the search is about, the asset of the events; None if it is about every batch."""
         return self.scope.batch_id
-
-    @property
-    def ids(self) -> Collection[BatchId]:
-        """None: batches are found by their owners."""
-        return ()
 
     def apply(self, row: Row) -> Row:
         """The row with its owners mapped, if it is in scope."""
@@ -101,7 +71,10 @@ class TransferEffect:
         return hops(self.events, before, after, self.keep.get(before.id, frozenset()), self.scope)
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
-        """The event that first moves the batch, for a batch that names a source, in row or document."""
+        """Mid of the event that first moves the batch, for a batch that names a source, in row or document.
+
+        `named`: users (folded) that its document names.
+        """
         users = {*map(folded, row.named if row else ()), *named} & self.sources
         if not users or not self.scope.reaches(batch):
             return []
@@ -126,18 +99,13 @@ class TransferEffect:
 class UndoEffect:
     """An undo: the changes of each batch that it reverts, in the order in which it reverts them."""
 
+    sources: ClassVar[frozenset[str]] = frozenset()
+    """None: the users who received the batches may own others, which stay."""
+    batch_id: ClassVar[str | None] = None
+    """None: an undo searches for nothing."""
+
     hops_of: Mapping[BatchId, Sequence[Hop]]
     """The original changes (before, after), each under the mid of the event that reverts it."""
-
-    @property
-    def sources(self) -> frozenset[str]:
-        """None: the users who received the batches may own others, which stay."""
-        return frozenset()
-
-    @property
-    def batch_id(self) -> str | None:
-        """None: an undo searches for nothing."""
-        return None
 
     @property
     def ids(self) -> Collection[BatchId]:
@@ -165,7 +133,7 @@ class UndoEffect:
         return found
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:  # noqa: ARG002  # a transfer needs them
-        """Every event that reverts a change of the batch."""
+        """Mids of the events that revert a change of the batch."""
         return list(dict.fromkeys(hop.mid for hop in self.hops_of.get(batch, ())))
 
     def unmoved_outcome(self, mid: str, batch: BatchId, row: Row | None) -> BatchOutcome:
@@ -196,6 +164,10 @@ class UndoEffect:
             if self.apply(then) != then:
                 return False
         return True
+
+
+Effect: TypeAlias = TransferEffect | UndoEffect
+"""What a phase does."""
 
 
 def _is_back(field_: str, walk: Sequence[Hop], row: Row) -> bool:

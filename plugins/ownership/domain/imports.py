@@ -194,7 +194,6 @@ def block_of(number: int) -> int:
     return number // BLOCK_ROWS
 
 
-def run_prefix(import_id: str, phase: Phase, block: int | None = None) -> str:
-    """Begins the ids of the runs of a phase, or of one of its blocks."""
-    prefix = f"import_{import_id}_{phase}_"
-    return prefix if block is None else f"{prefix}{block}_"
+def run_prefix(import_id: str, phase: Phase, block: int) -> str:
+    """Begins the ids of the runs of a block in a phase."""
+    return f"import_{import_id}_{phase}_{block}_"

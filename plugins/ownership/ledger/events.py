@@ -298,46 +298,25 @@ class Events:
 
     def planned(self, claimed: Sequence[tuple[ClaimedEvent, int, frozenset[str]]], *, run_id: str) -> None:
         """Record for each event (with its number of tries, and `planned_with`) that its plan is complete."""
-        common = {"state": EventState.PLANNED, "reason": None, "run_id": run_id, "planned_at": now()}
-        self._write(
-            [
-                (e, {**common, "attempts": attempts, "planned_with": sorted(planned_with)})
-                for e, attempts, planned_with in claimed
-            ],
-            run_id=run_id,
-        )
+        common = {"reason": None, "run_id": run_id, "planned_at": now()}
+        writes = [
+            (e, {**common, "attempts": attempts, "planned_with": sorted(planned_with)})
+            for e, attempts, planned_with in claimed
+        ]
+        self._write(writes, state=EventState.PLANNED, run_id=run_id)
 
     def fail(self, failed: Sequence[tuple[ClaimedEvent, str, int]]) -> None:
         """Record that a try failed: reason and number of tries. The event stays open."""
-        self._write(
-            [
-                (
-                    e,
-                    {
-                        "state": EventState.FAILED,
-                        "reason": _kept(why),
-                        "attempts": n,
-                    },
-                )
-                for e, why, n in failed
-            ]
-        )
+        writes = [(e, {"reason": _kept(why), "attempts": n}) for e, why, n in failed]
+        self._write(writes, state=EventState.FAILED)
 
     def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
         """Record for which earlier event (its mid) the run leaves an event that it has claimed to a later phase."""
-        self._write(
-            [
-                (
-                    e,
-                    {
-                        "state": EventState.RECEIVED,
-                        "reason": _kept(f"waits for {blocker}, an earlier event of its lane"),
-                        "waits_for": blocker,
-                    },
-                )
-                for e, blocker in claimed
-            ]
-        )
+        writes = [
+            (e, {"reason": _kept(f"waits for {blocker}, an earlier event of its lane"), "waits_for": blocker})
+            for e, blocker in claimed
+        ]
+        self._write(writes, state=EventState.RECEIVED)
 
     # -- ends ----------------------------------------------------------------------------------------------
 
@@ -368,40 +347,39 @@ class Events:
     def rehearse(self, claimed: ClaimedEvent, plan: PlanSummary, counts: Mapping[str, int]) -> None:
         """Make a dry run final as `rehearsed`, with its plan and what that expects."""
         columns = {"counts": dict(counts), "reason": None, **_plan_columns(plan)}
-        self._write([(claimed, columns)], end=EventState.REHEARSED)
+        self._write([(claimed, columns)], state=EventState.REHEARSED)
 
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""
         writes = [(e, {"reason": _kept(why)}) for e, why in claimed]
-        self._write(writes, end=EventState.SKIPPED, run_id=run_id)
+        self._write(writes, state=EventState.SKIPPED, run_id=run_id)
 
     def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `declined`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": _kept(reason)})], end=EventState.DECLINED)
+        return self._write([(claimed, {"reason": _kept(reason)})], state=EventState.DECLINED)
 
     def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": _kept(reason)})], end=EventState.ABANDONED)
+        return self._write([(claimed, {"reason": _kept(reason)})], state=EventState.ABANDONED)
 
     # -- approvals -----------------------------------------------------------------------------------------
 
     def await_approval(self, claimed: ClaimedEvent, plan: PlanSummary, reason: str, until_ms: int) -> None:
         """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
         columns = {
-            "state": EventState.AWAITING_APPROVAL,
             "reason": _kept(reason),
             "awaits_until": from_ms(until_ms),
             "asked_run": None,
             **_plan_columns(plan),
         }
-        self._write(
-            [(claimed, columns)], queued={"awaits": APPROVAL, "next_try_at": until_ms, "begun": False}
-        )
+        queued = {"awaits": APPROVAL, "next_try_at": until_ms, "begun": False}
+        self._write([(claimed, columns)], state=EventState.AWAITING_APPROVAL, queued=queued)
 
     def approve(self, claimed: ClaimedEvent, digest: str, by: str) -> bool:
         """Approve the plan with `digest`: the event goes back into the queue, and on with that plan alone."""
-        columns = {"state": EventState.RECEIVED, "reason": None, "approved_digest": digest, "approved_by": by}
-        return self._write([(claimed, columns)], queued={"awaits": None, "next_try_at": None})
+        columns = {"reason": None, "approved_digest": digest, "approved_by": by}
+        queued = {"awaits": None, "next_try_at": None}
+        return self._write([(claimed, columns)], state=EventState.RECEIVED, queued=queued)
 
     def take_over(self, mid: str, *, run_id: str) -> ClaimedEvent | None:
         """Claim one open event, also from another holder; None if it is not in the queue."""
@@ -450,24 +428,25 @@ class Events:
         self,
         writes: Sequence[tuple[ClaimedEvent, Mapping[str, Any]]],
         *,
-        end: EventState | None = None,
+        state: EventState | None = None,
         queued: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ) -> bool:
-        """Set columns of events, the same for all, where they still are the caller's. True if all are.
+        """Set state and columns of events, the same for all, where they still are the caller's. True if all are.
 
-        With `end` they become final in that state and leave the queue; an earlier try of the same transaction
-        counts. With `queued` they stay there, let go of, with these columns. `run_id` planned or skipped them.
+        In a final state they leave the queue; an earlier try of the same transaction counts. With `queued` they stay
+        there, let go of, with these columns. `run_id` planned or skipped them.
         """
+        final = state if state in FINAL_STATES else None
 
         def work(connection: Connection) -> bool:
             mine = lock(connection, [e for e, _ in writes])
             lost = [e for e, _ in writes if e.mid not in mine]
-            ended = {"state": end, "ended_at": now()} if end else {}
-            _update(connection, mine, [(e, {**columns, **ended}) for e, columns in writes])
-            if end:
+            common = ({"state": state} if state else {}) | ({"ended_at": now()} if final else {})
+            _update(connection, mine, [(e, {**columns, **common}) for e, columns in writes])
+            if final:
                 remove(connection, mine.values())
-                before = _ended_by(connection, lost, end)
+                before = _ended_by(connection, lost, final)
                 lost = [e for e in lost if e.mid not in before]
             elif queued:
                 let_go = update(queue).where(among(queue.c.event_id, mine.values()))

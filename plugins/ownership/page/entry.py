@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -13,6 +12,7 @@ from airflow.sdk.configuration import conf
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
+    from starlette.types import Receive, Scope, Send
 
 NAME = "Transfers"
 """The name in the navigation, which cuts longer ones."""
@@ -29,12 +29,7 @@ class LazyPage:
     def __init__(self) -> None:
         self._page: Any = None
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if self._page is None:
             self._page = await asyncio.to_thread(_page)

@@ -12,15 +12,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ownership.domain.clock import now
 from ownership.domain.csv_text import csv_lines
-from ownership.domain.event import OrderKey
-from ownership.ledger.reads.exports import CHANGE_COLUMNS, TRANSFER_COLUMNS, ChangePlace, Span
+from ownership.ledger.reads.exports import (
+    BEFORE_ALL,
+    CHANGE_COLUMNS,
+    TRANSFER_COLUMNS,
+    ChangePlace,
+    Exports,
+    Page,
+)
 from ownership.ledger.reads.lists import Filters
 from ownership.page.store import Ledger
 
@@ -29,6 +35,7 @@ AT_ONCE: Final = 2
 STALLED_S: Final = 60.0
 """A client that takes nothing for so long is given up."""
 
+P = TypeVar("P")
 Format = Literal["csv", "jsonl"]
 Row = tuple[Any, ...]
 Rows = Iterator[Sequence[Row]]
@@ -42,18 +49,10 @@ def transfers(store: Ledger, filters: Filters, mid: str) -> tuple[Sequence[str],
 
     def rows() -> Rows:
         with store.reads() as reads:
-            span: Span | None = reads.exports.span(filters, mid)
-        while span is not None:
-            with store.reads() as reads:
-                found, span = reads.exports.transfers(filters, span)
-            yield found
-        place: OrderKey | None = None
-        while not mid:
-            with store.reads() as reads:
-                messages, place = reads.exports.messages(filters, place)
-            yield messages
-            if place is None:
-                return
+            span = reads.exports.span(filters, mid)
+        yield from _pages(store, span, lambda exports, at: exports.transfers(filters, at))
+        if not mid:
+            yield from _pages(store, BEFORE_ALL, lambda exports, at: exports.messages(filters, at))
 
     return TRANSFER_COLUMNS, rows()
 
@@ -64,13 +63,19 @@ def changes(store: Ledger, filters: Filters, mid: str) -> tuple[Sequence[str], R
     def rows() -> Rows:
         with store.reads() as reads:
             first, last = reads.exports.span(filters, mid)
-        place: ChangePlace | None = ChangePlace.before(first + 1, last)
-        while place is not None:
-            with store.reads() as reads:
-                found, place = reads.exports.changes(filters, place)
-            yield found
+        place = ChangePlace.before(first + 1, last)
+        yield from _pages(store, place, lambda exports, at: exports.changes(filters, at))
 
     return CHANGE_COLUMNS, rows()
+
+
+def _pages(store: Ledger, place: P, read: Callable[[Exports, P], Page[P]]) -> Rows:
+    """The pages from a place on."""
+    at: P | None = place
+    while at is not None:
+        with store.reads() as reads:
+            found, at = read(reads.exports, at)
+        yield found
 
 
 def sent(columns: Sequence[str], rows: Rows, format_: Format) -> Iterator[str]:

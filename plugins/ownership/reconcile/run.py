@@ -52,7 +52,7 @@ class ReconcileConf(Contract):
         :raises ConfError: naming each field that is wrong or unknown.
         """
         try:
-            return cls.model_validate(dict(conf or {}))
+            return cls.model_validate({k: v for k, v in (conf or {}).items() if v is not None})
         except ValidationError as e:
             raise ConfError(
                 f"Conf of ownership_reconcile: {explain(e)}; known are {', '.join(cls.model_fields)}."
@@ -60,17 +60,8 @@ class ReconcileConf(Contract):
 
     def following(self, settings: Settings) -> Self:
         """The same with the settings in place of null."""
-        return self.model_copy(
-            update={
-                "rows_per_second": _first(self.rows_per_second, settings.reconcile_rows_per_second),
-                "ranges": _first(self.ranges, settings.reconcile_ranges),
-                "days": _first(self.days, settings.reconcile_days),
-            }
-        )
-
-
-def _first(given: int | None, setting: int) -> int:
-    return setting if given is None else given
+        unset = (name for name in ("rows_per_second", "ranges", "days") if getattr(self, name) is None)
+        return self.model_copy(update={name: getattr(settings, f"reconcile_{name}") for name in unset})
 
 
 class Share(Contract):

@@ -83,11 +83,7 @@ def verdict(summary: Mapping[str, Any]) -> None:
 
 def _run() -> tuple[str, ReconcileConf]:
     context = get_current_context()
-    return context["ti"].run_id, ReconcileConf.of(_given(context["dag_run"].conf))
-
-
-def _given(conf: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {k: v for k, v in (conf or {}).items() if v is not None}
+    return context["ti"].run_id, ReconcileConf.of(context["dag_run"].conf)
 
 
 def _look(look: Callable[[Parts], Progress]) -> dict[str, int]:

@@ -113,13 +113,14 @@ class Batches(Reader):
             if own is None or not batches:
                 return ChangesPage([], None)
             shown = batches[:limit]
-            plans = _plans(connection, own, shown)
+            plans = _plans(connection, select(plan).where(_between(plan, own, shown)))
             others = sorted(i for i in ids.values() if i != own)
-            if others and (lacking := [b for b in shown if b not in plans]):
-                plans |= _plans_of_others(connection, others, lacking)
-            hops = _hops(connection, own, shown)
+            if others and (lacking := [b for b in shown if (own, b) not in plans]):
+                of_others = _plans(connection, _first_plans(others, lacking))
+                plans |= {(own, batch): planned for (_, batch), planned in of_others.items()}
+            hops = _hops(connection, _between(change, own, shown))
             return ChangesPage(
-                [BatchChange(b, plans.get(b), hops.get(b, [])) for b in shown],
+                [BatchChange(b, plans.get((own, b)), hops.get((own, b), [])) for b in shown],
                 shown[-1] if len(batches) > limit else None,
             )
 
@@ -135,25 +136,17 @@ class Batches(Reader):
             shown = ids[:limit]
             listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown), *self._of_visible)
             events = {r.id: listed_event(r, self._visible) for r in connection.execute(listed)}
-            of_batch = [
+            of_plan, of_change = (
                 _is_of(table, batch_id, course_id) & among(table.c.event_id, shown)
                 for table in (plan, change)
-            ]
-            plans = {
-                (r.event_id, r.course_id): _planned(r)
-                for r in connection.execute(select(plan).where(of_batch[0]))
-            }
-            hops: dict[tuple[int, str], list[BatchHop]] = {}
-            tries = select(change).where(of_batch[1]).order_by(*_OLDEST_TRY)
-            for r in connection.execute(tries):
-                hops.setdefault((r.event_id, r.course_id), []).append(_hop(r))
+            )
+            plans = _plans(connection, select(plan).where(of_plan))
+            hops = _hops(connection, of_change)
             keys = sorted((k for k in plans.keys() | hops.keys() if k[0] in events), reverse=True)
             return BatchTimeline(
                 [
-                    BatchStep(
-                        events[i], BatchChange(BatchId(c, batch_id), plans.get((i, c)), hops.get((i, c), []))
-                    )
-                    for i, c in keys
+                    BatchStep(events[i], BatchChange(b, plans.get((i, b)), hops.get((i, b), [])))
+                    for i, b in keys
                 ],
                 # Of a batch without a visible event nothing is said.
                 shown[-1] if len(ids) > limit and (events or self._visible.every) else None,
@@ -234,14 +227,13 @@ def _between(table: FromClause, event_id: int, batches: Sequence[BatchId]) -> Co
     return (table.c.event_id == event_id) & (key >= first) & (key <= last)
 
 
-def _plans(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> dict[BatchId, PlannedBatch]:
-    rows = connection.execute(select(plan).where(_between(plan, event_id, batches)))
-    return {BatchId(r.course_id, r.batch_id): _planned(r) for r in rows}
+def _plans(connection: Connection, query: Select[Any]) -> dict[tuple[int, BatchId], PlannedBatch]:
+    """Plans, by event and batch."""
+    rows = connection.execute(query)
+    return {(r.event_id, BatchId(r.course_id, r.batch_id)): _planned(r) for r in rows}
 
 
-def _plans_of_others(
-    connection: Connection, event_ids: Sequence[int], batches: Sequence[BatchId]
-) -> dict[BatchId, PlannedBatch]:
+def _first_plans(event_ids: Sequence[int], batches: Sequence[BatchId]) -> Select[Any]:
     """The first plan of each batch among other events: a batch that a chain moves is planned once."""
     courses, ids = zip(*batches, strict=True)
     wanted = (
@@ -259,15 +251,16 @@ def _plans_of_others(
         .order_by(plan.c.event_id)
         .limit(1)
     )
-    rows = connection.execute(select(first).select_from(wanted.join(first, true())))
-    return {BatchId(r.course_id, r.batch_id): _planned(r) for r in rows}
+    return select(first).select_from(wanted.join(first, true()))
 
 
-def _hops(connection: Connection, event_id: int, batches: Sequence[BatchId]) -> dict[BatchId, list[BatchHop]]:
-    query = select(change).where(_between(change, event_id, batches))
-    found: dict[BatchId, list[BatchHop]] = {}
-    for r in connection.execute(query.order_by(*_OLDEST_TRY)):
-        found.setdefault(BatchId(r.course_id, r.batch_id), []).append(_hop(r))
+def _hops(
+    connection: Connection, condition: ColumnElement[bool]
+) -> dict[tuple[int, BatchId], list[BatchHop]]:
+    """Hops by event and batch, oldest first."""
+    found: dict[tuple[int, BatchId], list[BatchHop]] = {}
+    for r in connection.execute(select(change).where(condition).order_by(*_OLDEST_TRY)):
+        found.setdefault((r.event_id, BatchId(r.course_id, r.batch_id)), []).append(_hop(r))
     return found
 
 

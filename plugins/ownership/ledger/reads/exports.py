@@ -36,6 +36,8 @@ LOOKED_AT: Final = 5000
 """Events that a page looks at."""
 MAX_CHANGES: Final = 2000
 """Changes on a page."""
+BEFORE_ALL: Final = OrderKey(-(2**63), -(2**31), -(2**63), "")
+"""Before all rejected messages."""
 
 TRANSFER_COLUMNS: Final = (
     "mid", "state", "sent_at", "from_user", "to_user", "organisation_id", "origin", "requested_by", "request_reason",
@@ -107,16 +109,14 @@ class Exports(Reader):
 
         return self._database.run(work)
 
-    def messages(self, filters: Filters, after: OrderKey | None = None) -> Page[OrderKey]:
+    def messages(self, filters: Filters, after: OrderKey = BEFORE_ALL) -> Page[OrderKey]:
         """The next rejected messages that fit."""
         if not (filters.with_rejected and self._visible.every):
             return Page([], None)
         columns = rejected_message.c
         key = (columns.kafka_ms, columns.kafka_partition, columns.kafka_offset, columns.mid)
         query = select(rejected_message).order_by(*key).limit(LOOKED_AT)
-        if after:
-            query = query.where(tuple_(*key) > tuple_(*values(after)))
-        query = query.where(*filters.at(columns.kafka_ms))
+        query = query.where(tuple_(*key) > tuple_(*values(after)), *filters.at(columns.kafka_ms))
         if filters.request_id:
             query = query.where(residual(columns.request_id == filters.request_id))
         found = self._database.run(lambda c: c.execute(query).all())

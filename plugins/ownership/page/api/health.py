@@ -26,10 +26,18 @@ def health(store: Ledger) -> models.Health:
     look = access.last_look()
     with store.reads() as reads:
         queue = reads.lists.open_counts()
-    return models.health(
-        look and look.problems,
-        look.verdict if look else "",
-        look and look.at,
+    problems = look.problems if look else None
+    if look is None:
+        sentence, healthy = "The DAG ownership_health has not run yet.", None
+    elif problems is None:
+        sentence, healthy = "The last look did not end: see the last run of the DAG ownership_health.", False
+    else:
+        sentence, healthy = look.verdict, not problems
+    return models.Health(
+        healthy=healthy,
+        sentence=sentence,
+        problems={kind: list(about) for kind, about in (problems or {}).items()},
+        checked_at=look and look.at,
         open=queue.events,
         awaiting_approval=queue.awaiting_approval,
         more=queue.more,

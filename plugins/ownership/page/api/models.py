@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -403,25 +402,6 @@ def _change(c: BatchChange) -> Change:
         outcome=(c.plan.outcome if c.plan else None) or ("moved" if hop else None),
         row_changed_at=hop.applied_at if hop else None,
         proven_at=c.plan.proven_at if c.plan else None,
-    )
-
-
-def health(
-    problems: Mapping[str, Any] | None, verdict: str, checked_at: datetime | None, **queue: Any
-) -> Health:
-    """What the last look found; `problems` is None if it did not end. `queue`: the counts of what is open."""
-    if checked_at is None:
-        sentence, healthy = "The DAG ownership_health has not run yet.", None
-    elif problems is None:
-        sentence, healthy = "The last look did not end: see the last run of the DAG ownership_health.", False
-    else:
-        sentence, healthy = verdict, not problems
-    return Health(
-        healthy=healthy,
-        sentence=sentence,
-        problems={kind: list(about) for kind, about in (problems or {}).items()},
-        checked_at=checked_at,
-        **queue,
     )
 
 

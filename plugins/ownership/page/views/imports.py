@@ -14,7 +14,7 @@ from ownership.domain.imports import (
     RowState,
 )
 from ownership.domain.states import EventState
-from ownership.page.views.formats import counted, moment, number
+from ownership.page.views.formats import counted, number
 
 _COLOURS: Final[Mapping[RowState, EventState]] = {
     RowState.WRONG: EventState.REJECTED,
@@ -43,9 +43,7 @@ class RowLine(NamedTuple):
 class ImportView(NamedTuple):
     """One import."""
 
-    id: str
-    file_name: str
-    lead: str
+    of: Import
     state: ImportState
     sentence: str
     percent: int
@@ -56,18 +54,14 @@ class ImportView(NamedTuple):
     """Rows that can be carried out now."""
     would_move: str
     failures: int
-    failed_href: str
 
 
 def import_view(of: Import, progress: ImportProgress) -> ImportView:
     """An import as it is now."""
-    made = moment(of.created_at)
     is_checked = progress.state is ImportState.CHECKED
     waiting = progress.of(RowState.CHECKING, RowState.MOVING)
     return ImportView(
-        id=of.id,
-        file_name=of.file_name,
-        lead=f"{counted(of.rows, 'row')}, sent by {of.created_by} at {made.text if made else '?'} UTC",
+        of=of,
         state=progress.state,
         sentence=_sentence(progress),
         percent=100 * (of.rows - waiting) // of.rows,
@@ -76,7 +70,6 @@ def import_view(of: Import, progress: ImportProgress) -> ImportView:
         ready=progress.of(RowState.READY) if is_checked else 0,
         would_move=counted(progress.would_move, "batch", "batches"),
         failures=0 if progress.state is ImportState.CHECKING else progress.failures,
-        failed_href=f"api/v1/imports/{of.id}/failed.csv",
     )
 
 
