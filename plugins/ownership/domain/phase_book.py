@@ -22,7 +22,8 @@ class PhaseBook:
         self.held: tuple[ClaimedEvent, ...] = tuple(e for p in self.phases for e in p.events)
         self._effects = {p.key: effects[p.key] for p in self.phases}
         self._effect_of_event = {e.mid: self._effects[p.key] for p in self.phases for e in p.events}
-        self._fencing_tokens = {e.mid: e.fencing_token for e in self.held}
+        self.fencing_tokens = {e.mid: e.fencing_token for e in self.held}
+        """Those under which the run holds the events, by mid."""
         self._key_of_user: dict[tuple[str, str | None], str] = {}
         """By user and batch id, None for every batch: phases of one user may be about one batch each."""
         self._keys_of_batch: dict[BatchId, list[str]] = defaultdict(list)
@@ -77,10 +78,6 @@ class PhaseBook:
         if row.owners != after.owners and found:  # the row was edited after `before` was read
             return [Hop(found[-1].mid, before, after)]
         return found
-
-    def fencing_token(self, mid: str) -> int:
-        """The token under which the run holds an event."""
-        return self._fencing_tokens[mid]
 
     def phases_of(self, row: Row) -> list[Phase]:
         """The phases that a row concerns."""

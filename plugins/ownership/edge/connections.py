@@ -196,7 +196,9 @@ def endpoint(conn_id: str, setting: str, override: str | None = None) -> Endpoin
             f"those go with the host of Connection '{conn_id}'",
         )
     conn = connection(conn_id)
-    url = url_of(conn_id, conn)
+    if not (host := (conn.host or "").strip()):
+        raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
+    url = url_at(conn_id, conn, host)
     extra = Extra.of(conn_id, conn).only(*SERVICE_OPTIONS)
     headers = _headers(extra)
     if conn.login and "authorization" in map(str.lower, headers):
@@ -210,27 +212,22 @@ def endpoint(conn_id: str, setting: str, override: str | None = None) -> Endpoin
     )
 
 
-def url_of(conn_id: str, conn: Connection) -> str:
-    """The URL of an HTTP connection.
-
-    :raises SettingsError: if there is none.
-    """
-    host = (conn.host or "").strip()
-    if not host:
-        raise SettingsError(f"Connection '{conn_id}' has no host: set it under Admin → Connections.")
-    return url_at(conn_id, conn, host)
-
-
 def url_at(conn_id: str, conn: Connection, host: str, *, port: int | None = None) -> str:
     """The URL of one host of an HTTP connection. The host may be a URL itself, and have a path behind it.
 
     `port` is that of a host alone where the connection names none.
 
-    :raises SettingsError: if host and schema make none, or the host holds a login.
+    :raises SettingsError: if host and schema (http, unless it says otherwise) make none, or the host holds a login.
     """
     is_url = "://" in host
-    url = host if is_url else f"{scheme_of(conn_id, conn)}://{host}"
-    refuse_login(conn_id, url)
+    scheme = (conn.schema or "http").lower()
+    if not is_url and scheme not in ("http", "https"):
+        raise SettingsError(f"Connection '{conn_id}' has schema {conn.schema!r}; use http or https.")
+    url = host if is_url else f"{scheme}://{host}"
+    if holds_login(url):  # URLs appear in logs and messages
+        raise SettingsError(
+            f"Connection '{conn_id}' has a login in its host: use the fields login and password."
+        )
     wanted = conn.port or (None if is_url else port)
     if wanted and not 0 < wanted < 65536:
         raise SettingsError(f"Connection '{conn_id}' has port {wanted}, which is none.")
@@ -241,28 +238,6 @@ def url_at(conn_id: str, conn: Connection, host: str, *, port: int | None = None
     except ValueError as e:
         raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
     return address._replace(netloc=f"{address.netloc}:{wanted}").geturl()
-
-
-def scheme_of(conn_id: str, conn: Connection) -> str:
-    """The schema of an HTTP connection: http, unless it says otherwise.
-
-    :raises SettingsError: if it is another one.
-    """
-    scheme = (conn.schema or "http").lower()
-    if scheme not in ("http", "https"):
-        raise SettingsError(f"Connection '{conn_id}' has schema {conn.schema!r}; use http or https.")
-    return scheme
-
-
-def refuse_login(conn_id: str, url: str) -> None:
-    """Refuse a URL with a login in it: URLs appear in logs and messages.
-
-    :raises SettingsError: if it has one.
-    """
-    if holds_login(url):
-        raise SettingsError(
-            f"Connection '{conn_id}' has a login in its host: use the fields login and password."
-        )
 
 
 def _headers(extra: Extra) -> dict[str, str]:

@@ -261,7 +261,7 @@ def _image_of(image: Image, row: Row) -> Image:
 
 def _image(claimed: ClaimedWork, before: Row, after: Row) -> Image:
     hops = claimed.book.hops(before, after)
-    return new_image(before.id, claimed.book.fencing_token(hops[-1].mid), before, after, hops)
+    return new_image(before.id, claimed.book.fencing_tokens[hops[-1].mid], before, after, hops)
 
 
 def _settle_images(

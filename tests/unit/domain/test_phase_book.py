@@ -131,9 +131,9 @@ def test_a_book_without_an_event_has_lost_the_whole_phase_and_nothing_else() -> 
 
 
 def test_a_book_knows_the_fencing_tokens_of_its_events() -> None:
-    assert book("ab").fencing_token("m00") == 7
+    assert book("ab").fencing_tokens["m00"] == 7
     with pytest.raises(KeyError):
-        book("ab").fencing_token("m01")
+        book("ab").fencing_tokens["m01"]
 
 
 @given(mixed_rows, st.sampled_from([("ab", "cd"), ("ab", "bc", "de"), ("ab",)]))

@@ -12,10 +12,8 @@ from pydantic import BaseModel, Field
 from ownership.domain.contracts import Contract
 from ownership.domain.imports import (
     FAILURES,
-    Import,
     ImportedRow,
     ImportNotReady,
-    ImportProgress,
     ImportState,
     Phase,
     RowState,
@@ -174,19 +172,6 @@ class Go(Contract):
     )
 
 
-def one_import(of: Import, progress: ImportProgress, *, stalled: bool) -> OneImport:
-    """An import as the API answers it."""
-    return OneImport(
-        **of._asdict(),
-        state=progress.state,
-        by_state=dict(progress.rows),
-        would_move=progress.would_move,
-        moved=progress.moved,
-        failures=progress.failures,
-        stalled=stalled,
-    )
-
-
 def _row(of: ImportedRow) -> ImportRow:
     column, error = (of.failure().error if of.state in FAILURES else None) or (None, None)
     return ImportRow(
@@ -205,7 +190,15 @@ def _as_it_is(store: Ledger, import_id: str) -> OneImport:
     of = found(store, import_id)
     with store.reads() as reads:
         progress = reads.imports.progress(import_id)
-    return one_import(of, progress, stalled=is_stalled(store, import_id, progress.state))
+    return OneImport(
+        **of._asdict(),
+        state=progress.state,
+        by_state=dict(progress.rows),
+        would_move=progress.would_move,
+        moved=progress.moved,
+        failures=progress.failures,
+        stalled=is_stalled(store, import_id, progress.state),
+    )
 
 
 @files.post(
