@@ -51,7 +51,7 @@ class Rules(NamedTuple):
     needed: set[str]
     """Columns that have no default and may not be null."""
     entries: list[list[str]]
-    """The columns of each index and key."""
+    """The columns of each index and key, with those that an index includes."""
 
     @classmethod
     def of(cls, table: str) -> Rules:
@@ -69,8 +69,8 @@ class Rules(NamedTuple):
                 r"^ +(PRIMARY|CHECK)| DEFAULT ", line
             ):
                 rules.needed.add(name)
-        indexes = re.findall(rf"CREATE INDEX \w+ ON {table} \((.*?)\)", _DDL)
-        rules.entries.extend(columns.split(", ") for columns in indexes)
+        indexes = re.findall(rf"CREATE INDEX \w+ ON {table} \((.*?)\)(?:\s+INCLUDE \((.*?)\))?", _DDL)
+        rules.entries.extend([*keys.split(", "), *filter(None, more.split(", "))] for keys, more in indexes)
         return rules
 
 

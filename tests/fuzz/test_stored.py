@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from ownership.domain.event import Identifier, LedgerId, folded
 from ownership.ledger.schema import event
 from tests.fuzz.stored import check_row
 
@@ -18,6 +21,26 @@ ROW: dict[str, Any] = {
 
 def test_a_row_that_postgresql_takes_is_taken() -> None:
     check_row(event, ROW)
+
+
+@pytest.mark.parametrize("letter", ["x", "É", "Ⱥ", "अ", "😀"])
+def test_the_longest_ids_that_an_event_may_have_fit_into_every_index(letter: str) -> None:
+    user, mid = longest(Identifier, letter), longest(LedgerId, letter)
+    small = folded(user)
+    check_row(
+        event,
+        ROW
+        | {"from_user": user, "to_user": user, "source_user": small, "target_user": small}
+        | {"mid": mid, "organisation_id": user, "request_id": user, "state": "awaiting_approval"},
+    )
+
+
+def longest(kind: Any, letter: str) -> str:
+    """The longest text of this letter that is an id of the kind."""
+    for n in range(400, 0, -1):
+        with suppress(ValidationError):
+            return str(TypeAdapter(kind).validate_python(letter * n))
+    raise AssertionError(letter)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -38,15 +39,25 @@ _ENVELOPE_FIELDS: Final = ("payload", "value", "data")
 
 MAX_ID: Final = 256
 """Characters of an id."""
+MAX_ID_BYTES: Final = 320
+"""Bytes of an id in UTF-8. An entry of PostgreSQL's indexes has 2,704 at most; one of the ledger's holds three ids and a
+mid, and a letter may have another byte when it is folded."""
 
 MAX_NAMES = 10
 """Names in one error, at most: after a correction the next error names the rest."""
+
+
+def _short_enough(value: str) -> str:
+    if (size := len(value.encode())) > MAX_ID_BYTES:
+        raise ValueError(f"has {size} bytes in UTF-8, at most {MAX_ID_BYTES} are taken")
+    return value
 
 
 Identifier = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_ID),
     BeforeValidator(as_id),
+    AfterValidator(_short_enough),
 ]
 """An id as it may go into a bound parameter, a URL path segment or a terms query; blanks around it are taken off."""
 
