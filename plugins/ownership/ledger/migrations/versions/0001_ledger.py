@@ -81,23 +81,13 @@ STATEMENTS = (
     ) WITH (fillfactor = 80)
     """,
     "CREATE INDEX event_order ON event (order_ms, kafka_partition, kafka_offset, mid)",
-    # A list of a user drops events by what these two include, without reading their rows.
-    """
-    CREATE INDEX event_source_user ON event (source_user, order_ms, kafka_partition, kafka_offset, mid)
-        INCLUDE (organisation_id, state)
-    """,
-    """
-    CREATE INDEX event_target_user ON event (target_user, order_ms, kafka_partition, kafka_offset, mid)
-        INCLUDE (organisation_id, state, source_user)
-    """,
+    "CREATE INDEX event_source_user ON event (source_user, order_ms, kafka_partition, kafka_offset, mid)",
+    "CREATE INDEX event_target_user ON event (target_user, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_state ON event (state, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_organisation ON event (organisation_id, state, order_ms, kafka_partition, kafka_offset, mid)",
     "CREATE INDEX event_kafka_ms ON event (kafka_ms, id)",
     "CREATE INDEX event_received ON event (received_at)",
-    """
-    CREATE INDEX event_request ON event (request_id, order_ms, kafka_partition, kafka_offset, mid)
-        WHERE request_id IS NOT NULL
-    """,
+    "CREATE INDEX event_request ON event (request_id, id) WHERE request_id IS NOT NULL",
     "CREATE INDEX event_follows ON event USING gin (follows) WHERE options IS NOT NULL",
     """
     CREATE TABLE payload (
