@@ -19,7 +19,7 @@ from ownership.domain import clock
 from ownership.edge import tasks
 from ownership.ledger import changes
 from ownership.ledger.database import TRIES
-from ownership.platform import cassandra, kafka, pools, search_index, user_org
+from ownership.platform import cassandra, dead_letters, kafka, pools, search_index, user_org
 from ownership.stages import reindex, update
 from simulation.scheduler import Scheduler
 
@@ -85,7 +85,7 @@ def installed(world: Any, seed: int) -> Iterator[None]:
             for name, value in attributes.items():
                 stack.enter_context(patch.object(module, name, value))
 
-        for module in (clock, reindex, cassandra, kafka, user_org):
+        for module in (clock, reindex, cassandra, dead_letters, kafka, user_org):
             put(module, time=fake_time)
         for module in (update, pools, user_org):
             put(module, ThreadPoolExecutor=InlinePool)

@@ -26,7 +26,8 @@ from ownership.ledger.queue import Queue
 from ownership.ledger.reports import Reconciliations
 from ownership.platform.cassandra import Cql
 from ownership.platform.course_batches import CourseBatches
-from ownership.platform.kafka import DeadLetters, Topic
+from ownership.platform.dead_letters import DeadLetters
+from ownership.platform.kafka import Topic
 from ownership.platform.lms import BatchSearch
 from ownership.platform.search_index import SearchIndex
 from ownership.platform.user_org import Users

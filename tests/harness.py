@@ -31,8 +31,9 @@ from ownership.ledger.database import Database
 from ownership.ledger.events import EventRow
 from ownership.ledger.upgrade import upgrade
 from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
+from ownership.platform.dead_letters import DeadLetters
 from ownership.platform.http_service import Service
-from ownership.platform.kafka import DeadLetters, Topic
+from ownership.platform.kafka import Topic
 from ownership.platform.search_dialect import SearchNode
 from ownership.stages.claim import Given, take_again
 from ownership.stages.inbox import Inbox

@@ -24,7 +24,7 @@ from ownership.domain.settings import Settings
 from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.events import Events
 from ownership.ledger.schema import metadata
-from ownership.platform.kafka import DeadLetters
+from ownership.platform.dead_letters import DeadLetters
 from ownership.stages.inbox import Inbox
 
 T = TypeVar("T")

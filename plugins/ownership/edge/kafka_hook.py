@@ -17,7 +17,9 @@ from ownership.domain.errors import SettingsError
 from ownership.domain.settings import Settings
 from ownership.edge.connections import KAFKA, Extra, connection
 from ownership.platform.backlog import BacklogGauge
-from ownership.platform.kafka import ClientErrors, DeadLetters, Topic
+from ownership.platform.dead_letters import DeadLetters
+from ownership.platform.kafka import Topic
+from ownership.platform.kafka_errors import ClientErrors
 
 T = TypeVar("T")
 

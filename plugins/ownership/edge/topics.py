@@ -18,7 +18,7 @@ from ownership.domain.clock import DAY_MS
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.edge.hooks import load_settings
 from ownership.edge.kafka_hook import KafkaHook
-from ownership.platform.kafka import PART, SECONDS
+from ownership.platform.kafka_errors import PART, SECONDS
 
 RETENTION = "retention.ms"
 FOR_EVER = -1

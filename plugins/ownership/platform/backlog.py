@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, RetentionLimits, retention_share
 from ownership.domain.clock import now_ms
-from ownership.platform.kafka import SECONDS, Message, Span, Topic
+from ownership.platform.kafka import Message, Span, Topic
+from ownership.platform.kafka_errors import SECONDS
 
 
 class BacklogGauge:

@@ -1,4 +1,4 @@
-"""The input topic and its dead letters.
+"""The input topic: what lies in it, and where the consumer group stands.
 
 Partitions are assigned, not subscribed to: no rebalance, and no offset moves unless `commit`
 is called. A group with subscribed, live members refuses the commit. (The old Flink job assigns its
@@ -7,67 +7,32 @@ partitions too: nothing can tell that it still runs.)
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import stamina
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ownership.domain.errors import SettingsError, Unavailable
+from ownership.platform.kafka_errors import (
+    PART,
+    SECONDS,
+    ClientErrors,
+    KafkaErrors,
+    no_topic,
+    patiently,
+    within,
+)
 
-T = TypeVar("T")
-
-PART = "Kafka"
-SECONDS = 10.0
-"""Bound of one call to the broker."""
 COMMIT_SECONDS = 15.0
 """Bound of a commit, above the client's own of 10 s, which does not hold where a broker dies with the commit under way:
 then the client waits until one is there again."""
 CLOSE_SECONDS = 5.0
 STALL_SECONDS = 30.0
 """A read that yields nothing for this long, below the watermark, is an outage."""
-
-_UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
-_DENIED = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,
-)
-_UNREACHED = (KafkaError._SSL, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
-_SAYS_NOTHING = (
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._FATAL,
-)
-"""The client gave up after its time-out. The reason is among its `ClientErrors`."""
-
-
-_PASSING = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError._DESTROY_BROKER,
-)
-"""A coordinator is being elected, as on a new broker; or the client just exchanged a bootstrap address for a broker."""
-
-
-ClientErrors = deque[KafkaError]
-"""Errors of its connections that a client reports by callback; give the queue a bound."""
 
 
 class Message(NamedTuple):
@@ -132,8 +97,8 @@ class Topic:
         if message is not None and (error := message.error()):
             self._client_errors.append(error)
 
-    def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self.serve, self._client_errors)
+    def _errors(self) -> KafkaErrors:
+        return KafkaErrors(self.name, self.serve, self._client_errors)
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
@@ -144,7 +109,7 @@ class Topic:
         with self._errors():
             metadata = self._consumer.list_topics(self.name, timeout=SECONDS).topics.get(self.name)
             if metadata is None:
-                raise _no_topic(self.name)
+                raise no_topic(self.name)
             if metadata.error is not None:
                 raise KafkaException(metadata.error)
             return sorted(metadata.partitions)
@@ -199,11 +164,11 @@ class Topic:
 
     def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
         """The group's offsets."""
-        return _patiently(lambda: self._consumer.committed(wanted, timeout=SECONDS))
+        return patiently(lambda: self._consumer.committed(wanted, timeout=SECONDS))
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         at = TopicPartition(self.name, partition)
-        low, high = _patiently(lambda: self._consumer.get_watermark_offsets(at, timeout=SECONDS))
+        low, high = patiently(lambda: self._consumer.get_watermark_offsets(at, timeout=SECONDS))
         return low, high
 
     def since(self, start_ms: int) -> list[Span]:
@@ -301,26 +266,6 @@ class Topic:
                     raise KafkaException(t.error)
 
 
-def within(seconds: float, what: str, call: Callable[[], T]) -> T:
-    """The result of a call of the client that may never return.
-
-    :raises Unavailable: if it takes longer; its thread is left behind, and does not keep the process.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as e:  # noqa: BLE001  # it is the caller's
-            future.set_exception(e)
-
-    threading.Thread(target=run, name=f"Kafka: {what}", daemon=True).start()
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        raise Unavailable(PART, f"no answer to {what} within {seconds:.0f} s") from None
-
-
 def position(partition: int, low: int, high: int, committed: int, consumed: int | None) -> Span:
     """Where reading a partition goes on. Pure.
 
@@ -338,137 +283,6 @@ def position(partition: int, low: int, high: int, committed: int, consumed: int 
         return Span(partition, low, high, deleted)
     start = max(min(committed, consumed), low)
     return Span(partition, start, high, deleted, ignored=committed if committed > start else None)
-
-
-class DeadLetters:
-    """Copies of rejected messages, on the dead-letter topic."""
-
-    def __init__(self, producer: Producer, name: str, client_errors: ClientErrors | None = None) -> None:
-        """`client_errors` is what the producer's ``error_cb`` fills."""
-        self._producer = producer
-        self._client_errors = deque() if client_errors is None else client_errors
-        self.name = name
-
-    def _errors(self) -> _KafkaErrors:
-        return _KafkaErrors(self.name, self._serve, self._client_errors)
-
-    def _serve(self) -> None:
-        """Let the client call back: it reports errors, and renews an OAUTHBEARER token, only while it is polled."""
-        try:
-            self._producer.poll(0)
-        except KafkaException as e:  # what ends an idempotent producer for good is thrown, once
-            self._client_errors.append(e.args[0])
-
-    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
-        """Produce a copy of `message` and wait until all in-sync replicas have it.
-
-        Headers: topic, partition, offset, error_class, error_message. A message that the topic
-        refuses for its size is cut, and says so in the header ``truncated`` (its full length).
-        Returns where the copy lies.
-        """
-        headers = {
-            "topic": message.topic,
-            "partition": str(message.partition),
-            "offset": str(message.offset),
-            "error_class": error_class,
-            "error_message": reason[:1000],
-        }
-        done = self._produce(message.value, headers)
-        if isinstance(done, KafkaError) and done.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            headers["truncated"] = str(len(message.value))
-            done = self._produce(message.value[: 64 * 1024], headers)
-        if isinstance(done, KafkaError):
-            with self._errors():
-                raise KafkaException(done)
-        return done
-
-    def _produce(self, value: bytes, headers: Mapping[str, str]) -> Place | KafkaError:
-        outcome: list[Place | KafkaError] = []
-        encoded: list[tuple[str, str | bytes | None]] = [
-            (k, v.encode("utf-8", "replace")) for k, v in headers.items()
-        ]
-        with self._errors():
-            try:
-                self._producer.produce(
-                    self.name,
-                    value=value,
-                    headers=encoded,
-                    on_delivery=lambda error, m: outcome.append(
-                        error or Place(m.partition() or 0, m.offset() or 0)
-                    ),
-                )
-            except KafkaException as e:  # librdkafka refuses what is above its own limit at once
-                return e.args[0]  # type: ignore[no-any-return]  # a KafkaError
-            deadline = time.monotonic() + SECONDS
-            while not outcome and time.monotonic() < deadline:
-                # Not `flush`: it goes on to the next callback with an exception of the last one.
-                self._producer.poll(0.5)
-        if not outcome:
-            raise Unavailable(PART, f"dead letter for '{self.name}' not acknowledged within {SECONDS:.0f} s")
-        return outcome[0]
-
-
-class _KafkaErrors:
-    """Translates the client's exceptions into the job's."""
-
-    def __init__(self, topic: str, serve: Callable[[], None], client_errors: ClientErrors) -> None:
-        self._topic = topic
-        self._serve = serve
-        self._client_errors = client_errors
-
-    def __enter__(self) -> None:
-        self._serve()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, KafkaException):
-            return
-        cause = error.args[0]
-        if isinstance(cause, KafkaError) and cause.code() in (*_SAYS_NOTHING, *_UNKNOWN):
-            self._serve()
-            said = _drained(self._client_errors)
-            # A client that is not let in any more knows no topic, either. One that lost a connection for a moment does.
-            for codes in (_DENIED, _UNREACHED) if cause.code() in _SAYS_NOTHING else (_DENIED,):
-                cause = next((e for e in said if e.code() in codes), cause)
-                if cause.code() in codes:
-                    break
-        if isinstance(cause, KafkaError) and cause.code() in _UNKNOWN:
-            raise _no_topic(self._topic) from None
-        if isinstance(cause, KafkaError) and cause.code() in _DENIED:
-            raise SettingsError(
-                f"Kafka refuses access to '{self._topic}': {cause.str()}. Check credentials and ACLs of "
-                "Connection 'kafka_default'."
-            ) from None
-        if isinstance(cause, KafkaError) and cause.code() in _UNREACHED:
-            raise Unavailable(
-                PART,
-                f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right? "
-                "Are its security.protocol and ssl.*?",
-            ) from None
-        raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
-
-
-def _drained(client_errors: ClientErrors) -> list[KafkaError]:
-    """Drain the client's buffered errors, so that an old one is not reported twice."""
-    said = list(client_errors)
-    client_errors.clear()
-    return said
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """The result of a call to the broker, which is tried again while it fails for a reason that passes by itself."""
-    caller = stamina.RetryingCaller(attempts=10, wait_initial=0.2, wait_max=2.0, timeout=SECONDS)
-    return caller.on(_passes)(call)
-
-
-def _passes(error: Exception) -> bool:
-    cause = error.args[0] if isinstance(error, KafkaException) else None
-    return isinstance(cause, KafkaError) and cause.code() in _PASSING
-
-
-def _no_topic(name: str) -> SettingsError:
-    return SettingsError(
-        f"Kafka has no topic '{name}': create it, or set 'env', 'kafka.input.topic' or 'kafka.failed.topic'."
-    )
 
 
 def _message(m: Any) -> Message:

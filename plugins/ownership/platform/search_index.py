@@ -10,19 +10,15 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import tzinfo
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-import stamina
 import structlog
-from elastic_transport import SerializationError, TransportError
+from elastic_transport import TransportError
 from elasticsearch import (
     ApiError,
-    AuthenticationException,
-    AuthorizationException,
     ConflictError,
     Elasticsearch,
     NotFoundError,
@@ -30,10 +26,27 @@ from elasticsearch import (
 from elasticsearch.helpers import streaming_bulk
 from more_itertools import chunked
 
-from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId, Document
 from ownership.platform.pools import prefetch
+from ownership.platform.search_answers import (
+    FIRST_PAUSE_S,
+    OVERLOADED,
+    PART,
+    TRIES,
+    Version,
+    ask,
+    hit_count,
+    hits_of,
+    index_errors,
+    key_text,
+    own_words,
+    reason_of,
+    version_of,
+    whole_number,
+)
+from ownership.platform.search_check import check_index
 from ownership.platform.search_documents import (
     NAMES,
     OWNERS,
@@ -41,14 +54,11 @@ from ownership.platform.search_documents import (
     batch_named,
     course_key,
     document_from,
-    is_key,
     users_named,
 )
 
 log = structlog.get_logger(__name__)
 
-PART: Final = "Elasticsearch"
-"""What errors call the index, also where OpenSearch holds it: so is its Connection named."""
 DOCS_PER_CALL = 1000
 MAX_SHOWN: Final = 10_000
 """Hits that the index shows at once unless it is told otherwise."""
@@ -57,18 +67,10 @@ DOCS_PER_PAGE = 5000
 SLICES = 2
 """Parts of a walk through the whole index: it reads one while the other's page is taken apart."""
 USERS_PER_SEARCH = 500
-TRIES: Final = 4
-"""Of a call, or of an item of a bulk, that an overloaded index pushes back."""
-FIRST_PAUSE_S: Final = 0.5
-"""Before the second try; doubled before each further one."""
-OVERLOADED: Final = (429, 502, 503, 504)
-"""Statuses, of a call or of an item, that end by themselves when less is asked."""
 CANNOT_TAKE: Final = (400, 413)
 """Statuses of a bulk that the index, or a proxy in front of it, refuses as a whole."""
 _SCROLL_KEPT: Final = "5m"
 """How long the index keeps a scroll after each page."""
-_MAX_REASON: Final = 300
-"""Limit on the index's own words in an error: a proxy answers with a page."""
 _HIT_FIELDS: Final = [*NAMES, "courseId", *OWNERS]
 _ITEM: Final = ("_id", "status", "error", "_seq_no", "_primary_term")
 """What is wanted of a bulk's answer."""
@@ -78,10 +80,6 @@ _SEARCHABLE: Final = ("STARTED", "RELOCATING")
 
 Update = tuple[Document, str | None, tuple[str, ...]]
 """A document, and the creator and mentors that it is to name."""
-
-
-Version = tuple[int, int]
-"""Sequence number and primary term: as long as a document has them, it is as it was written."""
 
 
 class Seen(NamedTuple):
@@ -138,7 +136,7 @@ class SearchIndex:
 
     @cached_property
     def _es(self) -> Elasticsearch:
-        # The client would ask an overloaded index again at once; `_ask` and the bulk give it a pause first.
+        # The client would ask an overloaded index again at once; `ask` and the bulk give it a pause first.
         return self._connect().options(retry_on_status=())
 
     def check(self) -> None:
@@ -147,55 +145,7 @@ class SearchIndex:
         :raises SettingsError: saying what is wrong and what to set.
         :raises Unavailable: if it does not answer.
         """
-        advice = "set 'es.course_batch.index' to the platform's course batches"
-        try:
-            with _answer(
-                "index", NotFoundError, advice="is the host of Connection 'elasticsearch_default' right?"
-            ):
-                found = _ask(self._es.indices.get, index=self._index).body
-                fields = {name: body["mappings"].get("properties", {}) for name, body in found.items()}
-                if len(fields) != 1:
-                    names = ", ".join(map(_cut, sorted(fields)[:5])) or "no index"
-                    raise SettingsError(f"'{self._index}' stands for {names}: {advice}, one index.")
-                ((name, properties),) = fields.items()
-                keeps_whole = _keeps_source(found[name])
-                alias = found[name].get("aliases", {}).get(self._index, {})
-                odd = [key for key in alias if key != "is_hidden" and alias[key] not in (None, True)]
-                unsearchable = [f for f in OWNERS if "raw" not in properties.get(f, {}).get("fields", {})]
-        except NotFoundError:
-            raise SettingsError(
-                f"Elasticsearch has no index '{self._index}': {advice}, "
-                "or point Connection 'elasticsearch_default' to the platform's cluster."
-            ) from None
-        if odd:
-            raise SettingsError(
-                f"Alias '{self._index}' of index '{_cut(name)}' has {', '.join(map(_cut, odd))}, so it does not show "
-                "or take every document: set 'es.course_batch.index' to the index itself."
-            )
-        if unsearchable:
-            raise SettingsError(
-                f"Index '{_cut(name)}' has no sub-field '{unsearchable[0]}.raw', so nothing can be proven by it: "
-                f"{advice}."
-            )
-        if not keeps_whole:
-            raise SettingsError(
-                f"Index '{_cut(name)}' does not keep documents as they were written (mapping `_source`), and the job "
-                "writes them whole, as it reads them: reindex into one whose `_source` is stored without exceptions."
-            )
-        if self._hides_fields():
-            raise SettingsError(
-                f"The role of Connection 'elasticsearch_default' sees a part of the documents of '{self._index}' only, "
-                "and documents are written whole: take its field security away."
-            )
-
-    def _hides_fields(self) -> bool:
-        """True if the login's roles say that they see a part of each document only."""
-        # Not every server has this call.
-        with suppress(ApiError, Unavailable), _answer("privileges", ApiError):
-            of_roles = self._es.security.get_user_privileges()["indices"]
-            ours = [r for r in of_roles if any(fnmatchcase(self._index, n) for n in r["names"])]
-            return bool(ours) and all(r.get("field_security") for r in ours)
-        return False
+        check_index(self._es, self._index)
 
     def get(self, batch_ids: Collection[str], *, everywhere: bool = False) -> dict[str, tuple[Document, ...]]:
         """The documents of the batches that have some, with their sequence numbers, as the last refresh shows them.
@@ -217,7 +167,7 @@ class SearchIndex:
         """The documents that exist under some ids (each with its batch), by batch."""
         found: dict[str, tuple[Document, ...]] = {}
         for hit in self._under(batch_of):
-            with _answer("search"):
+            with index_errors("search"):
                 document = _document(batch_of[hit["_id"]], hit)
             found[document.batch_id] = (*found.get(document.batch_id, ()), document)
         return found
@@ -239,7 +189,7 @@ class SearchIndex:
         wanted = frozenset(batch_ids)
         found: list[tuple[str, str]] = []
         for hits in self._search(_any_of(NAMES, sorted({folded(b) for b in wanted})), source_includes=NAMES):
-            with _answer("search"):
+            with index_errors("search"):
                 found += [(own_id, b) for own_id, b in self._named(hits) if b in wanted and own_id != b]
         return found
 
@@ -265,11 +215,11 @@ class SearchIndex:
         return set().union(*shown)
 
     def _shown_by(self, copy: str | None, versions: Mapping[str, Version]) -> set[str]:
-        with _answer("search"):
+        with index_errors("search"):
             return {
                 own_id
                 for hit in self._under(versions, source=False, preference=copy)
-                if _version(hit) == versions[own_id := hit["_id"]]
+                if version_of(hit) == versions[own_id := hit["_id"]]
             }
 
     def _copies(self) -> list[list[str | None]]:
@@ -278,10 +228,10 @@ class SearchIndex:
         A node that was cut off, or froze, answers from an old copy until it hears of the others: after a freeze of
         45 s, for up to 0.7 s (measured, with a refresh before). What every copy shows is no old news.
         """
-        with _answer("search_shards"):
+        with index_errors("search_shards"):
             of_shards = [
                 [f"_shards:{c['shard']}|_only_nodes:{c['node']}" for c in copies if c["state"] in _SEARCHABLE]
-                for copies in _ask(self._es.search_shards, index=self._index)["shards"]
+                for copies in ask(self._es.search_shards, index=self._index)["shards"]
             ]
         return of_shards if any(len(copies) > 1 for copies in of_shards) else [[None]]  # type: ignore[return-value]  # lists are invariant
 
@@ -342,7 +292,7 @@ class SearchIndex:
 
         :raises _RefusedBulk: if it is refused as a whole, for what is in it.
         """
-        with _answer("bulk", _RefusedBulk):
+        with index_errors("bulk", _RefusedBulk):
             try:
                 answered = list(
                     streaming_bulk(
@@ -359,7 +309,7 @@ class SearchIndex:
                 )
             except ApiError as e:
                 if e.meta.status in CANNOT_TAKE:
-                    raise _RefusedBulk(f"HTTP {e.meta.status} {_said(e)}") from None
+                    raise _RefusedBulk(f"HTTP {e.meta.status} {own_words(e)}") from None
                 raise
             items = [(ok, next(iter(of_operation.values()))) for ok, of_operation in answered]
             if sorted(item["_id"] for _, item in items) != sorted(a["_id"] for a in actions):
@@ -368,9 +318,9 @@ class SearchIndex:
             for ok, item in items:
                 own_id = item["_id"]
                 if ok:
-                    versions[own_id] = _version(item)
+                    versions[own_id] = version_of(item)
                     continue
-                status, reason = _number(item["status"]), _reason(item.get("error"))
+                status, reason = whole_number(item["status"]), reason_of(item.get("error"))
                 if status in OVERLOADED:
                     raise Unavailable(PART, f"{reason}, after {TRIES} tries")
                 if status in (401, 403):  # no grant, or read-only by an operator or a full disk: it ends
@@ -384,9 +334,9 @@ class SearchIndex:
         gone = (NotFoundError, ConflictError)  # or written since, and so not ours any more
         self.refresh()
         for hit in self._under([batch_id], source=False):
-            with suppress(*gone), _answer("delete", *gone):
-                seq_no, primary_term = _version(hit)
-                _ask(
+            with suppress(*gone), index_errors("delete", *gone):
+                seq_no, primary_term = version_of(hit)
+                ask(
                     self._es.delete,
                     index=self._index,
                     id=batch_id,
@@ -399,9 +349,9 @@ class SearchIndex:
 
         :raises Unavailable: also if a shard did not refresh: the proof must not miss its documents.
         """
-        with _answer("refresh"):
-            answer = _ask(self._es.indices.refresh, index=self._index)
-            if failed := _number(answer["_shards"]["failed"]):
+        with index_errors("refresh"):
+            answer = ask(self._es.indices.refresh, index=self._index)
+            if failed := whole_number(answer["_shards"]["failed"]):
                 raise Unavailable(PART, f"{failed} shards did not refresh")
 
     def live_batches(self, user_ids: Collection[str], *, every_copy: bool = False) -> Iterator[Hit]:
@@ -417,7 +367,7 @@ class SearchIndex:
             query = {"bool": {"filter": [{"terms": {"status": list(LIVE_STATUSES)}}, _any_of(OWNERS, users)]}}
             for copy in copies:
                 for hits in self._search(query, source_includes=_HIT_FIELDS, preference=copy):
-                    with _answer("search"):
+                    with index_errors("search"):
                         page = [
                             _hit(hit, batch) for hit, (_, batch) in zip(hits, self._named(hits), strict=True)
                         ]
@@ -439,7 +389,7 @@ class SearchIndex:
         return self._look({"bool": {"should": [by_id, in_name], "minimum_should_match": 1}}, 0, limit)
 
     def _look(self, query: dict[str, Any], offset: int, limit: int) -> Found:
-        with _answer("search"):
+        with index_errors("search"):
             answer = self._es.search(
                 index=self._index,
                 query=query,
@@ -451,12 +401,12 @@ class SearchIndex:
                 seq_no_primary_term=True,
                 allow_partial_search_results=False,
             )
-            return Found(_total(answer), [_document(_ids(hit)[1], hit) for hit in _shown(answer)])
+            return Found(hit_count(answer), [_document(_ids(hit)[1], hit) for hit in hits_of(answer)])
 
     def count(self) -> int:
         """Number of documents, as a search shows them."""
-        with _answer("count"):
-            return _number(_ask(self._es.count, index=self._index)["count"])
+        with index_errors("count"):
+            return whole_number(ask(self._es.count, index=self._index)["count"])
 
     def documents(self) -> Iterator[list[Seen]]:
         """Every document as it is at one point in time, in pages, in the index's own order.
@@ -472,14 +422,14 @@ class SearchIndex:
             for n in range(SLICES)
         )
         for hits in prefetch(*walks):
-            with _answer("search"):
+            with index_errors("search"):
                 page = [_seen(hit) for hit in hits]
             yield page
 
     def _search(self, query: dict[str, Any], **what: Any) -> Iterator[list[Any]]:
         """All hits of a query, in pages. `what` is wanted of each, in the client's words."""
-        with _answer("search"):
-            first = _ask(
+        with index_errors("search"):
+            first = ask(
                 self._es.search,
                 index=self._index,
                 query=query,
@@ -489,7 +439,7 @@ class SearchIndex:
                 allow_partial_search_results=False,
                 **what,
             )
-            shown, total = _shown(first), _total(first)
+            shown, total = hits_of(first), hit_count(first)
             if total <= DOCS_PER_CALL and len(shown) != total:
                 raise Unavailable(PART, f"counts {total} batches but shows {len(shown)}")
         if total <= DOCS_PER_CALL:
@@ -507,11 +457,11 @@ class SearchIndex:
         scroll_id, seen, total = "", 0, 0
         try:
             while True:
-                with _answer("search"):
+                with index_errors("search"):
                     if scroll_id:
-                        page = _ask(self._es.scroll, scroll_id=scroll_id, scroll=_SCROLL_KEPT)
+                        page = ask(self._es.scroll, scroll_id=scroll_id, scroll=_SCROLL_KEPT)
                     else:
-                        page = _ask(
+                        page = ask(
                             self._es.search,
                             index=self._index,
                             query=query,
@@ -522,9 +472,9 @@ class SearchIndex:
                             allow_partial_search_results=False,
                             **what,
                         )
-                        total = _total(page)
+                        total = hit_count(page)
                     scroll_id = str(page["_scroll_id"])
-                    shown = _shown(page)
+                    shown = hits_of(page)
                     seen += len(shown)
                     if seen > total or (not shown and seen < total):
                         raise Unavailable(PART, f"counts {total} batches but shows {seen}")
@@ -537,49 +487,8 @@ class SearchIndex:
                     self._es.clear_scroll(scroll_id=scroll_id)
 
 
-def _is_pushed_back(error: Exception) -> bool:
-    return isinstance(error, ApiError) and error.meta.status in OVERLOADED
-
-
-_ask = stamina.RetryingCaller(
-    attempts=TRIES, timeout=None, wait_initial=FIRST_PAUSE_S, wait_jitter=FIRST_PAUSE_S, wait_max=60
-).on(_is_pushed_back)
-"""Calls the client; an overloaded index is asked again, a few times, ever later."""
-
-
 class _RefusedBulk(Exception):
     """A bulk that the index, or a proxy in front of it, refuses as a whole for what is in it."""
-
-
-@contextmanager
-def _answer(what: str, *wanted: type[Exception], advice: str = "") -> Iterator[None]:
-    """Translate what goes wrong while the index is asked, and while its answer is read.
-
-    An answer without the parts that it should have is an outage: a proxy's, or another product's. `wanted` are errors
-    that tell the caller something.
-
-    :raises Unavailable: for any other error, with `advice`.
-    :raises SettingsError: if the index refuses access.
-    """
-    more = f"; {advice}" if advice else ""
-    try:
-        yield
-    except wanted:
-        raise
-    except (AuthenticationException, AuthorizationException) as e:
-        if "cluster_block_exception" in str(e.message):  # read-only, by an operator or a full disk: it ends
-            raise Unavailable(PART, _said(e)) from None
-        raise SettingsError(
-            f"Elasticsearch refuses access: {_said(e)}. Check login and grants of Connection 'elasticsearch_default'."
-        ) from None
-    except ApiError as e:
-        raise Unavailable(PART, f"HTTP {e.meta.status} {_said(e)}{more}") from None
-    except SerializationError:  # its text is the whole answer
-        raise Unavailable(PART, f"answers with something that is no JSON{more}") from None
-    except TransportError as e:
-        raise Unavailable(PART, f"{type(e).__name__}: {_cut(e)}{more}") from None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as e:
-        raise Unavailable(PART, f"a {what} answer out of contract ({type(e).__name__}){more}") from None
 
 
 def _any_of(fields: Iterable[str], values: Sequence[str]) -> dict[str, Any]:
@@ -589,75 +498,15 @@ def _any_of(fields: Iterable[str], values: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _number(value: Any) -> int:
-    """:raises TypeError: if it is no whole number."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError("no whole number")
-    return value
-
-
-def _text(value: Any) -> str:
-    """:raises TypeError: if it is no text that the other store can hold."""
-    if not is_key(value):
-        raise TypeError("no text")
-    return value
-
-
-def _said(error: ApiError) -> str:
-    """The index's own word for an error. Of anything else that answers in its place, no text is repeated."""
-    body = error.body
-    return _cut(error.message) if isinstance(body, Mapping) and "error" in body else "without a reason"
-
-
-def _cut(words: object) -> str:
-    """The first words of a reason, without the piece of the document that some end with."""
-    return str(words).split("Preview of field's value", 1)[0].strip()[:_MAX_REASON]
-
-
-def _reason(error: Any) -> str:
-    """What an item's error says: its kind, and the index's own words, cut."""
-    if not isinstance(error, Mapping):
-        return "no reason given"
-    return f"{_cut(error.get('type'))}: {_cut(error.get('reason'))}"
-
-
-def _total(answer: Any) -> int:
-    """How many hits a search has."""
-    return _number(answer["hits"]["total"]["value"])
-
-
-def _shown(answer: Any) -> list[Any]:
-    """The hits that a search shows.
-
-    :raises Unavailable: if it timed out or lost a shard: then it shows a part only, and proves nothing.
-    """
-    if answer.get("timed_out") or _number(answer["_shards"]["failed"]):
-        raise Unavailable(PART, "answered a search from a part of its shards only")
-    return list(answer["hits"]["hits"])
-
-
-def _keeps_source(index: Mapping[str, Any]) -> bool:
-    """True if the index shows each document as it was written: none, a part or a rebuilt one would be written back."""
-    mapping = index["mappings"].get("_source", {})
-    mode = index.get("settings", {}).get("index", {}).get("mapping", {}).get("source", {}).get("mode")
-    left_out = mapping.get("includes") or mapping.get("excludes")
-    modes = {mapping.get("mode"), mode} - {None, "stored"}
-    return str(mapping.get("enabled", True)).lower() == "true" and not left_out and not modes
-
-
-def _version(doc: Mapping[str, Any]) -> Version:
-    return _number(doc["_seq_no"]), _number(doc["_primary_term"])
-
-
 def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
     source = doc.get("_source") or {}
     mentors = source.get("mentors") or []
-    document_id = _text(doc["_id"])
+    document_id = key_text(doc["_id"])
     return Document(
         batch_id,
         source.get("createdBy"),
         tuple(mentors) if isinstance(mentors, list) else (mentors,),
-        *_version(doc),
+        *version_of(doc),
         course_key(source.get("courseId")) or None,
         document_id if document_id != batch_id else None,
         source,
@@ -667,7 +516,7 @@ def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
 
 def _ids(hit: Mapping[str, Any]) -> tuple[str, str]:
     """The ``_id`` of a document, and the batch that it names; if it names none, the ``_id`` again."""
-    own_id = _text(hit["_id"])
+    own_id = key_text(hit["_id"])
     return own_id, batch_named(hit.get("_source") or {}) or own_id
 
 

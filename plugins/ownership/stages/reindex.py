@@ -20,7 +20,7 @@ from ownership.domain.plan import BatchId, Document
 from ownership.domain.unwritable import Unwritable, sentence
 from ownership.ledger.changes import Planned, PlanRow
 from ownership.platform.pools import pooled
-from ownership.platform.search_index import Version
+from ownership.platform.search_answers import Version
 from ownership.stages.claimed_work import ClaimedWork, load
 from ownership.stages.finished import total_batches
 from ownership.stages.parts import Parts

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownership.domain.errors import OwnershipError
-from ownership.platform.kafka import ClientErrors, Span, Topic, _message, position
+from ownership.platform.kafka import Span, Topic, _message, position
+from ownership.platform.kafka_errors import ClientErrors
 
 NONE = -1001
 """What Kafka's client says of a group without an offset."""

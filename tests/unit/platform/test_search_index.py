@@ -11,7 +11,8 @@ import pytest
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.plan import BatchId, Document
-from ownership.platform.search_index import DOCS_PER_CALL, TRIES, RefusedDocument, SearchIndex, Written
+from ownership.platform.search_answers import TRIES
+from ownership.platform.search_index import DOCS_PER_CALL, RefusedDocument, SearchIndex, Written
 from tests.unit.fake_index import Answer, Asked, Node, answers, json_answer, refused
 
 VERSION = {"_seq_no": 7, "_primary_term": 1}
