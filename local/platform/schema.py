@@ -35,6 +35,8 @@ KEYSPACE: Final = "sunbird_courses"
 TABLE: Final = "course_batch"
 BATCH_INDEX: Final = "course-batch"
 USER_INDEX: Final = "user"
+COURSE_INDEX: Final = "compositesearch"
+"""Of the content search."""
 
 COLUMNS: Final[Mapping[str, str]] = {
     "courseid": "text",
@@ -78,6 +80,7 @@ _BATCH_TEXTS: Final = (
     "updatedDate",
 )
 _USER_TEXTS: Final = ("identifier", "id", "userId", "rootOrgId", "userName", "firstName", "lastName")
+_COURSE_TEXTS: Final = ("identifier", "name", "channel", "primaryCategory", "status")
 
 
 def input_topic(env: str) -> str:
@@ -118,6 +121,7 @@ def create_platform(
     with connect_elasticsearch(elasticsearch) as client:
         create_batch_index(client, BATCH_INDEX, copies=copies.documents)
         _create_index(client, USER_INDEX, _USER_TEXTS, copies=copies.documents)
+        _create_index(client, COURSE_INDEX, _COURSE_TEXTS, copies=copies.documents)
     _create_topics(kafka, env, copies.messages)
 
 
@@ -208,7 +212,7 @@ def _create_index(
         },
         mappings={
             "dynamic": False,
-            "properties": {**dict.fromkeys(texts, text), "status": {"type": "long"}},
+            "properties": {"status": {"type": "long"}, **dict.fromkeys(texts, text)},
         },
         wait_for_active_shards="all",
     )

@@ -1,4 +1,6 @@
-"""Stand-ins for two of the platform's services, the LMS and User-Org, which read the local Elasticsearch.
+"""Stand-ins for services of the platform, the LMS and User-Org, which read the local Elasticsearch.
+
+The LMS's is also Knowlg's content search, so that this needs no process of its own.
 
     python -m local.platform.standins lms     --port 9001 --elasticsearch http://127.0.0.1:9200
     python -m local.platform.standins userorg --port 9002 --elasticsearch http://127.0.0.1:9200
@@ -46,6 +48,8 @@ BATCH_SEARCH_PATH: Final = "/v1/course/batch/search"
 USER_READ_PATH: Final = "/private/user/v1/read/"
 USER_SEARCH_PATH: Final = "/private/user/v1/search"
 BATCH_SEARCH_ID: Final = "api.course.batch.search"
+CONTENT_SEARCH_PATH: Final = "/v3/search"
+CONTENT_SEARCH_ID: Final = "api.v1.search"
 USER_READ_ID: Final = "api.user.read"
 USER_SEARCH_ID: Final = "api.user.search"
 
@@ -427,7 +431,48 @@ def lms_app(elasticsearch: str) -> FastAPI:
         content = [hit["_source"] for hit in found["hits"]]
         return _success(BATCH_SEARCH_ID, {"count": count, "content": content})
 
+    @service.app.post(CONTENT_SEARCH_PATH)
+    async def search_content(request: Request) -> Response:
+        service.requests[CONTENT_SEARCH_PATH] += 1
+        if (failure := await _apply(service.faults.take(frozenset()))) is not None:
+            return failure
+        try:
+            query = _content_search(await _json(request))
+            found = (await service.search.post("/compositesearch/_search", query))["hits"]
+        except BadRequest as error:
+            return _client_error(CONTENT_SEARCH_ID, error)
+        except SearchUnavailable as error:
+            return _server_error(CONTENT_SEARCH_ID, error)
+        # In lists by kind of object; collections are among the content. Without hits there is no list.
+        content = [{**hit["_source"], "objectType": "Content"} for hit in found["hits"]]
+        result = {"count": found["total"]["value"], **({"content": content} if content else {})}
+        return _envelope(CONTENT_SEARCH_ID, 200, "OK", result)
+
     return service.app
+
+
+def _content_search(body: object) -> dict[str, Any]:
+    """The request of the content search as an Elasticsearch query: one of several values fits. Raises BadRequest."""
+    request = body.get("request") if isinstance(body, dict) else None
+    if not isinstance(request, dict) or not isinstance(request.get("filters"), dict):
+        raise BadRequest("request.filters must be an object")
+    terms: list[dict[str, Any]] = []
+    for field, value in request["filters"].items():
+        if not isinstance(value, dict):
+            terms.append(_filter(field, value))
+            continue
+        if value.keys() != {"contains"}:
+            raise BadRequest("Unsupported operation")
+        # As releases before 2026 have it: whatever is given is a part of the expression.
+        parts = [{"regexp": {f"{field}.raw": f".*{v.lower()}.*"}} for v in value["contains"]]
+        terms.append({"bool": {"should": parts, "minimum_should_match": 1}})
+    return {
+        "query": {"bool": {"filter": terms}},
+        "track_total_hits": True,
+        "size": _whole(request, "limit", 100),
+        "_source": [*request["fields"], "objectType", "identifier"],
+        "sort": [{"name.raw": "asc"}],
+    }
 
 
 # --- User-Org: read a user, search for users by name ------------------------------------------------------

@@ -30,6 +30,7 @@ from elasticsearch import NotFoundError, helpers
 from local.platform.schema import (
     BATCH_INDEX,
     COLUMNS,
+    COURSE_INDEX,
     KEYSPACE,
     TABLE,
     TIMEOUT_SECONDS,
@@ -353,6 +354,12 @@ class Platform:
             {"_index": USER_INDEX, "_id": user.user_id.lower(), "_source": user.document()} for user in users
         )
 
+    def add_course(self, course_id: str, organisation: str, name: str, **fields: Any) -> None:
+        """Add or replace a course in the content search."""
+        course = {"identifier": course_id, "channel": organisation, "name": name, "objectType": "Collection"}
+        course |= {"primaryCategory": "Course", "status": "Live", **fields}
+        self._bulk([{"_index": COURSE_INDEX, "_id": course_id, "_source": course}])
+
     # --- batches
 
     def add_batches(self, batches: Iterable[Batch], *, rows: bool = True, documents: bool = True) -> None:
@@ -450,8 +457,8 @@ class Platform:
         }
 
     def refresh(self) -> None:
-        """Make every write to the two indexes visible to searches."""
-        self.search.indices.refresh(index=[BATCH_INDEX, USER_INDEX])
+        """Make every write to the indexes visible to searches."""
+        self.search.indices.refresh(index=[BATCH_INDEX, USER_INDEX, COURSE_INDEX])
 
     def owned(self, user_id: str, *, live_only: bool = True) -> Owned:
         """What one user owns; see `owned_by`."""

@@ -99,7 +99,7 @@ class Secrets:
 def connections(
     *, kafka: str, cassandra: str, elasticsearch: str, ledger: str, lms: str, userorg: str
 ) -> dict[str, str]:
-    """The job's six Airflow Connections, as environment variables."""
+    """The job's Airflow Connections, as environment variables. The LMS's stand-in is also the content search."""
     cassandra_host, _, cassandra_port = cassandra.rpartition(":")
     extra = {"bootstrap.servers": kafka, "enable.auto.commit": "false"}
     made: dict[str, dict[str, Any]] = {
@@ -109,6 +109,7 @@ def connections(
         "ownership_ledger": _postgres(ledger),
         "lms_default": _http("http", lms),
         "userorg_default": _http("http", userorg),
+        "content_search_default": _http("http", lms),
     }
     return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in made.items()}
 

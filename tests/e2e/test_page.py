@@ -264,6 +264,13 @@ def test_a_batch_and_what_a_user_holds_are_found_with_what_row_and_document_say(
     body = html.unescape(seen(page, "/find", q=f"ASH {surname[1:]}"))
     assert f"Asha {surname}" in body
     assert f"./?user={old}" in body
+    story.platform.add_course(batch.course_id, ORGANISATION, f"Intro to {surname} (2026)")
+    story.platform.add_course(f"{batch.course_id}-unit", ORGANISATION, surname, primaryCategory="Course Unit")
+    body = html.unescape(seen(page, "/find", q=f"TO {surname} (20"))
+    assert f"Intro to {surname} (2026)" in body
+    assert f"./?course={batch.course_id}" in body
+    assert f"find?q={batch.course_id}" in body
+    assert "-unit" not in body
 
     body = html.unescape(seen(page, "/batch", batch=stale.batch_id, course=stale.course_id))
     assert f'href="transfer?{urlencode({"mid": mid})}"' in body

@@ -5,6 +5,7 @@
     OwnershipError
     ├── Permanent            no retry helps until an operator changes something
     │   ├── SettingsError    a setting, connection, table, index or topic is wrong or missing
+    │   │   └── MissingConnection    nobody has made this Connection
     │   └── VersionError     DAG, plugin and run are not of one version
     ├── Transient            the same call may succeed later
     │   ├── Unavailable      a store, broker or service did not answer as it should
@@ -32,6 +33,10 @@ class Permanent(OwnershipError):
 
 class SettingsError(Permanent):
     """A setting of the operator is wrong; the message says what to set where."""
+
+
+class MissingConnection(SettingsError):
+    """There is no such Connection, which is no fault where a feature is optional."""
 
 
 class VersionError(Permanent):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
 
-from ownership.domain.errors import SettingsError
+from ownership.domain.errors import MissingConnection, SettingsError
 from ownership.domain.text import one_line
 from ownership.edge import tls
 from ownership.platform.http_service import Endpoint, holds_login
@@ -23,6 +23,8 @@ CASSANDRA = "cassandra_default"
 ELASTICSEARCH = "elasticsearch_default"
 LMS = "lms_default"
 USERORG = "userorg_default"
+CONTENT = "content_search_default"
+"""Optional: only people's questions about a course's name need it."""
 PLATFORM = (KAFKA, CASSANDRA, ELASTICSEARCH, LMS, USERORG)
 
 SERVICE_OPTIONS = ("verify", "cert", "headers")
@@ -34,7 +36,8 @@ _LEADS_TO: dict[str, str] = {}
 def connection(conn_id: str) -> Connection:
     """An Airflow Connection.
 
-    :raises SettingsError: if there is none.
+    :raises MissingConnection: if there is none.
+    :raises SettingsError: if it cannot be read.
     """
     try:
         found = BaseHook.get_connection(conn_id)
@@ -48,7 +51,7 @@ def connection(conn_id: str) -> Connection:
                 f"Connection '{conn_id}' cannot be read: {variable} must be one whole JSON object, or a URI."
             ) from None
         if missing:
-            raise SettingsError(
+            raise MissingConnection(
                 f"Connection '{conn_id}' is missing: add it under Admin → Connections, or set {variable}."
             ) from None
         # Of what cannot be parsed, an error may show all, with the password; the API server's own words do not.
@@ -175,7 +178,7 @@ class Extra:
         )
 
 
-def endpoint(conn_id: str, setting: str, override: str | None = None) -> Endpoint:
+def endpoint(conn_id: str, setting: str = "", override: str | None = None) -> Endpoint:
     """An HTTP service with its login, headers and certificates, from its Connection.
 
     Extra: ``verify`` (path of a CA's file, or false), ``cert`` (path of a certificate with its key, or a list

@@ -20,10 +20,11 @@ from fastapi import Depends
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.settings import Settings
 from ownership.edge.cassandra_hook import opened_cql
-from ownership.edge.hooks import elasticsearch_client, userorg_endpoint
+from ownership.edge.hooks import content_search_endpoint, elasticsearch_client, userorg_endpoint
 from ownership.page.settings import process_settings
+from ownership.platform.content_search import Courses
 from ownership.platform.course_batches import CourseBatches
-from ownership.platform.http_service import Service
+from ownership.platform.http_service import Endpoint, Service
 from ownership.platform.search_index import SearchIndex
 from ownership.platform.user_org import Users
 
@@ -43,8 +44,8 @@ NAMES_S = 2.0
 """Longest wait for names, all together."""
 NAME_S = 1.5
 """Longest wait for one of them, so that the others are shown."""
-MAX_USER_BYTES = 1024 * 1024
-"""Of one user's record."""
+MAX_NAMES_BYTES = 1024 * 1024
+"""Of one user's record, or of what a search by name finds."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -124,12 +125,13 @@ class Asked(Generic[S]):
 
 
 class Platform:
-    """Index, rows, and the names of users."""
+    """Index, rows, and the names of users and courses."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self.index: Asked[SearchIndex] = Asked("Elasticsearch", lambda: _index(settings()))
         self.rows: Asked[CourseBatches] = Asked("Cassandra", lambda: _rows(settings()))
         self.users: Asked[Users] = Asked("User-Org", lambda: _users(settings()), patience_s=NAMES_S)
+        self.courses: Asked[Courses] = Asked("content search", _courses, patience_s=NAMES_S)
 
 
 @contextmanager
@@ -150,10 +152,18 @@ def _rows(settings: Settings) -> Iterator[CourseBatches]:
 
 @contextmanager
 def _users(settings: Settings) -> Iterator[Users]:
-    with Service(
-        "User-Org", lambda: userorg_endpoint(settings), tries=1, call_seconds=NAME_S, max_bytes=MAX_USER_BYTES
-    ) as service:
+    with _service("User-Org", lambda: userorg_endpoint(settings)) as service:
         yield Users(service, settings.user_read_api)
+
+
+@contextmanager
+def _courses() -> Iterator[Courses]:
+    with _service("content search", content_search_endpoint) as service:
+        yield Courses(service)
+
+
+def _service(name: str, endpoint: Callable[[], Endpoint]) -> Service:
+    return Service(name, endpoint, tries=1, call_seconds=NAME_S, max_bytes=MAX_NAMES_BYTES)
 
 
 _PLATFORM = Platform(process_settings())

@@ -34,9 +34,11 @@ templates.globals |= {
     "detail_href": links.detail_href,
     "batch_href": links.batch_href,
     "user_href": links.user_href,
+    "find_href": links.find_href,
     "import_href": links.import_href,
     "kind_names": LABELS,
     "transfers_href": lambda user: links.list_href(Filters(user=user)),
+    "course_href": lambda course: links.list_href(Filters(course_id=course)),
 }
 
 

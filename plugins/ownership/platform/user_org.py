@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,8 +14,17 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from ownership.domain.errors import Unavailable
 from ownership.domain.event import folded
-from ownership.domain.text import one_line, printable
+from ownership.domain.text import one_line
 from ownership.platform.http_service import CONCURRENT, Answer, Envelope, Service
+from ownership.platform.name_search import (
+    MAX_NAME,
+    NOTHING,
+    FoundNames,
+    Named,
+    fitting,
+    full_name,
+    name_words,
+)
 
 ACCOUNT_BLOCKED: Final = "0006"
 """Number of the error for a deleted or blocked account. What stands before it is the operation's, by release."""
@@ -26,11 +34,7 @@ STRAGGLER_SECONDS: Final = 5.0
 """How long answers that are there wait for the next one, at least: of a slow service three times its longest pause."""
 SEARCH_PATH: Final = "/private/user/v1/search"
 """User-Org's search, which needs no token, as the read."""
-MIN_PART: Final = 2
-"""Fewest characters of a part of a name that is searched for."""
 _WORDS_KEPT = 300
-MAX_NAME: Final = 200
-"""Most characters of a name."""
 _ONE_USER_ONLY: Final = (
     "this user only, others are answered; have the record of this user mended in User-Org, then the event "
     "completes by itself, or abandon the event"
@@ -63,21 +67,6 @@ class Refusal(NamedTuple):
 
 
 Lookup = User | Refusal | Unavailable
-
-
-class NamedUser(NamedTuple):
-    """A user found by name."""
-
-    user_id: str
-    name: str
-    organisation_id: str
-
-
-class FoundUsers(NamedTuple):
-    """Users whose names fit, and whether User-Org has more than were asked for."""
-
-    users: list[NamedUser]
-    more: bool
 
 
 class _Response(BaseModel):
@@ -189,16 +178,18 @@ class Users:
             return None
         except ValidationError:
             return ""
-        return _full_name(person) if same_id(person.identifier, user_id) else ""
+        if not same_id(person.identifier, user_id):
+            return ""
+        return full_name(person.first, person.last)[:MAX_NAME]
 
-    def named(self, text: str, organisations: Collection[str] | None, *, limit: int) -> FoundUsers:
+    def named(self, text: str, organisations: Collection[str] | None, *, limit: int) -> FoundNames:
         """Users in whose first and last names each word of `text` is a part, of these organisations (None: of all).
 
         :raises Unavailable: on an outage or an answer out of contract.
         """
         words = name_words(text)
         if not words or (organisations is not None and not organisations):
-            return FoundUsers([], more=False)
+            return NOTHING
         answer = self._service.call("POST", SEARCH_PATH, _search_for(words, organisations, limit))
         try:
             found = Envelope[_Candidates].model_validate(answer.body).result.response
@@ -206,18 +197,11 @@ class Users:
             found = None
         if answer.status != 200 or found is None:
             raise self._unavailable(f"HTTP {answer.status} to a search for users, without count and content")
-        users = [
-            NamedUser(c.identifier, _full_name(c), (c.organisation or "").strip())
+        shown = [
+            Named(c.identifier, full_name(c.first, c.last), (c.organisation or "").strip())
             for c in found.content[:limit]
         ]
-        # The service's index may match less strictly, and a right must not hang on how it filters.
-        fit = [
-            u
-            for u in users
-            if all(w in folded(u.name) for w in words)
-            and (organisations is None or u.organisation_id in organisations)
-        ]
-        return FoundUsers(fit, more=found.count > len(users))
+        return fitting(shown, found.count, words, organisations)
 
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:
         """Look many users up concurrently, as their answers come; an outage is the result of the users it concerns.
@@ -278,15 +262,6 @@ class Users:
         return Unavailable(self._service.name, reason)
 
 
-def name_words(text: str) -> list[str]:
-    """The words of a part of a name, folded; none if it is too short to be searched for.
-
-    Other characters are operators of the service's query language.
-    """
-    words = [w for w in re.split(r"[\s!-/:-@\[-`{-~]+", folded(text)) if w]
-    return words if sum(map(len, words)) >= MIN_PART else []
-
-
 def _search_for(words: Collection[str], organisations: Collection[str] | None, limit: int) -> dict[str, Any]:
     return {
         "request": {
@@ -298,11 +273,6 @@ def _search_for(words: Collection[str], organisations: Collection[str] | None, l
             "limit": limit,
         }
     }
-
-
-def _full_name(person: _Person) -> str:
-    parts = (person.first, person.last)
-    return printable(" ".join(p.strip() for p in parts if p)[:MAX_NAME]).strip()
 
 
 def _refusal(user_id: str, answer: Answer) -> Refusal | None:

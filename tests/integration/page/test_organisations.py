@@ -6,6 +6,7 @@ Everything between the request and the ledger is real; Airflow's own checks let 
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from fastapi import Request
 
-from ownership.domain.errors import Unavailable
+from ownership.domain.errors import MissingConnection, Unavailable
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.settings import Settings
 from ownership.domain.states import FINAL_STATES
@@ -32,7 +33,8 @@ from ownership.page.platform import process_platform
 from ownership.page.routes import actions
 from ownership.page.settings import CachedSettings, process_settings
 from ownership.page.store import Store, process_store
-from ownership.platform.user_org import FoundUsers, Lookup, NamedUser, Refusal, Standing, User
+from ownership.platform.name_search import FoundNames, Named
+from ownership.platform.user_org import Lookup, Refusal, Standing, User
 from tests.integration.page.conftest import opened
 
 ORGANISATIONS = ("north", "south")
@@ -116,7 +118,19 @@ def down(_question: Any) -> Any:
     raise Unavailable("store", "not asked here")
 
 
-class Users:
+class ByName:
+    """A service that has something by name for each organisation."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def named(self, text: str, organisations: frozenset[str] | None, *, limit: int) -> FoundNames:
+        all_named = [Named(f"{self.kind}-{o}-failed", f"Person {o}", o) for o in ORGANISATIONS]
+        fit = [n for n in all_named if organisations is None or n.organisation_id in organisations]
+        return FoundNames(fit[:limit] if text == "Person" else [], more=False)
+
+
+class Users(ByName):
     """User-Org, where a user's organisation is the second part of the id, or the account is deleted."""
 
     def read_all(self, user_ids: list[str]) -> Iterator[tuple[str, Lookup]]:
@@ -129,14 +143,13 @@ class Users:
                 case [_, organisation, *_]:
                     yield user_id, User(user_id, organisation)
 
-    def named(self, text: str, organisations: frozenset[str] | None, *, limit: int) -> FoundUsers:
-        people = [NamedUser(f"old-{o}-failed", f"Person {o}", o) for o in ORGANISATIONS]
-        fit = [p for p in people if organisations is None or p.organisation_id in organisations]
-        return FoundUsers(fit[:limit] if text == "Person" else [], more=False)
-
 
 def ask_users(question: Any) -> Any:
-    return question(Users())
+    return question(Users("old"))
+
+
+def ask_courses(question: Any) -> Any:
+    return question(ByName("course"))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +186,10 @@ def page(ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         process_settings: made.settings,
         process_names: lambda: names,
         process_platform: lambda: SimpleNamespace(
-            index=silent, rows=silent, users=SimpleNamespace(ask=ask_users)
+            index=silent,
+            rows=silent,
+            users=SimpleNamespace(ask=ask_users),
+            courses=SimpleNamespace(ask=ask_courses),
         ),
     }
     for app in (module.app, api):
@@ -328,14 +344,34 @@ def test_questions_are_answered_of_one_s_own(page: Page, mine: str, theirs: str)
 
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)
-def test_users_are_found_by_name_of_one_s_own_organisation(page: Page, mine: str, theirs: str) -> None:
+def test_users_and_courses_are_found_by_name_of_one_s_own_organisation(
+    page: Page, mine: str, theirs: str
+) -> None:
     found = page.get(f"{mine}-admin", "/find", q="Person").text
     assert f"./?user=old-{mine}-failed" in found
+    assert f"./?course=course-{mine}-failed" in found
+    # To those who see everything alone does a search for a course show its batches.
+    assert "find?q=course" not in found
     assert theirs not in found
-    assert all(
-        f"user?user=old-{o}-failed" in page.get("Admin", "/find", q="Person").text for o in (mine, theirs)
-    )
+    everything = page.get("Admin", "/find", q="Person").text
+    for o in (mine, theirs):
+        assert f"user?user=old-{o}-failed" in everything
+        assert f"find?q=course-{o}-failed" in everything
     assert "Person" not in page.get("somebody", "/find", q="Perso").text
+
+
+def test_without_a_connection_to_the_optional_content_search_a_sentence_says_what_to_set(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named(*_: Any, **__: Any) -> FoundNames:
+        raise MissingConnection("Connection 'x' is missing: add it.")
+
+    monkeypatch.setattr(ByName, "named", named)
+    found = html.unescape(page.get("Admin", "/find", q="Person").text)
+    assert "Courses were not looked for by name. Connection 'x' is missing: add it." in found
+    # User-Org is no such service.
+    assert "Not everything could be asked: Connection 'x' is missing: add it." in found
+    assert "Connection" not in page.get("Admin", "/find", q="P").text
 
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)

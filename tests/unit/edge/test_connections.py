@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from ownership.domain.errors import SettingsError, Unavailable
+from ownership.domain.errors import MissingConnection, SettingsError, Unavailable
 from ownership.domain.settings import Settings
 from ownership.edge import connections, hooks, kafka_hook
 from ownership.edge.cassandra_hook import CassandraHook
@@ -319,7 +319,9 @@ def test_a_missing_connection_of_the_ledger_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", raising=False)
-    with pytest.raises(SettingsError, match=r"'ownership_ledger' is missing.*AIRFLOW_CONN_OWNERSHIP_LEDGER"):
+    with pytest.raises(
+        MissingConnection, match=r"'ownership_ledger' is missing.*AIRFLOW_CONN_OWNERSHIP_LEDGER"
+    ):
         ledger_parameters()
 
 

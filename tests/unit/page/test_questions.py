@@ -28,7 +28,7 @@ from ownership.page.views.questions import (
     not_shown_for,
     step_lines,
 )
-from ownership.platform.user_org import FoundUsers, NamedUser
+from ownership.platform.name_search import FoundNames, Named
 from tests.unit.page.rows import AT, LISTED, NOW_MS
 
 BATCH = BatchId("course-1", "batch-1")
@@ -147,37 +147,35 @@ def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
     assert in_short(0, "u", 0, 0) == "The index shows no batch of u."
 
 
+def find_page(text: str = "x", **values: Any) -> str:
+    found: dict[str, Any] = {
+        "answers": [], "batches": [], "more": 0, "users": None, "courses": None, "sees_batches": True,
+        "missing": [], "notices": [],
+    }  # fmt: skip
+    return templates.get_template("find.html").render(text=text, **(found | values))
+
+
 def test_what_is_found_is_a_page() -> None:
-    find = templates.get_template("find.html")
     known = answers("x", NOTHING._replace(user=True), [])
-    page = find.render(
-        text="x",
-        answers=known,
-        batches=batches_now([BATCH], None, [document()]),
-        more=3,
-        users=None,
-        notices=[],
-    )
+    page = find_page(answers=known, batches=batches_now([BATCH], None, [document()]), more=3)
     assert "Algebra" in page
     assert "3 more fit" in page
-    assert "as far as could be asked" in find.render(
-        text="x", answers=[], batches=[], more=0, users=None, notices=["Elasticsearch unavailable: x"]
-    )
-    assert "Nothing is known" not in find.render(
-        text="", answers=[], batches=[], more=0, users=None, notices=[]
-    )
+    assert "as far as could be asked" in find_page(notices=["Elasticsearch unavailable: x"])
+    assert "Nothing is known" not in find_page("")
+    assert "not looked for by name. Connection" in find_page(missing=["Connection &lt; is missing"])
 
 
-def test_users_whose_names_fit_are_shown_with_their_transfers() -> None:
-    def page(*users: NamedUser, more: bool = False) -> str:
-        found = FoundUsers(list(users), more=more)
-        return templates.get_template("find.html").render(
-            text="asha", answers=[], batches=[], more=0, users=found, notices=[]
-        )
-
-    shown = page(NamedUser("a&b", "<Asha>", "O"))
-    assert "&lt;Asha&gt;" in shown
-    assert "./?user=a%26b" in shown
-    assert "Nothing is known" not in shown
-    assert "User-Org has more" in page(more=True)
-    assert "Nothing is known" in page()
+def test_users_and_courses_whose_names_fit_are_shown_with_their_transfers() -> None:
+    fits = FoundNames([Named("a&b", "<Asha>", "O")], more=False)
+    users, courses = find_page(users=fits), find_page(courses=fits)
+    assert "./?user=a%26b" in users
+    assert "./?course=a%26b" in courses
+    assert "find?q=a%26b" in courses
+    assert "find?q=a%26b" not in find_page(courses=fits, sees_batches=False)
+    for shown in (users, courses):
+        assert "&lt;Asha&gt;" in shown
+        assert "Nothing is known" not in shown
+    more, none = FoundNames([], more=True), FoundNames([], more=False)
+    assert "User-Org has more" in find_page(users=more)
+    assert "The content search has more" in find_page(courses=more)
+    assert "Nothing is known" in find_page(users=none, courses=none)

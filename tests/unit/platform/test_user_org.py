@@ -9,15 +9,13 @@ import pytest
 
 from ownership.domain.errors import Unavailable
 from ownership.platform.http_service import Service
+from ownership.platform.name_search import FoundNames, Named, name_words
 from ownership.platform.user_org import (
     SEARCH_PATH,
-    FoundUsers,
-    NamedUser,
     Refusal,
     Standing,
     User,
     Users,
-    name_words,
     same_id,
 )
 from tests.unit.conftest import Server
@@ -385,9 +383,7 @@ def person(
 def test_users_are_found_by_each_word_of_a_part_of_their_name(server: Server, users: Users) -> None:
     answers(server, 200, candidates(person("1", "Asha", "Rao"), person("2", "Rao", "Natasha", None), count=7))
     found = users.named(" ASHA (ra*", None, limit=2)
-    assert found == FoundUsers(
-        [NamedUser("1", "Asha Rao", "O"), NamedUser("2", "Rao Natasha", "")], more=True
-    )
+    assert found == FoundNames([Named("1", "Asha Rao", "O"), Named("2", "Rao Natasha", "")], more=True)
     (request,) = server.requests
     assert (request.method, request.path) == ("POST", SEARCH_PATH)
     asked = request.body["request"]
@@ -398,16 +394,16 @@ def test_users_are_found_by_each_word_of_a_part_of_their_name(server: Server, us
 def test_what_the_index_matches_less_strictly_is_left_out(server: Server, users: Users) -> None:
     answers(server, 200, candidates(person("1", "Asha"), person("2", "Rao"), person("3", "\u202eAsha rao")))
     found = users.named("asha rao", None, limit=20)
-    assert [u.user_id for u in found.users] == ["3"]
+    assert [u.id for u in found.hits] == ["3"]
     assert not found.more
-    assert "\u202e" not in found.users[0].name
+    assert "\u202e" not in found.hits[0].name
 
 
 def test_users_of_other_organisations_are_neither_asked_for_nor_shown(server: Server, users: Users) -> None:
     answers(server, 200, candidates(person("1", "Asha"), person("2", "Asha", organisation="P")))
-    assert [u.user_id for u in users.named("asha", {"O"}, limit=20).users] == ["1"]
+    assert [u.id for u in users.named("asha", {"O"}, limit=20).hits] == ["1"]
     assert server.requests[0].body["request"]["filters"] == {"rootOrgId": ["O"]}
-    assert users.named("asha", frozenset(), limit=20) == FoundUsers([], more=False)
+    assert users.named("asha", frozenset(), limit=20) == FoundNames([], more=False)
     assert len(server.requests) == 1
 
 

@@ -80,7 +80,7 @@ def test_a_setting_s_default_and_bounds_are_those_of_the_code(field: str) -> Non
 def test_the_connections_are_those_of_the_hooks() -> None:
     source = (ROOT / "plugins/ownership/edge/connections.py").read_text()
     known = re.findall(r'^[A-Z]+ = "(\w+_default)"', source, re.MULTILINE)
-    assert len(known) == 5
+    assert len(known) == 6
     known.append(CONNECTION)
     assert [row[0].strip("`| ") for row in rows(section(OPERATIONS, "Connections"))] == known
 

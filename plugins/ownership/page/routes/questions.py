@@ -10,12 +10,12 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import RedirectResponse, Response
 
 from ownership.domain.clock import now_ms
-from ownership.domain.errors import OwnershipError, Unavailable
+from ownership.domain.errors import MissingConnection, OwnershipError, Unavailable
 from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.reads.batches import BatchTimeline
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import access
-from ownership.page.platform import Platform, Stores
+from ownership.page.platform import Asked, Platform, Stores
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
@@ -30,13 +30,14 @@ from ownership.page.views.questions import (
     not_shown_for,
     step_lines,
 )
+from ownership.platform.name_search import FoundNames, NameSearch, name_words
 from ownership.platform.search_index import MAX_SHOWN
-from ownership.platform.user_org import FoundUsers, User, name_words
+from ownership.platform.user_org import User
 
 log = structlog.get_logger(__name__)
 
 FOUND = 20
-"""Batches of a search that are shown."""
+"""Batches, users or courses of a search that are shown."""
 MAX_PAGE = MAX_SHOWN // PAGE_SIZE
 TEXT = Annotated[str, Query(max_length=256, pattern=NO_NUL)]
 ID = Annotated[str, Query(min_length=1, max_length=256, pattern=NO_NUL)]
@@ -44,6 +45,7 @@ BEFORE = Annotated[int | None, Query(ge=0, lt=2**63)]
 PAGE = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
 T = TypeVar("T")
+N = TypeVar("N", bound=NameSearch)
 router = APIRouter()
 
 
@@ -52,7 +54,17 @@ def find(store: Ledger, stores: Stores, q: TEXT = "") -> Response:
     """What a text is; a transfer's own mid leads to it at once."""
     text, notices = q.strip(), list[str]()
     if not text:
-        return rendered("find.html", text="", answers=[], batches=[], more=0, users=None, notices=[])
+        return rendered(
+            "find.html",
+            text="",
+            answers=[],
+            batches=[],
+            more=0,
+            users=None,
+            courses=None,
+            missing=[],
+            notices=[],
+        )
     with store.reads() as reads:
         known = reads.questions.known(text)
     if known.transfer:
@@ -63,14 +75,19 @@ def find(store: Ledger, stores: Stores, q: TEXT = "") -> Response:
     documents = found.documents if found else []
     ids = batch_ids(documents)
     is_known = answers(text, known, documents)
+    # Else every look at an id would ask for it as a name.
+    by_name = bool(name_words(text)) and not is_known
+    missing: list[str] = []
     return rendered(
         "find.html",
         text=text,
         answers=is_known,
         batches=batches_now(ids, None, documents),
         more=found.total - len(documents) if found else 0,
-        # Else every look at an id would ask for it as a name.
-        users=None if is_known else named_users(store, stores, text, notices),
+        users=named(store, stores.users, text, notices) if by_name else None,
+        courses=named(store, stores.courses, text, notices, missing) if by_name else None,
+        missing=missing,
+        sees_batches=store.visible.every,
         notices=notices,
     )
 
@@ -128,13 +145,24 @@ def user_batches(
     )
 
 
-def named_users(store: Ledger, stores: Platform, text: str, notices: list[str]) -> FoundUsers | None:
-    """The users whose names have `text`, of the organisations that the user may see."""
-    if not name_words(text):
-        return None
-    return _asked(
-        lambda: stores.users.ask(lambda users: users.named(text, store.visible.ids, limit=FOUND)), notices
-    )
+def named(
+    store: Ledger, service: Asked[N], text: str, notices: list[str], missing: list[str] | None = None
+) -> FoundNames | None:
+    """What has `text` in its name, of the organisations that the user may see; None where it could not be asked.
+
+    `missing` is for a service that is optional: it takes the sentence that says which Connection to make.
+    """
+
+    def ask() -> FoundNames | None:
+        try:
+            return service.ask(lambda s: s.named(text, store.visible.ids, limit=FOUND))
+        except MissingConnection as e:
+            if missing is None:
+                raise
+            missing.append(str(e))
+            return None
+
+    return _asked(ask, notices)
 
 
 def check_holder(store: Ledger, stores: Platform, who: str) -> None:

@@ -55,6 +55,11 @@ def user_href(user: str, **more: str) -> str:
     return f"user?{urlencode({'user': user, **more})}"
 
 
+def find_href(text: str) -> str:
+    """Of what is known by a text."""
+    return f"find?{urlencode({'q': text})}"
+
+
 def import_href(import_id: str, **more: object) -> str:
     """Of an import."""
     return f"import?{urlencode({'id': import_id, **more})}"

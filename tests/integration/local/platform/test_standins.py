@@ -183,6 +183,28 @@ def test_sixteen_callers_are_served_at_once(stack: Any, platform: Platform, owne
     asyncio.run(call_all())
 
 
+# --- content search
+
+
+def test_courses_are_found_by_a_part_of_their_name_in_any_case(
+    lms: httpx.Client, platform: Platform, owner: str
+) -> None:
+    def find(part: str, **filters: Any) -> dict[str, Any]:
+        given = {"name": {"contains": [part]}, "primaryCategory": ["Course"], "status": ["Live"], **filters}
+        body = {"request": {"filters": given, "fields": ["identifier", "name"], "limit": 1}}
+        answer = lms.post("/v3/search", json=body)
+        assert (answer.status_code, answer.json()["id"]) == (200, "api.v1.search")
+        found: dict[str, Any] = answer.json()["result"]
+        return found
+
+    for n, status in enumerate(("Live", "Live", "Draft")):
+        platform.add_course(f"{owner}-{n}", "org-1", f"Course {n} of {owner}", status=status)
+    platform.refresh()
+    first = {"identifier": f"{owner}-0", "name": f"Course 0 of {owner}", "objectType": "Content"}
+    assert find(f"OF {owner}") == {"count": 2, "content": [first]}
+    assert find(owner, channel=["org-2"]) == {"count": 0}
+
+
 # --- User-Org
 
 
