@@ -64,6 +64,7 @@ def prepared(airflow: Airflow, story: Story) -> dict[str, str]:
     """What there is to look at, by the name of its kind."""
     old, new = story.user("old"), story.user("new")
     batch, stale = story.batches(old, 2)
+    story.platform.add_course(batch.course_id, ORGANISATION, f"Course {story.name}")
     run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
     story.platform.put_document(stale.batch_id, createdBy="somebody-else")
     place = story.platform.emit(b"no event")
@@ -76,7 +77,8 @@ def prepared(airflow: Airflow, story: Story) -> dict[str, str]:
         "transfer": detail_href(mid), "rejected message": detail_href(rejected), "absent": detail_href("absent"),
         "confirm": f"confirm?action=undo&mid={quote(mid)}", "error": f"confirm?action=none&mid={quote(mid)}",
         "refused": "batch?batch=", "reconciliations": "reconciliations", "proven": "proven", "api": "api",
-        "find": f"find?q={batch.batch_id}", "nothing found": "find?q=nothing-at-all", "batch": batch_href(whole),
+        "find": f"find?q={batch.batch_id}", "nothing found": "find?q=nothing-at-all",
+        "found by name": f"find?q={quote(f'Course {story.name}')}", "batch": batch_href(whole),
         "stale batch": batch_href(differs), "user": user_href(new),
         "imports": "imports", "import": import_href(imported(airflow, old, new)),
     }  # fmt: skip
