@@ -27,6 +27,8 @@ from local.tools import programs
 
 LARGE: Final = Nodes(kafka=3, cassandra=3, elasticsearch=3)
 SMALL: Final = Nodes()
+_PATIENCE: Final = 3
+"""How many times as long a server of a cluster may take to start: two dozen start at once, beside whatever else runs."""
 _JOBS: Final = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
 
 
@@ -90,6 +92,11 @@ class Cluster(Stack):
             return server
 
         super()._run_nodes(store, group, placed)
+
+    def _run_together(self, servers: Mapping[str, Server]) -> None:
+        for server in servers.values():
+            server.ready_within_s *= _PATIENCE
+        super()._run_together(servers)
 
     def watching_triggerer(self) -> str:
         """The name of the triggerer that holds the job's watcher. Raises RuntimeError when none does."""
