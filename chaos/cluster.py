@@ -198,8 +198,12 @@ def _one_of(prefix: str) -> Choose:
 
 def _worker_at_work(cluster: Cluster, _: Random) -> str:
     """A worker that runs a task now, if one does."""
-    with AirflowUi.at(cluster) as ui:
-        return next(iter(sorted(ui.hosts() & set(plan.WORKERS))), plan.WORKERS[0])
+
+    def ask() -> str:
+        with AirflowUi.at(cluster) as ui:
+            return next(iter(sorted(ui.hosts() & set(plan.WORKERS))), plan.WORKERS[0])
+
+    return retried(ask)
 
 
 def _watching(cluster: Cluster, _: Random) -> str:
@@ -259,12 +263,12 @@ def _one_after_the_other(*faults: During) -> During:
 
 
 def _two(what: Callable[[Choose], During]) -> During:
-    """Two parts of different kinds at once: quorum remains of each."""
+    """Two parts of different kinds at once: quorum remains of each. Both are chosen while all parts answer."""
 
     @contextmanager
     def during(cluster: Cluster, rng: Random) -> Iterator[None]:
-        chosen = [what(choose) for _, choose in rng.sample(_PARTS, 2)]
-        with _one_after_the_other(*chosen)(cluster, rng):
+        chosen = [choose(cluster, rng) for _, choose in rng.sample(_PARTS, 2)]
+        with _one_after_the_other(*(what(_named(name)) for name in chosen))(cluster, rng):
             yield
 
     return during

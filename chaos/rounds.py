@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,11 +120,12 @@ def _strike(
 
 def await_stage(stack: Stack, stage: str) -> None:
     """Return as soon as a task of the stage is running, or after STAGE_WITHIN_S: all messages may be done by then."""
-    with AirflowUi.at(stack) as ui:
-        try:
+
+    def look() -> None:
+        with AirflowUi.at(stack) as ui, suppress(NotReadyError):
             await_condition(lambda: ui.is_running(stage), timeout_s=STAGE_WITHIN_S, what=f"a running {stage}")
-        except NotReadyError:
-            return
+
+    retried(look)
 
 
 def send(platform: Platform, world: World, rng: Random) -> Places:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Self
@@ -42,12 +42,12 @@ class AirflowUi:
     def runs(self) -> int:
         """How many runs are not over."""
         states = {"state": ["queued", "running"]}
-        return int(self._http.get(f"/dags/{DAG_ID}/dagRuns", params=states).json()["total_entries"])
+        return int(self._get(f"/dags/{DAG_ID}/dagRuns", states)["total_entries"])
 
     def seconds_of_runs(self, since: datetime) -> list[float]:
         """How long each run took that has ended since then."""
         asked: dict[str, str | int] = {"end_date_gte": since.isoformat(), "limit": 100}
-        runs = self._http.get(f"/dags/{DAG_ID}/dagRuns", params=asked).raise_for_status().json()["dag_runs"]
+        runs = self._get(f"/dags/{DAG_ID}/dagRuns", asked)["dag_runs"]
         # Airflow counts runs among them that have not ended.
         times = [(r["start_date"], r["end_date"]) for r in runs if r["start_date"] and r["end_date"]]
         return [
@@ -56,9 +56,7 @@ class AirflowUi:
         ]
 
     def _tasks(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._http.get(ALL_RUNS, params={"state": "running"}).json()[
-            "task_instances"
-        ]
+        found: list[dict[str, Any]] = self._get(ALL_RUNS, {"state": "running"})["task_instances"]
         return found
 
     def start_runs(self, count: int) -> None:
@@ -81,8 +79,13 @@ class AirflowUi:
         return len(runs)
 
     def _running(self) -> list[str]:
-        found = self._http.get(f"/dags/{DAG_ID}/dagRuns", params={"state": "running"}).json()
+        found = self._get(f"/dags/{DAG_ID}/dagRuns", {"state": "running"})
         return [run["dag_run_id"] for run in found["dag_runs"]]
+
+    def _get(self, path: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises httpx.HTTPError, also for the page with which HAProxy answers while no API server does."""
+        found: dict[str, Any] = self._http.get(path, params=params).raise_for_status().json()
+        return found
 
 
 def _at(run_id: str) -> str:

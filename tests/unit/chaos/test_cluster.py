@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
-from chaos.cluster import FAULTS, drawn
+import httpx
+import pytest
+
+from chaos import cluster
+from chaos.cluster import BY_NAME, FAULTS, drawn
 from chaos.faults import STAGES
+from chaos.ui import AirflowUi
 
 
 def test_as_many_seeds_as_there_are_pairs_have_each_fault_at_each_moment_once() -> None:
@@ -21,3 +31,35 @@ def test_a_part_of_which_there_is_one_comes_back() -> None:
         "Redis frozen",
         "Redis without its file",
     }
+
+
+def test_two_parts_are_chosen_while_all_of_them_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[str] = []
+
+    @contextmanager
+    def freeze(name: str) -> Iterator[None]:
+        frozen.append(name)
+        yield
+
+    def choice(name: str) -> cluster.Choose:
+        def choose(_: Any, __: Random) -> str:
+            assert not frozen, "Airflow is asked for the second part while the first one is frozen"
+            return name
+
+        return choose
+
+    parts = {name: SimpleNamespace(frozen=lambda name=name: freeze(name)) for name in ("one", "other")}
+    monkeypatch.setattr(cluster, "_PARTS", [(name, choice(name)) for name in parts])
+    stack: Any = SimpleNamespace(servers=parts)
+
+    with BY_NAME["two parts frozen"].during(stack, Random(1)):
+        assert sorted(frozen) == ["one", "other"]
+
+
+def test_a_proxys_error_page_is_an_error_that_is_tried_again() -> None:
+    page = httpx.MockTransport(lambda _: httpx.Response(503, text="<html>No server is available</html>"))
+    ui = AirflowUi(httpx.Client(transport=page, base_url="http://airflow"))
+
+    for ask in (ui.hosts, ui.runs, lambda: ui.is_running("settle")):
+        with pytest.raises(httpx.HTTPError):
+            ask()
