@@ -31,7 +31,7 @@ from local.stack import Stack
 
 SETTLED_WITHIN_S = 300.0
 """Limit from the end of the fault until every event is final; a failed stage is retried after 10, 20, 40 … s."""
-STAGE_WITHIN_S = 10.0
+STAGE_WITHIN_S = 30.0
 
 
 @dataclass

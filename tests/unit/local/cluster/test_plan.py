@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -102,6 +104,14 @@ def test_nodes_of_one_number_share_a_host(tmp_path: Path) -> None:
     assert [each.partition(":")[0] for each in cluster.addresses.kafka.split(",")] == wanted
     front = plan.fronts(cluster.layout, cluster.nodes, "elasticsearch717")["search-nodes"]
     assert [address.partition(":")[0] for address in front.servers.values()] == wanted[:2]
+
+
+def test_a_server_of_a_cluster_may_take_longer_to_start(tmp_path: Path) -> None:
+    waited: list[float] = []
+    server: Any = SimpleNamespace(ready_within_s=20.0, start=lambda: None)
+    server.wait_ready = lambda: waited.append(server.ready_within_s)
+    Cluster(tmp_path)._run_together({"haproxy": server})
+    assert waited == [60.0]
 
 
 def test_small_stores_have_one_node_each(tmp_path: Path) -> None:
