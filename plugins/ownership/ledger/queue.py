@@ -167,8 +167,14 @@ class Queue:
         self._database.run(work)
 
     def _write(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
+        """Write columns of events that still are the caller's; one that awaits an approval was let go of before."""
+
+        def work(connection: Connection) -> None:
+            mine = among(queue.c.event_id, lock(connection, claimed).values())
+            connection.execute(update(queue).where(mine, queue.c.awaits.is_(None)).values(**columns))
+
         if claimed:
-            self._database.run(lambda c: _set(c, lock(c, claimed).values(), **columns))
+            self._database.run(work)
 
 
 def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, int]:

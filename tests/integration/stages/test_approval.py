@@ -54,6 +54,24 @@ def test_a_large_transfer_waits_after_planning_and_holds_nothing(world: World) -
     world.whole_run(decline={"mid": mid, "reason": "over"})
 
 
+def test_a_try_that_is_ended_leaves_alone_what_awaits_an_approval_since(world: World) -> None:
+    """As at a SIGTERM after the plan: the try lets go of all events that it was given."""
+    a, b = world.users("a", "b")
+    world.batches(LIMIT + 1, created_by=a)
+    mid = world.transfer(a, b)
+    run = world.run().pull()
+    claimed = [e for s in run.pulled.slices for e in s.events]
+    run.lookup()
+    before = world.queued(mid)
+    assert before.awaits == "approval"
+
+    world.job.parts.queue.release(claimed, next_try_ms=0)
+    world.job.parts.queue.renew(claimed, run_id=run.run_id, lease_expires_ms=now_ms() + 60_000)
+
+    assert world.queued(mid) == before
+    world.whole_run(decline={"mid": mid, "reason": "over"})
+
+
 def test_an_approved_transfer_goes_on_in_the_same_run(world: World) -> None:
     _, b, mid, batches, digest = _waiting(world)
 
