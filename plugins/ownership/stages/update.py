@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
@@ -93,23 +94,33 @@ def _move_in_waves(parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId]) -
     Those are the outcomes of the wave before, and the images of the next one.
     """
     moved = 0
-    under_way: _UnderWay | None = None
-    with ThreadPoolExecutor(1) as pool:  # at its end it waits for the wave under way, also after an exception
-        for part in chunked(ids, ROWS_PER_WAVE):
-            before, under_way = under_way, None
-            try:
+    under_way: deque[_UnderWay] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for part in chunked(ids, ROWS_PER_WAVE):
                 wave = _recorded(parts, claimed, part)
-                if before:
-                    wait([before.applied])
+                wait([before.applied for before in under_way])
                 if wave.changes:
                     wanted = _still_wanted(parts, claimed, wave)
                     changes = [wave.changes[n] for n in wanted]
                     applied = pool.submit(parts.rows.compare_and_set, changes, alone=False)
-                    under_way = _UnderWay(wave, wanted, applied)
-            finally:
-                if before:
-                    moved += _finish(parts, claimed, before)
-        return moved + _finish(parts, claimed, under_way) if under_way else moved
+                    under_way.append(_UnderWay(wave, wanted, applied))
+                while len(under_way) > (1 if wave.changes else 0):
+                    moved += _finish(parts, claimed, under_way.popleft())
+        finally:
+            moved += _finish_all(parts, claimed, under_way)
+    return moved
+
+
+def _finish_all(parts: Parts, claimed: ClaimedWork, under_way: deque[_UnderWay]) -> int:
+    """Finish waves, the oldest first. What one of them raises keeps no later one from recording its outcomes."""
+    if not under_way:
+        return 0
+    try:
+        moved = _finish(parts, claimed, under_way.popleft())
+    finally:
+        later = _finish_all(parts, claimed, under_way)
+    return moved + later
 
 
 def _finish(parts: Parts, claimed: ClaimedWork, under_way: _UnderWay) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -13,11 +13,14 @@ from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Slice
 from ownership.domain.errors import Unavailable
 from ownership.domain.queue import ClaimedEvent
+from ownership.domain.states import ChangeOutcome
 from ownership.ledger import arrivals
 from ownership.platform.kafka import Span
+from ownership.stages import update
 from ownership.stages.claim import Claim, take_again
 from ownership.stages.intake import accept
 from ownership.stages.pull import Collected, RunRequest, collect
+from simulation.seams import InlinePool
 from tests.harness import Run
 from tests.integration.stages.transfer_world import World, replaced
 
@@ -295,6 +298,37 @@ def test_a_fence_takes_up_the_lease_of_one_event_that_was_let_go_beside_another(
 
     assert [world.queued(m).holder for m in mids] == [run.run_id] * 2
     assert run.finish().events == {"completed": 2}
+
+
+def test_a_try_that_is_replaced_records_every_wave_that_it_has_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "ROWS_PER_WAVE", 1)
+    monkeypatch.setattr(update, "ThreadPoolExecutor", InlinePool)
+    old, new = world.users("old", "new")
+    batches = world.batches(2, created_by=old)
+    mid = world.transfer(old, new)
+    run = until(world.run(), "lookup")
+    successor = replace(run)
+    write = world.job.parts.rows.compare_and_set
+    waves = []
+
+    def write_late(changes: Any, **how: Any) -> list[bool | None]:
+        waves.append(changes)
+        if len(waves) == 2:  # behind its fence, and before the first wave's outcomes
+            successor.again()
+        return write(changes, **how)
+
+    with replaced(world.job.parts.rows, "compare_and_set", write_late):
+        run.update()
+
+    written = {row.id.batch_id for wave in waves for row, _ in wave}
+    assert written == {b.batch_id for b in batches}
+    assert {i.id.batch_id: i.outcome for i in world.changes(mid)[1]} == dict.fromkeys(
+        written, ChangeOutcome.LATE
+    )
+    assert successor.update().reindex().settle().events == {"completed": 1}
+    assert {world.owners(b) for b in batches} == {(new, ())}
 
 
 def test_settle_releases_what_a_later_try_has_taken_again(world: World) -> None:
