@@ -27,6 +27,8 @@ class Event(NamedTuple):
     giver_deleted: bool = False
     abandoned: bool = False
     """It may have moved a batch, or not."""
+    planned: frozenset[str] | None = None
+    """The batches of the plan that it applies; None for an event that moves whatever its user has."""
     overtaken_by: frozenset[str] = frozenset()
     """Later events that may have taken effect before it: it came too late for them."""
 
@@ -50,6 +52,7 @@ class Row:
 
 def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> list[Row]:
     """Every row that the batch may end as."""
+    events = [e for e in events if e.planned is None or batch.batch in e.planned]
     begin = Row(batch.created_by, batch.mentors, batch.status)
     optional = [e for e in events if e.abandoned]
     found: list[Row] = []

@@ -90,9 +90,15 @@ class Verdict:
                 self.events.append(
                     Event(
                         r.mid, r.from_user, r.to_user, r.undo_of or "", r.asset or "", r.verdict == "giver_deleted",
-                        r.state == "abandoned", self._overtaking(r) if displaced else frozenset(),
+                        r.state == "abandoned", self._planned(r.plan_of) if r.plan_of else None,
+                        self._overtaking(r) if displaced else frozenset(),
                     )
                 )  # fmt: skip
+
+    def _planned(self, mid: str) -> frozenset[str]:
+        """The batches of the plan of a dry run, which an operator has looked at."""
+        query = "SELECT batch_id FROM plan JOIN event ON event.id = plan.event_id WHERE event.mid = :mid"
+        return frozenset(r.batch_id for r in self.world.database.plainly(query, mid=mid))
 
     def _overtaking(self, event: Any) -> frozenset[str]:
         """Events that come after one in the order of times, and ended before it."""
@@ -140,7 +146,12 @@ class Verdict:
         row = world.rows.table.get(key)
         permitted = finals(batch, self.events, world.edited_rows.get(batch.batch, ()))
         now = _row_now(row)
-        if now in [(r.exists, *r.owners) if r.exists else (False, None, ()) for r in permitted]:
+        may_be = [(r.exists, *r.owners) if r.exists else (False, None, ()) for r in permitted]
+        # A late event that splits a mentor's place again puts the two behind each other, wherever they had been.
+        if now in may_be or (
+            any(r.late for r in self.rows)
+            and (*now[:2], sorted(now[2])) in [(*one[:2], sorted(one[2])) for one in may_be]
+        ):
             return
         if self._is_written_late(key):
             self.excused.append(f"{batch.batch} was written by a process that froze")

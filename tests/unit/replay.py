@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from hypothesis import strategies as st
 
 from ownership.domain.event import OrderKey, Transfer
-from ownership.domain.plan import BatchId, Row
+from ownership.domain.plan import BatchId, Given, Row
 
 USERS = "abcde"
 """Folded, as all keys of maps and sets are."""
@@ -96,3 +96,10 @@ def replay(todo: Iterable[Transfer], before: Row) -> Row:
 def without_repeats(r: Row) -> Row:
     """The row with each mentor once."""
     return r._replace(mentors=tuple(dict.fromkeys(r.mentors)))
+
+
+some_users = st.frozensets(st.sampled_from(USERS), max_size=2)
+gifts = st.builds(
+    Given, some_users, some_users, st.dictionaries(st.sampled_from(USERS), st.booleans(), max_size=2)
+)
+"""What later transfers may have given of a batch."""

@@ -16,7 +16,9 @@ from ownership.domain.event import Transfer, folded
 from ownership.domain.lanes import Moves, sources
 from ownership.domain.plan import (
     EVERYTHING,
+    NOTHING_GIVEN,
     BatchId,
+    Given,
     Hop,
     Row,
     Scope,
@@ -43,8 +45,8 @@ class TransferEffect:
     events: Sequence[Transfer]
     moves: Moves
     scope: Scope = EVERYTHING
-    keep: Mapping[BatchId, frozenset[str]] = field(default_factory=dict)
-    """Users to whom a later transfer gave a batch: they keep it."""
+    given: Mapping[BatchId, Given] = field(default_factory=dict)
+    """What later transfers gave: their new users keep it."""
 
     @cached_property
     def _away(self) -> Moves:
@@ -64,11 +66,11 @@ class TransferEffect:
         """The row with its owners mapped, if it is in scope."""
         if not self.scope.covers(row):
             return row
-        return map_owners(self._away, row, self.keep.get(row.id, frozenset()), self.scope)
+        return map_owners(self._away, row, self.given.get(row.id, NOTHING_GIVEN), self.scope)
 
     def hops(self, before: Row, after: Row) -> list[Hop]:
         """The change `before` -> `after`, event by event."""
-        return hops(self.events, before, after, self.keep.get(before.id, frozenset()), self.scope)
+        return hops(self.events, before, after, self.given.get(before.id, NOTHING_GIVEN), self.scope)
 
     def planned_by(self, batch: BatchId, row: Row | None, named: Collection[str]) -> list[str]:
         """Mid of the event that first moves the batch, for a batch that names a source, in row or document.

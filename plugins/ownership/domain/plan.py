@@ -88,6 +88,24 @@ class Hop(NamedTuple):
     after: Row
 
 
+class Given(NamedTuple):
+    """What later transfers gave of one batch, and to whom (folded): what came before them leaves that alone."""
+
+    created: frozenset[str] = frozenset()
+    """Users who became its creator."""
+    mentored: frozenset[str] = frozenset()
+    """Users who became its mentor."""
+    merged: frozenset[str] = frozenset()
+    """Users who had been its mentor themselves: two places became one."""
+
+    def __or__(self, other: Given) -> Given:
+        """Both together."""
+        return Given(*(mine | its for mine, its in zip(self, other, strict=True)))
+
+
+NOTHING_GIVEN = Given()
+
+
 class Scope(NamedTuple):
     """Which rows a transfer may change, and what of them."""
 
@@ -128,27 +146,43 @@ EVERYTHING = Scope()
 
 
 def map_owners(
-    moves: Mapping[str, str], row: Row, keep: Collection[str] = (), scope: Scope = EVERYTHING
+    moves: Mapping[str, str], row: Row, given: Given = NOTHING_GIVEN, scope: Scope = EVERYTHING
 ) -> Row:
-    """`row` with its owners mapped by folded id, within `scope`, except users in `keep` (folded).
+    """`row` with its owners mapped by folded id, within `scope`, except for what later transfers have `given`.
 
     Mentors keep their order and lose repeats, but only where a mentor is mapped: a list that
     the transfer does not concern is not touched.
     """
 
-    def mapped(user: str) -> str:
-        return user if folded(user) in keep else moves.get(folded(user), user)
+    def mentors_for(user: str) -> tuple[str, ...]:
+        key = folded(user)
+        own = moves.get(key, user)
+        if key in given.mentored:
+            return (user,)
+        return (own, user) if key in given.merged and folded(own) != key else (own,)
 
     creator, mentors = row.created_by, row.mentors
-    if CREATED in scope.roles and creator is not None:
-        creator = mapped(creator)
+    if CREATED in scope.roles and creator is not None and folded(creator) not in given.created:
+        creator = moves.get(folded(creator), creator)
     if MENTORED in scope.roles:
-        mentors = tuple(map(mapped, row.mentors))
-    if (creator, mentors) == row.owners:
-        return row
+        mentors = tuple(m for user in row.mentors for m in mentors_for(user))
     if mentors != row.mentors:
         mentors = _without_repeats(mentors)
-    return row._replace(created_by=creator, mentors=mentors)
+    return row if (creator, mentors) == row.owners else row._replace(created_by=creator, mentors=mentors)
+
+
+def given_by(hop: Hop, transfer: Transfer) -> Given:
+    """What a change of `transfer` gave its new user, role by role."""
+    user, before, after = transfer.target, hop.before, hop.after
+    mentors = {*map(folded, before.mentors)}
+    created = before.created_by != after.created_by and folded(after.created_by or "") == user
+    became_mentor = before.mentors != after.mentors and user in map(folded, after.mentors)
+    own, nothing = frozenset([user]), frozenset[str]()
+    return Given(
+        own if created else nothing,
+        own if became_mentor and user not in mentors else nothing,
+        own if became_mentor and {user, transfer.source} <= mentors else nothing,
+    )
 
 
 def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:
@@ -162,7 +196,7 @@ def hops(
     events: Sequence[Transfer],
     before: Row,
     after: Row,
-    keep: Collection[str] = (),
+    given: Given = NOTHING_GIVEN,
     scope: Scope = EVERYTHING,
 ) -> list[Hop]:
     """The change `before` -> `after`, event by event, so that each event can be undone.
@@ -175,9 +209,7 @@ def hops(
     found: list[Hop] = []
     row = before
     for event in events:
-        if event.source in keep:
-            continue
-        then = map_owners({event.source: event.to_user}, row, scope=scope)
+        then = map_owners({event.source: event.to_user}, row, given, scope)
         if then != row:
             found.append(Hop(event.mid, row, then))
             row = then

@@ -11,7 +11,7 @@ from ownership.domain.contracts import Phase, Work
 from ownership.domain.effects import Effect, TransferEffect, undo_effect
 from ownership.domain.errors import TakenOver
 from ownership.domain.phase_book import PhaseBook
-from ownership.domain.plan import EVERYTHING, BatchId, Hop
+from ownership.domain.plan import EVERYTHING, BatchId, Given, Hop, given_by
 from ownership.domain.states import ChangeOutcome
 from ownership.ledger.events import EventRow
 from ownership.stages.claim import Claim, read_events
@@ -93,7 +93,7 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
         # Its batches are known since the plan was checked against its digest.
         scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))
     moves = TransferEffect([e.transfer for e in phase.events], dict(phase.moves), scope)
-    return replace(moves, keep=_given_later(parts, phase, moves.sources)) if phase.later else moves
+    return replace(moves, given=_given_later(parts, phase, moves.sources)) if phase.later else moves
 
 
 def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
@@ -111,13 +111,11 @@ def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
     return [h._replace(mid=u.mid) for u in undos for h in found.get(undone_by.get(u.mid, ""), ())]
 
 
-def _given_later(
-    parts: Parts, phase: Phase, own_sources: AbstractSet[str]
-) -> Mapping[BatchId, frozenset[str]]:
-    """Users to whom a later, completed event gave a batch: they keep it."""
+def _given_later(parts: Parts, phase: Phase, own_sources: AbstractSet[str]) -> Mapping[BatchId, Given]:
+    """What later, completed events gave to users of the phase: they keep it."""
     later = parts.events.read(phase.later)
     _, images = parts.changes.read(later)
-    keep: dict[BatchId, set[str]] = defaultdict(set)
+    given: dict[BatchId, Given] = defaultdict(Given)
     for image in images:
         for hop in image.hops if image.outcome == ChangeOutcome.APPLIED else ():
             event = later.get(hop.mid)
@@ -126,5 +124,5 @@ def _given_later(
                 and event.transfer.target in own_sources
                 and event.transfer.key > phase.events[-1].transfer.key
             ):
-                keep[image.id].add(event.transfer.target)
-    return {batch: frozenset(users) for batch, users in keep.items()}
+                given[image.id] |= given_by(hop, event.transfer)
+    return given

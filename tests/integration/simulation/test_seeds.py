@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from simulation.campaign import Report, report_of, run_seeds
 from simulation.farm import Farm
 
@@ -10,6 +12,20 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
     totals = run_seeds(farm, range(1000, 1040))
     assert totals.failed == []
     assert totals.worlds == 40
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(10135, id="an executed plan moves its batches alone, whatever came late"),
+        pytest.param(10807, id="became the creator, was a mentor, before a late event"),
+        pytest.param(10858, id="a replaced try records the wave that it had under way"),
+        pytest.param(11357, id="a try that is ended lets go of an event that awaits its approval"),
+        pytest.param(11744, id="was the creator, became a mentor, before a late event"),
+    ],
+)
+def test_what_a_seed_has_found_stays_mended(farm: Farm, seed: int) -> None:
+    assert run_seeds(farm, range(seed, seed + 1)).failed == []
 
 
 def test_a_seed_is_the_same_world_in_every_process(farm: Farm) -> None:

@@ -400,6 +400,42 @@ def test_a_late_event_does_not_take_back_what_a_later_one_gave(world: World) -> 
     assert world.read(older["mid"]).late
 
 
+@pytest.mark.parametrize(
+    ("later", "late", "before", "then", "after"),
+    [
+        pytest.param("ac", "cb", ("a", "bc"), ("c", "bc"), ("c", "b"), id="became the creator, was a mentor"),
+        pytest.param(
+            "ab", "bc", ("b", "da"), ("b", "db"), ("c", "db"), id="was the creator, became a mentor"
+        ),
+        pytest.param("ab", "bc", ("a", "ab"), ("b", "b"), ("b", "cb"), id="was a mentor, and became one"),
+    ],
+)
+def test_a_late_event_moves_what_its_user_had_in_the_other_role(
+    world: World,
+    later: str,
+    late: str,
+    before: tuple[str, str],
+    then: tuple[str, str],
+    after: tuple[str, str],
+) -> None:
+    ids = dict(zip("abcd", world.users(*"abcd"), strict=True))
+
+    def owners(of: tuple[str, str]) -> tuple[str, tuple[str, ...]]:
+        return ids[of[0]], tuple(ids[m] for m in of[1])
+
+    creator, mentors = owners(before)
+    batch = world.batch(created_by=creator, mentors=mentors)
+    older = world.event(*(ids[u] for u in late))
+    world.transfer(*(ids[u] for u in later))
+    world.whole_run()
+    assert world.owners(batch) == owners(then)
+
+    world.platform.emit(older)
+    world.whole_run()
+
+    assert world.owners(batch) == owners(after)
+
+
 def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_from_an_older_row(
     world: World,
 ) -> None:

@@ -13,9 +13,9 @@ from ownership.domain.effects import MAX_HOPS, TransferEffect, undo_effect
 from ownership.domain.event import Transfer
 from ownership.domain.lanes import compose, phase
 from ownership.domain.options import PLAIN, Asset, Options
-from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope, changed_role, hops, revert
+from ownership.domain.plan import EVERYTHING, BatchId, Given, Hop, Row, Scope, changed_role, hops, revert
 from ownership.domain.states import BatchOutcome
-from tests.unit.replay import USERS, events, mixed_events, mixed_rows, replay, row, rows, transfers
+from tests.unit.replay import events, gifts, mixed_events, mixed_rows, replay, row, rows, transfers
 
 CREATED, MENTORED = frozenset({"created"}), frozenset({"mentored"})
 
@@ -31,7 +31,7 @@ scopes = st.builds(
     st.sampled_from([None, row("a").id.batch_id, "other"]),
     st.none(),
 )
-keeps = st.dictionaries(st.just(row("a").id), st.frozensets(st.sampled_from(USERS), max_size=2))
+given_later = st.dictionaries(st.just(row("a").id), gifts)
 proper_events = mixed_events.map(lambda todo: [e for e in todo if len(e.users) == 2])
 
 
@@ -180,11 +180,11 @@ def test_a_restricted_phase_does_its_part_of_what_the_whole_one_does_and_nothing
         assert whole == before
 
 
-@given(proper_events, mixed_rows, roles, keeps)
+@given(proper_events, mixed_rows, roles, given_later)
 def test_a_phase_in_any_role_is_idempotent_and_reported_step_by_step(
-    todo: list[Transfer], before: Row, own: frozenset[str], keep: dict[BatchId, frozenset[str]]
+    todo: list[Transfer], before: Row, own: frozenset[str], kept: dict[BatchId, Given]
 ) -> None:
-    effect = moving_together(todo, Scope(own), keep=keep)
+    effect = moving_together(todo, Scope(own), given=kept)
     after = effect.apply(before)
     assert effect.apply(after) == after
     if after == before:
@@ -212,15 +212,16 @@ def test_a_change_that_a_later_transfer_was_folded_into_is_reported_as_the_event
 
 
 def test_a_user_keeps_the_one_batch_that_a_later_transfer_gave() -> None:
-    given_later, other = row("a", "ca"), row("a", "ca", n=1)
+    of_later, other = row("a", "ca"), row("a", "ca", n=1)
     moves = {"a": "b", "b": "b", "c": "d", "d": "d"}
-    effect = TransferEffect(transfers("cd", "ab"), moves, keep={given_later.id: frozenset("a")})
-    after = effect.apply(given_later)
+    both = Given(created=frozenset("a"), mentored=frozenset("a"))
+    effect = TransferEffect(transfers("cd", "ab"), moves, given={of_later.id: both})
+    after = effect.apply(of_later)
     assert after == row("a", "da")
-    assert effect.hops(given_later, after) == [Hop("m00", given_later, after)]
+    assert effect.hops(of_later, after) == [Hop("m00", of_later, after)]
     assert effect.apply(other) == row("b", "db", n=1)
     # It is planned all the same, so that its outcome is made.
-    assert effect.planned_by(given_later.id, row("a"), ()) == ["m01"]
+    assert effect.planned_by(of_later.id, row("a"), ()) == ["m01"]
 
 
 @pytest.mark.parametrize(
@@ -352,11 +353,11 @@ def test_the_hops_of_a_transfer_taken_back_newest_first_give_the_row_back(
     assert all(one.after == next_.before for one, next_ in pairwise(made))
 
 
-@given(proper_events, mixed_rows, roles, keeps)
+@given(proper_events, mixed_rows, roles, given_later)
 def test_whatever_a_phase_did_its_undos_give_back_to_the_letter(
-    todo: list[Transfer], before: Row, own: frozenset[str], keep: dict[BatchId, frozenset[str]]
+    todo: list[Transfer], before: Row, own: frozenset[str], kept: dict[BatchId, Given]
 ) -> None:
-    moved = moving_together(todo, Scope(own), keep=keep)
+    moved = moving_together(todo, Scope(own), given=kept)
     after = moved.apply(before)
     if after == before:
         return
