@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, case, delete, literal, or_, select, text, update
 
 from ownership.domain.clock import now_ms
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, before_their_turn
@@ -20,8 +20,8 @@ from ownership.ledger.schema import ORDER_KEY, TRANSFER, among, event, queue, qu
 
 QUEUED = select(*TRANSFER, queue).join_from(queue, event, queue.c.event_id == event.c.id).order_by(*ORDER_KEY)
 """Rows for `queued_event`."""
-
-
+_LEFT_TO_PEOPLE = queue.c.awaits.is_not(None) & queue.c.holder.is_(None)
+"""What awaits an approval; the run that claims it after the deadline declines it."""
 _HELD = text(
     "SELECT array_agg(w.event_id) FILTER (WHERE q.event_id IS NULL) AS lost, "
     "CAST(1000 * extract(epoch FROM min(coalesce(q.lease_expires_at, to_timestamp(0))) "
@@ -132,7 +132,8 @@ class Queue:
 
         def work(connection: Connection) -> dict[str, int]:
             token = _locked_head(connection) + 1
-            rows = _same_claim(connection, claimed, or_(queue.c.holder == run_id, queue.c.holder.is_(None)))
+            own = or_(queue.c.holder == run_id, queue.c.holder.is_(None))
+            rows = _same_claim(connection, claimed, own, ~_LEFT_TO_PEOPLE)
             if rows:
                 ids = [r.event_id for r in rows]
                 _retake(connection, ids, token, run_id, now_ms() + lease_ms)
@@ -153,8 +154,11 @@ class Queue:
         self._write(claimed, holder=run_id, lease_expires_at=lease_expires_ms)
 
     def release(self, claimed: Sequence[ClaimedEvent], *, next_try_ms: int) -> None:
-        """Let go of events, where they still are the caller's; claimable from `next_try_ms` on."""
-        self._write(claimed, holder=None, lease_expires_at=None, next_try_at=next_try_ms)
+        """Let go of events, where they still are the caller's; claimable from `next_try_ms` on.
+
+        One that awaits an approval keeps its deadline.
+        """
+        self._write(claimed, **_let_go(next_try_ms))
 
     def release_all(self, run_id: str) -> None:
         """Release every event that the run holds."""
@@ -162,16 +166,16 @@ class Queue:
         def work(connection: Connection) -> None:
             held = select(queue.c.event_id).where(queue.c.holder == run_id).order_by(queue.c.event_id)
             ids = connection.scalars(held.with_for_update()).all()
-            _set(connection, ids, holder=None, lease_expires_at=None, next_try_at=None)
+            _set(connection, ids, **_let_go(0))
 
         self._database.run(work)
 
     def _write(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
-        """Write columns of events that still are the caller's; one that awaits an approval was let go of before."""
+        """Write columns of events that still are the caller's, and not left to people."""
 
         def work(connection: Connection) -> None:
             mine = among(queue.c.event_id, lock(connection, claimed).values())
-            connection.execute(update(queue).where(mine, queue.c.awaits.is_(None)).values(**columns))
+            connection.execute(update(queue).where(mine, ~_LEFT_TO_PEOPLE).values(**columns))
 
         if claimed:
             self._database.run(work)
@@ -220,6 +224,16 @@ def take_over(connection: Connection, mid: str, *, run_id: str, lease_ms: int) -
 def remove(connection: Connection, event_ids: Collection[int]) -> None:
     """Take events that have become final out of the queue."""
     connection.execute(delete(queue).where(among(queue.c.event_id, event_ids)))
+
+
+def _let_go(next_try_ms: int) -> dict[str, Any]:
+    """Columns of an event that nobody holds, claimable from `next_try_ms` on, or after its approval's deadline."""
+    next_try = literal(next_try_ms, queue.c.next_try_at.type)
+    return {
+        "holder": None,
+        "lease_expires_at": None,
+        "next_try_at": case((queue.c.awaits.is_(None), next_try), else_=queue.c.next_try_at),
+    }
 
 
 def _numbers(numbers: Iterable[int]) -> str:

@@ -40,6 +40,13 @@ def _waiting(world: World, batches: int = LIMIT + 1) -> tuple[str, str, str, lis
     return a, b, mid, made, plan.digest
 
 
+def _let_pass(world: World, mid: str) -> None:
+    """The time for an approval is over."""
+    passed = "UPDATE event SET awaits_until = to_timestamp(:ms / 1000.0) WHERE mid = :mid RETURNING id"
+    assert len(world.rows(passed, ms=now_ms() - 1, mid=mid)) == 1
+    world.make_due(mid)
+
+
 def test_a_large_transfer_waits_after_planning_and_holds_nothing(world: World) -> None:
     a, _, mid, batches, digest = _waiting(world)
 
@@ -65,11 +72,32 @@ def test_a_try_that_is_ended_leaves_alone_what_awaits_an_approval_since(world: W
     before = world.queued(mid)
     assert before.awaits == "approval"
 
-    world.job.parts.queue.release(claimed, next_try_ms=0)
-    world.job.parts.queue.renew(claimed, run_id=run.run_id, lease_expires_ms=now_ms() + 60_000)
+    queue = world.job.parts.queue
+    queue.release(claimed, next_try_ms=0)
+    queue.renew(claimed, run_id=run.run_id, lease_expires_ms=now_ms() + 60_000)
+    queue.claim_again(claimed, run_id=run.run_id, lease_ms=60_000)
 
     assert world.queued(mid) == before
     world.whole_run(decline={"mid": mid, "reason": "over"})
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_a_run_that_is_ended_before_it_declines_lets_go_of_what_it_claimed(
+    world: World, *, all_of_it: bool
+) -> None:
+    _, _, mid, _, _ = _waiting(world)
+    _let_pass(world, mid)
+    run = world.run().pull()
+    held, queue = world.queued(mid), world.job.parts.queue
+    assert (held.holder, held.awaits) == (run.run_id, "approval")
+
+    if all_of_it:
+        queue.release_all(run.run_id)
+    else:
+        queue.release([e for s in run.pulled.slices for e in s.events], next_try_ms=0)
+
+    assert world.queued(mid) == held._replace(holder=None, lease_expires_ms=0)
+    assert world.whole_run().events == {"declined": 1}
 
 
 def test_an_approved_transfer_goes_on_in_the_same_run(world: World) -> None:
@@ -106,10 +134,7 @@ def test_a_refusal_ends_it_with_who_and_why_and_frees_what_it_blocked(world: Wor
 
 def test_what_nobody_approves_in_time_is_declined(world: World) -> None:
     a, _, mid, batches, _ = _waiting(world)
-    past = now_ms() - 1
-    passed = "UPDATE event SET awaits_until = to_timestamp(:ms / 1000.0) WHERE mid = :mid RETURNING id"
-    assert len(world.rows(passed, ms=past, mid=mid)) == 1
-    world.make_due(mid)
+    _let_pass(world, mid)
 
     summary = world.whole_run()
 
