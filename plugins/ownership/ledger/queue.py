@@ -87,8 +87,11 @@ class Queue:
             done = set(connection.scalars(begun))
             new = [e.transfer for p in phases for e in p if ids.get(e.mid) not in done]
             blockers = before_their_turn(new, [queued_event(r) for r in of_others])
-            free = [e.mid for p in phases if not any(e.mid in blockers for e in p) for e in p]
-            _set(connection, {ids[m] for m in free if m in ids} - done, begun=True)
+            # Of a phase that lost an event meanwhile, none begins: the next fence ends it.
+            free = [
+                e.mid for p in phases if all(e.mid in ids and e.mid not in blockers for e in p) for e in p
+            ]
+            _set(connection, {ids[m] for m in free} - done, begun=True)
             return blockers
 
         return self._database.run(work)

@@ -22,6 +22,7 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
         pytest.param(10858, id="a replaced try records the wave that it had under way"),
         pytest.param(11357, id="a try that is ended lets go of an event that awaits its approval"),
         pytest.param(11744, id="was the creator, became a mentor, before a late event"),
+        pytest.param(12234, id="a phase that lost an event to an older try of its run is not begun"),
     ],
 )
 def test_what_a_seed_has_found_stays_mended(farm: Farm, seed: int) -> None:

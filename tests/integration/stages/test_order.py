@@ -347,6 +347,24 @@ def test_a_run_leaves_what_it_has_not_begun_to_the_event_that_came_late_and_is_c
     assert not world.read(older["mid"]).late
 
 
+def test_a_phase_that_has_lost_an_event_to_another_try_of_its_run_is_not_begun(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    first, second = world.transfer(a, b), world.transfer(a, c)
+    run = world.run().pull()
+    (slice_,) = run.pulled.slices
+    parts = world.job.parts
+    parts.events.take_over(first, run_id=run.run_id)
+
+    parts.queue.begin([slice_.events], run_id=run.run_id)
+
+    assert [world.queued(m).begun for m in (first, second)] == [False, False]
+    parts.queue.release_all(run.run_id)
+    assert world.whole_run().events == {"completed": 2}
+    assert not world.read(first).late
+    assert world.creators([batch]) == [b]
+
+
 def test_a_late_event_follows_one_that_spells_its_user_in_another_case(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
