@@ -63,3 +63,7 @@ class ChangeOutcome(StrEnum):
     """Unknown: the row was edited since."""
     LATE = "late"
     """Applied after the claim was lost."""
+
+
+MADE = frozenset({ChangeOutcome.APPLIED, ChangeOutcome.LATE})
+"""Outcomes of changes that a row has seen."""

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, Connection, Table, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
-from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
+from ownership.domain.states import MADE, BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.database import NO_NESTED_LOOP, Database, copy, from_ledger, to_ledger
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.schema import among, change, event, plan
@@ -247,18 +247,20 @@ class Changes:
         )
         return self._database.run(lambda c: c.execute(query).first() is not None)
 
-    def has_images(self, mid: str) -> bool:
-        """True if an event has an image with an outcome."""
-        query = _CHANGE.where(event.c.mid == mid, change.c.outcome.isnot(None)).limit(1)
-        return self._database.run(lambda c: c.execute(query).first() is not None)
-
     def started(self, mids: Collection[str]) -> set[str]:
         """Those of `mids` that have an image: their changes have begun."""
+        return self._with_images(mids)
+
+    def made(self, mids: Collection[str]) -> set[str]:
+        """Those of `mids` that changed a row."""
+        return self._with_images(mids, change.c.outcome.in_(MADE))
+
+    def _with_images(self, mids: Collection[str], *conditions: ColumnElement[bool]) -> set[str]:
         query = (
             select(event.c.mid)
             .distinct()
             .join_from(change, event, change.c.event_id == event.c.id)
-            .where(among(event.c.mid, mids))
+            .where(among(event.c.mid, mids), *conditions)
         )
         return self._database.run(lambda c: set(c.scalars(query)))
 

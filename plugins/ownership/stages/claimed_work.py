@@ -12,7 +12,7 @@ from ownership.domain.effects import Effect, TransferEffect, undo_effect
 from ownership.domain.errors import TakenOver
 from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import EVERYTHING, BatchId, Given, Hop, given_by
-from ownership.domain.states import ChangeOutcome
+from ownership.domain.states import MADE
 from ownership.ledger.events import EventRow
 from ownership.stages.claim import Claim, read_events
 from ownership.stages.parts import Parts
@@ -105,7 +105,7 @@ def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
     _, images = parts.changes.read(set(undone_by.values()))
     found: dict[str, list[Hop]] = defaultdict(list)
     for image in reversed(images):
-        if image.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE):
+        if image.outcome in MADE:
             for hop in image.hops:
                 found[hop.mid].append(hop)
     return [h._replace(mid=u.mid) for u in undos for h in found.get(undone_by.get(u.mid, ""), ())]
@@ -117,7 +117,7 @@ def _given_later(parts: Parts, phase: Phase, own_sources: AbstractSet[str]) -> M
     _, images = parts.changes.read(later)
     given: dict[BatchId, Given] = defaultdict(Given)
     for image in images:
-        for hop in image.hops if image.outcome == ChangeOutcome.APPLIED else ():
+        for hop in image.hops if image.outcome in MADE else ():
             event = later.get(hop.mid)
             if (
                 event

@@ -33,10 +33,11 @@ from ownership.domain.event import check_shape, folded, manual_event, with_follo
 from ownership.domain.options import Options, Request
 from ownership.domain.plan_report import escaped, markdown
 from ownership.domain.queue import ClaimedEvent, QueuedEvent, Wait, WaitKind, choose
-from ownership.domain.states import BatchOutcome, EventState
+from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
 from ownership.platform.kafka import Message, Span, Topic
 from ownership.stages.parts import Parts
+from ownership.stages.update import settle_undecided
 
 log = structlog.get_logger(__name__)
 
@@ -367,13 +368,16 @@ def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Orde
     _bounded(rows, "undo")
     rejected = parts.events.rejected([m for m in mids if m not in rows])
     notes = {m: "was no transfer" if m in rejected else "is not in the ledger" for m in mids if m not in rows}
+    # A process that died after its writes, and an event that was abandoned then, left images without an outcome.
+    settle_undecided(parts, parts.changes.undecided([m for m, row in rows.items() if row.final]))
+    made = parts.changes.made(rows)
     by_age = sorted(rows.values(), key=lambda r: r.transfer.key)
     requests: list[Request] = []
     for row in reversed(by_age):
         if not row.final:
             notes[row.mid] = f"is {row.state}: abandon it first"
             continue
-        if not _changed_something(parts, row):
+        if row.mid not in made:
             notes[row.mid] = f"is {row.state} and changed nothing"
             continue
         new = f"undo:{run_id}:{len(requests)}"
@@ -394,13 +398,6 @@ def _chosen(parts: Parts, order: Undo, at_ms: int) -> list[str]:
         _end(start, order.until, at_ms),
     )
     return [e.mid for e in found if e.options.undo_of is None]
-
-
-def _changed_something(parts: Parts, row: EventRow) -> bool:
-    if row.counts:
-        return row.state != EventState.REHEARSED and bool(row.counts.get(BatchOutcome.MOVED))
-    # Abandoned half-way: what it moved is in its images only.
-    return parts.changes.has_images(row.mid)
 
 
 def _undo_request(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:

@@ -329,6 +329,8 @@ def test_a_try_that_is_replaced_records_every_wave_that_it_has_written(
     )
     assert successor.update().reindex().settle().events == {"completed": 1}
     assert {world.owners(b) for b in batches} == {(new, ())}
+    world.undo(mid)
+    assert {world.owners(b) for b in batches} == {(old, ())}
 
 
 def test_settle_releases_what_a_later_try_has_taken_again(world: World) -> None:

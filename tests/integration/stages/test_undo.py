@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.platform.world import Batch
-from tests.integration.stages.transfer_world import Faults, World
+from ownership.domain.errors import Unavailable
+from tests.integration.stages.transfer_world import Faults, World, replaced
 
 
 def _since() -> str:
     return (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+
+
+def _dies(*_: object, **__: object) -> NoReturn:
+    raise Unavailable("test", "the process died here")
 
 
 def test_a_transfer_is_taken_back_in_both_stores(world: World) -> None:
@@ -240,6 +245,23 @@ def test_an_abandoned_transfer_that_moved_something_can_be_undone(world: World) 
     mid = world.transfer(a, b)
     world.run().pull().lookup().update()
     world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()
+
+    _, summary = world.undo(mid)
+
+    assert summary.batches == {"moved": 2}
+    assert world.creators(batches) == [a, a]
+
+
+def test_what_a_dead_process_moved_of_an_abandoned_transfer_can_be_undone(world: World) -> None:
+    a, b = world.users("a", "b")
+    batches = world.batches(2, created_by=a)
+    mid = world.transfer(a, b)
+    run = world.run().pull().lookup()
+    with replaced(world.job.parts.changes, "settle_images", _dies):
+        run.update()
+    assert {i.outcome for i in world.changes(mid)[1]} == {None}
+    world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()
+    assert {world.row(x) for x in batches} == {(b, ())}  # the documents did not follow
 
     _, summary = world.undo(mid)
 

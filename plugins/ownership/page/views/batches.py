@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ownership.domain.states import BatchOutcome, ChangeOutcome
+from ownership.domain.states import MADE, BatchOutcome, ChangeOutcome
 from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, Owners, PlannedBatch
 from ownership.page.views.formats import Moment, counted, moment
 
@@ -30,14 +30,14 @@ def change_lines(page: ChangesPage) -> list[ChangeLine]:
 
 def chosen(c: BatchChange) -> tuple[BatchHop | None, BatchHop | PlannedBatch | None]:
     """The hop that was applied, if one was; and what to show: that, else the plan, else the last try."""
-    applied = [h for h in c.hops if h.outcome in (ChangeOutcome.APPLIED, ChangeOutcome.LATE)]
+    applied = [h for h in c.hops if h.outcome in MADE]
     hop = applied[-1] if applied else None
     return hop, hop or c.plan or (c.hops[-1] if c.hops else None)
 
 
 def _change_line(c: BatchChange) -> ChangeLine:
     hop, shown = chosen(c)
-    tries = sum(h.outcome not in (ChangeOutcome.APPLIED, ChangeOutcome.LATE) for h in c.hops)
+    tries = sum(h.outcome not in MADE for h in c.hops)
     before, after = _owners(shown and shown.before), _owners(shown and shown.after)
     notes = []
     if hop and hop.hops > 1:
