@@ -117,6 +117,27 @@ def test_the_navigation_shows_the_whole_name_of_its_entry(page: Page) -> None:
     assert entry.evaluate(cut) == 0
 
 
+def test_who_is_signed_out_comes_back_to_the_same_place(airflow: Airflow, browser: Browser) -> None:
+    a = airflow.stack.addresses
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        log_in(page, a)
+        frame = opened(page)
+        context.clear_cookies()
+        # Airflow itself asks every few seconds, and would go to the login by itself.
+        page.route(
+            "**/*", lambda r: r.abort() if r.request.resource_type in ("xhr", "fetch") else r.continue_()
+        )
+        frame.get_by_role("link", name="Imports").click()
+        frame.get_by_role("link", name="Sign in").click()
+        page.unroute_all()
+        frame.get_by_label("Username").fill(a.airflow_user)
+        frame.get_by_label("Password").fill(a.airflow_password)
+        frame.get_by_role("button", name="Sign in").click()
+        expect(frame.get_by_role("heading", name="Imports")).to_be_visible()
+
+
 def test_everything_can_be_done_by_keyboard(airflow: Airflow, story: Story, page: Page, transfer: Any):
     _, old, _, batches, _ = transfer
     address = f"{airflow.stack.addresses.airflow}/ownership-transfers/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from urllib.parse import urlencode
 
 import structlog
 from fastapi import FastAPI, HTTPException, Request
@@ -77,17 +78,23 @@ _TITLES = {
 
 
 @app.exception_handler(StarletteHTTPException)
-def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's signature
+def refused(request: Request, error: Exception) -> Response:
     """A refused request, as a page."""
     assert isinstance(error, StarletteHTTPException)  # noqa: S101  # registered for these
     status = error.status_code
     text = {
-        401: "Sign in to Airflow, then open this page again.",
+        401: "Sign in to Airflow; this page is shown afterwards.",
         403: error.detail if "form" in str(error.detail) else "Your role in Airflow does not allow it.",
     }.get(status, str(error.detail))
-    return rendered(
-        "error.html", status, status=status, title=_TITLES.get(status, "The request failed"), text=text
-    )
+    title = _TITLES.get(status, "The request failed")
+    return rendered("error.html", status, status=status, title=title, text=text, login=_login_href(request))
+
+
+def _login_href(request: Request) -> str:
+    """Airflow's login, which leads back: to what was asked for, or from a form to the list."""
+    asked = str(request.url.replace(scheme="", netloc=""))
+    back = asked if request.method == "GET" else f"{request.scope['root_path']}/"
+    return f"../api/v2/auth/login?{urlencode({'next': back})}"
 
 
 @app.exception_handler(RequestValidationError)
