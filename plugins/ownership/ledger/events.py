@@ -214,7 +214,7 @@ class Events:
         return self._database.run(lambda c: c.execute(query.limit(1)).first() is not None)
 
     def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
-        """Events since `since_ms` (order time) that completed and gave to one of `users`.
+        """Events that completed at `since_ms` or later, whatever their order, and gave to one of `users`.
 
         Only those not proven a second time: the index may not show yet what they gave.
         """
@@ -222,7 +222,7 @@ class Events:
             _EVENT.where(
                 event.c.state == EventState.COMPLETED,
                 among(event.c.target_user, users),
-                event.c.order_ms >= since_ms,
+                event.c.completed_at >= from_ms(since_ms),
                 event.c.reproved_at.is_(None),
             )
         )

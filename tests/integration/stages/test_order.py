@@ -454,14 +454,16 @@ def test_a_late_event_moves_what_its_user_had_in_the_other_role(
     assert world.owners(batch) == owners(after)
 
 
+@pytest.mark.parametrize("waited_hours", [0, 3])
 def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_from_an_older_row(
-    world: World,
+    world: World, waited_hours: int
 ) -> None:
     a, b, c = world.users("a", "b", "c")
     batch = world.batch(created_by=c)
-    world.transfer(c, b)
-    world.transfer(b, a)
+    chain = [world.transfer(c, b), world.transfer(b, a)]
     world.whole_run()
+    older = "UPDATE event SET order_ms = order_ms - :ms WHERE mid = ANY(:mids) RETURNING id"
+    assert len(world.rows(older, ms=waited_hours * 3_600_000, mids=chain)) == 2
     world.platform.put_document(batch.batch_id, **batch.document())
     world.transfer(a, b)
     world.whole_run()
