@@ -67,8 +67,6 @@ class Index:
         self.visible = dict(self.documents)
         self.at += 1
         self.shown_at = dict.fromkeys(self.visible, self.at) | self.shown_at
-        if actor := self.scheduler.current:
-            self.refreshed_at[actor.name] = self.at
 
     # -- the client ----------------------------------------------------------------------------------------
 
@@ -82,7 +80,13 @@ class Index:
         return SimpleNamespace(refresh=self._refresh)
 
     def _refresh(self, **_: Any) -> Any:
-        self.scheduler.call(STORE, "refresh", self.show, _lost)
+        def refresh() -> None:
+            self.show()
+            # Not in `show`: the LMS shows what it writes within a call of the job's.
+            if actor := self.scheduler.current:
+                self.refreshed_at[actor.name] = self.at
+
+        self.scheduler.call(STORE, "refresh", refresh, _lost)
         return {"_shards": {"failed": 0}}
 
     def search_shards(self, **_: Any) -> Any:
