@@ -214,15 +214,16 @@ class Events:
         return self._database.run(lambda c: c.execute(query.limit(1)).first() is not None)
 
     def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
-        """Events that completed at `since_ms` or later, whatever their order, and gave to one of `users`.
+        """Events that ended at `since_ms` or later, whatever their order, and gave to one of `users`.
 
-        Only those not proven a second time: the index may not show yet what they gave.
+        Only those not proven a second time: the index may not show yet what they gave. Of an abandoned one it may
+        never show it.
         """
         return self._select(
             _EVENT.where(
-                event.c.state == EventState.COMPLETED,
+                among(event.c.state, (EventState.COMPLETED, EventState.ABANDONED)),
                 among(event.c.target_user, users),
-                event.c.completed_at >= from_ms(since_ms),
+                event.c.ended_at >= from_ms(since_ms),
                 event.c.reproved_at.is_(None),
             )
         )

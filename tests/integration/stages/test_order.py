@@ -454,6 +454,20 @@ def test_a_late_event_moves_what_its_user_had_in_the_other_role(
     assert world.owners(batch) == owners(after)
 
 
+def test_what_an_abandoned_transfer_has_given_is_found_though_its_document_did_not_follow(
+    world: World,
+) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=b)
+    first = world.transfer(b, a)
+    world.run().pull().lookup().update()
+    world.run().pull(abandon={"mids": [first], "reason": "half-way"}).finish()
+    assert world.row(batch) == (a, ())
+    world.transfer(a, b)
+    world.whole_run()
+    assert world.owners(batch) == (b, ())
+
+
 @pytest.mark.parametrize("waited_hours", [0, 3])
 def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_from_an_older_row(
     world: World, waited_hours: int
