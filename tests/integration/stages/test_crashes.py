@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -22,12 +22,7 @@ from ownership.stages.intake import accept
 from ownership.stages.pull import Collected, RunRequest, collect
 from simulation.seams import InlinePool
 from tests.harness import Run
-from tests.integration.stages.transfer_world import World, replaced
-
-
-def boom(*_: object, **__: object) -> NoReturn:
-    raise Unavailable("test", "the process died here")
-
+from tests.integration.stages.transfer_world import World, boom, replaced
 
 STAGES = ("lookup", "update", "reindex")
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.platform.world import Batch
-from ownership.domain.errors import Unavailable
-from tests.integration.stages.transfer_world import Faults, World, replaced
+from tests.integration.stages.transfer_world import Faults, World, boom, replaced
 
 
 def _since() -> str:
     return (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-
-
-def _dies(*_: object, **__: object) -> NoReturn:
-    raise Unavailable("test", "the process died here")
 
 
 def test_a_transfer_is_taken_back_in_both_stores(world: World) -> None:
@@ -257,7 +252,7 @@ def test_what_a_dead_process_moved_of_an_abandoned_transfer_can_be_undone(world:
     batches = world.batches(2, created_by=a)
     mid = world.transfer(a, b)
     run = world.run().pull().lookup()
-    with replaced(world.job.parts.changes, "settle_images", _dies):
+    with replaced(world.job.parts.changes, "settle_images", boom):
         run.update()
     assert {i.outcome for i in world.changes(mid)[1]} == {None}
     world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()

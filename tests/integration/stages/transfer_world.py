@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from local.platform.schema import failed_topic
 from local.platform.world import Batch, Platform, User, create_platform
 from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Summary
+from ownership.domain.errors import Unavailable
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.states import ChangeOutcome
 from ownership.ledger.changes import Image, Planned
@@ -277,6 +278,11 @@ class Faults:
     def reset(self) -> None:
         """Forget the counts."""
         self._client.delete("/_requests").raise_for_status()
+
+
+def boom(*_: object, **__: object) -> NoReturn:
+    """Takes the place of what a process did not do any more."""
+    raise Unavailable("test", "the process died here")
 
 
 @contextmanager
