@@ -22,6 +22,7 @@ from benchmarks.bench import Measured, opened
 from benchmarks.relay import Relay
 from benchmarks.stream import Stream
 from benchmarks.workloads import LANES, WORKLOADS, Workload
+from local.cluster.stack import SMALL, Cluster
 from local.paths import REPOSITORY, TEST_STACKS
 from local.stack import Stack
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _reconcile(options, terminal)
     # In this folder `make down` finds the stack of an interrupted benchmark.
     directory = TEST_STACKS / f"bench-{os.getpid()}"
-    stack = Stack(directory, airflow=False, settings={"env": "dev", **dict(options.set)})
+    stack = _stack(directory, options)
     begun = time.monotonic()
     found = Results(
         options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%MZ}.json",
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with stack:
             floor_folder = _add_floor(stack)
+            if options.cluster:
+                found.circumstances["workers"] = options.cluster
             if options.slots:
                 stack.airflow_env["AIRFLOW__CORE__PARALLELISM"] = str(options.slots)
             stack.start_airflow()
@@ -94,6 +97,13 @@ class Results:
             terminal.print(report.picture(self.stream))
         if idle_watcher := self.circumstances.get("idle_watcher"):
             terminal.print(report.idle(idle_watcher))
+
+
+def _stack(directory: Path, options: argparse.Namespace) -> Stack:
+    settings = {"env": "dev", **dict(options.set)}
+    if options.cluster:
+        return Cluster(directory, airflow=False, stores=SMALL, workers=options.cluster, settings=settings)
+    return Stack(directory, airflow=False, settings=settings)
 
 
 def _measure(
@@ -141,7 +151,7 @@ def _reconcile(options: argparse.Namespace, terminal: Console) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    names = list(dict.fromkeys(w.group for w in (*WORKLOADS, *LANES)))
+    names = list(dict.fromkeys(name for w in (*WORKLOADS, *LANES) for name in (w.group, w.name)))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--runs", type=int, default=5, help="runs of each workload, default 5; 0 measures none"
@@ -164,6 +174,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--slots", type=int, metavar="N", help="task processes at once, instead of the 8 of `make up`"
     )
     parser.add_argument(
+        "--cluster",
+        type=int,
+        choices=(1, 2),
+        metavar="WORKERS",
+        help="on a cluster with that many workers, and one node of each store",
+    )
+    parser.add_argument(
         "--reconcile", type=int, default=0, metavar="ROWS", help="only the reconciliation, of that many rows"
     )
     parser.add_argument("--output", type=Path, help="file of the results")
@@ -172,7 +189,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _chosen(options: argparse.Namespace) -> list[Workload]:
     if options.only:
-        return [w for w in (*WORKLOADS, *LANES) if w.group in options.only]
+        return [w for w in (*WORKLOADS, *LANES) if {w.group, w.name} & set(options.only)]
     return [w for w in WORKLOADS if options.large or not w.large]
 
 

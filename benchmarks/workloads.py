@@ -109,6 +109,6 @@ WORKLOADS = (
     Workload("whale", "one owner, 100,000 batches", 1, 100_000, large=True, timeout_s=1_200),
 )
 LANES = tuple(
-    Workload(f"lanes-{n}", f"{n} unrelated events, 12 batches each", n, 12) for n in (1, 2, 4, 8, 16)
+    Workload(f"lanes-{n}", f"{n} unrelated events, 12 batches each", n, 12) for n in (1, 2, 4, 8, 16, 50)
 )
 """What an instance of each stage per lane costs: measure with `max_mapped` 1, with 1024, and without."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from local.cluster import hostname
@@ -54,7 +54,7 @@ def _part(name: str, *command: str, port: str | None = None, **settings: str) ->
     return Part(name, command, port, {hostname.VARIABLE: name, **settings})
 
 
-def first_parts(layout: Layout) -> list[Part]:
+def first_parts(layout: Layout, worker_names: Sequence[str] = WORKERS) -> list[Part]:
     """Airflow's processes that start as soon as its database is there."""
     api_servers = [
         _part(name, "api-server", port=name, AIRFLOW__API__PORT=str(layout.port(name)))
@@ -62,7 +62,8 @@ def first_parts(layout: Layout) -> list[Part]:
     ]
     schedulers = [_part(name, "scheduler") for name in ("scheduler-1", "scheduler-2")]
     workers = [
-        _part(name, "celery", "worker", "--celery-hostname", name, "--skip-serve-logs") for name in WORKERS
+        _part(name, "celery", "worker", "--celery-hostname", name, "--skip-serve-logs")
+        for name in worker_names
     ]
     return [*api_servers, *schedulers, *workers]
 

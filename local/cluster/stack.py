@@ -35,6 +35,7 @@ _JOBS: Final = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-p
 class Cluster(Stack):
     """Two of each part of Airflow on Redis, PostgreSQL with a standby, and stores of `stores` nodes.
 
+    Without `airflow`, `start_airflow` starts it later; with fewer `workers`, the first ones only.
     With `hosts`, which are there already, the nodes of a number share the host of that number.
     Among `servers` are, beside those of every stack, postgres-standby, pgbouncer, haproxy and redis.
     """
@@ -43,16 +44,18 @@ class Cluster(Stack):
         self,
         directory: Path,
         *,
+        airflow: bool = True,
         stores: Nodes = LARGE,
+        workers: int = len(plan.WORKERS),
         hosts: Hosts | None = None,
         releases: Releases | None = None,
         settings: Mapping[str, Any] | None = None,
         durable: bool = False,
     ) -> None:
-        super().__init__(directory, airflow=True, releases=releases, settings=settings, durable=durable)
+        super().__init__(directory, airflow=airflow, releases=releases, settings=settings, durable=durable)
         self.hosts = hosts
         self.nodes = replace(stores, network=hosts.network) if hosts else stores
-        self.first_parts = plan.first_parts(self.layout)
+        self.first_parts = plan.first_parts(self.layout, plan.WORKERS[:workers])
         self.last_parts = plan.LAST_PARTS
         self._primary, self._standby = postgres.NAME, plan.STANDBY
 

@@ -120,6 +120,12 @@ def test_small_stores_have_one_node_each(tmp_path: Path) -> None:
     assert "," not in cluster.addresses.kafka + cluster.addresses.cassandra + cluster.addresses.elasticsearch
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cluster_can_have_fewer_workers(tmp_path: Path, workers: int) -> None:
+    cluster = Cluster(tmp_path, workers=workers)
+    assert [part for part in cluster.parts if part.startswith("worker")] == ["worker-1", "worker-2"][:workers]
+
+
 def test_haproxy_prefers_the_first_postgres_and_uses_all_api_servers(layout: Layout) -> None:
     made = haproxy.configuration(plan.fronts(layout, LARGE, "elasticsearch717"))
     sections = {text.split()[0]: text.splitlines() for text in made.split("listen ")[1:]}
