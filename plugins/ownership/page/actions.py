@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ownership.domain.states import OPEN_STATES, BatchOutcome, EventState
+from ownership.page.views.formats import STATE_NAMES
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
 RECONCILE_DAG, HEALTH_DAG = "ownership_reconcile", "ownership_health"
@@ -25,6 +26,11 @@ class Action(NamedTuple):
     """Whether a reason is asked for: empty, `optional` or `required`."""
     grave: bool = False
     """True if batches change owner by it, or an event ends."""
+
+    def refused(self, state: EventState) -> str:
+        """What is said where it does not apply to a transfer in this state."""
+        name = self.label.rstrip("…").lower()
+        return f"This transfer is {STATE_NAMES[state]} now: {name} does not apply."
 
 
 REHEARSE_UNDO = Action(

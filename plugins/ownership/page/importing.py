@@ -27,7 +27,7 @@ from ownership.page.access import User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.problems import FieldError, ProblemError
 from ownership.page.api.requests import receive_at_most
-from ownership.page.starting import trigger, why
+from ownership.page.starting import refused, trigger
 from ownership.page.store import Ledger
 from ownership.page.views.links import RunLink
 
@@ -115,8 +115,7 @@ class Importer:
                 self._request, TRANSFER_DAG, block.run_id, conf_of(import_id, block.rows, phase)
             )
             if answer.status_code not in (200, 409):  # 409: another request has just started it
-                status = answer.status_code if answer.status_code < 500 else 502
-                raise HTTPException(status, f"Airflow refused the run {block.run_id}: {why(answer)}")
+                raise refused(answer)
 
 
 Asked = Annotated[Importer, Depends()]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 from fastapi import Request
 
+from ownership.page.api.problems import ProblemError
 from ownership.page.entry import AIRFLOW
 
 
@@ -26,9 +27,11 @@ async def trigger(request: Request, dag_id: str, run_id: str, conf: dict[str, An
         )
 
 
-def why(answer: httpx.Response) -> str:
-    """What Airflow says about a run that it refuses."""
+def refused(answer: httpx.Response) -> ProblemError:
+    """The error for a run that Airflow did not start, with Airflow's own words."""
     try:
-        return str(answer.json()["detail"])[:500]
+        why = str(answer.json()["detail"])[:500]
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {answer.status_code}"
+        why = f"HTTP {answer.status_code}"
+    status = answer.status_code if answer.status_code < 500 else 502
+    return ProblemError(status, f"Airflow refused the run: {why}", name="airflow")

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, HTTPException
 
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.organisations import VisibleOrganisations
 from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import PART, Database
+from ownership.ledger.events import EventRow
 from ownership.ledger.hosts import EVERY_SECONDS
 from ownership.ledger.reads import Reads
 from ownership.page.host import report_api_server
@@ -139,6 +140,14 @@ class VisibleLedger:
     def reads(self) -> AbstractContextManager[Reads]:
         """`Store.reads` of what is visible."""
         return self._store.reads(self.visible)
+
+    def event(self, mid: str) -> EventRow:
+        """An event; answer 404 if the user sees none with this mid."""
+        with self.reads() as reads:
+            event = reads.details.event(mid)
+        if event is None:
+            raise HTTPException(404, "The ledger has no such transfer.")
+        return event
 
 
 Ledger = Annotated[VisibleLedger, Depends()]

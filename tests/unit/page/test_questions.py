@@ -20,7 +20,7 @@ from ownership.ledger.reads.batches import (
 from ownership.ledger.reads.questions import Known
 from ownership.page.rendering import templates
 from ownership.page.views.questions import (
-    Holdings,
+    UserBatches,
     answers,
     batch_ids,
     batches_now,
@@ -135,9 +135,9 @@ def test_the_timeline_says_who_gave_to_whom_and_what_was_taken_back() -> None:
 def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
     batches = batches_now([BATCH], {BATCH: ROW}, [document("user-old")])
     for held in (
-        Holdings(1, batches, batches, []),
-        Holdings(None, [], batches, ["Elasticsearch unavailable: x"]),
-        Holdings(0, [], [], []),
+        UserBatches(1, 1, batches, batches, []),
+        UserBatches(None, 1, [], batches, ["Elasticsearch unavailable: x"]),
+        UserBatches(0, 1, [], [], []),
     ):
         page = templates.get_template("user.html").render(
             who="<user>", held=held, sentence="", older="x", newer="y", notices=held.notices

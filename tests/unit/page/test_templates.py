@@ -15,7 +15,7 @@ from ownership.domain.plan import BatchId
 from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, Sample
 from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
-from ownership.domain.transfer_files import COLUMNS, REPORT_COLUMNS, FileRow, RowError
+from ownership.domain.transfer_files import COLUMNS, FileRow, RowError
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.batches import (
     BatchChange,
@@ -78,8 +78,7 @@ def view(event: EventRow = EVENT, **more: Any) -> DetailView:
 
 def transfer(event: EventRow, **more: Any) -> str:
     given: dict[str, Any] = {
-        "changes": CHANGES, "older": "x", "first": "y", "started": "manual__1", "run": RUN, "dag": TRANSFER_DAG,
-        "user": "u",
+        "changes": CHANGES, "older": "x", "first": "y", "started": "manual__1", "run": RUN,
     }  # fmt: skip
     return rendered("transfer.html", view=view(event), **{**given, **more})
 
@@ -107,7 +106,7 @@ def test_a_rejected_message_is_a_page_with_its_reason_and_place() -> None:
 def test_every_action_is_confirmed_on_a_page_that_asks_for_its_reason(action: Action) -> None:
     event = EVENT._replace(counts={"moved": 3}, report=PLAN.model_dump_json())
     page = rendered(
-        "confirm.html", action=action, view=view(event), changes=CHANGES, more=True, rehearsal=view(event),
+        "confirm.html", action=action, view=view(event), changes=CHANGES, more=True, rehearsed=PLAN,
         token="token", max_reason=MAX_REASON, paused=True, user="u",  # noqa: S106  # of nobody
     )  # fmt: skip
     assert action.title in page
@@ -125,7 +124,7 @@ def test_the_list_shows_events_and_rejected_messages() -> None:
         "list.html", view=list_view(filters, page, {"manual__1": RUN}, now_ms=NOW_MS, first=False),
         filters=filters, since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
         proven="All are proven.", of_request="1 of 1 proven",
-        compared="Rows and index agreed.", open_href="x", waiting_href="y", user="u", exports=exports(filters),
+        compared="Rows and index agreed.", open_href="x", waiting_href="y", exports=exports(filters),
     )  # fmt: skip
     assert "user-old" in shown
     assert "api/v1/exports/changes?format=jsonl&amp;user=user-old&amp;run=manual__1" in shown
@@ -146,7 +145,7 @@ IMPORT = Import("0" * 20, "an-admin", AT, "<leavers>.csv", "", 2, 1, ("O",))
 def test_imports_are_a_list_with_a_form_for_who_may_start_transfers() -> None:
     given = {
         "imports": [IMPORT], "older": "x", "newest": "y", "paused": True, "token": "t", "user": "u",
-        "columns": COLUMNS, "report_columns": REPORT_COLUMNS, "max_rows": 10_000,
+        "columns": COLUMNS, "max_rows": 10_000,
     }  # fmt: skip
     page = rendered("imports.html", **given, startable=True)
     assert "&lt;leavers&gt;.csv" in page

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from ownership.page import exporting
 from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
-from ownership.page.api.transfers import Narrowed
+from ownership.page.api.transfers import Wanted
 from ownership.page.exporting import AT_ONCE, ExportResponse, Format
 from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
@@ -26,22 +26,22 @@ AS_FILE: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Wanted:
+class Export:
     """What a request wants exported, and how."""
 
     def __init__(
         self,
         store: Ledger,
-        filters: Narrowed,
+        filters: Wanted,
         format_: Annotated[Format, Query(alias="format")] = "csv",
         mid: Annotated[str, Query(max_length=320, pattern=NO_NUL, description="One transfer")] = "",
     ) -> None:
         self.store, self.filters, self.format, self.mid = store, filters, format_, mid.strip()
 
 
-def _sent(name: str, of: Any, wanted: Wanted) -> Response:
-    columns, rows = of(wanted.store, wanted.filters, wanted.mid)
-    return ExportResponse(name, exporting.sent(columns, rows, wanted.format), wanted.format, _busy)
+def _sent(name: str, of: Any, export: Export) -> Response:
+    columns, rows = of(export.store, export.filters, export.mid)
+    return ExportResponse(name, exporting.sent(columns, rows, export.format), export.format, _busy)
 
 
 def _busy() -> Response:
@@ -56,9 +56,9 @@ def _busy() -> Response:
     responses=AS_FILE,
     response_class=Response,
 )
-def transfers(wanted: Annotated[Wanted, Depends()]) -> Response:
+def transfers(export: Annotated[Export, Depends()]) -> Response:
     """In the order of their arrival; then the rejected messages."""
-    return _sent("transfers", exporting.transfers, wanted)
+    return _sent("transfers", exporting.transfers, export)
 
 
 @router.get(
@@ -67,6 +67,6 @@ def transfers(wanted: Annotated[Wanted, Depends()]) -> Response:
     responses=AS_FILE,
     response_class=Response,
 )
-def changes(wanted: Annotated[Wanted, Depends()]) -> Response:
+def changes(export: Annotated[Export, Depends()]) -> Response:
     """Each compare-and-set on a row of a batch: owners before and after, outcome and times."""
-    return _sent("changes", exporting.changes, wanted)
+    return _sent("changes", exporting.changes, export)

@@ -22,8 +22,7 @@ from ownership.page.views.batches import chosen
 from ownership.page.views.details import DetailView
 from ownership.page.views.links import RunLink
 from ownership.page.views.lists import kind_of
-from ownership.page.views.questions import BatchNow as BatchSides
-from ownership.page.views.questions import Holdings
+from ownership.page.views.questions import BatchNow
 
 
 class Answer(BaseModel):
@@ -145,21 +144,6 @@ class ChangeList(Answer):
     """Give it as `after` for the next page; null on the last."""
 
 
-class BatchNow(Answer):
-    """A batch as it is now. The row says the truth, and the document should say the same."""
-
-    course_id: str
-    batch_id: str
-    name: str
-    status: str
-    row: list[str]
-    """Creator and mentors; empty where there is no row, or Cassandra did not answer."""
-    document: list[str]
-    """The same in the search index."""
-    differences: list[str]
-    """Empty where both agree, or one of the stores did not answer."""
-
-
 class BatchStep(Answer):
     """An event that concerned a batch, and what it did to it."""
 
@@ -176,20 +160,6 @@ class BatchTimeline(Answer):
     steps: list[BatchStep]
     next: int | None
     """Give it as `before` for the next page; null on the last."""
-    notices: list[str]
-    """Stores that did not answer."""
-
-
-class UserBatches(Answer):
-    """One page of what a user holds."""
-
-    total: int | None
-    """Batches whose documents name the user; null if the index did not answer."""
-    page: int
-    batches: list[BatchNow]
-    only_rows: list[BatchNow]
-    """Of the batches that transfers gave the user lately, those whose rows name them and whose documents do not. On
-    the first page."""
     notices: list[str]
     """Stores that did not answer."""
 
@@ -352,7 +322,7 @@ def change_list(page: ChangesPage) -> ChangeList:
 
 
 def batch_timeline(
-    found: batches.BatchTimeline, now: Sequence[BatchSides], notices: list[str]
+    found: batches.BatchTimeline, now: Sequence[BatchNow], notices: list[str]
 ) -> BatchTimeline:
     """A page of a batch's events."""
     return BatchTimeline(
@@ -364,11 +334,6 @@ def batch_timeline(
         next=found.next,
         notices=notices,
     )
-
-
-def user_batches(held: Holdings, page: int) -> UserBatches:
-    """A page of what a user holds."""
-    return UserBatches(**held._asdict(), page=page)
 
 
 def proven(days: Sequence[counts.ProvenCounts], deadline_minutes: int) -> Proven:

@@ -41,9 +41,8 @@ from ownership.page.actions import (
 from ownership.page.api.models import Started, StartedTransfer
 from ownership.page.api.problems import OF_BODIES, FieldError, Problem, ProblemError, wrong_field
 from ownership.page.api.requests import JsonRoute
-from ownership.page.starting import trigger, why
+from ownership.page.starting import refused, trigger
 from ownership.page.store import Ledger
-from ownership.page.views.formats import STATE_NAMES
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +132,7 @@ class Caller:
     ) -> Started:
         """Start an action on a transfer, if it applies to it as it is now; `digest` is of its plan as it was seen."""
         await self._check_start(action.dag_id)
-        event = await run_in_threadpool(self._event, mid)
+        event = await run_in_threadpool(self._store.event, mid)
         confirmed = ConfirmedAction(action, mid, digest, self._run_id)
         if await self._earlier(action.dag_id) is None:
             _check_applies(action, event, digest)
@@ -153,13 +152,6 @@ class Caller:
     async def _check_start(self, dag_id: str) -> None:
         await run_in_threadpool(access.check_start, dag_id, self._request, self._user)
 
-    def _event(self, mid: str) -> EventRow:
-        with self._store.reads() as reads:
-            event = reads.details.event(mid)
-        if event is None:
-            raise HTTPException(404, "The ledger has no such transfer.")
-        return event
-
     async def _earlier(self, dag_id: str) -> Mapping[str, Any] | None:
         """The conf of the run that the same key started before."""
         if self._key is None:
@@ -176,8 +168,7 @@ class Caller:
         if earlier is not None and earlier != conf:
             raise wrong_field(KEY, "was sent before, with another body")
         if answer.status_code != 200 and earlier is None:
-            status = answer.status_code if answer.status_code < 500 else 502
-            raise ProblemError(status, f"Airflow refused the run: {why(answer)}", name="airflow")
+            raise refused(answer)
         log.info("run started by the API", dag=dag_id, run_id=self._run_id, by=self._user.get_name())
         # Relative to the request's address: Airflow may be served below any path.
         up = "../" * (self._address.count("/") - 1)
@@ -214,8 +205,7 @@ def _check_users(transfers: Mapping[str, TransferForm]) -> None:
 
 def _check_applies(action: Action, event: EventRow, digest: str | None) -> None:
     if not applies(action, event.state, event.counts, event.digest):
-        name = action.label.rstrip("…").lower()
-        raise HTTPException(409, f"This transfer is {STATE_NAMES[event.state]} now: {name} does not apply.")
+        raise HTTPException(409, action.refused(event.state))
     if digest is not None and digest != event.digest:
         raise ProblemError(
             409,

@@ -15,6 +15,7 @@ from ownership.page.routes.questions import BEFORE, ID, PAGE, TEXT, batch_now, c
 from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views.proven import DAYS
+from ownership.page.views.questions import UserBatches
 
 router = APIRouter(route_class=JsonRoute, tags=["questions"])
 
@@ -45,10 +46,10 @@ def batches(
     stores: Stores,
     who: Annotated[ID, Query(alias="user")],
     page: PAGE = 1,
-) -> models.UserBatches:
+) -> UserBatches:
     """One page of 50, by batch: row and document side by side, and how they differ."""
     check_holder(store, stores, who.strip())
-    return models.user_batches(holdings(store, stores, who.strip(), page), page)
+    return holdings(store, stores, who.strip(), page)
 
 
 @router.get("/request", summary="How much of an API call of the platform is proven")

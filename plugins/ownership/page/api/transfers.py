@@ -18,14 +18,12 @@ from ownership.page.api.problems import Problem, wrong_field
 from ownership.page.api.requests import JsonRoute
 from ownership.page.cursors import BATCHES, ENTRIES, Cursor
 from ownership.page.names import UserNames
-from ownership.page.routes.parameters import MID, NO_NUL, TEXT
+from ownership.page.routes.parameters import AFTER, MID, NO_NUL, Narrowed
 from ownership.page.routes.transfers import detail, named
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["transfers"])
 
-After = Annotated[str, Query(max_length=4000, pattern=NO_NUL)]
-"""Where a page begins: `next` of the page before it."""
 K = TypeVar("K", bound=tuple[Any, ...])
 NOT_THERE: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The ledger has no such transfer"}
@@ -41,43 +39,30 @@ def place(cursor: Cursor[K], after: str) -> K | None:
 
 
 def filters_of(
-    who: Annotated[
-        str, Query(alias="user", max_length=256, pattern=NO_NUL, description="Old or new user")
-    ] = "",
+    narrowed: Narrowed,
     state: EventState | Literal["open"] | None = None,
-    run: TEXT = "",
-    course: TEXT = "",
-    batch: TEXT = "",
-    request: Annotated[
-        str, Query(max_length=256, pattern=NO_NUL, description="The platform's API call that emitted it")
-    ] = "",
     since: Annotated[
         datetime | None, Query(description="Announced then or later; UTC without a zone")
     ] = None,
     before: Annotated[datetime | None, Query(description="Announced before then; UTC without a zone")] = None,
 ) -> Filters:
     """What a list or an export is narrowed to."""
-    return Filters(
-        user=who.strip(),
+    return narrowed._replace(
         state=state or "",
-        run_id=run.strip(),
-        course_id=course.strip(),
-        batch_id=batch.strip(),
         since_ms=to_ms(since) if since else None,
         before_ms=to_ms(before) if before else None,
-        request_id=request.strip(),
     )
 
 
-Narrowed = Annotated[Filters, Depends(filters_of)]
+Wanted = Annotated[Filters, Depends(filters_of)]
 
 
 @router.get("/transfers", summary="Transfers, newest first")
 def transfers(
     store: Ledger,
     names: UserNames,
-    filters: Narrowed,
-    after: After = "",
+    filters: Wanted,
+    after: AFTER = "",
 ) -> models.TransferList:
     """One page of 50. Rejected messages are among them."""
     cursor = place(ENTRIES, after)
@@ -124,12 +109,9 @@ def transfer(
 def changes(
     store: Ledger,
     mid: MID,
-    after: After = "",
+    after: AFTER = "",
 ) -> models.ChangeList:
     """One page of 50, by course and batch: owners before and after, outcome, times of change and proof."""
-    cursor = place(BATCHES, after)
+    cursor, event = place(BATCHES, after), store.event(mid)
     with store.reads() as reads:
-        event = reads.details.event(mid)
-        if event is None:
-            raise HTTPException(404, "The ledger has no such transfer.")
         return models.change_list(reads.batches.page(event, cursor))

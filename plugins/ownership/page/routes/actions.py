@@ -9,10 +9,9 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from ownership.domain.clock import now_ms
 from ownership.domain.conf import MAX_REASON
+from ownership.domain.contracts import PlanSummary
 from ownership.domain.text import printable
-from ownership.ledger.events import EventRow
 from ownership.ledger.reads import Reads
 from ownership.page import access
 from ownership.page.access import GuardedRoute, User
@@ -20,11 +19,11 @@ from ownership.page.actions import ACTIONS, EXECUTE, REHEARSE_UNDO, UNDO, Action
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import MID, TEXT
 from ownership.page.routes.transfers import detail
-from ownership.page.starting import trigger, why
+from ownership.page.starting import refused, trigger
 from ownership.page.store import Ledger
-from ownership.page.views import formats, links
+from ownership.page.views import links
 from ownership.page.views.batches import change_lines
-from ownership.page.views.details import DetailView, detail_view
+from ownership.page.views.details import DetailView
 
 log = structlog.get_logger(__name__)
 
@@ -39,23 +38,22 @@ def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT)
     """The confirmation of an action, which says what will happen."""
     wanted = _action(action)
     access.check_start(wanted.dag_id, request, user)
-    event = _event(store, mid)
+    event = store.event(mid)
     with store.reads() as reads:
         if wanted not in offered(event.state, event.counts, event.digest):
-            state = formats.STATE_NAMES[event.state]
-            raise HTTPException(409, f"This event is {state} now: {_name(wanted)} does not apply.")
+            raise HTTPException(409, wanted.refused(event.state))
         view = detail(reads, event, user)
         changed = (
             reads.batches.page(event, limit=PREVIEW) if wanted in (UNDO, REHEARSE_UNDO, EXECUTE) else None
         )
-        rehearsal = _rehearsal(reads, view) if wanted is UNDO else None
+        rehearsed = _rehearsed(reads, view) if wanted is UNDO else None
     return rendered(
         "confirm.html",
         action=wanted,
         view=view,
         changes=change_lines(changed) if changed else [],
         more=bool(changed and changed.next),
-        rehearsal=rehearsal,
+        rehearsed=rehearsed,
         token=access.form_token(user, wanted, mid, event.digest, event.state),
         max_reason=MAX_REASON,
         paused=access.is_paused(wanted.dag_id),
@@ -63,22 +61,10 @@ def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT)
     )
 
 
-def _event(store: Ledger, mid: str) -> EventRow:
-    with store.reads() as reads:
-        event = reads.details.event(mid)
-    if event is None:
-        raise HTTPException(404, "The ledger has no such event.")
-    return event
-
-
-def _rehearsal(reads: Reads, view: DetailView) -> DetailView | None:
-    """The newest dry run of the event's undo: its plan is what the undo would do."""
+def _rehearsed(reads: Reads, view: DetailView) -> PlanSummary | None:
+    """The plan of the newest dry run of the event's undo: what the undo would do."""
     event = reads.details.event(view.rehearsed_undo) if view.rehearsed_undo else None
-    return detail_view(event, b"", now_ms=now_ms(), runs={}) if event else None
-
-
-def _name(action: Action) -> str:
-    return action.label.rstrip("…").lower()
+    return PlanSummary.model_validate_json(event.report) if event and event.report else None
 
 
 @router.post("/act")
@@ -92,7 +78,7 @@ async def act(
     """Start the run that was confirmed, in the name of the signed-in user."""
     confirmed, state = access.form_of(token, user)
     await run_in_threadpool(access.check_start, confirmed.action.dag_id, request, user)
-    await run_in_threadpool(_event, store, confirmed.mid)
+    await run_in_threadpool(store.event, confirmed.mid)
     reason = printable(reason.strip())
     if len(reason) > MAX_REASON or (confirmed.action.reason == "required" and not reason):
         raise HTTPException(400, f"A reason of at most {MAX_REASON} characters is needed.")
@@ -101,10 +87,7 @@ async def act(
         log.warning(
             "page action refused", action=confirmed.action.name, mid=confirmed.mid, status=answer.status_code
         )
-        raise HTTPException(
-            answer.status_code if answer.status_code < 500 else 502,
-            f"Airflow refused the run: {why(answer)}",
-        )
+        raise refused(answer)
     log.info(
         "page action",
         action=confirmed.action.name,
@@ -112,10 +95,8 @@ async def act(
         by=user.get_name(),
         run_id=confirmed.run_id,
     )
-    mid = confirmed.outcome_mid(state)
-    return RedirectResponse(
-        links.detail_href(mid, started=confirmed.run_id, dag=confirmed.action.dag_id), status_code=303
-    )
+    href = links.detail_href(confirmed.outcome_mid(state), started=confirmed.run_id)
+    return RedirectResponse(href, status_code=303)
 
 
 def _action(name: str) -> Action:

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from ownership.domain.imports import ImportNotReady, ImportProgress, ImportState, Phase
-from ownership.domain.transfer_files import COLUMNS, MAX_ROWS, REPORT_COLUMNS, FileRefused
+from ownership.domain.transfer_files import COLUMNS, MAX_ROWS, FileRefused
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import access
 from ownership.page.access import GuardedRoute, User
@@ -48,7 +48,6 @@ def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$
         paused=access.is_paused(TRANSFER_DAG),
         token=access.import_token(user, import_id_of(str(user.get_id()), None)),
         columns=COLUMNS,
-        report_columns=REPORT_COLUMNS,
         max_rows=MAX_ROWS,
         user=user.get_name(),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
 from ownership.domain.clock import now_ms
@@ -13,12 +11,11 @@ from ownership.domain.states import EventState
 from ownership.ledger.reads import Reads
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent
 from ownership.page import access
-from ownership.page.access import User
 from ownership.page.actions import RECONCILE_DAG
 from ownership.page.cursors import ENTRIES
 from ownership.page.names import UserNames
 from ownership.page.rendering import rendered
-from ownership.page.routes.parameters import NO_NUL, TEXT
+from ownership.page.routes.parameters import AFTER, TEXT, Narrowed
 from ownership.page.settings import CachedSettings, JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views import links
@@ -33,31 +30,21 @@ router = APIRouter()
 
 @router.get("/")
 def listing(
-    user: User,
     store: Ledger,
     settings: JobSettings,
     names: UserNames,
-    who: Annotated[str, Query(alias="user", max_length=256, pattern=NO_NUL)] = "",
+    narrowed: Narrowed,
     state: TEXT = "",
-    run: TEXT = "",
-    course: TEXT = "",
-    batch: TEXT = "",
-    request: TEXT = "",
     since: TEXT = "",
     before: TEXT = "",
-    after: Annotated[str, Query(max_length=2000)] = "",
+    after: AFTER = "",
     one: TEXT = "",
 ) -> Response:
     """Transfers, newest first. `one`: with a single transfer, redirect to it; the link of a task asks for that."""
-    filters = Filters(
-        user=who.strip(),
+    filters = narrowed._replace(
         state=state if state in (*STATES, OPEN) else "",
-        run_id=run.strip(),
-        course_id=course.strip(),
-        batch_id=batch.strip(),
         since_ms=links.at_ms(since),
         before_ms=links.at_ms(before),
-        request_id=request.strip(),
     )
     cursor = ENTRIES.key(after)
     with store.reads() as reads:
@@ -86,7 +73,6 @@ def listing(
         open_href=links.list_href(Filters(state=OPEN)),
         exports=links.exports(filters),
         waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
-        user=user.get_name(),
     )
 
 

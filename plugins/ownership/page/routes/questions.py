@@ -22,7 +22,7 @@ from ownership.page.store import Ledger
 from ownership.page.views import links
 from ownership.page.views.questions import (
     BatchNow,
-    Holdings,
+    UserBatches,
     answers,
     batch_ids,
     batches_now,
@@ -206,7 +206,7 @@ def batch_now(
     return [b for b in batches_now(ids, rows, documents) if b.row or b.document or (course and not notices)]
 
 
-def holdings(store: Ledger, stores: Platform, user: str, page: int) -> Holdings:
+def holdings(store: Ledger, stores: Platform, user: str, page: int) -> UserBatches:
     """A page of the batches whose documents name a user, and first of all what only rows say."""
     notices: list[str] = []
     offset = (page - 1) * PAGE_SIZE
@@ -219,9 +219,12 @@ def holdings(store: Ledger, stores: Platform, user: str, page: int) -> Holdings:
         with store.reads() as reads:
             given = reads.questions.given_to(user)
     rows = _rows(stores, {*ids, *given}, notices)
-    batches = batches_now(ids, rows, found.documents if found else None)
-    return Holdings(
-        found.total if found else None, batches, _only_rows(stores, user, given, rows, notices), notices
+    return UserBatches(
+        total=found.total if found else None,
+        page=page,
+        batches=batches_now(ids, rows, found.documents if found else None),
+        only_rows=_only_rows(stores, user, given, rows, notices),
+        notices=notices,
     )
 
 

@@ -6,15 +6,15 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from ownership.domain.clock import now_ms
-from ownership.domain.plan import BatchId
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads import Reads
 from ownership.page import access
 from ownership.page.access import User
+from ownership.page.cursors import BATCHES
 from ownership.page.names import Names, UserNames
 from ownership.page.rendering import rendered
-from ownership.page.routes.parameters import MID, TEXT
+from ownership.page.routes.parameters import AFTER, MID, TEXT
 from ownership.page.store import Ledger
 from ownership.page.views import links
 from ownership.page.views.batches import change_lines
@@ -61,10 +61,8 @@ def transfer(
     store: Ledger,
     names: UserNames,
     mid: MID,
-    course: TEXT = "",
-    batch: TEXT = "",
+    after: AFTER = "",
     started: TEXT = "",
-    dag: TEXT = "",
     part: TEXT = "",
 ) -> Response:
     """One transfer; `part=live` answers with only what moves while it is carried out."""
@@ -79,13 +77,8 @@ def transfer(
         view = detail(reads, event, user)
         if part == "live":
             return rendered("live.html", view=view)
-        after = BatchId(course, batch) if course else None
-        changed = reads.batches.page(event, after)
-    older = None
-    if changed.next:
-        older = (
-            links.detail_href(mid, course=changed.next.course_id, batch=changed.next.batch_id) + "#changes"
-        )
+        changed = reads.batches.page(event, BATCHES.key(after))
+    older = links.detail_href(mid, after=BATCHES.text(changed.next)) + "#changes" if changed.next else None
     return rendered(
         "transfer.html",
         view=named(view, names),
@@ -94,8 +87,6 @@ def transfer(
         first=links.detail_href(mid) + "#changes" if after else None,
         started=started,
         run=run,
-        dag=dag,
-        user=user.get_name(),
     )
 
 

@@ -60,7 +60,6 @@ class DetailView(NamedTuple):
     conf: str | None
     conf_dag: str
     actions: Sequence[Action]
-    run: RunLink | None
 
 
 def detail_view(
@@ -107,7 +106,6 @@ def detail_view(
         conf=event.next_conf,
         conf_dag=UNDO_DAG if event.state == EventState.COMPLETED else TRANSFER_DAG,
         actions=[a for a in offered(event.state, event.counts, event.digest) if a.dag_id in startable],
-        run=runs.get(event.run_id or ""),
     )
 
 

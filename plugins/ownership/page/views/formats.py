@@ -9,20 +9,8 @@ from typing import Final, NamedTuple
 from ownership.domain.clock import from_ms
 from ownership.domain.states import EventState
 
-STATE_NAMES: Final[Mapping[str, str]] = {
-    EventState.RECEIVED: "received",
-    EventState.PLANNED: "planned",
-    EventState.APPLIED: "applied",
-    EventState.COMPLETED: "completed",
-    EventState.FAILED: "failed",
-    EventState.AWAITING_APPROVAL: "awaiting approval",
-    EventState.SKIPPED: "skipped",
-    EventState.REJECTED: "rejected",
-    EventState.ABANDONED: "abandoned",
-    EventState.REHEARSED: "rehearsed",
-    EventState.DECLINED: "declined",
-}
-"""A state as people read it; it is also the name of its colour."""
+STATE_NAMES: Final[Mapping[str, str]] = {state: state.replace("_", " ") for state in EventState}
+"""A state as people read it."""
 
 
 class Moment(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ownership.domain.compare import (
@@ -35,28 +36,32 @@ class Answer(NamedTuple):
     href: str
 
 
-class BatchNow(NamedTuple):
-    """A batch as it is now: the row says the truth, and the document should say the same."""
+@dataclass(frozen=True)
+class BatchNow:
+    """A batch as it is now. The row says the truth, and the document should say the same."""
 
     course_id: str
     batch_id: str
     name: str
     status: str
     row: tuple[str, ...]
-    """Creator and mentors, a line each."""
+    """Creator and mentors, a line each; empty where there is no row, or Cassandra did not answer."""
     document: tuple[str, ...]
+    """The same in the search index."""
     differences: tuple[str, ...]
     """In words; empty where row and document agree, or one of the stores was not asked."""
 
 
-class Holdings(NamedTuple):
-    """A page of what a user holds."""
+@dataclass(frozen=True)
+class UserBatches:
+    """One page of what a user holds."""
 
     total: int | None
-    """By the index; None if it did not answer."""
+    """Batches whose documents name the user; None if the index did not answer."""
+    page: int
     batches: list[BatchNow]
     only_rows: list[BatchNow]
-    """Batches that a transfer gave the user, and whose documents do not name them. On the first page."""
+    """Batches that transfers gave the user lately, whose rows name them and whose documents do not. On the first page."""
     notices: list[str]
     """What could not be asked."""
 
