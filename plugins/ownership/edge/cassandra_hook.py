@@ -32,16 +32,13 @@ class CassandraHook(ProviderCassandraHook):
     server depends on the protocol's number.
     """
 
-    def __init__(self, cassandra_conn_id: str = CASSANDRA) -> None:
+    def __init__(self) -> None:
         # Not the provider's constructor: it makes its cluster without an execution profile.
         BaseHook.__init__(self)
-        conn = connection(cassandra_conn_id)
-        given = Extra.of(cassandra_conn_id, conn)
+        conn = connection(CASSANDRA)
+        given = Extra.of(CASSANDRA, conn)
         if not conn.host:
-            raise SettingsError(
-                f"Connection '{cassandra_conn_id}' has no host: set it under Admin → Connections."
-            )
-        self._conn_id = cassandra_conn_id
+            raise SettingsError(f"Connection '{CASSANDRA}' has no host: set it under Admin → Connections.")
         self.keyspace = conn.schema
         self.session = None
         try:
@@ -49,12 +46,12 @@ class CassandraHook(ProviderCassandraHook):
         except UnresolvableContactPoints:
             raise Unavailable(
                 "Cassandra",
-                f"no host of Connection '{cassandra_conn_id}' has an address: are they names alone, separated by "
+                f"no host of Connection '{CASSANDRA}' has an address: are they names alone, separated by "
                 "commas, with the port in its own field?",
             ) from None
         except (ValueError, TypeError, AttributeError) as e:
             raise SettingsError(
-                f"Connection '{cassandra_conn_id}' has an extra that Cassandra's driver refuses: {e}"
+                f"Connection '{CASSANDRA}' has an extra that Cassandra's driver refuses: {e}"
             ) from None
 
     def _cluster(self, conn: Connection, given: Extra) -> Cluster:
@@ -101,9 +98,9 @@ class CassandraHook(ProviderCassandraHook):
             causes = list(e.errors.values()) if isinstance(e, NoHostAvailable) else [e]
             if any(isinstance(cause, AuthenticationFailed) for cause in causes):
                 raise SettingsError(
-                    f"Cassandra refuses the login: set login and password of Connection '{self._conn_id}'."
+                    f"Cassandra refuses the login: set login and password of Connection '{CASSANDRA}'."
                 ) from None
-            advice = f"is the host of Connection '{self._conn_id}' right? Are its ssl_options?"
+            advice = f"is the host of Connection '{CASSANDRA}' right? Are its ssl_options?"
             raise Unavailable("Cassandra", f"{str(e)[:300]}; {advice}") from None
 
 

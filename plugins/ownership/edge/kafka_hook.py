@@ -52,13 +52,13 @@ _CONSUMER_ONLY = frozenset(
 class KafkaHook(KafkaBaseHook):
     """The clients of one connection."""
 
-    def __init__(self, settings: Settings, kafka_config_id: str = KAFKA) -> None:
-        super().__init__(kafka_config_id=kafka_config_id)  # type: ignore[no-untyped-call]  # the provider's has no types
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(kafka_config_id=KAFKA)  # type: ignore[no-untyped-call]  # the provider's has no types
         self._settings = settings
 
     @cached_property
     def _connection(self) -> Connection:
-        return connection(self.kafka_config_id)
+        return connection(KAFKA)
 
     def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]  # noqa: ARG002  # of this hook alone
         """The hook's own connection, read once: the provider's methods ask for it again."""
@@ -70,7 +70,7 @@ class KafkaHook(KafkaBaseHook):
 
         :raises SettingsError: if it commits offsets by itself, has to do with transactions, or names no broker.
         """
-        extra = Extra.of(self.kafka_config_id, self._connection).values
+        extra = Extra.of(KAFKA, self._connection).values
         for lossy in ("enable.auto.commit", "enable.auto.offset.store"):
             if str(extra.get(lossy, "false")).lower() in ("true", "1"):
                 raise self._refused(
@@ -86,15 +86,13 @@ class KafkaHook(KafkaBaseHook):
             )
         if not isinstance(extra.get("bootstrap.servers", ""), str):
             raise SettingsError(
-                f"Connection '{self.kafka_config_id}' has bootstrap.servers that are no text: write host:port, several "
+                f"Connection '{KAFKA}' has bootstrap.servers that are no text: write host:port, several "
                 "separated by commas."
             )
         try:
             return dict(self._build_config())
         except ValueError as e:
-            raise SettingsError(
-                f"Connection '{self.kafka_config_id}': {e} Set it in the connection's extra."
-            ) from None
+            raise SettingsError(f"Connection '{KAFKA}': {e} Set it in the connection's extra.") from None
 
     def topic(self) -> Topic:
         """The input topic, read for the consumer group of the settings."""
@@ -150,9 +148,7 @@ class KafkaHook(KafkaBaseHook):
         return {k: v for k, v in self.config.items() if k not in _CONSUMER_ONLY}
 
     def _refused(self, what: str) -> SettingsError:
-        return SettingsError(
-            f"Connection '{self.kafka_config_id}' has {what}. Remove it from the connection's extra."
-        )
+        return SettingsError(f"Connection '{KAFKA}' has {what}. Remove it from the connection's extra.")
 
 
 def _client(make: Callable[[], T]) -> T:
