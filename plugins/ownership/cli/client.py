@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
@@ -79,11 +79,9 @@ class Client:
         self._sleep, self._clock = sleep, clock
 
     def __enter__(self) -> Self:
-        """The client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close its connections."""
         self._http.close()
 
     # -- reads
@@ -139,12 +137,11 @@ class Client:
 
     def go(self, import_id: str, *, only_good: bool) -> Json:
         """Carry the rows of an import out. Asked again, it starts only what no run brings."""
-        body = {"only_good": only_good}
-        return _decoded(self._answered("POST", f"/imports/{import_id}/go", json=body))
+        return self._post(f"/imports/{import_id}/go", {"only_good": only_good})
 
     def check(self, import_id: str) -> Json:
         """Dry-run the rows of an import that no run brings."""
-        return _decoded(self._answered("POST", f"/imports/{import_id}/check", json={}))
+        return self._post(f"/imports/{import_id}/check", {})
 
     def watch_import(
         self, import_id: str, until: Sequence[str], again: Callable[[], Json], *, timeout: float
@@ -153,19 +150,13 @@ class Client:
 
         :raises Unreachable: after `timeout` seconds.
         """
-        deadline = self._clock() + timeout
-        while True:
-            try:
-                seen = self.imported(import_id)
-            except Unreachable:
-                seen = {}
-            if seen:
-                yield seen
-                if seen["state"] in until:
-                    return
-                if seen["stalled"]:
-                    again()
-            self._pause(deadline, f"import {import_id} is not {until[-1]} after {timeout:.0f} s")
+        too_late = f"import {import_id} is not {until[-1]} after {timeout:.0f} s"
+        for seen in self._looks(lambda: self.imported(import_id), timeout, too_late):
+            yield seen
+            if seen["state"] in until:
+                return
+            if seen["stalled"]:
+                again()
 
     def watch(self, started: Json, *, timeout: float) -> Iterator[Json]:
         """A transfer that was started, at each look, until its run has left it for good.
@@ -173,24 +164,26 @@ class Client:
         :raises Unreachable: after `timeout` seconds.
         """
         mid, run = started["transfers"][0]["mid"], started["run_id"]
-        deadline = self._clock() + timeout
-        while True:
-            try:
-                seen = self.transfer(mid, run)
-            except Unreachable:
-                seen = {}
-            if seen:
-                yield seen
-                if is_left(seen):
-                    return
-            self._pause(deadline, f"{mid} is not final after {timeout:.0f} s; its run is {run}")
+        too_late = f"{mid} is not final after {timeout:.0f} s; its run is {run}"
+        for seen in self._looks(lambda: self.transfer(mid, run), timeout, too_late):
+            yield seen
+            if is_left(seen):
+                return
 
     # -- how
 
-    def _pause(self, deadline: float, too_late: str) -> None:
-        if self._clock() > deadline:
-            raise Unreachable(too_late)
-        self._sleep(PAUSE_S)
+    def _looks(self, look: Callable[[], Json], timeout: float, too_late: str) -> Iterator[Json]:
+        """What `look` finds, again and again; a server that does not answer is asked again, too.
+
+        :raises Unreachable: saying what is `too_late`, after `timeout` seconds.
+        """
+        deadline = self._clock() + timeout
+        while True:
+            with suppress(Unreachable):
+                yield look()
+            if self._clock() > deadline:
+                raise Unreachable(too_late)
+            self._sleep(PAUSE_S)
 
     def _pages(self, path: str, name: str, params: Mapping[str, str | None]) -> Iterator[Json]:
         after: str | None = ""
@@ -202,7 +195,7 @@ class Client:
     def _get(self, path: str, **params: str) -> Json:
         return _decoded(self._answered("GET", path, params=_given(params)))
 
-    def _post(self, path: str, body: Json, key: str | None) -> Json:
+    def _post(self, path: str, body: Json, key: str | None = None) -> Json:
         return _decoded(self._answered("POST", path, json=body, headers=_key(key)))
 
     def _answered(self, method: str, path: str, **how: Any) -> httpx.Response:
