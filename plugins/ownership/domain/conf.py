@@ -76,12 +76,15 @@ class _Given(BaseModel):
         return {k: v for k, v in values.items() if v is not None and v != ""}
 
 
-class TransferForm(_Given):
-    """One transfer in the words of the trigger form."""
-
+class _Who(_Given):
     from_user: Identifier
     to_user: Identifier
     organisation_id: Identifier
+
+
+class _How(_Given):
+    """How transfers are carried out."""
+
     roles: Annotated[tuple[Role, ...], Field(min_length=1)] = ROLES
     statuses: Annotated[tuple[LiveStatus, ...], Field(min_length=1)] = LIVE_STATUSES
     course_ids: Annotated[tuple[Identifier, ...], Field(max_length=MAX_COURSES)] = ()
@@ -99,18 +102,14 @@ class TransferForm(_Given):
         )
 
 
+class TransferForm(_How, _Who):
+    """One transfer in the words of the trigger form."""
+
+
 class _Item(TransferForm):
     """One of several, which may have a mid of its own: a run that is started again then brings the same event."""
 
     mid: MessageId | None = None
-
-
-class _How(TransferForm):
-    """How the events of the conf are carried out; the users stand in each event."""
-
-    from_user: Identifier = "-"
-    to_user: Identifier = "-"
-    organisation_id: Identifier = "-"
 
 
 class ExecutePlan(_Given):
@@ -138,13 +137,10 @@ class Decline(_Given):
     by: Identifier | None = None
 
 
-class _Mids(_Given):
-    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MAX_EVENTS)]
-
-
-class Abandon(_Mids):
+class Abandon(_Given):
     """Open events to end for good, with the reason."""
 
+    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MAX_EVENTS)]
     reason: Reason
 
 
@@ -225,7 +221,8 @@ def orders(conf: Mapping[str, Any]) -> Orders:
     """
     execute = None
     if conf.get("execute_plan") or conf.get("digest"):
-        _alone(conf, "execute_plan", (*WHO, "events", "dry_run"))
+        if beside := [k for k in (*WHO, "events", "dry_run") if conf.get(k)]:
+            raise ConfError(f"{beside[0]}: cannot be given with execute_plan: its plan has everything.")
         execute = _read(
             ExecutePlan, {k: conf.get(k) for k in ("execute_plan", "digest", "reason", "requested_by")}
         )
@@ -276,9 +273,10 @@ def manual_events(
         shared.setdefault("requested_by", by)
     how = _read(_How, shared)
 
-    found = []
-    for n, item in enumerate(items):
-        found.append(_item(item, f"events[{n}]: ", f"manual:{run_id}:{n}", at_ms, shared, how))
+    found = [
+        _item(item, f"events[{n}]: ", f"manual:{run_id}:{n}", at_ms, shared, how)
+        for n, item in enumerate(items)
+    ]
     if filled:
         transfer = _read(TransferForm, {**shared, **form})
         found.append(_short(transfer, f"manual:{run_id}:{len(items)}", at_ms))
@@ -344,28 +342,24 @@ def _known(conf: Mapping[str, Any], known: Sequence[str]) -> None:
         raise ConfError(f"Unknown conf {listed(unknown)}; known are {', '.join(known)}.")
 
 
-def _alone(conf: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
-    beside = [k for k in others if conf.get(k)]
-    if beside:
-        raise ConfError(f"{beside[0]}: cannot be given with {name}: its plan has everything.")
-
-
 def _read(kind: type[G], values: Any, where: str = "") -> G:
     try:
         return kind.model_validate(values)
     except ValidationError as e:
-        missing = [
-            str(x["loc"][-1]) for x in e.errors() if x["type"] == "missing" and issubclass(kind, TransferForm)
-        ]
-        unknown = [
-            str(x["loc"][-1])
-            for x in e.errors()
-            if x["type"] == "extra_forbidden" and issubclass(kind, TransferForm)
-        ]
-        if missing or unknown:
-            wrong = [f"{f} is missing" for f in missing]
-            wrong += [f"{listed(unknown)} {'are' if len(unknown) > 1 else 'is'} unknown"] if unknown else []
+        if issubclass(kind, TransferForm) and (wrong := _wrong_names(e)):
             raise ConfError(f"{where}{', '.join(wrong)}; give {', '.join(WHO)}.") from None
         raise ConfError(f"{where}{explain(e)}.") from None
     except RecursionError:
         raise ConfError(f"{where}is nested too deeply.") from None
+
+
+def _wrong_names(error: ValidationError) -> list[str]:
+    """Which fields are missing, and which are there that should not be."""
+
+    def names(kind: str) -> list[str]:
+        return [str(e["loc"][-1]) for e in error.errors() if e["type"] == kind]
+
+    found = [f"{name} is missing" for name in names("missing")]
+    if unknown := names("extra_forbidden"):
+        found.append(f"{listed(unknown)} {'are' if len(unknown) > 1 else 'is'} unknown")
+    return found
