@@ -273,16 +273,11 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """Defaults that follow from other settings."""
+        """Defaults that begin with the installation's name."""
         if not isinstance(values, dict):
             return values
-        env = values.get("env", "dev")
-        return {
-            "kafka.input.topic": f"{env}.user.ownership.transfer",
-            "kafka.failed.topic": f"{env}.user.ownership.transfer.failed",
-            "kafka.groupId": f"{env}-user-ownership-transfer-group",
-            **values,
-        }
+        prefixed = (cls.model_fields[name] for name in ("input_topic", "failed_topic", "group_id"))
+        return {f.alias: f.default.format(env=values.get("env", "dev")) for f in prefixed} | values
 
     @property
     def deadline_ms(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
@@ -19,14 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ownership.domain.clock import now
 from ownership.domain.csv_text import csv_lines
-from ownership.ledger.reads.exports import (
-    BEFORE_ALL,
-    CHANGE_COLUMNS,
-    TRANSFER_COLUMNS,
-    ChangePlace,
-    Exports,
-    Page,
-)
+from ownership.ledger.reads.exports import BEFORE_ALL, ChangePlace, Exports, Page
 from ownership.ledger.reads.lists import Filters
 from ownership.page.store import Ledger
 
@@ -44,29 +37,21 @@ _MEDIA_TYPES: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
-def transfers(store: Ledger, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
-    """Columns and rows of all transfers that fit, then of rejected messages."""
-
-    def rows() -> Rows:
-        with store.reads() as reads:
-            span = reads.exports.span(filters, mid)
-        yield from _pages(store, span, lambda exports, at: exports.transfers(filters, at))
-        if not mid:
-            yield from _pages(store, BEFORE_ALL, lambda exports, at: exports.messages(filters, at))
-
-    return TRANSFER_COLUMNS, rows()
+def transfers(store: Ledger, filters: Filters, mid: str) -> Rows:
+    """All transfers that fit, then rejected messages."""
+    with store.reads() as reads:
+        span = reads.exports.span(filters, mid)
+    yield from _pages(store, span, lambda exports, at: exports.transfers(filters, at))
+    if not mid:
+        yield from _pages(store, BEFORE_ALL, lambda exports, at: exports.messages(filters, at))
 
 
-def changes(store: Ledger, filters: Filters, mid: str) -> tuple[Sequence[str], Rows]:
-    """Columns and rows of all changes of transfers that fit."""
-
-    def rows() -> Rows:
-        with store.reads() as reads:
-            first, last = reads.exports.span(filters, mid)
-        place = ChangePlace.before(first + 1, last)
-        yield from _pages(store, place, lambda exports, at: exports.changes(filters, at))
-
-    return CHANGE_COLUMNS, rows()
+def changes(store: Ledger, filters: Filters, mid: str) -> Rows:
+    """All changes of transfers that fit."""
+    with store.reads() as reads:
+        first, last = reads.exports.span(filters, mid)
+    place = ChangePlace.before(first + 1, last)
+    yield from _pages(store, place, lambda exports, at: exports.changes(filters, at))
 
 
 def _pages(store: Ledger, place: P, read: Callable[[Exports, P], Page[P]]) -> Rows:
@@ -78,20 +63,11 @@ def _pages(store: Ledger, place: P, read: Callable[[Exports, P], Page[P]]) -> Ro
         yield found
 
 
-def sent(columns: Sequence[str], rows: Rows, format_: Format) -> Iterator[str]:
-    """The text of an export, a page at a time."""
-    return (_csv if format_ == "csv" else _json_lines)(columns, rows)
-
-
 def _csv(columns: Sequence[str], rows: Rows) -> Iterator[str]:
     head = csv_lines([columns])
     for page in rows:
-        yield head + csv_lines(map(_cells, page))
+        yield head + csv_lines(map(_cell, row) for row in page)
         head = ""
-
-
-def _cells(row: Row) -> Iterable[object]:
-    return (_cell(value) for value in row)
 
 
 def _cell(value: Any) -> object:
@@ -119,9 +95,10 @@ class ExportResponse(StreamingResponse):
     """An export that is sent as the client takes it, few at a time."""
 
     def __init__(
-        self, name: str, parts: Iterator[str], format_: Format, busy: Callable[[], Response]
+        self, name: str, columns: Sequence[str], rows: Rows, format_: Format, busy: Callable[[], Response]
     ) -> None:
         """`busy`: the answer when too many others are being sent. Reads the first page, whose error is an answer yet."""
+        parts = (_csv if format_ == "csv" else _json_lines)(columns, rows)
         first = next(parts, "")
         super().__init__(chain([first], parts), media_type=_MEDIA_TYPES[format_])
         self.headers["content-disposition"] = (

@@ -22,7 +22,7 @@ from local.servers.ports import HOST
 from local.servers.processes import await_condition
 from ownership.domain.errors import Unavailable
 from ownership.page import exporting
-from ownership.page.exporting import AT_ONCE, ExportResponse, sent
+from ownership.page.exporting import AT_ONCE, ExportResponse
 
 COLUMNS = ("mid", "late", "mentors", "at")
 AT = datetime(2026, 11, 27, tzinfo=UTC)
@@ -41,8 +41,8 @@ class Exported:
 
     def export(self, what: str) -> Any:
         file_format: Any = "jsonl" if what == "lines" else "csv"
-        rows = sent(COLUMNS, getattr(self, f"_{what}")(), file_format)
-        return ExportResponse(what, rows, file_format, lambda: PlainTextResponse("busy", 503))
+        rows = getattr(self, f"_{what}")()
+        return ExportResponse(what, COLUMNS, rows, file_format, lambda: PlainTextResponse("busy", 503))
 
     def _whole(self) -> Iterator[Sequence[Any]]:
         yield ROWS

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
+from ownership.ledger.reads.exports import CHANGE_COLUMNS, TRANSFER_COLUMNS
 from ownership.page import exporting
 from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
@@ -39,11 +40,6 @@ class Export:
         self.store, self.filters, self.format, self.mid = store, filters, format_, mid.strip()
 
 
-def _sent(name: str, of: Any, export: Export) -> Response:
-    columns, rows = of(export.store, export.filters, export.mid)
-    return ExportResponse(name, exporting.sent(columns, rows, export.format), export.format, _busy)
-
-
 def _busy() -> Response:
     response = answer(503, f"{AT_ONCE} other exports are being sent: try again later.", name="busy")
     response.headers["retry-after"] = "30"
@@ -58,7 +54,8 @@ def _busy() -> Response:
 )
 def transfers(export: Annotated[Export, Depends()]) -> Response:
     """In the order of their arrival; then the rejected messages."""
-    return _sent("transfers", exporting.transfers, export)
+    rows = exporting.transfers(export.store, export.filters, export.mid)
+    return ExportResponse("transfers", TRANSFER_COLUMNS, rows, export.format, _busy)
 
 
 @router.get(
@@ -69,4 +66,5 @@ def transfers(export: Annotated[Export, Depends()]) -> Response:
 )
 def changes(export: Annotated[Export, Depends()]) -> Response:
     """Each compare-and-set on a row of a batch: owners before and after, outcome and times."""
-    return _sent("changes", exporting.changes, export)
+    rows = exporting.changes(export.store, export.filters, export.mid)
+    return ExportResponse("changes", CHANGE_COLUMNS, rows, export.format, _busy)
