@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -75,19 +76,13 @@ class RunNotifier(BaseNotifier):
             log.warning("notification not sent", why=_why(e))
 
     def _senders(self, settings: Settings, message: RunMessage) -> dict[str, Sender]:
-        """What sends the message, by way; one that cannot be made is logged and left out."""
-        makers: dict[str, Callable[[], Sender]] = {}
+        """What sends the message, by way."""
+        senders: dict[str, Sender] = {}
         if to := [a for a in map(str.strip, settings.notify_email_to.split(",")) if a]:
-            makers["mail"] = lambda: _mail(to, message)
+            senders["mail"] = partial(_mail, to, message)
         if conn_id := settings.notify_webhook:
-            makers["webhook"] = lambda: _webhook(conn_id, message, self._webhook_seconds)
-        made = {}
-        for way, make in makers.items():
-            try:
-                made[way] = make()
-            except Exception as e:  # noqa: BLE001  # the other one is still sent
-                log.warning("notification not sent", by=way, why=_why(e))
-        return made
+            senders["webhook"] = partial(_webhook, conn_id, message, self._webhook_seconds)
+        return senders
 
     def _send(self, senders: Mapping[str, Sender], context: Context, deadline: float) -> None:
         """Send at once, in threads that the task waits for until `deadline` and no longer."""
@@ -143,15 +138,15 @@ def _link(dag_id: str, run_id: str) -> str:
     return f"{base_url}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}" if base_url else ""
 
 
-def _mail(to: list[str], message: RunMessage) -> Sender:
+def _mail(to: list[str], message: RunMessage, context: Context) -> None:
     """As mail; the sender is extra ``from_email`` of the connection."""
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
     mail = SmtpNotifier(to=to, subject=message.subject, html_content=message.html, smtp_conn_id=SMTP)
-    return mail.notify
+    mail.notify(context)
 
 
-def _webhook(conn_id: str, message: RunMessage, seconds: float) -> Sender:
+def _webhook(conn_id: str, message: RunMessage, seconds: float, context: Context) -> None:
     """As JSON to the URL of the connection."""
     from airflow.providers.http.notifications.http import HttpNotifier
 
@@ -171,7 +166,7 @@ def _webhook(conn_id: str, message: RunMessage, seconds: float) -> Sender:
         # A redirect is an error: a client that follows it asks again without the body.
         extra_options={"timeout": seconds, "allow_redirects": True, "max_redirects": 0},
     )
-    return webhook.notify
+    webhook.notify(context)
 
 
 def _sent(way: str, send: Sender, context: Context) -> None:

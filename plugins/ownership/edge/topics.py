@@ -15,10 +15,10 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from confluent_kafka.cimpl import NewTopic
 
 from ownership.domain.clock import DAY_MS
-from ownership.domain.errors import OwnershipError, Unavailable
+from ownership.domain.errors import OwnershipError
 from ownership.edge.hooks import load_settings
 from ownership.edge.kafka_hook import KafkaHook
-from ownership.platform.kafka_errors import PART, SECONDS
+from ownership.platform.kafka_errors import SECONDS, admin_errors
 
 RETENTION = "retention.ms"
 FOR_EVER = -1
@@ -41,31 +41,25 @@ def create(admin: AdminClient, wanted: WantedTopic, replication: int) -> str:
     """
     config = {RETENTION: str(wanted.retention_ms)}
     new = NewTopic(wanted.name, wanted.partitions, replication, config=config)
-    try:
-        admin.create_topics([new], request_timeout=SECONDS)[wanted.name].result(timeout=SECONDS)
-    except KafkaException as e:
-        if e.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise Unavailable(PART, e.args[0].str()) from None
-        return _lengthened(admin, wanted)
-    except TimeoutError:
-        raise Unavailable(PART, f"no answer within {SECONDS:.0f} s") from None
+    with admin_errors():
+        try:
+            admin.create_topics([new], request_timeout=SECONDS)[wanted.name].result(timeout=SECONDS)
+        except KafkaException as e:
+            if e.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            return _lengthened(admin, wanted)
     return f"{wanted.name}: created, keeps messages for {_days(wanted.retention_ms)}"
 
 
 def _lengthened(admin: AdminClient, wanted: WantedTopic) -> str:
     topic = ConfigResource(ConfigResource.Type.TOPIC, wanted.name)
-    try:
-        config = admin.describe_configs([topic], request_timeout=SECONDS)[topic].result(timeout=SECONDS)
-        kept_ms = int(config[RETENTION].value)
-        if kept_ms == FOR_EVER or kept_ms >= wanted.retention_ms:
-            return f"{wanted.name}: exists, keeps messages for {_days(kept_ms)}"
-        longer = ConfigEntry(RETENTION, str(wanted.retention_ms), incremental_operation=AlterConfigOpType.SET)
-        change = ConfigResource(ConfigResource.Type.TOPIC, wanted.name, incremental_configs=[longer])
-        admin.incremental_alter_configs([change], request_timeout=SECONDS)[change].result(timeout=SECONDS)
-    except KafkaException as e:
-        raise Unavailable(PART, e.args[0].str()) from None
-    except TimeoutError:
-        raise Unavailable(PART, f"no answer within {SECONDS:.0f} s") from None
+    config = admin.describe_configs([topic], request_timeout=SECONDS)[topic].result(timeout=SECONDS)
+    kept_ms = int(config[RETENTION].value)
+    if kept_ms == FOR_EVER or kept_ms >= wanted.retention_ms:
+        return f"{wanted.name}: exists, keeps messages for {_days(kept_ms)}"
+    longer = ConfigEntry(RETENTION, str(wanted.retention_ms), incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ConfigResource.Type.TOPIC, wanted.name, incremental_configs=[longer])
+    admin.incremental_alter_configs([change], request_timeout=SECONDS)[change].result(timeout=SECONDS)
     return (
         f"{wanted.name}: existed, keeps messages for {_days(wanted.retention_ms)} instead of {_days(kept_ms)}"
     )

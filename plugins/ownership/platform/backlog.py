@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, RetentionLimits, retention_share
 from ownership.domain.clock import now_ms
+from ownership.domain.errors import Unavailable
 from ownership.platform.kafka import Message, Span, Topic
-from ownership.platform.kafka_errors import SECONDS
+from ownership.platform.kafka_errors import SECONDS, admin_errors
 
 
 class BacklogGauge:
@@ -71,11 +71,10 @@ class BacklogGauge:
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic.name)
         answer = self._admin.describe_configs([resource], request_timeout=SECONDS)[resource]
         try:
-            found = answer.result(timeout=SECONDS)
-        except KafkaException as e:
-            return RetentionLimits(), e.args[0].str()
-        except TimeoutError:
-            return RetentionLimits(), f"no answer within {SECONDS:.0f} s"
+            with admin_errors():
+                found = answer.result(timeout=SECONDS)
+        except Unavailable as e:
+            return RetentionLimits(), e.reason
         deletes = "delete" in found["cleanup.policy"].value
         return RetentionLimits(
             *(

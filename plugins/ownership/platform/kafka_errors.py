@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 import stamina
@@ -103,6 +104,20 @@ def patiently(call: Callable[[], T]) -> T:
 def _passes(error: Exception) -> bool:
     cause = error.args[0] if isinstance(error, KafkaException) else None
     return isinstance(cause, KafkaError) and cause.code() in _PASSING
+
+
+@contextmanager
+def admin_errors() -> Iterator[None]:
+    """Translate what goes wrong while a result of an admin client is waited for.
+
+    :raises Unavailable: if the broker does not answer, or refuses.
+    """
+    try:
+        yield
+    except KafkaException as e:
+        raise Unavailable(PART, e.args[0].str()) from None
+    except TimeoutError:
+        raise Unavailable(PART, f"no answer within {SECONDS:.0f} s") from None
 
 
 def no_topic(name: str) -> SettingsError:

@@ -107,7 +107,5 @@ def timeline(event: EventRow, queued: QueuedEvent | None, now_ms: int) -> list[S
     elif state in [s.label for s in steps]:
         # Planned before, and back in the queue.
         steps.append(Step(STATE_NAMES[state], None, "now", reason))
-    rest = [EventState.PLANNED, EventState.APPLIED, EventState.COMPLETED][
-        {EventState.RECEIVED: 0, EventState.PLANNED: 1, EventState.APPLIED: 2}.get(state, 0) :
-    ]
-    return steps + [Step(s, None, "next") for s in rest]
+    whole = (*(s for s, _ in way), EventState.COMPLETED)
+    return steps + [Step(s, None, "next") for s in whole[whole.index(state) + 1 :]]
