@@ -140,11 +140,7 @@ class SearchIndex:
         return self._connect().options(retry_on_status=())
 
     def check(self) -> None:
-        """Verify that the index is there, is one, can be searched by owner, and shows whole documents.
-
-        :raises SettingsError: saying what is wrong and what to set.
-        :raises Unavailable: if it does not answer.
-        """
+        """`check_index` for this index."""
         check_index(self._es, self._index)
 
     def get(self, batch_ids: Collection[str], *, everywhere: bool = False) -> dict[str, tuple[Document, ...]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ownership.domain.states import MADE, BatchOutcome, ChangeOutcome
-from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, Owners, PlannedBatch
-from ownership.page.views.formats import Moment, counted, moment
+from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, PlannedBatch
+from ownership.page.views.formats import Moment, counted, moment, owner_lines
 
 
 class ChangeLine(NamedTuple):
@@ -38,7 +38,8 @@ def chosen(c: BatchChange) -> tuple[BatchHop | None, BatchHop | PlannedBatch | N
 def _change_line(c: BatchChange) -> ChangeLine:
     hop, shown = chosen(c)
     tries = sum(h.outcome not in MADE for h in c.hops)
-    before, after = _owners(shown and shown.before), _owners(shown and shown.after)
+    before = owner_lines(*shown.before) if shown and shown.before else ()
+    after = owner_lines(*shown.after) if shown and shown.after else ()
     notes = []
     if hop and hop.hops > 1:
         notes.append(f"hop {hop.hop + 1} of {hop.hops}")
@@ -57,11 +58,3 @@ def _change_line(c: BatchChange) -> ChangeLine:
         moment(c.plan.proven_at) if c.plan else None,
         ", ".join(notes),
     )
-
-
-def _owners(owners: Owners | None) -> tuple[str, ...]:
-    """Creator and mentors, a line each."""
-    if owners is None:
-        return ()
-    created = (f"created by {owners.created_by}",) if owners.created_by is not None else ()
-    return (*created, *(f"mentor {m}" for m in owners.mentors))

@@ -16,12 +16,11 @@ from ownership.domain.compare import (
 )
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId, Document, Row
-from ownership.domain.text import printable
 from ownership.ledger.reads.batches import BatchTimeline, ChangesPage
 from ownership.ledger.reads.lists import Filters
 from ownership.ledger.reads.questions import Known
 from ownership.page.views.batches import ChangeLine, change_lines
-from ownership.page.views.formats import counted
+from ownership.page.views.formats import counted, owner_lines, plain
 from ownership.page.views.links import RunLink, batch_href, detail_href, list_href, user_href
 from ownership.page.views.lists import ListLine, event_line
 
@@ -117,10 +116,10 @@ def _now(
         words.append(f"the document says {_status(source.get('status'))}")
     return BatchNow(
         *batch,
-        _text(source.get("name")),
+        plain(source.get("name")),
         _status(status) if row or shown else "",
-        _owners(row.created_by, row.mentors) if row else (),
-        _owners(shown.created_by, shown.mentors) if shown else (),
+        owner_lines(row.created_by, row.mentors) if row else (),
+        owner_lines(shown.created_by, shown.mentors) if shown else (),
         tuple(words),
     )
 
@@ -153,15 +152,5 @@ def in_short(total: int, user: str, first: int, shown: int) -> str:
     return f"The index shows {counted(total, 'batch', 'batches')} of {user}; here are {first + 1} to {first + shown}."
 
 
-def _owners(created_by: object, mentors: Sequence[object]) -> tuple[str, ...]:
-    created = (f"created by {_text(created_by)}",) if created_by is not None else ()
-    return (*created, *(f"mentor {_text(m)}" for m in mentors))
-
-
 def _status(value: Any) -> str:
-    return STATUS_NAMES.get(value, f"status {_text(value)}") if isinstance(value, int | str) else "no status"
-
-
-def _text(value: object) -> str:
-    """What stands in a document may be anything."""
-    return "" if value is None else printable(str(value)[:300])
+    return STATUS_NAMES.get(value, f"status {plain(value)}") if isinstance(value, int | str) else "no status"
