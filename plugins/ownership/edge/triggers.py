@@ -44,30 +44,31 @@ events.
 """
 
 
-class WorkInSight(NamedTuple):
-    """What one look found."""
+class QueueLook(NamedTuple):
+    """What a look at the queue found."""
 
-    backlog: int
-    """Messages that the ledger has not read."""
-    committed: tuple[int, ...]
-    high: tuple[int, ...]
-    claimable: frozenset[tuple[str, int]]
-    """Mid and fencing token of every event in the queue that a run could claim."""
-    queue_look: int
-    """Number of the read of the queue that `claimable` is from: not every look reads it again."""
+    number: int = 0
+    """Not every look at the topic reads the queue again."""
+    claimable: frozenset[tuple[str, int]] = frozenset()
+    """Mid and fencing token of every event that a run could claim."""
     at_work: int = 0
     """Mapped instances of the runs that hold events and do not wait for a retry."""
     unclaimed: bool = False
     """True if no run has claimed some event yet: one may be collecting, and take what comes now, too."""
-
-
-class QueueLook(NamedTuple):
-    """What a look at the queue found; see `WorkInSight`."""
-
-    claimable: frozenset[tuple[str, int]]
-    at_work: int
-    unclaimed: bool
     queued: Sequence[QueuedEvent] = ()
+
+
+class WorkInSight(NamedTuple):
+    """What one look found: offsets by partition, and the queue."""
+
+    committed: tuple[int, ...]
+    high: tuple[int, ...]
+    queue: QueueLook
+
+    @property
+    def backlog(self) -> int:
+        """Messages that the ledger has not read."""
+        return sum(self.high) - sum(self.committed)
 
 
 class Announcer:
@@ -101,17 +102,18 @@ class Announcer:
         a run has taken those that were. While the runs at work fill the executor nothing is, and while they keep
         the cores busy, or one may still be collecting, `PACE_SECONDS` pass between two signals.
         """
-        if seen.queue_look != self._queue_look:
-            self._steady = seen.claimable & self._before
-            self._before, self._queue_look = seen.claimable, seen.queue_look
+        queue = seen.queue
+        if queue.number != self._queue_look:
+            self._steady = queue.claimable & self._before
+            self._before, self._queue_look = queue.claimable, queue.number
         steady = self._steady
         pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
         new_messages = seen.backlog > 0 and pulled
         new_in_queue = bool(steady) and not steady & self._queue
         again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
-        busy = seen.unclaimed or seen.at_work >= self._cores
+        busy = queue.unclaimed or queue.at_work >= self._cores
         too_soon = busy and now - self._at < PACE_SECONDS
-        if seen.at_work > self._max_at_work or too_soon or not (new_messages or new_in_queue or again):
+        if queue.at_work > self._max_at_work or too_soon or not (new_messages or new_in_queue or again):
             return False
         if seen.backlog > 0:
             self._high = seen.high
@@ -145,8 +147,9 @@ class BacklogTrigger(BaseEventTrigger):
                     while True:
                         seen = await _in_thread(watch.look)
                         if announcer.worth_a_signal(seen, time.monotonic()):
-                            log.info("work to do", backlog=seen.backlog, claimable=len(seen.claimable))
-                            yield TriggerEvent({"backlog": seen.backlog, "claimable": len(seen.claimable)})
+                            found = {"backlog": seen.backlog, "claimable": len(seen.queue.claimable)}
+                            log.info("work to do", **found)
+                            yield TriggerEvent(found)
                         await _in_thread(watch.measure)  # after the signal: it may have to read a message
                         await _in_thread(watch.wait)
                 except Exception as e:  # noqa: BLE001  # the watcher must come back after any error
@@ -187,10 +190,9 @@ class _Watch:
         self._dead_letters = self._topic.beside(settings.failed_topic)
         database = stack.enter_context(opened_database(connections=1))
         self._database, self._arrivals, self._queue = database, Arrivals(database), Queue(database)
-        self._looked = QueueLook(frozenset(), 0, unclaimed=False)
+        self._looked = QueueLook()
         self._spans: list[Span] = []
         self._consumed: dict[int, int] = {}
-        self._queue_look = 0
         self._next_look = self._measured_at = float("-inf")
         self._warned = False
 
@@ -200,20 +202,10 @@ class _Watch:
         if now >= self._next_look:
             self._consumed = {p: c.next_offset for p, c in self._arrivals.consumed(self._topic.name).items()}
             self._looked = self._look_at_queue()
-            self._queue_look += 1
             self._next_look = next_look(now, time.monotonic())
         self._backlog.serve()
         self._spans = spans = self._topic.backlog(self._consumed)
-        looked = self._looked
-        return WorkInSight(
-            sum(s.end - s.start for s in spans),
-            tuple(s.start for s in spans),
-            tuple(s.end for s in spans),
-            looked.claimable,
-            self._queue_look,
-            looked.at_work,
-            looked.unclaimed,
-        )
+        return WorkInSight(tuple(s.start for s in spans), tuple(s.end for s in spans), self._looked)
 
     def wait(self) -> None:
         """Return after `POLL_SECONDS`, or when a message comes to a topic that was read to its end."""
@@ -263,6 +255,7 @@ class _Watch:
             limit=self._settings.max_events,
         )  # fmt: skip
         return QueueLook(
+            self._looked.number + 1,
             frozenset((e.mid, e.fencing_token) for e in choice.take),
             instances_at_work(
                 queued,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ownership.edge import triggers
-from ownership.edge.triggers import Announcer, BacklogTrigger, WorkInSight
+from ownership.edge.triggers import Announcer, BacklogTrigger, QueueLook, WorkInSight
 
 RESIGNAL = 30.0
 SLOTS = 8
-NOTHING: frozenset[tuple[str, int]] = frozenset()
+NOTHING = QueueLook(1)
 
 
 class Watching:
@@ -21,7 +21,7 @@ class Watching:
         self.announcer = Announcer(RESIGNAL, SLOTS)
         self.now = 1000.0
         self.looks = 0
-        self.queue = NOTHING
+        self.claimable: frozenset[tuple[str, int]] = frozenset()
 
     def look(
         self, committed: int = 0, high: int = 0, *claimable: str, token: int = 1, cached: bool = False,
@@ -30,10 +30,9 @@ class Watching:
         self.now += after
         if not cached:
             self.looks += 1
-            self.queue = frozenset((mid, token) for mid in claimable)
-        seen = WorkInSight(
-            high - committed, (committed,), (high,), self.queue, self.looks, at_work, unclaimed
-        )
+            self.claimable = frozenset((mid, token) for mid in claimable)
+        queue = QueueLook(self.looks, self.claimable, at_work, unclaimed)
+        seen = WorkInSight((committed,), (high,), queue)
         return self.announcer.worth_a_signal(seen, self.now)
 
 
@@ -150,7 +149,7 @@ def test_the_first_work_after_a_pause_is_announced_at_once_although_runs_are_bus
 
 
 def test_an_executor_of_one_slot_is_given_work() -> None:
-    seen = WorkInSight(10, (0,), (10,), NOTHING, 1)
+    seen = WorkInSight((0,), (10,), NOTHING)
     assert Announcer(RESIGNAL, 1).worth_a_signal(seen, 1.0)
 
 
@@ -170,9 +169,9 @@ def test_a_signal_for_the_backlog_does_not_announce_the_queue_twice(watching: Wa
 
 def test_every_partition_must_be_read_before_new_messages_count(watching: Watching) -> None:
     announcer = watching.announcer
-    assert announcer.worth_a_signal(WorkInSight(20, (0, 0), (10, 10), NOTHING, 1), 1.0)
-    assert not announcer.worth_a_signal(WorkInSight(11, (10, 0), (11, 10), NOTHING, 1), 2.0)
-    assert announcer.worth_a_signal(WorkInSight(1, (10, 10), (11, 10), NOTHING, 1), 3.0)
+    assert announcer.worth_a_signal(WorkInSight((0, 0), (10, 10), NOTHING), 1.0)
+    assert not announcer.worth_a_signal(WorkInSight((10, 0), (11, 10), NOTHING), 2.0)
+    assert announcer.worth_a_signal(WorkInSight((10, 10), (11, 10), NOTHING), 3.0)
 
 
 class FakeWatch:
@@ -193,7 +192,7 @@ class FakeWatch:
         type(self).tries += 1
         if self.tries == 1:
             raise OSError("no broker")
-        return WorkInSight(7, (0,), (7,), NOTHING, 1)
+        return WorkInSight((0,), (7,), NOTHING)
 
     def measure(self) -> None: ...
 

@@ -23,6 +23,7 @@ from ownership.page.views.details import DetailView
 from ownership.page.views.links import RunLink
 from ownership.page.views.lists import kind_of
 from ownership.page.views.questions import BatchNow
+from ownership.page.views.timeline import ProgressBar
 
 
 class Answer(BaseModel):
@@ -75,13 +76,6 @@ class TransferList(Answer):
     """True if a run, course or batch has so many transfers that older ones are left out."""
 
 
-class Progress(Answer):
-    """How far a transfer is."""
-
-    percent: int
-    text: str
-
-
 class Transfer(ListedTransfer):
     """One transfer."""
 
@@ -89,7 +83,7 @@ class Transfer(ListedTransfer):
     """True if the state never changes again."""
     sentence: str
     """Whether it is finished, and its outcome."""
-    progress: Progress | None = None
+    progress: ProgressBar | None = None
     options: Options = Options()
     request_reason: str | None = None
     request_id: str | None = None

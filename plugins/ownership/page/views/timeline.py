@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ownership.domain.clock import duration
@@ -23,7 +24,8 @@ class Step(NamedTuple):
     note: str = ""
 
 
-class ProgressBar(NamedTuple):
+@dataclass(frozen=True)
+class ProgressBar:
     """How far a transfer is."""
 
     percent: int
