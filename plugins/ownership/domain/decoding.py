@@ -69,8 +69,8 @@ def decode(message: bytes | None) -> Any:
         raise Poison("the message is empty")
     if len(message) > MAX_EVENT_BYTES:
         raise Poison(f"the message has {len(message)} bytes, at most {MAX_EVENT_BYTES} are read")
-    if found := _other_format(message):
-        raise Poison(f"the message is {found}; events are plain JSON in UTF-8")
+    if other := next((what for first, what in _OTHER_FORMATS if message.startswith(first)), None):
+        raise Poison(f"the message is {other}; events are plain JSON in UTF-8")
     try:
         text = message.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
         value = parse_json(text, object_pairs_hook=_object)
@@ -122,11 +122,6 @@ def same_payload(one: bytes, other: bytes) -> bool:
         return bool(parse_json(one) == parse_json(other))
     except (ValueError, RecursionError):
         return False
-
-
-def _other_format(message: bytes) -> str | None:
-    """What a message is by its first bytes, None if it may be JSON in UTF-8."""
-    return next((what for first, what in _OTHER_FORMATS if message.startswith(first)), None)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ownership.ledger.reads.exports import CHANGE_COLUMNS, TRANSFER_COLUMNS
 from ownership.page import exporting
 from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
-from ownership.page.api.transfers import Wanted
+from ownership.page.api.transfers import QueryFilters
 from ownership.page.exporting import AT_ONCE, ExportResponse, Format
 from ownership.page.routes.parameters import NO_NUL
 from ownership.page.store import Ledger
@@ -33,7 +33,7 @@ class Export:
     def __init__(
         self,
         store: Ledger,
-        filters: Wanted,
+        filters: QueryFilters,
         format_: Annotated[Format, Query(alias="format")] = "csv",
         mid: Annotated[str, Query(max_length=320, pattern=NO_NUL, description="One transfer")] = "",
     ) -> None:

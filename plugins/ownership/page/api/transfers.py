@@ -54,14 +54,14 @@ def filters_of(
     )
 
 
-Wanted = Annotated[Filters, Depends(filters_of)]
+QueryFilters = Annotated[Filters, Depends(filters_of)]
 
 
 @router.get("/transfers", summary="Transfers, newest first")
 def transfers(
     store: Ledger,
     names: UserNames,
-    filters: Wanted,
+    filters: QueryFilters,
     after: AFTER = "",
 ) -> models.TransferList:
     """One page of 50. Rejected messages are among them."""

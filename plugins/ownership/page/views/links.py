@@ -65,9 +65,8 @@ def import_href(import_id: str, **more: object) -> str:
     return f"import?{urlencode({'id': import_id, **more})}"
 
 
-def list_href(filters: Filters | None = None, **more: str) -> str:
+def list_href(f: Filters, **more: str) -> str:
     """Of the list, with its filters."""
-    f = filters or Filters()
     query = {
         "user": f.user,
         "state": f.state,
