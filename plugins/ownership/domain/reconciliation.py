@@ -12,16 +12,11 @@ from ownership.domain.contracts import Contract
 from ownership.domain.plan import Document, Row
 from ownership.domain.text import one_line
 
-ROWS, DOCUMENTS, DIFFERENT, LEFT, IN_FLIGHT, REPAIRED = (
-    "rows",
-    "documents",
-    "different",
-    "left",
-    "in_flight",
-    "repaired",
-)
-"""Counts beside the kinds: rows and documents that were read; batches that a part found to differ, and that still
-differ at its end; batches whose difference a transfer under way explains; documents repaired and read again."""
+ROWS, DOCUMENTS = "rows", "documents"
+"""Counts beside the kinds: what was read."""
+DIFFERENT, LEFT, IN_FLIGHT, REPAIRED = "different", "left", "in_flight", "repaired"
+"""The same: batches that a part found to differ, and that still differ at its end; batches whose difference a transfer
+under way explains; documents repaired and read again."""
 SAMPLES_A_PART = 5
 """Samples of each kind that a part keeps."""
 SAMPLES = 10

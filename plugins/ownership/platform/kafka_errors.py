@@ -66,7 +66,8 @@ class KafkaErrors:
         cause = error.args[0]
         if isinstance(cause, KafkaError) and cause.code() in (*_SAYS_NOTHING, *_UNKNOWN):
             self._serve()
-            said = _drained(self._client_errors)
+            said = list(self._client_errors)
+            self._client_errors.clear()  # none is reported twice
             # A client that is not let in any more knows no topic, either. One that lost a connection for a moment does.
             for codes in (_DENIED, _UNREACHED) if cause.code() in _SAYS_NOTHING else (_DENIED,):
                 cause = next((e for e in said if e.code() in codes), cause)
@@ -86,13 +87,6 @@ class KafkaErrors:
                 "Are its security.protocol and ssl.*?",
             ) from None
         raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
-
-
-def _drained(client_errors: ClientErrors) -> list[KafkaError]:
-    """Drain the client's buffered errors, so that an old one is not reported twice."""
-    said = list(client_errors)
-    client_errors.clear()
-    return said
 
 
 def patiently(call: Callable[[], T]) -> T:
