@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
@@ -23,6 +23,8 @@ RUN_ENDED: Final = ("success", "failed")
 
 NOT_THE_API: Final = "instead of an answer of the API: is the address right?"
 Json = dict[str, Any]
+Parts = AbstractContextManager[Iterator[bytes]]
+"""A file, in parts as they arrive."""
 
 
 class ClientError(Exception):
@@ -102,22 +104,17 @@ class Client:
         """The health of the job."""
         return self._get("/health")
 
-    @contextmanager
-    def export(self, what: str, file_format: str, **filters: str | None) -> Iterator[Iterator[bytes]]:
-        """`transfers` or `changes` that fit, as `csv` or `jsonl`, in parts as they arrive."""
-        params = {"format": file_format, **_given(filters)}
-        with self._streamed(f"/exports/{what}", params) as response:
-            yield response.iter_bytes()
+    def export(self, what: str, file_format: str, **filters: str | None) -> Parts:
+        """`transfers` or `changes` that fit, as `csv` or `jsonl`."""
+        return self._streamed(f"/exports/{what}", {"format": file_format, **_given(filters)})
 
     def imported(self, import_id: str) -> Json:
         """An import, and how far it is."""
         return self._get(f"/imports/{import_id}")
 
-    @contextmanager
-    def failed_rows(self, import_id: str) -> Iterator[Iterator[bytes]]:
+    def failed_rows(self, import_id: str) -> Parts:
         """The rows of an import that failed, as CSV."""
-        with self._streamed(f"/imports/{import_id}/failed.csv", {}) as response:
-            yield response.iter_bytes()
+        return self._streamed(f"/imports/{import_id}/failed.csv", {})
 
     # -- writes
 
@@ -217,10 +214,10 @@ class Client:
         return _checked(response)
 
     @contextmanager
-    def _streamed(self, path: str, params: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _streamed(self, path: str, params: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
         with closing(self._answered("GET", path, params=params, stream=True)) as response:
             try:
-                yield response
+                yield response.iter_bytes()
             except httpx.TransportError as e:
                 raise self._unreachable(e) from None
 

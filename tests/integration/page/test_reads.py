@@ -541,13 +541,13 @@ def test_each_accepted_event_of_the_last_days_is_counted_once_by_how_far_its_pro
 
 
 def exported(filled: Filled, filters: Filters, mid: str = "") -> list[str]:
-    _, pages = transfers_of(store_of(filled), filters, mid)
+    pages = transfers_of(store_of(filled), filters, mid)
     return [row[0] for page in pages for row in page]
 
 
 def exported_changes(filled: Filled, filters: Filters, mid: str = "") -> list[tuple[str, BatchId]]:
-    columns, pages = changes_of(store_of(filled), filters, mid)
-    at = [columns.index(c) for c in ("course_id", "batch_id")]
+    pages = changes_of(store_of(filled), filters, mid)
+    at = [exports.CHANGE_COLUMNS.index(c) for c in ("course_id", "batch_id")]
     return [(row[0], BatchId(*(row[n] for n in at))) for page in pages for row in page]
 
 
