@@ -8,9 +8,13 @@
 | `api` | the API, for programs and the command line |
 | `cursors` | where a page of a list begins, in addresses. Pure |
 | `rendering` | templates and static files |
-| `access` | Airflow's own checks of users, and the token of a form |
+| `access` | what the page asks of Airflow itself: its checks of users, runs, settings; and the token of a form |
+| `visible` | rights by organisation |
 | `starting` | starts a run through Airflow's own API |
-| `store` | the process's database of the ledger; `ledger/reads` has the queries |
+| `settings`, `store`, `platform` | the job's settings, the ledger and the platform's stores, kept by the process |
+| `names` | names beside the ids of users |
+| `importing`, `exporting` | files of transfers, in and out |
+| `host` | what an API server tells the ledger of itself |
 | `views` | from what is read to what is shown, a module a subject. Pure |
 | `payload` | what of an event may be shown. Pure |
 | `actions` | which DAG, with which conf, each button starts, and what will happen then |

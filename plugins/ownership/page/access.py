@@ -1,6 +1,7 @@
-"""Who may see and do what: Airflow's own checks, and a form's token.
+"""Who may see and do what: Airflow's own checks, and a form's token; and what Airflow knows of runs, hosts and settings.
 
-Airflow does not authenticate the apps of plugins, so every route here asks for it.
+Airflow does not authenticate the apps of plugins, so every route here asks for it. Nothing else of the page imports
+Airflow, but its entry.
 """
 
 from __future__ import annotations

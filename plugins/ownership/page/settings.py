@@ -34,11 +34,7 @@ class CachedSettings:
         self._kept: tuple[float, Settings] | None = None
 
     def __call__(self) -> Settings:
-        """The settings, as `load_settings` has them.
-
-        :raises SettingsError: naming what is unknown or wrong.
-        :raises Unavailable: if the Variable cannot be read.
-        """
+        """The settings, as `load_settings` has them."""
         kept, now = self._kept, self._clock()
         if kept is None or now - kept[0] > READ_AGAIN_S:
             self._kept = kept = (now, self._load())
