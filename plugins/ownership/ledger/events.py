@@ -382,9 +382,12 @@ class Events:
         queued = {"awaits": None, "next_try_at": None}
         return self._write([(claimed, columns)], state=EventState.RECEIVED, queued=queued)
 
-    def take_over(self, mid: str, *, run_id: str) -> ClaimedEvent | None:
-        """Claim one open event, also from another holder; None if it is not in the queue."""
-        return self._database.run(lambda c: take_over(c, mid, run_id=run_id, lease_ms=TAKE_OVER_MS))
+    def take_over(self, mid: str, *, run_id: str, awaiting: bool = False) -> ClaimedEvent | None:
+        """Claim one open event, also from another holder; None if it is not in the queue, or not `awaiting` an approval."""
+        awaits = APPROVAL if awaiting else None
+        return self._database.run(
+            lambda c: take_over(c, mid, run_id=run_id, lease_ms=TAKE_OVER_MS, awaits=awaits)
+        )
 
     def asking_runs(self) -> set[str | None]:
         """The runs that ask for the approvals that events await; None stands for an event that no run asks for yet."""

@@ -21,13 +21,15 @@ from ownership.ledger.schema import ORDER_KEY, TRANSFER, among, event, queue, qu
 QUEUED = select(*TRANSFER, queue).join_from(queue, event, queue.c.event_id == event.c.id).order_by(*ORDER_KEY)
 """Rows for `queued_event`."""
 _LEFT_TO_PEOPLE = queue.c.awaits.is_not(None) & queue.c.holder.is_(None)
-"""What awaits an approval; the run that claims it after the deadline declines it."""
+"""What awaits an approval: no run holds it any more, whatever token it has. The run that claims it after the deadline
+declines it."""
 _HELD = text(
     "SELECT array_agg(w.event_id) FILTER (WHERE q.event_id IS NULL) AS lost, "
     "CAST(1000 * extract(epoch FROM min(coalesce(q.lease_expires_at, to_timestamp(0))) "
     "FILTER (WHERE q.event_id IS NOT NULL)) AS bigint) AS lease_ends_ms "
     "FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS w (event_id, token) "
-    "LEFT JOIN queue q ON q.event_id = w.event_id AND q.fencing_token = w.token"
+    "LEFT JOIN queue q ON q.event_id = w.event_id AND q.fencing_token = w.token "
+    "AND (q.awaits IS NULL OR q.holder IS NOT NULL)"
 )
 
 
@@ -35,7 +37,7 @@ class Held(NamedTuple):
     """What became of a claim."""
 
     lost: frozenset[str]
-    """Mids of the events that no longer carry the caller's token."""
+    """Mids of the events that no longer carry the caller's token, or await an approval."""
     lease_ends_ms: int
     """When the first lease of the others ends; 0 if one of them has none."""
 
@@ -174,18 +176,17 @@ class Queue:
         self._database.run(work)
 
     def _write(self, claimed: Sequence[ClaimedEvent], **columns: Any) -> None:
-        """Write columns of events that still are the caller's, and not left to people."""
+        """Write columns of events that still are the caller's."""
 
         def work(connection: Connection) -> None:
-            mine = among(queue.c.event_id, lock(connection, claimed).values())
-            connection.execute(update(queue).where(mine, ~_LEFT_TO_PEOPLE).values(**columns))
+            _set(connection, lock(connection, claimed).values(), **columns)
 
         if claimed:
             self._database.run(work)
 
 
 def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, int]:
-    """Lock the queue's rows of those events that still carry their token; their ids by mid.
+    """Lock the queue's rows of those events that still carry their token, and are not left to people; their ids by mid.
 
     In the order of their ids, so that two transactions never wait for each other.
     """
@@ -193,7 +194,7 @@ def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, i
     rows = connection.execute(
         select(event.c.mid, queue.c.event_id, queue.c.fencing_token)
         .join_from(queue, event, queue.c.event_id == event.c.id)
-        .where(among(event.c.mid, wanted))
+        .where(among(event.c.mid, wanted), ~_LEFT_TO_PEOPLE)
         .order_by(queue.c.event_id)
         .with_for_update(of=queue)
     )
@@ -214,10 +215,13 @@ def _same_claim(
     return [r for r in rows if r.claim_token <= tokens[r.mid]]
 
 
-def take_over(connection: Connection, mid: str, *, run_id: str, lease_ms: int) -> ClaimedEvent | None:
-    """Claim one event, also from another holder; None if it is not in the queue."""
+def take_over(
+    connection: Connection, mid: str, *, run_id: str, lease_ms: int, awaits: str | None = None
+) -> ClaimedEvent | None:
+    """Claim one event, also from another holder; None if it is not in the queue, or does not await what is given."""
     token = _locked_head(connection) + 1
-    row = connection.execute(QUEUED.where(event.c.mid == mid)).first()
+    conditions = [queue.c.awaits == awaits] if awaits else []
+    row = connection.execute(QUEUED.where(event.c.mid == mid, *conditions)).first()
     if row is None:
         return None
     _take(connection, [row.event_id], token, run_id, now_ms() + lease_ms)

@@ -218,7 +218,8 @@ def _act_on(
     """Take an open event over and `act` on it. Returns why nothing was done, empty if `act` was done.
 
     `act` returns False if the event was lost again: another order, or the end of its own stage, was faster.
-    `refusal` says why nothing is to be done with an event.
+    `refusal` says why nothing is to be done with an event that awaits no approval. One that was approved meanwhile is
+    not taken over: a run may be changing its batches.
 
     :raises Unavailable: if other runs take the event over each time.
     """
@@ -231,7 +232,7 @@ def _act_on(
             return f"is {event.state} already"
         if refusal and (refused := refusal(event)):
             return refused
-        claimed = parts.events.take_over(mid, run_id=run_id)
+        claimed = parts.events.take_over(mid, run_id=run_id, awaiting=refusal is not None)
         if claimed and act(claimed):
             return ""
     raise Unavailable("queue", f"other runs keep claiming event {mid}; nothing was done about it")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ownership.domain.clock import now_ms
-from ownership.domain.conf import Approve, ConfError
-from ownership.stages.operate import approve, awaits_a_question, questions
-from tests.integration.stages.transfer_world import World, opened_world
+from ownership.domain.conf import Approve, ConfError, Decline
+from ownership.stages.operate import approve, awaits_a_question, decline, questions
+from tests.integration.stages.transfer_world import World, opened_world, replaced
 
 LIMIT = 3
 
@@ -76,9 +76,51 @@ def test_a_try_that_is_ended_leaves_alone_what_awaits_an_approval_since(world: W
     queue.release(claimed, next_try_ms=0)
     queue.renew(claimed, run_id=run.run_id, lease_expires_ms=now_ms() + 60_000)
     queue.claim_again(claimed, run_id=run.run_id, lease_ms=60_000)
+    world.job.parts.events.fail([(e, "an outage that came after it", 1) for e in claimed])
 
     assert world.queued(mid) == before
+    assert world.state(mid) == "awaiting_approval"
     world.whole_run(decline={"mid": mid, "reason": "over"})
+
+
+def test_a_later_try_leaves_to_people_what_awaits_an_approval_though_its_plan_is_smaller_by_now(
+    world: World,
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batches = world.batches(LIMIT + 1, created_by=a)
+    mid = world.transfer(a, b)
+    run = world.run().pull()
+    given = run.work
+    run.lookup()  # its process dies before it has handed anything on
+    before = world.read(mid), world.queued(mid)
+    world.edit(batches[0], createdby=c)
+    world.hidden.add(batches[0].batch_id)
+
+    run.work = given
+    run.again().lookup().update()
+
+    assert (world.read(mid), world.queued(mid)) == before
+    assert world.creators(batches[1:]) == [a] * LIMIT
+    assert run.settle().events == {"awaiting_approval": 1}
+    world.whole_run(decline={"mid": mid, "reason": "over"})
+
+
+def test_a_refusal_that_was_slower_than_an_approval_does_not_end_what_has_begun(world: World) -> None:
+    _, b, mid, batches, digest = _waiting(world)
+    parts, run = world.job.parts, world.run()
+    take_over = parts.events.take_over
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        with replaced(parts.events, "take_over", take_over):
+            run.pull(approve={"mid": mid, "digest": digest}).lookup().update()
+        return take_over(*args, **more)
+
+    with replaced(parts.events, "take_over", meanwhile):
+        note = decline(parts, Decline(mid=mid, reason="no"), run_id="slow", by="tester")
+
+    assert note == "is applied and awaits no approval"
+    assert run.reindex().settle().events == {"completed": 1}
+    assert world.creators(batches) == [b] * 4
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])
