@@ -229,11 +229,18 @@ class Events:
         )
 
     def of_window(
-        self, start_ms: int, end_ms: int, states: Collection[EventState], *, size: int = 200
+        self,
+        start_ms: int,
+        end_ms: int,
+        states: Collection[EventState],
+        *,
+        size: int = 200,
+        unproven_since_ms: int | None = None,
     ) -> Iterator[list[EventRow]]:
         """Events in one of `states` whose message has start <= broker's timestamp < end, `size` at a time.
 
-        In the order of these timestamps. However many there are, only one part is in memory.
+        In the order of these timestamps. However many there are, only one part is in memory. `unproven_since_ms`:
+        only those that ended then or later, and have no second proof.
         """
         key = tuple_(event.c.kafka_ms, event.c.id)
         query = (
@@ -246,6 +253,8 @@ class Events:
         while rows := self._database.run(
             lambda c, after=last: c.execute(query.where(key > after)).all()  # type: ignore[misc]  # mypy infers no lambda that has a default
         ):
+        if unproven_since_ms is not None:
+            query = query.where(event.c.reproved_at.is_(None), event.c.ended_at >= from_ms(unproven_since_ms))
             yield [event_row(r) for r in rows]
             last = (rows[-1].kafka_ms, rows[-1].id)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from itertools import chain
 
 from more_itertools import chunked
 
@@ -26,8 +28,8 @@ from ownership.stages.parts import Parts
 log = logging.getLogger(__name__)
 
 LOOK_BACK_MS = 6 * HOUR_MS
-"""How far before a window events are proven, too: one that completed after its own window's run is found by one of the
-next."""
+"""How long before a window an event may have completed that no run has proven since: its own window's run was too early,
+or did not come."""
 EVENTS_AT_ONCE = 200
 BATCHES_AT_ONCE = 1000
 MAX_ROUNDS = 3
@@ -39,18 +41,17 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
 
     :raises Unavailable: if a store is; events proven until then stay proven.
     """
-    follow_ups = 0
-    for done in parts.events.of_window(
-        start_ms - LOOK_BACK_MS, end_ms, (EventState.COMPLETED,), size=EVENTS_AT_ONCE
-    ):
-        # The window's own are proven whenever it is run; older ones only if no run did it.
-        if events := [e for e in done if e.kafka_ms >= start_ms or e.reproved_at is None]:
-            follow_ups += _prove(parts, inbox, events)
-    return follow_ups
+    completed = partial(parts.events.of_window, states=(EventState.COMPLETED,), size=EVENTS_AT_ONCE)
+    since_ms = start_ms - LOOK_BACK_MS
+    # A message may be much older than its completion: its transfer waited for an approval.
+    oldest_ms = since_ms - parts.settings.approval_hours * HOUR_MS
+    # The window's own are proven whenever it is run; older ones only if no run did it.
+    older, own = completed(oldest_ms, start_ms, unproven_since_ms=since_ms), completed(start_ms, end_ms)
+    return sum(_prove(parts, inbox, events) for events in chain(older, own))
 
 
 def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
-    planned, images = parts.changes.read([e.mid for e in events])
+    planned, images = parts.changes.read({mid for e in events for mid in (e.mid, *e.planned_with)})
     _warn_of_uncertain_writes(images)
     follow_rows(parts, {p.id for p in planned})
     parts.index.refresh()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ownership.domain.clock import now_ms
 from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import World
 
@@ -34,6 +35,25 @@ def test_a_document_that_was_written_late_from_an_older_row_is_mended(world: Wor
     assert (run.pulled.follow_ups, run.pulled.claimed) == (0, 0)
     assert world.owners(batch) == (new, ("x", new))
     assert world.read(mid).reproved_at is not None
+
+
+def test_what_completed_days_after_its_message_is_proven_by_the_next_hourly_run(world: World) -> None:
+    """As a transfer that waited for its approval."""
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    world.whole_run()
+    older = "UPDATE event SET kafka_ms = kafka_ms - 3 * 86400000 WHERE mid = :mid RETURNING id"
+    assert len(world.rows(older, mid=mid)) == 1
+    world.platform.put_document(batch.batch_id, createdBy=old)
+
+    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+
+    assert world.owners(batch) == (new, ())
+    proven = world.read(mid).reproved_at
+    assert proven is not None
+    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+    assert world.read(mid).reproved_at == proven, "once is enough"
 
 
 def test_a_document_that_lost_its_batch_is_created_again_by_the_second_proof(world: World) -> None:
