@@ -188,7 +188,7 @@ def _nothing_recent() -> Patches:
 
 
 def _nothing_later() -> Patches:
-    yield Events, "later_completed", lambda *_: []
+    yield Events, "later_ended", lambda *_: []
 
 
 def _offsets_first() -> Patches:

@@ -115,7 +115,7 @@ class Phase(Contract):
     moves: dict[str, str]
     """Source user -> where the batches end up."""
     later: tuple[str, ...] = ()
-    """Mids of transfers that come later and completed before."""
+    """Mids of transfers that come later and ended before."""
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Select, exists, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.clock import from_ms, now, now_ms
@@ -22,7 +22,7 @@ from ownership.domain.next_steps import next_conf
 from ownership.domain.options import PLAIN, Options
 from ownership.domain.plan import Scope
 from ownership.domain.queue import ClaimedEvent
-from ownership.domain.states import FINAL_STATES, Decision, EventState
+from ownership.domain.states import FINAL_STATES, MADE, Decision, EventState
 from ownership.domain.text import printable
 from ownership.ledger.database import NO_NESTED_LOOP, Database
 from ownership.ledger.queue import lock, remove, take_over
@@ -30,6 +30,7 @@ from ownership.ledger.schema import (
     ORDER_KEY,
     TRANSFER,
     among,
+    change,
     columns_of,
     event,
     event_run,
@@ -157,6 +158,12 @@ EVENT_COLUMNS = (
 )
 """Columns for `event_row`."""
 _EVENT = select(*EVENT_COLUMNS)
+_HAS_GIVEN = or_(
+    event.c.state == EventState.COMPLETED,
+    (event.c.state == EventState.ABANDONED)
+    & exists().where(change.c.event_id == event.c.id, among(change.c.outcome, MADE)),
+)
+"""An event that completed, or was abandoned half-way: what it moved until then stays moved."""
 _FROM = "FROM json_populate_recordset(CAST(NULL AS event), :rows) AS v WHERE event.id = v.id AND event.id = ANY(:ids)"
 
 
@@ -188,17 +195,15 @@ class Events:
         )
         return self._database.run(lambda c: {r.mid: RejectedMessage(**r._asdict()) for r in c.execute(query)})
 
-    def later_completed(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
-        """Completed events after the first of `transfers` that reach `users`, directly or by chain."""
+    def later_ended(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
+        """Events after the first of `transfers` that have given for good, and reach `users`, directly or by chain."""
         transfers = list(transfers)
         first, own = min(transfers).key, {t.mid for t in transfers}
         found: dict[str, EventRow] = {}
         todo, seen = set(users), set[str]()
         while todo:
             seen |= todo
-            query = _EVENT.where(
-                event.c.state == EventState.COMPLETED, _of_users(todo), tuple_(*ORDER_KEY) > first
-            )
+            query = _EVENT.where(_HAS_GIVEN, _of_users(todo), tuple_(*ORDER_KEY) > first)
             more = {e.mid: e for e in self._select(query) if e.mid not in own and e.mid not in found}
             found |= more
             todo = {u for e in more.values() for u in e.transfer.users} - seen
@@ -209,22 +214,21 @@ class Events:
         query = select(event.c.mid).where(
             event.c.target_user == later_than.transfer.source,
             tuple_(*ORDER_KEY) > later_than.transfer.key,
-            or_(event.c.state == EventState.COMPLETED, event.c.ended_at.is_(None)),
+            or_(_HAS_GIVEN, event.c.ended_at.is_(None)),
         )
         return self._database.run(lambda c: c.execute(query.limit(1)).first() is not None)
 
     def given_to(self, users: Collection[str], *, since_ms: int) -> list[EventRow]:
-        """Events that ended at `since_ms` or later, whatever their order, and gave to one of `users`.
+        """Events that completed at `since_ms` or later, whatever their order, or were abandoned, and gave to `users`.
 
-        Only those not proven a second time: the index may not show yet what they gave. Of an abandoned one it may
-        never show it.
+        The index may not show what they gave: the LMS may have written its document from an older row. That of an
+        abandoned one does not follow at all.
         """
         return self._select(
             _EVENT.where(
                 among(event.c.state, (EventState.COMPLETED, EventState.ABANDONED)),
                 among(event.c.target_user, users),
-                event.c.ended_at >= from_ms(since_ms),
-                event.c.reproved_at.is_(None),
+                or_(event.c.state == EventState.ABANDONED, event.c.ended_at >= from_ms(since_ms)),
             )
         )
 
@@ -249,12 +253,12 @@ class Events:
             .order_by(event.c.kafka_ms, event.c.id)
             .limit(size)
         )
+        if unproven_since_ms is not None:
+            query = query.where(event.c.reproved_at.is_(None), event.c.ended_at >= from_ms(unproven_since_ms))
         last = (start_ms, 0)
         while rows := self._database.run(
             lambda c, after=last: c.execute(query.where(key > after)).all()  # type: ignore[misc]  # mypy infers no lambda that has a default
         ):
-        if unproven_since_ms is not None:
-            query = query.where(event.c.reproved_at.is_(None), event.c.ended_at >= from_ms(unproven_since_ms))
             yield [event_row(r) for r in rows]
             last = (rows[-1].kafka_ms, rows[-1].id)
 

@@ -82,7 +82,7 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
     """What a phase does.
 
     Reads from the audit trail the images that undos take back, the batches of a plan that is applied exactly, and
-    what later, completed transfers moved. Other phases need no read.
+    what later transfers that ended before moved. Other phases need no read.
     """
     undos = [row for e in phase.events if (row := events.get(e.mid)) and row.options.undo_of]
     if undos:
@@ -112,7 +112,7 @@ def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
 
 
 def _given_later(parts: Parts, phase: Phase, own_sources: AbstractSet[str]) -> Mapping[BatchId, Given]:
-    """What later, completed events gave to users of the phase: they keep it."""
+    """What later events that ended before gave to users of the phase: they keep it."""
     later = parts.events.read(phase.later)
     _, images = parts.changes.read(later)
     given: dict[BatchId, Given] = defaultdict(Given)

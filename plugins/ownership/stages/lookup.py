@@ -48,7 +48,7 @@ class Chosen(NamedTuple):
     waiting: list[tuple[ClaimedEvent, str]]
     """Events for the next phases, each with the mid of the event for which it waits."""
     late: list[ClaimedEvent]
-    """Events of the phases that come after a later event of their users has completed."""
+    """Events of the phases that come after a later event of their users has completed, or was abandoned half-way."""
 
 
 class Planning(NamedTuple):
@@ -198,7 +198,7 @@ def _choose(
 ) -> Chosen:
     """Decide which events go together in a phase, and which wait. It writes nothing.
 
-    Reads later, completed events of the same users, and the changes that undos take back. `alone`: mids that
+    Reads later events of the same users that have ended, and the changes that undos take back. `alone`: mids that
     get a phase to themselves.
     """
     held = {e.mid: e for e in [*valid, *undecided]}
@@ -238,12 +238,12 @@ def _choose(
         return Chosen([], waiting, [])
 
     every = [e for events, _ in chosen for e in events]
-    completed = parts.events.later_completed(every, {u for e in every for u in e.users})
+    ended = parts.events.later_ended(every, {u for e in every for u in e.users})
     made: list[Phase] = []
     late: list[ClaimedEvent] = []
     for events, moves in chosen:
         scope = rows[events[0].mid].scope
-        later = [e for e in completed if e.transfer.key > events[0].key and e.scope.meets(scope)]
+        later = [e for e in ended if e.transfer.key > events[0].key and e.scope.meets(scope)]
         made.append(_phase(events, moves, later, held, scope))
         late += [
             held[e.mid]
@@ -276,9 +276,16 @@ def _phase(
     held: Mapping[str, ClaimedEvent],
     scope: Scope,
 ) -> Phase:
-    """The phase of some events. `later`: events that come after the first of them and have completed."""
-    # A later transfer that was restricted otherwise, or undone, passes nothing on but what it moved itself.
-    alike = [row for row in later if row.whole or (row.options.composable and row.scope == scope)]
+    """The phase of some events. `later`: events that come after the first of them and have ended."""
+    # A later transfer that was restricted otherwise, undone or abandoned passes nothing on but what it moved itself.
+    undone = _undone(later)
+    alike = [
+        row
+        for row in later
+        if row.state == EventState.COMPLETED
+        and row.mid not in undone
+        and (row.whole or (row.options.composable and row.scope == scope))
+    ]
     passed_on = fold(events, [row.transfer for row in alike])
     own = sources(moves)
     return Phase(
@@ -286,6 +293,15 @@ def _phase(
         moves={u: passed_on.get(u, v) for u, v in moves.items()},
         later=tuple(row.mid for row in later if row.transfer.target in own),
     )
+
+
+def _undone(events: Iterable[EventRow]) -> set[str]:
+    """Mids of the events that others of them have taken back, and that were not brought back since."""
+    undone: set[str] = set()
+    for row in sorted(events, key=lambda e: e.transfer.key, reverse=True):
+        if row.options.undo_of and row.mid not in undone:
+            undone.add(row.options.undo_of)
+    return undone
 
 
 def _plan_apart(parts: Parts, claimed: ClaimedWork) -> Plan:

@@ -392,6 +392,21 @@ def test_a_late_event_does_not_take_back_what_a_later_one_gave_in_another_case(
     assert [str(u).lower() for u in world.creators([of_a, of_b])] == [b, b]
 
 
+@pytest.mark.parametrize("undone", [1, 2])
+def test_a_late_event_does_not_follow_a_later_one_that_was_taken_back(world: World, undone: int) -> None:
+    """Where the undo was taken back as well, it does."""
+    a, b, c = world.users("a", "b", "c")
+    of_a, of_b = world.batch(created_by=a), world.batch(created_by=b)
+    older = world.event(a, b)
+    last = world.transfer(b, c)
+    world.whole_run()
+    for _ in range(undone):
+        last = f"undo:{world.undo(last)[0].run_id}:0"
+    world.platform.emit(older)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.creators([of_a, of_b]) == ([b, b] if undone == 1 else [c, c])
+
+
 def test_a_late_event_leaves_what_the_later_user_got_since(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     of_a = world.batch(created_by=a)
@@ -454,8 +469,22 @@ def test_a_late_event_moves_what_its_user_had_in_the_other_role(
     assert world.owners(batch) == owners(after)
 
 
+def test_a_late_event_leaves_what_an_abandoned_later_one_gave(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    older = world.event(b, c)
+    later = world.transfer(a, b)
+    world.run().pull().lookup().update()
+    world.run().pull(abandon={"mids": [later], "reason": "half-way"}).finish()
+    world.platform.emit(older)
+    assert world.whole_run().events == {"completed": 1}
+    assert world.owners(batch) == (b, ())
+    assert world.read(older["mid"]).late
+
+
+@pytest.mark.parametrize("days_ago", [0, 3])
 def test_what_an_abandoned_transfer_has_given_is_found_though_its_document_did_not_follow(
-    world: World,
+    world: World, days_ago: int
 ) -> None:
     a, b = world.users("a", "b")
     batch = world.batch(created_by=b)
@@ -463,14 +492,17 @@ def test_what_an_abandoned_transfer_has_given_is_found_though_its_document_did_n
     world.run().pull().lookup().update()
     world.run().pull(abandon={"mids": [first], "reason": "half-way"}).finish()
     assert world.row(batch) == (a, ())
+    world.execute(
+        "UPDATE event SET ended_at = ended_at - :n * interval '1 day' WHERE mid = :mid", n=days_ago, mid=first
+    )
     world.transfer(a, b)
     world.whole_run()
     assert world.owners(batch) == (b, ())
 
 
-@pytest.mark.parametrize("waited_hours", [0, 3])
+@pytest.mark.parametrize(("waited_hours", "proven_again"), [(0, False), (3, False), (0, True)])
 def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_from_an_older_row(
-    world: World, waited_hours: int
+    world: World, waited_hours: int, *, proven_again: bool
 ) -> None:
     a, b, c = world.users("a", "b", "c")
     batch = world.batch(created_by=c)
@@ -478,6 +510,8 @@ def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_
     world.whole_run()
     older = "UPDATE event SET order_ms = order_ms - :ms WHERE mid = ANY(:mids) RETURNING id"
     assert len(world.rows(older, ms=waited_hours * 3_600_000, mids=chain)) == 2
+    if proven_again:
+        world.whole_run(window=world.window())
     world.platform.put_document(batch.batch_id, **batch.document())
     world.transfer(a, b)
     world.whole_run()

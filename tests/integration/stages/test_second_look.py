@@ -155,6 +155,18 @@ def test_batches_of_a_user_who_received_again_later_are_not_taken_by_the_second_
     assert world.owners(batch) == (a, ())
 
 
+def test_what_an_abandoned_transfer_gave_back_is_not_taken_by_the_second_proof(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(b, a)
+    world.run().pull().lookup().update()
+    world.run().pull(abandon={"mids": [second], "reason": "half-way"}).finish()
+    assert world.run().pull(window=around(world, first)).pulled.follow_ups == 0
+    assert world.owners(batch) == (a, ())
+
+
 def test_batches_of_a_user_who_received_again_in_another_case_are_not_taken_either(world: World) -> None:
     a, b = world.users("a", "b")
     batch = world.batch(created_by=a)
