@@ -14,12 +14,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Table, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
+from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import MADE, BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.database import NO_NESTED_LOOP, Database, copy, from_ledger, to_ledger
 from ownership.ledger.event_ids import EventIds
+from ownership.ledger.queue import lock
 from ownership.ledger.schema import among, change, event, plan
 
 BATCHES_AT_ONCE = 5000
@@ -73,11 +75,7 @@ _CHANGE = (
 )
 _INSERT_PLAN = text(
     "INSERT INTO plan SELECT * FROM json_populate_recordset(CAST(NULL AS plan), :rows) "
-    # Only a dry run has outcomes when it is planned.
-    "ON CONFLICT (event_id, course_id, batch_id) DO UPDATE SET (role, status, before_created_by, before_mentors, "
-    "after_created_by, after_mentors, outcome) = (excluded.role, excluded.status, excluded.before_created_by, "
-    "excluded.before_mentors, excluded.after_created_by, excluded.after_mentors, excluded.outcome) "
-    "WHERE excluded.outcome IS NOT NULL"
+    "ON CONFLICT (event_id, course_id, batch_id) DO NOTHING"
 )
 _CHANGE_COLUMNS = (
     "event_id, course_id, batch_id, image, hop, hops, fencing_token, role, status, before_created_by, before_mentors, "
@@ -275,17 +273,35 @@ class Changes:
 
     # -- writes --------------------------------------------------------------------------------------------
 
-    def plan(self, rows: Sequence[PlanRow], users: Mapping[str, frozenset[str]]) -> None:
-        """Add to plans what they lack; of a dry run, which is planned anew each time, the new row counts.
+    def forget_plans(self, rehearsed: Sequence[ClaimedEvent]) -> None:
+        """Remove the plans of dry runs, which are planned anew each time, where they still are the caller's."""
 
-        `users` are each event's sources (by mid), for the role of unchanged rows.
+        def work(connection: Connection) -> None:
+            mine = lock(connection, rehearsed).values()
+            connection.execute(delete(plan).where(among(plan.c.event_id, mine)))
+
+        if rehearsed:
+            self._database.run(work)
+
+    def plan(
+        self,
+        rows: Sequence[PlanRow],
+        users: Mapping[str, frozenset[str]],
+        *,
+        rehearsed: Sequence[ClaimedEvent] = (),
+    ) -> None:
+        """Add to plans what they lack.
+
+        `users` are each event's sources (by mid), for the role of unchanged rows. `rehearsed` are the dry runs among
+        the events: people look at their plans, so nothing is added where they are not the caller's any more.
         """
         if not rows:
             return
 
         def work(connection: Connection) -> None:
             ids = self._ids.of(connection, {r.planned.mid for r in rows})
-            unique = {(r.planned.mid, r.planned.id): r for r in rows}
+            lost = {e.mid for e in rehearsed} - lock(connection, rehearsed).keys()
+            unique = {(r.planned.mid, r.planned.id): r for r in rows if r.planned.mid not in lost}
             values = [_plan_values(ids[r.planned.mid], r, users) for r in unique.values()]
             connection.execute(_INSERT_PLAN, {"rows": json.dumps(values)})
 

@@ -328,6 +328,8 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
         parts.index.refresh()
     document_users = _discover(parts, book.sources)
     mids = claimed.mids_with_plans(book.phases)
+    rehearsed = [e for e in book.held if events[e.mid].options.dry_run]
+    parts.changes.forget_plans(rehearsed)
     old = parts.changes.planned(mids)
     given = parts.events.given_to(book.sources, since_ms=now_ms() - JUST_NOW_MS) if book.sources else []
     recent = parts.changes.changed([e.mid for e in given if e.mid not in events])
@@ -344,12 +346,8 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
         for batch in part:
             document = document_users.get(batch, frozenset())
             found += _plan_rows(book, events, batch, rows.get(batch), document, reports)
-        fresh = [
-            r
-            for r in found
-            if (r.planned.mid, r.planned.id) not in old or events[r.planned.mid].options.dry_run
-        ]
-        parts.changes.plan(fresh, users)
+        fresh = [r for r in found if (r.planned.mid, r.planned.id) not in old]
+        parts.changes.plan(fresh, users, rehearsed=rehearsed)
         planning |= {r.planned.mid for r in fresh}
         batches |= {r.planned.id for r in found}
     _note_planned(parts, claimed, planning)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ownership.domain.conf import ConfError
-from ownership.domain.plan_report import text
-from tests.integration.stages.transfer_world import Faults, World
+from ownership.domain.plan_report import PlanReport, text
+from tests.integration.stages.transfer_world import Faults, World, replaced
 
 
 def _dry_run(world: World, from_user: str, to_user: str, **fields: Any) -> tuple[str, Any]:
@@ -120,6 +120,46 @@ def test_a_dry_run_tells_its_plan_and_leaves_both_stores_as_they_were(world: Wor
     rows = list(world.job.parts.changes.read_plan(mid))
     assert {r.hop.after.created_by for r in rows if r.hop and r.hop.before.created_by == a} == {b}
     assert len(rows) == 11
+
+
+def _digest_of_rows(world: World, mid: str) -> str:
+    """What the plan names that stands in the ledger, batch by batch."""
+    report = PlanReport(world.read(mid).transfer)
+    for row in world.job.parts.changes.read_plan(mid):
+        if row.hop:
+            report.add_change(row.hop, "")
+    return report.digest
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_dry_run_that_is_planned_again_shows_its_last_plan_alone(world: World, *, alive: bool) -> None:
+    """Its first try died after the plan, or froze before it and comes late."""
+    a, b, c = world.users("a", "b", "c")
+    batches = world.batches(2, created_by=a)
+    run = world.run().pull(form=world.form(a, b, dry_run=True))
+    mid, given, changes = f"manual:{run.run_id}:0", run.work, world.job.parts.changes
+    plan = changes.plan
+
+    def planned(*args: Any, **more: Any) -> None:
+        if not alive:
+            plan(*args, **more)
+        world.edit(batches[0], createdby=c)
+        world.platform.put_document(batches[0].batch_id, createdBy=c)
+        with replaced(changes, "plan", plan):
+            again = world.job.run(run.run_id)
+            again.work = given
+            again.again().lookup()
+        if alive:
+            plan(*args, **more)
+
+    with replaced(changes, "plan", planned):
+        run.lookup()
+
+    assert [(r.planned.id.batch_id, r.planned.outcome) for r in changes.read_plan(mid)] == [
+        (batches[1].batch_id, "moved")
+    ]
+    assert _digest_of_rows(world, mid) == world.read(mid).digest
+    assert world.creators(batches) == [c, a]
 
 
 def test_a_dry_run_does_not_stand_in_the_way_and_gives_nothing_back(world: World) -> None:
