@@ -164,7 +164,6 @@ def test_what_users_of_fab_may_see(login: Login) -> None:
     assert statuses(ELSEWHERE, *READS, *WHOLE) == [200] * 8 + [404, 404]
     assert login(ELSEWHERE).get(f"{API}/transfers").json()["transfers"] == []
     assert statuses(NOBODY, *READS, *WHOLE) == [403] * 10
-    assert login(NOBODY).get("static/page.css").status_code == 200
 
 
 def test_what_users_of_fab_may_do(login: Login, story: Story) -> None:

@@ -109,9 +109,7 @@ def read_only_index(airflow: Airflow) -> Iterator[None]:
 # -- who may what
 
 
-@pytest.mark.parametrize(
-    "address", ["/", "/transfer?mid=m", "/confirm?mid=m&action=undo", "/static/page.css", "/api"]
-)
+@pytest.mark.parametrize("address", ["/", "/transfer?mid=m", "/confirm?mid=m&action=undo", "/api"])
 def test_nobody_sees_anything_without_signing_in(airflow: Airflow, address: str):
     url = f"{airflow.stack.addresses.airflow}{PAGE}{address}"
     for headers in ({}, {"Cookie": "_token=forged"}, {"Authorization": "Bearer forged"}):
@@ -119,6 +117,15 @@ def test_nobody_sees_anything_without_signing_in(airflow: Airflow, address: str)
         assert answer.status_code in ((401,) if not headers else (401, 403))
         assert "<table" not in answer.text
     assert httpx.post(f"{airflow.stack.addresses.airflow}{PAGE}/act").status_code == 401
+
+
+def test_the_page_that_asks_to_sign_in_has_its_style_sheet(airflow: Airflow):
+    url = f"{airflow.stack.addresses.airflow}{PAGE}"
+    refused = httpx.get(f"{url}/imports")
+    assert refused.status_code == 401
+    files = re.findall(r'(?:href|src)="(static/[^"]+)"', refused.text)
+    assert {f.partition("?")[0] for f in files} == {"static/icon.svg", "static/page.css", "static/page.js"}
+    assert [httpx.get(f"{url}/{f}").status_code for f in files] == [200, 200, 200]
 
 
 def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(

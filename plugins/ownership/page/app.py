@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from ownership.domain.errors import OwnershipError, SettingsError
-from ownership.page.access import MayRead, User
+from ownership.page.access import MayRead
 from ownership.page.api.app import api as api_app
 from ownership.page.rendering import STATIC, rendered
 from ownership.page.routes import actions, api, imports, lists, questions, transfers
@@ -61,8 +61,8 @@ page = Secured(app)
 
 
 @app.get("/static/{name}")
-def static(user: User, name: str) -> Response:  # noqa: ARG001  # a file needs a signed-in user too
-    """The style sheet, the script or an icon."""
+def static(name: str) -> Response:
+    """The style sheet, the script or an icon: for everybody, because the page that asks to sign in needs them, too."""
     if name not in STATIC:
         raise HTTPException(404, "There is no such file.")
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
