@@ -139,6 +139,16 @@ def test_the_platforms_words_become_the_jobs_connections_and_settings(
     assert (node.config.scheme, node.host, node.port) == ("http", "search.sunbird", 9200)
     assert hooks.lms_endpoint(settings).url == "http://lms-service:9000"
     assert hooks.userorg_endpoint(settings).url == "http://userorg-service:9000"
+    assert hooks.content_search_endpoint().url == "http://search-service:9000"
+
+
+def test_the_content_search_can_be_left_out() -> None:
+    name = "AIRFLOW_CONN_CONTENT_SEARCH_DEFAULT"
+    every = rendered()["ConfigMap"]["data"]
+    assert rendered(services={"contentSearch": ""})["ConfigMap"]["data"] == {
+        k: v for k, v in every.items() if k != name
+    }
+    assert name in every
 
 
 def test_the_job_runs_commands_that_the_image_has_with_arguments_that_they_know(

@@ -14,6 +14,9 @@ AIRFLOW_CONN_ELASTICSEARCH_DEFAULT: {{ dict "conn_type" "elasticsearch" "host" .
 {{- end }}
 AIRFLOW_CONN_LMS_DEFAULT: {{ dict "conn_type" "http" "host" .Values.services.lms | toJson | quote }}
 AIRFLOW_CONN_USERORG_DEFAULT: {{ dict "conn_type" "http" "host" .Values.services.userorg | toJson | quote }}
+{{- with .Values.services.contentSearch }}
+AIRFLOW_CONN_CONTENT_SEARCH_DEFAULT: {{ dict "conn_type" "http" "host" . | toJson | quote }}
+{{- end }}
 AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER: {{ merge (dict "env" .Values.global.env) .Values.settings | toJson | quote }}
 {{- end }}
 
