@@ -20,7 +20,7 @@ chooser says who goes on and what becomes of the call. For uses of one's own:
 `CrashAt(points, fate, stores=…)` strikes the n-th calls of tasks; its `counted` has all that it counted, so a world
 played once without points says how many there are. `Outcome.violations` is empty if all is as it must be; `excused`
 says why a world was not judged in full; `simulation.story.story` makes a story of the trace. An order (`OrderSpec`) is a
-run's kind (`manual`, `undo`, `scheduled`, or `clear` and `fail` for a run that is there) and its conf; to act step by
+run's kind (`manual`, `undo`, `scheduled`, `reconcile`, or `clear` and `fail` for one that is there) and its conf; to act step by
 step, make a `World`, spawn an actor of one's own (`world.scheduler.spawn`), and call `world.carry_out(order)` and
 `world.scheduler.wait(…)` in it.
 

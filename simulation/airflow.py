@@ -20,6 +20,7 @@ from ownership.domain.errors import OwnershipError, Permanent, Stopped
 from ownership.edge import tasks
 from ownership.edge.interruption import Interrupted
 from ownership.edge.retries import RETRIES, delay_seconds
+from ownership.reconcile import run as reconcile
 from ownership.stages.intake import Intake, Window
 from ownership.stages.pull import RunRequest, collect, hand_over, start_run
 from simulation.scheduler import Actor, Died, Scheduler
@@ -45,7 +46,7 @@ class Run:
     run_id: str
     conf: Mapping[str, Any]
     kind: str
-    """`asset`, `manual`, `scheduled` or `undo`."""
+    """`asset`, `manual`, `scheduled`, `undo` or `reconcile`."""
     window: Window | None = None
     at_ms: int = 0
     tries: dict[str, int] = field(default_factory=dict)
@@ -100,6 +101,9 @@ class Airflow:
                 actor.doomed, actor.wake_ms = True, 0
 
     def _flow(self, run: Run) -> None:
+        (self._reconcile if run.kind == "reconcile" else self._transfer)(run)
+
+    def _transfer(self, run: Run) -> None:
         slices = self._task(run, "pull", lambda n: self._pull(run, n), PULL_RETRIES)
         if slices == []:
             return
@@ -110,6 +114,25 @@ class Airflow:
         self._scheduler.wait(lambda: all(a.finished for a in mapped))
         pulled = run.pulled.model_dump(mode="json", exclude={"slices"}) if run.pulled else None
         run.summary = self._task(run, "settle", lambda _: tasks.settle(slices, pulled), RETRIES)
+
+    def _reconcile(self, run: Run) -> None:
+        """`ownership_reconcile`, its looks one after the other."""
+        conf = reconcile.ReconcileConf.of(run.conf)
+        parts = self._world.parts
+
+        def look(share: reconcile.Share, _try: int) -> Any:
+            with self._interruptible():
+                return reconcile.look_at_ranges(parts(), share, patience_s=0)
+
+        shares = self._task(run, "plan_ranges", lambda _: reconcile.plan(parts(), run.run_id, conf), RETRIES)
+        for n, share in enumerate(shares or ()):
+            self._task(run, f"compare_ranges[{n}]", partial(look, share), RETRIES)
+        self._task(
+            run, "check_ledger", lambda _: reconcile.look_at_ledger(parts(), run.run_id, conf), RETRIES
+        )
+        self._task(
+            run, "report", lambda _: reconcile.put_together(parts(), run.run_id, conf) and None, RETRIES
+        )
 
     def _stages(self, run: Run, n: int, work: Mapping[str, Any]) -> None:
         given: Any = work

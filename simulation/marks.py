@@ -35,7 +35,7 @@ _SQL = (
     ("verdict", "SELECT DISTINCT verdict FROM event WHERE verdict IS NOT NULL"),
     ("", "SELECT DISTINCT 'a composed change' FROM change WHERE hops > 1"),
     ("", "SELECT DISTINCT 'an event came late' FROM event WHERE late"),
-    ("", "SELECT DISTINCT 'an undo' FROM event WHERE options ? 'undo_of'"),
+    ("", "SELECT DISTINCT 'an undo' FROM event WHERE options ? 'undo_of' AND state = 'completed'"),
     ("", "SELECT DISTINCT 'a plan is applied' FROM event WHERE options ? 'plan_of'"),
     ("", "SELECT DISTINCT 'an event about one batch' FROM event WHERE options ? 'asset'"),
     ("", "SELECT DISTINCT 'planned under another event' FROM event WHERE cardinality(planned_with) > 1"),
@@ -56,6 +56,7 @@ _TRACE = (
     ("a process gets SIGTERM", str(Fate.TERMINATED)),
     ("an outage", str(Fate.OUTAGE)),
     ("a commit whose answer was lost", rf"ledger.*{Fate.LOST_AFTER}"),
+    ("a reconciliation", r"^rows page"),
     ("a run is cleared", r"is cleared"),
     ("a run is marked as failed", r"is marked as failed"),
 )

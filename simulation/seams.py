@@ -20,6 +20,7 @@ from ownership.edge import tasks
 from ownership.ledger import changes
 from ownership.ledger.database import TRIES
 from ownership.platform import cassandra, dead_letters, kafka, pools, search_index, user_org
+from ownership.reconcile import run as reconcile
 from ownership.stages import reindex, update
 from simulation.scheduler import Scheduler
 
@@ -95,6 +96,8 @@ def installed(world: Any, seed: int) -> Iterator[None]:
         put(cassandra, execute_concurrent=world.rows.execute_concurrent, BatchStatement=world.batch_statement)
         put(search_index, streaming_bulk=world.index.streaming_bulk)
         put(changes, uuid4=lambda: UUID(int=rng.getrandbits(128), version=4))
+        # For speed the simulation's server is not durable, which the check would refuse.
+        put(reconcile, check_ledger=lambda _: None)
         put(tasks, **world.airflow.edge())
         stamina.set_testing(True, attempts=TRIES, cap=True)
         try:

@@ -140,7 +140,7 @@ def drawn_setup(seed: int) -> Setup:
         batches,
         messages,
         edits,
-        tuple(_orders(rng, messages, users, span)),
+        (*_in_earnest(seed, _orders(rng, messages, users, span)), *_by_the_clock(seed, span)),
         users=users,
         deleted=("d",) if "d" in users and rng.random() < 0.1 else (),
         foreign=("c",) if "c" in users and rng.random() < 0.1 else (),
@@ -264,3 +264,29 @@ def _orders(
             [OrderSpec(at_ms, "fail", {})],
         )
     )
+
+
+def _in_earnest(seed: int, orders: list[OrderSpec]) -> list[OrderSpec]:
+    """Undos are dry runs, or take back, also beside transfers; so may one what an abandoned event has moved."""
+    rng = Random(f"in earnest:{seed}")
+    dry_run = rng.random() < 0.4
+    wait = dry_run or rng.random() < 0.7
+    found = [
+        o._replace(conf={**o.conf, "dry_run": dry_run}, wait=wait) if o.kind == "undo" else o for o in orders
+    ]
+    abandoned = [mid for o in orders if "abandon" in o.conf for mid in o.conf["abandon"]["mids"]]
+    if abandoned and rng.random() < 0.5:
+        found.append(OrderSpec(orders[-1].at_ms, "undo", {"mids": abandoned, "dry_run": False}, wait=True))
+    return found
+
+
+def _by_the_clock(seed: int, span: int) -> list[OrderSpec]:
+    """Runs that the clock starts while others are at work. They are drawn for themselves: other worlds stay as they are."""
+    rng = Random(f"clock:{seed}")
+    kind = rng.random()
+    at_ms = rng.randint(0, span + 5_000)
+    if kind < 0.06:
+        return [OrderSpec(at_ms, "scheduled", {})]
+    if kind < 0.12:
+        return [OrderSpec(at_ms, "reconcile", {"repair": True, "ranges": rng.choice((1, 2)), "days": 1})]
+    return []

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-from cassandra import OperationTimedOut
-from elastic_transport import ConnectionTimeout
 from sqlalchemy import Engine
 
 from ownership.domain.clock import HOUR_MS
@@ -18,12 +15,7 @@ from ownership.domain.states import FINAL_STATES, EventState
 from ownership.edge import tasks
 from ownership.edge.approvals import APPROVE
 from ownership.edge.retries import RETRIES
-from ownership.platform.course_batches import RawRow
-from ownership.platform.ring import TokenRange, token
-from ownership.platform.search_index import Seen
-from ownership.reconcile import run as reconcile
 from ownership.stages.intake import Window
-from ownership.stages.parts import Parts
 from simulation.airflow import Airflow, Run
 from simulation.scheduler import Chooser
 from simulation.setup import ORGANISATION, BatchSpec, MessageSpec, OrderSpec, Setup
@@ -34,7 +26,7 @@ Owners = tuple[str | None, tuple[str, ...]]
 
 
 class WholeAirflow(Airflow):
-    """The DAGs of approvals and reconciliations, too."""
+    """The DAG of approvals, too."""
 
     def next_run_id(self, kind: str) -> str:
         """Counted by kind: an operator's run has the same id however many the watcher has started."""
@@ -43,8 +35,6 @@ class WholeAirflow(Airflow):
     def _flow(self, run: Run) -> None:
         if run.kind == "approval":
             self._approval(run)
-        elif run.kind == "reconcile":
-            self._reconcile(run)
         else:
             super()._flow(run)
 
@@ -58,29 +48,6 @@ class WholeAirflow(Airflow):
         questions = self._task(run, "wanted", lambda _: tasks.approvals_wanted(), RETRIES)
         for n, question in enumerate(questions or ()):
             self._task(run, f"decide[{n}]", partial(decide, question), RETRIES)
-
-    def _reconcile(self, run: Run) -> None:
-        """`ownership_reconcile`, its looks one after the other."""
-        conf = reconcile.ReconcileConf.of(run.conf)
-        parts = self._world.parts
-
-        def look(share: reconcile.Share, _try: int) -> Any:
-            with self._interruptible():
-                return reconcile.look_at_ranges(parts(), share, patience_s=0)
-
-        def plan(_try: int) -> list[reconcile.Share]:
-            # For speed the simulation's server is not durable, which the check would refuse.
-            with patch.object(reconcile, "check_ledger", lambda _: None):
-                return reconcile.plan(parts(), run.run_id, conf)
-
-        for n, share in enumerate(self._task(run, "plan_ranges", plan, RETRIES)):
-            self._task(run, f"compare_ranges[{n}]", partial(look, share), RETRIES)
-        self._task(
-            run, "check_ledger", lambda _: reconcile.look_at_ledger(parts(), run.run_id, conf), RETRIES
-        )
-        self._task(
-            run, "report", lambda _: reconcile.put_together(parts(), run.run_id, conf) and None, RETRIES
-        )
 
     def edge(self) -> dict[str, Any]:
         """With what the tasks of an approval ask of Airflow."""
@@ -110,40 +77,6 @@ class AttendedWorld(World):
         self.airflow: WholeAirflow = WholeAirflow(self)
         self._operator, self._hourly = operator, hourly
         self._states: tuple[int, dict[str, str]] = (-1, {})
-
-    def parts(self) -> Parts:
-        """With what a reconciliation reads of both stores."""
-        parts, s = super().parts(), self.scheduler
-        parts.cql.session.cluster.metadata.partitioner = "Murmur3Partitioner"
-
-        def pages(tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:  # noqa: ARG001  # few rows
-            def effect() -> list[RawRow]:
-                return [
-                    RawRow(key.course_id, key.batch_id, row["createdby"], row["mentors"], row["status"])
-                    for key, row in sorted(self.rows.table.items())
-                    if tokens.holds(token(key.course_id))
-                ]
-
-            yield s.call("rows", "page", effect, OperationTimedOut)
-
-        def documents() -> Iterator[list[Seen]]:
-            def effect() -> list[Seen]:
-                return [
-                    Seen(i, d.source["courseId"], d.source.get("createdBy"), d.source.get("mentors"))
-                    for i, d in sorted(self.index.visible.items())
-                ]
-
-            yield s.call("index", "walk", effect, lambda: ConnectionTimeout("no answer"))
-
-        replaced: Mapping[tuple[object, str], Callable[..., Any]] = {
-            (parts.rows, "pages"): pages,
-            (parts.index, "documents"): documents,
-            (parts.index, "count"): lambda: len(self.index.visible),
-            (parts.index, "check"): lambda: None,
-        }
-        for (part, name), stand_in in replaced.items():
-            setattr(part, name, stand_in)
-        return parts
 
     # -- what the operator sees and does -----------------------------------------------------------------------
 

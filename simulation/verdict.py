@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.plan import BatchId
+from ownership.domain.plan_report import PlanReport
+from ownership.ledger.changes import Changes
 from simulation.replay import Event, finals, told
 from simulation.setup import NEWCOMER, BatchSpec, Edit, MessageSpec
 from simulation.world import GRACE_MS, World
@@ -69,6 +72,7 @@ class Verdict:
         self._documents(at_the_end=True)
         self._audit()
         self._plans()
+        self._rehearsed()
         self._late()
         self._messages()
         self._queue()
@@ -247,6 +251,17 @@ class Verdict:
         """What a completed event has moved stands in a plan as moved."""
         for r in self.world.database.plainly(_UNPLANNED):
             self.world.broken(f"{r.batch_id} was moved by {r.mid}, and no plan says so")
+
+    def _rehearsed(self) -> None:
+        """What stands in the plan of a dry run is what its digest names: people look at both."""
+        changes = Changes(self.world.plain)
+        for r in self.world.database.plainly("SELECT mid, digest FROM event WHERE state = 'rehearsed'"):
+            report = PlanReport(Transfer(OrderKey(0, 0, 0, r.mid), "", ""))
+            for planned in changes.read_plan(r.mid):
+                if planned.hop:
+                    report.add_change(planned.hop, "")
+            if report.digest != r.digest:
+                self.world.broken(f"{r.mid} has the digest {r.digest}, and its plan {report.digest}")
 
     def _queue(self) -> None:
         if left := self.world.database.plainly("SELECT event_id FROM queue"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import Random
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from cassandra import OperationTimedOut
+from elastic_transport import ConnectionTimeout
 from sqlalchemy import Engine
 
 from local.platform.world import User, transfer_event
@@ -25,11 +27,12 @@ from ownership.ledger.events import Events
 from ownership.ledger.queue import Queue
 from ownership.ledger.reports import Reconciliations
 from ownership.platform.cassandra import Cql
-from ownership.platform.course_batches import CourseBatches
+from ownership.platform.course_batches import CourseBatches, RawRow
 from ownership.platform.dead_letters import DeadLetters
 from ownership.platform.kafka import Topic
 from ownership.platform.lms import BatchSearch
-from ownership.platform.search_index import SearchIndex
+from ownership.platform.ring import TokenRange, token
+from ownership.platform.search_index import SearchIndex, Seen
 from ownership.platform.user_org import Users
 from ownership.stages.inbox import Inbox
 from ownership.stages.intake import Intake, Window
@@ -53,6 +56,10 @@ _ZONE = ZoneInfo("Asia/Kolkata")
 _UNDECIDED = (
     "SELECT image, batch_id, mid FROM change JOIN event ON event.id = change.event_id WHERE outcome IS NULL"
 )
+_APPROVALS = (
+    "SELECT mid, state FROM queue JOIN event ON event.id = event_id "
+    "WHERE (awaits IS NOT NULL) <> (state = 'awaiting_approval')"
+)
 
 
 class World:
@@ -65,9 +72,16 @@ class World:
         self.scheduler = Scheduler(chooser, start_ms=START_MS)
         self.database = SimulatedDatabase(engine, self.scheduler)
         self.database.months_upto = 1 << 30  # made when the ledger was created
-        self._plain = Database(engine)
+        self.plain = Database(engine)
+        """The same ledger, of which the world knows nothing."""
         self.settings = Settings.model_validate(
-            {"env": "sim", "grace.ms": GRACE_MS, "claim.seconds": LEASE_MS // 1000, **setup.settings}
+            {
+                "env": "sim",
+                "grace.ms": GRACE_MS,
+                "claim.seconds": LEASE_MS // 1000,
+                "approval.timeout.hours": 1,
+                **setup.settings,
+            }
         ).for_slots(32)
         self.broker = Broker(self.scheduler)
         self.broker.topics = {
@@ -119,7 +133,7 @@ class World:
     def parts(self) -> Parts:
         """What one process works with."""
         database, settings = self.database, self.settings
-        return Parts(
+        parts = Parts(
             settings=settings,
             database=database,
             arrivals=Arrivals(database),
@@ -133,6 +147,40 @@ class World:
             search=BatchSearch(self.lms, settings.batch_search_api),  # type: ignore[arg-type]  # the same
             cql=Cql(self.rows.session),
         )
+        self._let_scan(parts)
+        return parts
+
+    def _let_scan(self, parts: Parts) -> None:
+        """Give what a reconciliation reads of both stores."""
+        s = self.scheduler
+
+        def pages(tokens: TokenRange, *, rows: int) -> Iterator[list[RawRow]]:  # noqa: ARG001  # few rows
+            def effect() -> list[RawRow]:
+                return [
+                    RawRow(key.course_id, key.batch_id, row["createdby"], row["mentors"], row["status"])
+                    for key, row in sorted(self.rows.table.items())
+                    if tokens.holds(token(key.course_id))
+                ]
+
+            yield s.call("rows", "page", effect, OperationTimedOut)
+
+        def documents() -> Iterator[list[Seen]]:
+            def effect() -> list[Seen]:
+                return [
+                    Seen(i, d.source["courseId"], d.source.get("createdBy"), d.source.get("mentors"))
+                    for i, d in sorted(self.index.visible.items())
+                ]
+
+            yield s.call("index", "walk", effect, lambda: ConnectionTimeout("no answer"))
+
+        replaced: Mapping[tuple[object, str], Callable[..., Any]] = {
+            (parts.rows, "pages"): pages,
+            (parts.index, "documents"): documents,
+            (parts.index, "count"): lambda: len(self.index.visible),
+            (parts.index, "check"): lambda: None,
+        }
+        for (part, name), stand_in in replaced.items():
+            setattr(part, name, stand_in)
 
     def _queue(self) -> Queue:
         queue = Queue(self.database)
@@ -237,10 +285,10 @@ class World:
         topic = self.settings.input_topic
         stamp = self.commits
         if self._looked[0] != stamp:
-            queued = Queue(self._plain)
+            queued = Queue(self.plain)
             current, self.scheduler.current = self.scheduler.current, None
             try:
-                consumed = {p: c.next_offset for p, c in Arrivals(self._plain).consumed(topic).items()}
+                consumed = {p: c.next_offset for p, c in Arrivals(self.plain).consumed(topic).items()}
                 self._looked = (stamp, (queued.read(), consumed))
             finally:
                 self.scheduler.current = current
@@ -393,10 +441,11 @@ class World:
             self.carry_out(order)
 
     def _approve(self) -> None:
-        """Answers what awaits an approval: mostly with yes, now and then not at all."""
+        """Answers what awaits an approval: mostly with yes, now and then not at all, twice, or hardly in time."""
         s, rng = self.scheduler, Random(f"approver:{self.seed}")
+        pause_ms = Random(f"pause:{self.seed}").choice((3_000, 20_000, 20_000, HOUR_MS - 2_000))
         while not self.ended:
-            s.sleep(20_000)
+            s.sleep(pause_ms)
             waiting = "SELECT mid, digest FROM event WHERE state = 'awaiting_approval' ORDER BY mid LIMIT 1"
             for mid, digest in self.database.plainly(waiting):
                 order = rng.choice(("approve", "approve", "decline", ""))
@@ -421,7 +470,8 @@ class World:
             conf["execute_plan"] = plan = plan.replace("run-*", by_hand[-1] if by_hand else "")
             found = self.database.plainly("SELECT digest FROM event WHERE mid = :mid", mid=plan)
             conf["digest"] = (found[0][0] if found else None) or "0" * 20
-        return self.airflow.start(order.kind, conf)
+        window = Window(START_MS - HOUR_MS, self.scheduler.now_ms + 1) if order.kind == "scheduled" else None
+        return self.airflow.start(order.kind, conf, window=window)
 
     def _is_idle(self) -> bool:
         return self.work_in_sight()[1] and all(r.ended for r in self.airflow.runs)
@@ -465,6 +515,8 @@ class World:
 
     def _committed(self, name: str) -> None:
         self.commits += 1
+        if self.settings.approval_batches:
+            self._check_approvals()
         actor = self.scheduler.current
         if name == "Queue.held" and actor:
             self._replaced[actor] = self._is_replaced(actor)
@@ -474,6 +526,13 @@ class World:
             self._recorded_at |= dict.fromkeys((i.uuid for i in images), self.scheduler.calls)
         elif name == "Events.complete" and actor:
             self._check_completed(actor)
+
+    def _check_approvals(self) -> None:
+        """What awaits an approval can be given one: event and queue say the same."""
+        for mid, state in self.database.plainly(_APPROVALS):
+            what = f"{mid} is {state}, and the queue says otherwise"
+            if what not in self.violations:
+                self.broken(what)
 
     def _check_completed(self, by: Actor) -> None:
         """A completed event has no image without an outcome that an earlier try left."""

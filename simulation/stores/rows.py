@@ -110,7 +110,7 @@ class Rows:
         """A session of the driver, as far as the job uses it."""
         return SimpleNamespace(
             prepare=prepared,
-            cluster=SimpleNamespace(metadata=SimpleNamespace()),
+            cluster=SimpleNamespace(metadata=SimpleNamespace(partitioner="Murmur3Partitioner")),
             execution_profile_clone_update=lambda *_, **__: None,
         )
 
