@@ -242,7 +242,6 @@ class LastLook(NamedTuple):
     """The last look of `ownership_health` that ended."""
 
     at: datetime
-    run_id: str
     problems: Mapping[str, Sequence[str]] | None
     """Subjects by kind; None if the look itself did not end well."""
     verdict: str
@@ -266,7 +265,7 @@ def last_look() -> LastLook | None:
             )
         ).all()
     values = {row.key: row.value for row in found}
-    return LastLook(run.end_date, run.run_id, values.get("known"), str(values.get("verdict", "")))
+    return LastLook(run.end_date, values.get("known"), str(values.get("verdict", "")))
 
 
 def signing_secrets() -> dict[str, str]:

@@ -18,7 +18,6 @@ class TokenRange(NamedTuple):
 
     number: int
     """From 0."""
-    of: int
     after: int
     upto: int
 
@@ -45,7 +44,7 @@ def token_range(number: int, of: int) -> TokenRange:
     """
     if not 0 <= number < of:
         raise ValueError(f"there is no range {number} of {of}")
-    return TokenRange(number, of, _bound(number, of), _bound(number + 1, of))
+    return TokenRange(number, _bound(number, of), _bound(number + 1, of))
 
 
 def range_of(course_id: str, of: int) -> int:

@@ -417,7 +417,7 @@ def test_ranges_end_exactly_at_a_token(world: World, job: Job) -> None:
     t = found.one().t
 
     def shows(after: int, upto: int, number: int = 1) -> bool:
-        return any(job.parts.rows.pages(TokenRange(number, 2, after, upto), rows=10))
+        return any(job.parts.rows.pages(TokenRange(number, after, upto), rows=10))
 
     assert shows(t - 1, t)
     assert shows(t, t, 0)

@@ -126,7 +126,7 @@ class Service:
 
 def looked(problems: dict[str, list[str]] | None, at: datetime = AT) -> access.LastLook:
     """What the watch found."""
-    return access.LastLook(at, "scheduled__1", problems, "The verdict.")
+    return access.LastLook(at, problems, "The verdict.")
 
 
 def opened_service(monkeypatch: pytest.MonkeyPatch) -> Service:
