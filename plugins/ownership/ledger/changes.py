@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from sys import intern
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, text, tuple_
@@ -23,6 +24,8 @@ from ownership.ledger.database import NO_NESTED_LOOP, Database, copy, from_ledge
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.queue import lock
 from ownership.ledger.schema import among, change, event, plan
+
+T = TypeVar("T")
 
 BATCHES_AT_ONCE = 5000
 """Batches whose plan and images are in memory together."""
@@ -213,30 +216,32 @@ class Changes:
 
     def batches(self, mids: Collection[str]) -> set[BatchId]:
         """The planned batches of events, without their outcomes."""
-        return {batch for _, batch in self._batches(plan, mids)}
+        return self._batches(plan, mids, lambda _, batch: batch)
 
     def changed(self, mids: Collection[str]) -> set[BatchId]:
         """Batches that have an image of these events; one that a chain changes is planned for its first event alone."""
-        return {batch for _, batch in self._batches(change, mids)}
+        return self._batches(change, mids, lambda _, batch: batch)
 
     def planned(self, mids: Collection[str]) -> set[tuple[str, BatchId]]:
         """What is planned for events: mid and batch."""
-        return set(self._batches(plan, mids))
+        return self._batches(plan, mids, lambda mid, batch: (mid, batch))
 
-    def _batches(self, table: Table, mids: Collection[str]) -> Iterator[tuple[str, BatchId]]:
-        """Mid and batch of each row that a table has of events."""
+    def _batches(self, table: Table, mids: Collection[str], made: Callable[[str, BatchId], T]) -> set[T]:
+        """What is `made` of mid and batch of each row that a table has of events. There may be 100,000 rows."""
         if not mids:
-            return
+            return set()
 
-        def work(connection: Connection) -> tuple[dict[str, int], Sequence[Any]]:
+        def work(connection: Connection) -> set[T]:
             ids = self._ids.of(connection, mids)
+            mid_of = {i: m for m, i in ids.items()}
             query = select(table.c.event_id, table.c.course_id, table.c.batch_id)
-            return ids, connection.execute(query.where(_of_events(table.c.event_id, ids))).all()
+            found = connection.execute(query.where(_of_events(table.c.event_id, ids)))
+            return {
+                made(mid_of[event_id], BatchId(intern(course_id), batch_id))  # many batches share a course
+                for event_id, course_id, batch_id in found
+            }
 
-        ids, rows = self._database.run(work)
-        mid_of = {i: m for m, i in ids.items()}
-        for event_id, course_id, batch_id in rows:
-            yield mid_of[event_id], BatchId(course_id, batch_id)
+        return self._database.run(work)
 
     def has_planned(self, mid: str, batch: BatchId) -> bool:
         """True if an event has planned the batch."""

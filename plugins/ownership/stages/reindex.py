@@ -68,7 +68,8 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
     Rows that keep their value for now are waited for, a few seconds. Beyond that, and where the index refuses a
     document, all but their phases is proven. Returns the keys of the phases that are not, each with the reason.
     """
-    known, todo = set(ids), set(ids)
+    known = set(ids)
+    todo: AbstractSet[BatchId] = known
     created = set[BatchId]()
     unwritable: dict[BatchId, Unwritable] = {}
     refused: dict[BatchId, str] = {}
@@ -76,7 +77,7 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
         claimed.fence()
         parts.index.refresh()
         doubtful, outdated = set[BatchId](), set[BatchId]()
-        for part in chunked(sorted(todo - refused.keys()), DOCUMENTS_PER_REFRESH):
+        for part in chunked(sorted(i for i in todo if i not in refused), DOCUMENTS_PER_REFRESH):
             synced = sync(parts, claimed.book, part, created, refused)
             parts.index.refresh()
             doubtful |= synced.doubtful | _changed_since(parts, synced.in_line)
