@@ -147,7 +147,7 @@ def _ask_again(context: Context, parts: Parts) -> None:
     from airflow.sdk import AssetAlias
 
     from ownership.edge.approvals import ALIAS, WANTED, asks
-    from ownership.stages.operate import awaits_a_question
+    from ownership.stages.approval_questions import awaits_a_question
 
     if awaits_a_question(parts, asks(context["ti"])):
         context["outlet_events"][AssetAlias(ALIAS)].add(WANTED)

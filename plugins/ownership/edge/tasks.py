@@ -24,8 +24,9 @@ from ownership.edge.interruption import Interrupted, interruptible
 from ownership.edge.operators import UNNAMED
 from ownership.edge.retries import delay_seconds, seed_of
 from ownership.ledger.events import EventRow
-from ownership.stages import operate
+from ownership.stages import orders
 from ownership.stages import settle as settling
+from ownership.stages.approval_questions import questions
 from ownership.stages.claim import Claim, Given, take_again
 from ownership.stages.finished import extras
 from ownership.stages.later_phases import apply_later_phases
@@ -115,9 +116,9 @@ def approvals_wanted() -> list[dict[str, Any]]:
     """The questions of this run: one for each transfer that waits for an approval and that no other run asks about."""
     ti = get_current_context()["ti"]
     with opened_parts() as parts:
-        questions = operate.questions(parts, run_id=ti.run_id, asks=asks(ti), limit=max_map_length())
-    log.info("approvals wanted", mids=[q["mid"] for q in questions])
-    return questions
+        asked = questions(parts, run_id=ti.run_id, asks=asks(ti), limit=max_map_length())
+    log.info("approvals wanted", mids=[q["mid"] for q in asked])
+    return asked
 
 
 def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
@@ -130,10 +131,10 @@ def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     with opened_parts() as parts:
         if answer["chosen"] == APPROVE:
             approval = Approve(mid=mid, digest=question["digest"], by=by)
-            outcome = operate.approve(parts, approval, run_id=run_id, by=by)
+            outcome = orders.approve(parts, approval, run_id=run_id, by=by)
         elif answer["chosen"] == DECLINE:
             refusal = Decline(mid=mid, reason=reason, by=by)
-            outcome = operate.decline(parts, refusal, run_id=run_id, by=by)
+            outcome = orders.decline(parts, refusal, run_id=run_id, by=by)
         else:
             outcome = "was not answered in time; the next run of user_ownership_transfer declines it"
     log.warning("approval answered", mid=mid, outcome=outcome)

@@ -17,7 +17,7 @@ from ownership.domain.options import Request
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, WaitKind, choose, in_words, is_at_work
 from ownership.stages.inbox import Accepted
 from ownership.stages.intake import Intake, Reading, Window, accept
-from ownership.stages.operate import carry_out
+from ownership.stages.orders import carry_out
 from ownership.stages.parts import Parts
 from ownership.stages.second_proof import second_proof
 

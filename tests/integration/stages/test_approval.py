@@ -9,7 +9,8 @@ import pytest
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import Approve, ConfError, Decline
-from ownership.stages.operate import approve, awaits_a_question, decline, questions
+from ownership.stages.approval_questions import awaits_a_question, questions
+from ownership.stages.orders import approve, decline
 from tests.integration.stages.transfer_world import World, opened_world, replaced
 
 LIMIT = 3
