@@ -30,11 +30,11 @@ _AIMS = (
     "ledger Changes.record", "ledger Changes.record", "rows b", "rows b", "rows b", "ledger Changes.settle_images",
     "ledger Queue.held", "ledger Queue.held", "ledger Queue.claim",
     "ledger Events.complete", "ledger Events.decide", "ledger Events._write", "ledger Events._write", "ledger Changes.plan",
-    "ledger Arrivals.store", "ledger Arrivals.store", "ledger Events.take_over", "kafka commit", "kafka dead letter", "kafka consume",
+    "ledger Arrivals.store", "ledger Arrivals.store", "ledger Queue.take_over", "kafka commit", "kafka dead letter", "kafka consume",
     "index write", "index read", "index refresh", "rows read",
 )  # fmt: skip
 """Calls at which faults are aimed, and calls of another task with which a freeze ends."""
-_RARE = ("kafka dead letter", "ledger Events.take_over")
+_RARE = ("kafka dead letter", "ledger Queue.take_over")
 """Calls that few worlds make: a death after one is drawn for itself."""
 _AIMED_FATES = (*_FATES, *[Fate.FREEZES_BEFORE, Fate.FREEZES_AFTER] * 6)
 

@@ -109,7 +109,7 @@ def _last(done: Sequence[str], *beginnings: str) -> int:
 
 
 def _order(done: Sequence[str]) -> str:
-    taken = done and done[-1].startswith("ledger Events.take_over")
+    taken = done and done[-1].startswith("ledger Queue.take_over")
     return "crash: taken over by an order, not written" if taken else ""
 
 

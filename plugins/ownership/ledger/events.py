@@ -25,7 +25,7 @@ from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import FINAL_STATES, MADE, Decision, EventState
 from ownership.domain.text import printable
 from ownership.ledger.database import NO_NESTED_LOOP, Database
-from ownership.ledger.queue import lock, remove, take_over
+from ownership.ledger.queue import lock, remove
 from ownership.ledger.schema import (
     ORDER_KEY,
     TRANSFER,
@@ -42,8 +42,6 @@ from ownership.ledger.schema import (
 
 APPROVAL = "approval"
 """What an event in the queue awaits."""
-TAKE_OVER_MS = 60_000
-"""Lease of an event that an operator's order takes over."""
 MAX_KEPT_REASON = 2000
 """Most characters of an event's reason."""
 
@@ -164,7 +162,6 @@ _HAS_GIVEN = or_(
     & exists().where(change.c.event_id == event.c.id, among(change.c.outcome, MADE)),
 )
 """An event that completed, or was abandoned half-way: what it moved until then stays moved."""
-_FROM = "FROM json_populate_recordset(CAST(NULL AS event), :rows) AS v WHERE event.id = v.id AND event.id = ANY(:ids)"
 
 
 class Events:
@@ -203,7 +200,8 @@ class Events:
         todo, seen = set(users), set[str]()
         while todo:
             seen |= todo
-            query = _EVENT.where(_HAS_GIVEN, _of_users(todo), tuple_(*ORDER_KEY) > first)
+            of_users = or_(among(event.c.source_user, todo), among(event.c.target_user, todo))
+            query = _EVENT.where(_HAS_GIVEN, of_users, tuple_(*ORDER_KEY) > first)
             more = {e.mid: e for e in self._select(query) if e.mid not in own and e.mid not in found}
             found |= more
             todo = {u for e in more.values() for u in e.transfer.users} - seen
@@ -321,13 +319,13 @@ class Events:
 
     def fail(self, failed: Sequence[tuple[ClaimedEvent, str, int]]) -> None:
         """Record that a try failed: reason and number of tries. The event stays open."""
-        writes = [(e, {"reason": _kept(why), "attempts": n}) for e, why, n in failed]
+        writes = [(e, {"reason": why, "attempts": n}) for e, why, n in failed]
         self._write(writes, state=EventState.FAILED)
 
     def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
         """Record for which earlier event (its mid) the run leaves an event that it has claimed to a later phase."""
         writes = [
-            (e, {"reason": _kept(f"waits for {blocker}, an earlier event of its lane"), "waits_for": blocker})
+            (e, {"reason": f"waits for {blocker}, an earlier event of its lane", "waits_for": blocker})
             for e, blocker in claimed
         ]
         self._write(writes, state=EventState.RECEIVED)
@@ -365,23 +363,23 @@ class Events:
 
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""
-        writes = [(e, {"reason": _kept(why)}) for e, why in claimed]
+        writes = [(e, {"reason": why}) for e, why in claimed]
         self._write(writes, state=EventState.SKIPPED, run_id=run_id)
 
     def decline(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `declined`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": _kept(reason)})], state=EventState.DECLINED)
+        return self._write([(claimed, {"reason": reason})], state=EventState.DECLINED)
 
     def abandon(self, claimed: ClaimedEvent, reason: str) -> bool:
         """Make an event final as `abandoned`. False if it is not the caller's any more, or final."""
-        return self._write([(claimed, {"reason": _kept(reason)})], state=EventState.ABANDONED)
+        return self._write([(claimed, {"reason": reason})], state=EventState.ABANDONED)
 
     # -- approvals -----------------------------------------------------------------------------------------
 
     def await_approval(self, claimed: ClaimedEvent, plan: PlanSummary, reason: str, until_ms: int) -> None:
         """Let go of an event until an operator approves its plan, at most until then (epoch ms)."""
         columns = {
-            "reason": _kept(reason),
+            "reason": reason,
             "awaits_until": from_ms(until_ms),
             "asked_run": None,
             **_plan_columns(plan),
@@ -394,13 +392,6 @@ class Events:
         columns = {"reason": None, "approved_digest": digest, "approved_by": by}
         queued = {"awaits": None, "next_try_at": None}
         return self._write([(claimed, columns)], state=EventState.RECEIVED, queued=queued)
-
-    def take_over(self, mid: str, *, run_id: str, awaiting: bool = False) -> ClaimedEvent | None:
-        """Claim one open event, also from another holder; None if it is not in the queue, or not `awaiting` an approval."""
-        awaits = APPROVAL if awaiting else None
-        return self._database.run(
-            lambda c: take_over(c, mid, run_id=run_id, lease_ms=TAKE_OVER_MS, awaits=awaits)
-        )
 
     def asking_runs(self) -> set[str | None]:
         """The runs that ask for the approvals that events await; None stands for an event that no run asks for yet."""
@@ -480,15 +471,6 @@ def _plan_columns(plan: PlanSummary) -> dict[str, str]:
     return {"digest": plan.digest, "report": plan.model_dump_json()}
 
 
-def _kept(reason: str) -> str:
-    """A reason as the ledger can have it."""
-    return printable(reason)[:MAX_KEPT_REASON]
-
-
-def _of_users(users: Collection[str]) -> Any:
-    return or_(among(event.c.source_user, users), among(event.c.target_user, users))
-
-
 def _ended_by(connection: Connection, claimed: Sequence[ClaimedEvent], state: EventState) -> set[str]:
     """Mids of those that ended in `state` under their token: a repeated transaction finds what it did before."""
     if not claimed:
@@ -513,32 +495,27 @@ def _update(
 
     Every write ends an event's wait, unless it sets `waits_for`. A new state brings the conf that goes on from it.
     """
-    rows = [
-        {
-            "id": ids[e.mid],
-            "waits_for": None,
-            **columns,
-            **_conf(e, columns),
-            "fencing_token": e.fencing_token,
-        }
-        for e, columns in writes
-        if e.mid in ids
-    ]
-    if rows:
-        statement = (
-            f"UPDATE event SET {', '.join(f'{name} = v.{name}' for name in rows[0] if name != 'id')} " + _FROM
-        )
-        if undecided:
-            statement += " AND event.verdict IS NULL"
-        connection.execute(NO_NESTED_LOOP)
-        values = {"rows": json.dumps(rows, default=datetime.isoformat), "ids": [row["id"] for row in rows]}
-        connection.execute(text(statement), values)
-
-
-def _conf(claimed: ClaimedEvent, columns: Mapping[str, Any]) -> dict[str, str | None]:
-    """What a write of these columns sets `next_conf` to; nothing if the state stays."""
-    state: EventState | None = columns.get("state")
-    return {"next_conf": next_conf(state, claimed.mid, columns.get("digest"))} if state else {}
+    rows = []
+    for e, columns in writes:
+        if e.mid in ids:
+            row = {"id": ids[e.mid], "waits_for": None, **columns, "fencing_token": e.fencing_token}
+            if reason := columns.get("reason"):
+                row["reason"] = printable(reason)[:MAX_KEPT_REASON]
+            if state := columns.get("state"):
+                row["next_conf"] = next_conf(state, e.mid, columns.get("digest"))
+            rows.append(row)
+    if not rows:
+        return
+    values = ", ".join(f"{name} = v.{name}" for name in rows[0] if name != "id")
+    condition = " AND event.verdict IS NULL" if undecided else ""
+    connection.execute(NO_NESTED_LOOP)
+    connection.execute(
+        text(
+            f"UPDATE event SET {values} FROM json_populate_recordset(CAST(NULL AS event), :rows) AS v "
+            f"WHERE event.id = v.id AND event.id = ANY(:ids){condition}"
+        ),
+        {"rows": json.dumps(rows, default=datetime.isoformat), "ids": [row["id"] for row in rows]},
+    )
 
 
 def event_row(r: Any) -> EventRow:

@@ -20,9 +20,14 @@ from ownership.ledger.schema import ORDER_KEY, TRANSFER, among, event, queue, qu
 
 QUEUED = select(*TRANSFER, queue).join_from(queue, event, queue.c.event_id == event.c.id).order_by(*ORDER_KEY)
 """Rows for `queued_event`."""
+_TOKENS = select(event.c.mid, queue.c.event_id, queue.c.claim_token, queue.c.fencing_token).join_from(
+    queue, event, queue.c.event_id == event.c.id
+)
 _LEFT_TO_PEOPLE = queue.c.awaits.is_not(None) & queue.c.holder.is_(None)
 """What awaits an approval: no run holds it any more, whatever token it has. The run that claims it after the deadline
 declines it."""
+TAKE_OVER_MS = 60_000
+"""Lease of an event that an operator's order takes over."""
 _HELD = text(
     "SELECT array_agg(w.event_id) FILTER (WHERE q.event_id IS NULL) AS lost, "
     "CAST(1000 * extract(epoch FROM min(coalesce(q.lease_expires_at, to_timestamp(0))) "
@@ -68,7 +73,7 @@ class Queue:
             choice = decide([queued_event(r) for r in rows])
             if choice.take:
                 ids = {r.mid: r.event_id for r in rows}
-                _take(connection, [ids[e.mid] for e in choice.take], token, run_id, now_ms() + lease_ms)
+                _take(connection, [ids[e.mid] for e in choice.take], token, run_id, lease_ms, begins=True)
             return [ClaimedEvent(e.transfer, token) for e in choice.take], choice
 
         return self._database.run(work)
@@ -140,11 +145,24 @@ class Queue:
             own = or_(queue.c.holder == run_id, queue.c.holder.is_(None))
             rows = _same_claim(connection, claimed, own, ~_LEFT_TO_PEOPLE)
             if rows:
-                ids = [r.event_id for r in rows]
-                _retake(connection, ids, token, run_id, now_ms() + lease_ms)
+                _take(connection, [r.event_id for r in rows], token, run_id, lease_ms, begins=False)
             return {r.mid: token for r in rows}
 
         return _under(claimed, self._database.run(work))
+
+    def take_over(self, mid: str, *, run_id: str, awaiting: bool = False) -> ClaimedEvent | None:
+        """Claim one event, also from another holder; None if it is not in the queue, or not `awaiting` an approval."""
+        wanted = QUEUED.where(event.c.mid == mid, *([queue.c.awaits.is_not(None)] if awaiting else []))
+
+        def work(connection: Connection) -> ClaimedEvent | None:
+            token = _locked_head(connection) + 1
+            row = connection.execute(wanted).first()
+            if row is None:
+                return None
+            _take(connection, [row.event_id], token, run_id, TAKE_OVER_MS, begins=True)
+            return ClaimedEvent(transfer_of(row), token)
+
+        return self._database.run(work)
 
     def current(self, claimed: Sequence[ClaimedEvent]) -> list[ClaimedEvent]:
         """Those of `claimed` whose claim nobody took over, each with the token that it has now."""
@@ -191,13 +209,8 @@ def lock(connection: Connection, claimed: Iterable[ClaimedEvent]) -> dict[str, i
     In the order of their ids, so that two transactions never wait for each other.
     """
     wanted = {e.mid: e.fencing_token for e in claimed}
-    rows = connection.execute(
-        select(event.c.mid, queue.c.event_id, queue.c.fencing_token)
-        .join_from(queue, event, queue.c.event_id == event.c.id)
-        .where(among(event.c.mid, wanted), ~_LEFT_TO_PEOPLE)
-        .order_by(queue.c.event_id)
-        .with_for_update(of=queue)
-    )
+    mine = _TOKENS.where(among(event.c.mid, wanted), ~_LEFT_TO_PEOPLE)
+    rows = connection.execute(mine.order_by(queue.c.event_id).with_for_update(of=queue))
     return {r.mid: r.event_id for r in rows if r.fencing_token == wanted[r.mid]}
 
 
@@ -206,26 +219,9 @@ def _same_claim(
 ) -> list[Any]:
     """Mid, event id and token of those of `claimed` that are in the queue by the same claim."""
     tokens = {e.mid: e.fencing_token for e in claimed}
-    rows = connection.execute(
-        select(event.c.mid, queue.c.event_id, queue.c.claim_token, queue.c.fencing_token)
-        .join_from(queue, event, queue.c.event_id == event.c.id)
-        .where(among(event.c.mid, tokens), *conditions)
-    )
+    rows = connection.execute(_TOKENS.where(among(event.c.mid, tokens), *conditions))
     # Tokens only rise: one that is older than its claim's first is from a claim before.
     return [r for r in rows if r.claim_token <= tokens[r.mid]]
-
-
-def take_over(
-    connection: Connection, mid: str, *, run_id: str, lease_ms: int, awaits: str | None = None
-) -> ClaimedEvent | None:
-    """Claim one event, also from another holder; None if it is not in the queue, or does not await what is given."""
-    token = _locked_head(connection) + 1
-    conditions = [queue.c.awaits == awaits] if awaits else []
-    row = connection.execute(QUEUED.where(event.c.mid == mid, *conditions)).first()
-    if row is None:
-        return None
-    _take(connection, [row.event_id], token, run_id, now_ms() + lease_ms)
-    return ClaimedEvent(queued_event(row).transfer, token)
 
 
 def remove(connection: Connection, event_ids: Collection[int]) -> None:
@@ -255,27 +251,22 @@ def _locked_head(connection: Connection) -> int:
 
 
 def _take(
-    connection: Connection, event_ids: Collection[int], token: int, run_id: str, lease_expires_ms: int
-) -> None:
-    """Begin a claim."""
-    _retake(connection, event_ids, token, run_id, lease_expires_ms, claim_token=token)
-
-
-def _retake(
     connection: Connection,
     event_ids: Collection[int],
     token: int,
     run_id: str,
-    lease_expires_ms: int,
-    **columns: Any,
+    lease_ms: int,
+    *,
+    begins: bool,
 ) -> None:
-    """Write under a new token, within the claim that there is."""
+    """Hold events under a new token: a claim that begins, or a later try within the claim that there is."""
     ids = sorted(event_ids)
     connection.execute(update(queue_head).values(fencing_token=token))
     # Locked in the order of their ids, as every other write does it.
     rows = select(queue.c.event_id).where(among(queue.c.event_id, ids)).order_by(queue.c.event_id)
     connection.execute(rows.with_for_update())
-    _set(connection, ids, fencing_token=token, holder=run_id, lease_expires_at=lease_expires_ms, **columns)
+    claim = {"claim_token": token} if begins else {}
+    _set(connection, ids, fencing_token=token, holder=run_id, lease_expires_at=now_ms() + lease_ms, **claim)
 
 
 def _under(claimed: Iterable[ClaimedEvent], tokens: Mapping[str, int]) -> list[ClaimedEvent]:

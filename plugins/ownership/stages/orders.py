@@ -133,7 +133,7 @@ def _act_on(
             return f"is {event.state} already"
         if refusal and (refused := refusal(event)):
             return refused
-        claimed = parts.events.take_over(mid, run_id=run_id, awaiting=refusal is not None)
+        claimed = parts.queue.take_over(mid, run_id=run_id, awaiting=refusal is not None)
         if claimed and act(claimed):
             return ""
     raise Unavailable("queue", f"other runs keep claiming event {mid}; nothing was done about it")

@@ -46,7 +46,7 @@ def test_two_deaths_strike_the_second_in_what_repairs_the_first(farm: Farm) -> N
     ("world", "call", "line"),
     [
         (POISON, "kafka dead letter", "crash: a dead letter, not its message"),
-        (APPROVAL, "ledger Events.take_over", "crash: taken over by an order, not written"),
+        (APPROVAL, "ledger Queue.take_over", "crash: taken over by an order, not written"),
     ],
 )
 def test_a_line_that_seeds_seldom_reach_is_reached(farm: Farm, world: int, call: str, line: str) -> None:

@@ -354,7 +354,7 @@ def test_a_phase_that_has_lost_an_event_to_another_try_of_its_run_is_not_begun(w
     run = world.run().pull()
     (slice_,) = run.pulled.slices
     parts = world.job.parts
-    parts.events.take_over(first, run_id=run.run_id)
+    parts.queue.take_over(first, run_id=run.run_id)
 
     parts.queue.begin([slice_.events], run_id=run.run_id)
 

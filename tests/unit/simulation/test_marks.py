@@ -30,7 +30,7 @@ def died(task: str, *calls: str) -> list[str]:
             ["ledger Arrivals.store", "kafka commit", "ledger Queue.claim m0#1"],
             "claimed, no slices handed on",
         ),
-        ("pull", ["ledger Events.take_over"], "taken over by an order, not written"),
+        ("pull", ["ledger Queue.take_over"], "taken over by an order, not written"),
         ("lookup[0]", ["ledger Events.decide"], "verdict, or part of the plan"),
         ("update[0]", ["ledger Changes.record"], "image, row not changed"),
         ("update[0]", ["ledger Changes.record", "rows b0 applied"], "row changed, image without outcome"),
