@@ -15,7 +15,7 @@ from sys import intern
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, TextClause, delete, or_, select, text, tuple_
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.queue import ClaimedEvent
@@ -84,23 +84,30 @@ _CHANGE_COLUMNS = (
     "event_id, course_id, batch_id, image, hop, hops, fencing_token, role, status, before_created_by, before_mentors, "
     "after_created_by, after_mentors"
 )
-_SETTLE_IMAGES = text(
-    "WITH v AS MATERIALIZED (SELECT * FROM json_to_recordset(:rows) AS v (event_id bigint, course_id text, "
-    "batch_id text, image uuid, outcome text)) "
-    "UPDATE change SET outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END FROM v "
-    "WHERE change.event_id = v.event_id AND change.course_id = v.course_id AND change.batch_id = v.batch_id "
-    "AND change.image = v.image AND change.event_id = ANY(:ids) AND (change.outcome IS NULL OR change.outcome <> ALL(:stay)) "
-    "AND change.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
+
+
+def _settling(table: str, values: str, condition: str) -> TextClause:
+    """Sets `values` of the table's rows `t` that are given as JSON, `v`, where the condition holds."""
+    return text(
+        f"WITH v AS MATERIALIZED (SELECT * FROM json_populate_recordset(CAST(NULL AS {table}), :rows)) "
+        f"UPDATE {table} t SET {values} FROM v "
+        "WHERE t.event_id = v.event_id AND t.course_id = v.course_id AND t.batch_id = v.batch_id "
+        "AND t.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v) "
+        f"AND t.event_id = ANY(:ids) AND {condition}"
+    )
+
+
+_SETTLE_IMAGES = _settling(
+    "change",
+    "outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END",
+    "t.image = v.image AND (t.outcome IS NULL OR t.outcome <> ALL(:stay))",
 )
-_SETTLE_PLAN = text(
-    "WITH v AS MATERIALIZED (SELECT * FROM json_to_recordset(:rows) AS v (event_id bigint, course_id text, "
-    "batch_id text, outcome text, status int, created_by text, mentors text[])) "
-    "UPDATE plan SET outcome = v.outcome, proven_at = :proven_at, status = coalesce(plan.status, v.status), "
-    "before_created_by = CASE WHEN plan.status IS NULL THEN v.created_by ELSE plan.before_created_by END, "
-    "before_mentors = CASE WHEN plan.status IS NULL THEN v.mentors ELSE plan.before_mentors END FROM v "
-    "WHERE plan.event_id = v.event_id AND plan.course_id = v.course_id AND plan.batch_id = v.batch_id "
-    "AND plan.event_id = ANY(:ids) AND plan.outcome IS DISTINCT FROM 'moved' "
-    "AND plan.course_id BETWEEN (SELECT min(course_id) FROM v) AND (SELECT max(course_id) FROM v)"
+_SETTLE_PLAN = _settling(
+    "plan",
+    "outcome = v.outcome, proven_at = :proven_at, status = coalesce(t.status, v.status), "
+    "before_created_by = CASE WHEN t.status IS NULL THEN v.before_created_by ELSE t.before_created_by END, "
+    "before_mentors = CASE WHEN t.status IS NULL THEN v.before_mentors ELSE t.before_mentors END",
+    "t.outcome IS DISTINCT FROM 'moved'",
 )
 _MOVED = (
     "UPDATE plan SET outcome = 'moved', proven_at = :proven_at WHERE event_id = ANY(:ids) AND EXISTS ("
@@ -307,7 +314,7 @@ class Changes:
             ids = self._ids.of(connection, {r.planned.mid for r in rows})
             lost = {e.mid for e in rehearsed} - lock(connection, rehearsed).keys()
             unique = {(r.planned.mid, r.planned.id): r for r in rows if r.planned.mid not in lost}
-            values = [_plan_values(ids[r.planned.mid], r, users) for r in unique.values()]
+            values = [_plan_values(ids[m], r, users.get(m, ())) for (m, _), r in unique.items()]
             connection.execute(_INSERT_PLAN, {"rows": json.dumps(values)})
 
         self._database.run(work)
@@ -355,22 +362,20 @@ class Changes:
 
         self._database.run(work)
 
-    def settle_plan(
-        self, outcomes: Sequence[tuple[Planned, BatchOutcome, Row | None]], *, proven_at: datetime
-    ) -> None:
+    def settle_plan(self, rows: Sequence[PlanRow], *, proven_at: datetime) -> None:
         """Write the outcomes of planned batches that were not moved, and when row and document were seen to agree.
 
         Each with its row as it is then, for a plan that was made without reading it.
         """
-        if not outcomes:
+        if not rows:
             return
 
         def work(connection: Connection) -> None:
-            ids = self._ids.of(connection, {p.mid for p, *_ in outcomes})
-            rows = [_unmoved_values(ids[p.mid], p.id, outcome, row) for p, outcome, row in outcomes]
-            values = {"rows": json.dumps(rows), "ids": list(ids.values()), "proven_at": proven_at}
+            ids = self._ids.of(connection, {r.planned.mid for r in rows})
+            values = json.dumps([_plan_values(ids[r.planned.mid], r) for r in rows])
             connection.execute(NO_NESTED_LOOP)
-            connection.execute(_SETTLE_PLAN, values)
+            given = {"rows": values, "ids": list(ids.values()), "proven_at": proven_at}
+            connection.execute(_SETTLE_PLAN, given)
 
         self._database.run(work)
 
@@ -453,23 +458,15 @@ def _plan_row(r: Any) -> PlanRow:
     return PlanRow(planned, before, hop)
 
 
-def _plan_values(event_id: int, r: PlanRow, users: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+def _plan_values(event_id: int, r: PlanRow, users: Collection[str] = ()) -> dict[str, Any]:
     planned, row, hop = r
     values: dict[str, Any] = {"event_id": event_id, **planned.id._asdict(), "outcome": planned.outcome}
     if row:
-        values["role"] = changed_role(hop) if hop else role(row, users.get(planned.mid, frozenset()))
+        values["role"] = changed_role(hop) if hop else role(row, users)
         values["status"] = row.status
         values["before_created_by"], values["before_mentors"] = _columns(hop.before if hop else row)
     if hop:
         values["after_created_by"], values["after_mentors"] = _columns(hop.after)
-    return values
-
-
-def _unmoved_values(event_id: int, batch: BatchId, outcome: BatchOutcome, row: Row | None) -> dict[str, Any]:
-    values: dict[str, Any] = {"event_id": event_id, **batch._asdict(), "outcome": outcome}
-    if row:
-        values["status"] = row.status
-        values["created_by"], values["mentors"] = _columns(row)
     return values
 
 

@@ -283,8 +283,10 @@ def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tupl
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):
         rows = parts.rows.read({p.id for p in unmoved})
-        now_is = ((p, rows.get(p.id)) for p in unmoved)
-        settled = [(p, claimed.book.unmoved_outcome(p.mid, p.id, row), row) for p, row in now_is]
+        settled = []
+        for p in unmoved:
+            outcome = claimed.book.unmoved_outcome(p.mid, p.id, rows.get(p.id))
+            settled.append(PlanRow(p._replace(outcome=outcome), rows.get(p.id), None))
         parts.changes.settle_plan(settled, proven_at=proven_at)
 
     counts = parts.changes.counts([e.mid for p in phases for e in p.events])

@@ -887,7 +887,8 @@ class Ledger:
     def prove(self, first: str, batches: list[BatchId]) -> None:
         """Note that rows and documents agree."""
         self.changes.settle_plan(
-            [(Planned(first, b), BatchOutcome.MOVED, None) for b in batches], proven_at=from_ms(now_ms())
+            [PlanRow(Planned(first, b, BatchOutcome.MOVED), None, None) for b in batches],
+            proven_at=from_ms(now_ms()),
         )
 
     def complete(self, *transfers: Transfer) -> None:
@@ -967,7 +968,7 @@ def test_settling_a_wave_touches_its_rows_once_although_no_statistics_know_them(
     for settle in (
         lambda: ledger.changes.settle_images([(i, ChangeOutcome.APPLIED) for i in images]),
         lambda: ledger.changes.settle_plan(
-            [(Planned(t.mid, b), BatchOutcome.MOVED, None) for b in batches], proven_at=at
+            [PlanRow(Planned(t.mid, b, BatchOutcome.MOVED), None, None) for b in batches], proven_at=at
         ),
         lambda: ledger.changes.settle_moved([t.mid], own=[], proven_at=at),
         lambda: ledger.changes.settle_moved([t.mid], own=[t.mid], proven_at=at),

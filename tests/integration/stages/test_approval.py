@@ -109,14 +109,14 @@ def test_a_later_try_leaves_to_people_what_awaits_an_approval_though_its_plan_is
 def test_a_refusal_that_was_slower_than_an_approval_does_not_end_what_has_begun(world: World) -> None:
     _, b, mid, batches, digest = _waiting(world)
     parts, run = world.job.parts, world.run()
-    take_over = parts.events.take_over
+    take_over = parts.queue.take_over
 
     def meanwhile(*args: Any, **more: Any) -> Any:
-        with replaced(parts.events, "take_over", take_over):
+        with replaced(parts.queue, "take_over", take_over):
             run.pull(approve={"mid": mid, "digest": digest}).lookup().update()
         return take_over(*args, **more)
 
-    with replaced(parts.events, "take_over", meanwhile):
+    with replaced(parts.queue, "take_over", meanwhile):
         note = decline(parts, Decline(mid=mid, reason="no"), run_id="slow", by="tester")
 
     assert note == "is applied and awaits no approval"
