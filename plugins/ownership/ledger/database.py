@@ -61,42 +61,36 @@ _OUTAGES = (
     pg.SerializationFailure,
     pg.TooManyConnections,
 )
-_ADVICE: Sequence[tuple[type[Exception], str]] = (
-    (pg.InvalidPassword, f"set login and password of Connection '{CONNECTION}'"),
-    (
-        pg.InvalidAuthorizationSpecification,
-        f"set login and password of Connection '{CONNECTION}', or pg_hba.conf",
-    ),
-    (
-        pg.InvalidCatalogName,
-        f"create the database, or set the schema (database) of Connection '{CONNECTION}'",
-    ),
-    (pg.InsufficientPrivilege, f"log in as the database's owner in Connection '{CONNECTION}', or grant it"),
-    (
-        pg.InvalidSchemaName,
-        f"log in as the database's owner in Connection '{CONNECTION}', or grant it USAGE and CREATE",
-    ),
-    (pg.UndefinedTable, UPGRADE),
-    (pg.UndefinedColumn, UPGRADE),
-    (pg.UndefinedFunction, UPGRADE),
-)
-_WHAT: Sequence[tuple[type[Exception], str]] = (
-    (pg.ReadOnlySqlTransaction, "the server is read-only, so it is a standby: "),
-    (pg.DiskFull, "the server's disk is full; nothing was written: "),
-)
-_REFUSED_WORDS: Mapping[str, str] = {
-    "password authentication failed": f"set login and password of Connection '{CONNECTION}'",
-    "no password supplied": f"set the password of Connection '{CONNECTION}'",
-    "no pg_hba.conf entry": f"let pg_hba.conf admit the login of Connection '{CONNECTION}', or set sslmode in its extra",
-    "no such user": f"set the login of Connection '{CONNECTION}'",
-    "does not exist": f"create role and database, or set login and schema (database) of Connection '{CONNECTION}'",
-    "no such database": f"set the schema (database) of Connection '{CONNECTION}'",
-    "invalid connection option": f"correct the extra of Connection '{CONNECTION}'",
-    "invalid sslmode": f"correct the extra of Connection '{CONNECTION}'",
-    "certificate": f"check sslmode, sslrootcert and sslcert in the extra of Connection '{CONNECTION}'",
-    "SSL required": f"set sslmode in the extra of Connection '{CONNECTION}'",
-    "channel binding": f"correct channel_binding in the extra of Connection '{CONNECTION}'",
-    "does not support SSL": f"set sslmode in the extra of Connection '{CONNECTION}'",
+_OF = f"of Connection '{CONNECTION}'"
+_OWNER = f"log in as the database's owner in Connection '{CONNECTION}', or grant it"
+_ADVICE: Mapping[type[Exception], str] = {
+    pg.InvalidPassword: f"set login and password {_OF}",
+    pg.InvalidAuthorizationSpecification: f"set login and password {_OF}, or pg_hba.conf",
+    pg.InvalidCatalogName: f"create the database, or set the schema (database) {_OF}",
+    pg.InsufficientPrivilege: _OWNER,
+    pg.InvalidSchemaName: f"{_OWNER} USAGE and CREATE",
+    pg.UndefinedTable: UPGRADE,
+    pg.UndefinedColumn: UPGRADE,
+    pg.UndefinedFunction: UPGRADE,
+}
+_ADVICE_BY_WORDS: Mapping[str, str] = {
+    "password authentication failed": f"set login and password {_OF}",
+    "no password supplied": f"set the password {_OF}",
+    "no pg_hba.conf entry": f"let pg_hba.conf admit the login {_OF}, or set sslmode in its extra",
+    "no such user": f"set the login {_OF}",
+    "does not exist": f"create role and database, or set login and schema (database) {_OF}",
+    "no such database": f"set the schema (database) {_OF}",
+    "invalid connection option": f"correct the extra {_OF}",
+    "invalid sslmode": f"correct the extra {_OF}",
+    "certificate": f"check sslmode, sslrootcert and sslcert in the extra {_OF}",
+    "SSL required": f"set sslmode in the extra {_OF}",
+    "channel binding": f"correct channel_binding in the extra {_OF}",
+    "does not support SSL": f"set sslmode in the extra {_OF}",
+}
+"""While a connection is made the server's code is lost: the client has only words, of libpq or pgbouncer."""
+_WHAT: Mapping[type[Exception], str] = {
+    pg.ReadOnlySqlTransaction: "the server is read-only, so it is a standby: ",
+    pg.DiskFull: "the server's disk is full; nothing was written: ",
 }
 
 
@@ -248,27 +242,26 @@ def _translated(error: Exception) -> Exception:
     """The job's own error for one of SQLAlchemy or the driver."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     words = one_line(str(cause).strip().partition("\n")[0] or type(cause).__name__, 300)
-    advice = next((advice for kind, advice in _ADVICE if isinstance(cause, kind)), None)
-    advice = advice or _advice_by_words(cause)
-    if advice:
+    if advice := _advice(cause):
         return SettingsError(f"{PART} refuses: {words}; {advice}.")
-    what = next((what for kind, what in _WHAT if isinstance(cause, kind)), "")
-    if what or isinstance(cause, _OUTAGES) or isinstance(error, PoolTimeout):
-        return Unavailable(PART, f"{what}{words}")
+    if isinstance(cause, _OUTAGES) or isinstance(error, PoolTimeout):
+        return Unavailable(PART, f"{_of_kind(cause, _WHAT) or ''}{words}")
     if isinstance(cause, pg.ProgramLimitExceeded):
         return error  # a value of the job's own is too large: no new try makes it smaller
     if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
-        answered = cause.sqlstate is not None
-        where = "" if answered else f"; is the host of Connection '{CONNECTION}' right?"
+        where = f"; is the host {_OF} right?" if cause.sqlstate is None else ""
         return Unavailable(PART, f"{words}{where}")
     return error
 
 
-def _advice_by_words(cause: Exception) -> str | None:
-    """While a connection is made the server's code is lost: the client has only words, of libpq or pgbouncer."""
-    if (
-        not isinstance(cause, (psycopg.OperationalError, psycopg.ProgrammingError))
-        or cause.sqlstate is not None
-    ):
-        return None
-    return next((advice for part, advice in _REFUSED_WORDS.items() if part in str(cause)), None)
+def _advice(cause: BaseException) -> str | None:
+    """What to do about a refusal; None where the server is out of reach, or the fault is the job's own."""
+    if advice := _of_kind(cause, _ADVICE):
+        return advice
+    if isinstance(cause, (psycopg.OperationalError, psycopg.ProgrammingError)) and cause.sqlstate is None:
+        return next((advice for words, advice in _ADVICE_BY_WORDS.items() if words in str(cause)), None)
+    return None
+
+
+def _of_kind(cause: BaseException, words: Mapping[type[Exception], str]) -> str | None:
+    return next((w for kind, w in words.items() if isinstance(cause, kind)), None)

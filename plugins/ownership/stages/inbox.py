@@ -6,7 +6,7 @@ the next offset of the partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -121,23 +121,10 @@ class Inbox:
     ) -> None:
         """`clock`: epoch ms. It orders what is ahead of it, so the runs of all workers need the same one."""
         self._events = events
-        self._arrivals = arrivals
+        self.arrivals = arrivals
         self._rejects = rejects
         self._settings = settings
         self.clock = clock
-
-    def consumed(self, topic: str) -> dict[int, Consumed]:
-        """By partition, how far the ledger has the topic."""
-        return self._arrivals.consumed(topic)
-
-    def advance(self, consumed: Sequence[Consumed]) -> None:
-        """Note how far partitions are read where no message ends the part that was read."""
-        if consumed:
-            self._arrivals.store([], [], consumed)
-
-    def restart(self, topic: str, starts: Mapping[int, int]) -> None:
-        """Start over at these offsets, by partition: the topic was created again."""
-        self._arrivals.restart(topic, starts)
 
     def accept(self, messages: Iterable[Message]) -> Accepted:
         """Store messages, partition by partition in offset order. Everything before the return is durable."""
@@ -264,7 +251,7 @@ class Inbox:
             new = self._new_rejections([*rejected, *clashes])
             refused += new
             # Long enough for the run to claim what it brought, before the watcher's run does.
-            inserted = self._arrivals.store(
+            inserted = self.arrivals.store(
                 list(fresh.values()), new, consumed, holder=holder, lease_ms=HOLD_MS
             )
             received += [a.transfer for a in fresh.values() if a.mid in inserted]

@@ -62,7 +62,7 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
     :raises Unavailable: if Kafka or the ledger is; messages that were stored until then stay stored.
     """
     judged_ms = inbox.clock()
-    consumed = inbox.consumed(topic.name)
+    consumed = inbox.arrivals.consumed(topic.name)
     backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
     if window:
         # A topic that was created again and has just as many messages as before shows no backlog.
@@ -72,7 +72,7 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
         backlog = [_from_the_oldest(topic, s) if s.partition in again else s for s in backlog]
     while True:
         if starts := {s.partition: s.start for s in backlog if s.created_again}:
-            inbox.restart(topic.name, starts)
+            inbox.arrivals.restart(topic.name, starts)
         topic.claim_offsets(backlog)
         try:
             accepted = inbox.accept(_messages(topic, backlog, consumed))
@@ -80,7 +80,8 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
         except _CreatedAgain as e:
             backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
     accepted += Accepted(lost=sum(s.deleted for s in backlog))
-    inbox.advance(_beyond_the_last_message(topic, inbox, backlog))
+    if beyond := _beyond_the_last_message(topic, inbox, backlog):
+        inbox.arrivals.store([], consumed=beyond)
     topic.commit(backlog)
     if window:
         # Messages of the interval below the offsets: new only if the ledger lost them.
@@ -116,7 +117,7 @@ def _beyond_the_last_message(topic: Topic, inbox: Inbox, backlog: Sequence[Span]
     Left out, they would stay a backlog for ever. Partitions without a row are among them, so that a ledger restored from
     a backup does not follow the group past what it has.
     """
-    read = inbox.consumed(topic.name)
+    read = inbox.arrivals.consumed(topic.name)
     rows = ((s, read.get(s.partition, Consumed(topic.name, s.partition, -1))) for s in backlog)
     return [row._replace(next_offset=s.end) for s, row in rows if row.next_offset < s.end]
 

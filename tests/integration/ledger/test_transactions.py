@@ -131,7 +131,7 @@ def test_two_runs_that_accept_the_same_messages_store_each_once(own_world: World
     assert sorted(received) == sorted(m["mid"] for m in messages)
     assert sorted(len(a.received) + len(a.known) for a in found) == [10] * 4
     assert world.event_rows() == 11
-    assert inbox.consumed(topic.name)[0].next_offset == 11
+    assert inbox.arrivals.consumed(topic.name)[0].next_offset == 11
 
 
 def test_nothing_is_consumed_where_the_ledger_refuses_a_row(own_world: World) -> None:
@@ -142,7 +142,7 @@ def test_nothing_is_consumed_where_the_ledger_refuses_a_row(own_world: World) ->
     world.execute("ALTER TABLE queue ADD CONSTRAINT never CHECK (false) NOT VALID")
     with pytest.raises(Exception, match="never"):
         world.run().pull()
-    assert (world.event_rows(), world.job.inbox.consumed(world.platform.input_topic)) == (0, {})
+    assert (world.event_rows(), world.job.inbox.arrivals.consumed(world.platform.input_topic)) == (0, {})
 
     world.execute("ALTER TABLE queue DROP CONSTRAINT never")
     assert world.whole_run().events == {"completed": 1}

@@ -261,7 +261,7 @@ def test_a_dead_letter_is_written_and_put_back_with_the_same_login(world: World)
 
 
 def _backlog(world: World) -> list[Span]:
-    consumed = world.job.inbox.consumed(world.job.topic.name)
+    consumed = world.job.inbox.arrivals.consumed(world.job.topic.name)
     return world.job.topic.backlog({p: c.next_offset for p, c in consumed.items()})
 
 

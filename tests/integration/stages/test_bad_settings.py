@@ -287,4 +287,4 @@ def _places(world: World) -> tuple[Any, Any]:
     """How far the topic is read: by the consumer group, and by the ledger."""
     topic = world.job.topic
     committed = topic._committed([TopicPartition(topic.name, p) for p in topic.partitions()])
-    return sorted((t.partition, t.offset) for t in committed), world.job.inbox.consumed(topic.name)
+    return sorted((t.partition, t.offset) for t in committed), world.job.inbox.arrivals.consumed(topic.name)

@@ -397,13 +397,13 @@ def test_a_run_that_dies_while_it_accepts_leaves_nothing_and_the_messages_are_re
     a, b, c = world.users("a", "b", "c")
     batch = world.batch(created_by=a)
     mids = [world.transfer(a, b), world.transfer(b, c)]
-    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    consumed = world.job.inbox.arrivals.consumed(world.platform.input_topic)
     # After the events and their places in the queue, before the offsets.
     with replaced(arrivals, "_set_offsets", boom), pytest.raises(Unavailable):
         world.run().pull()
     assert world.job.open_mids() == []
     assert world.job.parts.events.read(mids) == {}
-    assert world.job.inbox.consumed(world.platform.input_topic) == consumed
+    assert world.job.inbox.arrivals.consumed(world.platform.input_topic) == consumed
 
     run = world.run().pull()
     assert (run.pulled.received, run.pulled.claimed) == (2, 2)
@@ -431,7 +431,7 @@ def test_event_rows_without_a_commit_are_known_when_they_come_again(world: World
     assert run.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
     assert len(world.dead_letters()) == dead + 1
-    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    consumed = world.job.inbox.arrivals.consumed(world.platform.input_topic)
     backlog = world.job.topic.backlog({p: c.next_offset for p, c in consumed.items()})
     assert sum(s.end - s.start for s in backlog) == 0
 

@@ -69,7 +69,7 @@ def test_each_of_some_hundred_near_valid_messages_is_one_row_of_the_ledger_and_t
         assert copy == value
         assert headers["error_message"] == found[:1000]
     # All of it is consumed, and read again it is known.
-    consumed = world.job.inbox.consumed(world.platform.input_topic)
+    consumed = world.job.inbox.arrivals.consumed(world.platform.input_topic)
     backlog = world.job.topic.backlog({p: c.next_offset for p, c in consumed.items()})
     assert [s.start for s in backlog] == [s.end for s in backlog]
     json.dumps([s.model_dump(mode="json") for s in run.pulled.slices], allow_nan=False)

@@ -271,7 +271,7 @@ def test_an_offset_that_was_set_back_is_followed_and_what_is_read_again_is_known
     )
     assert everything(world) == before
     assert broker.committed()[0] == 3
-    assert world.job.inbox.consumed(broker.topic)[0].next_offset == 3
+    assert world.job.inbox.arrivals.consumed(broker.topic)[0].next_offset == 3
 
 
 @pytest.mark.parametrize("messages", [4, 3], ids=["grown further", "just as long"])
@@ -304,7 +304,7 @@ def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recogni
     assert rows[0].mid == place
     assert rows[1].mid.startswith(f"{place}:")
     assert [value for _, value in world.dead_letters()] == [b"bad before", b"bad since"]
-    assert world.job.inbox.consumed(broker.topic)[0].next_offset == messages
+    assert world.job.inbox.arrivals.consumed(broker.topic)[0].next_offset == messages
     assert world.run().pull(window=world.window()).pulled.notes == {}
 
 
