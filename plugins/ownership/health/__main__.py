@@ -12,8 +12,8 @@ import sys
 
 from ownership.domain.errors import OwnershipError
 from ownership.edge.hooks import load_settings
-from ownership.health.judge import Kind, problems, sentence
 from ownership.health.look import look
+from ownership.health.problems import Kind, problems, sentence
 
 
 def main(arguments: list[str] | None = None) -> int:

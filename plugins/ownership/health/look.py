@@ -17,7 +17,7 @@ from ownership.edge.connections import leads_to
 from ownership.edge.hooks import checks, opened_parts
 from ownership.edge.hosts import report
 from ownership.edge.kafka_hook import KafkaHook
-from ownership.health.judge import HealthFacts, Unreachable
+from ownership.health.problems import HealthFacts, Unreachable
 from ownership.ledger.database import Database
 from ownership.ledger.hosts import Hosts
 from ownership.ledger.reads import Reads

@@ -13,8 +13,8 @@ from ownership.edge.hooks import load_settings
 from ownership.edge.interruption import interruptible
 from ownership.edge.ledger_hook import opened_database
 from ownership.edge.notifications import NEWS
-from ownership.health.judge import problems, sentence
 from ownership.health.look import look
+from ownership.health.problems import problems, sentence
 from ownership.ledger.months import ensure_months
 from ownership.ledger.months import remove_old as remove_old_rows
 

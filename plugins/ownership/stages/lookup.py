@@ -30,8 +30,8 @@ from ownership.platform.search_documents import Hit
 from ownership.stages.claim import Claim, read_events
 from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
 from ownership.stages.gates import Plan, end_here
-from ownership.stages.judge import judge
 from ownership.stages.parts import Parts
+from ownership.stages.verdicts import judge
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from airflow.sdk.observability import stats
 from ownership.domain.clock import now_ms
 from ownership.domain.proven import ProvenCounts
 from ownership.edge.triggers import _Watch
-from ownership.health.judge import HealthFacts, Kind, problems, sentence
 from ownership.health.look import look
+from ownership.health.problems import HealthFacts, Kind, problems, sentence
 from ownership.platform.kafka import Span
 from tests.fake_api_server import FakeApiServer
 from tests.integration.stages.transfer_world import World

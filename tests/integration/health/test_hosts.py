@@ -15,8 +15,8 @@ from ownership.domain.errors import Unavailable
 from ownership.domain.installation import Host, HostKind, Tries
 from ownership.edge.hooks import load_settings, opened_intake, opened_parts
 from ownership.edge.triggers import _Watch
-from ownership.health.judge import Kind, problems
 from ownership.health.look import look
+from ownership.health.problems import Kind, problems
 from ownership.ledger.hosts import Hosts
 from ownership.ledger.months import remove_old
 from tests.integration.stages.transfer_world import World

@@ -21,8 +21,8 @@ from local.servers.processes import await_condition
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import SettingsError
 from ownership.edge.triggers import _Watch
-from ownership.health.judge import HealthFacts, Kind, problems
 from ownership.health.look import look
+from ownership.health.problems import HealthFacts, Kind, problems
 from tests.integration.stages.transfer_world import World
 
 HOUR_MS = 3_600_000

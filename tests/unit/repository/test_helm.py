@@ -216,7 +216,7 @@ def test_airflow_s_pods_read_what_our_chart_makes() -> None:
 
 
 def test_the_probe_asks_health_for_a_kind_that_it_knows() -> None:
-    from ownership.health.judge import Kind
+    from ownership.health.problems import Kind
 
     command = airflow_values()["triggerer"]["livenessProbe"]["command"][-1]
     asked = re.search(r"python -m ownership\.health --kind (\w+)", command)

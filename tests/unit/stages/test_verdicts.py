@@ -11,7 +11,7 @@ from ownership.domain.settings import Settings
 from ownership.domain.states import Decision
 from ownership.ledger.events import Verdict
 from ownership.platform.user_org import Lookup, Refusal, Standing, User
-from ownership.stages.judge import by_answers
+from ownership.stages.verdicts import by_answers
 
 WORDS = "UOS_USRRED0006: User account has been blocked ."
 A, B = User("a", "Org"), User("b", "oRG")

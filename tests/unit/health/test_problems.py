@@ -17,7 +17,7 @@ from ownership.domain.backlog import (
 from ownership.domain.installation import Host, HostKind, Silent, Tries
 from ownership.domain.queue import QueuedEvent
 from ownership.domain.reconciliation import Report
-from ownership.health.judge import HealthFacts, Kind, Unreachable, problems, sentence
+from ownership.health.problems import HealthFacts, Kind, Unreachable, problems, sentence
 from ownership.health.tasks import is_news
 from tests.unit.replay import transfer
 
