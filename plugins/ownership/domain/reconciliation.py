@@ -112,12 +112,17 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self._samples: dict[str, list[Sample]] = {}
 
-    def found(self, kind: str, sample: Sample | None = None) -> None:
-        """Count a batch; the first samples of each kind are kept."""
+    def found(self, kind: str, row: Row | None, document: Document | None, note: str = "") -> None:
+        """Count a batch, of which row or document is given; the first of each kind are kept as samples."""
         self.counts[kind] += 1
         kept = self._samples.setdefault(kind, [])
-        if sample is not None and len(kept) < SAMPLES_A_PART:
-            kept.append(sample)
+        if len(kept) < SAMPLES_A_PART:
+            kept.append(sample(kind, row, document, note))
+
+    def left(self) -> None:
+        """Count a batch that differs, and still does at the end."""
+        self.counts[DIFFERENT] += 1
+        self.counts[LEFT] += 1
 
     def done(self, started_ms: int, ended_ms: int) -> PartDone:
         """The part's result, for the ledger."""

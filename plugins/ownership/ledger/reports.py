@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pydantic import ValidationError
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -20,21 +18,21 @@ class Reconciliations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, run_id: str, cuts: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-        """Write a run's plan down, unless it has one. Returns when it began (epoch ms) and the plan that stands."""
-        new = insert(reconciliation).values(run_id=run_id, cuts=dict(cuts), began_at=now_ms())
+    def begin(self, run_id: str, ranges: int) -> int:
+        """Note into how many ranges a run cuts the ring, unless it has been noted. Returns the number that stands."""
+        new = insert(reconciliation).values(run_id=run_id, cuts={"range": ranges}, began_at=now_ms())
         self._database.run(lambda c: c.execute(new.on_conflict_do_nothing()))
         found = self.plan(run_id)
         assert found is not None  # noqa: S101  # it was just written, or was there
-        return found
+        return found[1]
 
-    def plan(self, run_id: str) -> tuple[int, dict[str, int]] | None:
-        """When a run began (epoch ms), and its plan; None if it has none."""
+    def plan(self, run_id: str) -> tuple[int, int] | None:
+        """When a run began (epoch ms), and its number of ranges; None if it was never planned."""
         query = select(reconciliation.c.began_at, reconciliation.c.cuts).where(
             reconciliation.c.run_id == run_id
         )
         row = self._database.run(lambda c: c.execute(query).first())
-        return (row.began_at, dict(row.cuts)) if row else None
+        return (row.began_at, row.cuts["range"]) if row else None
 
     def done(self, run_id: str) -> dict[str, PartDone]:
         """The parts of a run that are done."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from ownership.domain.clock import DAY_MS, HOUR_MS, now_ms, to_ms
 from ownership.domain.compare import UNPROVEN, is_same_user
 from ownership.domain.plan import CREATED, EVERYTHING, MENTORED, Document, Row, Scope
-from ownership.domain.reconciliation import DIFFERENT, IN_FLIGHT, LEFT, Tally, sample
-from ownership.domain.states import FINAL_STATES, OPEN_STATES, ChangeOutcome, EventState
+from ownership.domain.reconciliation import IN_FLIGHT, Tally
+from ownership.domain.states import OPEN_STATES, ChangeOutcome, EventState
 from ownership.ledger.changes import Image
 from ownership.ledger.events import EventRow
 from ownership.reconcile.pace import Pace
@@ -23,7 +23,6 @@ MAX_SOURCES = 50_000
 """Old users in memory at once; the newest."""
 UNDER_WAY_MS = HOUR_MS
 """An open event is under way until so long after its message: its stages are tried again for an hour."""
-STATES = (*OPEN_STATES, *FINAL_STATES)
 
 
 class Gave(NamedTuple):
@@ -45,16 +44,18 @@ def sources(parts: Parts, days: int) -> dict[str, Gave]:
     return found
 
 
-def unproven(parts: Parts, days: int, tally: Tally, pace: Pace) -> None:
+def unproven(parts: Parts, days: int, pace: Pace) -> Tally:
     """Count batches that a transfer moved and that were never proven.
 
     Of an event that is not completed: rows that are as its images left them. Of a completed one: images that are
     late, or without an outcome, where the row is as they left it, and images in doubt. What an event that is under
     way moved is in flight.
     """
-    for events in _recent(parts, days, STATES):
+    tally = Tally()
+    for events in _recent(parts, days, tuple(EventState)):
         if planned := [e for e in events if e.planned_at]:
             _look(parts, planned, tally, pace)
+    return tally
 
 
 def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) -> None:
@@ -81,11 +82,10 @@ def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) ->
         seen.add((mid, image.id))
         note = f"{mid} is {states.get(mid, of[mid].state)}, its image {image.outcome or 'without an outcome'}"
         if mid in under_way:
-            tally.found(IN_FLIGHT, sample(IN_FLIGHT, row, None, note))
+            tally.found(IN_FLIGHT, row, None, note)
         else:
-            tally.found(UNPROVEN, sample(UNPROVEN, row, None, note))
-            tally.counts[DIFFERENT] += 1
-            tally.counts[LEFT] += 1
+            tally.found(UNPROVEN, row, None, note)
+            tally.left()
 
 
 def _doubtful(event: EventRow | None, image: Image) -> bool:

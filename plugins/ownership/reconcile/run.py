@@ -7,9 +7,9 @@ that are not.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError
 
@@ -18,7 +18,7 @@ from ownership.domain.conf import ConfError
 from ownership.domain.contracts import Contract
 from ownership.domain.errors import SettingsError
 from ownership.domain.event import explain
-from ownership.domain.reconciliation import TREND, PartDone, Point, Report, Tally, report_of
+from ownership.domain.reconciliation import TREND, Point, Report, report_of
 from ownership.domain.settings import Settings
 from ownership.ledger.check import check as check_ledger
 from ownership.platform.course_batches import check_table
@@ -28,8 +28,8 @@ from ownership.reconcile.proofs import sources, unproven
 from ownership.reconcile.scan import PATIENCE_S, Scan
 from ownership.stages.parts import Parts
 
-RANGE, LEDGER = "range", "ledger"
-"""The sorts of parts."""
+LEDGER = "ledger 00000 of 1"
+"""The part that looks at the ledger; the others are ranges of the ring."""
 MIN_ROWS_PER_SECOND = 100.0
 """Of a slice: at less, the index would drop its scroll between two pages."""
 DOCUMENTS_A_RANGE = 20_000
@@ -76,6 +76,13 @@ class Share(Contract):
     days: int
 
 
+class Progress(NamedTuple):
+    """How many parts an earlier try did, and how many this one."""
+
+    done_before: int
+    done: int
+
+
 def plan(parts: Parts, run_id: str, conf: ReconcileConf) -> list[Share]:
     """Cut the ring into ranges, and deal them out to slices. A run that was planned before keeps its cut.
 
@@ -88,8 +95,7 @@ def plan(parts: Parts, run_id: str, conf: ReconcileConf) -> list[Share]:
     conf = conf.following(parts.settings)
     large = -(-parts.index.count() // DOCUMENTS_A_RANGE)
     wanted = max(conf.ranges or 1, min(large, MAX_RANGES))
-    _, stands = parts.reconciliations.begin(run_id, {RANGE: wanted})
-    of = stands[RANGE]
+    of = parts.reconciliations.begin(run_id, wanted)
     slices = min(parts.settings.reconcile_slices, of)
     limit = conf.rows_per_second or 0
     return [
@@ -120,14 +126,18 @@ def look_at_ranges(parts: Parts, share: Share, *, patience_s: float = PATIENCE_S
 
     :raises Unavailable: if a store is; the ranges before are done.
     """
-    todo = OpenParts(parts, share.run_id, [(RANGE, n, share.of_ranges) for n in share.ranges])
-    if todo.left:
+    store, of = parts.reconciliations, share.of_ranges
+    done = store.done(share.run_id)
+    todo = [n for n in share.ranges if _range(n, of) not in done]
+    if todo:
         pace, gave = Pace(share.per_second), sources(parts, share.days)
         scan = Scan(parts, pace, share.repair, gave, patience_s=patience_s)
-        numbers = [n for _, n, _ in todo.left]
-        with _few_collections(), scan.read_index(share.of_ranges, numbers) as index:
-            todo.each(lambda n, of: scan.compare(token_range(n, of), index.take(n)))
-    return todo.progress
+        with _few_collections(), scan.read_index(of, todo) as index:
+            for n in todo:
+                began = now_ms()
+                found = scan.compare(token_range(n, of), index.take(n))
+                store.keep(share.run_id, _range(n, of), found.done(began, now_ms()))
+    return Progress(len(share.ranges) - len(todo), len(todo))
 
 
 @contextmanager
@@ -150,47 +160,18 @@ def _few_collections() -> Iterator[None]:
 
 def look_at_ledger(parts: Parts, run_id: str, conf: ReconcileConf) -> Progress:
     """Find moves that were never proven, unless an earlier try did."""
-    conf = conf.following(parts.settings)
-    todo = OpenParts(parts, run_id, [(LEDGER, 0, 1)])
-
-    def look(_: int, __: int) -> Tally:
-        tally = Tally()
-        unproven(parts, conf.days or 0, tally, Pace(float(conf.rows_per_second or 0)))
-        return tally
-
-    todo.each(look)
-    return todo.progress
+    store, conf = parts.reconciliations, conf.following(parts.settings)
+    if LEDGER in store.done(run_id):
+        return Progress(1, 0)
+    began = now_ms()
+    found = unproven(parts, conf.days or 0, Pace(float(conf.rows_per_second or 0)))
+    store.keep(run_id, LEDGER, found.done(began, now_ms()))
+    return Progress(0, 1)
 
 
-class Progress(NamedTuple):
-    """How many parts an earlier try did, and how many this one."""
-
-    done_before: int
-    done: int = 0
-
-
-class OpenParts:
-    """The parts of a run that are not done; each is kept in the ledger when it is."""
-
-    def __init__(self, parts: Parts, run_id: str, wanted: list[tuple[str, int, int]]) -> None:
-        self._store = parts.reconciliations
-        self._run_id = run_id
-        done = self._store.done(run_id)
-        self.left: Final = [part for part in wanted if name(*part) not in done]
-        self.progress = Progress(len(wanted) - len(self.left))
-
-    def each(self, look: Callable[[int, int], Tally]) -> None:
-        """Look at each part that is left, and keep what it finds."""
-        for sort, n, of in self.left:
-            began = now_ms()
-            found = look(n, of)
-            self._store.keep(self._run_id, name(sort, n, of), found.done(began, now_ms()))
-            self.progress = self.progress._replace(done=self.progress.done + 1)
-
-
-def name(sort: str, n: int, of: int) -> str:
-    """The name of a part in the ledger. Another cut has other names."""
-    return f"{sort} {n:05d} of {of}"
+def _range(n: int, of: int) -> str:
+    """The name of a range's part in the ledger. Another cut has other names."""
+    return f"range {n:05d} of {of}"
 
 
 def put_together(parts: Parts, run_id: str, conf: ReconcileConf) -> tuple[Report, tuple[Point, ...]] | None:
@@ -202,21 +183,16 @@ def put_together(parts: Parts, run_id: str, conf: ReconcileConf) -> tuple[Report
     planned = store.plan(run_id)
     if planned is None:
         return None
-    began, cuts = planned
-    wanted = set(_names(cuts))
-    done: dict[str, PartDone] = {n: p for n, p in store.done(run_id).items() if n in wanted}
+    began, ranges = planned
+    names = {LEDGER, *(_range(n, ranges) for n in range(ranges))}
+    done = {name: part for name, part in store.done(run_id).items() if name in names}
     report = report_of(
         run_id,
         began,
         done,
-        planned=len(wanted),
+        planned=len(names),
         repair=conf.repair,
         threshold=parts.settings.reconcile_alert,
     )
     store.save_report(report)
     return report, tuple(r.point for r in reversed(store.last(TREND)))
-
-
-def _names(cuts: Mapping[str, int]) -> Iterator[str]:
-    yield from (name(RANGE, n, cuts[RANGE]) for n in range(cuts[RANGE]))
-    yield name(LEDGER, 0, 1)

@@ -34,7 +34,6 @@ from ownership.domain.reconciliation import (
     REPAIRED,
     ROWS,
     Tally,
-    sample,
 )
 from ownership.ledger.events import EventRow
 from ownership.platform.course_batches import RawRow
@@ -145,7 +144,7 @@ class Scan:
         unexplained = []
         for s in suspects:
             if mid := events.explain(s):
-                tally.found(IN_FLIGHT, sample(IN_FLIGHT, s.row, s.document, f"by {mid}"))
+                tally.found(IN_FLIGHT, s.row, s.document, f"by {mid}")
             else:
                 unexplained.append(s)
         repairs = self._repair([s for s in unexplained if s.kinds]) if self.repair else _Repairs()
@@ -181,9 +180,8 @@ class Scan:
             )
             if document is None:  # it is gone, or belongs to another course by now
                 continue
-            tally.found(ORPHAN, sample(ORPHAN, None, document, "" if i.course_id else "names no course"))
-            tally.counts[DIFFERENT] += 1
-            tally.counts[LEFT] += 1
+            tally.found(ORPHAN, None, document, "" if i.course_id else "names no course")
+            tally.left()
 
     def _read(self, ids: Iterable[BatchId]) -> list[_Suspect]:
         """The documents first, then the rows: a document that is written after it was read refuses a repair."""
@@ -277,9 +275,9 @@ def _count(suspect: _Suspect, tally: Tally, *, repaired: bool) -> None:
     row, document = suspect.row, suspect.document
     tally.counts[DIFFERENT] += 1
     for kind in suspect.kinds:
-        tally.found(kind, sample(kind, row, document, "repaired" if repaired else _note(suspect)))
+        tally.found(kind, row, document, "repaired" if repaired else _note(suspect))
     if gave := suspect.left_by:
-        tally.found(UNMOVED, sample(UNMOVED, row, document, f"written before {gave.mid} was completed"))
+        tally.found(UNMOVED, row, document, f"written before {gave.mid} was completed")
     if repaired:
         tally.counts[REPAIRED] += 1
     if not repaired or suspect.left_by:

@@ -1167,7 +1167,7 @@ def test_an_event_has_its_message_and_a_rejected_message_its_own_row(ledger: Led
 def test_the_reports_of_the_last_reconciliations_are_read_newest_first(ledger: Ledger) -> None:
     assert ledger.reads.reports(5) == []
     for n in range(3):
-        ledger.reconciliations.begin(f"manual__{n}", {})
+        ledger.reconciliations.begin(f"manual__{n}", 1)
         ledger.reconciliations.save_report(
             Report(run_id=f"manual__{n}", started_ms=1, ended_ms=2, repair=False, parts=1, done=1)
         )

@@ -138,7 +138,7 @@ def test_samples_are_few_of_each_kind_and_the_rest_is_counted() -> None:
         tally = Tally()
         for i in range(20):
             row = Row(BatchId(f"c{n}", f"b{i}"), "a", (), 1)
-            tally.found(STALE_OWNER, sample(STALE_OWNER, row, Document(f"b{i}", "z", (), 1, 1, f"c{n}")))
+            tally.found(STALE_OWNER, row, Document(f"b{i}", "z", (), 1, 1, f"c{n}"))
         tally.counts["different"] = tally.counts["left"] = 20
         parts.append(tally.done(1, 2))
     assert [len(p.samples) for p in parts] == [SAMPLES_A_PART] * 4

@@ -35,7 +35,7 @@ from ownership.domain.event import OrderKey, Transfer, folded
 from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS
 from ownership.domain.options import PLAIN, Options
 from ownership.domain.organisations import VisibleOrganisations
-from ownership.domain.states import FINAL_STATES, OPEN_STATES, EventState
+from ownership.domain.states import OPEN_STATES, EventState
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.statements import (
     Columns,
@@ -72,7 +72,7 @@ MAX_OPEN: Final = 20_000
 """Events of the queue that are counted."""
 OPEN: Final = "open"
 """The filter that stands for every open state."""
-STATES: Final = (*OPEN_STATES, *FINAL_STATES)
+STATES: Final = tuple(EventState)
 """What an entry of a list can be."""
 
 _FIRST_MS, _LAST_MS = -(2**63), 2**63 - 1
