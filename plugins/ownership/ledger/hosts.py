@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import func, select, text
 
 from ownership.domain.clock import now_ms
 from ownership.domain.installation import Host, HostKind, Tries
@@ -57,27 +57,18 @@ class Hosts:
 
     def read(self) -> list[Host]:
         """All hosts that the ledger knows."""
-        return self._database.run(_read)
+        rows = self._database.run(
+            lambda c: c.execute(select(host).order_by(host.c.kind, host.c.hostname)).all()
+        )
+        return [
+            Host(
+                HostKind(r.kind), r.hostname, r.traits, r.since, r.seen_at, r.clock_ahead_ms,
+                {name: Tries(*tries) for name, tries in r.tries.items()},
+            )
+            for r in rows
+        ]  # fmt: skip
 
     def first_worker_ms(self) -> int:
         """Since when workers report, epoch ms; 0 if none has."""
         first = select(func.min(host.c.since)).where(host.c.kind == HostKind.WORKER)
         return self._database.run(lambda c: c.scalar(first)) or 0
-
-
-def _read(connection: Connection) -> list[Host]:
-    rows = connection.execute(select(host).order_by(host.c.kind, host.c.hostname))
-    return [
-        Host(
-            HostKind(r.kind), r.hostname, r.traits, r.since, r.seen_at, r.clock_ahead_ms,
-            {name: Tries(*tries) for name, tries in r.tries.items()},
-        )
-        for r in rows
-    ]  # fmt: skip
-
-
-def forget_old(connection: Connection) -> int:
-    """Delete the hosts that have reported nothing for a day. Returns how many."""
-    return connection.execute(
-        delete(host).where(host.c.seen_at < func.now() - text("interval '1 day'"))
-    ).rowcount

@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal_column, select, text
 
 from ownership.domain.clock import DAY_MS, from_ms, now_ms
 from ownership.ledger.database import Database
-from ownership.ledger.hosts import forget_old
 from ownership.ledger.schema import (
     MONTH_SHIFT,
     PARTITIONED,
     among,
     event,
     event_run,
+    host,
     import_row,
     imports,
     month_of,
@@ -86,15 +86,19 @@ def remove_old(database: Database, retention_days: int) -> Removed:
     """
     cutoff_ms = now_ms() - retention_days * DAY_MS
     first_kept = month_of(cutoff_ms)
-    dropped = database.run(lambda c: _drop_months(c, first_kept))
-    return Removed(
-        tuple(dropped),
-        _delete_events(database, first_kept),
-        _repeat(database, lambda c: _delete_rejected(c, cutoff_ms)),
-        _repeat(database, lambda c: _delete_reconciliations(c, cutoff_ms)),
-        _delete_imports(database, cutoff_ms),
-        database.run(forget_old),
-    )
+    partitions = database.run(lambda c: _drop_months(c, first_kept))
+    events = _repeat(database, lambda c: _delete_events(c, first_kept))
+    messages = _delete(database, rejected_message, rejected_message.c.received_at < from_ms(cutoff_ms))
+    old = reconciliation.c.began_at < cutoff_ms
+    of_old = reconciliation_part.c.run_id.in_(select(reconciliation.c.run_id).where(old))
+    _delete(database, reconciliation_part, of_old)
+    reconciliations = _delete(database, reconciliation, old)
+    old = imports.c.created_at < from_ms(cutoff_ms)
+    _delete(database, import_row, import_row.c.import_id.in_(select(imports.c.id).where(old)))
+    empty = ~select(import_row).where(import_row.c.import_id == imports.c.id).exists()
+    files = _delete(database, imports, old & empty)
+    hosts = _delete(database, host, host.c.seen_at < now_ms() - DAY_MS)
+    return Removed(tuple(partitions), events, messages, reconciliations, files, hosts)
 
 
 def _drop_months(connection: Connection, first_kept: int) -> list[str]:
@@ -122,44 +126,23 @@ def _partitions(connection: Connection) -> dict[str, int]:
     return {name: int(month[1]) * 12 + int(month[2]) - 1 for name, month in found.items() if month}
 
 
-def _delete_events(database: Database, first_kept: int) -> int:
-    """Events of months whose partitions are gone: nothing refers to them but the list of their runs."""
-
-    def work(connection: Connection) -> int:
-        old = select(event.c.id).where(event.c.id < first_kept << MONTH_SHIFT)
-        for month in set(_partitions(connection).values()):
-            old = old.where(~event.c.id.between(month << MONTH_SHIFT, ((month + 1) << MONTH_SHIFT) - 1))
-        ids = connection.scalars(old.order_by(event.c.id).limit(ROWS_PER_DELETE)).all()
-        connection.execute(delete(event_run).where(among(event_run.c.event_id, ids)))
-        connection.execute(delete(event).where(among(event.c.id, ids)))
-        return len(ids)
-
-    return _repeat(database, work)
+def _delete_events(connection: Connection, first_kept: int) -> int:
+    """Delete events of months whose partitions are gone: nothing refers to them but the list of their runs."""
+    old = select(event.c.id).where(event.c.id < first_kept << MONTH_SHIFT)
+    for month in set(_partitions(connection).values()):
+        old = old.where(~event.c.id.between(month << MONTH_SHIFT, ((month + 1) << MONTH_SHIFT) - 1))
+    ids = connection.scalars(old.order_by(event.c.id).limit(ROWS_PER_DELETE)).all()
+    connection.execute(delete(event_run).where(among(event_run.c.event_id, ids)))
+    connection.execute(delete(event).where(among(event.c.id, ids)))
+    return len(ids)
 
 
-def _delete_rejected(connection: Connection, cutoff_ms: int) -> int:
-    old = (
-        select(rejected_message.c.mid)
-        .where(rejected_message.c.received_at < from_ms(cutoff_ms))
-        .limit(ROWS_PER_DELETE)
-    )
-    return connection.execute(delete(rejected_message).where(rejected_message.c.mid.in_(old))).rowcount
-
-
-def _delete_reconciliations(connection: Connection, cutoff_ms: int) -> int:
-    old = select(reconciliation.c.run_id).where(reconciliation.c.began_at < cutoff_ms).limit(ROWS_PER_DELETE)
-    ids = connection.scalars(old).all()
-    connection.execute(delete(reconciliation_part).where(reconciliation_part.c.run_id.in_(ids)))
-    return connection.execute(delete(reconciliation).where(reconciliation.c.run_id.in_(ids))).rowcount
-
-
-def _delete_imports(database: Database, cutoff_ms: int) -> int:
-    old = select(imports.c.id).where(imports.c.created_at < from_ms(cutoff_ms))
-    key = tuple_(import_row.c.import_id, import_row.c.number)
-    some = select(*key.clauses).where(import_row.c.import_id.in_(old)).limit(ROWS_PER_DELETE)
-    _repeat(database, lambda c: c.execute(delete(import_row).where(key.in_(some))).rowcount)
-    empty = old.where(~select(import_row).where(import_row.c.import_id == imports.c.id).exists())
-    return database.run(lambda c: c.execute(delete(imports).where(imports.c.id.in_(empty))).rowcount)
+def _delete(database: Database, table: Table, old: ColumnElement[bool]) -> int:
+    """Delete the rows of a table that are old, in parts. Returns how many."""
+    place = literal_column("ctid")
+    some = select(place).select_from(table).where(old).limit(ROWS_PER_DELETE).scalar_subquery()
+    statement = delete(table).where(place == func.any(func.array(some)))
+    return _repeat(database, lambda c: c.execute(statement).rowcount)
 
 
 def _repeat(database: Database, work: Callable[[Connection], int]) -> int:
