@@ -25,10 +25,7 @@ from ownership.ledger.schema import (
     among,
     change,
     event,
-    event_run,
     month_of,
-    plan,
-    queue,
     rejected_message,
 )
 
@@ -175,21 +172,10 @@ def _fit(filters: Filters, span: Span) -> list[ColumnElement[bool]]:
     if filters.request_id:
         conditions.append(residual(event.c.request_id == filters.request_id))
     conditions += filters.at(event.c.kafka_ms)
-
-    def of_span(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
-        return select(column).where(column > span.first, column <= span.last, *conditions)
-
-    if filters.run_id:
-        planned = of_span(event_run.c.event_id, event_run.c.run_id == filters.run_id)
-        held = of_span(queue.c.event_id, queue.c.holder == filters.run_id)
-        conditions.append(event.c.id.in_(union(planned, held)))
-    if filters.course_id or filters.batch_id:
-        wanted = {"course_id": filters.course_id, "batch_id": filters.batch_id}
-        of = [
-            of_span(t.c.event_id, *(t.c[column] == value for column, value in wanted.items() if value))
-            for t in (plan, change)
-        ]
-        conditions.append(event.c.id.in_(union(*of)))
+    for places in filters.narrowed():
+        ids = ((table.c.event_id, of_filter) for table, of_filter in places)
+        of_span = (select(i).where(i > span.first, i <= span.last, of_filter) for i, of_filter in ids)
+        conditions.append(event.c.id.in_(union(*of_span)))
     return conditions
 
 

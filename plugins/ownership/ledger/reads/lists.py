@@ -6,7 +6,7 @@ The rows of a list of one user or one state come in an order that only the index
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     Text,
+    and_,
     case,
     cast,
     func,
@@ -109,6 +110,20 @@ class Filters(NamedTuple):
         has_what_they_lack = self.user or self.run_id or self.course_id or self.batch_id
         return EventState.REJECTED in self.states and not has_what_they_lack
 
+    def narrowed(self) -> list[list[tuple[FromClause, ColumnElement[bool]]]]:
+        """Where the events are: of the run, and of course and batch. Each is tables with an `event_id`, and which rows."""
+        found: list[list[tuple[FromClause, ColumnElement[bool]]]] = []
+        if self.run_id:
+            found.append(
+                [(event_run, event_run.c.run_id == self.run_id), (queue, queue.c.holder == self.run_id)]
+            )
+        wanted = {"course_id": self.course_id, "batch_id": self.batch_id}
+        if given := [(column, value) for column, value in wanted.items() if value]:
+            found.append(
+                [(t, and_(*(t.c[column] == value for column, value in given))) for t in (plan, change)]
+            )
+        return found
+
     def at(self, kafka_ms: ColumnElement[int]) -> list[ColumnElement[bool]]:
         """The conditions on a message's time."""
         found = [] if self.since_ms is None else [residual(kafka_ms >= self.since_ms)]
@@ -198,7 +213,8 @@ class Lists(Reader):
         """One page of the entries that fit, newest first, and counts of all states that fit."""
 
         def work(connection: Connection) -> ListPage:
-            ids = _narrowed(connection, filters)
+            narrowed = [_last_ids(connection, places) for places in filters.narrowed()]
+            ids = set.intersection(*narrowed) if narrowed else None
             rows = connection.execute(
                 _newest(filters, self._visible, after, ids, PAGE_SIZE + 1, LISTED_COLUMNS)
             )
@@ -374,29 +390,13 @@ def _of_organisations(
     return every.order_by(*newest_first(key_of(newest)))
 
 
-def _narrowed(connection: Connection, filters: Filters) -> set[int] | None:
-    """Ids of the events of the filters' run, course and batch; None if the filters have none of them."""
-    found: list[set[int]] = []
-    if filters.run_id:
-        planned = select(event_run.c.event_id).where(event_run.c.run_id == filters.run_id)
-        held = select(queue.c.event_id).where(queue.c.holder == filters.run_id)
-        found.append(_last_ids(connection, planned, held))
-    if filters.course_id or filters.batch_id:
-        found.append(_last_ids(connection, *(_of_batches(table, filters) for table in (plan, change))))
-    return set.intersection(*found) if found else None
-
-
-def _of_batches(table: FromClause, filters: Filters) -> Select[Any]:
-    query = select(table.c.event_id).group_by(table.c.event_id)
-    if filters.course_id:
-        query = query.where(table.c.course_id == filters.course_id)
-    return query.where(table.c.batch_id == filters.batch_id) if filters.batch_id else query
-
-
-def _last_ids(connection: Connection, *queries: Select[Any]) -> set[int]:
-    """The greatest ids of queries for `event_id`, and one more than a list looks at if there are more."""
+def _last_ids(connection: Connection, places: Iterable[tuple[FromClause, ColumnElement[bool]]]) -> set[int]:
+    """The greatest ids of events in some tables, and one more than a list looks at if there are more."""
+    ids = (
+        select(table.c.event_id).where(of_filter).group_by(table.c.event_id) for table, of_filter in places
+    )
     limit = MAX_NARROWED + 1
-    every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in queries)).subquery()
+    every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in ids)).subquery()
     column = every.c.event_id
     return set(connection.scalars(select(column).order_by(column.desc()).limit(limit)))
 
