@@ -197,7 +197,8 @@ class Inbox:
 
     def _read(self, message: Message, clock_ms: int) -> _Read:
         """:raises Poison: if the message is no event that can be carried out."""
-        event = parse_event(message.value, unnamed=_place(message))
+        unnamed = unnamed_mid(message.topic, message.partition, message.offset, digest_of(message))
+        event = parse_event(message.value, unnamed=unnamed)
         sent_ms = message.kafka_ms if message.kafka_ms >= EARLIEST_MS else clock_ms
         if clock_ms - sent_ms > self._settings.retention_days * DAY_MS:
             raise Poison("older than ledger.retention.days: what was done with it then is no longer known")
@@ -296,11 +297,6 @@ def _notes_of_clocks(read: Iterable[_Read], received: Iterable[Transfer], clock_
 def digest_of(message: Message) -> str:
     """Names a message beside its place: the same place may be another message's in a topic that was created again."""
     return message_digest(message.kafka_ms, message.value)
-
-
-def _place(message: Message) -> str:
-    """The mid of a message that has none."""
-    return unnamed_mid(message.topic, message.partition, message.offset, digest_of(message))
 
 
 def _consumed(messages: Sequence[Message]) -> list[Consumed]:

@@ -80,14 +80,6 @@ class _UnderWay(NamedTuple):
     applied: Future[list[bool | None]]
 
 
-class _Settled(NamedTuple):
-    """How a wave ended."""
-
-    moved: int
-    refused: list[BatchId]
-    unwritable: list[Unwritable]
-
-
 def _move_in_waves(parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId]) -> int:
     """`move` for many rows. While Cassandra works on one wave, the job writes what it knows of its neighbours.
 
@@ -126,8 +118,8 @@ def _finish_all(parts: Parts, claimed: ClaimedWork, under_way: deque[_UnderWay])
 def _finish(parts: Parts, claimed: ClaimedWork, under_way: _UnderWay) -> int:
     """Wait for a wave, record its outcomes, and try its refused rows again. Returns how many rows changed."""
     applied = dict(zip(under_way.wanted, under_way.applied.result(), strict=True))
-    settled = _settle_wave(parts, claimed, under_way.wave, applied)
-    return settled.moved + (move(parts, claimed, settled.refused, alone=True).rows if settled.refused else 0)
+    moved, refused = _settle_wave(parts, claimed, under_way.wave, applied)
+    return moved.rows + (move(parts, claimed, refused, alone=True).rows if refused else 0)
 
 
 def move(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId], *, alone: bool = False) -> Moved:
@@ -137,21 +129,21 @@ def move(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId], *, alone:
 
     :raises Transient: if other writers edit a row faster than it can be moved.
     """
-    todo, moved = list(ids), 0
+    todo, rows = list(ids), 0
     unwritable: list[Unwritable] = []
     for _ in range(ROUNDS):
         wave = _recorded(parts, claimed, todo)
         unwritable += wave.unwritable
         if not wave.changes:
-            return Moved(moved, unwritable)
+            return Moved(rows, unwritable)
         wanted = _still_wanted(parts, claimed, wave)
         applied = parts.rows.compare_and_set([wave.changes[n] for n in wanted], alone=alone)
-        settled = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied, strict=True)))
-        todo, alone = settled.refused, True
-        moved += settled.moved
-        unwritable += settled.unwritable
+        moved, todo = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied, strict=True)))
+        rows += moved.rows
+        unwritable += moved.unwritable
         if not todo:
-            return Moved(moved, unwritable)
+            return Moved(rows, unwritable)
+        alone = True
     raise Transient(
         f"batch {todo[0].batch_id} of course {todo[0].course_id} is edited faster than it can be moved"
     )
@@ -193,8 +185,10 @@ def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> list[int]:
 
 def _settle_wave(
     parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mapping[int, bool | None]
-) -> _Settled:
+) -> tuple[Moved, list[BatchId]]:
     """Record the outcomes of a wave's images, by the answers and, where these do not tell, by the rows.
+
+    Returns what became of the rows, and those that were refused.
 
     A refusal after a time-out may be our own success. Without one it is none, whatever the row shows: then another
     made it so, such as an earlier try that was frozen. And a value with a write time in the future stays although the
@@ -225,7 +219,7 @@ def _settle_wave(
     kept = {u.id for u in unwritable}
     again = [i.id for i, outcome in outcomes if outcome == ChangeOutcome.REFUSED and i.id not in kept]
     moved = sum(outcome == ChangeOutcome.APPLIED for _, outcome in outcomes)
-    return _Settled(moved, again, unwritable)
+    return Moved(moved, unwritable), again
 
 
 def _kept(row: Row, image: Image) -> bool:
