@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,18 +67,15 @@ class Scan:
     patience_s: float = PATIENCE_S
     sleep: Callable[[float], object] = time.sleep
 
-    def read_index(self, of: int, wanted: Collection[int]) -> Spill:
-        """The documents of the `wanted` ranges, of `of`, as they are now. The caller closes it."""
-        spill = Spill(of, wanted)
-        try:
+    @contextmanager
+    def read_index(self, of: int, wanted: Collection[int]) -> Iterator[Spill]:
+        """The documents of the `wanted` ranges, of `of`, as they are now."""
+        with Spill(of, wanted) as spill:
             for page in self.parts.index.documents():
                 if page:  # a part of the index may hold no document: there is nothing to wait for
                     self.pace.take(len(page))
                     spill.add(page)
-        except BaseException:
-            spill.close()
-            raise
-        return spill
+            yield spill
 
     def compare(self, tokens: TokenRange, documents: dict[str, tuple[str, int]]) -> Tally:
         """Compare the rows of a range with its `documents`, which are removed as their rows are found."""

@@ -36,7 +36,7 @@ class Spill:
         self._waiting: dict[int, list[Kept]] = defaultdict(list)
         self._waits = 0
         self._places: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        self._file = tempfile.TemporaryFile(prefix="ownership-reconcile-")  # noqa: SIM115  # closed by `close`
+        self._file = tempfile.TemporaryFile(prefix="ownership-reconcile-")  # noqa: SIM115  # closed by `__exit__`
         self._courses: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -44,10 +44,6 @@ class Spill:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
         """Close the file, which deletes it."""
         self._file.close()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ownership.domain.clock import now_ms, to_ms
 from ownership.domain.contracts import Conflict, PlanSummary, Slice, Summary
@@ -57,11 +57,11 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
     claimed = [e for s in slices for e in s.events]
     held = {e.mid: e for e in parts.queue.current(claimed)}
     rows = parts.events.read([e.mid for e in claimed])
-    # An event without a row is so old that retention removed it.
-    outcomes = {e.mid: _outcome_of(rows[e.mid], e, held=e.mid in held) for e in claimed if e.mid in rows}
     by_outcome: dict[str, list[ClaimedEvent]] = defaultdict(list)
     for e in claimed:
-        by_outcome[outcomes.get(e.mid, "")].append(held.get(e.mid, e))
+        if e.mid in rows:  # else it is so old that retention removed it
+            outcome = _outcome_of(rows[e.mid], e, held=e.mid in held)
+            by_outcome[outcome].append(held.get(e.mid, e))
 
     failed = by_outcome[EventState.FAILED]
     failures = {e.mid: _failure(rows[e.mid]) for e in failed}
@@ -80,14 +80,16 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
     notes |= {
         row.mid: f"giver deleted: {row.verdict.reason}" for row in deleted[:MAX_REPORTED] if row.verdict
     }
+    reported = dict(list(failures.items())[:MAX_REPORTED])
     summary = Summary(
-        events=dict(Counter(outcomes.values())),
+        events={outcome: len(events) for outcome, events in by_outcome.items() if events},
         batches=total_batches(r.counts for r in completed),
-        failures=dict(list(failures.items())[:MAX_REPORTED]),
+        failures=reported,
         waits=waits,
         notes=notes,
+        **_details(parts, rows, reported),
     )
-    return Settled(_with_details(parts, summary, rows), completed)
+    return Settled(summary, completed)
 
 
 def _outcome_of(row: EventRow, event: ClaimedEvent, *, held: bool) -> str:
@@ -117,8 +119,8 @@ def _release_failed(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) ->
         parts.queue.release(events, next_try_ms=now + next_try_ms(attempts))
 
 
-def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) -> Summary:
-    """The summary with plans, conflicts, and the next conf of the events that an operator must look at."""
+def _details(parts: Parts, rows: Mapping[str, EventRow], failed: Collection[str]) -> dict[str, Any]:
+    """Plans, conflicts, and the users and the next conf of the events that an operator must look at."""
     plans = [
         PlanSummary.model_validate_json(row.report)
         for row in rows.values()
@@ -129,25 +131,18 @@ def _with_details(parts: Parts, summary: Summary, rows: Mapping[str, EventRow]) 
         for row in rows.values()
         if row.state == EventState.COMPLETED and row.counts.get(BatchOutcome.CHANGED_ELSEWHERE)
     ]
-    named = {m: rows[m] for m in summary.failures}
-    named |= {p.mid: rows[p.mid] for p in plans} | {row.mid: row for row in conflicts[:MAX_REPORTED]}
-    return summary.model_copy(
-        update={
-            "plans": tuple(plans),
-            "conflicts": tuple(islice(_conflicts(parts, conflicts), MAX_CONFLICTS)),
-            "users": {m: f"{r.transfer.from_user} → {r.transfer.to_user}" for m, r in named.items()},
-            "next_conf": {
-                m: conf
-                for m, r in named.items()
-                if (conf := next_conf(_current_state(r, summary.failures), m, r.digest))
-            },
-        }
-    )
-
-
-def _current_state(row: EventRow, failures: Collection[str]) -> EventState:
-    """The event's state, also where `settle` wrote it after the row was read."""
-    return EventState.FAILED if row.mid in failures and not row.final else row.state
+    named = {
+        m: rows[m] for m in (*failed, *(p.mid for p in plans), *(r.mid for r in conflicts[:MAX_REPORTED]))
+    }
+    # What failed may have been read before `settle` wrote that.
+    states = {m: EventState.FAILED if m in failed and not r.final else r.state for m, r in named.items()}
+    confs = {m: next_conf(states[m], m, r.digest) for m, r in named.items()}
+    return {
+        "plans": tuple(plans),
+        "conflicts": tuple(islice(_conflicts(parts, conflicts), MAX_CONFLICTS)),
+        "users": {m: f"{r.transfer.from_user} → {r.transfer.to_user}" for m, r in named.items()},
+        "next_conf": {m: conf for m, conf in confs.items() if conf},
+    }
 
 
 def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[Conflict]:
