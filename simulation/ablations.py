@@ -215,7 +215,7 @@ def _undecided_forgotten() -> Patches:
 
 
 def _no_second_fence() -> Patches:
-    yield update, "_still_wanted", lambda _parts, _claimed, wave: list(range(len(wave.changes)))
+    yield update, "_still_wanted", lambda _parts, _claimed, wave: wave.images
 
 
 def _events_apart() -> Patches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -61,9 +61,8 @@ class Moved(NamedTuple):
 
 
 class _Wave(NamedTuple):
-    """Rows that are to be changed, with their images, which are in the ledger."""
+    """Rows that are to be changed: their images, which are in the ledger."""
 
-    changes: list[tuple[Row, Row]]
     images: list[Image]
     to_verify: set[BatchId]
     """Rows that may keep their value although the answer is *applied*."""
@@ -75,8 +74,8 @@ class _UnderWay(NamedTuple):
     """A wave that Cassandra works on."""
 
     wave: _Wave
-    wanted: list[int]
-    """The numbers of its changes that are made."""
+    wanted: Sequence[Image]
+    """Those of its images whose changes are made."""
     applied: Future[list[bool | None]]
 
 
@@ -92,12 +91,12 @@ def _move_in_waves(parts: Parts, claimed: ClaimedWork, ids: Sequence[BatchId]) -
             for part in chunked(ids, ROWS_PER_WAVE):
                 wave = _recorded(parts, claimed, part)
                 wait([before.applied for before in under_way])
-                if wave.changes:
+                if wave.images:
                     wanted = _still_wanted(parts, claimed, wave)
-                    changes = [wave.changes[n] for n in wanted]
+                    changes = [(i.before, i.after) for i in wanted]
                     applied = pool.submit(parts.rows.compare_and_set, changes, alone=False)
                     under_way.append(_UnderWay(wave, wanted, applied))
-                while len(under_way) > (1 if wave.changes else 0):
+                while len(under_way) > (1 if wave.images else 0):
                     moved += _finish(parts, claimed, under_way.popleft())
         finally:
             moved += _finish_all(parts, claimed, under_way)
@@ -117,8 +116,8 @@ def _finish_all(parts: Parts, claimed: ClaimedWork, under_way: deque[_UnderWay])
 
 def _finish(parts: Parts, claimed: ClaimedWork, under_way: _UnderWay) -> int:
     """Wait for a wave, record its outcomes, and try its refused rows again. Returns how many rows changed."""
-    applied = dict(zip(under_way.wanted, under_way.applied.result(), strict=True))
-    moved, refused = _settle_wave(parts, claimed, under_way.wave, applied)
+    wave, wanted, applied = under_way
+    moved, refused = _settle_wave(parts, claimed, wave, wanted, applied.result())
     return moved.rows + (move(parts, claimed, refused, alone=True).rows if refused else 0)
 
 
@@ -134,11 +133,11 @@ def move(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId], *, alone:
     for _ in range(ROUNDS):
         wave = _recorded(parts, claimed, todo)
         unwritable += wave.unwritable
-        if not wave.changes:
+        if not wave.images:
             return Moved(rows, unwritable)
         wanted = _still_wanted(parts, claimed, wave)
-        applied = parts.rows.compare_and_set([wave.changes[n] for n in wanted], alone=alone)
-        moved, todo = _settle_wave(parts, claimed, wave, dict(zip(wanted, applied, strict=True)))
+        applied = parts.rows.compare_and_set([(i.before, i.after) for i in wanted], alone=alone)
+        moved, todo = _settle_wave(parts, claimed, wave, wanted, applied)
         rows += moved.rows
         unwritable += moved.unwritable
         if not todo:
@@ -152,7 +151,7 @@ def move(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId], *, alone:
 def _recorded(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> _Wave:
     """Read rows and write the images of those that are to be changed."""
     claimed.fence()
-    wave = _Wave([], [], set(), [])
+    wave = _Wave([], set(), [])
     now_us = now_ms() * 1000
     for row, written_us in parts.rows.read_timed(ids).values():
         after = claimed.book.apply(row)
@@ -164,14 +163,15 @@ def _recorded(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> _
             continue
         if after.mentors != row.mentors or (new_creator and written_us > now_us - CLOCK_SKEW_US):
             wave.to_verify.add(row.id)
-        wave.changes.append((row, after))
-        wave.images.append(_image(claimed, row, after))
+        hops = claimed.book.hops(row, after)
+        token = claimed.book.fencing_tokens[hops[-1].mid]
+        wave.images.append(new_image(row.id, token, row, after, hops))
     parts.changes.record(wave.images)
     return wave
 
 
-def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> list[int]:
-    """The fence between images and rows: the numbers of the changes that the run may still make."""
+def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> Sequence[Image]:
+    """The fence between images and rows: the changes that the run may still make."""
     phases = len(claimed.book.phases)
     try:
         claimed.fence()
@@ -179,22 +179,24 @@ def _still_wanted(parts: Parts, claimed: ClaimedWork, wave: _Wave) -> list[int]:
         parts.changes.settle_images([(i, ChangeOutcome.REFUSED) for i in wave.images])
         raise
     if len(claimed.book.phases) == phases:
-        return list(range(len(wave.changes)))
-    return [n for n, (before, after) in enumerate(wave.changes) if claimed.book.apply(before) == after]
+        return wave.images
+    return [i for i in wave.images if claimed.book.apply(i.before) == i.after]
 
 
 def _settle_wave(
-    parts: Parts, claimed: ClaimedWork, wave: _Wave, applied: Mapping[int, bool | None]
+    parts: Parts, claimed: ClaimedWork, wave: _Wave, wanted: Sequence[Image], applied: Sequence[bool | None]
 ) -> tuple[Moved, list[BatchId]]:
     """Record the outcomes of a wave's images, by the answers and, where these do not tell, by the rows.
 
-    Returns what became of the rows, and those that were refused.
+    `applied` are the answers for `wanted`; of the other images no change was made. Returns what became of the rows, and
+    which were refused.
 
     A refusal after a time-out may be our own success. Without one it is none, whatever the row shows: then another
     made it so, such as an earlier try that was frozen. And a value with a write time in the future stays although the
     answer is *applied*: what is recorded then is what changed.
     """
-    answers = {image.id: applied.get(n, False) for n, image in enumerate(wave.images)}
+    answers: dict[BatchId, bool | None] = {i.id: False for i in wave.images}
+    answers |= {i.id: answer for i, answer in zip(wanted, applied, strict=True)}
     refused = {i for i, answer in answers.items() if not answer}
     to_read = {i for i in refused if answers[i] is None} | wave.to_verify
     rows = parts.rows.read_timed(to_read) if to_read else {}
@@ -262,11 +264,6 @@ def _image_of(image: Image, row: Row) -> Image:
     """What changed in truth, where a change took effect in part: the share of the image's last event."""
     hop = Hop(image.hops[-1].mid, image.before, row)
     return new_image(image.id, image.fencing_token, image.before, row, [hop])
-
-
-def _image(claimed: ClaimedWork, before: Row, after: Row) -> Image:
-    hops = claimed.book.hops(before, after)
-    return new_image(before.id, claimed.book.fencing_tokens[hops[-1].mid], before, after, hops)
 
 
 def _settle_images(
