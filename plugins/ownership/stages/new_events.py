@@ -162,7 +162,7 @@ def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Orde
     rejected = parts.events.rejected([m for m in mids if m not in rows])
     notes = {m: "was no transfer" if m in rejected else "is not in the ledger" for m in mids if m not in rows}
     # A process that died after its writes, and an event that was abandoned then, left images without an outcome.
-    settle_undecided(parts, parts.changes.undecided([m for m, row in rows.items() if row.final]))
+    settle_undecided(parts, [m for m, row in rows.items() if row.final])
     made = parts.changes.made(rows)
     by_age = sorted(rows.values(), key=lambda r: r.transfer.key)
     requests: list[Request] = []

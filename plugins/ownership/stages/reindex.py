@@ -278,7 +278,7 @@ def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tupl
     if not phases:
         return 0, {}
     mids, proven_at = claimed.mids_with_plans(phases), now()
-    settle_undecided(parts, parts.changes.undecided(mids))
+    settle_undecided(parts, mids)
     own = [m for m in mids if claimed.book.is_undo(m)]
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):

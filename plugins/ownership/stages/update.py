@@ -39,7 +39,7 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     if not claimed.book.phases:
         return work.step((), events={})
     mids = claimed.mids_with_plans(claimed.book.phases)
-    settle_undecided(parts, parts.changes.undecided(mids))
+    settle_undecided(parts, mids)
     ids = sorted(parts.changes.batches(mids))
     moved = _move_in_waves(parts, claimed, ids)
     held = claimed.book.held
@@ -232,23 +232,22 @@ def _kept(row: Row, image: Image) -> bool:
     )
 
 
-def settle_undecided(parts: Parts, images: Sequence[Image]) -> None:
-    """Give images that an earlier try left without an outcome the outcome that their row shows now.
+def settle_undecided(parts: Parts, mids: Collection[str]) -> None:
+    """Give images of events that an earlier try left without an outcome the outcome that their row shows now.
 
-    `images`: all images of the batches concerned. An outcome that another try has written meanwhile stays.
+    An outcome that another try has written meanwhile stays.
     """
+    images = parts.changes.undecided(mids)
     undecided = [i for i in images if i.outcome is None]
     if not undecided:
         return
     rows = parts.rows.read({i.id for i in undecided})
     applied = {(i.id, i.before.owners, i.after.owners) for i in images if i.outcome == ChangeOutcome.APPLIED}
-    parts.changes.settle_images(
-        [
-            (i, _outcome_of(i, rows.get(i.id), repeated=(i.id, i.before.owners, i.after.owners) in applied))
-            for i in undecided
-        ],
-        stay=tuple(ChangeOutcome),
-    )
+    outcomes = []
+    for i in undecided:
+        repeated = (i.id, i.before.owners, i.after.owners) in applied
+        outcomes.append((i, _outcome_of(i, rows.get(i.id), repeated=repeated)))
+    parts.changes.settle_images(outcomes, stay=tuple(ChangeOutcome))
 
 
 def _outcome_of(image: Image, row: Row | None, *, repeated: bool) -> ChangeOutcome:
