@@ -76,7 +76,7 @@ class Accepted:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Mid and reason of each message that was rejected."""
     notes: dict[str, str] = field(default_factory=dict)
-    """What an operator should know of an event, by mid."""
+    """What an operator should know of an event, by mid, or of a partition."""
     lost: int = 0
     """Messages that the topic deleted before they were accepted."""
 

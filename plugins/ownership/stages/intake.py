@@ -35,17 +35,6 @@ class Intake(NamedTuple):
     """Why there is no topic."""
 
 
-class Reading(NamedTuple):
-    """One look at the topic."""
-
-    accepted: Accepted
-    judged_ms: int
-    """The clock (epoch ms) taken before the watermarks were read. An event that is older than the grace by it
-    cannot be preceded by a message that was not read."""
-    notes: Mapping[str, str]
-    """What operators must know, by partition."""
-
-
 class _CreatedAgain(Exception):
     """The topic has another message where the ledger read one: it was deleted and created again."""
 
@@ -54,10 +43,13 @@ class _CreatedAgain(Exception):
         self.partition = partition
 
 
-def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
+def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted, int]:
     """Store everything up to the watermarks in the ledger, then commit the offsets to Kafka for its lag monitors.
 
     With a `window` also the messages of that interval that the ledger lost.
+
+    Returns what became of them, and the clock (epoch ms) taken before the watermarks were read: an event that is older
+    than the grace by it cannot be preceded by a message that was not read.
 
     :raises Unavailable: if Kafka or the ledger is; messages that were stored until then stay stored.
     """
@@ -79,7 +71,6 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
             break
         except _CreatedAgain as e:
             backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
-    accepted += Accepted(lost=sum(s.deleted for s in backlog))
     if beyond := _beyond_the_last_message(topic, inbox, backlog):
         inbox.arrivals.store([], consumed=beyond)
     topic.commit(backlog)
@@ -87,7 +78,8 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> Reading:
         # Messages of the interval below the offsets: new only if the ledger lost them.
         below = topic.read(_below(topic.since(window.start_ms), backlog))
         accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
-    return Reading(accepted, judged_ms, _notes(topic, backlog, consumed))
+    lost = Accepted(lost=sum(s.deleted for s in backlog), notes=_notes(topic, backlog, consumed))
+    return accepted + lost, judged_ms
 
 
 def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> Iterator[Message]:

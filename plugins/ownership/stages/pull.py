@@ -16,7 +16,7 @@ from ownership.domain.lanes import label, lanes, pack
 from ownership.domain.options import Request
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, WaitKind, choose, in_words, is_at_work
 from ownership.stages.inbox import Accepted
-from ownership.stages.intake import Intake, Reading, Window, accept
+from ownership.stages.intake import Intake, Window, accept
 from ownership.stages.orders import carry_out
 from ownership.stages.parts import Parts
 from ownership.stages.second_proof import second_proof
@@ -149,26 +149,24 @@ def hand_over(parts: Parts, collected: Collected) -> Pulled:
 
 
 def _read_topic(so_far: Collected, window: Window | None = None) -> tuple[Collected, int]:
-    """Accept what Kafka has; also the clock by which events are old enough, see `Reading.judged_ms`.
+    """Accept what Kafka has; also the clock by which events are old enough.
 
     A run by hand goes on without Kafka. Then it may overtake messages that no run has read yet: they find what is
     done, and are marked late.
     """
-    reading = Reading(Accepted(), now_ms(), {})
-    intake = so_far.intake
+    accepted, judged_ms = Accepted(), now_ms()
+    intake, notes = so_far.intake, so_far.notes
     if intake.topic:
         try:
-            reading = accept(intake.topic, intake.inbox, window)
+            accepted, judged_ms = accept(intake.topic, intake.inbox, window)
         except Unavailable as e:
             if not so_far.request.by_hand:
                 raise
             log.warning("the run goes on without Kafka", why=str(e), run_id=so_far.request.run_id)
             intake = intake._replace(topic=None, missing=str(e))
-    notes = {**so_far.notes, **reading.notes}
     if not intake.topic:
-        notes["kafka"] = f"was not read: {intake.missing}"
-    read = replace(so_far, intake=intake, accepted=so_far.accepted + reading.accepted, notes=notes)
-    return read, reading.judged_ms
+        notes = {**notes, "kafka": f"was not read: {intake.missing}"}
+    return replace(so_far, intake=intake, accepted=so_far.accepted + accepted, notes=notes), judged_ms
 
 
 def _claim(parts: Parts, so_far: Collected, judged_ms: int) -> tuple[list[ClaimedEvent], Choice]:
