@@ -132,23 +132,36 @@ class Scan:
         waiting.ids = []
 
     def _confirm_rows(self, ids: Sequence[BatchId], tally: Tally) -> None:
-        """Count the rows that differ still and that no open transfer explains; repair them if the run repairs."""
+        """Count the rows that differ still and that no open transfer explains, repaired or not."""
         # The queue is read before and after: a transfer that ended in between was in it before, one that began is after.
         open_mids = self._open()
         suspects = [s for s in self._with_transfers(self._read(ids)) if s.kinds or s.left_by]
         if not suspects:
             return
-        events = _OpenEvents(self.parts, open_mids | self._open())
+        events = self.parts.events.read(sorted(open_mids | self._open())).values()
         unexplained = []
         for s in suspects:
-            if mid := events.explain(s):
+            if mid := self._explained_by(events, s):
                 tally.found(IN_FLIGHT, s.row, s.document, f"by {mid}")
             else:
                 unexplained.append(s)
-        repairs = self._repair([s for s in unexplained if s.kinds]) if self.repair else _Repairs()
+        repaired, deleted = self._repair([s for s in unexplained if s.kinds])
         for s in unexplained:
-            if s.row.id not in repairs.deleted:
-                _count(s, tally, repaired=s.row.id in repairs.done)
+            if s.row.id not in deleted:
+                _count(s, tally, repaired=s.row.id in repaired)
+
+    def _explained_by(self, events: Iterable[EventRow], suspect: _Suspect) -> str | None:
+        """Mid of the open event that will bring the batch in line: it has planned it, or will find it."""
+        row, document = suspect.row, suspect.document
+        for event in events:
+            if not names_any(event.transfer.users, row, document):
+                continue
+            if found_by(event, row, document):
+                return event.mid
+            has_plan = event.planned_at is not None and not event.options.dry_run
+            if has_plan and self.parts.changes.has_planned(event.mid, row.id):
+                return event.mid
+        return None
 
     def _with_transfers(self, suspects: Sequence[_Suspect]) -> Iterator[_Suspect]:
         """The same, each with the transfer that left its row, if one did."""
@@ -194,25 +207,18 @@ class Scan:
                 suspects.append(_Suspect(row, document, differences(row, document)))
         return suspects
 
-    def _repair(self, suspects: Sequence[_Suspect]) -> _Repairs:
-        """Write documents from their rows, and read both again."""
-        repairs = _Repairs()
+    def _repair(self, suspects: Sequence[_Suspect]) -> tuple[set[BatchId], set[BatchId]]:
+        """If the run repairs, write documents from their rows. Returns whose are in line now, and whose row is gone."""
         ours = [s for s in suspects if not (s.document and is_of_another_course(s.row, s.document))]
-        if not ours:
-            return repairs
+        if not self.repair or not ours:
+            return set(), set()
         follow_rows(self.parts, {s.row.id for s in ours})
         now = {s.row.id: s for s in self._read(s.row.id for s in ours)}
+        deleted = {s.row.id for s in ours} - now.keys()
         for s in ours:
-            again = now.get(s.row.id)
-            if (
-                again is None
-            ):  # the row was deleted meanwhile, so a document that was made for it is deleted, too
-                repairs.deleted.add(s.row.id)
-                if MISSING in s.kinds:
-                    self.parts.index.delete_created(s.row.id.batch_id)
-            elif not again.kinds:
-                repairs.done.add(s.row.id)
-        return repairs
+            if s.row.id in deleted and MISSING in s.kinds:  # the document that was made for the row
+                self.parts.index.delete_created(s.row.id.batch_id)
+        return {i for i, s in now.items() if not s.kinds}, deleted
 
     def _open(self) -> set[str]:
         return {e.mid for e in self.parts.queue.read()}
@@ -229,12 +235,6 @@ class _Suspect(NamedTuple):
 
 
 @dataclass
-class _Repairs:
-    done: set[BatchId] = field(default_factory=set)
-    deleted: set[BatchId] = field(default_factory=set)
-
-
-@dataclass
 class _Waiting:
     """Batches that wait for their second look, and the time of the last one's first look."""
 
@@ -245,28 +245,6 @@ class _Waiting:
         if ids:
             self.ids += ids
             self.since = time.monotonic()
-
-
-class _OpenEvents:
-    """Open events, of which one may explain a difference."""
-
-    def __init__(self, parts: Parts, mids: Iterable[str]) -> None:
-        self._parts = parts
-        self._events = list(parts.events.read(sorted(mids)).values())
-
-    def explain(self, suspect: _Suspect) -> str | None:
-        """The open event that will bring the batch in line: it has planned it, or will find it."""
-        for event in self._events:
-            if not names_any(event.transfer.users, suspect.row, suspect.document):
-                continue
-            if found_by(event, suspect.row, suspect.document) or self._planned(event, suspect.row.id):
-                return event.mid
-        return None
-
-    def _planned(self, event: EventRow, batch: BatchId) -> bool:
-        if event.options.dry_run or not event.planned_at:
-            return False
-        return self._parts.changes.has_planned(event.mid, batch)
 
 
 def _count(suspect: _Suspect, tally: Tally, *, repaired: bool) -> None:
