@@ -28,6 +28,8 @@ from ownership.ledger.schema import (
 
 MAX_WAIT_MS = 5 * 60 * 1000
 """An event counts as accepted at the time of its message, but at most this long ago: deadlines begin then."""
+HOLD_MS = 30_000
+"""Lease of events that a run brings: long enough for it to claim them, before the watcher's run does."""
 
 
 class Origin(NamedTuple):
@@ -107,7 +109,6 @@ class Arrivals:
         consumed: Sequence[Consumed] = (),
         *,
         holder: str | None = None,
-        lease_ms: int = 0,
     ) -> set[str]:
         """Insert what the ledger does not have, and note how far the partitions are read; durable at the return.
 
@@ -117,7 +118,7 @@ class Arrivals:
         ensure_months(self._database)
 
         def work(connection: Connection) -> set[str]:
-            inserted = _insert(connection, arrivals, holder, lease_ms) if arrivals else set()
+            inserted = _insert(connection, arrivals, holder) if arrivals else set()
             if rejected:
                 values = [row_of(r, without="received_at") for r in sorted(rejected)]
                 connection.execute(insert(rejected_message).on_conflict_do_nothing(), values)
@@ -130,9 +131,7 @@ class Arrivals:
         return self._database.run(work)
 
 
-def _insert(
-    connection: Connection, arrivals: Sequence[Arrival], holder: str | None, lease_ms: int
-) -> set[str]:
+def _insert(connection: Connection, arrivals: Sequence[Arrival], holder: str | None) -> set[str]:
     # In the order of their mids, so that two runs that accept the same messages never wait for each other.
     of = {a.mid: a for a in sorted(arrivals, key=lambda a: a.mid)}
     rows = connection.execute(
@@ -152,7 +151,7 @@ def _insert(
                 # A producer's clock in the future must not keep an event young for ever.
                 "accepted_at": min(max(of[r.mid].origin.kafka_ms, now - MAX_WAIT_MS), now),
                 "holder": holder,
-                "lease_expires_at": now + lease_ms if holder else None,
+                "lease_expires_at": now + HOLD_MS if holder else None,
             }
             for r in rows
         ],

@@ -40,8 +40,6 @@ MESSAGES_AT_ONCE = 500
 """Messages whose rows are written together."""
 BYTES_AT_ONCE = 4 * 1024 * 1024
 """Bytes of messages whose rows are written together, if that is fewer messages."""
-HOLD_MS = 30_000
-"""Lease of the events that a run brings."""
 NOTED_AHEAD_MS = 60_000
 """A producer's clock that is further ahead than this is reported."""
 STORED_BYTES = 2 * 1024 * 1024
@@ -251,10 +249,7 @@ class Inbox:
                     clashes.append(_clash(message, a))
             new = self._new_rejections([*rejected, *clashes])
             refused += new
-            # Long enough for the run to claim what it brought, before the watcher's run does.
-            inserted = self.arrivals.store(
-                list(fresh.values()), new, consumed, holder=holder, lease_ms=HOLD_MS
-            )
+            inserted = self.arrivals.store(list(fresh.values()), new, consumed, holder=holder)
             received += [a.transfer for a in fresh.values() if a.mid in inserted]
             todo = [(m, a) for m, a in todo if fresh.get(a.mid) is a and a.mid not in inserted]
             if not todo:
