@@ -40,7 +40,7 @@ from ownership.platform.cassandra import Cql
 from ownership.platform.course_batches import check_table
 from ownership.platform.http_service import Endpoint, Service
 from ownership.platform.search_dialect import OneOfSeveral, SearchNode
-from ownership.stages.inbox import Inbox, NoRejects
+from ownership.stages.inbox import Inbox
 from ownership.stages.intake import Intake
 from ownership.stages.parts import Parts
 
@@ -256,7 +256,7 @@ def opened_intake(parts: Parts, *, by_hand: bool = False) -> Iterator[Intake]:
                     if not by_hand:
                         raise
                     inbox = Inbox(
-                        parts.events, parts.arrivals, NoRejects(), parts.settings, clock=parts.database.now_ms
+                        parts.events, parts.arrivals, None, parts.settings, clock=parts.database.now_ms
                     )
                     intake = Intake(None, inbox, missing=str(e))
                 for check in checking:

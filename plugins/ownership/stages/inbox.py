@@ -14,7 +14,7 @@ import structlog
 
 from ownership.domain.clock import DAY_MS, now_ms
 from ownership.domain.decoding import same_payload
-from ownership.domain.errors import Poison, Unavailable
+from ownership.domain.errors import Poison
 from ownership.domain.event import (
     Legible,
     OrderKey,
@@ -51,16 +51,6 @@ class Rejects(Protocol):
 
     def send(self, message: Message, *, error_class: str, reason: str) -> Place:
         """Store a copy durably; where it lies."""
-
-
-class NoRejects:
-    """For a run that reads no messages: it rejects at most the events of its own conf, which have no dead letters."""
-
-    def send(self, message: Message, *, error_class: str, reason: str) -> Place:
-        """Not called."""
-        raise Unavailable(
-            "Kafka", f"no dead letter can be written for {message.topic}: {error_class}: {reason}"
-        )
 
 
 @dataclass(frozen=True)
@@ -112,12 +102,15 @@ class Inbox:
         self,
         events: Events,
         arrivals: Arrivals,
-        rejects: Rejects,
+        rejects: Rejects | None,
         settings: Settings,
         *,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        """`clock`: epoch ms. It orders what is ahead of it, so the runs of all workers need the same one."""
+        """`rejects`: None for a run that reads no messages: what it rejects of its own conf has no dead letters.
+
+        `clock`: epoch ms. It orders what is ahead of it, so the runs of all workers need the same one.
+        """
         self._events = events
         self.arrivals = arrivals
         self._rejects = rejects
@@ -268,6 +261,7 @@ class Inbox:
             if r.mid in known or r.mid in new:
                 continue
             if message.topic:
+                assert self._rejects is not None  # noqa: S101  # whoever reads messages gives it
                 place = self._rejects.send(message, error_class=Poison.__name__, reason=r.reason)
                 r = r._replace(next_conf=dead_letter_conf(*place))  # noqa: PLW2901  # stored with where its dead letter lies
             new[r.mid] = r

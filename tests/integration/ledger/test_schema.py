@@ -34,7 +34,7 @@ from ownership.ledger.months import make_months
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, REVISION, metadata
 from ownership.ledger.upgrade import upgrade
 from ownership.platform.kafka import Message
-from ownership.stages.inbox import Inbox, NoRejects
+from ownership.stages.inbox import Inbox
 from tests.harness import opened_ledger
 
 PAGE = (Path(__file__).parents[3] / "docs/ledger.md").read_text()
@@ -182,7 +182,7 @@ def test_an_event_whose_payload_has_gone_is_known_when_it_comes_again(
 ) -> None:
     # Between the drop of a month and the end of the deletes of its events, or erased by hand.
     arrivals = Arrivals(own.database)
-    inbox = Inbox(Events(own.database), arrivals, NoRejects(), Settings())
+    inbox = Inbox(Events(own.database), arrivals, None, Settings())
     edata = {"action": "ownership-transfer", "organisationId": "org"}
     profiles = {"fromUserProfile": {"userId": "A"}, "toUserProfile": {"userId": "b"}}
     event = {"eid": "BE_JOB_REQUEST", "ets": now_ms(), "mid": "m", "edata": {**edata, **profiles}}
