@@ -47,20 +47,21 @@ _CLOCK = text("SELECT CAST(floor(1000 * extract(epoch FROM clock_timestamp())) A
 NO_NESTED_LOOP = text("SET LOCAL enable_nestloop = off")
 """Before a statement that joins many given rows with a run's own. The statistics do not know these yet: the planner
 expects one of them and would compare each with each, 1.2 s for 5,000. A hash needs 0.02 s."""
-_OUTAGES = (
-    pg.AdminShutdown,
-    pg.CannotConnectNow,
-    pg.CrashShutdown,
-    pg.DeadlockDetected,
-    pg.DiskFull,
-    pg.IdleInTransactionSessionTimeout,
-    pg.LockNotAvailable,
-    pg.OutOfMemory,
-    pg.QueryCanceled,
-    pg.ReadOnlySqlTransaction,
-    pg.SerializationFailure,
-    pg.TooManyConnections,
-)
+_OUTAGES: Mapping[type[Exception], str] = {
+    pg.AdminShutdown: "",
+    pg.CannotConnectNow: "",
+    pg.CrashShutdown: "",
+    pg.DeadlockDetected: "",
+    pg.DiskFull: "the server's disk is full; nothing was written: ",
+    pg.IdleInTransactionSessionTimeout: "",
+    pg.LockNotAvailable: "",
+    pg.OutOfMemory: "",
+    pg.QueryCanceled: "",
+    pg.ReadOnlySqlTransaction: "the server is read-only, so it is a standby: ",
+    pg.SerializationFailure: "",
+    pg.TooManyConnections: "",
+}
+"""With what the server's own words do not say."""
 _OF = f"of Connection '{CONNECTION}'"
 _OWNER = f"log in as the database's owner in Connection '{CONNECTION}', or grant it"
 _ADVICE: Mapping[type[Exception], str] = {
@@ -88,10 +89,6 @@ _ADVICE_BY_WORDS: Mapping[str, str] = {
     "does not support SSL": f"set sslmode in the extra {_OF}",
 }
 """While a connection is made the server's code is lost: the client has only words, of libpq or pgbouncer."""
-_WHAT: Mapping[type[Exception], str] = {
-    pg.ReadOnlySqlTransaction: "the server is read-only, so it is a standby: ",
-    pg.DiskFull: "the server's disk is full; nothing was written: ",
-}
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -244,8 +241,9 @@ def _translated(error: Exception) -> Exception:
     words = one_line(str(cause).strip().partition("\n")[0] or type(cause).__name__, 300)
     if advice := _advice(cause):
         return SettingsError(f"{PART} refuses: {words}; {advice}.")
-    if isinstance(cause, _OUTAGES) or isinstance(error, PoolTimeout):
-        return Unavailable(PART, f"{_of_kind(cause, _WHAT) or ''}{words}")
+    what = _of_kind(cause, _OUTAGES)
+    if what is not None or isinstance(error, PoolTimeout):
+        return Unavailable(PART, f"{what or ''}{words}")
     if isinstance(cause, pg.ProgramLimitExceeded):
         return error  # a value of the job's own is too large: no new try makes it smaller
     if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
