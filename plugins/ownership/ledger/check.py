@@ -72,10 +72,7 @@ def _check(connection: Connection) -> None:
             "SELECT string_agg(t, ', ' ORDER BY t) FROM unnest(CAST(:tables AS text[])) AS t "
             "WHERE NOT (SELECT bool_and(has_table_privilege(t, p)) FROM unnest(CAST(:privileges AS text[])) AS p)"
         ),
-        {
-            "privileges": ["SELECT", "INSERT", "UPDATE", "DELETE"],
-            "tables": list(metadata.tables),
-        },
+        {"privileges": ["SELECT", "INSERT", "UPDATE", "DELETE"], "tables": list(metadata.tables)},
     )
     if denied:
         raise SettingsError(

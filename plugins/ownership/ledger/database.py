@@ -218,10 +218,7 @@ def copy(connection: Connection, table: str, columns: Sequence[str], rows: Itera
     """Insert rows by COPY."""
     driver = connection.connection.driver_connection
     assert driver is not None  # noqa: S101  # checked out just now
-    with (
-        driver.cursor() as cursor,
-        cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copying,
-    ):
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copying:
         for row in rows:
             copying.write_row([_array(v) if isinstance(v, list) else v for v in row])
 

@@ -187,12 +187,7 @@ def put_together(parts: Parts, run_id: str, conf: ReconcileConf) -> tuple[Report
     names = {LEDGER, *(_range(n, ranges) for n in range(ranges))}
     done = {name: part for name, part in store.done(run_id).items() if name in names}
     report = report_of(
-        run_id,
-        began,
-        done,
-        planned=len(names),
-        repair=conf.repair,
-        threshold=parts.settings.reconcile_alert,
+        run_id, began, done, planned=len(names), repair=conf.repair, threshold=parts.settings.reconcile_alert
     )
     store.save_report(report)
     return report, tuple(r.point for r in reversed(store.last(TREND)))

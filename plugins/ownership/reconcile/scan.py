@@ -27,15 +27,7 @@ from ownership.domain.compare import (
 )
 from ownership.domain.event import folded
 from ownership.domain.plan import LIVE_STATUSES, BatchId, Document, Row
-from ownership.domain.reconciliation import (
-    DIFFERENT,
-    DOCUMENTS,
-    IN_FLIGHT,
-    LEFT,
-    REPAIRED,
-    ROWS,
-    Tally,
-)
+from ownership.domain.reconciliation import DIFFERENT, DOCUMENTS, IN_FLIGHT, LEFT, REPAIRED, ROWS, Tally
 from ownership.ledger.events import EventRow
 from ownership.platform.course_batches import RawRow
 from ownership.platform.pools import prefetch

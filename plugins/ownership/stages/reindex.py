@@ -176,11 +176,7 @@ class Synced(NamedTuple):
 
 
 def sync(
-    parts: Parts,
-    book: PhaseBook,
-    ids: Sequence[BatchId],
-    created: set[BatchId],
-    refused: dict[BatchId, str],
+    parts: Parts, book: PhaseBook, ids: Sequence[BatchId], created: set[BatchId], refused: dict[BatchId, str]
 ) -> Synced:
     """One pass: read documents, then rows; write the owner fields of documents that differ.
 
@@ -196,11 +192,7 @@ def sync(
 
 
 def _sync_wave(
-    parts: Parts,
-    book: PhaseBook,
-    ids: Sequence[BatchId],
-    created: set[BatchId],
-    refused: dict[BatchId, str],
+    parts: Parts, book: PhaseBook, ids: Sequence[BatchId], created: set[BatchId], refused: dict[BatchId, str]
 ) -> Synced:
     """The sequence number is read before the row, so a document written after that read refuses our write."""
     documents = parts.index.get({i.batch_id for i in ids})

@@ -4,8 +4,5 @@ from __future__ import annotations
 
 from alembic import context
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    transaction_per_migration=False,
-)
+context.configure(connection=context.config.attributes["connection"], transaction_per_migration=False)
 context.run_migrations()

@@ -31,11 +31,7 @@ class Reads:
     """What a person reads, by subject: only of the organisations that are visible to them."""
 
     def __init__(
-        self,
-        database: Database,
-        visible: VisibleOrganisations,
-        *,
-        statement_ms: int = STATEMENT_MS,
+        self, database: Database, visible: VisibleOrganisations, *, statement_ms: int = STATEMENT_MS
     ) -> None:
         """`statement_ms`: the server ends a statement after this."""
         bounded = BoundedDatabase(database, statement_ms)

@@ -20,14 +20,7 @@ from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.changes import owners_of
 from ownership.ledger.reads.lists import WAITS, Filters
 from ownership.ledger.reads.statements import Reader, residual, values
-from ownership.ledger.schema import (
-    MONTH_SHIFT,
-    among,
-    change,
-    event,
-    month_of,
-    rejected_message,
-)
+from ownership.ledger.schema import MONTH_SHIFT, among, change, event, month_of, rejected_message
 
 LOOKED_AT: Final = 5000
 """Events that a page looks at."""

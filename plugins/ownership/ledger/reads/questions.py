@@ -9,15 +9,7 @@ from sqlalchemy import Column, ColumnElement, Connection, FromClause, exists, fa
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId
 from ownership.ledger.reads.statements import Reader, newest_first
-from ownership.ledger.schema import (
-    ORDER_KEY,
-    among,
-    change,
-    event,
-    event_run,
-    plan,
-    rejected_message,
-)
+from ownership.ledger.schema import ORDER_KEY, among, change, event, event_run, plan, rejected_message
 
 MAX_EVENTS: Final = 20
 """Transfers to a user, the newest, whose batches are looked at."""
