@@ -24,8 +24,8 @@ from ownership.ledger.check import check as check_ledger
 from ownership.platform.course_batches import check_table
 from ownership.platform.ring import token_range
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.proofs import sources, unproven
 from ownership.reconcile.scan import PATIENCE_S, Scan
+from ownership.reconcile.transfers import sources, unproven
 from ownership.stages.parts import Parts
 
 LEDGER = "ledger 00000 of 1"

@@ -34,8 +34,8 @@ from ownership.platform.pools import prefetch
 from ownership.platform.ring import TokenRange
 from ownership.platform.search_documents import course_key
 from ownership.reconcile.pace import Pace
-from ownership.reconcile.proofs import Gave, found_by
 from ownership.reconcile.spill import Spill
+from ownership.reconcile.transfers import Gave, found_by
 from ownership.stages.parts import Parts
 from ownership.stages.second_proof import follow_rows
 

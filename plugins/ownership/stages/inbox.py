@@ -1,4 +1,4 @@
-"""Accept: every message gets its durable row in the ledger before its offset is committed.
+"""The inbox: every message gets its durable row in the ledger before its offset is committed.
 
 First the dead-letter copies, which may be repeated after a crash. Then one transaction: events, rejected messages and
 the next offset of the partition.

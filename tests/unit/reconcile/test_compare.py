@@ -25,8 +25,8 @@ from ownership.ledger.events import EventRow
 from ownership.platform.ring import range_of
 from ownership.platform.search_documents import course_key
 from ownership.platform.search_index import Seen
-from ownership.reconcile.proofs import found_by
 from ownership.reconcile.spill import Spill
+from ownership.reconcile.transfers import found_by
 
 users = st.one_of(st.none(), st.sampled_from(["a", "A", "b", "İ"]))
 mentors = st.lists(st.sampled_from(["a", "A", "b", "m"]), max_size=3).map(tuple)

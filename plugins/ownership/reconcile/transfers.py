@@ -1,4 +1,4 @@
-"""What the ledger says of the last days: moves that were never proven, and users who gave everything away.
+"""The ledger's transfers of the last days: moves never proven, users who gave everything away, what explains a difference.
 
 An event whose message is older than that is not seen.
 """
