@@ -242,8 +242,9 @@ def _retention(backlog: BacklogFacts, at_ms: int) -> Iterator[Problem]:
 
 
 def _overdue(facts: HealthFacts, deadline_minutes: int) -> Iterator[Problem]:
-    late = facts.queue.overdue if facts.queue else ()
-    if not late or facts.queue is None:
+    queue = facts.queue or QueueFacts()
+    late = queue.overdue
+    if not late:
         return
     oldest = min(late, key=lambda r: r.accepted_ms)
     t = oldest.transfer
@@ -254,7 +255,7 @@ def _overdue(facts: HealthFacts, deadline_minutes: int) -> Iterator[Problem]:
     )
     if why := facts.reasons.get(t.mid):
         said += f" and {why}"
-    if n := facts.queue.blocks.get(t.mid):
+    if n := queue.blocks.get(t.mid):
         said += f"; {n} other{'s wait' if n > 1 else ' waits'} for it"
     yield Problem(Kind.OVERDUE, frozenset(r.transfer.mid for r in late), said + ".")
 

@@ -108,8 +108,6 @@ class Queue:
 
         The server compares the tokens: a run may hold thousands of events, and looks before each wave of writes.
         """
-        if not claimed:
-            return Held(frozenset(), 0)
 
         def work(connection: Connection) -> Held:
             held = self._compare(connection, claimed)

@@ -1,4 +1,4 @@
-"""The ledger's transfers of the last days: moves never proven, users who gave everything away, what explains a difference.
+"""The ledger's transfers of the last days: moves never proven, users who gave everything away, what is under way.
 
 An event whose message is older than that is not seen.
 """
