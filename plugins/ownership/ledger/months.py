@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal_column, select, text
 
@@ -139,7 +139,7 @@ def _delete_events(connection: Connection, first_kept: int) -> int:
 
 def _delete(database: Database, table: Table, old: ColumnElement[bool]) -> int:
     """Delete the rows of a table that are old, in parts. Returns how many."""
-    place = literal_column("ctid")
+    place: ColumnElement[Any] = literal_column("ctid")
     some = select(place).select_from(table).where(old).limit(ROWS_PER_DELETE).scalar_subquery()
     statement = delete(table).where(place == func.any(func.array(some)))
     return _repeat(database, lambda c: c.execute(statement).rowcount)
