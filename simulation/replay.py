@@ -31,6 +31,9 @@ class Event(NamedTuple):
     """The batches of the plan that it applies; None for an event that moves whatever its user has."""
     overtaken_by: frozenset[str] = frozenset()
     """Later events that may have taken effect before it: it came too late for them."""
+    changed: frozenset[str] | None = None
+    """The batches that it changed, by the audit trail; None for all that the replay says. An undo takes nothing else
+    back: of a phase that leads a batch away and back again, no event has changed it."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ def _after(row: Row, event: Event, batch: BatchSpec) -> Row:
     then = _undone(row, event) if event.undo_of else _moved(row, event, batch)
     if then.owners == row.owners:
         return row
+    if event.changed is not None and batch.batch not in event.changed:
+        return then
     return replace(then, hops={**row.hops, event.mid: (row, then)})
 
 

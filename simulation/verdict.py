@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +24,10 @@ _IMAGES = (
     "array_agg(array_to_string(before_mentors, ',') ORDER BY hop) AS before_mentors, "
     "array_agg(array_to_string(after_mentors, ',') ORDER BY hop) AS after_mentors "
     "FROM change GROUP BY image, course_id, batch_id, outcome"
+)
+_CHANGED = (
+    "SELECT DISTINCT event.mid, change.batch_id FROM change JOIN event ON event.id = change.event_id "
+    "WHERE change.outcome IS NULL OR change.outcome NOT IN ('refused', 'superseded')"
 )
 _PLANNED = (
     "SELECT plan.batch_id, event.mid FROM plan JOIN event ON event.id = plan.event_id "
@@ -82,6 +86,9 @@ class Verdict:
     def _events(self) -> None:
         world = self.world
         self.rows = world.database.plainly(_EVENTS)
+        changed: dict[str, set[str]] = defaultdict(set)
+        for mid, batch in world.database.plainly(_CHANGED):
+            changed[mid].add(batch)
         self.events: list[Event] = []
         for r in self.rows:
             if r.ended_at is None:
@@ -95,7 +102,7 @@ class Verdict:
                     Event(
                         r.mid, r.from_user, r.to_user, r.undo_of or "", r.asset or "", r.verdict == "giver_deleted",
                         r.state == "abandoned", self._planned(r.plan_of) if r.plan_of else None,
-                        self._overtaking(r) if displaced else frozenset(),
+                        self._overtaking(r) if displaced else frozenset(), frozenset(changed[r.mid]),
                     )
                 )  # fmt: skip
 

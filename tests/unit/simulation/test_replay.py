@@ -23,6 +23,14 @@ def test_an_undo_takes_back_what_its_event_changed() -> None:
     ) == {"m/m(1)"}
 
 
+def test_an_undo_takes_back_nothing_that_the_audit_trail_does_not_show() -> None:
+    there, back = Event("1", "a", "b"), Event("2", "b", "a")
+    undo = Event("3", "a", "b", undo_of="2")
+    assert ends([there, back, undo]) == {"b/m,b(1)"}
+    nothing: frozenset[str] = frozenset()
+    assert ends([there._replace(changed=nothing), back._replace(changed=nothing), undo]) == {"a/m,a(1)"}
+
+
 def test_an_edit_may_come_anywhere() -> None:
     assert ends([Event("1", "a", "b")], [Edit.COMPLETE]) == {"a/m,a(2)", "b/m,b(2)"}
     assert ends([Event("1", "a", "b")], [Edit.OWNER]) == {"x/m,b(1)"}
