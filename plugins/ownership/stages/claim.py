@@ -56,7 +56,7 @@ class Claim:
         self._checked_at = 0
 
     def check(self) -> frozenset[str]:
-        """Give up the events that another run took over; their mids.
+        """The mids of the events that another run took over, at each look until the caller leaves them out.
 
         Renews the lease when a third of it is over: the queue says when it expires.
         """
@@ -64,9 +64,7 @@ class Claim:
             return frozenset()
         self._checked_at = now_ms()
         lost, lease_ends_ms = self._queue.held(self.events)
-        if lost:
-            self.events = [e for e in self.events if e.mid not in lost]
-        if self.events and lease_ends_ms - now_ms() < self._lease_ms * 2 // 3:
+        if len(lost) < len(self.events) and lease_ends_ms - now_ms() < self._lease_ms * 2 // 3:
             self.renew(self._lease_ms)
         return lost
 
