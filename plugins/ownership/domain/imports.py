@@ -186,12 +186,7 @@ def conf_of(import_id: str, rows: list[FileRow], phase: Phase) -> dict[str, Any]
 
 
 BLOCK_ROWS: Final = 1000
-"""Rows that one run brings: as many events as a conf may have."""
-
-
-def block_of(number: int) -> int:
-    """The block of a row; a block is started by one run."""
-    return number // BLOCK_ROWS
+"""Numbers of the rows that one run brings, a block: as many events as a conf may have."""
 
 
 def run_prefix(import_id: str, phase: Phase, block: int) -> str:

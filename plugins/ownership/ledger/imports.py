@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.imports import (
+    BLOCK_ROWS,
     FAILURES,
     Import,
     ImportedRow,
@@ -132,15 +133,16 @@ class Imports:
 
         self._database.run(work)
 
-    def missing(self, import_id: str, phase: Phase) -> list[FileRow]:
-        """Rows whose event of this phase the ledger does not have: it is to be brought by a run."""
-        mid = _ROW.dry_run_mid if phase is Phase.CHECK else _ROW.transfer_mid
-        there = select(event.c.id).where(event.c.mid == mid).exists()
-        query = (
-            select(import_row)
-            .where(_ROW.import_id == import_id, mid.isnot(None), ~there)
-            .order_by(_ROW.number)
-        )
+    def missing_blocks(self, import_id: str, phase: Phase) -> list[int]:
+        """Blocks with rows whose event of this phase the ledger does not have: it is to be brought by a run."""
+        block = _ROW.number // BLOCK_ROWS
+        query = select(block).distinct().where(*_is_missing(import_id, phase))
+        return self._database.run(lambda c: sorted(c.scalars(query)))
+
+    def missing(self, import_id: str, phase: Phase, block: int) -> list[FileRow]:
+        """These rows of a block."""
+        of_block = _ROW.number // BLOCK_ROWS == block
+        query = select(import_row).where(*_is_missing(import_id, phase), of_block).order_by(_ROW.number)
         return self._database.run(lambda c: [_file_row(r) for r in c.execute(query)])
 
 
@@ -150,6 +152,12 @@ def failed_rows(imports: Imports, import_id: str) -> Iterator[ImportedRow]:
     while found := imports.rows(import_id, after):
         yield from (r for r in found if r.state in FAILURES)
         after = found[-1].row.number
+
+
+def _is_missing(import_id: str, phase: Phase) -> tuple[ColumnElement[bool], ...]:
+    mid = _ROW.dry_run_mid if phase is Phase.CHECK else _ROW.transfer_mid
+    there = select(event.c.id).where(event.c.mid == mid).exists()
+    return _ROW.import_id == import_id, mid.isnot(None), ~there
 
 
 _IMPORTS: Final = select(*columns_of(imports, Import))

@@ -10,7 +10,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Annotated, Final, NamedTuple
 
 import structlog
@@ -19,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from ownership.domain.clock import now
-from ownership.domain.imports import Import, ImportState, Phase, block_of, conf_of, run_prefix
+from ownership.domain.imports import Import, ImportState, Phase, conf_of, run_prefix
 from ownership.domain.text import one_line, printable
 from ownership.domain.transfer_files import MAX_BYTES, FileRow, RowError, good_rows, read_rows
 from ownership.page import access
@@ -110,23 +109,22 @@ class Importer:
 
     async def start_missing(self, import_id: str, phase: Phase) -> None:
         """Start runs for the rows that no run brings."""
-        for block in await run_in_threadpool(missing_blocks, self._store, import_id, phase):
-            answer = await trigger(
-                self._request, TRANSFER_DAG, block.run_id, conf_of(import_id, block.rows, phase)
-            )
+        runs = await run_in_threadpool(_runs_to_start, self._store, import_id, phase)
+        for block, run_id in runs.items():
+            rows = await run_in_threadpool(self._missing, import_id, phase, block)
+            if not rows:  # a run has just brought them
+                continue
+            answer = await trigger(self._request, TRANSFER_DAG, run_id, conf_of(import_id, rows, phase))
             if answer.status_code not in (200, 409):  # 409: another request has just started it
                 raise refused(answer)
+
+    def _missing(self, import_id: str, phase: Phase, block: int) -> list[FileRow]:
+        with self._store.reads() as reads:
+            return reads.imports.missing(import_id, phase, block)
 
 
 Asked = Annotated[Importer, Depends()]
 """The request of a user, for a route."""
-
-
-class Block(NamedTuple):
-    """Rows for one run, and its id."""
-
-    run_id: str
-    rows: list[FileRow]
 
 
 def found(store: Ledger, import_id: str) -> Import:
@@ -141,21 +139,19 @@ def found(store: Ledger, import_id: str) -> Import:
 def is_stalled(store: Ledger, import_id: str, state: ImportState) -> bool:
     """True if rows of an import in this state wait, and no run brings them."""
     phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(state)
-    return phase is not None and bool(missing_blocks(store, import_id, phase))
+    return phase is not None and bool(_runs_to_start(store, import_id, phase))
 
 
-def missing_blocks(store: Ledger, import_id: str, phase: Phase) -> list[Block]:
-    """The runs that are to be started: for rows whose event the ledger does not have, and that no live run brings."""
+def _runs_to_start(store: Ledger, import_id: str, phase: Phase) -> dict[int, str]:
+    """By block with rows whose event the ledger does not have, and that no live run brings: the run to be started."""
     with store.reads() as reads:
-        rows = reads.imports.missing(import_id, phase)
-    blocks = {n: list(of) for n, of in groupby(rows, lambda r: block_of(r.number))}
+        blocks = reads.imports.missing_blocks(import_id, phase)
     ids = {
         n: [f"{run_prefix(import_id, phase, n)}{attempt}" for attempt in range(1, MAX_RUNS + 1)]
         for n in blocks
     }
     runs = access.runs_of(run_id for of in ids.values() for run_id in of)
-    next_runs = ((n, _next_run(ids[n], runs)) for n in blocks)
-    return [Block(run_id, blocks[n]) for n, run_id in next_runs if run_id]
+    return {n: run_id for n in blocks if (run_id := _next_run(ids[n], runs))}
 
 
 def _next_run(ids: Sequence[str], runs: dict[str, RunLink]) -> str | None:

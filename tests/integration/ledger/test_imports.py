@@ -65,14 +65,17 @@ def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None
     assert imports.create(new, [*GOOD, WRONG])
     assert imports.get("one") == new
     assert [r.row for r in imports.rows("one")] == [*GOOD, WRONG]
-    assert imports.missing("one", Phase.CHECK) == GOOD
-    assert imports.missing("one", Phase.GO) == []
+    assert imports.missing("one", Phase.CHECK, 0) == GOOD
+    assert imports.missing("one", Phase.CHECK, 1) == []
+    assert imports.missing_blocks("one", Phase.CHECK) == [0]
+    assert imports.missing("one", Phase.GO, 0) == []
+    assert imports.missing_blocks("one", Phase.GO) == []
     assert imports.progress("one").state is ImportState.CHECKING
 
     event(ledger, "import:one:2:check", "rehearsed", 3)
     event(ledger, "import:one:3:check", "planned")
     assert states(imports, "one") == [RowState.READY, *[RowState.CHECKING] * 2, RowState.WRONG]
-    assert imports.missing("one", Phase.CHECK) == GOOD[2:]
+    assert imports.missing("one", Phase.CHECK, 0) == GOOD[2:]
     with pytest.raises(ImportNotReady, match="2 rows are still being checked"):
         imports.start("one", "an-admin", only_good=True)
 
@@ -89,7 +92,7 @@ def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None
     started = imports.get("one")
     assert started is not None
     assert started.started_by == "an-admin"
-    assert imports.missing("one", Phase.GO) == GOOD[:2]
+    assert imports.missing("one", Phase.GO, 0) == GOOD[:2]
     assert [r.transfer_mid for r in imports.rows("one")] == [
         *(mid_of("one", n, Phase.GO) for n in (2, 3)),
         None,
