@@ -18,6 +18,7 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
+    any_,
     case,
     cast,
     func,
@@ -31,6 +32,7 @@ from sqlalchemy import (
     union,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from ownership.domain.event import OrderKey, Transfer, folded
 from ownership.domain.event_times import MAX_CLOCK_DRIFT_MS
@@ -289,25 +291,25 @@ def _newest(
     of_user = [residual(or_(event.c.source_user == user, event.c.target_user == user))] if user else []
     if ids is not None or user or request:
         events = events.where(*of_visible(visible))
+    # What is sorted, or dropped by an index alone, is narrow: of that the rows that are shown are read.
+    is_narrow = ids is not None or (bool(user) and not request)
+    if is_narrow:
+        events = events.with_only_columns(*_COUNTED_COLUMNS)
     if ids is not None:
         of_request = [residual(event.c.request_id == request)] if request else []
-        found = read_first(events.where(among(event.c.id, sorted(ids)), *of_user, *of_request, *of_state))
+        found = read_first(events.where(_is_one_of(ids), *of_user, *of_request, *of_state))
         arms = [_in_order(select(found), key_of(found), bounds)]
     elif request:
         events = events.where(event.c.request_id.isnot(None), *of_user, *of_state)
         arms = [_in_order(events, ORDER_KEY, bounds, (event.c.request_id, request))]
     elif user:
         # Both indexes have what drops an event of this user: no row is read in vain.
-        given = events.with_only_columns(*_COUNTED_COLUMNS).where(*of_state)
+        given = events.where(*of_state)
         taken = given.where(residual(event.c.source_user != user))
         arms = [
             _in_order(given, ORDER_KEY, bounds, (event.c.source_user, user)),
             _in_order(taken, ORDER_KEY, bounds, (event.c.target_user, user)),
         ]
-        if columns is not _COUNTED_COLUMNS:
-            found = read_first(_merged(arms, limit))
-            rows = select(*columns).join_from(found, event, event.c.mid == found.c.mid)
-            return rows.order_by(*newest_first(ORDER_KEY))
     elif visible.ids is not None:
         arms = [_of_organisations(events, visible.ids, filters.states, bounds, limit)]
     elif filters.state:
@@ -315,6 +317,10 @@ def _newest(
         arms = [_in_order(events, ORDER_KEY, bounds, (event.c.state, s)) for s in states]
     else:
         arms = [_in_order(events, ORDER_KEY, bounds)]
+    if is_narrow and columns is not _COUNTED_COLUMNS:
+        found = read_first(_merged(arms, limit))
+        rows = select(*columns).join_from(found, event, event.c.mid == found.c.mid)
+        return rows.order_by(*newest_first(ORDER_KEY))
     if filters.with_rejected and visible.every:
         messages = select(*map(_of_rejected, columns)).where(*filters.at(rejected_message.c.kafka_ms))
         if request:
@@ -323,6 +329,12 @@ def _newest(
         else:
             arms.append(_in_order(messages, _REJECTED_KEY, bounds))
     return _merged(arms, limit)
+
+
+def _is_one_of(ids: Collection[int]) -> ColumnElement[bool]:
+    """The condition on an event's id, with the ids as one text."""
+    numbers = literal("{" + ",".join(map(str, sorted(ids))) + "}", Text)
+    return event.c.id == any_(cast(numbers, ARRAY(BigInteger)))
 
 
 def _merged(arms: Sequence[Select[Any]], limit: int) -> Select[Any]:
@@ -391,14 +403,19 @@ def _of_organisations(
 
 
 def _last_ids(connection: Connection, places: Iterable[tuple[FromClause, ColumnElement[bool]]]) -> set[int]:
-    """The greatest ids of events in some tables, and one more than a list looks at if there are more."""
+    """The greatest ids of events in some tables, and one more than a list looks at if there are more.
+
+    As one text, as they go back: the driver takes longer for thousands of rows than the server.
+    """
     ids = (
         select(table.c.event_id).where(of_filter).group_by(table.c.event_id) for table, of_filter in places
     )
     limit = MAX_NARROWED + 1
     every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in ids)).subquery()
     column = every.c.event_id
-    return set(connection.scalars(select(column).order_by(column.desc()).limit(limit)))
+    last = select(column).order_by(column.desc()).limit(limit).subquery()
+    ids = connection.scalar(select(cast(func.array_agg(last.c.event_id), Text)))
+    return set(map(int, ids.strip("{}").split(","))) if ids else set()
 
 
 # -- rows ------------------------------------------------------------------------------------------------------

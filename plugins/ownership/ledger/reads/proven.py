@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -11,14 +11,16 @@ from sqlalchemy import (
     Integer,
     and_,
     case,
-    cast,
     func,
     literal,
+    literal_column,
     not_,
     or_,
     select,
+    true,
     type_coerce,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from ownership.domain.clock import from_ms
 from ownership.domain.decoding import parse_json
@@ -30,7 +32,7 @@ from ownership.ledger.schema import Time, among, event, payload, rejected_messag
 
 MAX_REDRIVES: Final = 1000
 """Events of a request that are looked at for what they tried again."""
-_DAY_S: Final = 24 * 3600
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _EVENT = event.c
 
 
@@ -39,18 +41,27 @@ class Proven(Reader):
 
     def days(self, count: int, *, at_ms: int, deadline_minutes: int) -> list[ProvenCounts]:
         """The events that were accepted in each of the last `count` times 24 hours before `at_ms`, the newest first."""
-        at = literal(from_ms(at_ms), Time)
-        age_s = func.date_part("epoch", at - _EVENT.received_at)  # a float: many are counted
-        day = func.greatest(cast(func.floor(age_s / _DAY_S), Integer), 0).label("day")
-        place = _counted_as(at, deadline_minutes).label("place")
-        since = from_ms(at_ms) - timedelta(days=count)
-        query = select(day, place, func.count().label("events")).where(
-            _EVENT.received_at > since, *self._of_visible
+        at = from_ms(at_ms)
+        begins = [at - timedelta(days=n + 1) for n in range(count)]
+        ends = [_NEVER, *begins[:-1]]
+        # Many are counted: a day is a range of the index, and what an event counts as is a number.
+        day = (
+            func.unnest(*(literal(times, ARRAY(Time)) for times in (begins, ends)))
+            .table_valued("begin", "end", with_ordinality="n", name="day")
+            .render_derived()
         )
-        found: dict[int, dict[str, int]] = {}
-        for r in self._database.run(lambda c: c.execute(query.group_by(day, place)).all()):
-            found.setdefault(r.day, {})[r.place] = r.events
-        return [ProvenCounts(**found.get(n, {})) for n in range(count)]
+        place = _place(literal(at, Time), deadline_minutes).label("place")
+        counted = (
+            select(place, func.count().label("events"))
+            .where(_EVENT.received_at > day.c.begin, _EVENT.received_at <= day.c.end, *self._of_visible)
+            .group_by(place)
+            .lateral()
+        )
+        query = select(day.c.n, counted).join_from(day, counted, true())
+        rows = self._database.run(lambda c: c.execute(query).all())
+        counts = {(r.n, r.place): r.events for r in rows}
+        places = range(len(ProvenCounts._fields))
+        return [ProvenCounts(*(counts.get((n, p), 0) for p in places)) for n in range(1, count + 1)]
 
     def request(self, request_id: str) -> RequestCounts:
         """The events and rejected messages of an API call. One that was tried again counts as its newest try."""
@@ -80,23 +91,26 @@ class Proven(Reader):
         return self._database.run(work)
 
 
-def _counted_as(at: ColumnElement[Any], deadline_minutes: int) -> ColumnElement[str]:
-    """The field of `ProvenCounts` that counts an event at a time."""
+def _place(at: ColumnElement[Any], deadline_minutes: int) -> ColumnElement[int]:
+    """The place in `ProvenCounts` of the field that counts an event at a time."""
+    fields = {name: literal_column(str(n), Integer) for n, name in enumerate(ProvenCounts._fields)}
+    deadline, max_wait = timedelta(minutes=deadline_minutes), timedelta(milliseconds=MAX_WAIT_MS)
     announced = func.to_timestamp(_EVENT.kafka_ms / 1000.0)
     # As the queue has it: a producer's clock, or a long backlog, must not eat up the deadline.
-    earliest = _EVENT.received_at - timedelta(milliseconds=MAX_WAIT_MS)
-    accepted = func.least(_EVENT.received_at, func.greatest(announced, earliest))
-    due_at = type_coerce(accepted + timedelta(minutes=deadline_minutes), Time)
+    accepted = func.least(_EVENT.received_at, func.greatest(announced, _EVENT.received_at - max_wait))
+    due_at = type_coerce(accepted + deadline, Time)
+    due_earliest = type_coerce(_EVENT.received_at + (deadline - max_wait), Time)
     proven, is_open = _EVENT.state == EventState.COMPLETED, among(_EVENT.state, OPEN_STATES)
-    in_time = and_(proven, _EVENT.completed_at <= due_at)
+    # Most are in time whenever they were announced.
+    in_time = and_(proven, or_(_EVENT.completed_at <= due_earliest, _EVENT.completed_at <= due_at))
     asked = or_(_EVENT.approved_digest.isnot(None), _EVENT.state == EventState.AWAITING_APPROVAL)
     return case(
-        (in_time, "in_time"),
-        (not_(or_(proven, is_open)), "unproven"),
-        (asked, "asked"),
-        (proven, "late"),
-        (at > due_at, "overdue"),
-        else_="pending",
+        (in_time, fields["in_time"]),
+        (not_(or_(proven, is_open)), fields["unproven"]),
+        (asked, fields["asked"]),
+        (proven, fields["late"]),
+        (at > due_at, fields["overdue"]),
+        else_=fields["pending"],
     )
 
 
