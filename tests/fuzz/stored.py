@@ -40,7 +40,7 @@ _DIALECT = PGDialect_psycopg()
 _DUMPERS = Transformer()
 _DDL: str = "\n".join(
     statement
-    for migration in ("0001_ledger", "0002_imports", "0003_host", "0004_begun")
+    for migration in ("0001_ledger", "0002_imports", "0003_host", "0004_begun", "0005_given")
     for statement in importlib.import_module(f"ownership.ledger.migrations.versions.{migration}").STATEMENTS
 )
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, exists, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Select, and_, exists, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.clock import from_ms, now, now_ms
@@ -224,9 +224,12 @@ class Events:
         """
         return self._select(
             _EVENT.where(
-                among(event.c.state, (EventState.COMPLETED, EventState.ABANDONED)),
                 among(event.c.target_user, users),
-                or_(event.c.state == EventState.ABANDONED, event.c.ended_at >= from_ms(since_ms)),
+                event.c.ended_at.isnot(None),
+                or_(
+                    event.c.state == EventState.ABANDONED,
+                    and_(event.c.state == EventState.COMPLETED, event.c.ended_at >= from_ms(since_ms)),
+                ),
             )
         )
 

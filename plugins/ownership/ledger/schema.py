@@ -49,7 +49,7 @@ from sqlalchemy.types import TypeEngine
 from ownership.domain.clock import from_ms, to_ms
 from ownership.domain.event import OrderKey, Transfer
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The migration that this code works with."""
 MONTH_SHIFT: Final = 40
 """Bits of an event's id below its month: (year * 12 + month - 1) << 40, plus a number from a sequence."""
