@@ -18,12 +18,16 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
+from local.demo.screenshots import ARGUMENTS
 from local.paths import REPOSITORY
 from local.servers.airflow import OPERATOR, USER, VIEWER
+from ownership.page.entry import NAME
 from tests.e2e.airflow_world import DAG, PAGE, UNDO, Airflow, Login, Story, one_each, opened_story, until
 from tests.e2e.conftest import NORTH, SOUTH
 from tests.e2e.fab_world import BOTH, CACHE_S, ELSEWHERE, NOBODY, Fab, opened_fab, sign_in
+from tests.needs import needed
 
 API = "api/v1"
 FORMS: dict[str, dict[str, str]] = {
@@ -233,6 +237,22 @@ def test_airflow_s_own_api_shows_an_organisation_s_admin_no_more_than_the_manual
         # Where Airflow's navigation has the page from.
         assert "ownership-transfers/" in api.get("/plugins").text
         assert viewer.get("/plugins").status_code == 403
+
+
+def test_airflow_s_navigation_leads_an_organisation_s_admin_of_fab_to_the_page(fab: Fab) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=needed("chromium"), args=list(ARGUMENTS))
+        page = browser.new_page(viewport={"width": 1500, "height": 1000}, locale="en-GB")
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        page.goto(fab.url)
+        page.locator("input[name=username]").fill(NORTH)
+        page.locator("input[name=password]").fill(fab.password)
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name=NAME, exact=True).click()
+        frame = page.frame_locator(f"iframe[title='{NAME}']")
+        expect(frame.get_by_role("heading", name="Ownership transfers")).to_be_visible()
+        browser.close()
 
 
 @pytest.mark.usefixtures("mids")
