@@ -359,10 +359,13 @@ class Events:
 
         return self._database.run(work)
 
-    def rehearse(self, claimed: ClaimedEvent, plan: PlanSummary, counts: Mapping[str, int]) -> None:
-        """Make a dry run final as `rehearsed`, with its plan and what that expects."""
-        columns = {"counts": dict(counts), "reason": None, **_plan_columns(plan)}
-        self._write([(claimed, columns)], state=EventState.REHEARSED)
+    def rehearse(self, planned: Sequence[tuple[ClaimedEvent, PlanSummary, Mapping[str, int]]]) -> None:
+        """Make dry runs final as `rehearsed`, each with its plan and what that expects."""
+        writes = [
+            (e, {"counts": dict(counts), "reason": None, **_plan_columns(plan)})
+            for e, plan, counts in planned
+        ]
+        self._write(writes, state=EventState.REHEARSED)
 
     def skip(self, claimed: Sequence[tuple[ClaimedEvent, str]], *, run_id: str) -> None:
         """Make events final as `skipped`, each with its reason."""

@@ -34,7 +34,11 @@ class Plan(NamedTuple):
 
 def end_here(parts: Parts, claimed: ClaimedWork, plan: Plan) -> dict[str, EventState]:
     """Drop the phases that do not go on; the state of each of their events, by mid."""
-    ended: dict[str, EventState] = {}
+    dry = [p for p in claimed.book.phases if claimed.events[p.events[0].mid].options.dry_run]
+    rehearsed = [(e, plan.reports[e.mid]) for p in dry for e in p.events]
+    parts.events.rehearse([(e, _summary(r, EventState.REHEARSED), r.outcomes) for e, r in rehearsed])
+    claimed.drop(dry)
+    ended: dict[str, EventState] = dict.fromkeys((e.mid for e, _ in rehearsed), EventState.REHEARSED)
     for phase in list(claimed.book.phases):
         if state := _gate(parts, claimed, plan, phase):
             claimed.drop([phase])
@@ -48,11 +52,6 @@ def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> Event
     report = plan.reports.get(held.mid)
     if report is None:
         return None
-    if event.options.dry_run:
-        for e in phase.events:
-            its = plan.reports[e.mid]
-            parts.events.rehearse(e, _summary(its, EventState.REHEARSED), its.outcomes)
-        return EventState.REHEARSED
     if plan.started & {e.mid for e in phase.events}:
         return None
     if event.options.plan_of and report.digest != event.options.digest:

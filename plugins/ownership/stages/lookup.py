@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from sys import intern
 from typing import NamedTuple
 
@@ -50,6 +49,39 @@ class Chosen(NamedTuple):
     """Events for the next phases, each with the mid of the event for which it waits."""
     late: list[ClaimedEvent]
     """Events of the phases that come after a later event of their users has completed, or was abandoned half-way."""
+
+
+class Shown(NamedTuple):
+    """What the stores show of some sources (folded) before rows are read."""
+
+    documents: dict[BatchId, frozenset[str]]
+    """The live batches whose documents name sources, with the sources that each names."""
+    given: Sequence[EventRow]
+    """Events that lately gave to sources what the index may not show yet."""
+
+    def divided(self, groups: Collection[frozenset[str]]) -> Iterator[Shown]:
+        """What is shown of each group of these sources."""
+        if len(groups) == 1:
+            yield self
+            return
+        batches: dict[str, list[BatchId]] = defaultdict(list)
+        for batch, users in self.documents.items():
+            for user in users:
+                batches[user].append(batch)
+        for group in groups:
+            documents = {b: self.documents[b] & group for user in group for b in batches.get(user, ())}
+            yield Shown(documents, [e for e in self.given if e.transfer.target in group])
+
+
+class Concerned(NamedTuple):
+    """A batch that some phases may concern."""
+
+    book: PhaseBook
+    batch: BatchId
+    named: frozenset[str]
+    """Sources that its document names."""
+    with_row: bool
+    """True if the plan depends on its row."""
 
 
 class Planning(NamedTuple):
@@ -141,7 +173,7 @@ def _choose_and_plan(
             _keep_waiting(parts, chosen.waiting, rows)
             return Planning([], chosen.waiting, {}, 0)
         claimed = load(parts, work.step(chosen.phases, events={}))
-        plan = _plan_apart(parts, claimed)
+        plan = _plan(parts, claimed)
         composed = {e.mid for p in claimed.book.phases if len(p.events) > 1 for e in p.events}
         large = {m for m in composed - alone if limit and plan.reports[m].batches > limit}
         if not large:
@@ -305,17 +337,6 @@ def _undone(events: Iterable[EventRow]) -> set[str]:
     return undone
 
 
-def _plan_apart(parts: Parts, claimed: ClaimedWork) -> Plan:
-    """The plan of all phases. A dry run is planned by itself: it shows what its transfer does where no other does."""
-    books = claimed.book.divided(lambda p: claimed.events[p.events[0].mid].options.dry_run)
-    plans = [_plan(parts, replace(claimed, book=book)) for book in books]
-    return Plan(
-        sum(p.batches for p in plans),
-        {mid: report for p in plans for mid, report in p.reports.items()},
-        frozenset().union(*(p.started for p in plans)),
-    )
-
-
 def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
     """Find every batch of the phases and write the plan.
 
@@ -325,29 +346,24 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
     beforehand takes what its documents name.
     """
     book, events = claimed.book, claimed.events
-    if book.sources:
-        parts.index.refresh()
-    document_users = _discover(parts, book.sources)
     mids = claimed.mids_with_plans(book.phases)
     rehearsed = [e for e in book.held if events[e.mid].options.dry_run]
     parts.changes.forget_plans(rehearsed)
     old = parts.changes.planned(mids)
-    given = parts.events.given_to(book.sources, since_ms=now_ms() - JUST_NOW_MS) if book.sources else []
-    recent = parts.changes.changed([e.mid for e in given if e.mid not in events])
-    for batch in (*recent, *book.ids):
-        document_users.setdefault(batch, frozenset())
     reports = {e.mid: PlanReport(e.transfer) for e in book.held if _needs_report(parts, events[e.mid])}
-    users = {e.mid: book.sources for e in book.held}
-    rows_matter = bool(reports) or any(events[e.mid].scope != EVERYTHING for e in book.held)
+    # A dry run is planned as if no other transfer were under way.
+    books = book.divided(lambda p: events[p.events[0].mid].options.dry_run)
+    users = {e.mid: b.sources for b in books for e in b.held}
 
     found_no_more = {i for _, i in old}
     batches = 0
     planning: set[str] = set()
-    for part in chunked(sorted(document_users), ROWS_AT_ONCE):
-        rows = parts.rows.read(part if rows_matter else [i for i in part if not document_users[i]])
+    for part in chunked(_concerned(parts, claimed, books, reports), ROWS_AT_ONCE):
+        claimed.claim.keep_alive()
+        rows = parts.rows.read(list(dict.fromkeys(c.batch for c in part if c.with_row)))
         found: list[PlanRow] = []
-        for batch in part:
-            found += _plan_rows(book, events, batch, rows.get(batch), document_users[batch], reports)
+        for c in part:
+            found += _plan_rows(c.book, events, c.batch, rows.get(c.batch), c.named, reports)
         fresh = [r for r in found if (r.planned.mid, r.planned.id) not in old]
         parts.changes.plan(fresh, users, rehearsed=rehearsed)
         planning |= {r.planned.mid for r in fresh}
@@ -358,6 +374,31 @@ def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:
     return Plan(
         batches + len(found_no_more), reports, parts.changes.started(mids) if reports else frozenset()
     )
+
+
+def _concerned(
+    parts: Parts, claimed: ClaimedWork, books: Sequence[PhaseBook], reports: Container[str]
+) -> Iterator[Concerned]:
+    """The batches that the phases may concern, book by book; one search shows those of all of them."""
+    events = claimed.events
+    shown = _look(parts, claimed.book.sources)
+    for book, of_book in zip(books, shown.divided([b.sources for b in books]), strict=True):
+        recent = parts.changes.changed([e.mid for e in of_book.given if e.mid not in events])
+        rows_matter = any(e.mid in reports or events[e.mid].scope != EVERYTHING for e in book.held)
+        for batch in (*recent, *book.ids):
+            of_book.documents.setdefault(batch, frozenset())
+        for batch in sorted(of_book.documents):
+            named = of_book.documents[batch]
+            yield Concerned(book, batch, named, rows_matter or not named)
+
+
+def _look(parts: Parts, sources: frozenset[str]) -> Shown:
+    """What the search and the ledger show of sources."""
+    if not sources:
+        return Shown({}, [])
+    parts.index.refresh()
+    documents = _discover(parts, sources)
+    return Shown(documents, parts.events.given_to(sources, since_ms=now_ms() - JUST_NOW_MS))
 
 
 def _needs_report(parts: Parts, event: EventRow) -> bool:
@@ -390,9 +431,7 @@ def _plan_rows(
 
 
 def _discover(parts: Parts, sources: frozenset[str]) -> dict[BatchId, frozenset[str]]:
-    """The live batches whose documents name sources, with the sources (folded) that each names: 100,000 at times."""
-    if not sources:
-        return {}
+    """The live batches whose documents name sources, with the sources that each names: 100,000 at times."""
     hits: Iterable[Hit]
     try:
         hits = parts.search.live_batches(sources)

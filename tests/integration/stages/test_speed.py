@@ -29,6 +29,8 @@ MAX_CASSANDRA_REQUESTS = 2 * COURSES
 """130: a conditional batch for each course, and two reads of ten courses each."""
 MAX_SEARCH_REQUESTS = 12
 """7: a search and a bulk for all documents, their versions, a search for the old user, and refreshes."""
+MAX_SEARCHES = 2
+"""By creator and by mentor."""
 MAX_LEDGER_STATEMENTS = 120
 """92."""
 MAX_GROWTH = 3.0
@@ -94,6 +96,7 @@ def _requests(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter
 
     count(world.job.parts.cql.session, "execute_async", "cassandra")
     count(world.job.client.transport, "perform_request", "search")
+    count(world.job.parts.search._service, "call", "lms")
     engine = world.job.parts.database._engine
 
     def on_statement(*_: Any) -> None:
@@ -116,6 +119,23 @@ def test_a_transfer_asks_cassandra_by_course_and_the_others_by_wave(
         run()
 
     assert COURSES < asked["cassandra"] <= MAX_CASSANDRA_REQUESTS, asked
+    assert 0 < asked["search"] <= MAX_SEARCH_REQUESTS, asked
+    assert 0 < asked["ledger"] <= MAX_LEDGER_STATEMENTS, asked
+
+
+def test_dry_runs_of_many_users_ask_no_more_often_than_a_transfer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    (new,) = world.users("new")
+    forms = [world.form(_owned(world, 1)[0], new) for _ in range(EVENTS)]
+    run = world.run().pull(form={"events": forms, "dry_run": True})
+
+    with _requests(world, monkeypatch) as asked:
+        run.lookup()
+
+    assert run.settle().events == {"rehearsed": EVENTS}
+    assert 0 < asked["lms"] <= MAX_SEARCHES, asked
+    assert 0 < asked["cassandra"] <= EVENTS, asked
     assert 0 < asked["search"] <= MAX_SEARCH_REQUESTS, asked
     assert 0 < asked["ledger"] <= MAX_LEDGER_STATEMENTS, asked
 
