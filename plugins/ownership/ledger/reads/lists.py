@@ -407,11 +407,11 @@ def _last_ids(connection: Connection, places: Iterable[tuple[FromClause, ColumnE
 
     As one text, as they go back: the driver takes longer for thousands of rows than the server.
     """
-    ids = (
+    each = (
         select(table.c.event_id).where(of_filter).group_by(table.c.event_id) for table, of_filter in places
     )
     limit = MAX_NARROWED + 1
-    every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in ids)).subquery()
+    every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in each)).subquery()
     column = every.c.event_id
     last = select(column).order_by(column.desc()).limit(limit).subquery()
     ids = connection.scalar(select(cast(func.array_agg(last.c.event_id), Text)))
