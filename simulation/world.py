@@ -11,12 +11,11 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from cassandra import OperationTimedOut
-from elastic_transport import ConnectionTimeout
 from sqlalchemy import Engine
 
 from local.platform.world import User, transfer_event
 from ownership.domain.clock import HOUR_MS
+from ownership.domain.errors import Unavailable
 from ownership.domain.plan import BatchId
 from ownership.domain.queue import choose
 from ownership.domain.settings import Settings
@@ -26,6 +25,7 @@ from ownership.ledger.database import Database
 from ownership.ledger.events import Events
 from ownership.ledger.queue import Queue
 from ownership.ledger.reports import Reconciliations
+from ownership.platform import cassandra, search_answers
 from ownership.platform.cassandra import Cql
 from ownership.platform.course_batches import CourseBatches, RawRow
 from ownership.platform.dead_letters import DeadLetters
@@ -162,7 +162,7 @@ class World:
                     if tokens.holds(token(key.course_id))
                 ]
 
-            yield s.call("rows", "page", effect, OperationTimedOut)
+            yield s.call("rows", "page", effect, lambda: Unavailable(cassandra.PART, "no answer"))
 
         def documents() -> Iterator[list[Seen]]:
             def effect() -> list[Seen]:
@@ -171,7 +171,7 @@ class World:
                     for i, d in sorted(self.index.visible.items())
                 ]
 
-            yield s.call("index", "walk", effect, lambda: ConnectionTimeout("no answer"))
+            yield s.call("index", "walk", effect, lambda: Unavailable(search_answers.PART, "no answer"))
 
         replaced: Mapping[tuple[object, str], Callable[..., Any]] = {
             (parts.rows, "pages"): pages,
