@@ -113,19 +113,21 @@ def with_example(described: dict[str, Any], mid: str) -> dict[str, Any]:
     return described
 
 
+@pytest.mark.timeout(900)
 def test_every_answer_is_as_the_openapi_says(airflow: Airflow, login: Login, moved: str, tmp_path: Path):
     api = login(OPERATOR)
     described = tmp_path / "openapi.json"
     described.write_text(json.dumps(with_example(api.get("openapi.json").json(), moved)))
     with paused(airflow):
+        # One worker: where two threads parse at once, Python up to 3.11.7 ends in a SystemError (cpython 106905).
         done = subprocess.run(
             [
                 sys.executable, "-m", "schemathesis.cli", "run", described, "--url", str(api.base_url),
                 "--header", f"Authorization: {api.headers['authorization']}", "--checks", ",".join(CHECKS),
-                "--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--seed", "7", "--workers", "2",
+                "--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--seed", "7", "--workers", "1",
                 "--suppress-health-check", "all", "--no-color",
             ],
-            cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
