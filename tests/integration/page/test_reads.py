@@ -160,6 +160,11 @@ class Filled(NamedTuple):
     def mids(self, fits: Callable[[Made], bool]) -> list[str]:
         return [m.mid for m in self.transfers if fits(m)]
 
+    def make_statistics(self, which: str) -> None:
+        """If they are to be "fresh", the server counts what its tables hold; else it guesses."""
+        if which == "fresh":
+            self.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
+
     def turned(
         self, filters: Filters, pages: int = 10_000, visible: VisibleOrganisations = EVERYTHING
     ) -> list[ListPage]:
@@ -451,8 +456,7 @@ def test_one_transfer_that_is_not_visible_is_not_there(filled: Filled) -> None:
 
 @pytest.mark.parametrize("statistics_are", ["absent", "fresh"])
 def test_a_list_of_organisations_comes_from_their_index(filled: Filled, statistics_are: str) -> None:
-    if statistics_are == "fresh":
-        filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
+    filled.make_statistics(statistics_are)
     third = filled.turned(Filters(), 3, BOTH)[-1].next
     for visible in (ONE, BOTH, NONE):
         lists = Reads(filled.database, visible).lists
@@ -647,8 +651,7 @@ def touched(plan: dict[str, Any]) -> int:
 def test_every_list_comes_from_its_index_and_reads_no_more_than_it_shows_or_counts(
     filled: Filled, statistics_are: str
 ) -> None:
-    if statistics_are == "fresh":
-        filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
+    filled.make_statistics(statistics_are)
     third = filled.turned(Filters(), 3)[-1].next
     middle = filled.transfers[COUNT // 2].kafka_ms
     lists: dict[str, tuple[Filters, OrderKey | None, set[str]]] = {
@@ -717,8 +720,7 @@ def test_what_a_list_of_a_user_leaves_out_is_dropped_by_the_index_alone(
 def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_as_a_whole(
     filled: Filled, statistics_are: str
 ) -> None:
-    if statistics_are == "fresh":
-        filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
+    filled.make_statistics(statistics_are)
     event = filled.reads.details.event(filled.transfers[-1].mid)
     queued = filled.reads.details.queued(next(m.mid for m in filled.transfers if m.state == "failed"))
     assert event
@@ -751,8 +753,7 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
 def test_what_was_lately_given_to_a_user_is_read_without_what_was_given_before(
     filled: Filled, statistics_are: str
 ) -> None:
-    if statistics_are == "fresh":
-        filled.database.run(lambda c: c.exec_driver_sql("ANALYZE"), statement_ms=60_000)
+    filled.make_statistics(statistics_are)
     since_ms = filled.transfers[450].kafka_ms
     given = [m for m in filled.transfers if m.new == BUSY and m.state in ("completed", RARE)]
     lately = [m for m in given if m.state == RARE or m.kafka_ms + m.took_ms >= since_ms]
