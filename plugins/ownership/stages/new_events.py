@@ -166,13 +166,15 @@ def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Orde
     made = parts.changes.made(rows)
     by_age = sorted(rows.values(), key=lambda r: r.transfer.key)
     requests: list[Request] = []
-    for row in reversed(by_age):
+    # A number is a place among all that are meant: an order that comes again, when one more of them is final, gives each
+    # of the others its mid again.
+    for n, row in reversed([*enumerate(by_age)]):
         if not row.final:
             notes[row.mid] = f"is {row.state}: abandon it first"
         elif row.mid not in made:
             notes[row.mid] = f"is {row.state} and changed nothing"
         else:
-            new = f"undo:{run_id}:{len(requests)}"
+            new = f"undo:{run_id}:{n}"
             notes[row.mid] = f"is {'rehearsed' if order.dry_run else 'taken back'} as {new}"
             requests.append(_undo_request(row, new, at_ms, order, by))
     return Ordered(notes, requests)

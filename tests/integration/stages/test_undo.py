@@ -169,9 +169,28 @@ def test_all_hops_of_a_composed_lane_are_undone_in_one_run(world: World) -> None
     assert world.creators(of_a) == [a, a]
     assert world.owners(of_b) == (b, (a,))
     # Newest first, each with its own share in the audit trail.
-    assert run.pulled.notes[mids[1]].endswith(":0")
+    assert [r.transfer.key.offset for r in map(world.read, (f"undo:{run.run_id}:1", f"undo:{run.run_id}:0"))] == [0, 1]
+    assert run.pulled.notes[mids[1]].endswith(":1")
     assert len(world.trail(f"undo:{run.run_id}:0")) == 3
     assert len(world.trail(f"undo:{run.run_id}:1")) == 3
+
+
+def test_an_order_that_comes_again_when_one_more_event_is_final_takes_each_back_once(world: World) -> None:
+    a, b, c, d = world.users("a", "b", "c", "d")
+    of_a, of_c = world.batch(created_by=a), world.batch(created_by=c)
+    first = world.transfer(a, b)
+    world.whole_run()
+    second = world.transfer(c, d)
+    other = world.run().pull()
+    run, _ = world.undo(first, second)
+    assert run.pulled.notes[second].endswith("abandon it first")
+    other.finish()
+
+    again = world.job.run(run.run_id).pull(undo={"mids": [first, second], "dry_run": False})
+
+    assert again.pulled.rejected == 0
+    assert again.finish().events == {"completed": 1}
+    assert world.creators([of_a, of_c]) == [a, c]
 
 
 def test_a_swap_is_undone(world: World) -> None:
