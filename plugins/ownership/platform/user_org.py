@@ -85,17 +85,19 @@ class _Person(BaseModel):
     identifier: str
     first: str | None = Field(None, alias="firstName")
     last: str | None = Field(None, alias="lastName")
-
-
-class _Candidate(_Person):
     organisation: str | None = Field(None, alias="rootOrgId")
+
+    @property
+    def named(self) -> Named:
+        """As it is shown."""
+        return Named(self.identifier, full_name(self.first, self.last), (self.organisation or "").strip())
 
 
 class _Candidates(BaseModel):
     """What a search for users finds."""
 
     count: int
-    content: list[_Candidate]
+    content: list[_Person]
 
 
 def _word(value: Any) -> str | None:
@@ -162,25 +164,25 @@ class Users:
             raise self._unavailable(f"shows no rootOrgId for user {user_id!r}: {_ONE_USER_ONLY}")
         return User(user_id, organisation)
 
-    def names(self, user_ids: Collection[str]) -> dict[str, str]:
+    def names(self, user_ids: Collection[str]) -> dict[str, Named]:
         """The names of those users for whom there is an answer; empty for one whom the service does not show."""
         with ThreadPoolExecutor(CONCURRENT) as pool:
             found = zip(user_ids, pool.map(self._name, user_ids), strict=True)
-            return {user_id: name for user_id, name in found if name is not None}
+            return {user_id: named for user_id, named in found if named is not None}
 
-    def _name(self, user_id: str) -> str | None:
+    def _name(self, user_id: str) -> Named | None:
         try:
             answer = self._service.call(
-                "GET", f"{self._path}{quote(user_id, safe='')}?identifier,firstName,lastName"
+                "GET", f"{self._path}{quote(user_id, safe='')}?identifier,firstName,lastName,rootOrgId"
             )
             person = Envelope[_Person].model_validate(answer.body).result.response
         except Unavailable:
             return None
         except ValidationError:
-            return ""
-        if not same_id(person.identifier, user_id):
-            return ""
-        return full_name(person.first, person.last)[:MAX_NAME]
+            person = None
+        if person is None or not same_id(person.identifier, user_id):
+            return Named(user_id, "", "")
+        return person.named._replace(name=person.named.name[:MAX_NAME])
 
     def named(self, text: str, organisations: Collection[str] | None, *, limit: int) -> FoundNames:
         """Users in whose first and last names each word of `text` is a part, of these organisations (None: of all).
@@ -197,10 +199,7 @@ class Users:
             found = None
         if answer.status != 200 or found is None:
             raise self._unavailable(f"HTTP {answer.status} to a search for users, without count and content")
-        shown = [
-            Named(c.identifier, full_name(c.first, c.last), (c.organisation or "").strip())
-            for c in found.content[:limit]
-        ]
+        shown = [person.named for person in found.content[:limit]]
         return fitting(shown, found.count, words, organisations)
 
     def read_all(self, user_ids: Collection[str]) -> Iterator[tuple[str, Lookup]]:

@@ -61,7 +61,7 @@ def page(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(access, "check_start", lambda *_: None)
     monkeypatch.setattr(access, "is_paused", lambda _: False)
     # Its own names only.
-    names = SimpleNamespace(of=lambda _: {}, pairs=lambda *_: {})
+    names = SimpleNamespace(of=lambda *_: {}, pairs=lambda *_: {})
     signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
     given = {
         signed_in: lambda: user,

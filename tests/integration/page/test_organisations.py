@@ -177,7 +177,7 @@ def page(ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         return SimpleNamespace(get_id=lambda: role, get_name=lambda: role, role=role)
 
     silent = SimpleNamespace(ask=down)
-    names = SimpleNamespace(of=lambda _: {}, pairs=lambda *_: {})
+    names = SimpleNamespace(of=lambda *_: {}, pairs=lambda *_: {})
     given = {
         access.User.__metadata__[0].dependency: user,  # type: ignore[attr-defined]  # an Annotated
         access.MayRead.dependency: lambda: None,

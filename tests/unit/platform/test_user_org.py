@@ -340,7 +340,7 @@ def test_ids_differ_in_more_than_case() -> None:
 
 def test_names_are_those_of_the_users_who_are_shown(server: Server, users: Users) -> None:
     people = {
-        "A": {"identifier": "a", "firstName": " Ada ", "lastName": None},
+        "A": {"identifier": "a", "firstName": " Ada ", "lastName": None, "rootOrgId": " O "},
         "b/2": {"identifier": "b/2", "firstName": "\u202eB\x1b", "lastName": "C" * 500},
         "other": {"identifier": "someone-else", "firstName": "Eve"},
         "nameless": {"identifier": "nameless"},
@@ -356,8 +356,10 @@ def test_names_are_those_of_the_users_who_are_shown(server: Server, users: Users
 
     server.answer = answer
     found = users.names([*people, "down", "gone"])
-    assert found.pop("b/2")[:4] == "\ufffdB\ufffd "
-    assert found == {"A": "Ada", "other": "", "nameless": "", "gone": ""}
+    assert found.pop("b/2").name[:4] == "\ufffdB\ufffd "
+    assert found.pop("A") == Named("a", "Ada", "O")
+    assert found == {user: Named(user, "", "") for user in ("other", "nameless", "gone")}
+    assert all(r.path.endswith("?identifier,firstName,lastName,rootOrgId") for r in server.requests)
 
 
 # -- users by name

@@ -70,7 +70,7 @@ def transfers(
         page = reads.lists.page(filters, cursor)
         events = [e for e in page.entries if isinstance(e, ListedEvent)]
         bodies = reads.details.short_bodies([e.mid for e in events])
-    return models.transfer_list(page, names.pairs([e.transfer for e in events], bodies))
+    return models.transfer_list(page, names.pairs([e.transfer for e in events], bodies, store.visible))
 
 
 @router.get(
@@ -95,7 +95,7 @@ def transfer(
         view = detail(reads, event, user) if event else None
         message = None if event else reads.details.rejected_message(mid)
     if event and view:
-        return models.transfer(event, named(view, names), started)
+        return models.transfer(event, named(view, names, store.visible), started)
     if message is not None:
         return models.rejected(message)
     if started and not started.ended:

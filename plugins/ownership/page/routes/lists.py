@@ -58,7 +58,7 @@ def listing(
     if one and len(listed.entries) == 1 and not listed.next:
         return RedirectResponse(links.detail_href(listed.entries[0].mid), status_code=303)
     runs = access.runs_of(e.run_id for e in events)
-    pairs = names.pairs([e.transfer for e in events], bodies)
+    pairs = names.pairs([e.transfer for e in events], bodies, store.visible)
     return rendered(
         "list.html",
         view=list_view(filters, listed, runs, pairs, now_ms=now_ms(), first=cursor is None),

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from ownership.domain.clock import now_ms
+from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads import Reads
@@ -46,9 +47,10 @@ def detail(reads: Reads, event: EventRow, user: User) -> DetailView:
     )
 
 
-def named(view: DetailView, names: Names) -> DetailView:
+def named(view: DetailView, names: Names, visible: VisibleOrganisations) -> DetailView:
     """The same with names of its users, where the event has none and User-Org knows them."""
-    asked = names.of(u for u, n in ((view.from_user, view.from_name), (view.to_user, view.to_name)) if not n)
+    users = ((view.from_user, view.from_name), (view.to_user, view.to_name))
+    asked = names.of((u for u, n in users if not n), visible)
     return view._replace(
         from_name=view.from_name or asked.get(view.from_user, ""),
         to_name=view.to_name or asked.get(view.to_user, ""),
@@ -81,7 +83,7 @@ def transfer(
     older = links.detail_href(mid, after=BATCHES.text(changed.next)) + "#changes" if changed.next else None
     return rendered(
         "transfer.html",
-        view=named(view, names),
+        view=named(view, names, store.visible),
         changes=change_lines(changed),
         older=older,
         first=links.detail_href(mid) + "#changes" if after else None,
