@@ -33,6 +33,14 @@ def from_ms(at_ms: int) -> datetime:
     return _EPOCH + at_ms * _MILLISECOND
 
 
+def calendar_time(at_ms: int) -> datetime | None:
+    """The same; None beyond the calendar, where a producer's timestamp in another unit may lie."""
+    try:
+        return from_ms(at_ms)
+    except OverflowError:
+        return None
+
+
 def duration(milliseconds: int) -> str:
     """A time span in words, in the unit that fits: "2.8 s", "119 min", "3 days"; a negative one is "0.0 s"."""
     ms = max(0, milliseconds)

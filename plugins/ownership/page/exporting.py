@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
 
@@ -88,7 +88,8 @@ def _json_lines(columns: Sequence[str], rows: Rows) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    # The database has its server's time zone.
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
 class ExportResponse(StreamingResponse):

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -25,7 +25,8 @@ from ownership.page import exporting
 from ownership.page.exporting import AT_ONCE, ExportResponse
 
 COLUMNS = ("mid", "late", "mentors", "at")
-AT = datetime(2026, 11, 27, tzinfo=UTC)
+AT = datetime(2026, 11, 27, 5, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+"""As the driver has a time whose server is in another time zone."""
 ROWS = [("=m1", True, ["a", "b"], AT), ("m2", False, [], None)]
 
 

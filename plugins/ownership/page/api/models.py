@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from ownership.domain import proven as counts
-from ownership.domain.clock import from_ms
+from ownership.domain.clock import calendar_time
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.options import Options
 from ownership.domain.states import EventState
@@ -96,7 +96,7 @@ class Transfer(ListedTransfer):
     followed_by: list[str] = []
     """Mids of its undos, of what applied its plan, and of its follow-ups."""
     actions: list[str] = []
-    """What the user may ask of it now."""
+    """What the page offers the user to ask of it now; to abandon it is the API's alone."""
     started: Run | None = None
     """The run that was asked about."""
 
@@ -247,7 +247,7 @@ def listed(entry: ListEntry, names: NamePair = NO_NAMES) -> ListedTransfer:
             mid=entry.mid,
             state=EventState.REJECTED,
             kind="message",
-            announced_at=_time(entry.key.t),
+            announced_at=calendar_time(entry.key.t),
             reason=entry.reason,
         )
     return _listed(entry, names.from_name, names.to_name)
@@ -264,7 +264,7 @@ def _listed(event: ListedEvent | EventRow, from_name: str, to_name: str) -> List
         to_name=to_name or None,
         organisation_id=event.organisation_id,
         requested_by=event.requested_by,
-        announced_at=_time(event.kafka_ms),
+        announced_at=calendar_time(event.kafka_ms),
         ended_at=event.ended_at,
         reason=event.reason,
         counts=dict(event.counts),
@@ -298,7 +298,7 @@ def rejected(message: RejectedMessage) -> Transfer:
         mid=message.mid,
         state=EventState.REJECTED,
         kind="message",
-        announced_at=_time(message.kafka_ms),
+        announced_at=calendar_time(message.kafka_ms),
         ended_at=message.received_at,
         reason=message.reason,
         request_id=message.request_id,
@@ -362,11 +362,3 @@ def _change(c: BatchChange) -> Change:
         row_changed_at=hop.applied_at if hop else None,
         proven_at=c.plan.proven_at if c.plan else None,
     )
-
-
-def _time(at_ms: int) -> datetime | None:
-    """None for a time beyond the calendar."""
-    try:
-        return from_ms(at_ms)
-    except OverflowError:
-        return None
