@@ -218,7 +218,7 @@ class Client:
         with closing(self._answered("GET", path, params=params, stream=True)) as response:
             try:
                 yield response.iter_bytes()
-            except httpx.TransportError as e:
+            except httpx.RequestError as e:
                 raise self._unreachable(e) from None
 
     def _signed(self, how: Mapping[str, Any]) -> Json:
@@ -238,11 +238,11 @@ class Client:
             response = self._http.send(request, stream=stream)
             if not _is_answer(response):
                 response.read()
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             raise self._unreachable(e) from None
         return response
 
-    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+    def _unreachable(self, error: httpx.RequestError) -> Unreachable:
         return Unreachable(f"{self._base}: {str(error) or type(error).__name__}")
 
 

@@ -22,6 +22,7 @@ import httpx
 
 from ownership.cli.client import Client, ClientError, Credentials, Refused, Unreachable
 from ownership.cli.output import Json, Output
+from ownership.domain.text import MAX_FILE_NAME, one_line
 
 LIST_COLUMNS = ("announced_at", "state", "kind", "from_user", "to_user", "counts", "mid")
 CHANGE_COLUMNS = ("course_id", "batch_id", "role", "before", "after", "outcome", "proven_at")
@@ -122,7 +123,8 @@ def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
         seen = client.imported(given.id)
     else:
         content = given.file.read_bytes()
-        seen = client.import_file(content, name=given.file.name, to_user=given.to_user, key=given.key)
+        name = one_line(given.file.name, MAX_FILE_NAME)
+        seen = client.import_file(content, name=name, to_user=given.to_user, key=given.key)
     import_id = str(seen["id"])
 
     def go() -> Json:
@@ -318,6 +320,9 @@ def main(
         return 141  # as a shell reports SIGPIPE
     except OSError as e:
         output.error(f"{e.filename or ''}: {e.strerror or e}")
+        return Exit.USAGE
+    except UnicodeEncodeError:
+        output.error("an argument is no text that can be sent")
         return Exit.USAGE
     except KeyboardInterrupt:
         return 130  # as a shell reports SIGINT; what was started goes on

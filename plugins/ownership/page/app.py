@@ -35,6 +35,7 @@ HEADERS = {
 app = FastAPI(title="Ownership transfers", docs_url=None, redoc_url=None, openapi_url=None)
 for routes in (lists, questions, transfers, actions, imports, api):
     app.include_router(routes.router, dependencies=[MayRead])
+app.include_router(imports.files, dependencies=[MayRead])
 app.mount("/api/v1", api_app)
 
 

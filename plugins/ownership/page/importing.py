@@ -18,8 +18,8 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from ownership.domain.clock import now
-from ownership.domain.imports import Import, ImportState, Phase, conf_of, run_prefix
-from ownership.domain.text import one_line, printable
+from ownership.domain.imports import Import, ImportProgress, ImportState, Phase, conf_of, run_prefix
+from ownership.domain.text import MAX_FILE_NAME, one_line, printable
 from ownership.domain.transfer_files import MAX_BYTES, FileRow, RowError, good_rows, read_rows
 from ownership.page import access
 from ownership.page.access import User
@@ -34,9 +34,10 @@ log = structlog.get_logger(__name__)
 
 MAX_RUNS: Final = 20
 """Runs that are started for a block of rows, one after the other; each may end before it brings them."""
-MAX_FILE_NAME: Final = 200
 FORM_BYTES: Final = 20_000
 """Of a form beside its file."""
+_UNDER_WAY: Final = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}
+"""What an import's rows wait for, by its state."""
 
 
 class SentBefore(Exception):
@@ -107,6 +108,13 @@ class Importer:
             reads.imports.start(import_id, str(self._user.get_name()), only_good=only_good)
         log.info("import started", id=import_id, by=self._user.get_name(), only_good=only_good)
 
+    async def start_again(self, import_id: str) -> None:
+        """Start runs for the rows that no run brings, of what is under way: nothing that was not asked for before."""
+        await self.check_start()
+        progress = await run_in_threadpool(progress_of, self._store, import_id)
+        if phase := _UNDER_WAY.get(progress.state):
+            await self.start_missing(import_id, phase)
+
     async def start_missing(self, import_id: str, phase: Phase) -> None:
         """Start runs for the rows that no run brings."""
         runs = await run_in_threadpool(_runs_to_start, self._store, import_id, phase)
@@ -136,9 +144,15 @@ def found(store: Ledger, import_id: str) -> Import:
     return there
 
 
+def progress_of(store: Ledger, import_id: str) -> ImportProgress:
+    """How far an import is."""
+    with store.reads() as reads:
+        return reads.imports.progress(import_id)
+
+
 def is_stalled(store: Ledger, import_id: str, state: ImportState) -> bool:
     """True if rows of an import in this state wait, and no run brings them."""
-    phase = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}.get(state)
+    phase = _UNDER_WAY.get(state)
     return phase is not None and bool(_runs_to_start(store, import_id, phase))
 
 

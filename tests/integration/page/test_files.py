@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import io
-from collections.abc import AsyncIterator, Iterator
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,10 +19,15 @@ from sqlalchemy import text
 
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.transfer_files import MAX_BYTES
+from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.database import Database
+from ownership.ledger.events import RejectedMessage
 from ownership.ledger.reads import Reads
 from ownership.page import access, importing
+from ownership.page import app as module
 from ownership.page.actions import TRANSFER_DAG
+from ownership.page.api.app import api
+from ownership.page.api.requests import MAX_BODY
 from ownership.page.views.links import RunLink
 from tests.integration.page.conftest import opened
 from tests.unit.page.api.service import Service, opened_service
@@ -53,6 +62,27 @@ class Imported:
 
     def post(self, import_id: str, what: str, **body: Any) -> httpx.Response:
         return self.service.ask("POST", f"/imports/{import_id}/{what}", json=body)
+
+    def runs_of(self, ids: Iterable[str], *_: Any) -> dict[str, RunLink]:
+        wanted = set(ids)
+        return {
+            r: RunLink(r, d, self.states.get(r, "running"), "") for d, r in self.service.runs if r in wanted
+        }
+
+    def press(self, address: str, **form: Any) -> httpx.Response:
+        """A form of the page, as a browser sends it."""
+
+        async def answered() -> httpx.Response:
+            transport = httpx.ASGITransport(module.page)
+            async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+                return await client.post(address, data=form)
+
+        return asyncio.run(answered())
+
+    def token(self, import_id: str) -> str:
+        """Of a form about an import that was opened just now."""
+        user: Any = SimpleNamespace(get_id=lambda: self.service.user)
+        return access.import_token(user, import_id)
 
     def get(self, address: str) -> Any:
         answer = self.service.ask("GET", f"/{address}")
@@ -95,13 +125,9 @@ def imported(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> Imported:
     made = Imported(service, ledger)
     monkeypatch.setattr(service, "reads", made.reads)
     monkeypatch.setattr(importing, "trigger", service.trigger)
-    monkeypatch.setattr(
-        access,
-        "runs_of",
-        lambda ids, *_: {
-            r: RunLink(r, d, made.states.get(r, "running"), "") for d, r in service.runs if r in set(ids)
-        },
-    )
+    monkeypatch.setattr(module.app, "dependency_overrides", api.dependency_overrides)
+    monkeypatch.setenv("AIRFLOW__API__SECRET_KEY", "a key of this test")
+    monkeypatch.setattr(access, "runs_of", made.runs_of)
     return made
 
 
@@ -181,6 +207,31 @@ def test_what_a_crash_left_out_is_started_when_it_is_asked_for_again(imported: I
     assert imported.get(f"imports/{made['id']}")["stalled"]
     imported.send(key="crash")
     assert imported.mids()[2:] == [f"import:{made['id']}:3:check"]
+
+
+def test_the_button_for_runs_that_do_not_come_starts_what_was_asked_for_and_no_more(
+    imported: Imported,
+) -> None:
+    name = imported.send().json()["id"]
+    opened_form = {"token": imported.token(name), "what": "again"}
+    for n in (2, 3):
+        imported.event(f"import:{name}:{n}:check", "rehearsed")
+    # The form was opened while the dry runs did not come; by now they have.
+    assert imported.press("/import", **opened_form).status_code == 303
+    assert imported.get(f"imports/{name}")["state"] == "checked"
+    assert len(imported.confs()) == 1
+    assert imported.press("/import", **opened_form | {"what": "good"}).status_code == 303
+    assert [conf["dry_run"] for conf in imported.confs()] == [True, False]
+    imported.states |= {run: "failed" for _, run in imported.service.runs}
+    assert imported.press("/import", **opened_form).status_code == 303
+    assert [conf["dry_run"] for conf in imported.confs()] == [True, False, False]
+
+
+@pytest.mark.parametrize("address", ["/import", "/act"])
+def test_a_form_beyond_the_limit_is_refused_before_it_is_read(imported: Imported, address: str) -> None:
+    answer = imported.press(address, token="x" * MAX_BODY)
+    assert answer.status_code == 413
+    assert "more than 1,000,000 bytes" in answer.text
 
 
 def test_ten_thousand_rows_are_so_many_runs_as_their_confs_need(imported: Imported) -> None:
@@ -332,6 +383,40 @@ def test_an_export_is_what_the_filters_leave(imported: Imported, what: str) -> N
     assert (mid in named.text) == (what == "transfers")
     assert imported.service.ask("GET", f"/exports/{what}?user=nobody").text.count("\n") == 1
     problem(imported.service.ask("GET", f"/exports/{what}?format=xlsx"), 422)
+
+
+def rejected(ledger: Database, mid: str, kafka_ms: int, body: bytes = b"{") -> None:
+    message = RejectedMessage(mid, "kafka", "topic", 0, 77, kafka_ms, None, body, "no JSON", None)
+    Arrivals(ledger).store([], [message])
+
+
+def test_a_message_of_a_time_beyond_the_calendar_is_exported_without_it(imported: Imported) -> None:
+    """As a producer sets it that counts microseconds."""
+    rejected(imported.ledger, "rejected:far", 1_764_316_800_000_000)
+    answer = imported.service.ask("GET", "/exports/transfers?format=jsonl&state=rejected")
+    *rows, end = map(json.loads, answer.text.splitlines())
+    assert end == {"end": True, "rows": len(rows)}
+    assert {r["mid"]: r["sent_at"] for r in rows}["rejected:far"] is None
+
+
+def test_an_export_reads_no_more_of_a_row_than_it_shows(imported: Imported) -> None:
+    """A rejected message has up to 2 MiB, and each event of a large lane names all of it."""
+    size = 10_000_000
+    for n in range(10):
+        rejected(imported.ledger, f"rejected:large-{n}", n, b"x" * (size // 10))
+    imported.event("of-a-lane", "completed")
+    statement = text("UPDATE event SET planned_with = :lane, report = :report WHERE mid = 'of-a-lane'")
+    given = {"lane": ["y" * 100] * (size // 100), "report": "z" * size}
+    imported.ledger.run(lambda c: c.execute(statement, given))
+    for query, mid in (("state=rejected", "rejected:large-9"), ("mid=of-a-lane", "of-a-lane")):
+        tracemalloc.start()
+        try:
+            answer = imported.service.ask("GET", f"/exports/transfers?format=jsonl&{query}")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert mid in [json.loads(line).get("mid") for line in answer.text.splitlines()]
+        assert most < size, query
 
 
 def test_a_user_who_may_not_start_transfers_imports_nothing(imported: Imported) -> None:

@@ -271,6 +271,27 @@ def test_an_address_that_cannot_be_one_is_wrong_usage(
     assert "ownership: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words", [("show", "\udcff"), ("transfer", "a", "\udcff", "o"), ("list", "--user", "\udcff")]
+)
+def test_an_argument_that_is_no_text_is_wrong_usage(
+    words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler, asked = answers(httpx.Response(200, json={}))
+    assert against(handler, *words) == Exit.USAGE
+    assert not asked
+    assert "no text" in capsys.readouterr().err
+
+
+def test_an_answer_that_cannot_be_unpacked_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(_request: httpx.Request) -> httpx.Response:
+        packed = {"content-encoding": "gzip", "content-type": "application/json"}
+        return httpx.Response(200, headers=packed, stream=httpx.ByteStream(b"{}"))
+
+    assert against(broken, "health") == Exit.NO_ANSWER
+    assert "ownership: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("limit", ["-1", "0", "x"])
 def test_a_list_of_less_than_one_is_wrong_usage(limit: str) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -474,6 +495,14 @@ def test_to_wait_for_an_import_outlasts_a_server_that_starts_again() -> None:
     away = [GONE] * (client_module.TRIES + 1)
     handler, _ = answers(imported("checking"), *away, imported("checked"))
     assert against(handler, "import", "--id", "ab", "--wait") == Exit.DONE
+
+
+def test_a_file_of_any_name_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / ("\udcff" + "x" * 220)
+    file.write_bytes(b"from_user\n")
+    handler, asked = answers(imported("checking"))
+    assert against(handler, "import", str(file)) == Exit.DONE
+    assert asked[0].url.params["name"] == "\ufffd" + "x" * 198 + "…"
 
 
 def test_rows_that_failed_are_written_to_be_mended(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ownership.domain.imports import (
     Phase,
     RowState,
 )
+from ownership.domain.text import MAX_FILE_NAME
 from ownership.domain.transfer_files import (
     COLUMNS,
     MAX_BYTES,
@@ -162,6 +163,10 @@ class RowList(BaseModel):
     """Give it as `after` for the next page; null on the last."""
 
 
+class Check(Contract):
+    """Nothing: an empty object."""
+
+
 class Go(Contract):
     """Which rows are carried out."""
 
@@ -223,7 +228,8 @@ async def create(
         str, Query(max_length=256, pattern=NO_NUL, description="New owner where a row names none")
     ] = "",
     name: Annotated[
-        str, Query(max_length=200, pattern=NO_NUL, description="The file's name; a form has it itself")
+        str,
+        Query(max_length=MAX_FILE_NAME, pattern=NO_NUL, description="The file's name; a form has it itself"),
     ] = "",
 ) -> OneImport:
     """Rows that cannot be transfers are part of the import, each with its error; nothing is transferred yet."""
@@ -307,7 +313,7 @@ def failed(store: Ledger, import_id: Id) -> Response:
     summary="Dry-run the rows that no run brings",
     responses=_STARTS,
 )
-async def check(asked: Asked, store: Ledger, import_id: Id) -> OneImport:
+async def check(asked: Asked, store: Ledger, import_id: Id, _body: Check) -> OneImport:
     """For an import that is stalled. Nothing is started twice."""
     await run_in_threadpool(found, store, import_id)
     await asked.check_start()

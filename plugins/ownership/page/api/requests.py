@@ -1,4 +1,4 @@
-"""What a body may be: JSON or a file, of bounded size.
+"""What a body may be: JSON, a form or a file, of bounded size.
 
 A page of elsewhere can make a browser send a form with the user's cookie, but no JSON and no token in a header: these
 need the server's consent.
@@ -14,16 +14,24 @@ from starlette.types import Message, Receive
 from ownership.page.access import GuardedRoute
 
 MAX_BODY: Final = 1_000_000
-"""Bytes of a JSON body."""
+"""Bytes of a body that is no file."""
 
 
-class JsonRoute(GuardedRoute):
-    """A route that takes a body only as JSON, and at most `MAX_BODY` bytes of it."""
+class BoundedRoute(GuardedRoute):
+    """A route that takes at most `MAX_BODY` bytes of a body."""
 
     def bounded(self, request: Request) -> Request:
         """The request with a bounded body."""
-        check_media_type(request, "application/json")
         return Request(request.scope, receive_at_most(request.receive, MAX_BODY))
+
+
+class JsonRoute(BoundedRoute):
+    """A route that takes a body only as JSON."""
+
+    def bounded(self, request: Request) -> Request:
+        """The request with a bounded body of JSON."""
+        check_media_type(request, "application/json")
+        return super().bounded(request)
 
 
 def check_media_type(request: Request, *allowed: str) -> None:

@@ -14,8 +14,9 @@ from ownership.domain.contracts import PlanSummary
 from ownership.domain.text import printable
 from ownership.ledger.reads import Reads
 from ownership.page import access
-from ownership.page.access import GuardedRoute, User
+from ownership.page.access import User
 from ownership.page.actions import ACTIONS, EXECUTE, REHEARSE_UNDO, UNDO, Action, offered
+from ownership.page.api.requests import BoundedRoute
 from ownership.page.rendering import rendered
 from ownership.page.routes.parameters import MID, TEXT
 from ownership.page.routes.transfers import detail
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 PREVIEW = 10
 """Batches that a confirmation shows."""
 
-router = APIRouter(route_class=GuardedRoute)
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.get("/confirm")

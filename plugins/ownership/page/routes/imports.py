@@ -8,13 +8,14 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from ownership.domain.imports import ImportNotReady, ImportProgress, ImportState, Phase
+from ownership.domain.imports import ImportNotReady
 from ownership.domain.transfer_files import COLUMNS, MAX_ROWS, FileRefused
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import access
 from ownership.page.access import GuardedRoute, User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.imports import ID
+from ownership.page.api.requests import BoundedRoute
 from ownership.page.importing import (
     Asked,
     SentBefore,
@@ -22,6 +23,7 @@ from ownership.page.importing import (
     found,
     import_id_of,
     is_stalled,
+    progress_of,
     read_form,
 )
 from ownership.page.rendering import rendered
@@ -29,7 +31,9 @@ from ownership.page.store import Ledger
 from ownership.page.views.imports import import_view, row_line
 from ownership.page.views.links import import_href
 
-router = APIRouter(route_class=GuardedRoute)
+router = APIRouter(route_class=BoundedRoute)
+files = APIRouter(route_class=GuardedRoute)
+"""The route that takes a file, which may be larger than other bodies."""
 Id = Annotated[str, Query(alias="id", pattern=ID)]
 
 
@@ -53,7 +57,7 @@ def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$
     )
 
 
-@router.post("/imports")
+@files.post("/imports")
 async def take(request: Request, user: User, asked: Asked) -> Response:
     """Take a file in; its dry runs are started in the name of the signed-in user."""
     check_unpacked(request)
@@ -78,7 +82,7 @@ def one(
     part: Literal["", "live"] = "",
 ) -> Response:
     """One import; `part=live` answers with only what moves while it is carried out."""
-    of, progress = found(store, import_id), _progress(store, import_id)
+    of, progress = found(store, import_id), progress_of(store, import_id)
     view = import_view(of, progress)
     if part == "live":
         return rendered("import_live.html", view=view)
@@ -110,18 +114,11 @@ async def go(
     """Carry rows out: all of them, the good ones, or those that no run brings (`again`)."""
     import_id = access.import_of(token, user)
     await run_in_threadpool(found, store, import_id)
-    progress = await run_in_threadpool(_progress, store, import_id)
-    if what == "again" and progress.state is ImportState.CHECKING:
-        await asked.check_start()
-        await asked.start_missing(import_id, Phase.CHECK)
+    if what == "again":
+        await asked.start_again(import_id)
     else:
         try:
-            await asked.go(import_id, only_good=what != "all")
+            await asked.go(import_id, only_good=what == "good")
         except ImportNotReady as e:
             raise HTTPException(409, str(e)) from None
     return RedirectResponse(import_href(import_id), status_code=303)
-
-
-def _progress(store: Ledger, import_id: str) -> ImportProgress:
-    with store.reads() as reads:
-        return reads.imports.progress(import_id)

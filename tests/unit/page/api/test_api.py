@@ -298,6 +298,12 @@ def test_the_openapi_has_every_route_and_its_errors_as_problems() -> None:
             assert all(list(a["content"]) == ["application/problem+json"] for a in errors)
 
 
+def test_the_openapi_has_a_body_for_every_write_because_none_is_refused() -> None:
+    writes = {p: of["post"] for p, of in described()["paths"].items() if "post" in of}
+    assert len(writes) >= 11
+    assert [path for path, write in writes.items() if "requestBody" not in write] == []
+
+
 def test_the_openapi_has_both_ways_to_send_a_file() -> None:
     body = described()["paths"]["/imports"]["post"]["requestBody"]
     assert set(body["content"]) == {"text/csv", "multipart/form-data"}
