@@ -24,7 +24,7 @@ class RowState(StrEnum):
     READY = "ready"
     """Its dry run says what would move."""
     REFUSED = "refused"
-    """Its dry run failed, or the users are not valid."""
+    """Its dry run failed, or the users are not valid; so it stays once the other rows are carried out."""
     MOVING = "moving"
     """Its transfer is not done, or awaits an approval."""
     DONE = "done"
@@ -85,6 +85,8 @@ class RowEvents(NamedTuple):
     started: bool
     """True if its transfer is to be carried out."""
     transfer: EventState | None
+    left_out: bool = False
+    """True if the transfers of other rows were started without it."""
 
     @property
     def state(self) -> RowState:
@@ -93,6 +95,8 @@ class RowEvents(NamedTuple):
             return RowState.WRONG
         if self.started:
             return _TRANSFERS.get(self.transfer, RowState.MOVING)
+        if self.left_out:  # its dry run may have been tried again since, and nothing would carry it out
+            return RowState.REFUSED
         return _DRY_RUNS.get(self.dry_run, RowState.CHECKING)
 
 
@@ -124,7 +128,8 @@ class ImportedRow(NamedTuple):
         if self.row.error:
             return self.row
         ended = self.events.transfer if self.events.started else self.events.dry_run
-        return self.row._replace(error=RowError("", self.reason or str(ended)))
+        unsaid = "was left out: its dry run had failed" if self.events.left_out else str(ended)
+        return self.row._replace(error=RowError("", self.reason or unsaid))
 
 
 class ImportProgress(NamedTuple):

@@ -43,6 +43,7 @@ PAGE_ROWS: Final = 1000
 _ROW: Final = import_row.c
 _DRY_RUN: Final = event.alias("dry_run")
 _TRANSFER: Final = event.alias("transfer")
+_LEFT_OUT: Final = imports.c.started_at.isnot(None) & _ROW.transfer_mid.is_(None)
 _COPIED: Final = (
     "import_id", "number", "from_user", "to_user", "organisation_id", "reason", "assets", "error_column", "error",
     "dry_run_mid",
@@ -100,6 +101,7 @@ class Imports:
                 *import_row.c,
                 _DRY_RUN.c.state.label("dry_run_state"),
                 _TRANSFER.c.state.label("transfer_state"),
+                _LEFT_OUT.label("left_out"),
                 _batches(_DRY_RUN).label("would_move"),
                 _batches(_TRANSFER).label("moved"),
                 func.coalesce(_TRANSFER.c.reason, _DRY_RUN.c.reason).label("why"),
@@ -177,6 +179,7 @@ def _with_events(*columns: ColumnElement[Any]) -> Select[Any]:
     return (
         select(*columns)
         .select_from(import_row)
+        .join(imports, imports.c.id == _ROW.import_id)
         .outerjoin(_DRY_RUN, _DRY_RUN.c.mid == _ROW.dry_run_mid)
         .outerjoin(_TRANSFER, _TRANSFER.c.mid == _ROW.transfer_mid)
     )
@@ -190,7 +193,7 @@ def _batches(table: FromClause) -> ColumnElement[int]:
 
 def _progress(connection: Connection, import_id: str) -> ImportProgress:
     wrong, started = _ROW.error.isnot(None), _ROW.transfer_mid.isnot(None)
-    groups = (wrong, _DRY_RUN.c.state, started, _TRANSFER.c.state)
+    groups = (wrong, _DRY_RUN.c.state, started, _TRANSFER.c.state, _LEFT_OUT)
     moves = (func.coalesce(func.sum(_batches(t)), 0) for t in (_DRY_RUN, _TRANSFER))
     query = _with_events(*groups, func.count(), *moves).where(_ROW.import_id == import_id).group_by(*groups)
     rows: dict[RowState, int] = {}
@@ -203,8 +206,10 @@ def _progress(connection: Connection, import_id: str) -> ImportProgress:
     return ImportProgress(rows, would_move, moved, began is not None)
 
 
-def _events(wrong: Any, dry_run: Any, started: Any, transfer: Any) -> RowEvents:
-    return RowEvents(wrong, dry_run and EventState(dry_run), started, transfer and EventState(transfer))
+def _events(wrong: Any, dry_run: Any, started: Any, transfer: Any, left_out: Any) -> RowEvents:
+    return RowEvents(
+        wrong, dry_run and EventState(dry_run), started, transfer and EventState(transfer), left_out
+    )
 
 
 def _file_row(r: Any) -> FileRow:
@@ -217,7 +222,7 @@ def _imported(r: Any) -> ImportedRow:
     started = r.transfer_mid is not None
     return ImportedRow(
         row,
-        _events(row.error is not None, r.dry_run_state, started, r.transfer_state),
+        _events(row.error is not None, r.dry_run_state, started, r.transfer_state, r.left_out),
         r.dry_run_mid,
         r.would_move,
         r.transfer_mid,

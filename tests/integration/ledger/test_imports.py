@@ -13,7 +13,7 @@ from ownership.domain.imports import Import, ImportNotReady, ImportState, Phase,
 from ownership.domain.transfer_files import FileRow, RowError
 from ownership.ledger import months
 from ownership.ledger.database import Database
-from ownership.ledger.imports import Imports
+from ownership.ledger.imports import Imports, failed_rows
 from ownership.ledger.months import remove_old
 from tests.harness import opened_ledger
 
@@ -106,6 +106,25 @@ def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None
     assert (progress.state, progress.moved) == (ImportState.DONE, 3)
     assert states(imports, "one") == [RowState.DONE, RowState.FAILED, RowState.REFUSED, RowState.WRONG]
     assert imports.rows("one", 2, limit=1)[0].failure().error == RowError("", "Cassandra is away")
+
+
+def test_a_row_that_was_left_out_is_a_failure_though_its_dry_run_succeeds_later(ledger: Database) -> None:
+    """The job tries a failed dry run again by itself; nothing would carry the row out."""
+    imports = Imports(ledger)
+    imports.create(import_of("one"), GOOD)
+    event(ledger, "import:one:2:check", "rehearsed", 3)
+    event(ledger, "import:one:3:check", "failed", reason="Cassandra is away")
+    event(ledger, "import:one:4:check", "failed", reason="Cassandra is away")
+    imports.start("one", "an-admin", only_good=True)
+    event(ledger, "import:one:2", "completed", 3)
+    event(ledger, "import:one:3:check", "rehearsed", 4)
+    event(ledger, "import:one:4:check", "planned")
+    assert states(imports, "one") == [RowState.DONE, RowState.REFUSED, RowState.REFUSED]
+    progress = imports.progress("one")
+    assert (progress.state, progress.failures) == (ImportState.DONE, 2)
+    failed = list(failed_rows(imports, "one"))
+    assert [r.failure()._replace(error=None) for r in failed] == GOOD[1:]
+    assert {r.failure().error for r in failed} == {RowError("", "was left out: its dry run had failed")}
 
 
 def test_a_row_whose_dry_run_found_no_batch_says_none(ledger: Database) -> None:
