@@ -25,6 +25,8 @@ MAX_ROWS: Final = 10_000
 """Rows of a file below its header."""
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Bytes of a file."""
+MAX_BLANK: Final = 10_000
+"""Blank rows above a row: a run brings a thousand numbers of rows, however few rows have them."""
 MAX_CELL: Final = 500
 """Characters of a bad cell that are kept."""
 
@@ -161,6 +163,10 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
             filled += 1
             if filled > MAX_ROWS + 1:
                 raise FileRefused(f"The file has more than {MAX_ROWS} rows: send it in parts.")
+            if number - filled > MAX_BLANK:
+                raise FileRefused(
+                    f"Row {number}: more than {MAX_BLANK} blank rows are above it: delete them."
+                )
             yield number, cells
     except csv.Error as e:
         raise FileRefused(f"Row {number + 1}: is not CSV: {e}.") from None

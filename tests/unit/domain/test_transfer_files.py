@@ -180,6 +180,8 @@ def test_rows_that_contradict_each_other_are_told_by_their_numbers(
         pytest.param(b"<!DOCTYPE html><html></html>", "unknown column '<!DOCTYPE", id="a page of a login"),
         pytest.param(",".join(map(str, range(50_000))).encode(), "unknown column '0', '1'", id="too many columns"),
         pytest.param(HEADER.encode() + b"\n" * 1_000_000, "no row below", id="blank lines alone"),
+        pytest.param(HEADER.encode() + (b"\n" * 500 + b"A,B,O,") * 30, "Row 10501: more than 10000 blank rows are above it",
+                     id="a row in each thousand"),
         pytest.param(b"from_user;to_user\nA;B", "unknown column 'from_user;to_user'", id="semicolons"),
         pytest.param(b"from_user,to_user,org\nA,B,O", "unknown column 'org'; known are from_user", id="unknown column"),
         pytest.param(b"from_user,to_user\nA,B", "column 'organisation_id' is missing", id="missing column"),
