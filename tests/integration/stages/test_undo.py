@@ -169,7 +169,9 @@ def test_all_hops_of_a_composed_lane_are_undone_in_one_run(world: World) -> None
     assert world.creators(of_a) == [a, a]
     assert world.owners(of_b) == (b, (a,))
     # Newest first, each with its own share in the audit trail.
-    assert [r.transfer.key.offset for r in map(world.read, (f"undo:{run.run_id}:1", f"undo:{run.run_id}:0"))] == [0, 1]
+    assert [
+        r.transfer.key.offset for r in map(world.read, (f"undo:{run.run_id}:1", f"undo:{run.run_id}:0"))
+    ] == [0, 1]
     assert run.pulled.notes[mids[1]].endswith(":1")
     assert len(world.trail(f"undo:{run.run_id}:0")) == 3
     assert len(world.trail(f"undo:{run.run_id}:1")) == 3
