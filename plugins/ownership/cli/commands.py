@@ -137,13 +137,22 @@ def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
     if given.wait or given.go:
         seen = watched(partial(client.check, import_id), "checked", "started", "done")
     if given.go:
-        seen = go()
+        try:
+            seen = go()
+        except Refused:
+            _write_failed(client, seen, given.failed, output)
+            raise
         seen = watched(go, "done") if given.wait else seen
     output.facts(seen, IMPORTED)
-    if given.failed and seen["failures"]:
-        with client.failed_rows(import_id) as parts:
-            _written(parts, given.failed, output)
+    _write_failed(client, seen, given.failed, output)
     return Exit.REFUSED if seen["failures"] else Exit.DONE
+
+
+def _write_failed(client: Client, seen: Json, to: Path | None, output: Output) -> None:
+    """The rows of an import that failed, if there are any and they are wanted."""
+    if to and seen["failures"]:
+        with client.failed_rows(str(seen["id"])) as parts:
+            _written(parts, to, output)
 
 
 def _import_look(seen: Json) -> Json:

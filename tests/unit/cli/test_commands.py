@@ -514,6 +514,16 @@ def test_rows_that_failed_are_written_to_be_mended(tmp_path: Path) -> None:
     assert against(handler, "import", str(tmp_path / "none.csv")) == Exit.USAGE
 
 
+def test_rows_that_failed_are_written_also_where_the_others_are_not_carried_out(tmp_path: Path) -> None:
+    failed = tmp_path / "failed.csv"
+    refusal = httpx.Response(409, json={"detail": "No row can be carried out."})
+    handler, asked = answers(*[imported("checked", 3)] * 2, refusal, httpx.Response(200, content=b"row\n"))
+    words = ("--go", "good", "--failed", str(failed))
+    assert against(handler, "import", "--id", "ab", *words) == Exit.REFUSED
+    assert failed.read_bytes() == b"row\n"
+    assert [r.url.path.rpartition("/")[2] for r in asked] == ["ab", "ab", "go", "failed.csv"]
+
+
 def test_an_export_is_asked_for_again_and_signs_in_again_as_any_read(
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
