@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from simulation.setup import ORGANISATION, OUTSIDERS, BatchSpec, Edit
@@ -61,7 +61,7 @@ def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> 
     found: list[Row] = []
     for left_out in _subsets([e.mid for e in optional]):
         done = [e for e in events if e.mid not in left_out]
-        for order in _orders(done):
+        for order in _all_orders(done):
             for steps in _merged(order, list(enumerate(edits))):
                 row = begin
                 for step in steps:
@@ -69,6 +69,20 @@ def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> 
                 if row not in found:
                     found.append(row)
     return found
+
+
+def _all_orders(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """Every order in which the events may have taken effect, with what an undo tells apart.
+
+    Events without a user in common are carried out side by side. Both may change places of one batch; the undo of one
+    finds the batch as its own event left it, or not.
+    """
+    for order in _orders(events):
+        yield order
+        if any(e.undo_of for e in order):
+            for n, (first, second) in enumerate(pairwise(order)):
+                if not {first.from_user, first.to_user} & {second.from_user, second.to_user}:
+                    yield [*order[:n], second, first, *order[n + 2 :]]
 
 
 def _orders(events: Sequence[Event]) -> Iterator[list[Event]]:

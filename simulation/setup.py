@@ -119,6 +119,8 @@ _EDITS = (
     Edit.SHOW,
     Edit.SHOW,
 )
+BUSY = 1_000_000
+"""Seeds from here on are worlds with several orders each; others have none, or what one operator wants."""
 NEWCOMER = "nobody"
 """User-Org does not know him, at first or at all."""
 _POISON = ("not JSON", "{}", '{"eid": "BE_JOB_REQUEST"}')
@@ -140,7 +142,7 @@ def drawn_setup(seed: int) -> Setup:
         batches,
         messages,
         edits,
-        (*_in_earnest(seed, _orders(rng, messages, users, span)), *_by_the_clock(seed, span)),
+        (*_ordered(seed, rng, messages, users, span), *_by_the_clock(seed, span)),
         users=users,
         deleted=("d",) if "d" in users and rng.random() < 0.1 else (),
         foreign=("c",) if "c" in users and rng.random() < 0.1 else (),
@@ -235,6 +237,41 @@ def _overtaken(rng: Random, later: MessageSpec, users: tuple[str, ...], mid: str
     behind = gap + rng.randint(20, 90)
     giver = rng.choice([u for u in users if u != later.from_user])
     return MessageSpec(later.at_ms + gap, mid, giver, later.from_user, 1 - later.partition, behind)
+
+
+def _ordered(
+    seed: int, rng: Random, messages: tuple[MessageSpec, ...], users: tuple[str, ...], span: int
+) -> list[OrderSpec]:
+    if seed >= BUSY:
+        return _many_orders(rng, messages, users, span)
+    return _in_earnest(seed, _orders(rng, messages, users, span))
+
+
+def _many_orders(
+    rng: Random, messages: tuple[MessageSpec, ...], users: tuple[str, ...], span: int
+) -> list[OrderSpec]:
+    """Two to five orders, mostly undos that take back, of transfers and of undos, beside transfers and after them."""
+    known = [*(m.mid for m in messages if not m.poison), "undo:run-*:0", "manual:run-*:0"]
+    found: list[OrderSpec] = []
+    for at_ms in sorted(rng.randint(0, span + 30_000) for _ in range(rng.randint(2, 5))):
+        mids = rng.sample(known, k=rng.choice((1, 1, 1, min(2, len(known)))))
+        old, new = rng.sample(users, k=2)
+        by_hand = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
+        undo = {"mids": mids, "dry_run": rng.random() < 0.15}
+        kind, conf = rng.choice(
+            (
+                *[("undo", undo)] * 5,
+                *[("manual", by_hand)] * 2,
+                ("manual", {**by_hand, "dry_run": True}),
+                ("manual", {"execute_plan": "manual:run-*:0", "digest": "*"}),
+                ("manual", {"abandon": {"mids": [mids[0]], "reason": "drawn"}}),
+                ("manual", {"redrive": {"mids": [mids[0]]}}),
+                ("clear", {}),
+                ("fail", {}),
+            )
+        )
+        found.append(OrderSpec(at_ms, kind, conf, wait=rng.random() < 0.6))
+    return found
 
 
 def _orders(

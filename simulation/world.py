@@ -204,9 +204,11 @@ class World:
         later = {f"{task}#{n}" for n in range(int(number) + 1, int(number) + 9)}
         replaced = False
         for line in self.scheduler.trace:
-            if line.actor in later and line.store == "ledger" and line.answer and not line.fate:
+            if line.what != "Queue.claim_again":
+                continue
+            if line.actor in later and line.answer and not line.fate:
                 replaced = True
-            elif line.actor == actor.name and line.what == "Queue.claim_again":
+            elif line.actor == actor.name:
                 replaced = False  # it froze before it, and has taken the claim from its successor
         return replaced
 
@@ -462,12 +464,14 @@ class World:
                 (self.airflow.clear if order.kind == "clear" else self.airflow.fail)(wanted[0])
             return None
         conf = dict(order.conf)
+        by_hand = [r.run_id for r in runs if r.kind == "manual" and "from_user" in r.conf]
         if order.kind == "undo":
             undoes = [r.run_id for r in runs if r.kind == "undo"]
-            conf["mids"] = [m.replace("run-*", undoes[-1]) if undoes else m for m in conf.get("mids", ())]
+            latest = {"undo:run-*:0": undoes, "manual:run-*:0": by_hand}
+            conf["mids"] = [m.replace("run-*", latest[m][-1]) if latest.get(m) else m for m in conf["mids"]]
         if plan := conf.get("execute_plan"):
-            by_hand = [r.run_id for r in runs if r.kind == "manual" and "dry_run" in r.conf]
-            conf["execute_plan"] = plan = plan.replace("run-*", by_hand[-1] if by_hand else "")
+            rehearsed = [r.run_id for r in runs if "dry_run" in r.conf and r.run_id in by_hand]
+            conf["execute_plan"] = plan = plan.replace("run-*", rehearsed[-1] if rehearsed else "")
             found = self.database.plainly("SELECT digest FROM event WHERE mid = :mid", mid=plan)
             conf["digest"] = (found[0][0] if found else None) or "0" * 20
         window = Window(START_MS - HOUR_MS, self.scheduler.now_ms + 1) if order.kind == "scheduled" else None

@@ -31,6 +31,12 @@ def test_an_undo_takes_back_nothing_that_the_audit_trail_does_not_show() -> None
     assert ends([there._replace(changed=nothing), back._replace(changed=nothing), undo]) == {"a/m,a(1)"}
 
 
+def test_events_without_a_user_in_common_may_come_in_either_order_before_an_undo() -> None:
+    first, second = Event("1", "m", "c"), Event("2", "a", "d")
+    assert ends([first, second]) == {"d/c,d(1)"}
+    assert ends([first, second, Event("3", "c", "m", undo_of="1")]) == {"d/c,d(1)", "d/m,d(1)"}
+
+
 def test_an_edit_may_come_anywhere() -> None:
     assert ends([Event("1", "a", "b")], [Edit.COMPLETE]) == {"a/m,a(2)", "b/m,b(2)"}
     assert ends([Event("1", "a", "b")], [Edit.OWNER]) == {"x/m,b(1)"}
