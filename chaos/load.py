@@ -36,6 +36,8 @@ FAULTS = (
     "index read-only",
     "Airflow killed",
     "cassandra killed",
+    "postgres killed",
+    "ledger's commits cut",
 )
 """One a minute, in this order."""
 EVERY_S = 60.0
