@@ -223,13 +223,19 @@ class SearchIndex:
 
         A node that was cut off, or froze, answers from an old copy until it hears of the others: after a freeze of
         45 s, for up to 0.7 s (measured, with a refresh before). What every copy shows is no old news.
+
+        :raises Unavailable: if a shard has no copy that answers while another has several: no search would miss it.
         """
         with index_errors("search_shards"):
             of_shards = [
                 [f"_shards:{c['shard']}|_only_nodes:{c['node']}" for c in copies if c["state"] in _SEARCHABLE]
                 for copies in ask(self._es.search_shards, index=self._index)["shards"]
             ]
-        return of_shards if any(len(copies) > 1 for copies in of_shards) else [[None]]  # type: ignore[return-value]  # lists are invariant
+        if all(len(copies) < 2 for copies in of_shards):
+            return [[None]]
+        if not all(of_shards):
+            raise Unavailable(PART, "a shard of the index has no copy that answers searches")
+        return of_shards  # type: ignore[return-value]  # lists are invariant
 
     def write(self, updates: Iterable[Update], creates: Iterable[Mapping[str, Any]]) -> Written:
         """Owner fields under their sequence number, and missing documents from whole rows.

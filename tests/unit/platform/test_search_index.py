@@ -196,6 +196,26 @@ def test_a_copy_that_is_not_yet_complete_is_not_asked(index: SearchIndex, node: 
     assert "preference" not in node.asked[-1].target
 
 
+@pytest.mark.parametrize(
+    "copies_of_the_other",
+    [
+        pytest.param([], id="no copy"),
+        pytest.param([{"shard": 1, "node": "n1", "state": "INITIALIZING"}], id="none that is complete"),
+    ],
+)
+def test_a_shard_that_no_copy_answers_for_is_no_empty_shard(
+    index: SearchIndex, node: type[Node], copies_of_the_other: list[Any]
+) -> None:
+    two = [{"shard": 0, "node": n, "state": "STARTED"} for n in ("n1", "n2")]
+    for ask in (
+        lambda: list(index.live_batches({"A"}, every_copy=True)),
+        lambda: index.unchanged({"b0": (7, 1)}),
+    ):
+        answers(node, json_answer({"shards": [two, copies_of_the_other]}), page([], 0))
+        with pytest.raises(Unavailable, match="a shard of the index has no copy that answers searches"):
+            ask()
+
+
 def test_a_bulk_whose_answer_leaves_an_item_out_is_an_outage(index: SearchIndex, node: type[Node]) -> None:
     answers(node, json_answer({"items": [{"index": {"_id": "b0", "status": 200, **VERSION}}]}))
     with pytest.raises(Unavailable, match="a bulk answer out of contract"):
