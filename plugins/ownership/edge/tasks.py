@@ -126,14 +126,15 @@ def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
 
     :raises ConfError: if the transfer waits with another plan by now.
     """
-    mid, by, reason = question["mid"], answer["by"] or UNNAMED, answer["reason"] or "no reason given"
+    mid, by = question["mid"], answer["by"] or UNNAMED
+    reason = (answer["reason"] or "").strip() or "no reason given"
     run_id = get_current_context()["ti"].run_id
     with opened_parts() as parts:
         if answer["chosen"] == APPROVE:
-            approval = Approve(mid=mid, digest=question["digest"], by=by)
+            approval = Approve(mid=mid, digest=question["digest"])
             outcome = orders.approve(parts, approval, run_id=run_id, by=by)
         elif answer["chosen"] == DECLINE:
-            refusal = Decline(mid=mid, reason=reason, by=by)
+            refusal = Decline(mid=mid, reason=reason)
             outcome = orders.decline(parts, refusal, run_id=run_id, by=by)
         else:
             outcome = "was not answered in time; the next run of user_ownership_transfer declines it"

@@ -16,7 +16,7 @@ from ownership.domain.contracts import Phase, Slice, Work
 from ownership.domain.errors import SettingsError, Stopped, TakenOver, Unavailable
 from ownership.domain.queue import ClaimedEvent, QueuedEvent
 from ownership.edge import tasks
-from ownership.stages import later_phases
+from ownership.stages import later_phases, orders
 from tests.unit.replay import transfers
 
 EVENTS = [ClaimedEvent(t, 7) for t in transfers("cb", "ac", "xa")]
@@ -185,3 +185,25 @@ def test_a_task_that_is_told_to_end_in_a_later_phase_releases_all_that_it_holds(
     with pytest.raises(Stopped):
         tasks.reindex(GIVEN)
     assert job.released == [e.mid for e in EVENTS]
+
+
+@pytest.mark.parametrize("reason", [None, "", " \n", "\u00a0"])
+@pytest.mark.parametrize("chosen", ["Approve", "Decline"])
+def test_an_answer_is_written_whatever_its_reason_and_the_name_of_who_gave_it(
+    job: Job, try_number: int, monkeypatch: pytest.MonkeyPatch, chosen: str, reason: str | None
+) -> None:
+    """Airflow's UI takes a blank reason, and names as its accounts have them."""
+    written: list[tuple[Any, str]] = []
+
+    def write(_: Any, order: Any, *, run_id: str, by: str) -> str:
+        written.append((order, by))
+        return "written"
+
+    monkeypatch.setattr(orders, "approve", write)
+    monkeypatch.setattr(orders, "decline", write)
+    question = {"mid": FIRST.mid, "digest": "0f" * 10}
+    by = "A.\u00a0Name" * 30
+    assert tasks.decide(question, {"chosen": chosen, "by": by, "reason": reason}) == "written"
+    ((order, told),) = written
+    assert (order.mid, told) == (FIRST.mid, by)
+    assert getattr(order, "reason", "no reason given") == "no reason given"
