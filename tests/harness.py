@@ -279,7 +279,7 @@ def opened_job(
             "bootstrap.servers": kafka,
             "group.id": given.group_id,
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",
         }
         topic = Topic(Consumer(consumer), given.input_topic)
         stack.callback(topic.close)

@@ -65,6 +65,8 @@ class Span(NamedTuple):
     """The consumer group's offset, where it is ahead of the ledger: it is not followed."""
     created_again: bool = False
     """True if the ledger had read further than the topic goes: it is another topic of the same name."""
+    oldest: int = 0
+    """The oldest offset that the topic still has."""
 
 
 class Topic:
@@ -123,7 +125,7 @@ class Topic:
         with self._errors():
             partitions = self.partitions()
             wanted = [TopicPartition(self.name, p) for p in partitions]
-            committed = {t.partition: t.offset for t in self._committed(wanted) if not t.error}
+            committed = {t.partition: t.offset for t in self._committed(wanted)}
             spans = []
             for p in partitions:
                 low, high = self._watermarks(p)
@@ -164,7 +166,7 @@ class Topic:
 
     def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
         """The group's offsets."""
-        return patiently(lambda: self._consumer.committed(wanted, timeout=SECONDS))
+        return _answered(patiently(lambda: self._consumer.committed(wanted, timeout=SECONDS)))
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         at = TopicPartition(self.name, partition)
@@ -183,7 +185,7 @@ class Topic:
                 [TopicPartition(self.name, p, start_ms) for p in partitions], timeout=SECONDS
             )
             spans = []
-            for t in first:
+            for t in _answered(first):
                 low, high = self._watermarks(t.partition)
                 spans.append(Span(t.partition, max(low, t.offset) if t.offset >= 0 else high, high))
             return spans
@@ -207,15 +209,16 @@ class Topic:
                     for m in self._consumer.consume(min(at_once, span.end - position), timeout=0.5):
                         if error := m.error():
                             raise KafkaException(error)
-                        last = time.monotonic()
                         message = _message(m)
                         if message.offset >= span.end:
                             return
                         yield message
                     # Compacted or transactional topics have gaps: trust the position, not a count.
                     here = self._consumer.position([TopicPartition(self.name, span.partition)])[0].offset
-                    position = max(position, here)
-                    if time.monotonic() - last > STALL_SECONDS:
+                    if here > position:
+                        # The clock begins anew: the caller may have taken long over what it was given.
+                        position, last = here, time.monotonic()
+                    elif time.monotonic() - last > STALL_SECONDS:
                         raise Unavailable(PART, f"stops at offset {position} of partition {span.partition}")
             finally:
                 self._consumer.unassign()
@@ -261,9 +264,7 @@ class Topic:
                         "or set another 'kafka.groupId'."
                     ) from None
                 raise
-            for t in done or []:
-                if t.error:
-                    raise KafkaException(t.error)
+            _answered(done or [])
 
 
 def position(partition: int, low: int, high: int, committed: int, consumed: int | None) -> Span:
@@ -275,14 +276,27 @@ def position(partition: int, low: int, high: int, committed: int, consumed: int 
     """
     if consumed is None:
         start = committed if low <= committed <= high else low
-        return Span(partition, start, high, max(low - committed, 0) if committed >= 0 else 0)
+        deleted = max(low - committed, 0) if committed >= 0 else 0
+        return Span(partition, start, high, deleted, oldest=low)
     if consumed > high:
-        return Span(partition, low, high, created_again=True)
+        return Span(partition, low, high, created_again=True, oldest=low)
     deleted = max(low - consumed, 0)
     if committed > high or committed < 0:
-        return Span(partition, low, high, deleted)
+        return Span(partition, low, high, deleted, oldest=low)
     start = max(min(committed, consumed), low)
-    return Span(partition, start, high, deleted, ignored=committed if committed > start else None)
+    ignored = committed if committed > start else None
+    return Span(partition, start, high, deleted, ignored, oldest=low)
+
+
+def _answered(places: list[TopicPartition]) -> list[TopicPartition]:
+    """The same places, if the broker has answered for each: of one with an error nothing is known.
+
+    :raises KafkaException: with the first error.
+    """
+    for place in places:
+        if place.error:
+            raise KafkaException(place.error)
+    return places
 
 
 def _message(m: Any) -> Message:
@@ -293,5 +307,16 @@ def _message(m: Any) -> Message:
         m.offset(),
         ms,
         m.value() or b"",
-        {k: (v or b"").decode("utf-8", "replace") for k, v in m.headers() or ()},
+        _headers(m),
     )
+
+
+def _headers(m: Any) -> dict[str, str]:
+    """The headers of a message; none if the client cannot read their names, which may be any bytes."""
+    try:
+        return {k: (v or b"").decode("utf-8", "replace") for k, v in m.headers() or ()}
+    except (
+        SystemError,
+        UnicodeDecodeError,
+    ):  # the first from confluent-kafka 2.16, which does not look at the second
+        return {}

@@ -95,7 +95,7 @@ def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Cons
         before = None if span.created_again else consumed.get(span.partition)
         last = before.last_offset if before else None
         # Between the two lies no message that the topic still has.
-        first = last if last is not None and last < span.start and not span.deleted else span.start
+        first = last if last is not None and span.oldest <= last < span.start else span.start
         for message in topic.read([span._replace(start=first)]):
             if before and message.offset == last and digest_of(message) != before.last_digest:
                 raise _CreatedAgain(span.partition)

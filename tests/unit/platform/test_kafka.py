@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.domain.errors import OwnershipError
-from ownership.platform.kafka import Span, Topic, _message, position
+from ownership.domain.errors import OwnershipError, Unavailable
+from ownership.platform.kafka import STALL_SECONDS, Span, Topic, _message, position
 from ownership.platform.kafka_errors import ClientErrors
 
 NONE = -1001
@@ -58,7 +58,7 @@ NONE = -1001
 def test_reading_goes_on_where_the_ledger_ends(
     low: int, high: int, committed: int, consumed: int | None, start: int, rest: dict[str, Any]
 ) -> None:
-    assert position(2, low, high, committed, consumed) == Span(2, start, high, **rest)
+    assert position(2, low, high, committed, consumed) == Span(2, start, high, **rest, oldest=low)
 
 
 offsets = st.integers(0, 12)
@@ -124,6 +124,29 @@ def test_a_client_that_gives_up_says_what_it_met(code: int) -> None:
     assert "is 'bootstrap.servers' of Connection 'kafka_default' right?" in said(code, KafkaError._SSL)
 
 
+class PartlyFailingClient(FailingClient):
+    """A client whose broker answers, but not for the partition that it is asked about."""
+
+    def list_topics(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(topics={"in": SimpleNamespace(error=None, partitions={0: None})})
+
+    def get_watermark_offsets(self, *_: Any, **__: Any) -> tuple[int, int]:
+        return 0, 5
+
+    def committed(self, *_: Any, **__: Any) -> list[Any]:
+        return [SimpleNamespace(partition=0, offset=NONE, error=KafkaError(self.code))]
+
+    offsets_for_times = committed
+
+
+def test_a_partition_that_the_broker_does_not_answer_for_is_none_without_offset_or_messages() -> None:
+    """Taken for one, it would be read from its beginning, or not at all."""
+    topic = Topic(cast("Consumer", PartlyFailingClient(KafkaError.NOT_LEADER_FOR_PARTITION)), "in")
+    for ask in (lambda: topic.backlog({}), lambda: topic.since(0)):
+        with pytest.raises(Unavailable, match="Kafka"):
+            ask()
+
+
 def test_a_message_without_a_timestamp_is_the_same_at_every_read() -> None:
     """By its digest the job knows it again, and a topic that was created anew."""
     raw = SimpleNamespace(
@@ -131,3 +154,80 @@ def test_a_message_without_a_timestamp_is_the_same_at_every_read() -> None:
         headers=lambda: None,
     )  # fmt: skip
     assert _message(raw) == ("in", 0, 7, -1, b"", {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemError("returned a result with an exception set"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "")],
+)
+def test_a_header_whose_name_is_no_text_does_not_keep_its_message_from_being_read(error: Exception) -> None:
+    """A name may be any bytes; the client fails when it is asked for the headers, each time."""
+
+    def headers() -> Any:
+        raise error
+
+    raw = SimpleNamespace(
+        topic=lambda: "in", partition=lambda: 0, offset=lambda: 7, timestamp=lambda: (1, 5), value=lambda: b"v",
+        headers=headers,
+    )  # fmt: skip
+    assert _message(raw) == ("in", 0, 7, 5, b"v", {})
+
+
+# --- how long a read may take
+
+
+class Client:
+    """A client that gives some messages, two at a time, then waits for more in vain."""
+
+    def __init__(self, messages: int, clock: list[float]) -> None:
+        self.end = messages
+        self.next = 0
+        self.clock = clock
+
+    def assignment(self) -> list[Any]:
+        return [self]
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self.next = places[0].offset
+
+    def unassign(self) -> None:
+        """Nothing."""
+
+    def consume(self, count: int, timeout: float) -> list[Any]:
+        first, self.next = self.next, min(self.next + min(count, 2), self.end)
+        if first == self.next:
+            self.clock[0] += timeout
+        return [
+            SimpleNamespace(
+                topic=lambda: "in", partition=lambda: 0, offset=lambda n=n: n, timestamp=lambda: (1, 5),
+                value=lambda: b"v", headers=lambda: None, error=lambda: None,
+            )
+            for n in range(first, self.next)
+        ]  # fmt: skip
+
+    def position(self, _: Any) -> list[TopicPartition]:
+        return [TopicPartition("in", 0, self.next)]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, in seconds: it passes when somebody moves it."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_caller_that_takes_long_over_messages_is_no_broker_that_stopped(clock: list[float]) -> None:
+    topic = Topic(cast("Consumer", Client(5, clock)), "in")
+    found = []
+    for message in topic.read([Span(0, 0, 5)]):
+        clock[0] += 2 * STALL_SECONDS  # as when PostgreSQL fails over
+        found.append(message.offset)
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_a_broker_that_stops_below_the_end_is_an_outage(clock: list[float]) -> None:
+    topic = Topic(cast("Consumer", Client(3, clock)), "in")
+    with pytest.raises(Unavailable, match="stops at offset 3 of partition 0"):
+        list(topic.read([Span(0, 0, 5)]))
+    assert STALL_SECONDS <= clock[0] <= STALL_SECONDS + 1
