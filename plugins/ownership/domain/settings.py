@@ -19,6 +19,8 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -278,6 +280,22 @@ class Settings(BaseModel):
             return values
         prefixed = (cls.model_fields[name] for name in ("input_topic", "failed_topic", "group_id"))
         return {f.alias: f.default.format(env=values.get("env", "dev")) for f in prefixed} | values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # which would be read as 1 or 0
+            raise ValueError("is true or false, which no setting is")  # noqa: TRY004  # the kind that pydantic collects
+        return value
+
+    @field_validator("failed_topic")
+    @classmethod
+    def _not_the_input(cls, name: str, info: ValidationInfo) -> str:
+        if name == info.data.get("input_topic"):
+            raise ValueError(
+                "is the topic of the events: a run would read each dead letter, and reject it again"
+            )
+        return name
 
     @property
     def deadline_ms(self) -> int:

@@ -95,6 +95,20 @@ def test_an_unknown_setting_is_named_with_those_that_are_known(values: dict[str,
         pytest.param({"threshold.batch.write.size": 101}, "threshold.batch.write.size", id="too large"),
         pytest.param({"max_events": "many"}, "max_events", id="no number"),
         pytest.param({"max_mapped": 1.5}, "max_mapped", id="a fraction"),
+        pytest.param(
+            {"approval.batches": True}, "approval.batches: is true or false", id="true for a number"
+        ),
+        pytest.param({"max_mapped": False}, "max_mapped: is true or false", id="false for a number"),
+        pytest.param(
+            {"kafka.failed.topic": "dev.user.ownership.transfer"},
+            "kafka.failed.topic: is the topic of the events",
+            id="dead letters among the events",
+        ),
+        pytest.param(
+            {"kafka.input.topic": "in", "kafka.failed.topic": "in"},
+            "kafka.failed.topic: is the topic of the events",
+            id="one topic for both",
+        ),
         pytest.param({"service.lms.basePath": "localhost:9000"}, "service.lms.basePath", id="no scheme"),
         pytest.param({"service.lms.basePath": "http://h/?x=1"}, "service.lms.basePath", id="a query"),
         pytest.param({"service.lms.basePath": "http://["}, "service.lms.basePath", id="half an IPv6 address"),
