@@ -223,9 +223,11 @@ def url_at(conn_id: str, conn: Connection, host: str, *, port: int | None = None
     :raises SettingsError: if host and schema (http, unless it says otherwise) make none, or the host holds a login.
     """
     is_url = "://" in host
-    scheme = (conn.schema or "http").lower()
-    if not is_url and scheme not in ("http", "https"):
-        raise SettingsError(f"Connection '{conn_id}' has schema {conn.schema!r}; use http or https.")
+    scheme = (host.partition("://")[0] if is_url else conn.schema or "http").lower()
+    if scheme not in ("http", "https"):
+        raise SettingsError(f"Connection '{conn_id}' has schema {scheme!r}; use http or https.")
+    if not is_url and host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"  # an IPv6 address, as Airflow takes it out of a URI
     url = host if is_url else f"{scheme}://{host}"
     if holds_login(url):  # URLs appear in logs and messages
         raise SettingsError(
@@ -236,10 +238,11 @@ def url_at(conn_id: str, conn: Connection, host: str, *, port: int | None = None
         raise SettingsError(f"Connection '{conn_id}' has port {wanted}, which is none.")
     try:
         address = urlsplit(url)
-        if not wanted or address.port is not None:
-            return url
+        has_port = address.port is not None
     except ValueError as e:
         raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
+    if has_port or not wanted:
+        return url
     return address._replace(netloc=f"{address.netloc}:{wanted}").geturl()
 
 

@@ -49,6 +49,8 @@ def ledger_parameters() -> dict[str, Any]:
     if revoked := options.file("sslcrl"):
         options.context(ca=revoked)  # libpq goes on without a list that it cannot read
     given = {n: str(v) for n, v in options.values.items() if v not in (None, "")}
+    if "connect_timeout" in given:
+        options.number("connect_timeout", default=0)  # the driver takes zero for two minutes
     tls = [name for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl") if name in given]
     if tls and given.get("sslmode", "prefer") in ("allow", "prefer"):
         # libpq's default would go on without TLS where the certificate does not fit.

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, func, select, text
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.ledger.database import CONNECTION, PART, UPGRADE, Database
-from ownership.ledger.schema import REVISION, metadata
+from ownership.ledger.schema import PARTITIONED, REVISION, metadata
 
 MIN_SERVER = 130000
 """PostgreSQL 13, as in `server_version_num`."""
@@ -78,4 +78,16 @@ def _check(connection: Connection) -> None:
         raise SettingsError(
             f"The role of Connection '{CONNECTION}' may not read and write {denied}: log in as the owner of the "
             "database, or grant it."
+        )
+    of_others = connection.scalar(
+        text(
+            "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class "
+            "WHERE oid = ANY(CAST(:tables AS regclass[])) AND NOT pg_has_role(relowner, 'USAGE')"
+        ),
+        {"tables": list(PARTITIONED)},
+    )
+    if of_others:
+        raise SettingsError(
+            f"The role of Connection '{CONNECTION}' does not own {of_others}, and so cannot make the next month's "
+            "partitions: log in as the owner of the database, or give it the tables with ALTER TABLE … OWNER TO."
         )

@@ -79,11 +79,13 @@ _ADVICE_BY_WORDS: Mapping[str, str] = {
     "no password supplied": f"set the password {_OF}",
     "no pg_hba.conf entry": f"let pg_hba.conf admit the login {_OF}, or set sslmode in its extra",
     "no such user": f"set the login {_OF}",
+    # Before what it may say of a file of certificates: that it does not exist.
+    "certificate": f"check sslmode, sslrootcert and sslcert in the extra {_OF}",
     "does not exist": f"create role and database, or set login and schema (database) {_OF}",
     "no such database": f"set the schema (database) {_OF}",
     "invalid connection option": f"correct the extra {_OF}",
-    "invalid sslmode": f"correct the extra {_OF}",
-    "certificate": f"check sslmode, sslrootcert and sslcert in the extra {_OF}",
+    ' value: "': f"correct the extra {_OF}",  # "invalid … value", of any option
+    "weak sslmode": f"correct the extra {_OF}",
     "SSL required": f"set sslmode in the extra {_OF}",
     "channel binding": f"correct channel_binding in the extra {_OF}",
     "does not support SSL": f"set sslmode in the extra {_OF}",

@@ -302,6 +302,26 @@ def test_a_table_that_the_role_may_not_write_is_named(own: Ledger) -> None:
         check(own.database)
 
 
+def test_a_role_that_may_write_and_cannot_make_the_next_month_is_reported_before_that_month(
+    own: Ledger,
+) -> None:
+    """As after a restore by an administrator, who then granted what the check had named."""
+    given = {k: v for k, v in own.administrator.items() if v is not None}
+    role = f"writer_{own.name}"
+    with psycopg.connect(**given, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        server.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA public TO {}").format(sql.Identifier(role)))
+        try:
+            with (
+                own.opened(user=role) as database,
+                pytest.raises(SettingsError, match=r"does not own change, payload, plan.*OWNER TO"),
+            ):
+                check(database)
+        finally:
+            server.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+            server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
 def test_a_role_that_may_create_nothing_is_reported_so_by_the_upgrade(empty: Ledger) -> None:
     given = {k: v for k, v in empty.administrator.items() if v is not None}
     role = f"reader_{empty.name}"

@@ -153,6 +153,14 @@ def open_one(conn_id: str) -> None:
             "refused by the client", id="Elasticsearch: a key that is no text",
         ),
         pytest.param(connections.LMS, {**HTTP, "port": 99999}, "port 99999", id="a port that is none"),
+        *(
+            pytest.param(connections.LMS, {**HTTP, "host": host}, said, id=f"host {host}")
+            for host, said in (
+                ("lms.example:99999", "a host that is no address: Port"),
+                ("http://lms.example:x", "a host that is no address: Port"),
+                ("ftp://lms.example", "schema 'ftp'; use http or https"),
+            )
+        ),
         pytest.param(
             connections.KAFKA, kafka(**{"bootstrap.servers": ["a:1", "b:1"]}), "bootstrap.servers that are no text",
             id="Kafka: servers in a list",
@@ -188,6 +196,13 @@ def open_one(conn_id: str) -> None:
             CONNECTION, {**LEDGER, "extra": {"password": SECRET, "options": "-c x=y"}}, "'options', 'password'",
             id="ledger: what the fields or the job itself set",
         ),
+        *(
+            pytest.param(
+                CONNECTION, {**LEDGER, "extra": {"connect_timeout": value}}, "'connect_timeout' must be a number above zero",
+                id=f"ledger: a time-out of {value}",
+            )
+            for value in ("soon", 0, "-1")
+        ),
         pytest.param(
             CONNECTION, {**LEDGER, "extra": {"sslmode": "verify-full", "sslrootcert": "/nowhere/ca.pem"}},
             "'sslrootcert' names '/nowhere/ca.pem'.*No such file", id="ledger: no such authority",
@@ -201,11 +216,11 @@ def open_one(conn_id: str) -> None:
             {**LEDGER, "extra": {"sslmode": "require", "sslcert": "/nowhere/a.pem", "sslkey": "/nowhere/a.key"}},
             "'sslcert' names '/nowhere/a.pem'", id="ledger: no such certificate",
         ),
-
         pytest.param(
             CONNECTION, {**LEDGER, "extra": {"sslrootcert": "system"}},
             "sslrootcert in its extra without an sslmode that asks for TLS", id="ledger: an authority without TLS",
-        ),        pytest.param(
+        ),
+        pytest.param(
             CONNECTION, {**LEDGER, "extra": {"sslmode": "require", "sslkey": "/nowhere/a.key"}},
             "without a certificate", id="ledger: a key alone",
         ),
@@ -222,6 +237,20 @@ def test_what_is_wrong_is_named_and_no_secret_is(
     assert conn_id in str(caught.value)
     printed = capfd.readouterr()
     assert SECRET not in f"{caught.value!r} {caught.value} {caplog.text} {printed.out} {printed.err}"
+
+
+@pytest.mark.parametrize(
+    ("connection", "url"),
+    [
+        pytest.param("http://[::1]:9000", "http://[::1]:9000", id="a URI, of which Airflow keeps ::1"),
+        pytest.param({**HTTP, "host": "::1"}, "http://[::1]", id="bare"),
+        pytest.param({**HTTP, "host": "[::1]", "port": 9000}, "http://[::1]:9000", id="in brackets"),
+        pytest.param({**HTTP, "host": "http://[::1]:9000"}, "http://[::1]:9000", id="a URL"),
+    ],
+)
+def test_a_host_may_be_an_ipv6_address(monkeypatch: pytest.MonkeyPatch, connection: object, url: str) -> None:
+    set_to(monkeypatch, connections.LMS, connection)
+    assert endpoint(connections.LMS, SETTING).url == url
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9042", "http://127.0.0.1", ","])

@@ -86,6 +86,18 @@ UPGRADE = "run `python -m ownership.ledger upgrade`"
             id="connecting: no such sslmode",
         ),
         pytest.param(
+            psycopg.OperationalError('invalid channel_binding value: "yes"'), "correct the extra",
+            id="connecting: no such value of another option",
+        ),
+        pytest.param(
+            psycopg.OperationalError('weak sslmode "require" may not be used with sslrootcert=system (use "verify-full")'),
+            "correct the extra", id="connecting: TLS that does not verify by the system's authorities",
+        ),
+        pytest.param(
+            psycopg.OperationalError('root certificate file "/home/airflow/.postgresql/root.crt" does not exist'),
+            "check sslmode, sslrootcert and sslcert", id="connecting: no authorities to verify by",
+        ),
+        pytest.param(
             psycopg.OperationalError("SSL error: certificate verify failed"), "check sslmode, sslrootcert and sslcert",
             id="connecting: a certificate of another authority",
         ),
