@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from ownership.domain.backlog import BacklogFacts, HeldBack, RetentionLimits, retention_share
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
+from ownership.domain.event_times import EARLIEST_MS
 from ownership.platform.kafka import Message, Span, Topic
 from ownership.platform.kafka_errors import SECONDS, admin_errors
 
@@ -46,7 +47,7 @@ class BacklogGauge:
         now = now_ms()
         return BacklogFacts(
             messages=sum(s.end - s.start for s in spans),
-            since_ms=min((m.kafka_ms for m in oldest.values()), default=None),
+            since_ms=min((m.kafka_ms for m in oldest.values() if _has_time(m)), default=None),
             deleted=sum(s.deleted for s in spans),
             held_back=tuple(
                 self._held_back(s, stable[s.partition])
@@ -64,7 +65,8 @@ class BacklogGauge:
     def _held_back(self, span: Span, stable_end: int) -> HeldBack:
         behind = span._replace(start=max(span.start, stable_end))
         first = self._uncommitted.oldest([behind]).get(span.partition)
-        return HeldBack(span.partition, behind.end - behind.start, first.kafka_ms if first else None)
+        since_ms = first.kafka_ms if first and _has_time(first) else None
+        return HeldBack(span.partition, behind.end - behind.start, since_ms)
 
     def _limits(self) -> tuple[RetentionLimits, str]:
         """The topic's retention, or why it cannot be read: a login without DescribeConfigs is no outage."""
@@ -84,7 +86,12 @@ class BacklogGauge:
         ), ""
 
 
+def _has_time(message: Message) -> bool:
+    """True if a message's timestamp is one: it may have none, or one in another unit."""
+    return message.kafka_ms >= EARLIEST_MS
+
+
 def _share(span: Span, oldest: Message, limits: RetentionLimits, now: int) -> float:
-    return retention_share(
-        age_ms=now - oldest.kafka_ms, size=(span.end - span.start) * len(oldest.value), limits=limits
-    )
+    # Of a message without a timestamp the broker goes by the age of its file.
+    age_ms = now - oldest.kafka_ms if oldest.kafka_ms >= 0 else 0
+    return retention_share(age_ms=age_ms, size=(span.end - span.start) * len(oldest.value), limits=limits)
