@@ -88,6 +88,8 @@ def redrive(parts: Parts, order: Redrive, *, run_id: str, at_ms: int, dead_lette
 def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at_ms: int) -> Ordered:
     if dead_letters is None:
         raise Unavailable("Kafka", "the dead-letter topic cannot be read, so nothing was put back")
+    if order.partition not in dead_letters.partitions():
+        raise ConfError(f"redrive: dead_letters: '{dead_letters.name}' has no partition {order.partition}.")
     low, high = dead_letters.bounds(order.partition)
     if not low <= order.from_offset <= order.to_offset < high:
         raise ConfError(

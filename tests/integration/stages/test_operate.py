@@ -185,6 +185,15 @@ def test_offsets_that_the_dead_letter_topic_does_not_have_are_refused(world: Wor
         world.run().pull(redrive={"dead_letters": {"from_offset": 900, "to_offset": 901}})
 
 
+@pytest.mark.parametrize("partition", [7, 2**40])
+def test_a_partition_that_the_dead_letter_topic_does_not_have_is_refused(
+    world: World, partition: int
+) -> None:
+    letters = {"partition": partition, "from_offset": 0, "to_offset": 0}
+    with pytest.raises(ConfError, match=rf"\.failed' has no partition {partition}\."):
+        world.run().pull(redrive={"dead_letters": letters})
+
+
 def _rejected_rows(world: World) -> list[RejectedMessage]:
     mids = [r.mid for r in world.rows("SELECT mid FROM rejected_message")]
     return list(world.job.parts.events.rejected(mids).values())
