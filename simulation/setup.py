@@ -256,8 +256,8 @@ def _many_orders(
     for at_ms in sorted(rng.randint(0, span + 30_000) for _ in range(rng.randint(2, 5))):
         mids = rng.sample(known, k=rng.choice((1, 1, 1, min(2, len(known)))))
         old, new = rng.sample(users, k=2)
-        by_hand = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
-        undo = {"mids": mids, "dry_run": rng.random() < 0.15}
+        by_hand: dict[str, Any] = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
+        undo: dict[str, Any] = {"mids": mids, "dry_run": rng.random() < 0.15}
         kind, conf = rng.choice(
             (
                 *[("undo", undo)] * 5,
