@@ -25,10 +25,10 @@ def transfers(*pairs: str) -> list[Transfer]:
     return [transfer(n, pair[0], pair[1]) for n, pair in enumerate(pairs)]
 
 
-def events(most: int = 7, *, proper: bool = False) -> st.SearchStrategy[list[Transfer]]:
+def events(limit: int = 7, *, proper: bool = False) -> st.SearchStrategy[list[Transfer]]:
     """Random events in key order; `proper` ones have two different users."""
     pairs = [a + b for a in USERS for b in USERS if a != b or not proper]
-    return st.lists(st.sampled_from(pairs), max_size=most).map(lambda chosen: transfers(*chosen))
+    return st.lists(st.sampled_from(pairs), max_size=limit).map(lambda chosen: transfers(*chosen))
 
 
 def row(created_by: str | None, mentors: str | Sequence[str] = "", status: int | None = 1, n: int = 0) -> Row:

@@ -74,16 +74,15 @@ def phase(
     lane: Sequence[Transfer],
     undecided: Callable[[Transfer], bool],
     *,
-    most: int,
+    limit: int,
     kind: Callable[[Transfer], Kind] = lambda _: WHOLE,
     closed: Callable[[Sequence[Transfer]], bool] = lambda _: True,
 ) -> tuple[list[Transfer], Moves]:
-    """The events of a lane that may be applied together, at most `most`, and their map.
+    """The events of a lane that may be applied together, at most `limit`, and their map.
 
-    An undecided event blocks its users. An event joins only others of its `kind`, and only if the map
-    stays idempotent: C->B then A->C must not be composed, because A's batches arriving at C would be
-    moved on by the rediscovery for the first event. What does not join is for a later phase, and blocks
-    too. Undos have no map; `closed` tells of them whether they are idempotent together.
+    An event joins others of its `kind` if the map stays idempotent: C->B then A->C must not be composed, because the
+    search for the first event would move on A's batches that arrive at C. Undos have no map; `closed` says whether
+    they are idempotent together. What does not join, or is undecided, is for a later phase and blocks its users.
     """
     chosen: list[Transfer] = []
     moves: Moves = {}
@@ -91,18 +90,17 @@ def phase(
     for event in sorted(lane):
         undo = kind(event).undo
         then = moves if undo else compose(moves, event)
-        joins = not chosen or kind(event) == kind(chosen[0])
         if (
-            event.users & blocked
-            or len(chosen) == most
-            or not joins
-            or undecided(event)
-            or not (closed([*chosen, event]) if undo else idempotent(then))
+            len(chosen) < limit
+            and not event.users & blocked
+            and (not chosen or kind(event) == kind(chosen[0]))
+            and not undecided(event)
+            and (closed([*chosen, event]) if undo else idempotent(then))
         ):
+            chosen.append(event)
+            moves = then
+        else:
             blocked |= event.users
-            continue
-        chosen.append(event)
-        moves = then
     return chosen, moves
 
 
@@ -110,12 +108,12 @@ def phases(
     lane: Sequence[Transfer],
     undecided: Callable[[Transfer], bool],
     *,
-    most: int,
+    limit: int,
     kind: Callable[[Transfer], Kind],
     closed: Callable[[Sequence[Transfer]], bool],
 ) -> list[tuple[list[Transfer], Moves]]:
     """The phases of a lane that may be applied beside each other: one, or one for each part of the first one's group."""
-    first, _ = phase(lane, undecided, most=1, kind=kind, closed=closed)
+    first, _ = phase(lane, undecided, limit=1, kind=kind, closed=closed)
     if not first:
         return []
     chosen = kind(first[0])
@@ -127,7 +125,7 @@ def phases(
     found = []
     for part, events in parts.items():
         # Events of other kinds block those that come later; the other parts have nothing to do with this one.
-        then, moves = phase([*others, *events], undecided, most=most, kind=kind, closed=closed)
+        then, moves = phase([*others, *events], undecided, limit=limit, kind=kind, closed=closed)
         if then and kind(then[0]) == chosen._replace(part=part):
             found.append((then, moves))
     return found

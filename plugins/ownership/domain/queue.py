@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain
 from typing import NamedTuple
 
 from ownership.domain.clock import from_ms
@@ -156,29 +155,31 @@ def choose(
     not all.
     """
     choice = Choice()
-    blockers: dict[str, str] = {}
+    waiting: dict[str, str] = {}
+    """By user, the mid of the last event that waits."""
     begun: dict[str, OrderKey] = {}
+
+    def wait_of(event: QueuedEvent, blocker: str | None) -> Wait | None:
+        if wait := _own_wait(event, run_id, now_ms, patient=patient):
+            return wait
+        if blocker:
+            return Wait(WaitKind.BLOCKED, blocker)
+        if only is not None and event.mid not in only:
+            return Wait(WaitKind.NOT_WANTED)
+        if judged_ms - event.accepted_ms < grace_ms:
+            return Wait(WaitKind.YOUNG, until_ms=event.accepted_ms + grace_ms)
+        return Wait(WaitKind.RUN_FULL) if len(choice.take) >= limit else None
+
     for event in sorted(queued, key=lambda e: e.turn):
-        mid, users = event.mid, sorted(event.transfer.users)
-        overtakers = (begun[u].mid for u in users if u in begun and begun[u] > event.key)
+        users = sorted(event.transfer.users)
+        overtaker = next((begun[u].mid for u in users if u in begun and begun[u] > event.key), None)
         if event.begun:
             begun |= dict.fromkeys(users, event.key)
         if event.key in mine:
             continue
-        wait = _own_wait(event, run_id, now_ms, patient=patient)
-        if not wait and (
-            blocker := next(chain((blockers[u] for u in users if u in blockers), overtakers), None)
-        ):
-            wait = Wait(WaitKind.BLOCKED, blocker)
-        if not wait and only is not None and mid not in only:
-            wait = Wait(WaitKind.NOT_WANTED)
-        if not wait and judged_ms - event.accepted_ms < grace_ms:
-            wait = Wait(WaitKind.YOUNG, until_ms=event.accepted_ms + grace_ms)
-        if not wait and len(choice.take) >= limit:
-            wait = Wait(WaitKind.RUN_FULL)
-        if wait:
-            choice.waits[mid] = wait
-            blockers.update(dict.fromkeys(users, mid))
+        if wait := wait_of(event, next((waiting[u] for u in users if u in waiting), overtaker)):
+            choice.waits[event.mid] = wait
+            waiting |= dict.fromkeys(users, event.mid)
             if event.holder == run_id:
                 choice.unusable.append(event)
         else:

@@ -192,12 +192,13 @@ class Events:
         )
         return self._database.run(lambda c: {r.mid: RejectedMessage(**r._asdict()) for r in c.execute(query)})
 
-    def later_ended(self, transfers: Iterable[Transfer], users: Collection[str]) -> list[EventRow]:
-        """Events after the first of `transfers` that have given for good, and reach `users`, directly or by chain."""
-        transfers = list(transfers)
+    def later_ended(self, transfers: Sequence[Transfer]) -> list[EventRow]:
+        """Events after the first of `transfers` that have given for good, and reach their users, directly or by chain."""
+        if not transfers:
+            return []
         first, own = min(transfers).key, {t.mid for t in transfers}
         found: dict[str, EventRow] = {}
-        todo, seen = set(users), set[str]()
+        todo, seen = {u for t in transfers for u in t.users}, set[str]()
         while todo:
             seen |= todo
             of_users = or_(among(event.c.source_user, todo), among(event.c.target_user, todo))

@@ -13,12 +13,9 @@ from more_itertools import chunked
 
 from ownership.domain.clock import HOUR_MS, from_ms, now_ms
 from ownership.domain.contracts import Phase, Slice, Work
-from ownership.domain.effects import undo_effect
 from ownership.domain.errors import Transient
-from ownership.domain.event import Transfer
-from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phases, sources
 from ownership.domain.phase_book import PhaseBook
-from ownership.domain.plan import EVERYTHING, BatchId, Hop, Row, Scope
+from ownership.domain.plan import EVERYTHING, BatchId, Row
 from ownership.domain.plan_report import PlanReport
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
@@ -27,28 +24,17 @@ from ownership.ledger.events import EventRow
 from ownership.platform.lms import IncompleteAnswer
 from ownership.platform.search_documents import Hit
 from ownership.stages.claim import Claim, read_events
-from ownership.stages.claimed_work import ClaimedWork, hops_to_undo, load
+from ownership.stages.claimed_work import ClaimedWork, load
 from ownership.stages.gates import Plan, end_here
 from ownership.stages.parts import Parts
-from ownership.stages.verdicts import judge
+from ownership.stages.phases import Waiting, choose_phases
+from ownership.stages.verdicts import Judged, judge
 
 log = structlog.get_logger(__name__)
 
-EVENTS_PER_PHASE = 1000
-"""A phase is committed in one transaction; longer lanes go in several."""
 ROWS_AT_ONCE = 2000
 JUST_NOW_MS = 2 * HOUR_MS
 """How far back a completed transfer may have given rows that the index does not show yet."""
-
-
-class Chosen(NamedTuple):
-    """What a run does with a slice's valid events."""
-
-    phases: list[Phase]
-    waiting: list[tuple[ClaimedEvent, str]]
-    """Events for the next phases, each with the mid of the event for which it waits."""
-    late: list[ClaimedEvent]
-    """Events of the phases that come after a later event of their users has completed, or was abandoned half-way."""
 
 
 class Shown(NamedTuple):
@@ -89,7 +75,7 @@ class Planning(NamedTuple):
 
     phases: list[Phase]
     """Those that go on."""
-    waiting: list[tuple[ClaimedEvent, str]]
+    waiting: Waiting
     ends: dict[str, EventState]
     """By mid, the state of events that end here or await an approval."""
     batches: int
@@ -111,14 +97,8 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     unfinished = [e for e in work.events if e.mid in rows and not rows[e.mid].final]
     open_ = [e for e in unfinished if e.mid not in lost]
     expired = _decline_expired(parts, open_, rows)
-    judged = judge(parts, claim, [e for e in open_ if e not in expired], rows, work.run_id)
+    judged = _decide(parts, claim, [e for e in open_ if e not in expired], rows, work.run_id)
     rows |= {mid: rows[mid]._replace(verdict=v) for mid, v in judged.verdicts.items()}
-    parts.events.skip(judged.skipped, run_id=work.run_id)
-    for e, why in judged.skipped:
-        log.info("transfer skipped", why=why, **_named(e), run_id=work.run_id)
-    for e, why in judged.outages:
-        log.warning("transfer undecided", why=why, **_named(e), run_id=work.run_id)
-    parts.events.fail([(e, why, rows[e.mid].attempts + 1) for e, why in judged.outages])
 
     outages = {e.mid: why for e, why in judged.outages}
     decided = {e.mid for e in (*judged.valid, *expired, *(e for e, _ in judged.skipped))}
@@ -137,9 +117,21 @@ def lookup_users(parts: Parts, work: Slice, *, last_try: bool = False) -> Work:
     )  # fmt: skip
 
 
-def _keep_waiting(
-    parts: Parts, waiting: Sequence[tuple[ClaimedEvent, str]], rows: Mapping[str, EventRow]
-) -> None:
+def _decide(
+    parts: Parts, claim: Claim, events: Sequence[ClaimedEvent], rows: Mapping[str, EventRow], run_id: str
+) -> Judged:
+    """Judge events. Those that are invalid end as skipped; an outage fails this try of those that it leaves open."""
+    judged = judge(parts, claim, events, rows, run_id)
+    parts.events.skip(judged.skipped, run_id=run_id)
+    for e, why in judged.skipped:
+        log.info("transfer skipped", why=why, **_named(e), run_id=run_id)
+    for e, why in judged.outages:
+        log.warning("transfer undecided", why=why, **_named(e), run_id=run_id)
+    parts.events.fail([(e, why, rows[e.mid].attempts + 1) for e, why in judged.outages])
+    return judged
+
+
+def _keep_waiting(parts: Parts, waiting: Waiting, rows: Mapping[str, EventRow]) -> None:
     """Record what events wait for, where that is news: a long lane has many phases."""
     parts.events.keep_waiting(
         [
@@ -167,7 +159,7 @@ def _choose_and_plan(
     limit = parts.settings.approval_batches
     alone: set[str] = set()
     while True:
-        chosen = _choose(parts, valid, undecided, rows, alone)
+        chosen = choose_phases(parts, valid, undecided, rows, alone)
         parts.events.note(chosen.late, late=True)
         if not chosen.phases:
             _keep_waiting(parts, chosen.waiting, rows)
@@ -188,7 +180,7 @@ def _choose_and_plan(
     return Planning(list(claimed.book.phases), [*chosen.waiting, *overtaken], ends, plan.batches)
 
 
-def _begin(parts: Parts, claimed: ClaimedWork) -> list[tuple[ClaimedEvent, str]]:
+def _begin(parts: Parts, claimed: ClaimedWork) -> Waiting:
     """Begin the phases that go on. Leaves out those before which an event goes that came late; their events."""
     phases = claimed.book.phases
     blockers = parts.queue.begin([p.events for p in phases], run_id=claimed.run_id) if phases else {}
@@ -220,121 +212,6 @@ def _decline_expired(
 
 def _named(e: ClaimedEvent) -> dict[str, str]:
     return {"mid": e.mid, "from_user": e.transfer.from_user, "to_user": e.transfer.to_user}
-
-
-def _choose(
-    parts: Parts,
-    valid: Sequence[ClaimedEvent],
-    undecided: Sequence[ClaimedEvent],
-    rows: Mapping[str, EventRow],
-    alone: AbstractSet[str],
-) -> Chosen:
-    """Decide which events go together in a phase, and which wait. It writes nothing.
-
-    Reads later events of the same users that have ended, and the changes that undos take back. `alone`: mids that
-    get a phase to themselves.
-    """
-    held = {e.mid: e for e in [*valid, *undecided]}
-    blocking = {e.mid for e in undecided}
-    reverted: dict[str, list[Hop]] = {}
-
-    def kind(e: Transfer) -> Kind:
-        row = rows[e.mid]
-        own = e.mid in alone or row.options.plan_of or row.approved_digest
-        undo = row.options.undo_of is not None
-        if row.options.composable and not own:
-            return Kind(undo=False, group=_group(row.scope), part=row.scope.batch_id or "")
-        if undo and not own:
-            return Kind(undo=True, group="dry run" if row.options.dry_run else "")
-        if row.options.dry_run:
-            # It changes nothing, so other dry runs have nothing to do with it.
-            return Kind(undo=False, group="dry run", part=e.mid)
-        return Kind(undo=undo, group=e.mid)
-
-    def closed(events: Sequence[Transfer]) -> bool:
-        if len(events) == 1:
-            return True
-        for e in events:
-            if e.mid not in reverted:
-                reverted[e.mid] = hops_to_undo(parts, [rows[e.mid]])
-        return undo_effect(hop for e in events for hop in reverted[e.mid]).is_idempotent()
-
-    waiting: list[tuple[ClaimedEvent, str]] = []
-    chosen: list[tuple[list[Transfer], Moves]] = []
-    for lane in lanes(e.transfer for e in held.values()):
-        found = phases(lane, lambda e: e.mid in blocking, most=EVENTS_PER_PHASE, kind=kind, closed=closed)
-        chosen += found
-        left = {e.mid for e in lane} - blocking - {e.mid for events, _ in found for e in events}
-        blockers = _blockers(lane) if left else {}
-        waiting += [(held[e.mid], blockers[e.mid]) for e in lane if e.mid in left]
-    if not chosen:
-        return Chosen([], waiting, [])
-
-    every = [e for events, _ in chosen for e in events]
-    ended = parts.events.later_ended(every, {u for e in every for u in e.users})
-    made: list[Phase] = []
-    late: list[ClaimedEvent] = []
-    for events, moves in chosen:
-        scope = rows[events[0].mid].scope
-        later = [e for e in ended if e.transfer.key > events[0].key and e.scope.meets(scope)]
-        made.append(_phase(events, moves, later, held, scope))
-        late += [
-            held[e.mid]
-            for e in events
-            if any(row.transfer.key > e.key and row.transfer.users & e.users for row in later)
-        ]
-    return Chosen(made, waiting, late)
-
-
-def _group(scope: Scope) -> str:
-    """Names what events of one phase have in common beside their users."""
-    about = "of one asset each" if scope.batch_id else ""
-    return f"{about}\0{scope.organisation}" if about or scope.organisation is not None else WHOLE.group
-
-
-def _blockers(lane: Sequence[Transfer]) -> dict[str, str]:
-    """By mid, the mid of the nearest earlier event that shares a user with it, else of the lane's first event."""
-    last: dict[str, int] = {}
-    blockers = {}
-    for n, e in enumerate(lane):
-        blockers[e.mid] = lane[max((last[u] for u in e.users if u in last), default=0)].mid
-        last |= dict.fromkeys(e.users, n)
-    return blockers
-
-
-def _phase(
-    events: Sequence[Transfer],
-    moves: Moves,
-    later: Sequence[EventRow],
-    held: Mapping[str, ClaimedEvent],
-    scope: Scope,
-) -> Phase:
-    """The phase of some events. `later`: events that come after the first of them and have ended."""
-    # A later transfer that was restricted otherwise, undone or abandoned passes nothing on but what it moved itself.
-    undone = _undone(later)
-    alike = [
-        row
-        for row in later
-        if row.state == EventState.COMPLETED
-        and row.mid not in undone
-        and (row.whole or (row.options.composable and row.scope == scope))
-    ]
-    passed_on = fold(events, [row.transfer for row in alike])
-    own = sources(moves)
-    return Phase(
-        events=tuple(held[e.mid] for e in events),
-        moves={u: passed_on.get(u, v) for u, v in moves.items()},
-        later=tuple(row.mid for row in later if row.transfer.target in own),
-    )
-
-
-def _undone(events: Iterable[EventRow]) -> set[str]:
-    """Mids of the events that others of them have taken back, and that were not brought back since."""
-    undone: set[str] = set()
-    for row in sorted(events, key=lambda e: e.transfer.key, reverse=True):
-        if row.options.undo_of and row.mid not in undone:
-            undone.add(row.options.undo_of)
-    return undone
 
 
 def _plan(parts: Parts, claimed: ClaimedWork) -> Plan:

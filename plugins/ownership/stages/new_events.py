@@ -26,7 +26,7 @@ from ownership.domain.errors import Poison, Unavailable
 from ownership.domain.event import check_shape, folded, manual_event, with_follow_ups
 from ownership.domain.options import Options, Request
 from ownership.domain.states import EventState
-from ownership.ledger.events import EventRow
+from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.platform.kafka import Message, Span, Topic
 from ownership.stages.parts import Parts
 from ownership.stages.update import settle_undecided
@@ -68,21 +68,26 @@ def redrive(parts: Parts, order: Redrive, *, run_id: str, at_ms: int, dead_lette
     notes: dict[str, str] = {}
     for n, mid in enumerate(mids):
         row = rows.get(mid)
-        if message := rejected.get(mid):
-            conf = message.next_conf
-            advice = f"put its dead letter back, mended: {conf}" if conf else "give it mended in `events`"
-            notes[mid] = f"is rejected: {advice}"
-        elif row is None:
-            notes[mid] = "is not in the ledger"
-        elif not row.final:
-            notes[mid] = f"is {row.state}, and is tried by this run if nothing blocks it"
-        elif row.state != EventState.SKIPPED:
-            notes[mid] = f"is {row.state} already; only failed and skipped events can be redriven"
-        else:
-            new = f"redrive:{run_id}:{n}"
-            notes[mid] = f"is tried again as {new}"
-            requests.append(_again(row, bodies.get(mid), new, at_ms, row.options, redrive_of=mid))
+        if mid in rejected or row is None or row.state != EventState.SKIPPED:
+            notes[mid] = _why_not_redriven(row, rejected.get(mid))
+            continue
+        new = f"redrive:{run_id}:{n}"
+        notes[mid] = f"is tried again as {new}"
+        requests.append(_again(row, bodies.get(mid), new, at_ms, row.options, redrive_of=mid))
     return Ordered(notes, requests)
+
+
+def _why_not_redriven(row: EventRow | None, rejected: RejectedMessage | None) -> str:
+    """What becomes of a mid that was ordered and is no skipped event."""
+    if rejected:
+        conf = rejected.next_conf
+        advice = f"put its dead letter back, mended: {conf}" if conf else "give it mended in `events`"
+        return f"is rejected: {advice}"
+    if row is None:
+        return "is not in the ledger"
+    if not row.final:
+        return f"is {row.state}, and is tried by this run if nothing blocks it"
+    return f"is {row.state} already; only failed and skipped events can be redriven"
 
 
 def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at_ms: int) -> Ordered:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from more_itertools import map_reduce
+
 from ownership.domain.clock import now_ms, to_ms
 from ownership.domain.contracts import Conflict, PlanSummary, Slice, Summary
 from ownership.domain.next_steps import next_conf
@@ -63,24 +65,16 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
             outcome = _outcome_of(rows[e.mid], e, held=e.mid in held)
             by_outcome[outcome].append(held.get(e.mid, e))
 
-    failed = by_outcome[EventState.FAILED]
-    failures = {e.mid: _failure(rows[e.mid]) for e in failed}
-    unrecorded = [e for e in failed if rows[e.mid].state != EventState.FAILED]
-    parts.events.fail([(e, failures[e.mid], rows[e.mid].attempts + 1) for e in unrecorded])
-    parts.queue.release(by_outcome[WAITING], next_try_ms=0)
-    _release_failed(parts, [(e, rows[e.mid].attempts) for e in failed])
-
+    failures = _release(parts, by_outcome[WAITING], by_outcome[EventState.FAILED], rows)
     notes = dict(notes)
     for e in by_outcome[EventState.DECLINED]:
         # The operator asked this very run to apply a plan; that an approval was not given fails no run.
         where = failures if rows[e.mid].options.plan_of else notes
         where[e.mid] = rows[e.mid].reason or EventState.DECLINED
     completed = [rows[e.mid] for e in sorted(by_outcome[EventState.COMPLETED], key=lambda e: e.transfer.key)]
-    deleted = [row for row in completed if row.giver_deleted]
-    notes |= {
-        row.mid: f"giver deleted: {row.verdict.reason}" for row in deleted[:MAX_REPORTED] if row.verdict
-    }
-    reported = dict(list(failures.items())[:MAX_REPORTED])
+    deleted = ((r.mid, r.verdict) for r in completed if r.verdict and r.giver_deleted)
+    notes |= {mid: f"giver deleted: {v.reason}" for mid, v in islice(deleted, MAX_REPORTED)}
+    reported = dict(islice(failures.items(), MAX_REPORTED))
     summary = Summary(
         events={outcome: len(events) for outcome, events in by_outcome.items() if events},
         batches=total_batches(r.counts for r in completed),
@@ -90,6 +84,23 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
         **_details(parts, rows, reported),
     )
     return Settled(summary, completed)
+
+
+def _release(
+    parts: Parts,
+    waiting: Sequence[ClaimedEvent],
+    failed: Sequence[ClaimedEvent],
+    rows: Mapping[str, EventRow],
+) -> dict[str, str]:
+    """Let go of these events: the failed ones with the delay of their attempts. Returns why each failed, by mid."""
+    failures = {e.mid: _failure(rows[e.mid]) for e in failed}
+    unrecorded = [e for e in failed if rows[e.mid].state != EventState.FAILED]
+    parts.events.fail([(e, failures[e.mid], rows[e.mid].attempts + 1) for e in unrecorded])
+    parts.queue.release(waiting, next_try_ms=0)
+    now = now_ms()
+    for attempts, events in map_reduce(failed, lambda e: rows[e.mid].attempts).items():
+        parts.queue.release(events, next_try_ms=now + next_try_ms(attempts))
+    return failures
 
 
 def _outcome_of(row: EventRow, event: ClaimedEvent, *, held: bool) -> str:
@@ -107,16 +118,6 @@ def _outcome_of(row: EventRow, event: ClaimedEvent, *, held: bool) -> str:
 def _failure(row: EventRow) -> str:
     """Why an open event failed: its reason, unless that is only an earlier run's wait."""
     return row.reason if row.reason and not row.waits_for else _DIED
-
-
-def _release_failed(parts: Parts, failed: Sequence[tuple[ClaimedEvent, int]]) -> None:
-    """Let go of failed events, each with the delay of its number of attempts."""
-    now = now_ms()
-    by_attempts: dict[int, list[ClaimedEvent]] = defaultdict(list)
-    for event, attempts in failed:
-        by_attempts[attempts].append(event)
-    for attempts, events in by_attempts.items():
-        parts.queue.release(events, next_try_ms=now + next_try_ms(attempts))
 
 
 def _details(parts: Parts, rows: Mapping[str, EventRow], failed: Collection[str]) -> dict[str, Any]:

@@ -201,27 +201,27 @@ def _settle_wave(
     to_read = {i for i in refused if answers[i] is None} | wave.to_verify
     rows = parts.rows.read_timed(to_read) if to_read else {}
     outcomes: list[tuple[Image, ChangeOutcome]] = []
-    partly: list[Image] = []
+    again: list[BatchId] = []
     unwritable: list[Unwritable] = []
+    partly: list[Image] = []
     for image in wave.images:
         row, written_us = rows.get(image.id) or (None, 0)
+        outcome = ChangeOutcome.APPLIED
         if image.id in refused:
-            done = answers[image.id] is None and row is not None and row.owners == image.after.owners
-        else:
-            done = row is None or not _kept(row, image)
-            if row is not None and not done:
-                creator_kept = row.created_by != image.after.created_by
-                unwritable.append(Unwritable(image.id, written_us if creator_kept else None))
-                if row.owners != image.before.owners:
-                    partly.append(_image_of(image, row))
-        outcomes.append((image, ChangeOutcome.APPLIED if done else ChangeOutcome.REFUSED))
+            if answers[image.id] is not None or row is None or row.owners != image.after.owners:
+                outcome = ChangeOutcome.REFUSED
+                again.append(image.id)
+        elif row is not None and _kept(row, image):
+            outcome = ChangeOutcome.REFUSED
+            creator_kept = row.created_by != image.after.created_by
+            unwritable.append(Unwritable(image.id, written_us if creator_kept else None))
+            if row.owners != image.before.owners:
+                partly.append(_image_of(image, row))
+        outcomes.append((image, outcome))
     parts.changes.record(partly)
     settled = [*outcomes, *((image, ChangeOutcome.APPLIED) for image in partly)]
     _settle_images(parts, claimed, settled, refused)
-    kept = {u.id for u in unwritable}
-    again = [i.id for i, outcome in outcomes if outcome == ChangeOutcome.REFUSED and i.id not in kept]
-    moved = sum(outcome == ChangeOutcome.APPLIED for _, outcome in outcomes)
-    return Moved(moved, unwritable), again
+    return Moved(len(outcomes) - len(again) - len(unwritable), unwritable), again
 
 
 def _kept(row: Row, image: Image) -> bool:

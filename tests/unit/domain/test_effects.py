@@ -49,7 +49,7 @@ def hop(before: Row, after: Row, mid: str = "u") -> Hop:
 
 def moving_together(todo: list[Transfer], scope: Scope = EVERYTHING, **more: Any) -> TransferEffect:
     """The effect of the first phase of `todo`."""
-    chosen, moves = phase(todo, lambda _: False, most=9)
+    chosen, moves = phase(todo, lambda _: False, limit=9)
     return TransferEffect(chosen, moves, scope, **more)
 
 

@@ -102,7 +102,7 @@ def test_an_idempotent_map_does_to_a_row_what_its_events_do_one_after_the_other(
 def test_phases_one_after_the_other_do_what_the_events_do(todo: list[Transfer], world: list[Row]) -> None:
     now, waiting = list(world), list(todo)
     while waiting:
-        chosen, moves = phase(waiting, none_undecided, most=100)
+        chosen, moves = phase(waiting, none_undecided, limit=100)
         assert chosen, "an event that nothing blocks always joins"
         for _ in range(3):  # rediscovery: what arrived at a source meanwhile is found again
             now = [map_owners(moves, r) for r in now]
@@ -112,13 +112,13 @@ def test_phases_one_after_the_other_do_what_the_events_do(todo: list[Transfer], 
 
 @given(events(), st.lists(rows, max_size=4), st.sets(st.integers(0, 6)), st.integers(1, 3))
 def test_order_holds_when_some_events_are_undecided_for_a_while_and_phases_are_small(
-    todo: list[Transfer], world: list[Row], late: set[int], most: int
+    todo: list[Transfer], world: list[Row], late: set[int], limit: int
 ) -> None:
     undecided = {e.mid for n, e in enumerate(todo) if n in late}
     now, waiting = list(world), list(todo)
     while waiting:
-        chosen, moves = phase(waiting, lambda e: e.mid in undecided, most=most)
-        assert len(chosen) <= most
+        chosen, moves = phase(waiting, lambda e: e.mid in undecided, limit=limit)
+        assert len(chosen) <= limit
         assert not {e.mid for e in chosen} & undecided
         for _ in range(2):
             now = [map_owners(moves, r) for r in now]
@@ -131,7 +131,7 @@ def test_order_holds_when_some_events_are_undecided_for_a_while_and_phases_are_s
 
 @given(events(), st.sets(st.integers(0, 6)))
 def test_an_event_that_stays_behind_blocks_its_users(todo: list[Transfer], late: set[int]) -> None:
-    chosen, moves = phase(todo, lambda e: todo.index(e) in late, most=100)
+    chosen, moves = phase(todo, lambda e: todo.index(e) in late, limit=100)
     blocked: set[str] = set()
     for e in todo:
         if e in chosen:
@@ -143,12 +143,12 @@ def test_an_event_that_stays_behind_blocks_its_users(todo: list[Transfer], late:
 
 
 def test_the_cut_comes_before_the_event_that_would_break_it() -> None:
-    chosen, moves = phase(transfers("cb", "ac", "de"), none_undecided, most=100)
+    chosen, moves = phase(transfers("cb", "ac", "de"), none_undecided, limit=100)
     assert [e.mid for e in chosen] == ["m00", "m02"]
     assert moves == {"c": "b", "b": "b", "d": "e", "e": "e"}
 
 
-@given(events(most=12))
+@given(events(limit=12))
 def test_lanes_are_a_partition_and_share_no_user(todo: list[Transfer]) -> None:
     groups = lanes(reversed(todo))
     assert sorted(e for g in groups for e in g) == todo
@@ -160,7 +160,7 @@ def test_lanes_are_a_partition_and_share_no_user(todo: list[Transfer]) -> None:
         seen |= concerned
 
 
-@given(events(most=12))
+@given(events(limit=12))
 def test_a_lane_holds_together(todo: list[Transfer]) -> None:
     for group in lanes(todo):
         reached, rest = set(group[0].users), group[1:]
@@ -230,7 +230,7 @@ def test_folding_nothing_in_is_composing() -> None:
 def test_a_late_phase_ends_as_if_it_had_come_in_time(
     chosen: list[Transfer], others: list[Transfer], before: Row
 ) -> None:
-    chosen, moves = phase(chosen, none_undecided, most=100)
+    chosen, moves = phase(chosen, none_undecided, limit=100)
     gives = sources(moves)
     completed = [
         transfer(50 + n, e.from_user, e.to_user) for n, e in enumerate(others) if e.from_user not in gives
@@ -302,13 +302,13 @@ def test_events_that_share_a_user_in_another_case_are_one_lane() -> None:
 
 
 def test_an_undecided_event_blocks_its_users_in_whatever_case() -> None:
-    chosen, moves = phase(transfers("ab", "Bc", "de"), lambda e: e.mid == "m00", most=100)
+    chosen, moves = phase(transfers("ab", "Bc", "de"), lambda e: e.mid == "m00", limit=100)
     assert [e.mid for e in chosen] == ["m02"]
     assert moves == {"d": "e", "e": "e"}
 
 
 def test_the_cut_comes_also_where_the_case_differs() -> None:
-    chosen, moves = phase(transfers("cB", "AC", "DE"), none_undecided, most=100)
+    chosen, moves = phase(transfers("cB", "AC", "DE"), none_undecided, limit=100)
     assert [e.mid for e in chosen] == ["m00", "m02"]
     assert moves == {"c": "B", "b": "B", "d": "E", "e": "E"}
 
@@ -327,9 +327,9 @@ def test_lanes_are_those_of_the_folded_events(todo: list[Transfer]) -> None:
 
 
 @given(mixed_events, st.sets(st.integers(0, 6)), st.integers(1, 7))
-def test_a_phase_is_that_of_the_folded_events(todo: list[Transfer], late: set[int], most: int) -> None:
-    chosen, moves = phase(todo, lambda e: e.key.offset in late, most=most)
-    expected, folded = phase([folded_event(e) for e in todo], lambda e: e.key.offset in late, most=most)
+def test_a_phase_is_that_of_the_folded_events(todo: list[Transfer], late: set[int], limit: int) -> None:
+    chosen, moves = phase(todo, lambda e: e.key.offset in late, limit=limit)
+    expected, folded = phase([folded_event(e) for e in todo], lambda e: e.key.offset in late, limit=limit)
     assert [folded_event(e) for e in chosen] == expected
     assert folded_moves(moves) == folded
     assert sources(moves) == sources(folded)
@@ -339,7 +339,7 @@ def test_a_phase_is_that_of_the_folded_events(todo: list[Transfer], late: set[in
 
 @given(mixed_events, mixed_events)
 def test_folding_in_is_that_of_the_folded_events(chosen: list[Transfer], others: list[Transfer]) -> None:
-    chosen, _ = phase(chosen, none_undecided, most=100)
+    chosen, _ = phase(chosen, none_undecided, limit=100)
     completed = [transfer(50 + n, e.from_user, e.to_user) for n, e in enumerate(others)]
     moves = fold(chosen, completed)
     assert folded_moves(moves) == fold(list(map(folded_event, chosen)), map(folded_event, completed))
@@ -350,7 +350,7 @@ def test_folding_in_is_that_of_the_folded_events(chosen: list[Transfer], others:
 def test_a_map_does_to_a_row_in_any_case_what_its_events_do_to_the_folded_row(
     todo: list[Transfer], before: Row
 ) -> None:
-    chosen, moves = phase(todo, none_undecided, most=100)
+    chosen, moves = phase(todo, none_undecided, limit=100)
     after, naive = folded_row(moved(moves, before)), replay(map(folded_event, chosen), folded_row(before))
     assert after.created_by == naive.created_by
     if after.mentors == folded_row(before).mentors:
@@ -361,11 +361,11 @@ def test_a_map_does_to_a_row_in_any_case_what_its_events_do_to_the_folded_row(
 
 @given(mixed_events, st.lists(mixed_rows, max_size=4), st.integers(1, 7))
 def test_phases_do_to_rows_in_any_case_what_the_folded_events_do(
-    todo: list[Transfer], world: list[Row], most: int
+    todo: list[Transfer], world: list[Row], limit: int
 ) -> None:
     now, waiting = list(world), list(todo)
     while waiting:
-        chosen, moves = phase(waiting, none_undecided, most=most)
+        chosen, moves = phase(waiting, none_undecided, limit=limit)
         assert chosen, "an event that nothing blocks always joins"
         for _ in range(3):  # rediscovery
             now = [moved(moves, r) for r in now]
@@ -378,7 +378,7 @@ def test_phases_do_to_rows_in_any_case_what_the_folded_events_do(
 def test_a_new_creator_is_written_as_the_last_event_on_the_way_spells_it(
     todo: list[Transfer], before: Row
 ) -> None:
-    chosen, moves = phase(todo, none_undecided, most=100)
+    chosen, moves = phase(todo, none_undecided, limit=100)
     after, expected = moved(moves, before), before.created_by
     for e in chosen:
         if expected and expected.lower() == e.from_user.lower():
@@ -396,7 +396,7 @@ def chosen_of(pairs: list[str], kinds: dict[str, Kind], closed: bool = True) -> 
     found, _ = phase(
         transfers(*pairs),
         none_undecided,
-        most=9,
+        limit=9,
         kind=lambda e: kinds.get(e.mid, WHOLE),
         closed=lambda _: closed,
     )
@@ -414,13 +414,13 @@ def test_undos_form_a_phase_without_a_map_as_long_as_they_are_idempotent_togethe
     undos = dict.fromkeys(["m00", "m01"], UNDO)
     assert chosen_of(["cb", "ba"], undos) == ["m00", "m01"]
     assert chosen_of(["ab", "ba"], undos, closed=True) == ["m00", "m01"]
-    assert phase(transfers("ab"), none_undecided, most=9, kind=lambda _: UNDO)[1] == {}
+    assert phase(transfers("ab"), none_undecided, limit=9, kind=lambda _: UNDO)[1] == {}
     assert chosen_of(["cb", "ba"], undos, closed=False) == []
     assert chosen_of(["cb", "ac"], undos) == ["m00", "m01"]  # they have no map that could move on
 
 
 def test_undos_join_if_nobody_says_that_they_are_not_idempotent_together() -> None:
-    chosen, _ = phase(transfers("ab", "ba"), none_undecided, most=9, kind=lambda _: UNDO)
+    chosen, _ = phase(transfers("ab", "ba"), none_undecided, limit=9, kind=lambda _: UNDO)
     assert [e.mid for e in chosen] == ["m00", "m01"]
 
 
@@ -440,7 +440,7 @@ def test_each_undo_is_asked_about_together_with_those_before_it_in_order() -> No
         return some[-1].mid != "m01"
 
     todo = transfers("ab", "cd", "de", "fa", "gh", "ij")
-    chosen, moves = phase(todo[::-1], none_undecided, most=3, kind=lambda _: UNDO, closed=closed)
+    chosen, moves = phase(todo[::-1], none_undecided, limit=3, kind=lambda _: UNDO, closed=closed)
     # m01 stays behind and blocks m02, and m05 finds no room.
     assert asked == [["m00"], ["m00", "m01"], ["m00", "m03"], ["m00", "m03", "m04"]]
     assert [e.mid for e in chosen] == ["m00", "m03", "m04"]
@@ -455,9 +455,9 @@ def test_nobody_is_asked_whether_transfers_are_closed_nor_about_undos_that_wait_
         return True
 
     kinds = {"m00": WHOLE, "m01": UNDO, "m02": WHOLE}
-    phase(transfers("ab", "bc", "de"), none_undecided, most=9, kind=lambda e: kinds[e.mid], closed=closed)
+    phase(transfers("ab", "bc", "de"), none_undecided, limit=9, kind=lambda e: kinds[e.mid], closed=closed)
     assert asked == []
-    phase(transfers("ab", "bc"), lambda e: e.mid == "m00", most=9, kind=lambda _: UNDO, closed=closed)
+    phase(transfers("ab", "bc"), lambda e: e.mid == "m00", limit=9, kind=lambda _: UNDO, closed=closed)
     assert asked == []
 
 
@@ -470,7 +470,7 @@ kinds_of_seven = st.lists(
 
 @given(events(), kinds_of_seven, st.sets(st.integers(0, 6)), st.sets(st.integers(0, 6)), st.integers(1, 7))
 def test_an_event_joins_a_phase_only_if_nothing_at_all_speaks_against_it(
-    todo: list[Transfer], kinds: list[Kind], late: set[int], alone: set[int], most: int
+    todo: list[Transfer], kinds: list[Kind], late: set[int], alone: set[int], limit: int
 ) -> None:
     def kind(e: Transfer) -> Kind:
         return kinds[e.key.offset]
@@ -478,12 +478,12 @@ def test_an_event_joins_a_phase_only_if_nothing_at_all_speaks_against_it(
     def closed(some: Sequence[Transfer]) -> bool:
         return len(some) == 1 or some[-1].key.offset not in alone
 
-    chosen, moves = phase(todo[::-1], lambda e: e.key.offset in late, most=most, kind=kind, closed=closed)
+    chosen, moves = phase(todo[::-1], lambda e: e.key.offset in late, limit=limit, kind=kind, closed=closed)
     before: list[Transfer] = []
     blocked: set[str] = set()
     for e in todo:
         fits = closed([*before, e]) if kind(e).undo else idempotent(composed([*before, e]))
-        waits = e.key.offset in late or e.users & blocked or len(before) == most
+        waits = e.key.offset in late or e.users & blocked or len(before) == limit
         if fits and not waits and {kind(e)} >= set(map(kind, before)):
             before.append(e)
         else:
@@ -494,14 +494,14 @@ def test_an_event_joins_a_phase_only_if_nothing_at_all_speaks_against_it(
 
 @given(events(), kinds_of_seven, st.sets(st.integers(0, 6)), st.integers(1, 3))
 def test_phases_of_many_kinds_come_to_an_end_and_keep_the_order_of_every_user(
-    todo: list[Transfer], kinds: list[Kind], alone: set[int], most: int
+    todo: list[Transfer], kinds: list[Kind], alone: set[int], limit: int
 ) -> None:
     done, waiting = [], list(todo)
     while waiting:
         chosen, _ = phase(
             waiting,
             none_undecided,
-            most=most,
+            limit=limit,
             kind=lambda e: kinds[e.key.offset],
             closed=lambda some: len(some) == 1 or some[-1].key.offset not in alone,
         )
@@ -541,7 +541,7 @@ def test_events_about_one_batch_each_end_as_if_they_were_carried_out_one_after_t
             for chosen, moves in phases(
                 lane,
                 none_undecided,
-                most=9,
+                limit=9,
                 kind=lambda e: Kind(undo=False, group="one" if part_of[e.mid] else "", part=part_of[e.mid]),
                 closed=lambda _: True,
             ):

@@ -95,7 +95,7 @@ def test_users_to_keep_are_not_mapped(moves: dict[str, str], before: Row) -> Non
 def test_hops_lead_from_before_to_after_and_each_changes_something(
     todo: list[Transfer], before: Row, kept: Given
 ) -> None:
-    chosen, moves = phase(todo, lambda _: False, most=100)
+    chosen, moves = phase(todo, lambda _: False, limit=100)
     after = map_owners(moves, before, kept)
     assume(chosen and after != before)
     steps = hops(chosen, before, after, kept)
@@ -105,7 +105,7 @@ def test_hops_lead_from_before_to_after_and_each_changes_something(
 
 @given(events(proper=True), rows)
 def test_each_hop_is_its_events_own_share(todo: list[Transfer], before: Row) -> None:
-    chosen, moves = phase(todo, lambda _: False, most=100)
+    chosen, moves = phase(todo, lambda _: False, limit=100)
     after = map_owners(moves, before)
     assume(after != before)
     steps = hops(chosen, before, after)
@@ -207,7 +207,7 @@ def test_users_to_keep_are_kept_in_any_case(moves: dict[str, str], before: Row, 
 
 @given(mixed_events, mixed_rows)
 def test_applying_a_phase_twice_is_applying_it_once_in_any_case(todo: list[Transfer], before: Row) -> None:
-    _, moves = phase(todo, lambda _: False, most=100)
+    _, moves = phase(todo, lambda _: False, limit=100)
     moves = {u: moves[u] for u in sources(moves)}
     once = map_owners(moves, before)
     assert map_owners(moves, once) == once
@@ -216,7 +216,7 @@ def test_applying_a_phase_twice_is_applying_it_once_in_any_case(todo: list[Trans
 
 @given(mixed_events, mixed_rows, gifts)
 def test_hops_lead_from_before_to_after_in_any_case(todo: list[Transfer], before: Row, kept: Given) -> None:
-    chosen, moves = phase([e for e in todo if len(e.users) == 2], lambda _: False, most=100)
+    chosen, moves = phase([e for e in todo if len(e.users) == 2], lambda _: False, limit=100)
     after = map_owners({u: moves[u] for u in sources(moves)}, before, kept)
     assume(chosen and after != before)
     steps = hops(chosen, before, after, kept)
