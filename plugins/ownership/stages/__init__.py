@@ -3,7 +3,7 @@
 | task | modules |
 | --- | --- |
 | `pull_transfer_events` | `pull`; it reads the topic (`intake`, `inbox`), carries out `orders`, and proves a window again (`second_proof`) |
-| `lookup_users` | `lookup`, by `verdicts` about the users; `gates` says what ends or waits there |
+| `lookup_users` | `lookup`, by `verdicts` about the users and `phases` about the events; `gates` says what ends or waits there |
 | `update_course_batches` | `update` |
 | `reindex_course_batches` | `reindex`, then `later_phases` of the same slice |
 | `settle` | `settle`, `finished` |

@@ -83,33 +83,6 @@ def test_sources_are_those_who_do_not_keep_their_batches() -> None:
     assert sources(composed(transfers("ab", "bc", "ca"))) == {"b", "c"}
 
 
-@given(events(), rows)
-def test_an_idempotent_map_does_to_a_row_what_its_events_do_one_after_the_other(
-    todo: list[Transfer], before: Row
-) -> None:
-    moves = composed(todo)
-    if not idempotent(moves):
-        return
-    after, naive = map_owners(moves, before), replay(todo, before)
-    assert after.created_by == naive.created_by
-    if after.mentors == before.mentors:  # a mentor who comes back leaves the list as it was, repeats too
-        assert without_repeats(after).mentors == without_repeats(naive).mentors
-    else:
-        assert after.mentors == naive.mentors
-
-
-@given(events(), st.lists(rows, max_size=4))
-def test_phases_one_after_the_other_do_what_the_events_do(todo: list[Transfer], world: list[Row]) -> None:
-    now, waiting = list(world), list(todo)
-    while waiting:
-        chosen, moves = phase(waiting, none_undecided, limit=100)
-        assert chosen, "an event that nothing blocks always joins"
-        for _ in range(3):  # rediscovery: what arrived at a source meanwhile is found again
-            now = [map_owners(moves, r) for r in now]
-        waiting = [e for e in waiting if e not in chosen]
-    assert [without_repeats(r) for r in now] == [without_repeats(replay(todo, r)) for r in world]
-
-
 @given(events(), st.lists(rows, max_size=4), st.sets(st.integers(0, 6)), st.integers(1, 3))
 def test_order_holds_when_some_events_are_undecided_for_a_while_and_phases_are_small(
     todo: list[Transfer], world: list[Row], late: set[int], limit: int
@@ -289,35 +262,6 @@ def test_a_map_has_folded_keys_and_ends_at_ids_as_events_spell_them(
 def test_a_user_who_gets_the_batches_back_in_another_case_is_no_source() -> None:
     assert sources(composed(transfers("ab", "BA"))) == {"b"}
     assert sources(composed(transfers("aA"))) == set()
-
-
-def test_a_map_that_moves_its_results_on_is_not_idempotent_in_whatever_case() -> None:
-    assert not idempotent(composed(transfers("cb", "AC")))
-    assert idempotent(composed(transfers("aC", "cB")))
-
-
-def test_events_that_share_a_user_in_another_case_are_one_lane() -> None:
-    todo = transfers("ab", "Bc", "de")
-    assert lanes(todo) == [todo[:2], todo[2:]]
-
-
-def test_an_undecided_event_blocks_its_users_in_whatever_case() -> None:
-    chosen, moves = phase(transfers("ab", "Bc", "de"), lambda e: e.mid == "m00", limit=100)
-    assert [e.mid for e in chosen] == ["m02"]
-    assert moves == {"d": "e", "e": "e"}
-
-
-def test_the_cut_comes_also_where_the_case_differs() -> None:
-    chosen, moves = phase(transfers("cB", "AC", "DE"), none_undecided, limit=100)
-    assert [e.mid for e in chosen] == ["m00", "m02"]
-    assert moves == {"c": "B", "b": "B", "d": "E", "e": "E"}
-
-
-def test_a_late_event_follows_a_completed_transfer_in_another_case() -> None:
-    late, completed, gift = transfer(1, "a", "b"), transfer(2, "B", "C"), transfer(3, "d", "B")
-    moves = fold([late], [completed, gift])
-    assert moves["a"] == "C"
-    assert sources(moves) == {"a"}
 
 
 @given(mixed_events)

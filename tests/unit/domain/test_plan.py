@@ -11,7 +11,6 @@ from ownership.domain.lanes import phase, sources
 from ownership.domain.plan import Given, Hop, Row, hops, map_owners, role
 from tests.unit.replay import (
     USERS,
-    events,
     folded_event,
     folded_row,
     gifts,
@@ -36,11 +35,6 @@ def assert_they_lead(steps: list[Hop], before: Row, after: Row) -> None:
     assert all(s.before != s.after for s in steps)
     mids = [s.mid for s in steps]
     assert mids == sorted(set(mids))
-
-
-def creators(steps: list[Hop]) -> list[tuple[str, str | None, str | None]]:
-    """Each hop's event, and the creator before and after it."""
-    return [(s.mid, s.before.created_by, s.after.created_by) for s in steps]
 
 
 @pytest.mark.parametrize(
@@ -86,50 +80,33 @@ def test_mentors_whom_the_map_does_not_concern_are_not_touched(
     assert after.status == before.status
 
 
-@given(maps, rows)
-def test_users_to_keep_are_not_mapped(moves: dict[str, str], before: Row) -> None:
-    assert map_owners(moves, before, ALL_GIVEN) == before
-
-
-@given(events(proper=True), rows, gifts)
-def test_hops_lead_from_before_to_after_and_each_changes_something(
-    todo: list[Transfer], before: Row, kept: Given
+@pytest.mark.parametrize(
+    ("pairs", "before", "after", "found"),
+    [
+        pytest.param(["ab", "bc"], "a", "c", [("m00", "a", "b"), ("m01", "b", "c")], id="a chain"),
+        pytest.param(["aB", "bC"], "A", "C", [("m00", "A", "B"), ("m01", "B", "C")], id="in two spellings"),
+        pytest.param(["ab"], "a", "c", [("m00", "a", "c")], id="a later transfer was folded in"),
+    ],
+)
+def test_a_change_is_reported_event_by_event(
+    pairs: list[str], before: str, after: str, found: list[tuple[str, str, str]]
 ) -> None:
-    chosen, moves = phase(todo, lambda _: False, limit=100)
-    after = map_owners(moves, before, kept)
-    assume(chosen and after != before)
-    steps = hops(chosen, before, after, kept)
-    assert_they_lead(steps, before, after)
-    assert {s.mid for s in steps} <= {e.mid for e in chosen}
+    steps = hops(transfers(*pairs), row(before), row(after))
+    assert [(s.mid, s.before.created_by, s.after.created_by) for s in steps] == found
 
 
-@given(events(proper=True), rows)
-def test_each_hop_is_its_events_own_share(todo: list[Transfer], before: Row) -> None:
-    chosen, moves = phase(todo, lambda _: False, limit=100)
-    after = map_owners(moves, before)
-    assume(after != before)
-    steps = hops(chosen, before, after)
-    by_mid = {e.mid: e for e in chosen}
-    if len(steps) > 1:
-        assert all(one_transfer(by_mid[s.mid], s.before) == s.after for s in steps)
-
-
-def test_a_chain_is_reported_event_by_event() -> None:
-    steps = hops(transfers("ab", "bc"), row("a"), row("c"))
-    assert creators(steps) == [
-        ("m00", "a", "b"),
-        ("m01", "b", "c"),
-    ]
-
-
-def test_a_change_that_a_later_transfer_was_folded_into_is_the_last_events() -> None:
-    steps = hops(transfers("ab"), row("a"), row("c"))
-    assert creators(steps) == [("m00", "a", "c")]
-
-
-def test_a_change_is_never_reported_as_the_event_of_a_user_who_keeps_the_row() -> None:
-    before, after = row("a", "c"), row("a", "d")
-    assert hops(transfers("cd", "ab"), before, after, Given(created=frozenset("a")))[0].mid == "m00"
+@pytest.mark.parametrize(
+    ("pairs", "before", "after"),
+    [
+        pytest.param(["cd", "ab"], row("a", "c"), row("a", "d"), id="in one case"),
+        pytest.param(["cD", "AB"], row("A", "C"), row("A", "D"), id="in another case"),
+    ],
+)
+def test_a_change_is_not_reported_as_the_event_of_a_user_who_keeps_the_row(
+    pairs: list[str], before: Row, after: Row
+) -> None:
+    steps = hops(transfers(*pairs), before, after, Given(created=frozenset("a")))
+    assert [s.mid for s in steps] == ["m00"]
 
 
 @pytest.mark.parametrize(
@@ -228,21 +205,6 @@ def test_hops_lead_from_before_to_after_in_any_case(todo: list[Transfer], before
             for s in steps
             if by_mid[s.mid].source not in {*kept.created, *kept.mentored, *kept.merged}
         )
-
-
-def test_a_chain_in_two_spellings_is_reported_event_by_event() -> None:
-    steps = hops(transfers("aB", "bC"), row("A"), row("C"))
-    assert creators(steps) == [
-        ("m00", "A", "B"),
-        ("m01", "B", "C"),
-    ]
-
-
-def test_a_change_is_not_reported_as_the_event_of_a_user_who_keeps_the_row_in_another_case() -> None:
-    before, after = row("A", "C"), row("A", "D")
-    assert [h.mid for h in hops(transfers("cD", "AB"), before, after, Given(created=frozenset("a")))] == [
-        "m00"
-    ]
 
 
 @given(mixed_rows, st.frozensets(st.sampled_from(USERS)))

@@ -157,15 +157,6 @@ def test_a_report_of_many_batches_shows_the_first_few_and_counts_all() -> None:
     assert "others 30" in text(summary)
 
 
-def test_of_many_batches_that_would_not_change_the_first_few_are_shown() -> None:
-    made = PlanReport(AB)
-    for n in range(100):
-        made.add_conflict(BatchId("course", f"batch-{n:03}"), None, BatchOutcome.GONE)
-    summary = made.summary()
-    assert summary.conflicts == 100
-    assert [x.batch_id for x in summary.first_conflicts] == [f"batch-{n:03}" for n in range(MAX_LINES)]
-
-
 def test_a_plan_reads_well_in_a_log() -> None:
     made = report(hop(row("a", "", n=1), row("b", "", n=1)), hop(row("x", "ya", n=20), row("x", "yb", n=20)))
     made.add_conflict(BatchId("course", "batch-3"), row("c"), BatchOutcome.CHANGED_ELSEWHERE)

@@ -109,16 +109,6 @@ def test_the_case_of_users_changes_nothing(queue: list[QueuedEvent], limit: int,
     assert choice.young_until_ms == expected.young_until_ms
 
 
-def test_an_open_event_blocks_its_users_in_whatever_case() -> None:
-    choice = chosen(queued(1, "aB", **HELD), queued(2, "bC"), queued(3, "cA"), queued(4, "ef"))
-    assert taken(choice) == ["m04"]
-    assert choice.waits == {
-        "m01": HELD_BY_X,
-        "m02": behind("m01"),
-        "m03": behind("m01"),
-    }
-
-
 @given(queues)
 def test_what_is_young_is_waited_for_until_the_last_of_it_is_old(queue: list[QueuedEvent]) -> None:
     choice = chosen(*queue)
@@ -164,21 +154,11 @@ def test_an_event_that_came_late_waits_for_what_was_begun_with_its_users(
     assert (taken(again), again.waits["m01"]) == (["m04"], behind("m02"))
 
 
-def test_what_a_run_holds_and_has_not_begun_goes_after_an_event_that_came_late() -> None:
-    choice = chosen(queued(1, "AB"), queued(2, "BC", **HELD))
-    assert taken(choice) == ["m01"]
-
-
 def test_events_go_after_the_first_earlier_one_of_others() -> None:
     others = [queued(1, "AB"), queued(2, "BC"), queued(7, "EF")]
     events = [transfer(0, "A", "B"), transfer(3, "c", "D"), transfer(4, "B", "C"), transfer(5, "E", "G")]
     assert before_their_turn(events, others) == {"m03": "m02", "m04": "m01"}
     assert before_their_turn(events, []) == {}
-
-
-def test_an_event_waits_until_it_is_exactly_as_old_as_the_grace() -> None:
-    assert taken(chosen(queued(1, "AB", accepted_ms=NOW - GRACE + 1))) == []
-    assert taken(chosen(queued(1, "AB", accepted_ms=NOW - GRACE))) == ["m01"]
 
 
 def test_age_is_judged_by_the_clock_before_the_watermarks() -> None:
@@ -198,12 +178,6 @@ def test_age_is_judged_by_the_clock_before_the_watermarks() -> None:
 )
 def test_a_claim_that_is_nobody_elses_is_taken_over(fields: dict[str, Any]) -> None:
     assert taken(chosen(queued(1, "AB", **fields), queued(2, "BC"))) == ["m01", "m02"]
-
-
-def test_an_impatient_run_takes_failed_events_before_their_time() -> None:
-    failed = queued(1, "AB", next_try_ms=NOW + 900_000)
-    assert taken(chosen(failed)) == []
-    assert taken(chosen(failed, patient=False)) == ["m01"]
 
 
 def test_events_beyond_the_limit_wait_and_block() -> None:
@@ -244,31 +218,6 @@ def test_a_run_of_its_own_events_leaves_the_others_and_waits_behind_those_of_its
     assert choice.waits["m03"] == behind("m01")
 
 
-def test_what_the_run_holds_and_cannot_take_is_told_so_that_it_lets_go_of_it() -> None:
-    mine = {"holder": ME, "lease_expires_ms": NOW + 30_000}
-    choice = chosen(
-        queued(1, "AB", holder="run-other", lease_expires_ms=NOW + 9),
-        queued(2, "BC", **mine),
-        queued(3, "DE", **mine),
-    )
-    assert taken(choice) == ["m03"]
-    assert [r.transfer.mid for r in choice.unusable] == ["m02"]
-
-
-def test_the_run_that_parked_an_event_does_not_take_it_either() -> None:
-    parked = queued(1, "AB", awaits="approval", next_try_ms=NOW + 1, holder=ME, lease_expires_ms=NOW + 9)
-    choice = chosen(parked, patient=False)
-    assert taken(choice) == []
-    assert choice.waits == {"m01": PARKED}
-    assert choice.unusable == [parked]
-
-
-def test_events_that_are_left_to_others_take_none_of_the_room() -> None:
-    choice = chosen(queued(1, "AB"), queued(2, "CD"), queued(3, "EF"), only=["m03"], limit=1)
-    assert taken(choice) == ["m03"]
-    assert taken(chosen(queued(1, "AB"), only=[])) == []
-
-
 @pytest.mark.parametrize(
     ("first", "arguments", "reason"),
     [
@@ -292,30 +241,6 @@ def test_an_event_waits_for_its_own_reason_first(
 def test_an_event_that_two_others_block_names_the_same_one_every_time(pair: str) -> None:
     choice = chosen(queued(1, "ab", **HELD), queued(2, "cd", **HELD), queued(3, pair))
     assert choice.waits["m03"] == behind("m01")
-
-
-@pytest.mark.parametrize(
-    ("mine", "arguments"),
-    [
-        pytest.param({"awaits": "approval", "next_try_ms": NOW + 1}, {}, id="parked"),
-        pytest.param({"accepted_ms": NOW}, {}, id="too young"),
-        pytest.param({}, {"only": ["m03"]}, id="not wanted"),
-        pytest.param({}, {"limit": 1}, id="no room"),
-    ],
-)
-def test_whatever_keeps_the_run_from_what_it_holds_it_is_left(
-    mine: dict[str, Any], arguments: dict[str, Any]
-) -> None:
-    held = queued(2, "CD", holder=ME, lease_expires_ms=NOW + 9, **mine)
-    choice = chosen(
-        queued(1, "AB"),
-        held,
-        queued(3, "EF"),
-        queued(4, "GH", holder="run-x", lease_expires_ms=NOW + 9),
-        **arguments,
-    )
-    assert choice.unusable == [held]
-    assert "m02" in choice.waits
 
 
 def test_what_the_run_holds_is_not_left_while_it_takes_it_or_took_it_before() -> None:
