@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, Producer
 from elasticsearch import Elasticsearch
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import text
 
 from ownership.domain.clock import now_ms
 from ownership.domain.conf import manual_events, orders, undo_order
@@ -203,13 +204,26 @@ class Job:
         return [e.mid for e in self.parts.queue.read()]
 
 
+def administrator(address: str, database: str = "postgres") -> psycopg.Connection[Any]:
+    """A session on the server of a ledger's address, as the local administrator, who needs no password."""
+    given: dict[str, Any] = conninfo_to_dict(address)
+    return psycopg.connect(
+        host=given["host"], port=given["port"], user="postgres", dbname=database, autocommit=True
+    )
+
+
+def execute(ledger: Database, statement: str, **values: Any) -> list[Any]:
+    """The rows of a statement in a ledger, if it returns any."""
+    return ledger.run(
+        lambda c: list(found) if (found := c.execute(text(statement), values)).returns_rows else []
+    )
+
+
 @contextmanager
 def opened_ledger(address: str, name: str) -> Iterator[Database]:
     """A ledger of one's own on the server of `address` (a URL): a database, dropped at the end."""
     given: dict[str, Any] = conninfo_to_dict(address)
-    # As the local server's administrator, who needs no password.
-    administrator = {"host": given["host"], "port": given["port"], "user": "postgres", "dbname": "postgres"}
-    with psycopg.connect(**administrator, autocommit=True) as server:
+    with administrator(address) as server:
         server.execute(
             sql.SQL("CREATE DATABASE {} OWNER {}").format(*map(sql.Identifier, (name, given["user"])))
         )

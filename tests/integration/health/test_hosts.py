@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any
 
 import pytest
 from airflow.sdk.api.client import get_hostname
@@ -22,14 +20,6 @@ from ownership.ledger.months import remove_old
 from tests.integration.stages.transfer_world import World
 
 WORKER, API_SERVER = HostKind.WORKER, HostKind.API_SERVER
-
-
-@pytest.fixture
-def world(environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world of its own, to which the Connections and the Variable of this process lead."""
-    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"env": own_world.env}))
-    own_world.lead_to_ledger(environment, monkeypatch)
-    return own_world
 
 
 def known(world: World) -> list[Host]:

@@ -28,14 +28,6 @@ from tests.integration.stages.transfer_world import World
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture
-def world(environment: dict[str, Any], own_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world of its own, to which the Connections and the Variable of this process lead."""
-    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"env": own_world.env}))
-    own_world.lead_to_ledger(environment, monkeypatch)
-    return own_world
-
-
 def looked(world: World) -> HealthFacts:
     return look(world.job.settings)
 

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from ownership.domain.errors import Unavailable
-from tests.harness import ledger_name
+from tests.harness import administrator, ledger_name
 from tests.integration.small_disk import full, small_disk
 from tests.integration.stages.transfer_world import World
 
@@ -29,9 +29,7 @@ def ledger_on(directory: Path, world: World) -> Iterator[None]:
     server_owns.mkdir()
     if os.geteuid() == 0:
         shutil.chown(server_owns, "nobody")
-    own: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(world.ledger)
-    administrator = own | {"user": "postgres", "dbname": "postgres"}
-    with psycopg.connect(**administrator, autocommit=True) as server:
+    with administrator(world.ledger) as server:
         server.execute(
             sql.SQL("CREATE TABLESPACE {} LOCATION {}").format(sql.Identifier(TABLESPACE), str(server_owns))
         )

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from sqlalchemy import text
 
-from ownership.domain.clock import now, now_ms
+from ownership.domain.clock import now
 from ownership.domain.imports import Import, ImportNotReady, ImportState, Phase, RowState, mid_of
 from ownership.domain.transfer_files import FileRow, RowError
 from ownership.ledger import months
 from ownership.ledger.database import Database
 from ownership.ledger.imports import Imports, failed_rows
 from ownership.ledger.months import remove_old
-from tests.harness import opened_ledger
+from tests.harness import execute
 
 GOOD = [FileRow(n, f"a{n}", "b", "O", "left", 2) for n in (2, 3, 4)]
 WRONG = FileRow(5, "", "b", "O", error=RowError("from_user", "is empty"))
 
 
-@pytest.fixture
-def ledger(stack: Any) -> Iterator[Database]:
-    with opened_ledger(stack.addresses.ledger, f"imports_{now_ms()}") as database:
-        yield database
-
-
 def import_of(name: str) -> Import:
     return Import(name, "an-admin", now(), "leavers.csv", "0" * 64, 4, 1, ("O",))
-
-
-def run(ledger: Database, statement: str, **values: Any) -> list[Any]:
-    return ledger.run(
-        lambda c: list(found) if (found := c.execute(text(statement), values)).returns_rows else []
-    )
 
 
 def event(
@@ -44,7 +28,7 @@ def event(
     counts = "{}" if moved is None else f'{{"moved": {moved}}}'
     ended = "now()" if state in ("completed", "rehearsed", "skipped") else "NULL"
     completed = "now()" if state == "completed" else "NULL"
-    run(
+    execute(
         ledger,
         "INSERT INTO event (mid, order_ms, kafka_partition, kafka_offset, from_user, to_user, source_user, "
         "target_user, origin, topic, kafka_ms, state, counts, reason, ended_at, completed_at) VALUES (:mid, 1, -1, 0, "
@@ -156,8 +140,8 @@ def test_imports_go_when_the_retention_is_over(ledger: Database, monkeypatch: py
     imports = Imports(ledger)
     for name in ("old", "new"):
         imports.create(import_of(name), GOOD)
-    run(ledger, "UPDATE import SET created_at = now() - interval '401 days' WHERE id = 'old'")
+    execute(ledger, "UPDATE import SET created_at = now() - interval '401 days' WHERE id = 'old'")
     monkeypatch.setattr(months, "ROWS_PER_DELETE", 2)
     assert remove_old(ledger, 400).imports == 1
     assert [i.id for i in imports.newest(10)] == ["new"]
-    assert run(ledger, "SELECT DISTINCT import_id FROM import_row") == [("new",)]
+    assert execute(ledger, "SELECT DISTINCT import_id FROM import_row") == [("new",)]

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from sqlalchemy import text
 
 from ownership.domain.clock import from_ms, now_ms
 from ownership.ledger import months
 from ownership.ledger.database import Database
 from ownership.ledger.months import Removed, ensure_months, remove_old
 from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
-from tests.harness import opened_ledger
+from tests.harness import execute
 
 DAYS = 400
-
-
-@pytest.fixture
-def ledger(stack: Any) -> Iterator[Database]:
-    with opened_ledger(stack.addresses.ledger, f"retention_{now_ms()}") as database:
-        yield database
 
 
 def month_before(days: int) -> int:
@@ -30,45 +20,39 @@ def month_before(days: int) -> int:
     return at.year * 12 + at.month - 1
 
 
-def run(ledger: Database, statement: str, **values: Any) -> list[Any]:
-    return ledger.run(
-        lambda c: list(found) if (found := c.execute(text(statement), values)).returns_rows else []
-    )
-
-
 def arrived(ledger: Database, mid: str, month: int, *, queued: bool = False) -> int:
     """An event of a month, with a row in every table; completed, or in the queue."""
-    event_id = (month << MONTH_SHIFT) + run(ledger, "SELECT nextval('event_number')")[0][0]
+    event_id = (month << MONTH_SHIFT) + execute(ledger, "SELECT nextval('event_number')")[0][0]
     for table in PARTITIONED:
-        run(
+        execute(
             ledger,
             f"CREATE TABLE IF NOT EXISTS {table}_{month // 12}_{month % 12 + 1:02d} PARTITION OF {table} "
             f"FOR VALUES FROM ({month << MONTH_SHIFT}) TO ({(month + 1) << MONTH_SHIFT})",
         )
     ended = "NULL, NULL" if queued else "now(), now()"
-    run(
+    execute(
         ledger,
         "INSERT INTO event (id, mid, order_ms, kafka_partition, kafka_offset, from_user, to_user, source_user, "
         "target_user, origin, topic, kafka_ms, state, completed_at, ended_at) VALUES (:id, :mid, 1, 0, :id, 'a', 'b', "
         f"'a', 'b', 'kafka', 't', 1, :state, {ended})",
         id=event_id, mid=mid, state="planned" if queued else "completed",
     )  # fmt: skip
-    run(ledger, "INSERT INTO payload VALUES (:id, 'x')", id=event_id)
-    run(ledger, "INSERT INTO event_run VALUES ('run', :id)", id=event_id)
-    run(ledger, "INSERT INTO plan (event_id, course_id, batch_id) VALUES (:id, 'c', 'b')", id=event_id)
-    run(
+    execute(ledger, "INSERT INTO payload VALUES (:id, 'x')", id=event_id)
+    execute(ledger, "INSERT INTO event_run VALUES ('run', :id)", id=event_id)
+    execute(ledger, "INSERT INTO plan (event_id, course_id, batch_id) VALUES (:id, 'c', 'b')", id=event_id)
+    execute(
         ledger,
         "INSERT INTO change (event_id, course_id, batch_id, image, hop, hops, fencing_token, role) "
         "VALUES (:id, 'c', 'b', gen_random_uuid(), 0, 1, 1, 'created')",
         id=event_id,
     )
     if queued:
-        run(ledger, "INSERT INTO queue (event_id, accepted_at) VALUES (:id, now())", id=event_id)
+        execute(ledger, "INSERT INTO queue (event_id, accepted_at) VALUES (:id, now())", id=event_id)
     return event_id
 
 
 def mids(ledger: Database) -> list[str]:
-    return [r.mid for r in run(ledger, "SELECT mid FROM event ORDER BY mid")]
+    return [r.mid for r in execute(ledger, "SELECT mid FROM event ORDER BY mid")]
 
 
 def test_a_month_that_is_too_old_is_dropped_and_a_younger_one_stays(ledger: Database) -> None:
@@ -83,7 +67,7 @@ def test_a_month_that_is_too_old_is_dropped_and_a_younger_one_stays(ledger: Data
     assert removed == Removed(tuple(sorted(f"{t}_{name}" for t in PARTITIONED)), events=1)
     assert mids(ledger) == ["new", "of the last kept month"]
     for table in (*PARTITIONED, "event_run"):
-        assert run(ledger, f"SELECT count(*) FROM {table}")[0][0] == 2
+        assert execute(ledger, f"SELECT count(*) FROM {table}")[0][0] == 2
     assert remove_old(ledger, DAYS) == Removed()
 
 
@@ -95,10 +79,10 @@ def test_an_event_that_is_not_final_keeps_its_month_until_it_ends(ledger: Databa
 
     assert remove_old(ledger, DAYS).events == 1
     assert mids(ledger) == ["beside it", "waits"]
-    assert run(ledger, "SELECT batch_id FROM change WHERE event_id = :id", id=waits)
+    assert execute(ledger, "SELECT batch_id FROM change WHERE event_id = :id", id=waits)
 
-    run(ledger, "DELETE FROM queue")
-    run(ledger, "UPDATE event SET state = 'completed', completed_at = now(), ended_at = now()")
+    execute(ledger, "DELETE FROM queue")
+    execute(ledger, "UPDATE event SET state = 'completed', completed_at = now(), ended_at = now()")
     assert remove_old(ledger, DAYS).events == 2
     assert mids(ledger) == []
 
@@ -116,19 +100,19 @@ def test_events_are_deleted_in_transactions_of_bounded_size(
 
 def test_rejected_messages_and_reports_go_by_their_own_age(ledger: Database) -> None:
     for name, days in (("old", DAYS + 1), ("new", DAYS - 1)):
-        run(
+        execute(
             ledger,
             "INSERT INTO rejected_message (mid, origin, topic, kafka_partition, kafka_offset, kafka_ms, body, reason, "
             "received_at) VALUES (:mid, 'kafka', 't', 0, 1, 1, 'x', 'y', now() - make_interval(days => :days))",
             mid=name, days=days,
         )  # fmt: skip
-        run(
+        execute(
             ledger,
             "INSERT INTO reconciliation VALUES (:run, '{}', now() - make_interval(days => :days))",
             run=name,
             days=days,
         )
-        run(
+        execute(
             ledger,
             "INSERT INTO reconciliation_part VALUES (:run, 'p', '{}', '[]', now(), now())",
             run=name,
@@ -140,7 +124,7 @@ def test_rejected_messages_and_reports_go_by_their_own_age(ledger: Database) -> 
         ("reconciliation", "run_id"),
         ("reconciliation_part", "run_id"),
     ):
-        assert [r[0] for r in run(ledger, f"SELECT {key} FROM {table}")] == ["new"]
+        assert [r[0] for r in execute(ledger, f"SELECT {key} FROM {table}")] == ["new"]
 
 
 def test_the_months_partitions_are_there_before_the_first_event_of_the_month(
@@ -153,5 +137,5 @@ def test_the_months_partitions_are_there_before_the_first_event_of_the_month(
     ensure_months(ledger)
     at = from_ms(later)
     wanted = {f"{t}_{at.year}_{at.month:02d}" for t in PARTITIONED}
-    there = run(ledger, "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")
+    there = execute(ledger, "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")
     assert wanted <= {r.relname for r in there}

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import errors as pg
 from psycopg import sql
@@ -35,7 +34,7 @@ from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, REVISION, metadata
 from ownership.ledger.upgrade import upgrade
 from ownership.platform.kafka import Message
 from ownership.stages.inbox import Inbox
-from tests.harness import opened_ledger
+from tests.harness import administrator, execute, opened_ledger
 
 PAGE = (Path(__file__).parents[3] / "docs/ledger.md").read_text()
 VARIABLE = f"AIRFLOW_CONN_{CONNECTION.upper()}"
@@ -46,21 +45,18 @@ class Ledger:
 
     def __init__(self, address: str, name: str, database: Database) -> None:
         self.parameters: dict[str, Any] = {**conninfo_to_dict(address), "dbname": name}
-        self.administrator = {**self.parameters, "user": "postgres", "password": None}
+        self.address = address
         self.name = name
         self.database = database
 
     def execute(self, statement: str, **values: Any) -> Any:
         """Rows of a statement, as the job's role."""
-        return self.database.run(
-            lambda c: (r := c.execute(text(statement), values)) and (r.all() if r.returns_rows else [])
-        )
+        return execute(self.database, statement, **values)
 
     def set(self, setting: str, value: str | None) -> None:
         """A setting of the database, for all sessions to come."""
         name, parameter = sql.Identifier(self.name), sql.Identifier(setting)
-        given = {k: v for k, v in self.administrator.items() if v is not None}
-        with psycopg.connect(**given, autocommit=True) as server:
+        with administrator(self.address) as server:
             server.execute(
                 sql.SQL("ALTER DATABASE {} RESET {}").format(name, parameter)
                 if value is None
@@ -306,9 +302,8 @@ def test_a_role_that_may_write_and_cannot_make_the_next_month_is_reported_before
     own: Ledger,
 ) -> None:
     """As after a restore by an administrator, who then granted what the check had named."""
-    given = {k: v for k, v in own.administrator.items() if v is not None}
     role = f"writer_{own.name}"
-    with psycopg.connect(**given, autocommit=True) as server:
+    with administrator(own.address, own.name) as server:
         server.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
         server.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA public TO {}").format(sql.Identifier(role)))
         try:
@@ -323,9 +318,8 @@ def test_a_role_that_may_write_and_cannot_make_the_next_month_is_reported_before
 
 
 def test_a_role_that_may_create_nothing_is_reported_so_by_the_upgrade(empty: Ledger) -> None:
-    given = {k: v for k, v in empty.administrator.items() if v is not None}
     role = f"reader_{empty.name}"
-    with psycopg.connect(**given, autocommit=True) as server:
+    with administrator(empty.address) as server:
         # The last rule of pg_hba.conf lets every role in that is not the ledger's.
         server.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
     try:
@@ -335,7 +329,7 @@ def test_a_role_that_may_create_nothing_is_reported_so_by_the_upgrade(empty: Led
         ):
             upgrade(database)
     finally:
-        with psycopg.connect(**given, autocommit=True) as server:
+        with administrator(empty.address) as server:
             server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
@@ -373,8 +367,7 @@ def test_a_server_that_is_written_to_again_is_found_without_a_new_start(own: Led
     own.set("default_transaction_read_only", "on")
     with pytest.raises(Unavailable):
         Arrivals(own.database).restart("in", {0: 7})
-    given = {k: v for k, v in own.administrator.items() if v is not None}
-    with psycopg.connect(**given, autocommit=True, options="-c default_transaction_read_only=off") as server:
+    with administrator(own.address) as server:
         server.execute(
             sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(sql.Identifier(own.name))
         )

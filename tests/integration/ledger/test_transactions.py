@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.ledger import database as database_module
 from ownership.ledger.database import Database
-from tests.harness import ledger_name, opened_ledger
+from tests.harness import administrator, ledger_name
 from tests.integration.stages.transfer_world import World
-
-
-@pytest.fixture
-def ledger(stack: Any) -> Iterator[Database]:
-    with opened_ledger(stack.addresses.ledger, f"transactions_{now_ms()}") as database:
-        yield database
 
 
 def cut(connection: Connection) -> None:
     """The server ends the session of this transaction, as an administrator would."""
-    pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]  # None fails the test
-    with psycopg.connect(_ADMINISTRATOR[0], autocommit=True) as administrator:
-        administrator.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
-
-
-_ADMINISTRATOR: list[str] = []
-
-
-@pytest.fixture(autouse=True)
-def administrator(stack: Any) -> None:
-    address: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(stack.addresses.ledger)
-    given = {"host": address["host"], "port": address["port"], "user": "postgres", "dbname": "postgres"}
-    _ADMINISTRATOR[:] = [psycopg.conninfo.make_conninfo(**given)]
+    session = connection.connection.driver_connection.info  # type: ignore[union-attr]  # None fails the test
+    with administrator(session.dsn) as server:
+        server.execute("SELECT pg_terminate_backend(%s, 10000)", (session.backend_pid,))
 
 
 def test_a_transaction_whose_connection_is_cut_is_run_again_as_a_whole(ledger: Database) -> None:
@@ -162,7 +144,7 @@ def test_a_ledger_that_was_restored_from_an_older_backup_reads_on_from_its_own_o
     world.platform.emit(events[0], partition=0)
     assert world.whole_run().events == {"completed": 1}
     kept = ledger_name(world.env)
-    with psycopg.connect(_ADMINISTRATOR[0], autocommit=True) as server:
+    with administrator(world.ledger) as server:
         _disconnect(server, kept)
         server.execute(f"CREATE DATABASE backup_{kept} TEMPLATE {kept} OWNER ownership")
         world.platform.emit(events[1], partition=partition)

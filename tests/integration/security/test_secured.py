@@ -881,7 +881,7 @@ def test_the_job_may_not_touch_what_is_not_granted(secured: Secured) -> None:
                 "SELECT role FROM system_auth.roles WHERE role = ?", [("ownership",)]
             )
         with pytest.raises(SettingsError, match=r"permission denied.*grant it"):
-            world.rows("SELECT rolpassword FROM pg_authid")
+            world.execute("SELECT rolpassword FROM pg_authid")
 
 
 def test_offsets_of_the_group_are_committed_by_the_job_s_login(secured: Secured, world: World) -> None:

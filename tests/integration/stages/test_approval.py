@@ -44,7 +44,7 @@ def _waiting(world: World, batches: int = LIMIT + 1) -> tuple[str, str, str, lis
 def _let_pass(world: World, mid: str) -> None:
     """The time for an approval is over."""
     passed = "UPDATE event SET awaits_until = to_timestamp(:ms / 1000.0) WHERE mid = :mid RETURNING id"
-    assert len(world.rows(passed, ms=now_ms() - 1, mid=mid)) == 1
+    assert len(world.execute(passed, ms=now_ms() - 1, mid=mid)) == 1
     world.make_due(mid)
 
 

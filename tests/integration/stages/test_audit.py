@@ -14,7 +14,7 @@ def columns(world: World, mid: str, names: str) -> list[tuple[Any, ...]]:
     """Columns of an event's images, as they lie in the table."""
     return [
         tuple(r)
-        for r in world.rows(
+        for r in world.execute(
             f"SELECT {names} FROM change JOIN event ON id = event_id WHERE mid = :mid", mid=mid
         )
     ]
@@ -121,7 +121,7 @@ def test_what_an_event_did_is_found_by_its_users(world: World) -> None:
         "SELECT mid, from_user, to_user FROM event WHERE source_user = :user OR target_user = :user ORDER BY order_ms, "
         "kafka_partition, kafka_offset"
     )
-    found = {user: [tuple(r) for r in world.rows(query, user=user)] for user in (a, b, b.upper(), c)}
+    found = {user: [tuple(r) for r in world.execute(query, user=user)] for user in (a, b, b.upper(), c)}
     # The key is in lower case, the rest as the event spells it.
     by_b = [(first, a, b), (second, b.upper(), c)]
     assert found == {a: by_b[:1], b: by_b, b.upper(): [], c: by_b[1:]}

@@ -8,19 +8,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from local.servers.ports import HOST
-from local.stack import Stack
 from ownership.domain.errors import OwnershipError, SettingsError, Unavailable
 from ownership.ledger.schema import REVISION
+from tests.harness import administrator
 from tests.integration.stages.transfer_world import World
 
 VARIABLE = "AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER"
@@ -92,13 +89,6 @@ def test_a_wrong_setting_is_named(
         opened()
 
 
-def test_settings_that_are_no_json_are_refused(environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(VARIABLE, "{env: dev}")
-
-    with pytest.raises(OwnershipError, match="is not JSON"):
-        opened()
-
-
 # --- the ledger: each case is one sentence, and no message is consumed
 
 
@@ -106,24 +96,13 @@ class Wrong:
     """The Connection and the database of one world's ledger, to be spoilt."""
 
     def __init__(
-        self,
-        world: World,
-        connection: dict[str, Any],
-        patch: pytest.MonkeyPatch,
-        server: str,
-        dead_port: int,
+        self, world: World, connection: dict[str, Any], patch: pytest.MonkeyPatch, dead_port: int
     ) -> None:
         self.world = world
         self.dead_port = dead_port
         self.name = str(connection["schema"])
         self._connection = connection
         self._patch = patch
-        given = conninfo_to_dict(server)
-        self._administrator: dict[str, Any] = {
-            "host": given["host"],
-            "port": given["port"],
-            "user": "postgres",
-        }
 
     def set(self, **fields: Any) -> None:
         """Other fields of the Connection."""
@@ -133,15 +112,9 @@ class Wrong:
         """No Connection."""
         self._patch.delenv(LEDGER)
 
-    @contextmanager
-    def server(self) -> Iterator[psycopg.Connection[Any]]:
-        """The administrator's session."""
-        with psycopg.connect(**self._administrator, dbname="postgres", autocommit=True) as connection:
-            yield connection
-
     def set_for_all(self, setting: str, value: str) -> None:
         """A setting of the database; sessions that are open end."""
-        with self.server() as server:
+        with administrator(self.world.ledger) as server:
             name = sql.Identifier(self.name)
             server.execute(
                 sql.SQL("ALTER DATABASE {} SET {} = {}").format(
@@ -151,7 +124,7 @@ class Wrong:
 
     def reset(self) -> None:
         """All settings of the database as they were."""
-        with self.server() as server:
+        with administrator(self.world.ledger) as server:
             name = sql.Identifier(self.name)
             server.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
             server.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
@@ -159,16 +132,12 @@ class Wrong:
 
 @pytest.fixture
 def wrong(
-    own_world: World,
-    stack: Stack,
-    environment: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    dead_port: int,
+    own_world: World, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, dead_port: int
 ) -> Iterator[Wrong]:
     """A world whose ledger is reached through the Connection."""
     own_world.lead_to_ledger(environment, monkeypatch)
     monkeypatch.setenv(VARIABLE, json.dumps({"env": own_world.env, "grace.ms": 0}))
-    spoilt = Wrong(own_world, json.loads(os.environ[LEDGER]), monkeypatch, stack.addresses.ledger, dead_port)
+    spoilt = Wrong(own_world, json.loads(os.environ[LEDGER]), monkeypatch, dead_port)
     yield spoilt
     spoilt.reset()
 

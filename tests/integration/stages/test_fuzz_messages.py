@@ -42,7 +42,9 @@ def test_each_of_some_hundred_near_valid_messages_is_one_row_of_the_ledger_and_t
     offsets = world.platform.emit_all(list(values))
     run = world.run().pull()
 
-    mid_at = {(r[0], r[1]): r[2] for r in world.rows("SELECT kafka_partition, kafka_offset, mid FROM event")}
+    mid_at = {
+        (r[0], r[1]): r[2] for r in world.execute("SELECT kafka_partition, kafka_offset, mid FROM event")
+    }
     mids = [
         mid_at[at.partition, at.offset] if isinstance(e, TransferEvent) else name(at)
         for e, at in zip(expected, offsets, strict=True)

@@ -104,11 +104,11 @@ def broker(own_world: World) -> Iterator[Broker]:
 def everything(world: World) -> dict[str, Any]:
     """What a second move would change: the ledger, and each row and document with the time of its last write."""
     return {
-        "events": world.rows("SELECT * FROM event ORDER BY id"),
-        "rejected": world.rows("SELECT * FROM rejected_message ORDER BY mid"),
+        "events": world.execute("SELECT * FROM event ORDER BY id"),
+        "rejected": world.execute("SELECT * FROM rejected_message ORDER BY mid"),
         "changes": [
-            *world.rows("SELECT * FROM plan ORDER BY event_id, course_id, batch_id"),
-            *world.rows("SELECT * FROM change ORDER BY event_id, course_id, batch_id, image"),
+            *world.execute("SELECT * FROM plan ORDER BY event_id, course_id, batch_id"),
+            *world.execute("SELECT * FROM change ORDER BY event_id, course_id, batch_id, image"),
         ],
         "batches": world.platform.as_written(world.made),
         "dead letters": world.dead_letters(),
@@ -297,7 +297,7 @@ def test_a_topic_created_again_that_has_grown_past_the_ledgers_offset_is_recogni
     run.finish()
     assert world.creators(batches) == [b, d]
     # At one place two messages lay, one after the other: each has a row and a dead letter.
-    rows = world.rows("SELECT mid, body FROM rejected_message ORDER BY received_at")
+    rows = world.execute("SELECT mid, body FROM rejected_message ORDER BY received_at")
     place = f"rejected:{broker.topic}:0:1"
     assert [bytes(r.body) for r in rows] == [b"bad before", b"bad since"]
     assert rows[0].mid == place

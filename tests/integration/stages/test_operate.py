@@ -195,7 +195,7 @@ def test_a_partition_that_the_dead_letter_topic_does_not_have_is_refused(
 
 
 def _rejected_rows(world: World) -> list[RejectedMessage]:
-    mids = [r.mid for r in world.rows("SELECT mid FROM rejected_message")]
+    mids = [r.mid for r in world.execute("SELECT mid FROM rejected_message")]
     return list(world.job.parts.events.rejected(mids).values())
 
 

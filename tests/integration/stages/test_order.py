@@ -509,7 +509,7 @@ def test_what_a_chain_has_just_given_is_found_though_the_lms_wrote_its_document_
     chain = [world.transfer(c, b), world.transfer(b, a)]
     world.whole_run()
     older = "UPDATE event SET order_ms = order_ms - :ms WHERE mid = ANY(:mids) RETURNING id"
-    assert len(world.rows(older, ms=waited_hours * 3_600_000, mids=chain)) == 2
+    assert len(world.execute(older, ms=waited_hours * 3_600_000, mids=chain)) == 2
     if proven_again:
         world.whole_run(window=world.window())
     world.platform.put_document(batch.batch_id, **batch.document())

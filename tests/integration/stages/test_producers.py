@@ -70,7 +70,7 @@ def test_a_message_without_a_mid_is_named_by_its_place_at_every_read(own_world: 
     del event["mid"]
     at = world.platform.emit(event, partition=1)
     assert world.whole_run().events == {"completed": 1}
-    ((mid,),) = world.rows("SELECT mid FROM event")
+    ((mid,),) = world.execute("SELECT mid FROM event")
     assert mid.startswith(f"message:{at.topic}:1:{at.offset}:")
     assert world.owners(batch) == (new, ())
     world.rewind()

@@ -44,7 +44,7 @@ def test_what_completed_days_after_its_message_is_proven_by_the_next_hourly_run(
     mid = world.transfer(old, new)
     world.whole_run()
     older = "UPDATE event SET kafka_ms = kafka_ms - 3 * 86400000 WHERE mid = :mid RETURNING id"
-    assert len(world.rows(older, mid=mid)) == 1
+    assert len(world.execute(older, mid=mid)) == 1
     world.platform.put_document(batch.batch_id, createdBy=old)
 
     world.run().pull(window=Window(now_ms() - 1000, now_ms()))

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import text
 
 from local.platform.schema import failed_topic
 from local.platform.world import Batch, Platform, User, create_platform
@@ -26,7 +25,7 @@ from ownership.ledger.changes import Image, Planned
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.platform.kafka import Span
 from ownership.stages.intake import Window
-from tests.harness import Job, Run, ledger_name, opened_job, opened_ledger
+from tests.harness import Job, Run, execute, ledger_name, opened_job, opened_ledger
 
 Owners = tuple[str | None, tuple[str, ...]]
 
@@ -177,20 +176,16 @@ class World:
     def _set_queued(self, assignment: str, mids: Sequence[str]) -> None:
         for mid in mids:
             past = f"UPDATE queue SET {assignment} FROM event WHERE event_id = id AND mid = :mid"
-            assert len(self.rows(f"{past} RETURNING id", mid=mid)) == 1
+            assert len(self.execute(f"{past} RETURNING id", mid=mid)) == 1
 
-    def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Rows that a statement answers in the ledger."""
-        return self.job.parts.database.run(lambda c: list(c.execute(text(statement), values)))
+    def execute(self, statement: str, **values: Any) -> list[Any]:
+        """The rows of a statement in the ledger, if it returns any."""
+        return execute(self.job.parts.database, statement, **values)
 
     def lead_to_ledger(self, environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the Connection of this process lead to the world's own ledger."""
         own = environment["AIRFLOW_CONN_OWNERSHIP_LEDGER"] | {"schema": ledger_name(self.env)}
         monkeypatch.setenv("AIRFLOW_CONN_OWNERSHIP_LEDGER", json.dumps(own))
-
-    def execute(self, statement: str, **values: Any) -> None:
-        """Run a statement in the ledger."""
-        self.job.parts.database.run(lambda c: c.execute(text(statement), values))
 
     def lose(self, mid: str) -> None:
         """The ledger forgets an event."""
@@ -236,7 +231,7 @@ class World:
         return self._count("event") + self._count("rejected_message")
 
     def _count(self, table: str) -> int:
-        (row,) = self.rows(f"SELECT count(*) FROM {table}")
+        (row,) = self.execute(f"SELECT count(*) FROM {table}")
         return int(row[0])
 
     def dead_letters(self) -> list[tuple[dict[str, str], bytes]]:

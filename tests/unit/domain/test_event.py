@@ -125,6 +125,9 @@ def test_the_producers_own_event_is_read() -> None:
         pytest.param(b"", "empty", id="no bytes"),
         pytest.param(b"hello", "not JSON", id="not JSON"),
         pytest.param(raw(event())[:-1], "not JSON", id="cut off"),
+        pytest.param(raw(event()) * 2, "not JSON", id="two events"),
+        pytest.param(b"\xef\xbb\xbf" * 2 + raw(event()), "not JSON", id="two byte order marks"),
+        pytest.param(b" \n", "not JSON", id="blanks alone"),
         pytest.param(b"\xfe{}", "not UTF-8", id="not UTF-8"),
         pytest.param(raw(event()).replace(b'"A"', b'"\xc3"'), "not UTF-8", id="an id that is not UTF-8"),
         pytest.param(b"[1]", "a JSON array of 1, not an object", id="a list"),
@@ -141,7 +144,17 @@ def test_the_producers_own_event_is_read() -> None:
         pytest.param(raw(event(mid="")), "mid", id="an empty mid"),
         pytest.param(raw(event(mid=7)), "mid: Input should be a valid string", id="a mid that is a number"),
         pytest.param(raw(event(mid="m" * 301)), "mid", id="a mid of 301 characters"),
+        pytest.param(raw(event(mid="LP\n1")), "mid: ", id="a mid with a line feed"),
+        pytest.param(raw(event(mid="LP.\ud800")), "mid: ", id="a mid with half a surrogate"),
+        pytest.param(raw(event(edata=...)), "edata: Field required", id="no edata"),
         pytest.param(raw(event(edata=[])), "edata", id="edata a list"),
+        pytest.param(raw(event(edata__organisationId=...)), "edata.organisationId: Field required", id="no organisation"),
+        pytest.param(raw(event(edata__fromUserProfile=...)), "edata.fromUserProfile: Field required", id="no old user"),
+        pytest.param(
+            raw(event(edata__fromUserProfile=None, edata__fromUserId="a")), "edata.fromUserProfile: ", id="the old flat form"
+        ),
+        pytest.param(raw(event(edata__fromUserProfile={"userId": 1})), "fromUserProfile.userId: ", id="an id that is a number"),
+        pytest.param(raw(event(edata__toUserProfile={"userId": None})), "toUserProfile.userId: ", id="an id that is null"),
         pytest.param(raw(event(edata__organisationId=None)), "edata.organisationId", id="organisation null"),
         pytest.param(raw(event(edata__fromUserProfile="A")), "edata.fromUserProfile", id="a profile that is text"),
         pytest.param(
@@ -153,7 +166,7 @@ def test_the_producers_own_event_is_read() -> None:
         pytest.param(
             raw(event(edata__toUserProfile={"userId": "\ud83d"})), "U+D83D, half a surrogate pair", id="half a surrogate"
         ),
-        pytest.param(raw(event(edata__toUserProfile={"userId": " \t"})), "toUserProfile.userId: ", id="blanks alone"),
+        pytest.param(raw(event(edata__toUserProfile={"userId": " \t"})), "toUserProfile.userId: ", id="an id of blanks"),
         pytest.param(raw(event(edata__toUserProfile={"userId": ".."})), "a step in a path", id="two dots"),
         pytest.param(raw(event(edata__fromUserProfile={"userId": "."})), "a step in a path", id="one dot"),
     ],
