@@ -198,10 +198,8 @@ def _row(number: int, cells: list[str], header: Sequence[str], to_user: str, *, 
     fields: dict[str, str] = {c: given.get(names.get(c, c), "") for c in COLUMNS}
     fields["to_user"] = fields["to_user"] if trimmed(fields["to_user"]) else to_user
     assets = 1 if report else None
-    if len(cells) > len(header) and any(map(trimmed, cells[len(header) :])):
+    if len(cells) < len(header) or any(map(trimmed, cells[len(header) :])):
         error: RowError | None = RowError("", f"has {len(cells)} cells, the header {len(header)}")
-    elif len(cells) < len(header):
-        error = RowError("", f"has {len(cells)} cells, the header {len(header)}")
     else:
         error = _first_error(fields, names)
     if error:
@@ -214,20 +212,22 @@ def _row(number: int, cells: list[str], header: Sequence[str], to_user: str, *, 
 
 def _first_error(fields: dict[str, str], names: dict[str, str]) -> RowError | None:
     for column in _IDS:
-        if is_formula(fields[column]) or is_formula(trimmed(fields[column])):
-            return RowError(names.get(column, column), "begins like a formula of a spreadsheet")
-        if _ROUNDED.fullmatch(trimmed(fields[column])):
-            return RowError(
-                names.get(column, column),
-                "was rounded by a spreadsheet: format the column as text, type the id again",
-            )
-        if why := _why_not(_ID, fields[column]):
+        if why := _why_no_id(fields[column]):
             return RowError(names.get(column, column), why)
     if fields["reason"].strip() and (why := _why_not(_REASON, fields["reason"])):
         return RowError("reason", why)
     if folded(trimmed(fields["from_user"])) == folded(trimmed(fields["to_user"])):
         return RowError("to_user", "is the old user")
     return None
+
+
+def _why_no_id(cell: str) -> str:
+    """Why a cell is no id; empty if it is one."""
+    if is_formula(cell) or is_formula(trimmed(cell)):
+        return "begins like a formula of a spreadsheet"
+    if _ROUNDED.fullmatch(trimmed(cell)):
+        return "was rounded by a spreadsheet: format the column as text, type the id again"
+    return _why_not(_ID, cell)
 
 
 def _why_not(kind: TypeAdapter[Any], value: str) -> str:
