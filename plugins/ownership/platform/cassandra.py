@@ -177,9 +177,7 @@ class Cql:
         if not statements:  # no reason to connect
             return results
         todo = list(range(len(statements)))
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        for _ in _tries():
             outcomes = execute_concurrent(
                 self.session,
                 [(statements[i], ()) for i in todo],
@@ -203,9 +201,7 @@ class Cql:
         raise Unavailable(PART, _short(failed[0][1]))
 
     def _guard(self, action: Callable[[], T]) -> T:
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        for _ in _tries():
             try:
                 return action()
             except _OUTAGES as e:
@@ -213,6 +209,14 @@ class Cql:
             except DriverException as e:
                 raise _translated(e) from None
         raise Unavailable(PART, _short(last)) from None
+
+
+def _tries() -> Iterator[None]:
+    """`TRIES` times, with a pause before each but the first."""
+    yield
+    for n in range(TRIES - 1):
+        time.sleep(0.2 * 2**n * random.uniform(0.5, 1.5))
+        yield
 
 
 def _applied(rows: Iterable[Sequence[Any]]) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ownership.domain.clock import DAY_MS, HOUR_MS, now_ms, to_ms
 from ownership.domain.compare import UNPROVEN, is_same_user
-from ownership.domain.plan import CREATED, EVERYTHING, MENTORED, Document, Row, Scope
+from ownership.domain.plan import CREATED, EVERYTHING, MENTORED, BatchId, Document, Row, Scope
 from ownership.domain.reconciliation import IN_FLIGHT, Tally
 from ownership.domain.states import OPEN_STATES, ChangeOutcome, EventState
 from ownership.ledger.changes import Image
@@ -69,23 +69,26 @@ def _look(parts: Parts, events: Sequence[EventRow], tally: Tally, pace: Pace) ->
     rows = parts.rows.read({i.id for _, i in suspects})
     # An event may have completed meanwhile, and proven what it moved.
     states = {m: e.state for m, e in parts.events.read({mid for mid, _ in suspects}).items()}
-    seen = set()
+    standing: dict[tuple[str, BatchId], Image] = {}
     for mid, image in suspects:
-        row = rows.get(image.id)
-        stands = row is not None and (
-            image.outcome == ChangeOutcome.IN_DOUBT or row.owners == image.after.owners
-        )
-        if not stands or (mid, image.id) in seen:
+        if _stands(image, rows.get(image.id)):
+            standing.setdefault((mid, image.id), image)
+    for (mid, batch), image in standing.items():
+        state = states.get(mid, of[mid].state)
+        if state == EventState.COMPLETED and of[mid].state != EventState.COMPLETED:
             continue
-        if of[mid].state != EventState.COMPLETED and states.get(mid) == EventState.COMPLETED:
-            continue
-        seen.add((mid, image.id))
-        note = f"{mid} is {states.get(mid, of[mid].state)}, its image {image.outcome or 'without an outcome'}"
+        note = f"{mid} is {state}, its image {image.outcome or 'without an outcome'}"
         if mid in under_way:
-            tally.found(IN_FLIGHT, row, None, note)
+            tally.found(IN_FLIGHT, rows[batch], None, note)
         else:
-            tally.found(UNPROVEN, row, None, note)
+            tally.found(UNPROVEN, rows[batch], None, note)
             tally.left()
+
+
+def _stands(image: Image, row: Row | None) -> bool:
+    """True if the row is as the image left it, or nobody knows."""
+    in_doubt = image.outcome == ChangeOutcome.IN_DOUBT
+    return row is not None and (in_doubt or row.owners == image.after.owners)
 
 
 def _doubtful(event: EventRow | None, image: Image) -> bool:

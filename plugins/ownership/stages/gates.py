@@ -50,9 +50,7 @@ def _gate(parts: Parts, claimed: ClaimedWork, plan: Plan, phase: Phase) -> Event
     held = phase.events[0]
     event = claimed.events[held.mid]
     report = plan.reports.get(held.mid)
-    if report is None:
-        return None
-    if plan.started & {e.mid for e in phase.events}:
+    if report is None or plan.started & {e.mid for e in phase.events}:
         return None
     if event.options.plan_of and report.digest != event.options.digest:
         return _refused(parts, held, event, report)
