@@ -49,8 +49,7 @@ class PlanReport:
         if len(self._first) < MAX_LINES:
             self._first.append(
                 PlanLine(
-                    course_id=before.id.course_id,
-                    batch_id=before.id.batch_id,
+                    **before.id._asdict(),
                     role=changed_role(hop),
                     before=owners_text(before),
                     after=owners_text(after),
@@ -62,15 +61,8 @@ class PlanReport:
         self.conflicts += 1
         self.outcomes[outcome] += 1
         if len(self._first_conflicts) < MAX_LINES:
-            self._first_conflicts.append(
-                PlanLine(
-                    course_id=batch.course_id,
-                    batch_id=batch.batch_id,
-                    role="",
-                    before=owners_text(row) if row else "there is no such row",
-                    after=outcome,
-                )
-            )
+            found = owners_text(row) if row else "there is no such row"
+            self._first_conflicts.append(PlanLine(**batch._asdict(), role="", before=found, after=outcome))
 
     @property
     def digest(self) -> str:

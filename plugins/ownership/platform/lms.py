@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ownership.domain.errors import Unavailable
 from ownership.domain.plan import LIVE_STATUSES, BatchId
 from ownership.platform.http_service import Answer, Envelope, Service
-from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, course_key, users_named
+from ownership.platform.search_documents import NAMES, OWNERS, Hit, batch_named, row_key, users_named
 
 PAGE = 5000
 """Two pages are all that the service shows: see `WINDOW`. Each page is sorted from the first hit on."""
@@ -122,4 +122,4 @@ def _hit(document: dict[str, Any]) -> Hit:
     if batch is None:
         raise IncompleteAnswer
     # A document that names no course belongs to no row; the plan will say that it is gone.
-    return Hit(users_named(document), BatchId(course_key(document.get("courseId")), batch))
+    return Hit(users_named(document), BatchId(row_key(document.get("courseId")), batch))

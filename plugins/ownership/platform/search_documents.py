@@ -75,15 +75,10 @@ def is_key(value: object) -> TypeGuard[str]:
 
 def batch_named(source: Mapping[str, Any]) -> str | None:
     """The id of the batch that a document names; None if it names none."""
-    return next(filter(None, (_key(source.get(name)) for name in NAMES)), None)
+    return next(filter(None, (row_key(source.get(name)) for name in NAMES)), None)
 
 
-def course_key(course: object) -> str:
-    """The course that a document names, by the value of its field; empty if it names none that a row can have."""
-    return _key(course)
-
-
-def _key(value: object) -> str:
+def row_key(value: object) -> str:
     """A part of a row's key, by the value of its field: a text, a number, or a list of one; empty for anything else."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value

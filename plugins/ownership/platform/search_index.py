@@ -52,8 +52,8 @@ from ownership.platform.search_documents import (
     OWNERS,
     Hit,
     batch_named,
-    course_key,
     document_from,
+    row_key,
     users_named,
 )
 
@@ -509,7 +509,7 @@ def _document(batch_id: str, doc: Mapping[str, Any]) -> Document:
         source.get("createdBy"),
         tuple(mentors) if isinstance(mentors, list) else (mentors,),
         *version_of(doc),
-        course_key(source.get("courseId")) or None,
+        row_key(source.get("courseId")) or None,
         document_id if document_id != batch_id else None,
         source,
         doc.get("_routing"),
@@ -524,7 +524,7 @@ def _ids(hit: Mapping[str, Any]) -> tuple[str, str]:
 
 def _hit(hit: Mapping[str, Any], batch_id: str) -> Hit:
     source = hit.get("_source") or {}
-    return Hit(users_named(source), BatchId(course_key(source.get("courseId")), batch_id))
+    return Hit(users_named(source), BatchId(row_key(source.get("courseId")), batch_id))
 
 
 def _seen(hit: Mapping[str, Any]) -> Seen:

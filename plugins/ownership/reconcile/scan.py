@@ -32,7 +32,7 @@ from ownership.ledger.events import EventRow
 from ownership.platform.course_batches import RawRow
 from ownership.platform.pools import prefetch
 from ownership.platform.ring import TokenRange
-from ownership.platform.search_documents import course_key
+from ownership.platform.search_documents import row_key
 from ownership.reconcile.pace import Pace
 from ownership.reconcile.spill import Spill
 from ownership.reconcile.transfers import Gave, found_by
@@ -179,7 +179,7 @@ class Scan:
             if i in rows:
                 continue
             document = next(
-                (d for d in documents.get(i.batch_id, ()) if course_key(d.course_id) == i.course_id), None
+                (d for d in documents.get(i.batch_id, ()) if row_key(d.course_id) == i.course_id), None
             )
             if document is None:  # it is gone, or belongs to another course by now
                 continue

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from ownership.domain.compare import owners_hash
 from ownership.platform.ring import range_of
-from ownership.platform.search_documents import course_key
+from ownership.platform.search_documents import row_key
 from ownership.platform.search_index import Seen
 
 IN_MEMORY = 20_000
@@ -50,7 +50,7 @@ class Spill:
     def add(self, documents: Iterable[Seen]) -> None:
         """Keep the documents that belong to the wanted ranges. One without a course goes to the first range."""
         for batch, course, created_by, mentors in documents:
-            name = course_key(course)
+            name = row_key(course)
             if (number := self._range(name)) in self._wanted:
                 self._waiting[number].append((batch, name, owners_hash(created_by, mentors)))
                 self._waits += 1

@@ -152,5 +152,4 @@ def _conflicts(parts: Parts, events: Iterable[EventRow]) -> Iterator[Conflict]:
         for r in parts.changes.read_plan(
             event.mid, outcome=BatchOutcome.CHANGED_ELSEWHERE, limit=MAX_CONFLICTS
         ):
-            batch = r.planned.id
-            yield Conflict(mid=event.mid, course_id=batch.course_id, batch_id=batch.batch_id)
+            yield Conflict(mid=event.mid, **r.planned.id._asdict())

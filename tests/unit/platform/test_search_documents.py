@@ -13,7 +13,7 @@ from cassandra.util import Date, OrderedMapSerializedKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.platform.search_documents import COLUMNS, batch_named, course_key, document_from, users_named
+from ownership.platform.search_documents import COLUMNS, batch_named, document_from, row_key, users_named
 
 INDIA = ZoneInfo("Asia/Kolkata")
 ROW: dict[str, Any] = {
@@ -256,7 +256,7 @@ def test_a_field_of_a_template_may_be_null() -> None:
     ],
 )
 def test_batch_and_course_of_a_document_may_be_written_in_several_ways(value: Any, key: str) -> None:
-    assert course_key(value) == key
+    assert row_key(value) == key
     assert batch_named({"batchId": value}) == (key or None)
     assert batch_named({"batchId": value, "identifier": "other"}) == (key or "other")
 

@@ -23,7 +23,7 @@ from ownership.domain.plan import BatchId, Document, Row
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow
 from ownership.platform.ring import range_of
-from ownership.platform.search_documents import course_key
+from ownership.platform.search_documents import row_key
 from ownership.platform.search_index import Seen
 from ownership.reconcile.spill import Spill
 from ownership.reconcile.transfers import found_by
@@ -87,7 +87,7 @@ def test_a_spill_gives_back_what_was_put_there_once_whatever_it_is(made: list[tu
         assert one.take(1) == {}
         assert not any(spill.take(n) for n in range(4))
     found = {batch: course for part in parts for batch, (course, _) in part.items()}
-    assert found == {d.batch_id: course_key(d.course_id) for d in documents}
+    assert found == {d.batch_id: row_key(d.course_id) for d in documents}
     assert all(range_of(course, 4) == n for n, part in enumerate(parts) for course, _ in part.values())
 
 
