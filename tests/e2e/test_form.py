@@ -6,51 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
 
 FORM = {"from_user": "a", "to_user": "b", "organisation_id": "o"}
-
-
-@pytest.mark.parametrize(
-    ("dag", "asked_for"),
-    [
-        (
-            DAG,
-            {
-                "from_user", "to_user", "organisation_id", "roles", "statuses", "course_ids", "reason", "requested_by",
-                "dry_run", "events",
-            },
-        ),
-        (UNDO, {"mids", "from_user", "to_user", "since", "until", "run_id", "dry_run"}),
-    ],
-)  # fmt: skip
-def test_every_field_is_typed_bounded_described_and_in_a_section(
-    airflow: Airflow, dag: str, asked_for: set[str]
-):
-    params = airflow.http.get(f"/dags/{dag}/details").json()["params"]
-
-    assert asked_for <= params.keys()
-    for name, param in params.items():
-        schema = param["schema"]
-        types = {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
-        assert types <= {"null", "string", "boolean", "array", "object"}, name
-        assert param["description"] or schema["description"], name
-        assert schema["section"], name
-        assert schema["title"], name
-        if "array" in types:
-            assert "maxItems" in schema, name
-        if "string" in types:
-            assert "maxLength" in schema or "pattern" in schema, name
-
-
-def test_the_defaults_are_a_whole_transfer_for_the_main_dag_and_a_dry_run_for_the_undo(airflow: Airflow):
-    main = airflow.http.get(f"/dags/{DAG}/details").json()["params"]
-    undo = airflow.http.get(f"/dags/{UNDO}/details").json()["params"]
-
-    assert [main[k]["value"] for k in ("roles", "statuses", "course_ids", "dry_run")] == [
-        ["created", "mentored"], [0, 1], [], False,
-    ]  # fmt: skip
-    assert undo["dry_run"]["value"] is True
 
 
 @pytest.mark.parametrize(

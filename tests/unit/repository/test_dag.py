@@ -225,14 +225,20 @@ def test_an_untouched_form_asks_for_nothing(bag: dict[str, Any]) -> None:
     assert not any(orders(main))
     with pytest.raises(ConfError, match="give one of mids, run_id"):
         undo_order(values["ownership_undo"])
+    assert values["ownership_undo"]["dry_run"] is True
 
 
-def test_every_field_of_a_form_stands_in_a_section_under_a_title(bag: dict[str, Any]) -> None:
+def test_every_field_of_a_form_is_typed_and_bounded_and_stands_in_a_section_under_a_title(
+    bag: dict[str, Any],
+) -> None:
     for dag_id in ("user_ownership_transfer", "ownership_undo", "ownership_reconcile"):
         for name, param in bag["dags"][dag_id]["params"].items():
             assert param["section"], name
             assert param["title"], name
-            assert {"type"} <= set(param), name
+            types = {param["type"]} if isinstance(param["type"], str) else set(param["type"])
+            assert types <= {"null", "string", "boolean", "integer", "array", "object"}, name
+            assert "array" not in types or "maxItems" in param, name
+            assert "string" not in types or {"maxLength", "pattern"} & set(param), name
 
 
 def test_the_params_are_those_that_the_conf_knows(bag: dict[str, Any], dag: dict[str, Any]) -> None:
