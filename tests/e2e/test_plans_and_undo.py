@@ -70,34 +70,6 @@ def test_an_undo_is_a_dry_run_unless_it_is_told_otherwise_and_gives_the_batches_
     assert story.owners(batches) == {(new, new)}
 
 
-def test_the_hops_of_a_chain_are_undone_one_by_one_and_what_changed_since_is_reported(
-    airflow: Airflow, story: Story
-):
-    undo = airflow.of(UNDO)
-    a, b, c, other = (story.user(letter) for letter in ("a", "b", "c", "other"))
-    batches = story.batches(a, 3)
-    run_id, summary = airflow.done({"events": [form(a, b), form(b, c)]})
-    assert summary["events"] == {"completed": 2}
-    assert story.owners(batches) == {(c, c)}
-
-    undo.done({"mids": [f"manual:{run_id}:1"], "dry_run": False})
-
-    assert story.owners(batches) == {(b, b)}
-    changed = batches[0]
-    story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)
-    story.platform.put_document(changed.batch_id, createdBy=other)
-    undone, summary = undo.done({"run_id": run_id, "dry_run": False})
-    # Both hops were this run's; the second one is back already.
-    assert summary["events"] == {"completed": 2}
-    assert story.owners(batches[1:]) == {(a, a)}
-    assert story.owners([changed]) == {(other, other)}
-    mids = [f"undo:{undone}:{n}" for n in range(2)]
-    assert {(c["course_id"], c["batch_id"]) for c in summary["conflicts"]} == {
-        (changed.course_id, changed.batch_id)
-    }
-    assert {c["mid"] for c in summary["conflicts"]} <= set(mids)
-
-
 def test_an_undo_that_the_index_does_not_take_is_finished_by_itself_when_it_does(
     airflow: Airflow, story: Story
 ):
@@ -157,24 +129,3 @@ def test_a_failed_event_is_redriven_after_an_outage_with_the_conf_that_its_row_h
     assert notes == {event["mid"]: "is failed, and is tried by this run if nothing blocks it"}
     story.completed(event["mid"], seconds=180)
     assert story.owners(batches) == {(new, new)}
-
-
-def test_abandoning_an_event_names_what_it_blocked_and_that_goes_on(airflow: Airflow, story: Story):
-    a, b, c = (story.user(letter) for letter in "abc")
-    batches = story.batches(b, 2)
-    with airflow.userorg_fails(a):
-        stuck = story.platform.event(a, b, ORGANISATION)
-        story.platform.emit(stuck)
-        until("it fails", lambda: story.state(stuck["mid"]) == "failed", seconds=120)
-        blocked = story.platform.event(b, c, ORGANISATION)
-        story.platform.emit(blocked)
-        until("the other waits", lambda: story.state(blocked["mid"]) == "received")
-
-        run_id = airflow.trigger({"abandon": {"mids": [stuck["mid"]], "reason": "nobody knows A"}})
-        assert airflow.ended(run_id) in ("success", "failed")
-
-    notes = airflow.xcom(run_id, "pull_transfer_events", "pulled")["notes"]
-    assert notes == {stuck["mid"]: f"was abandoned; it blocked {blocked['mid']}"}
-    assert story.event(stuck["mid"])["reason"] == "abandoned: nobody knows A"
-    story.completed(blocked["mid"])
-    assert story.owners(batches) == {(c, c)}

@@ -88,27 +88,6 @@ def test_a_run_without_work_is_green_and_skips_everything_else(airflow: Airflow)
     assert set(states.values()) == {"skipped"}
 
 
-def test_a_manual_run_says_which_open_event_blocks_its_own_and_both_complete_in_order(
-    airflow: Airflow, story: Story
-):
-    a, b, c = (story.user(letter) for letter in "abc")
-    batches = story.batches(a, 2)
-    first = story.platform.event(a, b, ORGANISATION)
-    with airflow.userorg_fails(a):
-        story.platform.emit(first)
-        until("the first event fails", lambda: story.state(first["mid"]) == "failed")
-
-        run_id = airflow.trigger({"from_user": b, "to_user": c, "organisation_id": ORGANISATION})
-
-        assert airflow.ended(run_id) == "success"
-        notes = airflow.xcom(run_id, "pull_transfer_events", "pulled")["waits"]
-        assert notes[f"manual:{run_id}:0"] == f"waits for {first['mid']}"
-        assert story.state(f"manual:{run_id}:0") == "received"
-
-    story.completed(first["mid"], f"manual:{run_id}:0")
-    assert story.owners(batches) == {(c, c)}
-
-
 def test_a_failing_user_service_is_retried_and_the_transfer_completes(airflow: Airflow, story: Story):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
