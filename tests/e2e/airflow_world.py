@@ -39,6 +39,11 @@ PASSWORDS = {
 T = Any
 
 
+def form(old: str, new: str, **more: Any) -> dict[str, Any]:
+    """The conf of a transfer between two users of the tests' organisation."""
+    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
+
+
 def until(what: str, condition: Callable[[], T], *, seconds: float = 60, every: float = 0.25) -> T:
     """The first true value of `condition`, asked every `every` seconds."""
     deadline = time.monotonic() + seconds

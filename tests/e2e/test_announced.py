@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, until
+from tests.e2e.airflow_world import UNDO, Airflow, Story, form, until
 
 HOST = "127.0.0.1"
 
@@ -129,10 +129,7 @@ def test_a_run_that_leaves_a_transfer_to_an_approval_sends_one_message_and_none_
 ):
     large, x, stuck, y = (story.user(letter) for letter in ("large", "x", "stuck", "y"))
     story.batches(large, 3, "large")
-    transfers = [
-        {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
-        for old, new in ((large, x), (stuck, y))
-    ]
+    transfers = [form(old, new) for old, new in ((large, x), (stuck, y))]
     with airflow.settings(approval_batches=2):
         with airflow.userorg_fails(stuck):
             run_id = airflow.trigger({"events": transfers})
@@ -160,7 +157,7 @@ def test_a_run_that_leaves_a_transfer_to_an_approval_sends_one_message_and_none_
 def test_conflicts_of_an_undo_are_reported_with_the_batch(airflow: Airflow, story: Story, received: Received):
     old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
     (batch,) = story.batches(old, 1)
-    run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id, _ = airflow.done(form(old, new))
     story.platform.update_row(batch.course_id, batch.batch_id, createdby=other)
     story.platform.put_document(batch.batch_id, createdBy=other)
 
@@ -181,8 +178,7 @@ def test_a_refused_plan_fails_its_run_and_is_reported_with_the_reason(
 ):
     old, new, other = (story.user(letter) for letter in ("old", "new", "other"))
     batches = story.batches(old, 2)
-    form = {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}
-    rehearsed, summary = airflow.done({**form, "dry_run": True})
+    rehearsed, summary = airflow.done(form(old, new, dry_run=True))
     (plan,) = summary["plans"]
     changed = batches[0]
     story.platform.update_row(changed.course_id, changed.batch_id, createdby=other)

@@ -24,6 +24,7 @@ from tests.e2e.airflow_world import (
     Airflow,
     Login,
     Story,
+    form,
     one_each,
     opened_story,
     until,
@@ -41,10 +42,6 @@ def login(airflow: Airflow) -> Iterator[Login]:
     """A client of the API with the token of one of the stack's users."""
     with one_each(airflow.page_api) as login:
         yield login
-
-
-def form(old: str, new: str, **more: Any) -> dict[str, Any]:
-    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
 
 
 def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -159,15 +156,6 @@ def test_with_a_browser_s_cookie_only_json_is_taken(airflow: Airflow):
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
             body = json.dumps(form("a", "b"))
             refused(browser.post("/api/v1/transfers", content=body, headers={"content-type": kind}), 415)
-
-
-def test_a_body_of_10_mb_is_refused_before_it_is_read(login: Login):
-    api = login(OPERATOR)
-    big = json.dumps(form("a" * 10_000_000, "b")).encode()
-    headers = {"content-type": "application/json"}
-    refused(api.post("transfers", content=big, headers=headers), 413)
-    parts = (big[at : at + 100_000] for at in range(0, len(big), 100_000))  # no Content-Length
-    refused(api.post("transfers", content=parts, headers=headers), 413)
 
 
 def test_a_transfer_is_rehearsed_carried_out_once_and_taken_back(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.airflow_world import APPROVAL, ASK, ORGANISATION, Airflow, Story, asked_at, question, until
+from tests.e2e.airflow_world import APPROVAL, ASK, Airflow, Story, asked_at, form, question, until
 
 LIMIT = 2
 
@@ -24,7 +24,7 @@ def large(airflow: Airflow, story: Story, count: int = 3) -> tuple[str, list[Any
     """A transfer that waits: its mid, its batches, both users, and its plan."""
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, count)
-    run_id, summary = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id, summary = airflow.done(form(old, new))
     (plan,) = summary["plans"]
     mid = f"manual:{run_id}:0"
     assert summary["events"] == {"awaiting_approval": 1}
@@ -59,7 +59,7 @@ def test_a_large_transfer_waits_without_a_slot_and_is_approved_in_the_ui(airflow
     # Smaller transfers pass by meanwhile.
     small, next_to_it = story.user("small"), story.user("next")
     few = story.batches(small, LIMIT, "few")
-    _, summary = airflow.done({"from_user": small, "to_user": next_to_it, "organisation_id": ORGANISATION})
+    _, summary = airflow.done(form(small, next_to_it))
     assert summary["events"] == {"completed": 1}
     assert story.owners(few) == {(next_to_it, next_to_it)}
     assert story.state(mid) == "awaiting_approval"

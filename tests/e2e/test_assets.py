@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, form, until
 
 TABLE, INDEX = "course_batch.table", "course_batch.index"
-
-
-def conf(old: str, new: str, **more: Any) -> dict[str, Any]:
-    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
 
 
 def events_of(
@@ -36,7 +32,7 @@ def test_a_finished_transfer_updates_table_and_index_with_users_and_counts_and_a
     story.batches(old, 3)
     example = airflow.of("batches_received")
 
-    run_id, _ = airflow.done(conf(old, new))
+    run_id, _ = airflow.done(form(old, new))
 
     mid = f"manual:{run_id}:0"
     expected = {
@@ -62,7 +58,7 @@ def test_what_moved_nothing_for_good_updates_nothing(airflow: Airflow, story: St
     old, new = story.user("old"), story.user("new")
     story.batches(old, 1)
 
-    rehearsed, _ = airflow.done(conf(old, new, dry_run=True))
+    rehearsed, _ = airflow.done(form(old, new, dry_run=True))
 
     assert events_of(airflow, rehearsed) == {}
 

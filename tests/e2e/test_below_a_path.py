@@ -14,7 +14,7 @@ import pytest
 
 from local.servers.airflow import OPERATOR, token
 from local.servers.ports import HOST
-from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, opened_story
+from tests.e2e.airflow_world import UNDO, Airflow, Story, form, opened_story
 
 PATH = "/intranet/airflow"
 PAGE = f"{PATH}/ownership-transfers/"
@@ -61,7 +61,7 @@ def transfer(airflow: Airflow) -> Iterator[tuple[str, Story, list[Any]]]:
     with opened_story(airflow.stack) as story:
         old, new = story.user("old"), story.user("new")
         batches = story.batches(old, 2)
-        run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+        run_id, _ = airflow.done(form(old, new))
         yield f"manual:{run_id}:0", story, batches
 
 

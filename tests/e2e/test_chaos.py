@@ -10,7 +10,7 @@ from chaos.faults import BY_NAME, Scene, task_processes
 from chaos.rounds import play
 from chaos.ui import AirflowUi
 from local.stack import Stack
-from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import Airflow, Story, form, until
 
 
 def test_a_round_with_a_fault_ends_as_a_plain_replay_of_its_events(
@@ -33,9 +33,7 @@ def test_the_faults_find_the_processes_of_running_tasks(airflow: Airflow, airflo
     slow = {"mode": "slow", "seconds": 4, "user": user, "times": 1}
     faults = f"{airflow_stack.addresses.userorg}/_faults"
     airflow.http.put(faults, json=slow).raise_for_status()
-    run_id = airflow.trigger(
-        {"from_user": user, "to_user": story.user("new"), "organisation_id": ORGANISATION}
-    )
+    run_id = airflow.trigger(form(user, story.user("new")))
     until("User-Org is asked", lambda: airflow.http.get(faults).json() == [])
 
     found = list(task_processes(airflow_stack))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from local.platform.world import Batch
-from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import DAG, Airflow, Story, form, until
 
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 
@@ -82,7 +82,7 @@ def test_a_run_cleared_or_ended_while_it_asks_for_users_lets_go_at_once(
     batches = story.batches(old, 4)
     # Were the claim not let go of, it would live on for ten minutes.
     with airflow.settings(claim_seconds=600), slow_users(airflow, old):
-        run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+        run_id = airflow.trigger(form(old, new))
         until("lookup runs", lambda: running(airflow, run_id, "lookup_users"), every=0.05)
         until("it waits for User-Org", lambda: asked(airflow))
 
@@ -99,7 +99,7 @@ def test_a_run_cleared_or_ended_while_it_moves_rows_is_finished(
 ):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 800)
-    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id = airflow.trigger(form(old, new))
     some = batches[::50]
     until("rows move", lambda: new in {creator(story, b) for b in some}, every=0.01)
 
@@ -114,7 +114,7 @@ def test_a_run_cleared_while_it_waits_for_the_index_is_finished_by_its_second_pa
 ):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 4)
-    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id = airflow.trigger(form(old, new))
     until("a row moved", lambda: creator(story, batches[0]) == new, every=0.01)
     with frozen_index(airflow):
         until("reindex runs", lambda: running(airflow, run_id, "reindex_course_batches"), every=0.05)
@@ -132,13 +132,7 @@ def test_a_run_cleared_while_it_waits_for_the_index_is_finished_by_its_second_pa
 def test_a_run_is_cleared_again_and_again_while_it_runs(airflow: Airflow, story: Story):
     users = [story.user(f"u{n}") for n in range(4)]
     batches = story.batches(users[0], 30)
-    run_id = airflow.trigger(
-        {
-            "events": [
-                {"from_user": a, "to_user": b, "organisation_id": ORGANISATION} for a, b in pairwise(users)
-            ]
-        }
-    )
+    run_id = airflow.trigger({"events": [form(a, b) for a, b in pairwise(users)]})
 
     def began_or_all_is_done(stage: str) -> bool:
         return running(airflow, run_id, stage) or airflow.run(run_id)["state"] in ("success", "failed")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
+from tests.e2e.airflow_world import UNDO, Airflow, Story, form
 
 FORM = {"from_user": "a", "to_user": "b", "organisation_id": "o"}
 
@@ -74,13 +74,12 @@ def test_a_form_that_is_filled_in_whole_moves_just_that_and_is_audited(airflow: 
     for b in mentored:
         story.platform.update_row(b.course_id, b.batch_id, mentors=[old])
         story.platform.put_document(b.batch_id, mentors=[old])
-    form = {
-        "from_user": old, "to_user": new, "organisation_id": ORGANISATION,
-        "roles": ["created"], "statuses": [0, 1], "course_ids": [b.course_id for b in created],
-        "reason": "moves to another team", "requested_by": other, "dry_run": False,
-    }  # fmt: skip
-
-    run_id, summary = airflow.done(form)
+    run_id, summary = airflow.done(
+        form(
+            old, new, roles=["created"], statuses=[0, 1], course_ids=[b.course_id for b in created],
+            reason="moves to another team", requested_by=other, dry_run=False,
+        )
+    )  # fmt: skip
 
     assert summary["batches"] == {"moved": 2}
     assert story.owners(created) == {(new, new)}
@@ -100,9 +99,7 @@ def test_a_manual_transfer_needs_no_kafka(airflow: Airflow, story: Story):
     assert nobody != right
     airflow.http.patch("/connections/kafka_default", json={**body, "extra": nobody}).raise_for_status()
     try:
-        run_id, summary = airflow.done(
-            {"from_user": old, "to_user": new, "organisation_id": ORGANISATION}, seconds=180
-        )
+        run_id, summary = airflow.done(form(old, new), seconds=180)
     finally:
         airflow.http.patch("/connections/kafka_default", json={**body, "extra": right}).raise_for_status()
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from local.demo.screenshots import ARGUMENTS, log_in
-from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, question, until
+from tests.e2e.airflow_world import DAG, ORGANISATION, UNDO, Airflow, Story, form, question, until
 from tests.needs import needed
 
 WAIT_MS = 30_000
@@ -79,7 +79,7 @@ def test_an_approval_is_given_under_required_actions(airflow: Airflow, story: St
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 3)
     with airflow.settings(approval_batches=2):
-        run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+        run_id, _ = airflow.done(form(old, new))
         mid = f"manual:{run_id}:0"
         question(airflow, mid)
         subject = f"Approve: 3 course batches, {old} → {new}"

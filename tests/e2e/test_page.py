@@ -27,6 +27,7 @@ from tests.e2e.airflow_world import (
     Airflow,
     Login,
     Story,
+    form,
     one_each,
     opened_story,
     until,
@@ -47,10 +48,6 @@ def login(airflow: Airflow) -> Iterator[Login]:
 def page(login: Login) -> httpx.Client:
     """The page for somebody who may act, and is no administrator."""
     return login(OPERATOR)
-
-
-def form(old: str, new: str, **more: Any) -> dict[str, Any]:
-    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
 
 
 def seen(page: httpx.Client, address: str, **params: str) -> str:

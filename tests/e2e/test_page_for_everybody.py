@@ -19,7 +19,7 @@ from local.servers.airflow import OPERATOR
 from ownership.domain.plan import BatchId
 from ownership.page.app import app
 from ownership.page.views.links import batch_href, detail_href, import_href, user_href
-from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, opened_story, until
+from tests.e2e.airflow_world import ORGANISATION, Airflow, Story, form, opened_story, until
 from tests.needs import needed
 
 WIDE, PHONE, ZOOMED = 1280, 360, 640
@@ -65,7 +65,7 @@ def prepared(airflow: Airflow, story: Story) -> dict[str, str]:
     old, new = story.user("old"), story.user("new")
     batch, stale = story.batches(old, 2)
     story.platform.add_course(batch.course_id, ORGANISATION, f"Course {story.name}")
-    run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id, _ = airflow.done(form(old, new))
     story.platform.put_document(stale.batch_id, createdBy="somebody-else")
     place = story.platform.emit(b"no event")
     rejected = f"rejected:{story.platform.input_topic}:{place.partition}:{place.offset}"

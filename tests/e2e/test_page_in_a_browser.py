@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, FrameLocator, Page, expect, sync_playwright
 
 from local.demo.screenshots import ARGUMENTS, log_in
-from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, form
 from tests.needs import needed
 
 WAIT_MS = 30_000
@@ -72,7 +72,7 @@ def transfer(airflow: Airflow, story: Story) -> tuple[str, str, str, list[Any], 
     """A completed one: its mid, both users, its batches, its run."""
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 3)
-    run_id, _ = airflow.done({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id, _ = airflow.done(form(old, new))
     return f"manual:{run_id}:0", old, new, batches, run_id
 
 

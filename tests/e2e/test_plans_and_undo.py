@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from local.platform.schema import BATCH_INDEX
-from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, until
-
-
-def form(old: str, new: str, **more: Any) -> dict[str, Any]:
-    return {"from_user": old, "to_user": new, "organisation_id": ORGANISATION, **more}
+from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, form, until
 
 
 def test_a_dry_run_changes_neither_store_and_its_plan_is_applied_by_its_digest(

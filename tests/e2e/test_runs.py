@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, until
+from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, form, until
 
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
 
@@ -38,9 +38,7 @@ def test_a_manual_run_takes_a_list_and_has_an_instance_of_each_stage_per_lane_na
     a, b, c, d, e, f, g = (story.user(letter) for letter in "abcdefg")
     of_d, of_f = story.batches(d, 2, "d"), story.batches(f, 2, "f")
     whole = story.platform.event(d, e, ORGANISATION)
-    short = [
-        {"from_user": u, "to_user": v, "organisation_id": ORGANISATION} for u, v in ((a, b), (b, c), (f, g))
-    ]
+    short = [form(u, v) for u, v in ((a, b), (b, c), (f, g))]
 
     run_id = airflow.trigger({"events": [*short, whole]})
 
@@ -63,14 +61,7 @@ def test_a_lane_that_cannot_be_applied_at_once_goes_phase_after_phase_in_one_run
     of_a, of_b, of_c = (story.batches(user, 2, user[:1]) for user in (a, b, c))
 
     # Each receives after they gave.
-    run_id = airflow.trigger(
-        {
-            "events": [
-                {"from_user": u, "to_user": v, "organisation_id": ORGANISATION}
-                for u, v in ((c, d), (b, c), (a, b))
-            ]
-        }
-    )
+    run_id = airflow.trigger({"events": [form(u, v) for u, v in ((c, d), (b, c), (a, b))]})
 
     assert airflow.ended(run_id) == "success"
     assert airflow.xcom(run_id, "settle")["events"] == {"completed": 3}
@@ -92,7 +83,7 @@ def test_a_failing_user_service_is_retried_and_the_transfer_completes(airflow: A
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
     with airflow.userorg_fails(old):
-        run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+        run_id = airflow.trigger(form(old, new))
         mid = f"manual:{run_id}:0"
         until("the event is seen to fail", lambda: story.state(mid) == "failed")
         assert story.owners(batches) == {(old, old)}
@@ -110,7 +101,7 @@ def test_a_failing_user_service_is_retried_and_the_transfer_completes(airflow: A
 def test_clearing_a_finished_run_changes_nothing(airflow: Airflow, story: Story):
     old, new = story.user("old"), story.user("new")
     batches = story.batches(old, 2)
-    run_id = airflow.trigger({"from_user": old, "to_user": new, "organisation_id": ORGANISATION})
+    run_id = airflow.trigger(form(old, new))
     assert airflow.ended(run_id) == "success"
     documents = [story.platform.document(b.batch_id) for b in batches]
     before = airflow.run(run_id)["end_date"]
