@@ -79,11 +79,8 @@ def run_message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Run
     counts = _counts(summary, approvals)
     if not counts:
         return None
-    failures, approvals, conflicts = (
-        dict(list(summary.failures.items())[:MAX_LISTED]),
-        approvals[:MAX_LISTED],
-        summary.conflicts[:MAX_LISTED],
-    )
+    failures = dict(list(summary.failures.items())[:MAX_LISTED])
+    approvals, conflicts = approvals[:MAX_LISTED], summary.conflicts[:MAX_LISTED]
     users = summary.users | {p.mid: f"{p.from_user} → {p.to_user}" for p in approvals}
     named = [*failures, *(p.mid for p in approvals), *(c.mid for c in conflicts)]
     steps = list(_next_steps(summary, approvals, failures, counts))

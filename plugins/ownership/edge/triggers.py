@@ -94,31 +94,38 @@ class Announcer:
         self._at = float("-inf")
 
     def worth_a_signal(self, seen: WorkInSight, now: float) -> bool:
-        """True if there is work that no signal has announced, or that stands still since the last signal.
-
-        A backlog is announced once until the run that it started has committed: what arrives
-        meanwhile is read by that run. An event in the queue counts once it was claimable in two
-        looks at the queue: in one, its own run may be just about to claim it. Others are announced when
-        a run has taken those that were. While the runs at work fill the executor nothing is, and while they keep
-        the cores busy, or one may still be collecting, `PACE_SECONDS` pass between two signals.
-        """
+        """True if there is work that no signal has announced, or that stands still since the last signal."""
         queue = seen.queue
         if queue.number != self._queue_look:
             self._steady = queue.claimable & self._before
             self._before, self._queue_look = queue.claimable, queue.number
-        steady = self._steady
-        pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
-        new_messages = seen.backlog > 0 and pulled
-        new_in_queue = bool(steady) and not steady & self._queue
-        again = (seen.backlog > 0 or bool(steady)) and now - self._at >= self._resignal
-        busy = queue.unclaimed or queue.at_work >= self._cores
-        too_soon = busy and now - self._at < PACE_SECONDS
-        if queue.at_work > self._max_at_work or too_soon or not (new_messages or new_in_queue or again):
+        since = now - self._at
+        stands_still = since >= self._resignal and (seen.backlog > 0 or bool(self._steady))
+        if self._no_room(queue, since) or not (stands_still or self._is_new(seen)):
             return False
         if seen.backlog > 0:
             self._high = seen.high
-        self._queue, self._at = steady, now
+        self._queue, self._at = self._steady, now
         return True
+
+    def _no_room(self, queue: QueueLook, since: float) -> bool:
+        """True while the runs at work fill the executor.
+
+        Also within `PACE_SECONDS` of the last signal while they keep the cores busy, or one may still be collecting.
+        """
+        busy = queue.unclaimed or queue.at_work >= self._cores
+        return queue.at_work > self._max_at_work or (busy and since < PACE_SECONDS)
+
+    def _is_new(self, seen: WorkInSight) -> bool:
+        """True if no signal has announced the backlog, or what can be claimed.
+
+        A backlog is announced once until the run that it started has committed: what arrives meanwhile is read by that
+        run. An event in the queue counts once it was claimable in two looks at the queue: in one, its own run may be
+        just about to claim it. Others are announced when a run has taken those that were.
+        """
+        pulled = all(c >= h for c, h in zip(seen.committed, self._high, strict=False))
+        new_in_queue = bool(self._steady) and not self._steady & self._queue
+        return (seen.backlog > 0 and pulled) or new_in_queue
 
 
 def next_look(began: float, ended: float) -> float:

@@ -173,17 +173,10 @@ class Database:
         :raises Unavailable: if the database does not answer, or is read-only, after the last try.
         :raises SettingsError: if role, database, schema or grants are wrong; the message says what to do.
         """
-        for attempt in stamina.retry_context(
-            on=Unavailable,
-            attempts=self._tries,
-            wait_initial=0.2,
-            wait_max=2.0,
-            wait_jitter=0.2,
-            timeout=None,
-        ):
-            with attempt:
-                return self._once(work, statement_ms)
-        raise AssertionError("unreachable: stamina returns or raises")
+        retrying = stamina.RetryingCaller(
+            attempts=self._tries, wait_initial=0.2, wait_max=2.0, wait_jitter=0.2, timeout=None
+        )
+        return retrying(Unavailable, self._once, work, statement_ms)
 
     def _once(self, work: Callable[[Connection], T], statement_ms: int) -> T:
         try:

@@ -185,12 +185,8 @@ class Service:
         :raises Unavailable: no answer in time, a 5xx, 408 or 429, a refusal (401, 403), or an answer that is no
             JSON object. A refusal counts as an outage: it says something about the job, not about a user.
         """
-        for attempt in stamina.retry_context(
-            on=Unavailable, attempts=self._tries, wait_initial=0.3, wait_max=3.0, timeout=45.0
-        ):
-            with attempt:
-                return self._once(method, path, body)
-        raise AssertionError("unreachable: stamina returns or raises")
+        retrying = stamina.RetryingCaller(attempts=self._tries, wait_initial=0.3, wait_max=3.0, timeout=45.0)
+        return retrying(Unavailable, self._once, method, path, body)
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
         # The client's own time-outs are for the next bytes, also while an answer's headers come.
