@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,22 +55,16 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
     """
     judged_ms = inbox.clock()
     consumed = inbox.arrivals.consumed(topic.name)
-    backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
-    if window:
-        # A topic that was created again and has just as many messages as before shows no backlog.
-        again = [
-            s.partition for s in backlog if s.start == s.end and _differs(topic, consumed.get(s.partition))
-        ]
-        backlog = [_from_the_oldest(topic, s) if s.partition in again else s for s in backlog]
-    while True:
+    backlog = _backlog(topic, consumed, thorough=window is not None)
+    accepted = None
+    while accepted is None:
         if starts := {s.partition: s.start for s in backlog if s.created_again}:
             inbox.arrivals.restart(topic.name, starts)
         topic.claim_offsets(backlog)
         try:
             accepted = inbox.accept(_messages(topic, backlog, consumed))
-            break
         except _CreatedAgain as e:
-            backlog = [_from_the_oldest(topic, s) if s.partition == e.partition else s for s in backlog]
+            backlog = _from_the_oldest(topic, backlog, {e.partition})
     if beyond := _beyond_the_last_message(topic, inbox, backlog):
         inbox.arrivals.store([], consumed=beyond)
     topic.commit(backlog)
@@ -80,6 +74,19 @@ def accept(topic: Topic, inbox: Inbox, window: Window | None) -> tuple[Accepted,
         accepted += inbox.accept(m for m in below if window.start_ms <= m.kafka_ms < window.end_ms)
     lost = Accepted(lost=sum(s.deleted for s in backlog), notes=_notes(topic, backlog, consumed))
     return accepted + lost, judged_ms
+
+
+def _backlog(topic: Topic, consumed: Mapping[int, Consumed], *, thorough: bool) -> list[Span]:
+    """What the ledger has not read.
+
+    A topic that was created again and has just as many messages as before shows no backlog: a `thorough` look compares
+    the last message that was read, too.
+    """
+    backlog = topic.backlog({p: c.next_offset for p, c in consumed.items()})
+    if not thorough:
+        return backlog
+    empty = (s.partition for s in backlog if s.start == s.end)
+    return _from_the_oldest(topic, backlog, {p for p in empty if _differs(topic, consumed.get(p))})
 
 
 def _messages(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> Iterator[Message]:
@@ -122,9 +129,12 @@ def _differs(topic: Topic, consumed: Consumed | None) -> bool:
     return message is not None and digest_of(message) != consumed.last_digest
 
 
-def _from_the_oldest(topic: Topic, span: Span) -> Span:
-    low, high = topic.bounds(span.partition)
-    return Span(span.partition, low, high, created_again=True)
+def _from_the_oldest(topic: Topic, backlog: Sequence[Span], partitions: Collection[int]) -> list[Span]:
+    """The backlog with all messages of partitions that were created again."""
+    return [
+        Span(s.partition, *topic.bounds(s.partition), created_again=True) if s.partition in partitions else s
+        for s in backlog
+    ]
 
 
 def _notes(topic: Topic, backlog: Sequence[Span], consumed: Mapping[int, Consumed]) -> dict[str, str]:
