@@ -50,7 +50,7 @@ from ownership.ledger.reads.lists import (
 )
 from ownership.ledger.reads.questions import Known
 from ownership.ledger.reports import Reconciliations
-from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED
+from ownership.ledger.schema import MONTH_SHIFT, PARTITIONED, month_of
 from ownership.page.cursors import ENTRIES
 from ownership.page.exporting import changes as changes_of
 from ownership.page.exporting import transfers as transfers_of
@@ -277,11 +277,6 @@ def add_month(connection: psycopg.Connection[Any], table: str, month: int) -> No
     low, high = month << MONTH_SHIFT, (month + 1) << MONTH_SHIFT
     statement = f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} FOR VALUES FROM ({low}) TO ({high})"
     connection.execute(statement.encode())
-
-
-def month_of(at_ms: int) -> int:
-    at = from_ms(at_ms)
-    return at.year * 12 + at.month - 1
 
 
 # -- lists
