@@ -156,7 +156,9 @@ def test_worker_triggerer_and_api_server_report_themselves_and_airflow_knows_the
     assert [h["kind"] for h in (api_server, triggerer, worker)] == ["api_server", "triggerer", "worker"]
     assert {"[api] secret_key", "[api_auth] jwt_secret"} < api_server["traits"].keys()
     assert worker["traits"].items() >= (triggerer["traits"].items() - api_server["traits"].items())
-    program = "import json; from ownership.page.access import tries_by_worker as t; print(json.dumps(t(0)))"
+    program = (
+        "import json; from ownership.page.airflow_facts import tries_by_worker as t; print(json.dumps(t(0)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**airflow.stack.airflow_env, "PYTHONPATH": str(REPOSITORY / "plugins")},

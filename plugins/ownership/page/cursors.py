@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from ownership.domain.event import LedgerId, OrderKey
 from ownership.domain.plan import BatchId
-from ownership.page.routes.parameters import NO_NUL
+from ownership.page.parameters import NO_NUL
 
 K = TypeVar("K", bound=tuple[Any, ...])
 _Integer = Annotated[int, Field(ge=-(2**31), lt=2**31)]

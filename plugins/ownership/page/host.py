@@ -14,7 +14,7 @@ from ownership.domain.installation import RECENT_MS, HostKind
 from ownership.edge.hosts import report
 from ownership.ledger.database import Database
 from ownership.ledger.hosts import Hosts
-from ownership.page import access
+from ownership.page import airflow_facts
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +26,11 @@ def report_api_server(database: Database) -> None:
     """Report this host, and on which workers tries ended since workers report, at most an hour ago."""
     try:
         first_ms = Hosts(database).first_worker_ms()
-        tries = access.tries_by_worker(max(first_ms, now_ms() - RECENT_MS)) if first_ms else {}
+        tries = airflow_facts.tries_by_worker(max(first_ms, now_ms() - RECENT_MS)) if first_ms else {}
     except (OwnershipError, SQLAlchemyError) as e:
         log.warning("this API server cannot be reported", why=str(e))
         return
-    secrets = {name: digest(name, secret) for name, secret in access.signing_secrets().items()}
+    secrets = {name: digest(name, secret) for name, secret in airflow_facts.signing_secrets().items()}
     report(database, HostKind.API_SERVER, secrets, tries)
 
 

@@ -21,7 +21,7 @@ from ownership.domain.clock import now
 from ownership.domain.imports import Import, ImportProgress, ImportState, Phase, conf_of, run_prefix
 from ownership.domain.text import MAX_FILE_NAME, one_line, printable
 from ownership.domain.transfer_files import MAX_BYTES, FileRow, RowError, good_rows, read_rows
-from ownership.page import access
+from ownership.page import access, airflow_facts
 from ownership.page.access import User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.problems import FieldError, ProblemError
@@ -164,7 +164,7 @@ def _runs_to_start(store: Ledger, import_id: str, phase: Phase) -> dict[int, str
         n: [f"{run_prefix(import_id, phase, n)}{attempt}" for attempt in range(1, MAX_RUNS + 1)]
         for n in blocks
     }
-    runs = access.runs_of(run_id for of in ids.values() for run_id in of)
+    runs = airflow_facts.runs_of(run_id for of in ids.values() for run_id in of)
     return {n: run_id for n in blocks if (run_id := _next_run(ids[n], runs))}
 
 

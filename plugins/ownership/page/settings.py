@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends
 
 from ownership.domain.settings import Settings
-from ownership.page.access import settings_text
+from ownership.page.airflow_facts import settings_text
 
 READ_AGAIN_S = 10.0
 """The Variable is read again after this."""

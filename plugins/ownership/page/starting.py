@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +12,11 @@ from fastapi import Request
 
 from ownership.page.api.problems import ProblemError
 from ownership.page.entry import AIRFLOW
+
+
+def new_run_id() -> str:
+    """An id for a run to start, in Airflow's own form."""
+    return f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
 
 
 async def trigger(request: Request, dag_id: str, run_id: str, conf: dict[str, Any]) -> httpx.Response:

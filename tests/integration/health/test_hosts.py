@@ -106,10 +106,12 @@ def test_the_watcher_reports_its_triggerer(world: World) -> None:
 def test_an_api_server_tells_of_workers_that_were_never_heard_once_some_are(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ownership.page import access
+    from ownership.page import airflow_facts
     from ownership.page.host import report_api_server
 
-    monkeypatch.setattr(access, "tries_by_worker", lambda _since: {"w1": Tries(3, 0), "w2": Tries(0, 2)})
+    monkeypatch.setattr(
+        airflow_facts, "tries_by_worker", lambda _since: {"w1": Tries(3, 0), "w2": Tries(0, 2)}
+    )
     database = world.job.parts.database
     report_api_server(database)
     assert sentences(world) == []

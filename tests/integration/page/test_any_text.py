@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ownership.domain.organisations import EVERYTHING
 from ownership.domain.settings import Settings
-from ownership.page import access
+from ownership.page import access, airflow_facts
 from ownership.page import app as module
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.names import process_names
@@ -56,10 +56,10 @@ def page(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """The page on the world's ledger, for a user who may do everything."""
     user = SimpleNamespace(get_id=lambda: "operator-1", get_name=lambda: "operator")
     store = Store(lambda: conninfo_to_dict(world.ledger))
-    monkeypatch.setattr(access, "runs_of", lambda *_: {})
+    monkeypatch.setattr(airflow_facts, "runs_of", lambda *_: {})
     monkeypatch.setattr(access, "may_start", lambda _: {TRANSFER_DAG, UNDO_DAG})
     monkeypatch.setattr(access, "check_start", lambda *_: None)
-    monkeypatch.setattr(access, "is_paused", lambda _: False)
+    monkeypatch.setattr(airflow_facts, "is_paused", lambda _: False)
     # Its own names only.
     names = SimpleNamespace(of=lambda *_: {}, pairs=lambda *_: {})
     signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated

@@ -23,7 +23,7 @@ from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.database import Database
 from ownership.ledger.events import RejectedMessage
 from ownership.ledger.reads import Reads
-from ownership.page import access, importing
+from ownership.page import airflow_facts, forms, importing
 from ownership.page import app as module
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.app import api
@@ -82,7 +82,7 @@ class Imported:
     def token(self, import_id: str) -> str:
         """Of a form about an import that was opened just now."""
         user: Any = SimpleNamespace(get_id=lambda: self.service.user)
-        return access.import_token(user, import_id)
+        return forms.import_token(user, import_id)
 
     def get(self, address: str) -> Any:
         answer = self.service.ask("GET", f"/{address}")
@@ -127,7 +127,7 @@ def imported(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> Imported:
     monkeypatch.setattr(importing, "trigger", service.trigger)
     monkeypatch.setattr(module.app, "dependency_overrides", api.dependency_overrides)
     monkeypatch.setenv("AIRFLOW__API__SECRET_KEY", "a key of this test")
-    monkeypatch.setattr(access, "runs_of", made.runs_of)
+    monkeypatch.setattr(airflow_facts, "runs_of", made.runs_of)
     return made
 
 

@@ -23,7 +23,7 @@ from ownership.domain.states import FINAL_STATES
 from ownership.ledger.arrivals import Arrival, Arrivals, Origin
 from ownership.ledger.database import Database
 from ownership.ledger.events import RejectedMessage
-from ownership.page import access
+from ownership.page import access, airflow_facts
 from ownership.page import app as module
 from ownership.page.actions import ACTIONS, TRANSFER_DAG, UNDO_DAG
 from ownership.page.api import orders
@@ -164,11 +164,11 @@ def ledger(server: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def page(ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     made, store = Page(), Store(lambda: ledger)
     monkeypatch.setenv("AIRFLOW__API__SECRET_KEY", "a key of this test")
-    monkeypatch.setattr(access, "runs_of", lambda *_: {})
+    monkeypatch.setattr(airflow_facts, "runs_of", lambda *_: {})
     monkeypatch.setattr(access, "may_start", lambda _: {TRANSFER_DAG, UNDO_DAG})
     monkeypatch.setattr(access, "check_start", lambda *_: None)
-    monkeypatch.setattr(access, "is_paused", lambda _: False)
-    monkeypatch.setattr(access, "last_look", lambda: None)
+    monkeypatch.setattr(airflow_facts, "is_paused", lambda _: False)
+    monkeypatch.setattr(airflow_facts, "last_look", lambda: None)
     monkeypatch.setattr(orders, "trigger", made.trigger)
     monkeypatch.setattr(actions, "trigger", made.trigger)
 

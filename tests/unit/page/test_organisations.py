@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
-from ownership.page import access
+from ownership.page import access, airflow_facts
 from ownership.page.api.requests import BoundedRoute
 from ownership.page.app import app
 from ownership.page.platform import process_platform
@@ -110,8 +110,8 @@ class Variable:
 @pytest.fixture
 def variable(monkeypatch: pytest.MonkeyPatch) -> Variable:
     made = Variable()
-    monkeypatch.setattr(access, "ensure_secrets_loaded", lambda: [Variable(), made])
-    monkeypatch.setattr(access, "_is_stored", lambda _: False)
+    monkeypatch.setattr(airflow_facts, "ensure_secrets_loaded", lambda: [Variable(), made])
+    monkeypatch.setattr(airflow_facts, "_is_stored", lambda _: False)
     made.text = json.dumps(
         {
             "page.organisations": [
@@ -170,10 +170,10 @@ def test_a_setting_that_cannot_be_read_hides_everything(
         seen(somebody)
     # A row that cannot be decrypted is read as none.
     variable.text = None
-    monkeypatch.setattr(access, "_is_stored", lambda _: True)
+    monkeypatch.setattr(airflow_facts, "_is_stored", lambda _: True)
     with pytest.raises(SettingsError, match="decrypted"):
         seen(somebody)
-    monkeypatch.setattr(access, "_is_stored", lambda _: False)
+    monkeypatch.setattr(airflow_facts, "_is_stored", lambda _: False)
     assert seen(somebody) == EVERYTHING
 
 

@@ -13,7 +13,7 @@ from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
 from ownership.page.api.transfers import QueryFilters
 from ownership.page.exporting import AT_ONCE, ExportResponse, Format
-from ownership.page.routes.parameters import NO_NUL
+from ownership.page.parameters import NO_NUL
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["exports"])

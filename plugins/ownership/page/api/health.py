@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ownership.page import access
+from ownership.page import airflow_facts
 from ownership.page.access import MayReadHealth
 from ownership.page.api import models
 from ownership.page.api.problems import HIDDEN
@@ -23,7 +23,7 @@ router = APIRouter(route_class=JsonRoute, tags=["health"])
 )
 def health(store: Ledger) -> models.Health:
     """What the DAG ownership_health found last (it looks every ten minutes), and what is open now."""
-    look = access.last_look()
+    look = airflow_facts.last_look()
     with store.reads() as reads:
         queue = reads.lists.open_counts()
     problems = look.problems if look else None

@@ -50,7 +50,7 @@ from ownership.page.importing import (
     is_stalled,
     read_form,
 )
-from ownership.page.routes.parameters import NO_NUL
+from ownership.page.parameters import NO_NUL
 from ownership.page.store import Ledger
 
 CSV = "text/csv"

@@ -23,7 +23,7 @@ from ownership.domain.contracts import Contract
 from ownership.domain.event import LedgerId, folded
 from ownership.domain.options import Digest
 from ownership.ledger.events import EventRow
-from ownership.page import access
+from ownership.page import access, airflow_facts
 from ownership.page.access import User
 from ownership.page.actions import (
     ABANDON,
@@ -41,7 +41,7 @@ from ownership.page.actions import (
 from ownership.page.api.models import Started, StartedTransfer
 from ownership.page.api.problems import OF_BODIES, FieldError, Problem, ProblemError, wrong_field
 from ownership.page.api.requests import JsonRoute
-from ownership.page.starting import refused, trigger
+from ownership.page.starting import new_run_id, refused, trigger
 from ownership.page.store import Ledger
 
 log = structlog.get_logger(__name__)
@@ -156,7 +156,7 @@ class Caller:
         """The conf of the run that the same key started before."""
         if self._key is None:
             return None
-        return await run_in_threadpool(access.run_conf, dag_id, self._run_id)
+        return await run_in_threadpool(airflow_facts.run_conf, dag_id, self._run_id)
 
     async def _start(self, dag_id: str, conf: dict[str, Any], mids: Sequence[str]) -> Started:
         """Start the run, or find the one that the same request started before; its outcomes are seen under `mids`.
@@ -177,14 +177,14 @@ class Caller:
             for m in mids
         ]
         self._response.headers["location"] = started[0].href
-        paused = await run_in_threadpool(access.is_paused, dag_id)
+        paused = await run_in_threadpool(airflow_facts.is_paused, dag_id)
         return Started(dag_id=dag_id, run_id=self._run_id, paused=paused, transfers=started)
 
 
 def run_id_of(user_id: str, address: str, key: str | None) -> str:
     """The id of the run to start; the same for the same key of the same user at the same address."""
     if key is None:
-        return access.new_run_id()
+        return new_run_id()
     digest = hashlib.sha256(json.dumps([user_id, address, key]).encode()).hexdigest()
     return f"manual__key_{digest[:32]}"
 

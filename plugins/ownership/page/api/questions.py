@@ -11,7 +11,7 @@ from ownership.page.api import models
 from ownership.page.api.problems import Problem
 from ownership.page.api.requests import JsonRoute
 from ownership.page.platform import Stores
-from ownership.page.routes.questions import BEFORE, ID, PAGE, TEXT, batch_now, check_holder, holdings
+from ownership.page.questions import BEFORE, ID, PAGE, TEXT, batch_now, check_holder, holdings
 from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views.proven import DAYS

@@ -11,15 +11,15 @@ from fastapi.responses import JSONResponse, Response
 from ownership.domain.clock import to_ms
 from ownership.domain.states import EventState
 from ownership.ledger.reads.lists import Filters, ListedEvent
-from ownership.page import access
+from ownership.page import airflow_facts
 from ownership.page.access import User
 from ownership.page.api import models
 from ownership.page.api.problems import Problem, wrong_field
 from ownership.page.api.requests import JsonRoute
 from ownership.page.cursors import BATCHES, ENTRIES, Cursor
+from ownership.page.details import detail, named
 from ownership.page.names import UserNames
-from ownership.page.routes.parameters import AFTER, MID, NO_NUL, Narrowed
-from ownership.page.routes.transfers import detail, named
+from ownership.page.parameters import AFTER, MID, NO_NUL, Narrowed
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["transfers"])
@@ -89,7 +89,7 @@ def transfer(
     ] = "",
 ) -> models.Transfer | Response:
     """With `run`, 202 until that run has brought it, and the state of the run beside it from then on."""
-    started = access.runs_of([run]).get(run) if run else None
+    started = airflow_facts.runs_of([run]).get(run) if run else None
     with store.reads() as reads:
         event = reads.details.event(mid)
         view = detail(reads, event, user) if event else None

@@ -13,13 +13,13 @@ from ownership.domain.conf import MAX_REASON
 from ownership.domain.contracts import PlanSummary
 from ownership.domain.text import printable
 from ownership.ledger.reads import Reads
-from ownership.page import access
+from ownership.page import access, airflow_facts, forms
 from ownership.page.access import User
 from ownership.page.actions import ACTIONS, EXECUTE, REHEARSE_UNDO, UNDO, Action, offered
 from ownership.page.api.requests import BoundedRoute
+from ownership.page.details import detail
+from ownership.page.parameters import MID, TEXT
 from ownership.page.rendering import rendered
-from ownership.page.routes.parameters import MID, TEXT
-from ownership.page.routes.transfers import detail
 from ownership.page.starting import refused, trigger
 from ownership.page.store import Ledger
 from ownership.page.views import links
@@ -55,9 +55,9 @@ def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT)
         changes=change_lines(changed) if changed else [],
         more=bool(changed and changed.next),
         rehearsed=rehearsed,
-        token=access.form_token(user, wanted, mid, event.digest, event.state),
+        token=forms.form_token(user, wanted, mid, event.digest, event.state),
         max_reason=MAX_REASON,
-        paused=access.is_paused(wanted.dag_id),
+        paused=airflow_facts.is_paused(wanted.dag_id),
         user=user.get_name(),
     )
 
@@ -77,7 +77,7 @@ async def act(
     reason: Annotated[str, Form(max_length=4 * MAX_REASON)] = "",
 ) -> Response:
     """Start the run that was confirmed, in the name of the signed-in user."""
-    confirmed, state = access.form_of(token, user)
+    confirmed, state = forms.form_of(token, user)
     await run_in_threadpool(access.check_start, confirmed.action.dag_id, request, user)
     await run_in_threadpool(store.event, confirmed.mid)
     reason = printable(reason.strip())

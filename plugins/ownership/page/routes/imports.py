@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from ownership.domain.imports import ImportNotReady
 from ownership.domain.transfer_files import COLUMNS, MAX_ROWS, FileRefused
 from ownership.ledger.reads.lists import PAGE_SIZE
-from ownership.page import access
+from ownership.page import access, airflow_facts, forms
 from ownership.page.access import GuardedRoute, User
 from ownership.page.actions import TRANSFER_DAG
 from ownership.page.api.imports import ID
@@ -49,8 +49,8 @@ def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$
         older=f"imports?after={newest[-1].id}" if len(newest) == PAGE_SIZE else None,
         newest="imports" if last else None,
         startable=TRANSFER_DAG in access.may_start(user),
-        paused=access.is_paused(TRANSFER_DAG),
-        token=access.import_token(user, import_id_of(str(user.get_id()), None)),
+        paused=airflow_facts.is_paused(TRANSFER_DAG),
+        token=forms.import_token(user, import_id_of(str(user.get_id()), None)),
         columns=COLUMNS,
         max_rows=MAX_ROWS,
         user=user.get_name(),
@@ -62,7 +62,7 @@ async def take(request: Request, user: User, asked: Asked) -> Response:
     """Take a file in; its dry runs are started in the name of the signed-in user."""
     check_unpacked(request)
     form = await read_form(request)
-    import_id = access.import_of(form.fields.get("token", ""), user)
+    import_id = forms.import_of(form.fields.get("token", ""), user)
     to_user = form.fields.get("to_user", "")
     try:
         await asked.take(form.content, name=form.file_name, to_user=to_user, import_id=import_id)
@@ -97,8 +97,8 @@ def one(
         first=import_href(import_id) if after else None,
         startable=startable,
         stalled=startable and is_stalled(store, import_id, progress.state),
-        token=access.import_token(user, import_id),
-        paused=access.is_paused(TRANSFER_DAG),
+        token=forms.import_token(user, import_id),
+        paused=airflow_facts.is_paused(TRANSFER_DAG),
         user=user.get_name(),
     )
 
@@ -112,7 +112,7 @@ async def go(
     token: Annotated[str, Form(max_length=4000)] = "",
 ) -> Response:
     """Carry rows out: all of them, the good ones, or those that no run brings (`again`)."""
-    import_id = access.import_of(token, user)
+    import_id = forms.import_of(token, user)
     await run_in_threadpool(found, store, import_id)
     if what == "again":
         await asked.start_again(import_id)

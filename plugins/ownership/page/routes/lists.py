@@ -10,12 +10,12 @@ from ownership.domain.errors import SettingsError
 from ownership.domain.states import EventState
 from ownership.ledger.reads import Reads
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent
-from ownership.page import access
+from ownership.page import airflow_facts
 from ownership.page.actions import RECONCILE_DAG
 from ownership.page.cursors import ENTRIES
 from ownership.page.names import UserNames
+from ownership.page.parameters import AFTER, TEXT, Narrowed
 from ownership.page.rendering import rendered
-from ownership.page.routes.parameters import AFTER, TEXT, Narrowed
 from ownership.page.settings import CachedSettings, JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views import links
@@ -57,7 +57,7 @@ def listing(
         bodies = reads.details.short_bodies([e.mid for e in events])
     if one and len(listed.entries) == 1 and not listed.next:
         return RedirectResponse(links.detail_href(listed.entries[0].mid), status_code=303)
-    runs = access.runs_of(e.run_id for e in events)
+    runs = airflow_facts.runs_of(e.run_id for e in events)
     pairs = names.pairs([e.transfer for e in events], bodies, store.visible)
     return rendered(
         "list.html",
@@ -100,6 +100,6 @@ def reconciliations(store: Ledger) -> Response:
     """What the last reconciliations found, as a chart and as a table."""
     with store.reads() as reads:
         reports = reads.reports(MAX_BARS)
-    runs = access.runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
+    runs = airflow_facts.runs_of((r.run_id for r in reports), (RECONCILE_DAG,))
     view = reconciliations_view(reports, runs)
     return rendered("reconciliations.html", view=view)

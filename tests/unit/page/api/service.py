@@ -21,7 +21,7 @@ from ownership.domain.states import BatchOutcome, ChangeOutcome, EventState
 from ownership.ledger.events import EventRow
 from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, Owners, PlannedBatch
 from ownership.ledger.reads.lists import Filters, ListPage, OpenCounts, StateCounts
-from ownership.page import access
+from ownership.page import access, airflow_facts
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api import orders
 from ownership.page.api.app import api
@@ -60,7 +60,7 @@ class Service:
     user: str = "operator-1"
     visible: VisibleOrganisations = EVERYTHING
     names: Names = field(default_factory=lambda: Names(cast("Asked[Users]", NoUserOrg())))
-    look: access.LastLook | None = None
+    look: airflow_facts.LastLook | None = None
     airflow_says: int = 200
     asked_for: list[tuple[Filters, Any]] = field(default_factory=list)
 
@@ -124,9 +124,9 @@ class Service:
             raise HTTPException(403, "Forbidden")
 
 
-def looked(problems: dict[str, list[str]] | None, at: datetime = AT) -> access.LastLook:
+def looked(problems: dict[str, list[str]] | None, at: datetime = AT) -> airflow_facts.LastLook:
     """What the watch found."""
-    return access.LastLook(at, problems, "The verdict.")
+    return airflow_facts.LastLook(at, problems, "The verdict.")
 
 
 def opened_service(monkeypatch: pytest.MonkeyPatch) -> Service:
@@ -135,11 +135,11 @@ def opened_service(monkeypatch: pytest.MonkeyPatch) -> Service:
     monkeypatch.setattr(orders, "trigger", made.trigger)
     monkeypatch.setattr(access, "check_start", made.check_start)
     monkeypatch.setattr(access, "may_start", lambda _: made.allowed)
-    monkeypatch.setattr(access, "run_conf", lambda dag, run: made.runs.get((dag, run)))
-    monkeypatch.setattr(access, "is_paused", lambda _: False)
-    monkeypatch.setattr(access, "last_look", lambda: made.look)
+    monkeypatch.setattr(airflow_facts, "run_conf", lambda dag, run: made.runs.get((dag, run)))
+    monkeypatch.setattr(airflow_facts, "is_paused", lambda _: False)
+    monkeypatch.setattr(airflow_facts, "last_look", lambda: made.look)
     monkeypatch.setattr(
-        access,
+        airflow_facts,
         "runs_of",
         lambda ids, *_: {r: RunLink(r, d, "running", "") for d, r in made.runs if r in list(ids)},
     )
