@@ -252,7 +252,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--cluster", action="store_true", help="on two of everything, with its faults")
     parser.add_argument(
-        "--load", type=int, metavar="MESSAGES", help="a stream instead of rounds: 12 minutes, 12 faults"
+        "--load", type=int, metavar="MESSAGES", help="a stream instead of rounds: 11 minutes, 11 faults"
     )
     parser.add_argument(
         "--soak", type=float, metavar="HOURS", help="5 events a second and a fault every 10 minutes"

@@ -37,7 +37,6 @@ FAULTS = (
     "Airflow killed",
     "cassandra killed",
     "postgres killed",
-    "ledger's commits cut",
 )
 """One a minute, in this order."""
 EVERY_S = 60.0
