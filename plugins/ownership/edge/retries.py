@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 RETRIES = 9
-"""Retries of a stage: from 10 s to a quarter of an hour each, about an hour in all."""
+"""Retries of a stage: after 10 s to a quarter of an hour each, about 50 minutes in all."""
 FIRST_SECONDS = 10.0
 LAST_SECONDS = 900.0
 AFTER_DEATH: Mapping[str, Any] = {

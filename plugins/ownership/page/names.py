@@ -1,7 +1,8 @@
 """Names beside the ids of users: the event's own, else User-Org's, which are kept in memory for a few minutes.
 
 Anyone may name any id in a transfer of their organisation. So a person sees User-Org's name of a user only if User-Org
-says that the user is of an organisation that is visible to the person. Names are never needed: where User-Org does not answer, ids stand alone.
+says that the user is of an organisation that is visible to the person. Names are never needed: where User-Org does not
+answer, ids stand alone.
 """
 
 from __future__ import annotations
