@@ -80,7 +80,7 @@ def lock_schema(connection: Connection) -> None:
 def remove_old(database: Database, retention_days: int) -> Removed:
     """Remove what is older than the retention, in short transactions, and hosts that are gone for a day.
 
-    Events that are not final stay, with all rows.
+    Events that are not final stay, with all rows, and so does what they take back or were planned with.
 
     A month is removed when all of it is too old: its partitions are dropped, its events deleted in parts.
     """
@@ -103,14 +103,22 @@ def remove_old(database: Database, retention_days: int) -> Removed:
 
 def _drop_months(connection: Connection, first_kept: int) -> list[str]:
     lock_schema(connection)
-    # Few: it is the queue.
-    open_months = {i >> MONTH_SHIFT for i in connection.scalars(select(queue.c.event_id))}
+    open_months = _open_months(connection)
     old = [
         n for n, month in _partitions(connection).items() if month < first_kept and month not in open_months
     ]
     for name in old:
         connection.execute(text(f"DROP TABLE {name}"))
     return old
+
+
+def _open_months(connection: Connection) -> set[int]:
+    """The months of the events in the queue, and of the events whose plans and images these read."""
+    open_ids = select(queue.c.event_id)
+    named = select(func.unnest(event.c.follows.concat(event.c.planned_with)))
+    mids = connection.scalars(named.where(event.c.id.in_(open_ids))).all()
+    ids = open_ids.union(select(event.c.id).where(among(event.c.mid, mids)))
+    return {i >> MONTH_SHIFT for i in connection.scalars(ids)}
 
 
 def _partitions(connection: Connection) -> dict[str, int]:

@@ -87,6 +87,33 @@ def test_an_event_that_is_not_final_keeps_its_month_until_it_ends(ledger: Databa
     assert mids(ledger) == []
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param("options = jsonb_build_object('undo_of', 'needed')", id="what it takes back"),
+        pytest.param("options = jsonb_build_object('plan_of', 'needed')", id="whose plan it applies"),
+        pytest.param("planned_with = ARRAY['needed']", id="with which it was planned"),
+    ],
+)
+def test_an_event_that_is_not_final_keeps_the_month_of_the_event_that_it_reads(
+    ledger: Database, named: str
+) -> None:
+    """An undo that waits for its approval would find no image, and end with nothing taken back."""
+    month = month_before(DAYS + 62)
+    needed = arrived(ledger, "needed", month)
+    arrived(ledger, "older", month - 1)
+    arrived(ledger, "waits", month_before(0), queued=True)
+    execute(ledger, f"UPDATE event SET {named} WHERE mid = 'waits'")
+
+    assert remove_old(ledger, DAYS).events == 1
+    assert mids(ledger) == ["needed", "waits"]
+    assert execute(ledger, "SELECT batch_id FROM change WHERE event_id = :id", id=needed)
+
+    execute(ledger, "DELETE FROM queue")
+    assert remove_old(ledger, DAYS).events == 1
+    assert mids(ledger) == ["waits"]
+
+
 def test_events_are_deleted_in_transactions_of_bounded_size(
     ledger: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
