@@ -49,6 +49,8 @@ Reason = Annotated[
     BeforeValidator(lambda words: printable(words) if isinstance(words, str) else words),
     StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_REASON),
 ]
+_EACH_ONCE = AfterValidator(lambda mids: tuple(dict.fromkeys(mids)))
+"""An order that names an event twice means it once."""
 Moment = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
 """A point in time; without an offset it is UTC."""
 
@@ -140,7 +142,7 @@ class Decline(_Given):
 class Abandon(_Given):
     """Open events to end for good, with the reason."""
 
-    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MAX_EVENTS)]
+    mids: Annotated[tuple[LedgerId, ...], Field(min_length=1, max_length=MAX_EVENTS), _EACH_ONCE]
     reason: Reason
 
 
@@ -162,7 +164,7 @@ class DeadLetters(_Given):
 class Redrive(_Given):
     """Events to try again: failed ones now, skipped ones and dead letters as new events."""
 
-    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS)] = ()
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS), _EACH_ONCE] = ()
     states: tuple[Literal["failed", "skipped"], ...] = ()
     since: Moment | None = None
     until: Moment | None = None
@@ -180,7 +182,7 @@ class Redrive(_Given):
 class Undo(_Given):
     """Completed events to undo: the conf of `ownership_undo`."""
 
-    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS)] = ()
+    mids: Annotated[tuple[LedgerId, ...], Field(max_length=MAX_EVENTS), _EACH_ONCE] = ()
     from_user: Identifier | None = None
     to_user: Identifier | None = None
     since: Moment | None = None

@@ -259,6 +259,15 @@ def test_orders_are_read_beside_each_other() -> None:
     assert found.execute is None
 
 
+def test_an_event_that_an_order_names_twice_is_meant_once() -> None:
+    """A second redrive of a skipped event would be a transfer more."""
+    mids = ["b", "a", " b"]
+    found = orders({"redrive": {"mids": mids}, "abandon": {"mids": mids, "reason": "r"}})
+    assert found.redrive == Redrive(mids=("b", "a"))
+    assert found.abandon == Abandon(mids=("b", "a"), reason="r")
+    assert undo_order({"mids": mids}).undo == Undo(mids=("b", "a"))
+
+
 @pytest.mark.parametrize(
     ("conf", "words"),
     [
