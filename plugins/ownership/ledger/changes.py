@@ -450,7 +450,7 @@ def _planned(r: Any) -> Planned:
 
 def _plan_row(r: Any) -> PlanRow:
     planned = _planned(r)
-    if r.status is None:
+    if r.before_mentors is None:  # a row that was read has a list, though its status may be null
         return PlanRow(planned, None, None)
     before = _row(planned.id, r, "before")
     # An unchanged row has no owners afterwards.

@@ -68,6 +68,15 @@ def test_of_a_chain_the_last_plan_of_a_batch_counts(own_world: World) -> None:
     assert str(found[0]) == f"{first} → {second}: no batches"
 
 
+def test_a_batch_without_a_status_stays_as_its_plan_has_it(own_world: World) -> None:
+    """Its document is live, so the search finds it; null is no status that moves."""
+    old, new = own_world.users("old", "new")
+    own_world.edit(own_world.batch(created_by=old), status=None)
+    rehearse(own_world, old, new)
+    (found,) = rehearsals(own_world)
+    assert (found.counts, found.findings) == (Counter({Outcome.LEFT_ALONE: 1}), ())
+
+
 def test_the_command_says_what_is_not_as_planned_and_ends_with_one(
     own_world: World,
     environment: dict[str, Any],
