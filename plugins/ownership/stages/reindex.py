@@ -78,6 +78,7 @@ def prove(parts: Parts, claimed: ClaimedWork, ids: Collection[BatchId]) -> dict[
         parts.index.refresh()
         doubtful, outdated = set[BatchId](), set[BatchId]()
         for part in chunked(sorted(i for i in todo if i not in refused), DOCUMENTS_PER_REFRESH):
+            claimed.claim.keep_alive()
             synced = sync(parts, claimed.book, part, created, refused)
             parts.index.refresh()
             doubtful |= synced.doubtful | _changed_since(parts, synced.in_line)
@@ -274,6 +275,7 @@ def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tupl
     own = [m for m in mids if claimed.book.is_undo(m)]
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):
+        claimed.claim.keep_alive()
         rows = parts.rows.read({p.id for p in unmoved})
         settled = []
         for p in unmoved:
