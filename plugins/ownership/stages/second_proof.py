@@ -14,7 +14,7 @@ from itertools import chain
 
 from more_itertools import chunked
 
-from ownership.domain.clock import HOUR_MS
+from ownership.domain.clock import DAY_MS, HOUR_MS
 from ownership.domain.compare import own_documents
 from ownership.domain.event import MAX_FOLLOW_UPS
 from ownership.domain.options import Options
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 LOOK_BACK_MS = 6 * HOUR_MS
 """How long before a window an event may have completed that no run has proven since: its own window's run was too early,
 or did not come."""
+OLDEST_MS = 7 * DAY_MS
+"""How much older than that its message may be, at least: an event is tried again until an outage is over."""
 EVENTS_AT_ONCE = 200
 BATCHES_AT_ONCE = 1000
 MAX_ROUNDS = 3
@@ -43,17 +45,17 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
     """
     completed = partial(parts.events.of_window, states=(EventState.COMPLETED,), size=EVENTS_AT_ONCE)
     since_ms = start_ms - LOOK_BACK_MS
-    # A message may be much older than its completion: its transfer waited for an approval.
-    oldest_ms = since_ms - parts.settings.approval_hours * HOUR_MS
+    # A message may be much older than its completion: its transfer waited for an approval, or for a service.
+    oldest_ms = since_ms - max(parts.settings.approval_hours * HOUR_MS, OLDEST_MS)
     # The window's own are proven whenever it is run; older ones only if no run did it.
     older, own = completed(oldest_ms, start_ms, unproven_since_ms=since_ms), completed(start_ms, end_ms)
     return sum(_prove(parts, inbox, events) for events in chain(older, own))
 
 
 def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
-    planned, images = parts.changes.read({mid for e in events for mid in (e.mid, *e.planned_with)})
-    _warn_of_uncertain_writes(images)
-    follow_rows(parts, {p.id for p in planned})
+    mids = {mid for e in events for mid in (e.mid, *e.planned_with)}
+    _warn_of_uncertain_writes(parts.changes.unproven(mids))
+    follow_rows(parts, parts.changes.batches(mids))
     parts.index.refresh()
     # An undo leaves its users' other batches to them, and a plan of a dry run names the batches that were its own.
     searched = [e for e in events if not e.options.undo_of and not e.options.plan_of]

@@ -9,6 +9,7 @@ import pytest
 
 from local.platform.world import Batch
 from ownership.domain.states import Decision
+from ownership.stages.intake import Window
 from tests.integration.stages.transfer_world import ORGANISATION, World, opened_world
 
 
@@ -36,6 +37,25 @@ def test_an_event_moves_the_batch_that_it_names_and_no_other(world: World) -> No
     _, undone = world.undo(mid)
     assert undone.events == {"completed": 1}
     assert world.creators([named, other]) == [old, old]
+
+
+def test_another_batch_that_the_old_user_received_since_hides_none_from_the_second_proof(
+    world: World,
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    named, other = world.batch(created_by=a), world.batch(created_by=c)
+    first = world.transfer(a, b, asset=asset(named))
+    world.whole_run()
+    last = world.transfer(c, a, asset=asset(other))
+    world.whole_run()
+    world.platform.add_batches([named])  # from an older copy
+
+    window = Window(world.read(first).kafka_ms, world.read(last).kafka_ms + 1)
+    run = world.run().pull(window=window)
+
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert world.creators([named, other]) == [b, a]
 
 
 @pytest.mark.parametrize("given", [{}, None])

@@ -11,7 +11,7 @@ import pytest
 
 from ownership.domain.clock import now_ms
 from ownership.stages.intake import Window
-from tests.integration.stages.transfer_world import World
+from tests.integration.stages.transfer_world import World, replaced
 
 
 def around(world: World, mid: str) -> Window:
@@ -38,8 +38,17 @@ def test_a_document_that_was_written_late_from_an_older_row_is_mended(world: Wor
     assert world.read(mid).reproved_at is not None
 
 
-def test_what_completed_days_after_its_message_is_proven_by_the_next_hourly_run(world: World) -> None:
-    """As a transfer that waited for its approval."""
+@pytest.mark.parametrize("approval_hours", [168, 1])
+def test_what_completed_days_after_its_message_is_proven_by_the_next_hourly_run(
+    world: World, approval_hours: int
+) -> None:
+    """As a transfer that waited for its approval, or for a service that was away for days."""
+    settings = world.job.parts.settings.model_copy(update={"approval_hours": approval_hours})
+
+    def run_hourly() -> None:
+        with replaced(world.job, "parts", replace(world.job.parts, settings=settings)):
+            world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
@@ -48,12 +57,12 @@ def test_what_completed_days_after_its_message_is_proven_by_the_next_hourly_run(
     assert len(world.execute(older, mid=mid)) == 1
     world.platform.put_document(batch.batch_id, createdBy=old)
 
-    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+    run_hourly()
 
     assert world.owners(batch) == (new, ())
     proven = world.read(mid).reproved_at
     assert proven is not None
-    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+    run_hourly()
     assert world.read(mid).reproved_at == proven, "once is enough"
 
 
@@ -133,6 +142,24 @@ def test_rows_restored_from_an_older_copy_end_where_their_transfers_had_brought_
     assert run.pulled.follow_ups == 1
     assert run.finish().events == {"completed": 1}
     assert {world.owners(batch) for batch in batches} == {(c, ("x", c))}
+
+
+def test_a_dry_run_that_gives_the_old_user_something_hides_nothing_from_the_second_proof(
+    world: World,
+) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    world.whole_run()
+    asked = world.run().pull(form=world.form(c, a, dry_run=True))  # at work meanwhile
+    world.platform.add_batches([batch])  # from an older copy
+
+    run = world.run().pull(window=around(world, first))
+
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert asked.finish().events == {"rehearsed": 1}
+    assert world.owners(batch) == (b, ())
 
 
 @pytest.mark.parametrize("spelling", [str, str.upper])
