@@ -15,7 +15,7 @@ from sys import intern
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Table, TextClause, delete, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, TextClause, delete, or_, select, text
 
 from ownership.domain.plan import BatchId, Hop, Row, changed_role, role
 from ownership.domain.queue import ClaimedEvent
@@ -178,8 +178,10 @@ class Changes:
             batches = {tuple(r) for r in connection.execute(query)}
             if not batches:
                 return []
-            of_batches = tuple_(change.c.course_id, change.c.batch_id).in_(batches)
-            return _images(connection, connection.execute(_CHANGE.where(mine, of_batches)).all())
+            # By one parameter: PostgreSQL takes 65,535 of them. Courses may have batches of the same id.
+            named = _CHANGE.where(mine, among(change.c.batch_id, {batch for _, batch in batches}))
+            rows = [r for r in connection.execute(named) if (r.course_id, r.batch_id) in batches]
+            return _images(connection, rows)
 
         return self._database.run(work) if mids else []
 
