@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -20,6 +20,8 @@ SELECT (SELECT jsonb_object_agg(kafka_partition::text, next_offset) FROM consume
 FROM queue JOIN event ON event.id = queue.event_id WHERE state <> ALL(%(final)s)
 """
 """One statement: an event is queued in the transaction that notes its message as read, so it is never counted twice."""
+
+_UNAPPLIED = "SELECT count(*) FROM unnest(%s::text[]) AS sent(mid) LEFT JOIN event USING (mid) WHERE NOT coalesce(state = ANY(%s), false)"
 
 
 class Look(NamedTuple):
@@ -60,6 +62,11 @@ class Waiting(AbstractContextManager["Waiting"]):
         )
         age = 0.0 if since is None else max(0.0, time.time() - since / 1000)
         return Look(round(time.monotonic() - self._begun, 2), count, round(age, 3))
+
+    def unapplied(self, mids: Sequence[str]) -> int:
+        """Events whose rows are not all changed yet. Raises psycopg.Error."""
+        found = self._connection.execute(_UNAPPLIED, (mids, ["applied", *FINAL])).fetchone()
+        return int(found[0]) if found else 0
 
     def __enter__(self) -> Self:
         """Return itself; the constructor has connected."""

@@ -20,10 +20,14 @@ def test_a_message_waits_from_its_time_in_kafka_until_its_event_is_final(own_wor
         unread = waiting.look()
         run = own_world.run().pull()
         accepted = waiting.look()
+        unapplied = waiting.unapplied([event["mid"]])
         run.finish()
         final = waiting.look()
+        applied = waiting.unapplied([event["mid"]]) == 0
 
     assert [look.messages for look in (nothing, unread, accepted, final)] == [0, 1, 1, 0]
+    assert unapplied == 1
+    assert applied
     assert AGE_MS / 1000 <= unread.age_s < accepted.age_s
     assert nothing.age_s == final.age_s == 0
 
