@@ -177,9 +177,8 @@ def finish(limit_s: float, environment: dict[str, str], stack: str, *module: str
 
     `stack` is the name of the folder that it keeps them in.
     """
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background job ignores it, and so would its child
+    # A shell's background job ignores it, and so would its child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         (sys.executable, "-m", *module),
         cwd=REPOSITORY,

@@ -34,7 +34,7 @@ def from_ms(at_ms: int) -> datetime:
 
 
 def calendar_time(at_ms: int) -> datetime | None:
-    """The same; None beyond the calendar, where a producer's timestamp in another unit may lie."""
+    """The time at `at_ms`, epoch ms; None beyond the calendar, where a producer's timestamp in another unit may lie."""
     try:
         return from_ms(at_ms)
     except OverflowError:

@@ -315,8 +315,5 @@ def _headers(m: Any) -> dict[str, str]:
     """The headers of a message; none if the client cannot read their names, which may be any bytes."""
     try:
         return {k: (v or b"").decode("utf-8", "replace") for k, v in m.headers() or ()}
-    except (
-        SystemError,
-        UnicodeDecodeError,
-    ):  # the first from confluent-kafka 2.16, which does not look at the second
+    except (SystemError, UnicodeDecodeError):  # confluent-kafka 2.16 hides the second behind the first
         return {}

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 from psycopg import errors as pg
@@ -298,39 +298,41 @@ def test_a_table_that_the_role_may_not_write_is_named(own: Ledger) -> None:
         check(own.database)
 
 
+@contextmanager
+def login(ledger: Ledger, *grants: LiteralString) -> Iterator[str]:
+    """A role beside the ledger's own, with these grants; the last rule of pg_hba.conf lets it in."""
+    name = f"other_{ledger.name}"
+    role = sql.Identifier(name)
+    with administrator(ledger.address, ledger.name) as server:
+        server.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+        try:
+            for grant in grants:
+                server.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(grant), role))
+            yield name
+        finally:
+            server.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            server.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
 def test_a_role_that_may_write_and_cannot_make_the_next_month_is_reported_before_that_month(
     own: Ledger,
 ) -> None:
     """As after a restore by an administrator, who then granted what the check had named."""
-    role = f"writer_{own.name}"
-    with administrator(own.address, own.name) as server:
-        server.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-        server.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA public TO {}").format(sql.Identifier(role)))
-        try:
-            with (
-                own.opened(user=role) as database,
-                pytest.raises(SettingsError, match=r"does not own change, payload, plan.*OWNER TO"),
-            ):
-                check(database)
-        finally:
-            server.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
-            server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    with (
+        login(own, "ALL ON ALL TABLES IN SCHEMA public") as role,
+        own.opened(user=role) as database,
+        pytest.raises(SettingsError, match=r"does not own change, payload, plan.*OWNER TO"),
+    ):
+        check(database)
 
 
 def test_a_role_that_may_create_nothing_is_reported_so_by_the_upgrade(empty: Ledger) -> None:
-    role = f"reader_{empty.name}"
-    with administrator(empty.address) as server:
-        # The last rule of pg_hba.conf lets every role in that is not the ledger's.
-        server.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-    try:
-        with (
-            empty.opened(user=role) as database,
-            pytest.raises(SettingsError, match=r"permission denied.*grant it"),
-        ):
-            upgrade(database)
-    finally:
-        with administrator(empty.address) as server:
-            server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    with (
+        login(empty) as role,
+        empty.opened(user=role) as database,
+        pytest.raises(SettingsError, match=r"permission denied.*grant it"),
+    ):
+        upgrade(database)
 
 
 @pytest.mark.parametrize(
