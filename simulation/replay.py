@@ -34,6 +34,10 @@ class Event(NamedTuple):
     changed: frozenset[str] | None = None
     """The batches that it changed, by the audit trail; None for all that the replay says. An undo takes nothing else
     back: of a phase that leads a batch away and back again, no event has changed it."""
+    is_placed: bool = False
+    """True once it came too late and has its place."""
+    keeps: frozenset[str] = frozenset()
+    """Later events that took effect before it: what they gave stays with its user."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +92,36 @@ def _all_orders(events: Sequence[Event]) -> Iterator[list[Event]]:
 def _orders(events: Sequence[Event]) -> Iterator[list[Event]]:
     """Every order in which the events may have taken effect.
 
-    One that came too late acts on what its user holds by then. What it moves goes to whom its target has passed
-    everything on.
+    One that came too late acts on what its user holds by then, with what later ones gave or without. What it moves goes
+    to whom its target has passed everything on, and has not got it back.
     """
     n = next((n for n, e in enumerate(events) if e.overtaken_by), None)
     if n is None:
         yield list(events)
         return
-    late, last = (
-        events[n],
-        max((m for m, e in enumerate(events) if e.mid in events[n].overtaken_by), default=n),
-    )
-    target = late.to_user
+    late = events[n]
+    last = max((m for m, e in enumerate(events) if e.mid in late.overtaken_by), default=n)
+    while last + 1 < len(events) and events[last + 1].is_placed:  # the other may go before it
+        last += 1
     for place in range(n, max(n, last) + 1):
         before = events[n + 1 : place + 1]
-        if before and not late.undo_of and before[-1].from_user == target and _passes_on(before[-1], late):
-            target = before[-1].to_user
-        moved = late._replace(to_user=target, overtaken_by=frozenset())
-        yield from _orders([*events[:n], *before, moved, *events[place + 1 :]])
+        later = [e for e in before if not e.is_placed]
+        moved = late._replace(to_user=_target(late, later), overtaken_by=frozenset(), is_placed=True)
+        for keeps in {frozenset(), frozenset(e.mid for e in later)}:
+            yield from _orders([*events[:n], *before, moved._replace(keeps=keeps), *events[place + 1 :]])
+
+
+def _target(late: Event, later: Sequence[Event]) -> str:
+    """To whom a late event gives, after `later` ones have ended."""
+    undone: set[str] = set()
+    for event in reversed(later):
+        if event.undo_of and event.mid not in undone:
+            undone.add(event.undo_of)
+    target = late.to_user
+    for event in later:
+        if event.from_user == target and event.mid not in undone and _passes_on(event, late):
+            target = event.to_user
+    return late.to_user if late.undo_of else target
 
 
 def _passes_on(event: Event, late: Event) -> bool:
@@ -161,9 +177,12 @@ def _moved(row: Row, event: Event, batch: BatchSpec) -> Row:
         return row
     if event.giver_deleted and batch.created_for and ORGANISATION not in batch.created_for:
         return row
-    creator = event.to_user if row.created_by == event.from_user else row.created_by
+    old, given = event.from_user, [row.hops[mid] for mid in event.keeps if mid in row.hops]
+    keeps_row = any(before.created_by != old == after.created_by for before, after in given)
+    keeps_place = any(old in after.mentors and old not in before.mentors for before, after in given)
+    creator = event.to_user if row.created_by == old and not keeps_row else row.created_by
     mentors = row.mentors
-    if event.from_user in mentors:
+    if old in mentors and not keeps_place:
         mentors = tuple(dict.fromkeys(event.to_user if m == event.from_user else m for m in mentors))
     return replace(row, created_by=creator, mentors=mentors)
 

@@ -121,6 +121,8 @@ _EDITS = (
 )
 BUSY = 1_000_000
 """Seeds from here on are worlds with several orders each; others have none, or what one operator wants."""
+LATE = 2_000_000
+"""Seeds from here on are worlds with several late events at once, beside one order at most."""
 NEWCOMER = "nobody"
 """User-Org does not know him, at first or at all."""
 _POISON = ("not JSON", "{}", '{"eid": "BE_JOB_REQUEST"}')
@@ -131,7 +133,7 @@ def drawn_setup(seed: int) -> Setup:
     rng = Random(f"setup:{seed}")
     users = ("a", "b", "c", "d")[: rng.choice((2, 3, 3, 4))]
     batches = tuple(_batches(rng, users))
-    messages = tuple(_messages(rng, users, batches))
+    messages = tuple(_late_messages(rng, users) if seed >= LATE else _messages(rng, users, batches))
     edits = tuple(_edits(rng, batches)) if rng.random() < 0.7 else ()
     late = {e.batch for e in edits if e.edit is Edit.SHOW}
     batches = tuple(b._replace(document=b.batch not in late) for b in batches)
@@ -153,6 +155,7 @@ def drawn_setup(seed: int) -> Setup:
                 {},
                 {"threshold.batch.write.size": 1},
                 {"parallelism": 1},
+                *[{"parallelism": 1}] * (4 if seed >= LATE else 0),
                 {"transfer.scope": "asset"},
                 {"approval.batches": 1},
             )
@@ -195,6 +198,19 @@ def _messages(rng: Random, users: tuple[str, ...], batches: tuple[BatchSpec, ...
             found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind, asset=about))
             if rng.random() < 0.12:
                 found.append(_overtaken(rng, found[-1], users, f"e{n}"))
+    return found
+
+
+def _late_messages(rng: Random, users: tuple[str, ...]) -> list[MessageSpec]:
+    """Transfers on time; when they have ended, several at once that come between them in order, or before."""
+    on_time = rng.randint(1, 4)
+    found = []
+    for n in range(on_time + rng.randint(2, 4)):
+        late = n >= on_time
+        at_ms = 60_000 + 10 * n if late else 300 * n
+        behind = at_ms - rng.randint(-300, 300 * on_time) if late and rng.random() < 0.8 else 0
+        old, new = rng.sample(users, k=2)
+        found.append(MessageSpec(at_ms, f"m{n}", old, new, rng.randrange(2), behind))
     return found
 
 
@@ -242,7 +258,7 @@ def _overtaken(rng: Random, later: MessageSpec, users: tuple[str, ...], mid: str
 def _ordered(
     seed: int, rng: Random, messages: tuple[MessageSpec, ...], users: tuple[str, ...], span: int
 ) -> list[OrderSpec]:
-    if seed >= BUSY:
+    if BUSY <= seed < LATE:
         return _many_orders(rng, messages, users, span)
     return _in_earnest(seed, _orders(rng, messages, users, span))
 

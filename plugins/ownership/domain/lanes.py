@@ -19,6 +19,8 @@ class Kind(NamedTuple):
     group: str
     part: str = ""
     """Names what the events are about, if not everything: parts of a group have no batch in common."""
+    overtaken_by: str = ""
+    """Mid of the first event that comes later in order and has ended before them; empty for events on time."""
 
 
 WHOLE = Kind(undo=False, group="")
@@ -26,6 +28,9 @@ WHOLE = Kind(undo=False, group="")
 
 Moves = dict[str, str]
 """Where a user's batches end up: folded id -> id as it is to be written. Who is not in it keeps them."""
+
+Closed = Callable[[Sequence[Transfer], Moves], bool]
+"""Says whether events with this map may be applied together: applied again, they must change nothing."""
 
 
 def compose(moves: Mapping[str, str], event: Transfer) -> Moves:
@@ -76,26 +81,25 @@ def phase(
     *,
     limit: int,
     kind: Callable[[Transfer], Kind] = lambda _: WHOLE,
-    closed: Callable[[Sequence[Transfer]], bool] = lambda _: True,
+    closed: Closed = lambda _, moves: idempotent(moves),
 ) -> tuple[list[Transfer], Moves]:
-    """The events of a lane that may be applied together, at most `limit`, and their map.
+    """The events of a lane that may be applied together, at most `limit`, and their map; undos have none.
 
-    An event joins others of its `kind` if the map stays idempotent: C->B then A->C must not be composed, because the
-    search for the first event would move on A's batches that arrive at C. Undos have no map; `closed` says whether
-    they are idempotent together. What does not join, or is undecided, is for a later phase and blocks its users.
+    An event joins others of its `kind` if they stay idempotent together, as `closed` says: C->B then A->C must not be
+    composed, because the search for the first event would move on A's batches that arrive at C. What does not join,
+    or is undecided, is for a later phase and blocks its users.
     """
     chosen: list[Transfer] = []
     moves: Moves = {}
     blocked: set[str] = set()
     for event in sorted(lane):
-        undo = kind(event).undo
-        then = moves if undo else compose(moves, event)
+        then = moves if kind(event).undo else compose(moves, event)
         if (
             len(chosen) < limit
             and not event.users & blocked
             and (not chosen or kind(event) == kind(chosen[0]))
             and not undecided(event)
-            and (closed([*chosen, event]) if undo else idempotent(then))
+            and closed([*chosen, event], then)
         ):
             chosen.append(event)
             moves = then
@@ -110,7 +114,7 @@ def phases(
     *,
     limit: int,
     kind: Callable[[Transfer], Kind],
-    closed: Callable[[Sequence[Transfer]], bool],
+    closed: Closed,
 ) -> list[tuple[list[Transfer], Moves]]:
     """The phases of a lane that may be applied beside each other: one, or one for each part of the first one's group."""
     first, _ = phase(lane, undecided, limit=1, kind=kind, closed=closed)
@@ -131,21 +135,22 @@ def phases(
     return found
 
 
-def fold(chosen: Sequence[Transfer], completed_later: Iterable[Transfer]) -> Moves:
-    """The phase's map, with transfers folded in that completed before although they come later.
+def passed_on(completed: Iterable[Transfer]) -> Moves:
+    """Where transfers that have completed lead from each of their old users: folded id -> id as it is written."""
+    onward: Moves = {}
+    for event in sorted(completed, reverse=True):
+        onward[event.source] = onward.get(event.target, event.to_user)
+    return onward
 
-    A completed event changes where the batches end up, but adds no source of its own.
+
+def follow(moves: Moves, onward: Moves) -> Moves:
+    """A phase's map with later transfers folded in that have completed before, as `passed_on` has them.
+
+    They change where the batches end up, but add no source of their own.
     """
-    moves: Moves = {}
-    own: Moves = {}
-    phase_events = set(chosen)
-    for event in sorted({*chosen, *completed_later}):
-        if event in phase_events:
-            moves, own = compose(moves, event), compose(own, event)
-        else:
-            moves = _passed_on(moves, event)
+    ends = {u: onward.get(folded(v), v) for u, v in moves.items()}
     # A target whose batches a completed event passed on is no source: it keeps what it got since.
-    return {u: v if folded(own[u]) != u else own[u] for u, v in moves.items()}
+    return {u: v if folded(moves[u]) != u else moves[u] for u, v in ends.items()}
 
 
 def instances(lane_count: int, *, max_mapped: int, slices: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
@@ -10,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from ownership.domain.contracts import Phase
 from ownership.domain.effects import undo_effect
 from ownership.domain.event import Transfer
-from ownership.domain.lanes import WHOLE, Kind, Moves, fold, lanes, phases, sources
+from ownership.domain.lanes import WHOLE, Kind, Moves, follow, idempotent, lanes, passed_on, phases, sources
 from ownership.domain.plan import Hop, Scope
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import EventState
@@ -45,37 +46,99 @@ def choose_phases(
 
     Reads later events of the same users that have ended, and the changes that undos take back. `undecided` events hold
     back later ones of their users. `alone`: mids that get a phase to themselves.
+
+    What has ended connects lanes, too: of A->B and C->D, which come after B->C and D->A, each gives to the other's
+    old user.
     """
     held = {e.mid: e for e in [*valid, *undecided]}
     blocking = {e.mid for e in undecided}
+    ended = parts.events.later_ended([e.transfer for e in valid])
+    overtakers = _Overtakers([rows[e.mid] for e in valid], ended)
+
+    def kind(e: Transfer) -> Kind:
+        return _kind(rows[e.mid], alone=e.mid in alone, overtaken_by=overtakers.first.get(e.mid))
 
     @cache
     def reverted(mid: str) -> list[Hop]:
         return hops_to_undo(parts, [rows[mid]])
 
-    def are_idempotent(undos: Sequence[Transfer]) -> bool:
-        return len(undos) == 1 or undo_effect(h for e in undos for h in reverted(e.mid)).is_idempotent()
+    def closed(events: Sequence[Transfer], moves: Moves) -> bool:
+        row = rows[events[0].mid]
+        if not row.options.undo_of:
+            return idempotent(follow(moves, overtakers.onward(row)))
+        return len(events) == 1 or undo_effect(h for e in events for h in reverted(e.mid)).is_idempotent()
 
-    chosen: list[tuple[list[Transfer], Moves]] = []
+    chosen: list[Phase] = []
     waiting: Waiting = []
-    for lane in lanes(e.transfer for e in held.values()):
-        found = phases(
-            lane,
-            lambda e: e.mid in blocking,
-            limit=EVENTS_PER_PHASE,
-            kind=lambda e: _kind(rows[e.mid], alone=e.mid in alone),
-            closed=are_idempotent,
-        )
-        chosen += found
+    for connected in lanes([*(e.transfer for e in held.values()), *(e.transfer for e in ended)]):
+        lane = [e for e in connected if e.mid in held]
+        found = phases(lane, lambda e: e.mid in blocking, limit=EVENTS_PER_PHASE, kind=kind, closed=closed)
+        for events, moves in found:
+            first = rows[events[0].mid]
+            own = sources(moves)
+            chosen.append(
+                Phase(
+                    events=tuple(held[e.mid] for e in events),
+                    moves=follow(moves, overtakers.onward(first)),
+                    later=tuple(o.mid for o in overtakers.of(first) if o.transfer.target in own),
+                )
+            )
         placed = blocking | {e.mid for events, _ in found for e in events}
-        blockers = _blockers(lane)
+        blockers = _blockers(lane, found[0][0][0] if found else lane[0])
         waiting += [(held[e.mid], blockers[e.mid]) for e in lane if e.mid not in placed]
-    made, late = _made(parts, chosen, rows, held)
-    return Chosen(made, waiting, late)
+    return Chosen(chosen, waiting, [e for p in chosen for e in p.events if e.mid in overtakers.first])
 
 
-def _kind(row: EventRow, *, alone: bool) -> Kind:
-    """With which other events an event may form a phase."""
+class _Overtakers:
+    """The later events that have ended before some that came late."""
+
+    def __init__(self, valid: Iterable[EventRow], ended: Sequence[EventRow]) -> None:
+        self._ended = sorted(ended, key=lambda row: row.transfer.key)
+        self._onward: dict[tuple[str, Scope], Moves] = {}
+        self.first: dict[str, EventRow] = {}
+        """By mid of an event that came late, the first later one of its users that has ended."""
+        of_user: dict[str, list[EventRow]] = defaultdict(list)
+        for row in self._ended:
+            for user in row.transfer.users:
+                of_user[user].append(row)
+        for row in valid:
+            later = (o for u in row.transfer.users for o in of_user[u] if _is_later(o, row))
+            if first := min(later, key=lambda o: o.transfer.key, default=None):
+                self.first[row.mid] = first
+
+    def of(self, row: EventRow) -> list[EventRow]:
+        """The first that has overtaken the event, and those after it."""
+        first = self.first.get(row.mid)
+        return [
+            o for o in self._ended if first and _is_later(o, row) and o.transfer.key >= first.transfer.key
+        ]
+
+    def onward(self, row: EventRow) -> Moves:
+        """Where they pass on what the event, and others that the same one has overtaken, give to their old users."""
+        if row.mid not in self.first:
+            return {}
+        key = self.first[row.mid].mid, row.scope
+        if key not in self._onward:
+            self._onward[key] = passed_on(_that_pass_on(self.of(row), row.scope))
+        return self._onward[key]
+
+
+def _is_later(other: EventRow, row: EventRow) -> bool:
+    """True if the other event comes after this one, and may be about the same batch."""
+    return other.transfer.key > row.transfer.key and other.scope.meets(row.scope)
+
+
+def _kind(row: EventRow, *, alone: bool, overtaken_by: EventRow | None) -> Kind:
+    """With which other events an event may form a phase.
+
+    Late ones only with such as the same event has overtaken: with b->a, a->b, b->a, of which the second has ended,
+    the third moves what the first one alone leaves with b.
+    """
+    kind = _kind_on_time(row, alone=alone)
+    return kind._replace(overtaken_by=overtaken_by.mid) if overtaken_by else kind
+
+
+def _kind_on_time(row: EventRow, *, alone: bool) -> Kind:
     options, is_undo = row.options, row.options.undo_of is not None
     if not (alone or options.plan_of or row.approved_digest):
         if options.composable:
@@ -94,44 +157,15 @@ def _group(scope: Scope) -> str:
     return f"{about}\0{scope.organisation}" if about or scope.organisation is not None else WHOLE.group
 
 
-def _blockers(lane: Sequence[Transfer]) -> dict[str, str]:
-    """By mid, the mid of the nearest earlier event that shares a user with it, else of the lane's first event."""
+def _blockers(lane: Sequence[Transfer], otherwise: Transfer) -> dict[str, str]:
+    """By mid, the mid of the nearest earlier event that shares a user with it, else of `otherwise`."""
     last: dict[str, int] = {}
     blockers = {}
     for n, e in enumerate(lane):
-        blockers[e.mid] = lane[max((last[u] for u in e.users if u in last), default=0)].mid
+        before = [last[u] for u in e.users if u in last]
+        blockers[e.mid] = (lane[max(before)] if before else otherwise).mid
         last |= dict.fromkeys(e.users, n)
     return blockers
-
-
-def _made(
-    parts: Parts,
-    chosen: Sequence[tuple[Sequence[Transfer], Moves]],
-    rows: Mapping[str, EventRow],
-    held: Mapping[str, ClaimedEvent],
-) -> tuple[list[Phase], list[ClaimedEvent]]:
-    """The phases, with what later events that have ended change about them; and `Chosen.late`."""
-    made: list[Phase] = []
-    late: list[ClaimedEvent] = []
-    ended = parts.events.later_ended([e for events, _ in chosen for e in events])
-    for events, moves in chosen:
-        scope = rows[events[0].mid].scope
-        later = [e for e in ended if e.transfer.key > events[0].key and e.scope.meets(scope)]
-        own = sources(moves)
-        passed_on = fold(events, _that_pass_on(later, scope))
-        made.append(
-            Phase(
-                events=tuple(held[e.mid] for e in events),
-                moves={u: passed_on.get(u, v) for u, v in moves.items()},
-                later=tuple(e.mid for e in later if e.transfer.target in own),
-            )
-        )
-        late += [
-            held[e.mid]
-            for e in events
-            if any(other.transfer.key > e.key and other.transfer.users & e.users for other in later)
-        ]
-    return made, late
 
 
 def _that_pass_on(later: Sequence[EventRow], scope: Scope) -> list[Transfer]:

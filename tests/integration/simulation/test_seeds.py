@@ -27,6 +27,7 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
         pytest.param(14935, id="what the LMS shows in the middle of a proof is not the proof's refresh"),
         pytest.param(15267, id="what an abandoned event has given is found by the next one"),
         pytest.param(18007, id="what one phase leads away and back was changed by no event"),
+        pytest.param(1000799, id="a late event is credited with what it changed alone"),
         pytest.param(18450, id="a store that does not answer a reconciliation is unavailable"),
     ],
 )

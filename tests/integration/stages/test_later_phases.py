@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -233,11 +232,7 @@ def test_lanes_of_a_slice_go_on_beside_one_that_is_held_back(world: World) -> No
     (a, b, c), (d, e, f) = world.users(*"abc"), world.users(*"def")
     batches = [world.batch(created_by=u) for u in (a, c, d, f)]
     mids = [world.transfer(*pair) for pair in ((c, b), (f, e), (a, c), (d, f))]
-    settings = world.job.parts.settings.model_copy(update={"max_mapped": 1, "parallelism": 1})
-    with replaced(world.job, "parts", replace(world.job.parts, settings=settings)):
-        run = world.run().pull()
-    assert len(run.pulled.slices) == 1
-    run.lookup()
+    run = world.pull_one_slice().lookup()
     world.expire(mids[0])
     other = world.run().pull()
     assert [e.mid for s in other.pulled.slices for e in s.events] == [mids[0]]

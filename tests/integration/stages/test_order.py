@@ -422,6 +422,39 @@ def test_a_late_event_moves_what_its_user_had_in_the_other_role(
     assert world.owners(batch) == owners(after)
 
 
+def test_late_events_that_cross_end_one_after_the_other(world: World) -> None:
+    """What came in time leads each of their batches to the other's old user."""
+    a, b, c, d = world.users(*"abcd")
+    of_a, of_c = world.batch(created_by=a), world.batch(created_by=c)
+    first, second = world.event(a, b), world.event(c, d)
+    world.transfer(b, c)
+    world.transfer(d, a)
+    world.whole_run()
+    for late in (first, second):
+        world.platform.emit(late)
+    assert world.pull_one_slice().finish().events == {"completed": 2}
+    # The second acts on what its old user holds by then.
+    assert world.creators([of_a, of_c]) == [a, a]
+    assert world.read(first["mid"]).late
+    assert world.read(second["mid"]).late
+
+
+def test_a_change_after_a_late_event_is_put_down_to_the_event_that_made_it(world: World) -> None:
+    a, b = world.users("a", "b")
+    batch = world.batch(created_by=b)
+    late = world.event(b, a)
+    world.transfer(a, b)
+    world.whole_run()
+    world.platform.emit(late)
+    on_time = world.transfer(b, a)
+    assert world.whole_run().events == {"completed": 2}
+    assert world.creators([batch]) == [a]
+    assert [world.read(mid).counts.get("moved", 0) for mid in (late["mid"], on_time)] == [0, 1]
+    # There is nothing of the late one to be taken back.
+    world.undo(late["mid"])
+    assert world.creators([batch]) == [a]
+
+
 def test_a_late_event_leaves_what_an_abandoned_later_one_gave(world: World) -> None:
     a, b, c = world.users("a", "b", "c")
     batch = world.batch(created_by=a)

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import httpx
@@ -134,6 +135,14 @@ class World:
     def run(self) -> Run:
         """A new run."""
         return self.job.run()
+
+    def pull_one_slice(self) -> Run:
+        """A new run that has pulled everything into one slice, as in a large burst."""
+        settings = self.job.parts.settings.model_copy(update={"max_mapped": 1, "parallelism": 1})
+        with replaced(self.job, "parts", replace(self.job.parts, settings=settings)):
+            run = self.run().pull()
+        assert len(run.pulled.slices) == 1
+        return run
 
     def whole_run(self, **pull: Any) -> Summary:
         """One run from its pull to its end."""

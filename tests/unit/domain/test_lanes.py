@@ -10,13 +10,15 @@ from ownership.domain.event import Transfer
 from ownership.domain.lanes import (
     WHOLE,
     Kind,
+    Moves,
     compose,
-    fold,
+    follow,
     idempotent,
     instances,
     label,
     lanes,
     pack,
+    passed_on,
     phase,
     phases,
     sources,
@@ -184,19 +186,20 @@ def test_a_run_has_an_instance_per_lane_up_to_a_border_and_packs_more(
 
 def test_a_late_event_follows_the_transfers_that_completed_before_it() -> None:
     late, completed = transfer(1, "a", "b"), transfer(2, "b", "c")
-    assert fold([late], [completed])["a"] == "c"
+    assert follow(composed([late]), passed_on([completed]))["a"] == "c"
 
 
 def test_a_completed_transfer_adds_no_source_of_its_own() -> None:
     late, completed, gift = transfer(1, "a", "b"), transfer(2, "b", "c"), transfer(3, "d", "b")
-    moves = fold([late], [completed, gift])
+    moves = follow(composed([late]), passed_on([completed, gift]))
     assert sources(moves) == {"a"}
     assert map_owners(moves, row("b")).created_by == "b"
 
 
-def test_folding_nothing_in_is_composing() -> None:
-    todo = transfers("ab", "bc", "da")
-    assert fold(todo, []) == composed(todo)
+@given(events())
+def test_completed_transfers_lead_where_a_replay_of_them_leads(completed: list[Transfer]) -> None:
+    onward = passed_on(completed[::-1])
+    assert {u: onward.get(u, u) for u in "abcd"} == {u: replay(completed, row(u)).created_by for u in "abcd"}
 
 
 @given(events(proper=True), events(proper=True), rows)
@@ -213,7 +216,7 @@ def test_a_late_phase_ends_as_if_it_had_come_in_time(
         hop = Hop(event.mid, now, replay([event], now))
         later |= given_by(hop, event) if event.target in gives else Given()
         now = hop.after
-    after = map_owners(fold(chosen, completed), now, later)
+    after = map_owners(follow(moves, passed_on(completed)), now, later)
     wanted = without_repeats(replay([*chosen, *completed], before))
     if later.merged:  # two places of one mentor are two again, one behind the other
         assert (after.created_by, {*after.mentors}) == (wanted.created_by, {*wanted.mentors})
@@ -283,10 +286,10 @@ def test_a_phase_is_that_of_the_folded_events(todo: list[Transfer], late: set[in
 
 @given(mixed_events, mixed_events)
 def test_folding_in_is_that_of_the_folded_events(chosen: list[Transfer], others: list[Transfer]) -> None:
-    chosen, _ = phase(chosen, none_undecided, limit=100)
+    chosen, own = phase(chosen, none_undecided, limit=100)
     completed = [transfer(50 + n, e.from_user, e.to_user) for n, e in enumerate(others)]
-    moves = fold(chosen, completed)
-    assert folded_moves(moves) == fold(list(map(folded_event, chosen)), map(folded_event, completed))
+    moves = follow(own, passed_on(completed))
+    assert folded_moves(moves) == follow(folded_moves(own), passed_on(map(folded_event, completed)))
     assert set(moves.values()) <= {e.to_user for e in [*chosen, *completed]}
 
 
@@ -342,7 +345,7 @@ def chosen_of(pairs: list[str], kinds: dict[str, Kind], closed: bool = True) -> 
         none_undecided,
         limit=9,
         kind=lambda e: kinds.get(e.mid, WHOLE),
-        closed=lambda _: closed,
+        closed=lambda _, __: closed,
     )
     return [e.mid for e in found]
 
@@ -379,7 +382,7 @@ def test_dry_runs_of_undos_form_a_phase_of_their_own() -> None:
 def test_each_undo_is_asked_about_together_with_those_before_it_in_order() -> None:
     asked = []
 
-    def closed(some: Sequence[Transfer]) -> bool:
+    def closed(some: Sequence[Transfer], _: Moves) -> bool:
         asked.append([e.mid for e in some])
         return some[-1].mid != "m01"
 
@@ -391,18 +394,18 @@ def test_each_undo_is_asked_about_together_with_those_before_it_in_order() -> No
     assert moves == {}
 
 
-def test_nobody_is_asked_whether_transfers_are_closed_nor_about_undos_that_wait_anyhow() -> None:
+def test_nobody_is_asked_about_events_that_wait_anyhow() -> None:
     asked = []
 
-    def closed(some: Sequence[Transfer]) -> bool:
+    def closed(some: Sequence[Transfer], _: Moves) -> bool:
         asked.append(some[-1].mid)
         return True
 
     kinds = {"m00": WHOLE, "m01": UNDO, "m02": WHOLE}
     phase(transfers("ab", "bc", "de"), none_undecided, limit=9, kind=lambda e: kinds[e.mid], closed=closed)
-    assert asked == []
+    assert asked == ["m00", "m02"]
     phase(transfers("ab", "bc"), lambda e: e.mid == "m00", limit=9, kind=lambda _: UNDO, closed=closed)
-    assert asked == []
+    assert asked == ["m00", "m02"]
 
 
 kinds_of_seven = st.lists(
@@ -419,14 +422,14 @@ def test_an_event_joins_a_phase_only_if_nothing_at_all_speaks_against_it(
     def kind(e: Transfer) -> Kind:
         return kinds[e.key.offset]
 
-    def closed(some: Sequence[Transfer]) -> bool:
-        return len(some) == 1 or some[-1].key.offset not in alone
+    def closed(some: Sequence[Transfer], moves: Moves) -> bool:
+        return idempotent(moves) and (len(some) == 1 or some[-1].key.offset not in alone)
 
     chosen, moves = phase(todo[::-1], lambda e: e.key.offset in late, limit=limit, kind=kind, closed=closed)
     before: list[Transfer] = []
     blocked: set[str] = set()
     for e in todo:
-        fits = closed([*before, e]) if kind(e).undo else idempotent(composed([*before, e]))
+        fits = closed([*before, e], {} if kind(e).undo else composed([*before, e]))
         waits = e.key.offset in late or e.users & blocked or len(before) == limit
         if fits and not waits and {kind(e)} >= set(map(kind, before)):
             before.append(e)
@@ -447,7 +450,9 @@ def test_phases_of_many_kinds_come_to_an_end_and_keep_the_order_of_every_user(
             none_undecided,
             limit=limit,
             kind=lambda e: kinds[e.key.offset],
-            closed=lambda some: len(some) == 1 or some[-1].key.offset not in alone,
+            closed=lambda some, moves: (
+                idempotent(moves) and (len(some) == 1 or some[-1].key.offset not in alone)
+            ),
         )
         assert chosen, "an event that nothing blocks always joins"
         done += chosen
@@ -487,7 +492,7 @@ def test_events_about_one_batch_each_end_as_if_they_were_carried_out_one_after_t
                 none_undecided,
                 limit=9,
                 kind=lambda e: Kind(undo=False, group="one" if part_of[e.mid] else "", part=part_of[e.mid]),
-                closed=lambda _: True,
+                closed=lambda _, moves: idempotent(moves),
             ):
                 away = {u: moves[u] for u in sources(moves)}
                 for batch in batches:

@@ -60,6 +60,27 @@ def test_what_a_late_event_moves_goes_on_to_whom_its_target_passed_everything() 
     assert ends([late, *later]) == {"d/m,d(1)"}
 
 
+def test_what_was_passed_on_and_came_back_is_passed_on_no_more() -> None:
+    late = Event("1", "a", "b", overtaken_by=frozenset("23"))
+
+    assert ends([late, Event("2", "b", "c", changed=frozenset()), Event("3", "c", "b", undo_of="2")]) == {
+        "b/m,b(1)",
+        "c/m,c(1)",
+    }
+
+
+def test_a_late_event_may_leave_what_a_later_one_gave_and_move_what_another_late_one_did() -> None:
+    late = [
+        Event("1", "a", "m", overtaken_by=frozenset("3")),
+        Event("2", "b", "a", overtaken_by=frozenset("3")),
+    ]
+
+    found = ends([*late, Event("3", "m", "b")])
+
+    assert found >= {"b/b(1)", "a/b(1)"}
+    assert "m/b(1)" not in found
+
+
 def test_an_event_about_one_batch_passes_nothing_on_that_came_after_it() -> None:
     late = Event("1", "a", "b", overtaken_by=frozenset("2"))
 
