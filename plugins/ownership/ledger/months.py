@@ -115,7 +115,7 @@ def _drop_months(connection: Connection, first_kept: int) -> list[str]:
 def _open_months(connection: Connection) -> set[int]:
     """The months of the events in the queue, and of the events whose plans and images these read."""
     open_ids = select(queue.c.event_id)
-    named = select(func.unnest(event.c.follows.concat(event.c.planned_with)))
+    named = select(func.unnest(event.c.follows.concat(event.c.planned_with))).distinct()
     mids = connection.scalars(named.where(event.c.id.in_(open_ids))).all()
     ids = open_ids.union(select(event.c.id).where(among(event.c.mid, mids)))
     return {i >> MONTH_SHIFT for i in connection.scalars(ids)}

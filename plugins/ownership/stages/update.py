@@ -13,7 +13,7 @@ from ownership.domain.clock import now, now_ms
 from ownership.domain.contracts import Work
 from ownership.domain.errors import TakenOver, Transient
 from ownership.domain.plan import BatchId, Hop, Row
-from ownership.domain.states import ChangeOutcome, EventState
+from ownership.domain.states import MADE, ChangeOutcome, EventState
 from ownership.domain.unwritable import Unwritable, is_partly_changed
 from ownership.ledger.changes import Image, new_image
 from ownership.stages.claimed_work import ClaimedWork, load
@@ -242,16 +242,18 @@ def settle_undecided(parts: Parts, mids: Collection[str]) -> None:
     if not undecided:
         return
     rows = parts.rows.read({i.id for i in undecided})
-    applied = {(i.id, i.before.owners, i.after.owners) for i in images if i.outcome == ChangeOutcome.APPLIED}
+    made = {(i.id, i.before.owners, i.after.owners) for i in images if i.outcome in MADE}
     outcomes = []
     for i in undecided:
-        repeated = (i.id, i.before.owners, i.after.owners) in applied
-        outcomes.append((i, _outcome_of(i, rows.get(i.id), repeated=repeated)))
+        change = i.id, i.before.owners, i.after.owners
+        outcomes.append((i, _outcome_of(i, rows.get(i.id), repeated=change in made)))
+        if outcomes[-1][1] in MADE:
+            made.add(change)
     parts.changes.settle_images(outcomes, stay=tuple(ChangeOutcome))
 
 
 def _outcome_of(image: Image, row: Row | None, *, repeated: bool) -> ChangeOutcome:
-    """What became of a change, by the row as it is now; `repeated`: the same change was applied by another try."""
+    """What became of a change, by the row as it is now; `repeated`: another try made the same change."""
     if repeated or (row is not None and row.owners == image.before.owners):
         return ChangeOutcome.SUPERSEDED
     if row is not None and row.owners == image.after.owners:

@@ -29,6 +29,7 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
         pytest.param(18007, id="what one phase leads away and back was changed by no event"),
         pytest.param(1000799, id="a late event is credited with what it changed alone"),
         pytest.param(18450, id="a store that does not answer a reconciliation is unavailable"),
+        pytest.param(2000353, id="a change is counted once, though two tries that froze announced it"),
     ],
 )
 def test_what_a_seed_has_found_stays_mended(farm: Farm, seed: int) -> None:
