@@ -209,14 +209,17 @@ class Events:
             todo = {u for e in more.values() for u in e.transfer.users} - seen
         return list(found.values())
 
-    def gives_back(self, later_than: EventRow) -> bool:
-        """True if a later transfer gives, or gave, the old user of an event batches again that the event is about."""
-        own, options = later_than.scope.batch_id, event.c.options
-        batch_id = options["asset"]["batch_id"].astext
+    def gave_back(self, later_than: EventRow) -> bool:
+        """True if a later transfer that has ended gave the old user of an event batches that the event is about.
+
+        One that is open changes nothing: a follow-up comes before it in order, or waits for its end.
+        """
+        own = later_than.scope.batch_id
+        batch_id = event.c.options["asset"]["batch_id"].astext
         query = select(event.c.mid).where(
             event.c.target_user == later_than.transfer.source,
             tuple_(*ORDER_KEY) > later_than.transfer.key,
-            or_(_HAS_GIVEN, event.c.ended_at.is_(None) & options["dry_run"].astext.is_(None)),
+            _HAS_GIVEN,
             *([or_(batch_id.is_(None), batch_id == own)] if own else []),
         )
         return self._database.run(lambda c: c.execute(query.limit(1)).first() is not None)

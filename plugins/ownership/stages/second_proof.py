@@ -111,7 +111,7 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], found: Co
                 "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MAX_FOLLOW_UPS
             )
             continue
-        if parts.events.gives_back(event):  # a later transfer gave, or will give, batches to the old user
+        if parts.events.gave_back(event):
             continue
         received = inbox.follow_up(event)
         for t in received:

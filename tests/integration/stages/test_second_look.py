@@ -162,6 +162,44 @@ def test_a_dry_run_that_gives_the_old_user_something_hides_nothing_from_the_seco
     assert world.owners(batch) == (b, ())
 
 
+def test_an_open_transfer_to_the_old_user_that_is_skipped_hides_nothing_from_the_second_proof(
+    world: World,
+) -> None:
+    a, b = world.users("a", "b")
+    (stranger,) = world.users("c", organisation="another")
+    batch = world.batch(created_by=a)
+    first = world.transfer(a, b)
+    world.whole_run()
+    world.transfer(stranger, a)
+    open_ = world.run().pull()
+    world.platform.add_batches([batch])  # from an older copy
+
+    run = world.run().pull(window=around(world, first))
+
+    assert run.pulled.follow_ups == 1
+    assert run.finish().events == {"completed": 1}
+    assert open_.finish().events == {"skipped": 1}
+    assert world.owners(batch) == (b, ())
+
+
+def test_a_follow_up_beside_a_transfer_to_the_old_user_leaves_what_that_gives(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    batch = world.batch(created_by=c)
+    first = world.transfer(a, b)
+    world.whole_run()
+    world.transfer(c, a)
+    at_work = world.run().pull().lookup().update()
+    world.platform.put_document(batch.batch_id, createdBy=a)  # as the LMS does
+
+    run = world.run().pull(window=around(world, first))
+
+    assert (run.pulled.follow_ups, run.pulled.claimed) == (1, 0)
+    at_work.reindex().settle()
+    assert world.whole_run().events == {"completed": 1}
+    assert world.read(f"{first}+").counts.get("moved", 0) == 0
+    assert world.owners(batch) == (a, ())
+
+
 @pytest.mark.parametrize("spelling", [str, str.upper])
 def test_batches_of_a_user_who_received_again_later_are_not_taken_by_the_second_proof(
     world: World, spelling: Callable[[str], str]
