@@ -50,7 +50,7 @@ class ImportNotReady(ValueError):
     """The transfers of an import cannot be started; the text says why."""
 
 
-class Phase(StrEnum):
+class Step(StrEnum):
     """What the events of an import are."""
 
     CHECK = "check"
@@ -170,16 +170,16 @@ class ImportProgress(NamedTuple):
             raise ImportNotReady("No row can be carried out.")
 
 
-def mid_of(import_id: str, number: int, phase: Phase) -> str:
+def mid_of(import_id: str, number: int, step: Step) -> str:
     """The mid of a row's event: the same however often the row is started."""
-    return f"import:{import_id}:{number}" + (":check" if phase is Phase.CHECK else "")
+    return f"import:{import_id}:{number}" + (":check" if step is Step.CHECK else "")
 
 
-def conf_of(import_id: str, rows: list[FileRow], phase: Phase) -> dict[str, Any]:
+def conf_of(import_id: str, rows: list[FileRow], step: Step) -> dict[str, Any]:
     """The conf of a run that brings the events of these rows."""
     events = [
         {
-            "mid": mid_of(import_id, r.number, phase),
+            "mid": mid_of(import_id, r.number, step),
             "from_user": r.from_user,
             "to_user": r.to_user,
             "organisation_id": r.organisation_id,
@@ -187,13 +187,13 @@ def conf_of(import_id: str, rows: list[FileRow], phase: Phase) -> dict[str, Any]
         }
         for r in rows
     ]
-    return {"events": events, "dry_run": phase is Phase.CHECK}
+    return {"events": events, "dry_run": step is Step.CHECK}
 
 
 BLOCK_ROWS: Final = 1000
 """Numbers of the rows that one run brings, a block: as many events as a conf may have."""
 
 
-def run_prefix(import_id: str, phase: Phase, block: int) -> str:
-    """Begins the ids of the runs of a block in a phase."""
-    return f"import_{import_id}_{phase}_{block}_"
+def run_prefix(import_id: str, step: Step, block: int) -> str:
+    """Begins the ids of the runs of a block in a step."""
+    return f"import_{import_id}_{step}_{block}_"

@@ -27,9 +27,9 @@ from ownership.domain.imports import (
     Import,
     ImportedRow,
     ImportProgress,
-    Phase,
     RowEvents,
     RowState,
+    Step,
     mid_of,
 )
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
@@ -135,16 +135,16 @@ class Imports:
 
         self._database.run(work)
 
-    def missing_blocks(self, import_id: str, phase: Phase) -> list[int]:
-        """Blocks with rows whose event of this phase the ledger does not have: it is to be brought by a run."""
+    def missing_blocks(self, import_id: str, step: Step) -> list[int]:
+        """Blocks with rows whose event of this step the ledger does not have: it is to be brought by a run."""
         block = _ROW.number // BLOCK_ROWS
-        query = select(block).distinct().where(*_is_missing(import_id, phase))
+        query = select(block).distinct().where(*_is_missing(import_id, step))
         return self._database.run(lambda c: sorted(c.scalars(query)))
 
-    def missing(self, import_id: str, phase: Phase, block: int) -> list[FileRow]:
+    def missing(self, import_id: str, step: Step, block: int) -> list[FileRow]:
         """These rows of a block."""
         of_block = _ROW.number // BLOCK_ROWS == block
-        query = select(import_row).where(*_is_missing(import_id, phase), of_block).order_by(_ROW.number)
+        query = select(import_row).where(*_is_missing(import_id, step), of_block).order_by(_ROW.number)
         return self._database.run(lambda c: [_file_row(r) for r in c.execute(query)])
 
 
@@ -156,8 +156,8 @@ def failed_rows(imports: Imports, import_id: str) -> Iterator[ImportedRow]:
         after = found[-1].row.number
 
 
-def _is_missing(import_id: str, phase: Phase) -> tuple[ColumnElement[bool], ...]:
-    mid = _ROW.dry_run_mid if phase is Phase.CHECK else _ROW.transfer_mid
+def _is_missing(import_id: str, step: Step) -> tuple[ColumnElement[bool], ...]:
+    mid = _ROW.dry_run_mid if step is Step.CHECK else _ROW.transfer_mid
     there = select(event.c.id).where(event.c.mid == mid).exists()
     return _ROW.import_id == import_id, mid.isnot(None), ~there
 
@@ -171,7 +171,7 @@ def _import(r: Any) -> Import:
 
 def _copied(import_id: str, row: FileRow) -> tuple[Any, ...]:
     error = row.error or (None, None)
-    mid = None if row.error else mid_of(import_id, row.number, Phase.CHECK)
+    mid = None if row.error else mid_of(import_id, row.number, Step.CHECK)
     return (import_id, *row[:-1], *error, mid)  # its last field is the error
 
 

@@ -18,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from ownership.domain.clock import now
-from ownership.domain.imports import Import, ImportProgress, ImportState, Phase, conf_of, run_prefix
+from ownership.domain.imports import Import, ImportProgress, ImportState, Step, conf_of, run_prefix
 from ownership.domain.text import MAX_FILE_NAME, one_line, printable
 from ownership.domain.transfer_files import MAX_BYTES, FileRow, RowError, good_rows, read_rows
 from ownership.page import access, airflow_facts
@@ -36,7 +36,7 @@ MAX_RUNS: Final = 20
 """Runs that are started for a block of rows, one after the other; each may end before it brings them."""
 FORM_BYTES: Final = 20_000
 """Of a form beside its file."""
-_UNDER_WAY: Final = {ImportState.CHECKING: Phase.CHECK, ImportState.STARTED: Phase.GO}
+_UNDER_WAY: Final = {ImportState.CHECKING: Step.CHECK, ImportState.STARTED: Step.GO}
 """What an import's rows wait for, by its state."""
 
 
@@ -62,7 +62,7 @@ class Importer:
         """
         await self.check_start()
         await run_in_threadpool(self._write, content, name, to_user, import_id)
-        await self.start_missing(import_id, Phase.CHECK)
+        await self.start_missing(import_id, Step.CHECK)
 
     def _write(self, content: bytes, name: str, to_user: str, import_id: str) -> None:
         rows = [self._own(row) for row in read_rows(content, to_user=to_user)]
@@ -100,7 +100,7 @@ class Importer:
         """
         await self.check_start()
         await run_in_threadpool(self._start, import_id, only_good=only_good)
-        await self.start_missing(import_id, Phase.GO)
+        await self.start_missing(import_id, Step.GO)
 
     def _start(self, import_id: str, *, only_good: bool) -> None:
         found(self._store, import_id)
@@ -112,23 +112,23 @@ class Importer:
         """Start runs for the rows that no run brings, of what is under way: nothing that was not asked for before."""
         await self.check_start()
         progress = await run_in_threadpool(progress_of, self._store, import_id)
-        if phase := _UNDER_WAY.get(progress.state):
-            await self.start_missing(import_id, phase)
+        if step := _UNDER_WAY.get(progress.state):
+            await self.start_missing(import_id, step)
 
-    async def start_missing(self, import_id: str, phase: Phase) -> None:
+    async def start_missing(self, import_id: str, step: Step) -> None:
         """Start runs for the rows that no run brings."""
-        runs = await run_in_threadpool(_runs_to_start, self._store, import_id, phase)
+        runs = await run_in_threadpool(_runs_to_start, self._store, import_id, step)
         for block, run_id in runs.items():
-            rows = await run_in_threadpool(self._missing, import_id, phase, block)
+            rows = await run_in_threadpool(self._missing, import_id, step, block)
             if not rows:  # a run has just brought them
                 continue
-            answer = await trigger(self._request, TRANSFER_DAG, run_id, conf_of(import_id, rows, phase))
+            answer = await trigger(self._request, TRANSFER_DAG, run_id, conf_of(import_id, rows, step))
             if answer.status_code not in (200, 409):  # 409: another request has just started it
                 raise refused(answer)
 
-    def _missing(self, import_id: str, phase: Phase, block: int) -> list[FileRow]:
+    def _missing(self, import_id: str, step: Step, block: int) -> list[FileRow]:
         with self._store.reads() as reads:
-            return reads.imports.missing(import_id, phase, block)
+            return reads.imports.missing(import_id, step, block)
 
 
 Asked = Annotated[Importer, Depends()]
@@ -152,16 +152,16 @@ def progress_of(store: Ledger, import_id: str) -> ImportProgress:
 
 def is_stalled(store: Ledger, import_id: str, state: ImportState) -> bool:
     """True if rows of an import in this state wait, and no run brings them."""
-    phase = _UNDER_WAY.get(state)
-    return phase is not None and bool(_runs_to_start(store, import_id, phase))
+    step = _UNDER_WAY.get(state)
+    return step is not None and bool(_runs_to_start(store, import_id, step))
 
 
-def _runs_to_start(store: Ledger, import_id: str, phase: Phase) -> dict[int, str]:
+def _runs_to_start(store: Ledger, import_id: str, step: Step) -> dict[int, str]:
     """By block with rows whose event the ledger does not have, and that no live run brings: the run to be started."""
     with store.reads() as reads:
-        blocks = reads.imports.missing_blocks(import_id, phase)
+        blocks = reads.imports.missing_blocks(import_id, step)
     ids = {
-        n: [f"{run_prefix(import_id, phase, n)}{attempt}" for attempt in range(1, MAX_RUNS + 1)]
+        n: [f"{run_prefix(import_id, step, n)}{attempt}" for attempt in range(1, MAX_RUNS + 1)]
         for n in blocks
     }
     runs = airflow_facts.runs_of(run_id for of in ids.values() for run_id in of)

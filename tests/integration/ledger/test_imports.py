@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ownership.domain.clock import now
-from ownership.domain.imports import Import, ImportNotReady, ImportState, Phase, RowState, mid_of
+from ownership.domain.imports import Import, ImportNotReady, ImportState, RowState, Step, mid_of
 from ownership.domain.transfer_files import FileRow, RowError
 from ownership.ledger import months
 from ownership.ledger.database import Database
@@ -49,17 +49,17 @@ def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None
     assert imports.create(new, [*GOOD, WRONG])
     assert imports.get("one") == new
     assert [r.row for r in imports.rows("one")] == [*GOOD, WRONG]
-    assert imports.missing("one", Phase.CHECK, 0) == GOOD
-    assert imports.missing("one", Phase.CHECK, 1) == []
-    assert imports.missing_blocks("one", Phase.CHECK) == [0]
-    assert imports.missing("one", Phase.GO, 0) == []
-    assert imports.missing_blocks("one", Phase.GO) == []
+    assert imports.missing("one", Step.CHECK, 0) == GOOD
+    assert imports.missing("one", Step.CHECK, 1) == []
+    assert imports.missing_blocks("one", Step.CHECK) == [0]
+    assert imports.missing("one", Step.GO, 0) == []
+    assert imports.missing_blocks("one", Step.GO) == []
     assert imports.progress("one").state is ImportState.CHECKING
 
     event(ledger, "import:one:2:check", "rehearsed", 3)
     event(ledger, "import:one:3:check", "planned")
     assert states(imports, "one") == [RowState.READY, *[RowState.CHECKING] * 2, RowState.WRONG]
-    assert imports.missing("one", Phase.CHECK, 0) == GOOD[2:]
+    assert imports.missing("one", Step.CHECK, 0) == GOOD[2:]
     with pytest.raises(ImportNotReady, match="2 rows are still being checked"):
         imports.start("one", "an-admin", only_good=True)
 
@@ -76,9 +76,9 @@ def test_an_import_goes_from_its_dry_runs_to_its_proof(ledger: Database) -> None
     started = imports.get("one")
     assert started is not None
     assert started.started_by == "an-admin"
-    assert imports.missing("one", Phase.GO, 0) == GOOD[:2]
+    assert imports.missing("one", Step.GO, 0) == GOOD[:2]
     assert [r.transfer_mid for r in imports.rows("one")] == [
-        *(mid_of("one", n, Phase.GO) for n in (2, 3)),
+        *(mid_of("one", n, Step.GO) for n in (2, 3)),
         None,
         None,
     ]

@@ -15,8 +15,8 @@ from ownership.domain.imports import (
     ImportedRow,
     ImportNotReady,
     ImportState,
-    Phase,
     RowState,
+    Step,
 )
 from ownership.domain.text import MAX_FILE_NAME
 from ownership.domain.transfer_files import (
@@ -317,7 +317,7 @@ async def check(asked: Asked, store: Ledger, import_id: Id, _body: Check) -> One
     """For an import that is stalled. Nothing is started twice."""
     await run_in_threadpool(found, store, import_id)
     await asked.check_start()
-    await asked.start_missing(import_id, Phase.CHECK)
+    await asked.start_missing(import_id, Step.CHECK)
     return await run_in_threadpool(_as_it_is, store, import_id)
 
 
