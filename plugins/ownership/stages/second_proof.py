@@ -41,19 +41,24 @@ MAX_ROUNDS = 3
 def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
     """Prove the window's completed events again. Returns the number of follow-up events.
 
+    Of an event that was abandoned lately, documents follow the rows that it has moved.
+
     :raises Unavailable: if a store is; events proven until then stay proven.
     """
     completed = partial(parts.events.of_window, states=(EventState.COMPLETED,), size=EVENTS_AT_ONCE)
+    abandoned = partial(parts.events.of_window, states=(EventState.ABANDONED,), size=EVENTS_AT_ONCE)
     since_ms = start_ms - LOOK_BACK_MS
     # A message may be much older than its completion: its transfer waited for an approval, or for a service.
     oldest_ms = since_ms - max(parts.settings.approval_hours * HOUR_MS, OLDEST_MS)
     # The window's own are proven whenever it is run; older ones only if no run did it.
     older, own = completed(oldest_ms, start_ms, unproven_since_ms=since_ms), completed(start_ms, end_ms)
+    for events in abandoned(oldest_ms, end_ms, unproven_since_ms=since_ms):
+        follow_rows(parts, parts.changes.batches(_with_plans(events)))
     return sum(_prove(parts, inbox, events) for events in chain(older, own))
 
 
 def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
-    mids = {mid for e in events for mid in (e.mid, *e.planned_with)}
+    mids = _with_plans(events)
     _warn_of_uncertain_writes(parts.changes.unproven(mids))
     follow_rows(parts, parts.changes.batches(mids))
     parts.index.refresh()
@@ -66,6 +71,11 @@ def _prove(parts: Parts, inbox: Inbox, events: Sequence[EventRow]) -> int:
     follow_ups = _follow_up(parts, inbox, searched, found)
     parts.events.reproved([e.mid for e in events])
     return follow_ups
+
+
+def _with_plans(events: Iterable[EventRow]) -> set[str]:
+    """The events under which their plans are kept."""
+    return {mid for e in events for mid in (e.mid, *e.planned_with)}
 
 
 def _warn_of_uncertain_writes(images: Iterable[Image]) -> None:

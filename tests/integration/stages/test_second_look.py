@@ -216,6 +216,16 @@ def test_batches_of_a_user_who_received_again_later_are_not_taken_by_the_second_
     assert world.owners(batch) == (spelling(a), ())
 
 
+def test_documents_follow_what_an_abandoned_transfer_has_moved(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    world.run().pull().lookup().update()
+    world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()
+    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+    assert world.owners(batch) == (new, ())
+
+
 def test_what_an_abandoned_transfer_gave_back_is_not_taken_by_the_second_proof(world: World) -> None:
     a, b = world.users("a", "b")
     batch = world.batch(created_by=a)
