@@ -1,7 +1,7 @@
 """Prints a line for each problem: ``python -m ownership.health`` in Airflow's environment.
 
 Exit code 0 if there is none, else 1. With ``--kind`` only problems of that kind count, as for a probe, which must not
-restart a process because another part is down.
+restart a process because another part is down, or a setting is wrong.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 
 from ownership.domain.errors import OwnershipError
 from ownership.edge.hooks import load_settings
-from ownership.health.look import look
-from ownership.health.problems import Kind, problems, sentence
+from ownership.health.look import look, look_at_backlog
+from ownership.health.problems import OF_BACKLOG, Kind, problems, sentence
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_settings()
     except OwnershipError as e:
         print(e)
-        return 1
-    facts = look(settings)
+        return 1 if kind in {None, Kind.PART} else 0
+    facts = look_at_backlog(settings) if kind in OF_BACKLOG else look(settings)
     found = [
         p
         for p in problems(facts, deadline_minutes=settings.deadline_minutes)

@@ -17,7 +17,9 @@ from ownership.edge.connections import leads_to
 from ownership.edge.hooks import checks, opened_parts
 from ownership.edge.hosts import report
 from ownership.edge.kafka_hook import KafkaHook
+from ownership.edge.ledger_hook import opened_database
 from ownership.health.problems import HealthFacts, Unreachable
+from ownership.ledger.arrivals import Arrivals
 from ownership.ledger.database import Database
 from ownership.ledger.hosts import Hosts
 from ownership.ledger.reads import Reads
@@ -45,8 +47,7 @@ def look(settings: Settings, *, on_worker: bool = False) -> HealthFacts:
                     check()
             with _noted(unreachable):
                 found |= _ledger(parts)
-                at = parts.arrivals.consumed(settings.input_topic)
-                consumed = {p: c.next_offset for p, c in at.items()}
+                consumed = _consumed(parts.arrivals, settings)
         with _noted(unreachable):
             found["backlog"] = _backlog(stack, settings, consumed)
         if "queue" in found:
@@ -54,6 +55,23 @@ def look(settings: Settings, *, on_worker: bool = False) -> HealthFacts:
                 found["hosts"] = _hosts(parts.database, on_worker=on_worker)
     limit_ms = settings.claim_seconds * 1000 // CLAIM_SHARE
     return HealthFacts(now_ms(), tuple(dict.fromkeys(unreachable)), clock_limit_ms=limit_ms, **found)
+
+
+def look_at_backlog(settings: Settings) -> HealthFacts:
+    """Ask Kafka, and the ledger for what it has read, and no other part: one that hangs takes longer than a probe may."""
+    unreachable: list[Unreachable] = []
+    backlog, consumed = None, {}
+    with ExitStack() as stack:
+        with _noted(unreachable):
+            consumed = _consumed(Arrivals(stack.enter_context(opened_database(connections=1))), settings)
+        with _noted(unreachable):
+            backlog = _backlog(stack, settings, consumed)
+    return HealthFacts(now_ms(), tuple(unreachable), backlog=backlog)
+
+
+def _consumed(arrivals: Arrivals, settings: Settings) -> dict[int, int]:
+    """By partition, the offset of the next message that the ledger reads."""
+    return {p: c.next_offset for p, c in arrivals.consumed(settings.input_topic).items()}
 
 
 def _hosts(database: Database, *, on_worker: bool) -> tuple[Host, ...]:

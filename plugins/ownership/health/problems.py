@@ -38,6 +38,10 @@ class Kind(StrEnum):
     DIFFERENCES = "differences"
 
 
+OF_BACKLOG = frozenset({Kind.LOST, Kind.TRANSACTION, Kind.RETENTION, Kind.BACKLOG})
+"""What the topic and the ledger's offsets tell."""
+
+
 class Unreachable(NamedTuple):
     """A part that does not answer, or that is not set up."""
 

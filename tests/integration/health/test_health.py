@@ -116,7 +116,30 @@ def test_the_command_says_what_is_wrong_and_ends_with_one(
     assert capsys.readouterr().out == "No problem of kind backlog.\n"
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", '{"env": 5')
     assert main([]) == 1
-    assert "is not JSON" in capsys.readouterr().out
+    assert main(["--kind", "backlog"]) == 0
+    assert capsys.readouterr().out.count("is not JSON") == 2
+
+
+def test_a_probe_asks_kafka_and_the_ledger_alone_which_no_other_part_that_hangs_can_hold_up(
+    world: World,
+    api_server: FakeApiServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    from ownership.health.__main__ import main
+
+    late = {"env": world.env, "deadline.minutes": 1}
+    monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps(late))
+    for name in ("CASSANDRA", "ELASTICSEARCH", "LMS", "USERORG"):
+        monkeypatch.delenv(f"AIRFLOW_CONN_{name}_DEFAULT")
+    old, new = world.users("old", "new")
+    world.platform.emit(world.event(old, new), timestamp=now_ms() - 90_000)
+
+    assert main(["--kind", "backlog"]) == 1
+
+    assert "1 message not pulled yet, the oldest for 90 s" in capsys.readouterr().out
+    assert api_server.asked == []
+    assert main(["--kind", "lost"]) == 0
 
 
 def test_the_oldest_message_of_each_partition_is_found_and_reading_it_moves_nothing(own_world: World):

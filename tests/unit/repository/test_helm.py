@@ -6,6 +6,7 @@ Each key of those values is looked up in a list with its sources. What the two f
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -169,15 +170,17 @@ def test_the_job_runs_commands_that_the_image_has_with_arguments_that_they_know(
     assert "--retention-days" in capsys.readouterr().out
 
 
-def test_another_image_another_setting_or_another_topic_is_another_job() -> None:
-    changes: tuple[dict[str, Any], ...] = (
-        {},
-        {"image": {"repository": "ownership-transfer", "tag": "airflow-3.3.2-2"}},
-        {"settings": {"kafka.input.topic": "another"}},
-        {"topics": {"partitions": 4, "replication": 3, "retentionDays": 14}},
-    )
-    assert len({rendered(**values)["Job"]["metadata"]["name"] for values in changes}) == len(changes)
-    assert rendered() == rendered()
+def test_each_upgrade_runs_the_job_anew_also_when_only_a_secret_was_corrected() -> None:
+    # Else a Job that has failed stays: none of what our chart is given has changed, and a Job cannot be changed.
+    made = rendered()["Job"]
+    job = made["metadata"]
+    assert job["name"] == rendered(settings={"max_events": 1000})["Job"]["metadata"]["name"]
+    # After the ConfigMap that it reads; in place of the Job of before, whose pods, and logs, stay until then.
+    assert job["annotations"] == {
+        "helm.sh/hook": "post-install,post-upgrade",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+    }
+    assert made["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
 # --- Airflow's chart --------------------------------------------------------------------------------------------------
@@ -222,6 +225,35 @@ def test_the_probe_asks_health_for_a_kind_that_it_knows() -> None:
     asked = re.search(r"python -m ownership\.health --kind (\w+)", command)
     assert asked
     assert asked[1] in [*Kind]
+
+
+@pytest.mark.parametrize(
+    ("triggerer", "health", "fails"),
+    [
+        pytest.param("exit 0", "exit 0", False, id="all is well"),
+        pytest.param("exit 1", "exit 0", True, id="no heartbeat"),
+        pytest.param("exit 0", "exit 1", True, id="a backlog"),
+        pytest.param("exit 0", "exec sleep 60", False, id="Kafka or PostgreSQL hangs"),
+    ],
+)
+def test_the_probe_fails_where_a_restart_may_help(
+    tmp_path: Path, triggerer: str, health: str, fails: bool
+) -> None:
+    probe = airflow_values()["triggerer"]["livenessProbe"]
+    seconds = re.search(r"timeout (\d+) python", probe["command"][-1])
+    assert seconds
+    assert int(seconds[1]) + 30 < probe["timeoutSeconds"]  # Airflow's own check takes the rest
+    for name, script in {"entrypoint": triggerer, "python": health}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    command = probe["command"][-1].replace("/entrypoint", str(tmp_path / "entrypoint"))
+    done = subprocess.run(
+        [*probe["command"][:-1], command.replace(f"timeout {seconds[1]}", "timeout 1")],
+        env={"PATH": f"{tmp_path}:{os.defpath}"},
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode != 0) is fails
 
 
 def test_the_dags_come_from_the_folder_that_has_them() -> None:
