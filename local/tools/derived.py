@@ -25,7 +25,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def grafana_alerts(rules: Mapping[str, Any]) -> dict[str, Any]:
     """Prometheus' rule groups in the form in which Grafana provisions alerts.
 
-    A rule's expression yields a positive number where the alert fires, and nothing elsewhere.
+    A rule's expression yields a number where the alert fires, also zero (a share), and nothing elsewhere.
     """
     return {
         "apiVersion": 1,
@@ -62,7 +62,7 @@ def _grafana_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
                     "refId": "fires",
                     "type": "threshold",
                     "expression": "query",
-                    "conditions": [{"evaluator": {"type": "gt", "params": [0]}}],
+                    "conditions": [{"evaluator": {"type": "gt", "params": [-1]}}],
                 },
             },
         ],

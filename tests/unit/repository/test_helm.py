@@ -290,6 +290,14 @@ def test_grafana_has_every_alert_of_prometheus_as_it_is_there() -> None:
     assert [a["title"] for a in alerts] == [r["alert"] for r in rules]
     assert [a["data"][0]["model"]["expr"] for a in alerts] == [r["expr"] for r in rules]
     assert [(a["for"], a["labels"]) for a in alerts] == [(r.get("for", "0s"), r["labels"]) for r in rules]
+    for alert in alerts:  # whatever number the expression yields: a share of those proven in time may be zero
+        (condition,) = [d["model"] for d in alert["data"] if d["refId"] == alert["condition"]]
+        assert condition["expression"] == alert["data"][0]["refId"]
+        ((kind, (bound,)),) = [
+            (c["evaluator"]["type"], c["evaluator"]["params"]) for c in condition["conditions"]
+        ]
+        assert kind == "gt"
+        assert bound < 0
     assert len({a["uid"] for a in alerts}) == len(alerts)
     assert all(re.fullmatch(r"[a-z0-9-]{1,40}", a["uid"]) for a in alerts)  # Grafana's own bound
     assert not any("$value " in text for a in alerts for text in a["annotations"].values())
