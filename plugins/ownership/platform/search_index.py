@@ -210,7 +210,7 @@ class SearchIndex:
         ]
         return set().union(*shown)
 
-    def _shown_by(self, copy: str | None, versions: Mapping[str, Version]) -> set[str]:
+    def _shown_by(self, copy: str, versions: Mapping[str, Version]) -> set[str]:
         with index_errors("search"):
             return {
                 own_id
@@ -218,24 +218,26 @@ class SearchIndex:
                 if version_of(hit) == versions[own_id := hit["_id"]]
             }
 
-    def _copies(self) -> list[list[str | None]]:
-        """The copies of each shard, as searches name them; None where no shard has a second one.
+    def _copies(self) -> list[list[str]]:
+        """The copies of each shard, as searches name them; where each shard has one, all of them by one name.
 
         A node that was cut off, or froze, answers from an old copy until it hears of the others: after a freeze of
-        45 s, for up to 0.7 s (measured, with a refresh before). What every copy shows is no old news.
+        45 s, for up to 0.7 s (measured, with a refresh before). What every copy shows is no old news. A search that
+        names no copy could meet that node also where another knows of one copy only: of its own copy, it does not.
 
-        :raises Unavailable: if a shard has no copy that answers while another has several: no search would miss it.
+        :raises Unavailable: if a shard has no copy that answers.
         """
         with index_errors("search_shards"):
             of_shards = [
-                [f"_shards:{c['shard']}|_only_nodes:{c['node']}" for c in copies if c["state"] in _SEARCHABLE]
+                [(c["shard"], c["node"]) for c in copies if c["state"] in _SEARCHABLE]
                 for copies in ask(self._es.search_shards, index=self._index)["shards"]
             ]
-        if all(len(copies) < 2 for copies in of_shards):
-            return [[None]]
-        if not all(of_shards):
-            raise Unavailable(PART, "a shard of the index has no copy that answers searches")
-        return of_shards  # type: ignore[return-value]  # lists are invariant
+            if not all(of_shards):
+                raise Unavailable(PART, "a shard of the index has no copy that answers searches")
+            if all(len(copies) == 1 for copies in of_shards):
+                nodes = sorted({node for copies in of_shards for _, node in copies})
+                return [[f"_only_nodes:{','.join(nodes)}"]]
+            return [[f"_shards:{shard}|_only_nodes:{node}" for shard, node in copies] for copies in of_shards]
 
     def write(self, updates: Iterable[Update], creates: Iterable[Mapping[str, Any]]) -> Written:
         """Owner fields under their sequence number, and missing documents from whole rows.

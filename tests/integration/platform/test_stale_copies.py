@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stamina
@@ -99,28 +100,45 @@ def test_no_proof_is_satisfied_by_the_old_copy_of_a_node_that_froze(servers: dic
         with connect_elasticsearch(voter.address) as through_voter:
             sleeper = servers[_replica(through_voter)]
         (other,) = [s for s in servers.values() if s not in (sleeper, voter)]
-        plain, proofs = _asked_at_the_thaw(sleeper, other, f"user-{n}")
-        assert proofs
-        assert set(proofs) == {DOCUMENTS}
+        plain, *proofs = _asked_at_the_thaw(sleeper, other, f"user-{n}")
+        assert all(proofs)
+        assert {found for proof in proofs for found in proof} == {DOCUMENTS}
         fooled += min(plain) < DOCUMENTS
     assert fooled, "no round showed an old copy: the test saw nothing"
 
 
-def _asked_at_the_thaw(sleeper: Server, other: Server, user: str) -> tuple[list[int], list[int]]:
-    """How many documents the node that froze shows just after it wakes: to plain searches, and to proofs."""
+class _ByTurns:
+    """Asks a node which copies there are, and another one for all else: as a client that takes the nodes in turn."""
+
+    def __init__(self, informed: Elasticsearch, asked: Elasticsearch) -> None:
+        self._informed, self._asked = informed, asked
+
+    def options(self, **given: Any) -> _ByTurns:
+        return _ByTurns(self._informed.options(**given), self._asked.options(**given))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._informed if name == "search_shards" else self._asked, name)
+
+
+def _asked_at_the_thaw(sleeper: Server, other: Server, user: str) -> tuple[list[int], list[int], list[int]]:
+    """How many documents the node that froze shows just after it wakes.
+
+    To plain searches; to proofs; and to proofs of a client that has another node say which copies there are.
+    """
     assert sleeper.pid
     plain: list[int] = []
     proofs: list[int] = []
+    by_turns: list[int] = []
     with (
         connect_elasticsearch(other.address) as lms,
         Elasticsearch(sleeper.address, node_class=SearchNode, request_timeout=60, max_retries=0) as client,
-        ThreadPoolExecutor(2 * ASKING) as pool,
+        ThreadPoolExecutor(3 * ASKING) as pool,
     ):
         index = SearchIndex(lambda: client, INDEX, zone=UTC)
+        index_by_turns = SearchIndex(lambda: _ByTurns(lms, client), INDEX, zone=UTC)  # type: ignore[arg-type,return-value]
         index.refresh()
 
-        def ask(*, every_copy: bool) -> None:
-            found = plain if not every_copy else proofs
+        def ask(index: SearchIndex, found: list[int], *, every_copy: bool) -> None:
             for _ in range(3):
                 try:
                     index.refresh()
@@ -131,10 +149,18 @@ def _asked_at_the_thaw(sleeper: Server, other: Server, user: str) -> tuple[list[
         os.kill(sleeper.pid, signal.SIGSTOP)
         try:
             _write(lms, user)
-            asking = [pool.submit(ask, every_copy=bool(n % 2)) for n in range(2 * ASKING)]
+            asking = [
+                asked
+                for _ in range(ASKING)
+                for asked in (
+                    pool.submit(ask, index, plain, every_copy=False),
+                    pool.submit(ask, index, proofs, every_copy=True),
+                    pool.submit(ask, index_by_turns, by_turns, every_copy=True),
+                )
+            ]
             await_condition(lambda: all(a.running() for a in asking), timeout_s=30, what="requests under way")
         finally:
             os.kill(sleeper.pid, signal.SIGCONT)
         for a in asking:
             a.result()
-    return plain, proofs
+    return plain, proofs, by_turns

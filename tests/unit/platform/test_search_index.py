@@ -151,13 +151,22 @@ def test_a_document_is_unchanged_only_in_the_very_version_that_is_asked_for(
     assert index.unchanged(dict.fromkeys(["b0", "b1", "b2", "b3"], (7, 1))) == {"b0"}
 
 
-def copies(shards_of_node: dict[str, list[int]], state: str = "STARTED") -> Answer:
+def preferences(node: type[Node]) -> list[str]:
+    """The copies that searches named, after the question which there are."""
+    return [parse_qs(urlsplit(a.target).query)["preference"][0] for a in node.asked[1:]]
+
+
+def copies(shards_of_node: dict[str, list[int]]) -> Answer:
     """Which shards have a copy on which node."""
     shards = sorted({s for shards in shards_of_node.values() for s in shards})
     return json_answer(
         {
             "shards": [
-                [{"shard": s, "node": n, "state": state} for n, held in shards_of_node.items() if s in held]
+                [
+                    {"shard": s, "node": n, "state": "STARTED"}
+                    for n, held in shards_of_node.items()
+                    if s in held
+                ]
                 for s in shards
             ]
         }
@@ -176,12 +185,11 @@ def test_a_document_is_unchanged_only_if_every_copy_of_its_shard_says_so(
         shows("a0", "b0"), shows("a0"), shows("a1"), shows("a1", "b1"),
     )  # fmt: skip
     assert index.unchanged(dict.fromkeys(["a0", "b0", "a1", "b1"], (7, 1))) == {"a0", "a1"}
-    asked = [parse_qs(urlsplit(a.target).query)["preference"] for a in node.asked[1:]]
-    assert asked == [
-        ["_shards:0|_only_nodes:n1"],
-        ["_shards:0|_only_nodes:n2"],
-        ["_shards:1|_only_nodes:n1"],
-        ["_shards:1|_only_nodes:n3"],
+    assert preferences(node) == [
+        "_shards:0|_only_nodes:n1",
+        "_shards:0|_only_nodes:n2",
+        "_shards:1|_only_nodes:n1",
+        "_shards:1|_only_nodes:n3",
     ]
 
 
@@ -191,9 +199,22 @@ def test_what_one_copy_shows_alone_is_a_live_batch_of_the_index(index: SearchInd
 
 
 def test_a_copy_that_is_not_yet_complete_is_not_asked(index: SearchIndex, node: type[Node]) -> None:
-    answers(node, copies({"n1": [0], "n2": [0]}, "INITIALIZING"), page([], 0))
+    two = [
+        {"shard": 0, "node": "n1", "state": "STARTED"},
+        {"shard": 0, "node": "n2", "state": "INITIALIZING"},
+    ]
+    answers(node, json_answer({"shards": [two]}), page([], 0))
     assert list(index.live_batches({"A"}, every_copy=True)) == []
-    assert "preference" not in node.asked[-1].target
+    assert preferences(node) == ["_only_nodes:n1"]
+
+
+def test_where_each_shard_has_one_copy_a_single_search_names_the_nodes_that_have_them(
+    index: SearchIndex, node: type[Node]
+) -> None:
+    # A node that wakes and was given up still takes its own old copy for one; the search may be sent to it.
+    answers(node, copies({"n2": [0, 2], "n1": [1]}), page([], 0))
+    assert list(index.live_batches({"A"}, every_copy=True)) == []
+    assert preferences(node) == ["_only_nodes:n1,n2"]
 
 
 @pytest.mark.parametrize(
