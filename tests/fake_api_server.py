@@ -22,6 +22,8 @@ class FakeApiServer:
     def __init__(self) -> None:
         self.answer: Any = healthy()
         self.asked: list[str] = []
+        self.missing = ""
+        """A path that is answered as Airflow does any that it does not know: with its own start page."""
         self.url = ""
 
 
@@ -33,7 +35,8 @@ def fake_api_server() -> Iterator[FakeApiServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             fake.asked.append(self.path)
-            body = json.dumps(fake.answer).encode()
+            known = self.path != fake.missing
+            body = json.dumps(fake.answer).encode() if known else b"<!doctype html>"
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

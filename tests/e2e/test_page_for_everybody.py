@@ -31,7 +31,7 @@ RULES = {
         "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     },
 }
-NO_PAGES = {"/act", "/static/{name}"}
+NO_PAGES = {"/act", "/static/{name}", "/report"}
 """Routes that answer with something else than a page."""
 
 

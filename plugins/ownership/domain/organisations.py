@@ -56,6 +56,7 @@ class VisibleOrganisations(NamedTuple):
 
 
 EVERYTHING: Final = VisibleOrganisations(None)
+NOTHING: Final = VisibleOrganisations(frozenset())
 
 
 def visible(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 
 from airflow.sdk.configuration import conf
 from pydantic import AliasChoices, AwareDatetime, BaseModel, Field, ValidationError
@@ -14,6 +15,8 @@ from ownership.platform.http_service import Endpoint, Service
 
 NAME = "Airflow's API server"
 PATH = "api/v2/monitor/health"
+REPORT = "ownership-transfers/report"
+"""Of the page: that API server then tells the ledger of itself, and of the workers that Airflow's database knows."""
 
 
 class _Part(BaseModel):
@@ -36,12 +39,16 @@ class _Health(BaseModel):
 def silent_parts() -> list[Silent]:
     """The parts that do not run. Of several of a kind Airflow looks at the one that it heard last.
 
+    The API server that is asked is also told to report itself, or health would know it only while people read the page.
+
     :raises Unavailable: if the API server does not answer.
     :raises SettingsError: if its address is not as it must be.
     """
     endpoint = _endpoint()
     with Service(NAME, lambda: endpoint, tries=2, call_seconds=5.0) as service:
         answer = service.call("GET", PATH)
+        with suppress(Unavailable):  # one without the plugin, or with an older one
+            service.call("GET", REPORT)
     try:
         found = _Health.model_validate(answer.body)
     except ValidationError:

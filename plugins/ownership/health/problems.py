@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
 from ownership.domain.clock import MINUTE_MS, duration
-from ownership.domain.installation import Host, Silent, Tries, recent, unheard
+from ownership.domain.installation import Host, HostKind, Silent, Tries, recent, unheard
 from ownership.domain.installation import differences as host_differences
 from ownership.domain.proven import ProvenCounts
 from ownership.domain.reconciliation import Report, by_kind
@@ -86,7 +86,7 @@ def problems(facts: HealthFacts, *, deadline_minutes: int) -> list[Problem]:
     backlog = facts.backlog or BacklogFacts()
     return [
         *(Problem(Kind.PART, frozenset({u.part}), u.sentence) for u in facts.unreachable),
-        *(Problem(Kind.AIRFLOW, frozenset({s.part}), _silent(s, facts.at_ms)) for s in facts.silent),
+        *(Problem(Kind.AIRFLOW, frozenset({s.part}), _silent(s, facts.at_ms)) for s in _not_running(facts)),
         *_hosts(facts),
         *_lost(backlog),
         *_transactions(backlog, facts.at_ms),
@@ -133,6 +133,15 @@ _AIRFLOW = {
 """Of a part of Airflow: what it is called, what does not happen without it, and what to start."""
 
 
+def _not_running(facts: HealthFacts) -> Iterator[Silent]:
+    """Without the parts that only seem dead to an API server whose own clock is ahead."""
+    ahead = any(h.kind is HostKind.API_SERVER and h.clock_ahead_ms > 0 for h in _off_clocks(facts))
+    for part in facts.silent:
+        beats = part.heartbeat_ms is not None and facts.at_ms - part.heartbeat_ms < facts.clock_limit_ms
+        if not (ahead and beats):
+            yield part
+
+
 def _silent(silent: Silent, at_ms: int) -> str:
     name, without, start = _AIRFLOW[silent.part]
     if silent.part == "metadatabase":
@@ -146,19 +155,27 @@ def _silent(silent: Silent, at_ms: int) -> str:
 
 
 def _hosts(facts: HealthFacts) -> Iterator[Problem]:
-    there = recent(facts.hosts)
-    off = [h for h in there if abs(h.clock_ahead_ms) > facts.clock_limit_ms]
+    off = _off_clocks(facts)
     if off:
+        tokens = (
+            " API servers refuse tokens that another clock has signed, so tasks fail."
+            if any(h.kind is HostKind.API_SERVER for h in off)
+            else ""
+        )
         yield Problem(
             Kind.HOST,
             frozenset(f"clock of {_name(h)}" for h in off),
             f"Clocks differ from PostgreSQL's: {_listed([_off(h) for h in off])}. Claims end too early or too late there, "
-            "which costs time and makes nothing wrong. Let NTP set the clocks of all hosts.",
+            f"which costs time and makes nothing wrong.{tokens} Let NTP set the clocks of all hosts.",
         )
-    for trait, values in host_differences(there).items():
+    for trait, values in host_differences(recent(facts.hosts)).items():
         yield Problem(Kind.HOST, frozenset({trait}), _difference(trait, values))
     for name, tries in unheard(facts.hosts).items():
         yield Problem(Kind.HOST, frozenset({f"worker {name}"}), _unheard(name, tries))
+
+
+def _off_clocks(facts: HealthFacts) -> list[Host]:
+    return [h for h in recent(facts.hosts) if abs(h.clock_ahead_ms) > facts.clock_limit_ms]
 
 
 _SECRETS = {

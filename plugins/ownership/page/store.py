@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException
 
 from ownership.domain.errors import OwnershipError, Unavailable
-from ownership.domain.organisations import VisibleOrganisations
+from ownership.domain.organisations import NOTHING, VisibleOrganisations
 from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import PART, Database
 from ownership.ledger.events import EventRow
@@ -84,6 +84,12 @@ class Store:
             raise
         finally:
             self._turns.release()
+
+    def report(self) -> None:
+        """Report this API server, if no request did a moment ago. A ledger that does not answer is let be."""
+        if self._clock() >= self._report_at:
+            with suppress(OwnershipError), self.reads(NOTHING):
+                pass
 
     def close(self) -> None:
         """End the connections, if there are any."""

@@ -8,7 +8,7 @@ import pytest
 
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.installation import Silent
-from ownership.edge.api_server import silent_parts
+from ownership.edge.api_server import REPORT, silent_parts
 from tests.fake_api_server import FakeApiServer, fake_api_server
 
 
@@ -21,7 +21,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApiServer]:
 
 def test_it_is_asked_where_tasks_reach_it(server: FakeApiServer) -> None:
     assert silent_parts() == []
-    assert server.asked == ["/below/api/v2/monitor/health"]
+    assert server.asked == ["/below/api/v2/monitor/health", "/below/ownership-transfers/report"]
+
+
+def test_it_is_told_to_report_itself_where_the_page_has_that_route() -> None:
+    from ownership.page.app import app
+    from ownership.page.entry import PREFIX
+
+    assert f"/{REPORT}" in {f"{PREFIX}{route.path}" for route in app.routes}  # type: ignore[attr-defined]  # each has one
+
+
+def test_an_api_server_without_the_plugin_is_asked_for_its_parts_all_the_same(server: FakeApiServer) -> None:
+    server.missing = f"/below/{REPORT}"
+    server.answer["triggerer"] = {"status": None, "latest_triggerer_heartbeat": None}
+    assert silent_parts() == [Silent("triggerer")]
 
 
 def test_without_an_address_for_tasks_the_one_of_the_ui_is_asked(

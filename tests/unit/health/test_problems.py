@@ -237,6 +237,19 @@ def test_clocks_that_are_off_are_named_with_way_and_amount() -> None:
     )
 
 
+def test_an_api_server_whose_clock_is_off_is_named_and_not_the_parts_that_seem_dead_to_it() -> None:
+    silent = (Silent("scheduler", NOW - 2000), Silent("triggerer", NOW - 300_000), Silent("dag_processor"))
+    ahead = host("a1", HostKind.API_SERVER, clock_ahead_ms=300_000)
+    clocks = [s for s in sentences(hosts=(ahead,)) if "API server a1 is 5 min ahead" in s]
+    assert "API servers refuse tokens that another clock has signed, so tasks fail." in clocks[0]
+    found = sentences(silent=silent, hosts=(ahead,))
+    assert [s.partition(",")[0] for s in found if s not in clocks] == [
+        "Airflow's triggerer has had no heartbeat for 5 min",
+        "Airflow's DAG processor has never run",
+    ]
+    assert len(sentences(silent=silent, hosts=(host("w1", clock_ahead_ms=300_000),))) == 4
+
+
 def test_a_connection_that_leads_elsewhere_on_one_worker_is_named_with_both_places() -> None:
     hosts = tuple(host(f"w{n}", traits={"cassandra_default": "c2" if n == 3 else "c1"}) for n in range(9))
     assert sentences(hosts=hosts) == [

@@ -24,7 +24,7 @@ from ownership.page.visible import SeesEverything, visible_organisations
 
 FILTERED = {"/find", "/batch", "/user", "/api/v1/batch/timeline", "/api/v1/user/batches"}
 """Addresses that ask the platform's stores, where rows and documents of all organisations lie, and leave some out."""
-WITHOUT = {"/static/{name}", "/api", "/api/v1/openapi.json", "/api/v1/imports/template.csv"}
+WITHOUT = {"/static/{name}", "/report", "/api", "/api/v1/openapi.json", "/api/v1/imports/template.csv"}
 """Addresses that tell nothing of any transfer."""
 
 
@@ -54,11 +54,14 @@ def test_every_route_asks_what_the_user_may_see() -> None:
     assert {path for path, r in found if visible_organisations not in calls(r.dependant)} == WITHOUT
 
 
-def test_every_route_but_that_of_the_style_sheet_is_for_users_who_may_read() -> None:
+def test_every_route_that_tells_something_is_for_users_who_may_read() -> None:
     signed_in = access.User.__metadata__[0].dependency  # type: ignore[attr-defined]  # an Annotated
     found = list(routes(app))
     for check in (signed_in, access.MayRead.dependency):
-        assert [path for path, r in found if check not in calls(r.dependant)] == ["/static/{name}"]
+        assert [path for path, r in found if check not in calls(r.dependant)] == [
+            "/static/{name}",
+            "/report",
+        ]
 
 
 def test_no_route_reads_a_body_of_somebody_who_may_not_read() -> None:

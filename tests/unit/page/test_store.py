@@ -188,3 +188,17 @@ def test_an_api_server_is_reported_by_its_first_request_and_then_once_a_minute(w
         world.read()
         world.now += EVERY_SECONDS / 2
         assert len(world.reported) == reports
+
+
+def test_an_api_server_that_is_asked_to_report_itself_does_so_once_a_minute_and_tells_of_no_outage(
+    world: World,
+) -> None:
+    world.down = True
+    world.store.report()
+    assert world.reported == []
+    world.down = False
+    world.now += AGAIN_AFTER_S + 0.1
+    for reports in (1, 1, 2, 2):
+        world.store.report()
+        world.now += EVERY_SECONDS / 2
+        assert len(world.reported) == reports
