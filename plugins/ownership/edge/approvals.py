@@ -16,8 +16,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Asset, Param
 
+from ownership.edge.versions import missing
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 DAG_ID = "ownership_approval"
 APPROVE, DECLINE = "Approve", "Decline"

@@ -19,6 +19,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]  # as providers import it
 
 from ownership.domain.text import one_line
+from ownership.edge.versions import missing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ownership.domain.contracts import Summary
     from ownership.domain.settings import Settings
     from ownership.edge.run_message import RunMessage
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 log = structlog.get_logger(__name__)
 

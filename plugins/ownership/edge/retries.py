@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import RetryDecision, RetryPolicy
 
 from ownership.domain.errors import Permanent
+from ownership.edge.versions import missing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 RETRIES = 9
 """Retries of a stage: after 10 s to a quarter of an hour each, about 50 minutes in all."""

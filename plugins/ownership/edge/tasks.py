@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from airflow.sdk import AssetAlias, get_current_context
@@ -23,6 +23,7 @@ from ownership.edge.hooks import max_map_length, opened_parts
 from ownership.edge.interruption import Interrupted, interruptible
 from ownership.edge.operators import UNNAMED
 from ownership.edge.retries import delay_seconds, seed_of
+from ownership.edge.versions import missing
 from ownership.ledger.events import EventRow
 from ownership.stages import orders
 from ownership.stages import settle as settling
@@ -34,6 +35,9 @@ from ownership.stages.lookup import lookup_users
 from ownership.stages.parts import Parts
 from ownership.stages.reindex import reindex_course_batches
 from ownership.stages.update import update_course_batches
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 log = structlog.get_logger(__name__)
 

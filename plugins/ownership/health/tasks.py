@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from airflow.sdk import get_current_context
@@ -13,10 +13,14 @@ from ownership.edge.hooks import load_settings
 from ownership.edge.interruption import interruptible
 from ownership.edge.ledger_hook import opened_database
 from ownership.edge.notifications import NEWS
+from ownership.edge.versions import missing
 from ownership.health.look import look
 from ownership.health.problems import problems, sentence
 from ownership.ledger.months import ensure_months
 from ownership.ledger.months import remove_old as remove_old_rows
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from airflow.sdk import get_current_context
@@ -14,9 +14,13 @@ from ownership.domain.reconciliation import failures, text
 from ownership.edge import metrics
 from ownership.edge.hooks import opened_parts
 from ownership.edge.interruption import interruptible
+from ownership.edge.versions import missing
 from ownership.reconcile import run
 from ownership.reconcile.run import Progress, ReconcileConf, Share
 from ownership.stages.parts import Parts
+
+if not TYPE_CHECKING:
+    __getattr__ = missing
 
 log = structlog.get_logger(__name__)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import os
 import re
@@ -22,7 +24,7 @@ from ownership.domain.errors import VersionError
 from ownership.domain.queue import ClaimedEvent
 from ownership.edge import flow, operators, tasks, triggers, versions
 from ownership.edge.operators import PullTransferEvents
-from ownership.edge.versions import INTERFACE
+from ownership.edge.versions import INTERFACE, missing
 from tests.unit.replay import transfers
 
 ROOT = Path(__file__).parents[3]
@@ -109,6 +111,27 @@ def test_a_dag_that_asks_for_what_the_plugin_lacks_is_reported_that_the_plugin_i
         "newer: ImportError: The plugin is older than its DAGs: it has no 'carry_out_well'. Deploy the image of the "
         "DAGs' commit."
     )
+
+
+def asked_by_dags() -> set[str]:
+    """The plugin's modules of which DAG files use names, also inside their tasks."""
+    imports = [
+        (node.module or "", {f"{node.module}.{alias.name}" for alias in node.names})
+        for file in (ROOT / "dags").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    files = {
+        ".".join(f.relative_to(ROOT / "plugins").with_suffix("").parts) for f in ROOT.glob("plugins/**/*.py")
+    }
+    return {m for module, names in imports for m in (names & files or {module} & files)}
+
+
+def test_every_module_that_dags_ask_for_names_says_that_it_is_old_where_it_lacks_one() -> None:
+    modules = asked_by_dags()
+    assert {"ownership.edge.flow", "ownership.edge.tasks", "ownership.health.tasks"} < modules
+    silent = [m for m in modules if getattr(importlib.import_module(m), "__getattr__", None) is not missing]
+    assert silent == []
 
 
 @pytest.mark.parametrize("module", [flow, operators, triggers])
