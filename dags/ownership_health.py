@@ -15,6 +15,7 @@ Says in a sentence what is wrong, and removes from the ledger what is older than
 | `transaction` | messages stand behind an open transaction, which every reader of committed messages stops at |
 | `retention` | messages that no run has accepted are past half of the topic's retention, after which Kafka deletes them |
 | `overdue` | an event is not proven `deadline.minutes` after it was accepted; the sentence has its reason and what it blocks |
+| `watcher` | messages have waited for longer than that, and no triggerer looks at the topic: its watcher does not run |
 | `backlog` | messages have waited for longer than that, and no run has pulled them |
 | `differences` | the last reconciliation left more than `reconcile.alert.differences` |
 

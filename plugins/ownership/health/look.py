@@ -58,15 +58,18 @@ def look(settings: Settings, *, on_worker: bool = False) -> HealthFacts:
 
 
 def look_at_backlog(settings: Settings) -> HealthFacts:
-    """Ask Kafka, and the ledger for what it has read, and no other part: one that hangs takes longer than a probe may."""
+    """Ask Kafka and the ledger, and no other part: one that hangs takes longer than a probe may."""
     unreachable: list[Unreachable] = []
-    backlog, consumed = None, {}
+    found: dict[str, Any] = {}
+    consumed: dict[int, int] = {}
     with ExitStack() as stack:
         with _noted(unreachable):
-            consumed = _consumed(Arrivals(stack.enter_context(opened_database(connections=1))), settings)
+            database = stack.enter_context(opened_database(connections=1))
+            consumed = _consumed(Arrivals(database), settings)
+            found["hosts"] = tuple(Hosts(database).read())
         with _noted(unreachable):
-            backlog = _backlog(stack, settings, consumed)
-    return HealthFacts(now_ms(), tuple(unreachable), backlog=backlog)
+            found["backlog"] = _backlog(stack, settings, consumed)
+    return HealthFacts(now_ms(), tuple(unreachable), **found)
 
 
 def _consumed(arrivals: Arrivals, settings: Settings) -> dict[int, int]:

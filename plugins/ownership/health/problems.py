@@ -20,6 +20,8 @@ TRANSACTION_MS = 10_000
 RETENTION_SHARE = 0.5
 """Above this share of the topic's retention, messages that no run has accepted are close to being deleted."""
 
+UNWATCHED_MS = 10 * MINUTE_MS
+"""A watcher that works has its triggerer reported once a minute."""
 MAX_HOSTS = 5
 """Hosts that a sentence names."""
 
@@ -34,12 +36,13 @@ class Kind(StrEnum):
     TRANSACTION = "transaction"
     RETENTION = "retention"
     OVERDUE = "overdue"
+    WATCHER = "watcher"
     BACKLOG = "backlog"
     DIFFERENCES = "differences"
 
 
-OF_BACKLOG = frozenset({Kind.LOST, Kind.TRANSACTION, Kind.RETENTION, Kind.BACKLOG})
-"""What the topic and the ledger's offsets tell."""
+OF_BACKLOG = frozenset({Kind.LOST, Kind.TRANSACTION, Kind.RETENTION, Kind.WATCHER, Kind.BACKLOG})
+"""What the topic and the ledger tell."""
 
 
 class Unreachable(NamedTuple):
@@ -92,6 +95,7 @@ def problems(facts: HealthFacts, *, deadline_minutes: int) -> list[Problem]:
         *_transactions(backlog, facts.at_ms),
         *_retention(backlog, facts.at_ms),
         *_overdue(facts, deadline_minutes),
+        *_watcher(facts, deadline_minutes),
         *_backlog(backlog, facts.at_ms, deadline_minutes),
         *_differences(facts.report),
     ]
@@ -281,16 +285,35 @@ def _overdue(facts: HealthFacts, deadline_minutes: int) -> Iterator[Problem]:
     yield Problem(Kind.OVERDUE, frozenset(r.transfer.mid for r in late), said + ".")
 
 
+def _watcher(facts: HealthFacts, deadline_minutes: int) -> Iterator[Problem]:
+    """A triggerer may run and trigger nothing. While a store is down messages wait as well, but the watcher looks."""
+    backlog = facts.backlog or BacklogFacts()
+    seen_ms = max((h.seen_at_ms for h in facts.hosts if h.kind is HostKind.TRIGGERER), default=0)
+    unwatched = bool(facts.hosts) and facts.at_ms - seen_ms > UNWATCHED_MS
+    if unwatched and _is_old(backlog, facts.at_ms, deadline_minutes):
+        since = f"for {duration(facts.at_ms - seen_ms)}" if seen_ms else "within a day"
+        yield Problem(
+            Kind.WATCHER,
+            frozenset(),
+            f"No triggerer has looked at the topic {since}, and messages wait: unpause the DAG user_ownership_transfer, "
+            "or restart the triggerers.",
+        )
+
+
 def _backlog(backlog: BacklogFacts, at_ms: int, deadline_minutes: int) -> Iterator[Problem]:
-    if backlog.messages and backlog.since_ms is not None:
-        age = at_ms - backlog.since_ms
-        if age > deadline_minutes * MINUTE_MS:
-            yield Problem(
-                Kind.BACKLOG,
-                frozenset(),
-                f"{_messages(backlog.messages)}, the oldest for {duration(age)}: is the DAG user_ownership_transfer "
-                "unpaused, does the triggerer run, and what does pull_transfer_events say?",
-            )
+    if backlog.since_ms is not None and _is_old(backlog, at_ms, deadline_minutes):
+        yield Problem(
+            Kind.BACKLOG,
+            frozenset(),
+            f"{_messages(backlog.messages)}, the oldest for {duration(at_ms - backlog.since_ms)}: is the DAG "
+            "user_ownership_transfer unpaused, does the triggerer run, and what does pull_transfer_events say?",
+        )
+
+
+def _is_old(backlog: BacklogFacts, at_ms: int, deadline_minutes: int) -> bool:
+    """True if a message has waited for longer than an event may take."""
+    since_ms = backlog.since_ms
+    return bool(backlog.messages) and since_ms is not None and at_ms - since_ms > deadline_minutes * MINUTE_MS
 
 
 def _differences(report: Report | None) -> Iterator[Problem]:

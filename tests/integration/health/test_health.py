@@ -11,10 +11,12 @@ import pytest
 from airflow.sdk.observability import stats
 
 from ownership.domain.clock import now_ms
+from ownership.domain.installation import HostKind
 from ownership.domain.proven import ProvenCounts
 from ownership.edge.triggers import _Watch
 from ownership.health.look import look
 from ownership.health.problems import HealthFacts, Kind, problems, sentence
+from ownership.ledger.hosts import Hosts
 from ownership.platform.kafka import Span
 from tests.fake_api_server import FakeApiServer
 from tests.integration.stages.transfer_world import World
@@ -120,7 +122,7 @@ def test_the_command_says_what_is_wrong_and_ends_with_one(
     assert capsys.readouterr().out.count("is not JSON") == 2
 
 
-def test_a_probe_asks_kafka_and_the_ledger_alone_which_no_other_part_that_hangs_can_hold_up(
+def test_a_probe_asks_kafka_and_the_ledger_alone_and_finds_whether_the_watcher_looks(
     world: World,
     api_server: FakeApiServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -133,11 +135,18 @@ def test_a_probe_asks_kafka_and_the_ledger_alone_which_no_other_part_that_hangs_
     for name in ("CASSANDRA", "ELASTICSEARCH", "LMS", "USERORG"):
         monkeypatch.delenv(f"AIRFLOW_CONN_{name}_DEFAULT")
     old, new = world.users("old", "new")
-    world.platform.emit(world.event(old, new), timestamp=now_ms() - 90_000)
+    world.platform.emit(world.event(old, new), timestamp=now_ms() - 600_000)
+    hosts = Hosts(world.job.parts.database)
+    hosts.report(HostKind.WORKER, "w1", {})
 
+    assert main(["--kind", "watcher"]) == 1
+    assert "No triggerer has looked at the topic within a day, and messages wait" in capsys.readouterr().out
+    hosts.report(HostKind.TRIGGERER, "t1", {})
+    # A store that is down lets messages wait as well: no restart helps.
+    assert main(["--kind", "watcher"]) == 0
     assert main(["--kind", "backlog"]) == 1
 
-    assert "1 message not pulled yet, the oldest for 90 s" in capsys.readouterr().out
+    assert "1 message not pulled yet, the oldest for 10 min" in capsys.readouterr().out
     assert api_server.asked == []
     assert main(["--kind", "lost"]) == 0
 

@@ -115,6 +115,21 @@ def test_messages_that_no_run_pulls_are_a_problem_after_the_deadline() -> None:
     )
 
 
+def test_a_watcher_that_does_not_look_while_messages_wait_is_told_from_one_whose_runs_fail() -> None:
+    waiting = BacklogFacts(1, NOW - 3 * DEADLINE)
+
+    def kinds(backlog: BacklogFacts, *hosts: Host) -> list[Kind]:
+        return [p.kind for p in problems(HealthFacts(NOW, backlog=backlog, hosts=hosts), deadline_minutes=1)]
+
+    worker, looked = host("w1"), host("t1", HostKind.TRIGGERER, seen_at_ms=NOW - 600_000)
+    frozen = host("t1", HostKind.TRIGGERER, seen_at_ms=NOW - 600_001)
+    assert kinds(waiting, worker, looked) == [Kind.BACKLOG]
+    assert kinds(waiting, worker, frozen) == [Kind.WATCHER, Kind.BACKLOG]
+    assert kinds(waiting, worker) == [Kind.WATCHER, Kind.BACKLOG]
+    assert kinds(waiting) == [Kind.BACKLOG]  # without the ledger nothing is known of the watcher
+    assert kinds(BacklogFacts(1, NOW - DEADLINE), worker, frozen) == []
+
+
 def test_messages_that_the_topic_deleted_are_a_problem() -> None:
     (said,) = sentences(backlog=BacklogFacts(deleted=7))
     assert said.startswith("7 messages were deleted from the topic before a run accepted them")
