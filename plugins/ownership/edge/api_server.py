@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from airflow.sdk.configuration import conf
 from pydantic import AliasChoices, AwareDatetime, BaseModel, Field, ValidationError
@@ -36,8 +38,17 @@ class _Health(BaseModel):
     triggerer: _Part
 
 
-def silent_parts() -> list[Silent]:
-    """The parts that do not run. Of several of a kind Airflow looks at the one that it heard last.
+class Heard(NamedTuple):
+    """What an API server has heard of Airflow's other parts. Of several of a kind, of the one that it heard last."""
+
+    silent: tuple[Silent, ...]
+    """The parts that do not run."""
+    heartbeats_ms: Mapping[str, int]
+    """The last one by part, epoch ms of that part's clock."""
+
+
+def heard() -> Heard:
+    """What the API server that answers says.
 
     The API server that is asked is also told to report itself, or health would know it only while people read the page.
 
@@ -54,12 +65,10 @@ def silent_parts() -> list[Silent]:
     except ValidationError:
         raise Unavailable(NAME, f"HTTP {answer.status} without Airflow's health; {endpoint.advice}") from None
     if found.metadatabase.status != "healthy":
-        return [Silent("metadatabase")]
-    return [
-        Silent(name, to_ms(part.heartbeat) if part.heartbeat else None)
-        for name, part in found
-        if part.status != "healthy"
-    ]
+        return Heard((Silent("metadatabase"),), {})
+    beats = {name: to_ms(part.heartbeat) for name, part in found if part.heartbeat}
+    silent = (Silent(name, beats.get(name)) for name, part in found if part.status != "healthy")
+    return Heard(tuple(silent), beats)
 
 
 def _endpoint() -> Endpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.installation import Host, HostKind
 from ownership.domain.organisations import EVERYTHING
 from ownership.domain.settings import Settings
-from ownership.edge.api_server import silent_parts
+from ownership.edge.api_server import heard
 from ownership.edge.connections import leads_to
 from ownership.edge.hooks import checks, opened_parts
 from ownership.edge.hosts import report
@@ -36,8 +36,9 @@ def look(settings: Settings, *, on_worker: bool = False) -> HealthFacts:
     """Ask every part; one that does not answer is named, and the others are asked all the same."""
     unreachable: list[Unreachable] = []
     found: dict[str, Any] = {}
+    beats: Mapping[str, int] = {}
     with _noted(unreachable):
-        found["silent"] = tuple(silent_parts())
+        found["silent"], beats = heard()
     with ExitStack() as stack:
         consumed: dict[int, int] = {}
         with _noted(unreachable):
@@ -47,6 +48,8 @@ def look(settings: Settings, *, on_worker: bool = False) -> HealthFacts:
                     check()
             with _noted(unreachable):
                 found |= _ledger(parts)
+                ledger_ms = parts.database.now_ms()
+                found["parts_ahead_ms"] = {part: beat - ledger_ms for part, beat in beats.items()}
                 consumed = _consumed(parts.arrivals, settings)
         with _noted(unreachable):
             found["backlog"] = _backlog(stack, settings, consumed)

@@ -60,6 +60,8 @@ class HealthFacts:
     unreachable: tuple[Unreachable, ...] = ()
     silent: tuple[Silent, ...] = ()
     """Parts of Airflow that do not run."""
+    parts_ahead_ms: Mapping[str, int] = field(default_factory=dict)
+    """By part of Airflow, how far its last heartbeat is ahead of the ledger's clock; below zero if it is past."""
     hosts: tuple[Host, ...] = ()
     clock_limit_ms: int = 30_000
     """By how much the clock of a host may differ from the ledger's."""
@@ -159,17 +161,16 @@ def _silent(silent: Silent, at_ms: int) -> str:
 
 
 def _hosts(facts: HealthFacts) -> Iterator[Problem]:
-    off = _off_clocks(facts)
+    off = {_name(h): h.clock_ahead_ms for h in _off_clocks(facts)}
+    parts = {p: ms for p, ms in facts.parts_ahead_ms.items() if ms > facts.clock_limit_ms}
+    off |= {f"Airflow's {_AIRFLOW[p][0]}": ms for p, ms in parts.items()}
     if off:
-        tokens = (
-            " API servers refuse tokens that another clock has signed, so tasks fail."
-            if any(h.kind is HostKind.API_SERVER for h in off)
-            else ""
-        )
+        signs = "scheduler" in parts or any(h.kind is HostKind.API_SERVER for h in _off_clocks(facts))
+        tokens = " API servers refuse tokens that another clock has signed, so tasks fail." if signs else ""
         yield Problem(
             Kind.HOST,
-            frozenset(f"clock of {_name(h)}" for h in off),
-            f"Clocks differ from PostgreSQL's: {_listed([_off(h) for h in off])}. Claims end too early or too late there, "
+            frozenset(f"clock of {name}" for name in off),
+            f"Clocks differ from PostgreSQL's: {_listed([_off(name, ms) for name, ms in off.items()])}. Claims end too early or too late there, "
             f"which costs time and makes nothing wrong.{tokens} Let NTP set the clocks of all hosts.",
         )
     for trait, values in host_differences(recent(facts.hosts)).items():
@@ -214,9 +215,8 @@ def _unheard(name: str, tries: Tries) -> str:
     )
 
 
-def _off(host: Host) -> str:
-    way = "ahead" if host.clock_ahead_ms > 0 else "behind"
-    return f"{_name(host)} is {duration(abs(host.clock_ahead_ms))} {way}"
+def _off(name: str, ahead_ms: int) -> str:
+    return f"{name} is {duration(abs(ahead_ms))} {'ahead' if ahead_ms > 0 else 'behind'}"
 
 
 def _name(host: Host) -> str:

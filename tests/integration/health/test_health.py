@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.observability import stats
 
-from ownership.domain.clock import now_ms
+from ownership.domain.clock import from_ms, now_ms
 from ownership.domain.installation import HostKind
 from ownership.domain.proven import ProvenCounts
 from ownership.edge.triggers import _Watch
@@ -204,6 +204,12 @@ def test_the_watcher_measures_topics_and_open_list(
     }  # fmt: skip
     run.finish()
     own_world.whole_run()
+
+
+def test_a_scheduler_whose_clock_is_ahead_is_named(seen: Any, api_server: FakeApiServer):
+    ahead = from_ms(now_ms() + 330_000)
+    api_server.answer["scheduler"]["latest_scheduler_heartbeat"] = ahead.isoformat()
+    assert "Airflow's scheduler is 5 min ahead" in sentences(seen())[Kind.HOST]
 
 
 def test_a_triggerer_that_is_missing_is_named(seen: Any, api_server: FakeApiServer):

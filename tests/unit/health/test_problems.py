@@ -265,6 +265,12 @@ def test_an_api_server_whose_clock_is_off_is_named_and_not_the_parts_that_seem_d
     assert len(sentences(silent=silent, hosts=(host("w1", clock_ahead_ms=300_000),))) == 4
 
 
+def test_a_scheduler_whose_heartbeat_is_ahead_is_named_with_the_tokens_that_it_signs() -> None:
+    (said,) = sentences(parts_ahead_ms={"scheduler": 297_000, "triggerer": -3000, "dag_processor": -400_000})
+    assert said.startswith("Clocks differ from PostgreSQL's: Airflow's scheduler is 5 min ahead. Claims end")
+    assert "API servers refuse tokens that another clock has signed, so tasks fail." in said
+
+
 def test_a_connection_that_leads_elsewhere_on_one_worker_is_named_with_both_places() -> None:
     hosts = tuple(host(f"w{n}", traits={"cassandra_default": "c2" if n == 3 else "c1"}) for n in range(9))
     assert sentences(hosts=hosts) == [
