@@ -12,6 +12,7 @@ from cassandra.cluster import NoHostAvailable
 from confluent_kafka import KafkaException
 from elastic_transport import TransportError
 from elasticsearch import ApiError
+from elasticsearch.helpers import BulkIndexError
 from httpx import HTTPError
 
 MAX_RETRYING_S = 180.0
@@ -21,6 +22,7 @@ _BROKEN = (
     NoHostAvailable,
     TransportError,
     ApiError,
+    BulkIndexError,
     OSError,
     HTTPError,
     KafkaException,

@@ -98,6 +98,7 @@ class _Running:
         self._open: list[_Minute] = []
         self._struck: list[str] = []
         self._failed: list[BaseException] = []
+        self._over = threading.Event()
         self._checked = self._sent = 0
 
     def play(self, report: Callable[[Soak], None]) -> Soak:
@@ -115,6 +116,7 @@ class _Running:
                 self._close(point, found, since)
                 since = datetime.now(UTC)
                 report(self.done)
+        self._over.set()
         for thread in threads:
             thread.join()
         self._checker.shutdown()
@@ -146,7 +148,8 @@ class _Running:
             at = FIRST_FAULT_S + n * FAULT_EVERY_S
             if at > self._seconds:
                 return
-            time.sleep(max(0.0, self._begun + at - time.monotonic()))
+            if self._over.wait(max(0.0, self._begun + at - time.monotonic())):
+                return  # the other thread failed
             name = FAULTS[n % len(FAULTS)]
             self._struck.append(name)
             BY_NAME[name].strike(self._scene, rng)
