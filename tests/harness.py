@@ -50,6 +50,9 @@ from ownership.stages.update import update_course_batches
 CONNECT_SECONDS = 30
 """The driver reads the schema while it connects, and gives up after 2 s by default: too early on a busy machine."""
 
+GRACE_MS = 50
+"""Each pull waits for it. A test whose messages overtake each other has a grace of its own."""
+
 _runs = itertools.count(1)
 _times: dict[str, int] = {}
 """When each run began: the same for every try of it."""
@@ -259,7 +262,7 @@ def opened_job(
 
     `service` are arguments of both services: how often and how long they are asked.
     """
-    given = Settings.model_validate({"env": env, "grace.ms": 300, **settings}).for_slots(SLOTS)
+    given = Settings.model_validate({"env": env, "grace.ms": GRACE_MS, **settings}).for_slots(SLOTS)
     host, port = cassandra.split(":")
     with ExitStack() as stack:
         profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=10)
@@ -289,15 +292,17 @@ def opened_job(
             for name, url in (("LMS", lms), ("User-Org", userorg))
         ]
         parts = Parts.from_clients(given, database, cql, lambda: client, lms=services[0], userorg=services[1])
+        broker = {"bootstrap.servers": kafka, "reconnect.backoff.max.ms": 500}
         consumer = {
-            "bootstrap.servers": kafka,
+            **broker,
             "group.id": given.group_id,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 50,  # as the job has it: other requests wait behind a fetch
         }
         topic = Topic(Consumer(consumer), given.input_topic)
         stack.callback(topic.close)
         dead_letters = topic.beside(given.failed_topic)
-        dead = DeadLetters(Producer({"bootstrap.servers": kafka, "acks": "all"}), given.failed_topic)
+        dead = DeadLetters(Producer({**broker, "acks": "all"}), given.failed_topic)
         inbox = Inbox(parts.events, parts.arrivals, dead, given, clock=database.now_ms)
         yield Job(given, parts, topic, inbox, client, dead_letters)

@@ -24,7 +24,8 @@ def test_a_commit_to_a_broker_that_dies_is_an_outage_and_the_client_can_be_close
     with broker_of.server(Layout.of(tmp_path), stack.releases.kafka) as broker:
         admin = AdminClient({"bootstrap.servers": broker.address})
         admin.create_topics([NewTopic("in", 1)])["in"].result(30)
-        topic = Topic(Consumer({"bootstrap.servers": broker.address, "group.id": "g"}), "in")
+        soon_back = {"reconnect.backoff.max.ms": 500}
+        topic = Topic(Consumer({"bootstrap.servers": broker.address, "group.id": "g", **soon_back}), "in")
         topic.commit([Span(0, 0, 0)])  # the first one: the broker makes its topic of offsets
         monkeypatch.setattr(kafka, "COMMIT_SECONDS", 2.0)
         broker.freeze()
