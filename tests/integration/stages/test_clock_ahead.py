@@ -9,6 +9,7 @@ import pytest
 
 from local.platform.world import Batch
 from ownership.domain.states import ChangeOutcome
+from ownership.stages import reindex
 from tests.harness import Run
 from tests.integration.stages.transfer_world import World
 
@@ -20,6 +21,12 @@ COLUMNS = {
     "both": ("createdby", "mentors"),
 }
 columns = pytest.mark.parametrize("columns", COLUMNS.values(), ids=COLUMNS)
+
+
+@pytest.fixture
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mentors that stay as they are for an hour are tried again as often, but sooner."""
+    monkeypatch.setattr(reindex, "POLL_US", 100_000)
 
 
 def write_at(world: World, batch: Batch, at_us: int, **values: Any) -> None:
@@ -63,6 +70,7 @@ def applied_moves(world: World, mid: str) -> dict[str, int]:
     return found
 
 
+@pytest.mark.usefixtures("quick_polls")
 @columns
 def test_the_other_batches_move_and_the_event_names_the_one_that_keeps_its_value(
     world: World, columns: tuple[str, ...]
@@ -95,6 +103,7 @@ def test_the_other_batches_move_and_the_event_names_the_one_that_keeps_its_value
     abandon(world, mid)
 
 
+@pytest.mark.usefixtures("quick_polls")
 @columns
 def test_a_value_in_nanoseconds_is_named_with_the_year_and_a_repeated_try_claims_no_move(
     world: World, columns: tuple[str, ...]
@@ -159,6 +168,7 @@ def undone_list(world: World, *, whole: bool) -> tuple[Batch, Run, str]:
     return batch, run, f"undo:{run.run_id}:0"
 
 
+@pytest.mark.usefixtures("quick_polls")
 def test_an_undo_of_a_list_that_is_ahead_names_the_batch(world: World) -> None:
     batch, run, undo = undone_list(world, whole=True)
     creator, (mentor,) = world.owners(batch) or (None, ())
@@ -168,6 +178,7 @@ def test_an_undo_of_a_list_that_is_ahead_names_the_batch(world: World) -> None:
     abandon(world, undo)
 
 
+@pytest.mark.usefixtures("quick_polls")
 def test_an_undo_does_not_put_the_old_list_beside_an_element_that_is_ahead(world: World) -> None:
     batch, _, undo = undone_list(world, whole=False)
     creator, mentors = world.owners(batch) or (None, ())
