@@ -34,11 +34,13 @@ from tests.harness import Job
 from tests.integration.stages.transfer_world import World, opened_world
 
 RANGES = 8
+FEW = {"reconcile.slices": 1, "reconcile.days": 1}
+"""Settings: the ledger is asked about each hour of the days, and no event here is older than the test."""
 
 
 @pytest.fixture(scope="module")
 def module_world(stack: Any) -> Iterator[World]:
-    with opened_world(stack.addresses, **{"reconcile.slices": 1}) as world:
+    with opened_world(stack.addresses, **FEW) as world:
         yield world
 
 
