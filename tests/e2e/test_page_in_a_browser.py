@@ -7,7 +7,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    FilePayload,
+    FrameLocator,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from local.demo.screenshots import ARGUMENTS, log_in
 from tests.e2e.airflow_world import ORGANISATION, UNDO, Airflow, Story, form
@@ -31,12 +39,24 @@ def browser() -> Iterator[Browser]:
             browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, airflow: Airflow) -> Iterator[Page]:
-    """Logged in; nothing may have complained in the console when the test is over."""
-    page = browser.new_page(viewport={"width": 1500, "height": 1000}, color_scheme="light", locale="en-GB")
-    page.set_default_timeout(WAIT_MS)
+@pytest.fixture(scope="module")
+def logged_in(browser: Browser, airflow: Airflow) -> BrowserContext:
+    """Logged in once: what one test leaves there is a login, and files that the next one need not fetch."""
+    context = browser.new_context(
+        viewport={"width": 1500, "height": 1000}, color_scheme="light", locale="en-GB"
+    )
+    context.set_default_timeout(WAIT_MS)
     expect.set_options(timeout=WAIT_MS)
+    page = context.new_page()
+    log_in(page, airflow.stack.addresses)
+    page.close()
+    return context
+
+
+@pytest.fixture
+def page(logged_in: BrowserContext, airflow: Airflow) -> Iterator[Page]:
+    """Airflow's first page; nothing may have complained in the console when the test is over."""
+    page = logged_in.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
@@ -45,12 +65,13 @@ def page(browser: Browser, airflow: Airflow) -> Iterator[Page]:
             complaints.append(m.text) if m.type in ("error", "warning") and KNOWN not in m.text else None
         ),
     )
-    log_in(page, airflow.stack.addresses)
-    complaints.clear()  # those of the login are Airflow's own
+    page.goto(airflow.stack.addresses.airflow)
+    complaints.clear()  # those of its first page are Airflow's own
     try:
         yield page
         assert complaints == []
     finally:
+        page.evaluate("localStorage.removeItem('theme')")
         page.close()
 
 
