@@ -148,6 +148,8 @@ def follow(moves: Moves, onward: Moves) -> Moves:
 
     They change where the batches end up, but add no source of their own.
     """
+    if not onward:
+        return moves
     ends = {u: onward.get(folded(v), v) for u, v in moves.items()}
     # A target whose batches a completed event passed on is no source: it keeps what it got since.
     return {u: v if folded(moves[u]) != u else moves[u] for u, v in ends.items()}
