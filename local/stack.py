@@ -189,12 +189,13 @@ class Stack:
 
         Raises RuntimeError when one of them cannot be ended.
         """
-        own = [server for name, server in self.servers.items() if name in self.parts]
-        others = [server for name, server in self.servers.items() if name not in self.parts]
-        for group in (own, others):
-            with ThreadPoolExecutor(max_workers=8) as pool:
-                _all_of(*(pool.submit(self._stop_one, server) for server in group))
+        self.stop_airflow()
+        self._stop_all([server for name, server in self.servers.items() if name not in self.parts])
         (self.directory / _OWNER).unlink(missing_ok=True)
+
+    def stop_airflow(self) -> None:
+        """End Airflow's processes alone. Raises as `stop` does."""
+        self._stop_all([server for name, server in self.servers.items() if name in self.parts])
 
     # -- how -----------------------------------------------------------------------------------------
 
@@ -419,6 +420,10 @@ class Stack:
 
     def _component(self, part: airflow.Part, environment: Mapping[str, str]) -> Server:
         return airflow.component(self.layout, environment, part)
+
+    def _stop_all(self, servers: Iterable[Server]) -> None:
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            _all_of(*(pool.submit(self._stop_one, server) for server in servers))
 
     def _stop_one(self, server: Server) -> None:
         begun = time.monotonic()

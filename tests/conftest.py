@@ -87,6 +87,7 @@ def stack(
         settings={
             "env": "dev",
             "claim.seconds": 20,  # another run takes the events of a dead one while a test waits
+            "grace.ms": 300,  # every run waits for it
         },
     )
     with started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,9 @@ from local.servers.ports import HOST
 from local.stack import Stack
 from tests.e2e.airflow_world import Airflow, StatsdReceiver, Story, opened_story, passwords_in_connections
 
+HERE = Path(__file__).parent
+STACK = pytest.StashKey[Stack]()
+"""The stack whose Airflow runs."""
 NORTH, SOUTH = "north-admin", "south-admin"
 """Users of an organisation's each. The simple auth manager takes its roles in any case, rights tell cases apart."""
 ADMINS = {NORTH: "User", SOUTH: "USER"}
@@ -42,7 +46,7 @@ def admins_of_organisations(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def airflow_stack(stack: Stack, statsd: StatsdReceiver) -> Stack:
+def airflow_stack(request: pytest.FixtureRequest, stack: Stack, statsd: StatsdReceiver) -> Stack:
     """The session's servers with Airflow on them.
 
     It has the example DAGs of the docs, and passwords in its Connections: every test leaves traces of them where they
@@ -59,6 +63,9 @@ def airflow_stack(stack: Stack, statsd: StatsdReceiver) -> Stack:
     of_airflow = {
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # no file changes meanwhile
+        # A look at the runs costs more than it is late: two workers of the tests share two cores.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",  # of questions that nobody answers, too
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": HOST,
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
@@ -66,11 +73,23 @@ def airflow_stack(stack: Stack, statsd: StatsdReceiver) -> Stack:
     own = dict(stack.airflow_env)
     stack.airflow_env |= of_airflow | admins_of_organisations(own) | passwords_in_connections(own)
     stack.start_airflow()
+    request.config.stash[STACK] = stack
     # This process runs the job with them, too.
     stack.airflow_env |= own
     for name in of_airflow:
         del stack.airflow_env[name]
     return stack
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Airflow ends with the last test here: it would look for work until the worker of the tests has done the rest.
+
+    Only with several workers, who come back to none of these files: see `tests/dealing.py`.
+    """
+    last = nextitem is not None and not nextitem.path.is_relative_to(HERE)
+    if last and hasattr(item.config, "workerinput") and (stack := item.config.stash.get(STACK, None)):
+        stack.stop_airflow()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from local.platform.stores import Owners, both_stores
 from local.platform.world import Owned, Platform, create_platform
 from local.servers import airflow
 from local.stack import Stack
+from tests.e2e.airflow_world import Airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.servers]
 
@@ -38,10 +39,11 @@ def an_open_platform(stack: Stack) -> Platform:
 
 
 @pytest.fixture(scope="module")
-def ended(airflow_stack: Stack) -> tuple[Outcome, str]:
+def ended(airflow: Airflow, airflow_stack: Stack) -> tuple[Outcome, str]:
     """One performance of the demo, and what it printed."""
     console = a_log()
-    outcome = play(airflow_stack.addresses, console)
+    with airflow.settings(grace_ms=1000):  # its messages overtake each other
+        outcome = play(airflow_stack.addresses, console)
     print_next_steps(airflow_stack.addresses, outcome, console)
     return outcome, text_of(console)
 
