@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from ownership.domain.event import OrderKey, Transfer
 from ownership.domain.plan import BatchId
 from ownership.domain.plan_report import PlanReport
 from ownership.ledger.changes import Changes
+from ownership.stages.lookup import JUST_NOW_MS
 from simulation.replay import Event, finals, told
 from simulation.setup import NEWCOMER, BatchSpec, Edit, MessageSpec
 from simulation.world import GRACE_MS, World
@@ -61,8 +63,11 @@ class Verdict:
     def before_second_proof(self) -> None:
         """All events are final: the first proof alone must have been enough, but for documents that the LMS wrote late."""
         self._events()
+        hours_apart = self._hours_apart()
         for batch in self.world.setup.batches:
-            self._row(batch)
+            # What was given more than two hours ago is searched for: a document of the LMS hides it until the second proof.
+            if not (hours_apart and batch.batch in self.world.edited):
+                self._row(batch)
         self._documents(at_the_end=False)
         self._messages()
 
@@ -143,6 +148,11 @@ class Verdict:
         return not (
             event.late and own and not orders and all(_commute(event, r, before_ms=sent_ms) for r in others)
         )
+
+    def _hours_apart(self) -> bool:
+        """True if more time lies between the ends of two events than a lookup counts as just now."""
+        ended = [r.ended_at for r in self.rows if r.ended_at]
+        return bool(ended) and max(ended) - min(ended) > timedelta(milliseconds=JUST_NOW_MS)
 
     def _shown_late(self, batch: BatchSpec) -> bool:
         """True if a proof cannot have seen the batch: the index had not shown it by then."""
