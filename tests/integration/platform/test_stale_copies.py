@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import stamina
@@ -135,7 +135,8 @@ def _asked_at_the_thaw(sleeper: Server, other: Server, user: str) -> tuple[list[
         ThreadPoolExecutor(3 * ASKING) as pool,
     ):
         index = SearchIndex(lambda: client, INDEX, zone=UTC)
-        index_by_turns = SearchIndex(lambda: _ByTurns(lms, client), INDEX, zone=UTC)  # type: ignore[arg-type,return-value]
+        by_turn = cast("Elasticsearch", _ByTurns(lms, client))  # it answers like one
+        index_by_turns = SearchIndex(lambda: by_turn, INDEX, zone=UTC)
         index.refresh()
 
         def ask(index: SearchIndex, found: list[int], *, every_copy: bool) -> None:
