@@ -478,7 +478,7 @@ class World:
         return self.airflow.start(order.kind, conf, window=window)
 
     def _is_idle(self) -> bool:
-        return self.work_in_sight()[1] and all(r.ended for r in self.airflow.runs)
+        return all(r.ended for r in self.airflow.runs) and self.work_in_sight()[1]
 
     def _refresh(self) -> None:
         while not self.ended:
