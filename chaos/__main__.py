@@ -263,8 +263,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _line(r: Round) -> str:
     verdict = f"[red]{len(r.violations)} violations[/]" if r.violations else "[green]as it must be[/]"
     return (
-        f"seed {r.seed}: {r.fault} for {r.broken_s:g} s at {r.when}; {r.messages} messages, {r.batches} batches, "
-        f"{r.edits} edits ({r.met} met), {r.operations} operations ({r.unknown} unknown); final after {r.settled_s:g} s: {verdict}"
+        f"seed {r.seed}: {r.fault} for {r.broken_s:g} s {'at' if r.in_time else 'too late for'} {r.when}; "
+        f"{r.messages} messages, {r.batches} batches, {r.edits} edits ({r.met} met), "
+        f"{r.operations} operations ({r.unknown} unknown); final after {r.settled_s:g} s: {verdict}"
     )
 
 

@@ -69,6 +69,8 @@ class ClusterRound:
     seed: int
     fault: str
     when: str
+    in_time: bool = True
+    """False if the stage at which the fault was to strike did not run any more."""
     messages: int = 0
     batches: int = 0
     final_s: float = 0.0
@@ -85,7 +87,7 @@ def play(cluster: Cluster, platform: Platform, seed: int, only: str | None = Non
     if only:
         fault = BY_NAME[only]
     world = random_world(seed)
-    done = ClusterRound(seed, fault.name, when, len(world.messages), len(world.batches))
+    done = ClusterRound(seed, fault.name, when, messages=len(world.messages), batches=len(world.batches))
     platform.add_users(world.users)
     platform.add_batches(world.batches)
     with ExitStack() as repaired:
@@ -96,7 +98,7 @@ def play(cluster: Cluster, platform: Platform, seed: int, only: str | None = Non
         lms.edit_at_random(rng, waiting=False)
         lms.end()
         sent = time.monotonic()
-        struck_at = struck.ended()
+        struck_at, done.in_time = struck.ended()
         began = max(struck_at, sent)
         _await(lambda: _is_final(cluster, world), FINAL_WITHIN_S, "every event to be final", done)
         done.final_s = retried(partial(_slowest, cluster, world, time.time() - time.monotonic() + struck_at))
@@ -116,13 +118,13 @@ class _Strike(threading.Thread):
         super().__init__(name="strike")
         self._cluster, self._fault, self._when = cluster, fault, when
         self._rng, self._repaired = rng, repaired
-        self._at = 0.0
+        self._at, self._in_time = 0.0, True
         self._failed: BaseException | None = None
 
     def run(self) -> None:
         try:
             if self._when in STAGES:
-                await_stage(self._cluster, self._when)
+                self._in_time = await_stage(self._cluster, self._when)
             else:
                 time.sleep(self._rng.uniform(0, 5))
             self._at = time.monotonic()
@@ -133,12 +135,12 @@ class _Strike(threading.Thread):
         except BaseException as error:  # noqa: BLE001  # it is raised by the thread that waits for this one
             self._failed = error
 
-    def ended(self) -> float:
-        """Wait for it. Returns when the fault struck."""
+    def ended(self) -> tuple[float, bool]:
+        """Wait for it. Returns when the fault struck, and whether that was its moment."""
         self.join()
         if self._failed:
             raise self._failed
-        return self._at
+        return self._at, self._in_time
 
 
 def _await(condition: Callable[[], bool], seconds: float, what: str, done: ClusterRound) -> None:
@@ -333,27 +335,29 @@ FAULTS: Sequence[ClusterFault] = (
     ClusterFault("host deaf", _on_a_host(Hosts.deaf), apart=True),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}
+_PAIRS = list(product(FAULTS, (*STAGES, "at random")))
+Random("every fault at every moment of a cluster").shuffle(_PAIRS)
 
 
 def drawn(seed: int) -> tuple[ClusterFault, str]:
     """Fault and moment of a seed. Consecutive seeds go through all pairs of fault and moment."""
-    pairs = list(product(FAULTS, (*STAGES, "at random")))
-    Random("every fault at every moment of a cluster").shuffle(pairs)
-    return pairs[seed % len(pairs)]
+    return _PAIRS[seed % len(_PAIRS)]
 
 
 def line(r: ClusterRound) -> str:
     """A round as a line on the terminal."""
     verdict = f"[red]{len(r.violations)} violations[/]" if r.violations else "[green]as it must be[/]"
     return (
-        f"seed {r.seed}: {r.fault} at {r.when}; {r.messages} messages, {r.batches} batches; final after {r.final_s:g} s, "
+        f"seed {r.seed}: {r.fault} {'at' if r.in_time else 'too late for'} {r.when}; {r.messages} messages, {r.batches} batches; final after {r.final_s:g} s, "
         f"runs closed after {r.closed_s:g} s: {verdict}"
     )
 
 
 def table(rounds: Sequence[ClusterRound]) -> Table:
     """All rounds by fault."""
-    made = Table(title="Faults", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    met = len({(r.fault, r.when) for r in rounds if r.in_time})
+    title = f"Faults; {met} of {len(_PAIRS)} pairs of fault and moment"
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("fault")
     for column in (
         "rounds",

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,8 @@ class Round:
     seed: int
     fault: str
     when: str
+    in_time: bool = True
+    """False if the stage at which the fault was to strike did not run any more."""
     events: int = 0
     messages: int = 0
     batches: int = 0
@@ -110,7 +111,7 @@ def _strike(
 ) -> None:
     try:
         if when in STAGES:
-            await_stage(scene.stack, when)
+            done.in_time = await_stage(scene.stack, when)
         else:
             time.sleep(float(when.removesuffix(" s")))
         done.broken_s = round(fault.strike(scene, rng), 1)
@@ -118,14 +119,20 @@ def _strike(
         failed.append(error)
 
 
-def await_stage(stack: Stack, stage: str) -> None:
-    """Return as soon as a task of the stage is running, or after STAGE_WITHIN_S: all messages may be done by then."""
+def await_stage(stack: Stack, stage: str) -> bool:
+    """Return as soon as a task of the stage is running; False after STAGE_WITHIN_S: all messages may be done by then."""
 
-    def look() -> None:
-        with AirflowUi.at(stack) as ui, suppress(NotReadyError):
-            await_condition(lambda: ui.is_running(stage), timeout_s=STAGE_WITHIN_S, what=f"a running {stage}")
+    def look() -> bool:
+        with AirflowUi.at(stack) as ui:
+            try:
+                await_condition(
+                    lambda: ui.is_running(stage), timeout_s=STAGE_WITHIN_S, what=f"a running {stage}"
+                )
+            except NotReadyError:
+                return False
+        return True
 
-    retried(look)
+    return retried(look)
 
 
 def send(platform: Platform, world: World, rng: Random) -> Places:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from chaos import cluster
-from chaos.cluster import BY_NAME, FAULTS, drawn
+from chaos.cluster import BY_NAME, FAULTS, ClusterRound, drawn
 from chaos.faults import STAGES
 from chaos.ui import AirflowUi
 
@@ -23,6 +23,18 @@ def test_as_many_seeds_as_there_are_pairs_have_each_fault_at_each_moment_once() 
     drawn_pairs = Counter((fault.name, when) for fault, when in map(drawn, range(len(FAULTS) * moments)))
     assert set(drawn_pairs.values()) == {1}
     assert len(drawn_pairs) == len(FAULTS) * moments
+
+
+def test_a_fault_that_missed_its_moment_is_told_and_does_not_count_for_the_pair() -> None:
+    met, late = (
+        ClusterRound(1, "worker killed", STAGES[0]),
+        ClusterRound(2, "worker killed", STAGES[1], in_time=False),
+    )
+
+    assert f"worker killed at {STAGES[0]};" in cluster.line(met)
+    assert f"worker killed too late for {STAGES[1]};" in cluster.line(late)
+    title = str(cluster.table([met, met, late]).title)
+    assert title == f"Faults; 1 of {len(FAULTS) * (len(STAGES) + 1)} pairs of fault and moment"
 
 
 def test_a_part_of_which_there_is_one_comes_back() -> None:
