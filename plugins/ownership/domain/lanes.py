@@ -116,20 +116,29 @@ def phases(
     kind: Callable[[Transfer], Kind],
     closed: Closed,
 ) -> list[tuple[list[Transfer], Moves]]:
-    """The phases of a lane that may be applied beside each other: one, or one for each part of the first one's group."""
+    """The phases of a lane that may be applied beside each other: one, or one for each part of the first one's group.
+
+    Events of other kinds hold back those of the parts that come later and share a user with them. The parts have
+    nothing to do with each other.
+    """
     first, _ = phase(lane, undecided, limit=1, kind=kind, closed=closed)
     if not first:
         return []
     chosen = kind(first[0])
-    others: list[Transfer] = []
     parts: dict[str, list[Transfer]] = {}
-    for event in lane:
+    others: set[str] = set()
+    held_back: set[str] = set()
+    for event in sorted(lane):
         own = kind(event)
-        (parts.setdefault(own.part, []) if own.group == chosen.group else others).append(event)
+        if own.group != chosen.group:
+            others |= event.users
+            continue
+        parts.setdefault(own.part, []).append(event)
+        if undecided(event) or event.users & others:
+            held_back.add(event.mid)
     found = []
     for part, events in parts.items():
-        # Events of other kinds block those that come later; the other parts have nothing to do with this one.
-        then, moves = phase([*others, *events], undecided, limit=limit, kind=kind, closed=closed)
+        then, moves = phase(events, lambda e: e.mid in held_back, limit=limit, kind=kind, closed=closed)
         if then and kind(then[0]) == chosen._replace(part=part):
             found.append((then, moves))
     return found

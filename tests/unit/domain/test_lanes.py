@@ -462,6 +462,35 @@ def test_phases_of_many_kinds_come_to_an_end_and_keep_the_order_of_every_user(
         assert own == sorted(own)
 
 
+def parts_of(pairs: list[str], parts: list[str], asked: list[str] | None = None) -> list[list[str]]:
+    """Mids of the phases of one lane of events about a batch each, or about everything ("")."""
+    todo = transfers(*pairs)
+
+    def kind(e: Transfer) -> Kind:
+        if asked is not None:
+            asked.append(e.mid)
+        part = parts[e.key.offset]
+        return Kind(undo=False, group="one" if part else "", part=part)
+
+    found = phases(todo[::-1], none_undecided, limit=9, kind=kind, closed=lambda _, moves: idempotent(moves))
+    return [[e.mid for e in chosen] for chosen, _ in found]
+
+
+def test_an_event_of_another_kind_holds_back_later_ones_of_its_users_only() -> None:
+    assert parts_of(["ab", "cd", "ab", "ed", "be"], ["x", "", "y", "z", "x"]) == [["m00", "m04"], ["m02"]]
+    assert parts_of(["cd", "ab", "cd"], ["", "x", "y"]) == [["m00"]]
+
+
+def test_each_event_is_looked_at_a_few_times_however_many_parts_and_others_a_lane_has() -> None:
+    def looks(n: int) -> float:
+        asked: list[str] = []
+        found = parts_of(["ab", "cd"] * n, [part for i in range(n) for part in (f"x{i}", "")], asked)
+        assert len(found) == n
+        return len(asked) / n
+
+    assert looks(80) <= 2 * looks(5)
+
+
 PARTS = ("", "x", "y")
 
 
