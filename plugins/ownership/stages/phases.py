@@ -108,10 +108,10 @@ class _Overtakers:
 
     def of(self, row: EventRow) -> list[EventRow]:
         """The first that has overtaken the event, and those after it."""
-        first = self.first.get(row.mid)
-        return [
-            o for o in self._ended if first and _is_later(o, row) and o.transfer.key >= first.transfer.key
-        ]
+        if row.mid not in self.first:
+            return []
+        since = self.first[row.mid].transfer.key
+        return [o for o in self._ended if o.transfer.key >= since and _is_later(o, row)]
 
     def onward(self, row: EventRow) -> Moves:
         """Where they pass on what the event, and others that the same one has overtaken, give to their old users."""
