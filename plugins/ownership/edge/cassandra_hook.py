@@ -95,12 +95,14 @@ class CassandraHook(ProviderCassandraHook):
         try:
             return self.cluster.connect()
         except (NoHostAvailable, DriverException, OSError) as e:
-            causes = list(e.errors.values()) if isinstance(e, NoHostAvailable) else [e]
+            # Where no node is of `local_dc`, the driver lists addresses in place of causes.
+            errors = getattr(e, "errors", None)
+            causes = errors.values() if isinstance(errors, dict) else [e]
             if any(isinstance(cause, AuthenticationFailed) for cause in causes):
                 raise SettingsError(
                     f"Cassandra refuses the login: set login and password of Connection '{CASSANDRA}'."
                 ) from None
-            advice = f"is the host of Connection '{CASSANDRA}' right? Are its ssl_options?"
+            advice = f"is the host of Connection '{CASSANDRA}' right? Are its local_dc and ssl_options?"
             raise Unavailable("Cassandra", f"{str(e)[:300]}; {advice}") from None
 
 

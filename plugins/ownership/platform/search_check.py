@@ -39,10 +39,10 @@ def check_index(es: Elasticsearch, index: str) -> None:
     (problem,) = problems.values()
     if problem:
         raise SettingsError(problem)
-    if _hides_fields(es, index):
+    if hidden := _hidden_by_roles(es, index):
         raise SettingsError(
-            f"The role of Connection 'elasticsearch_default' sees a part of the documents of '{index}' only, "
-            "and documents are written whole: take its field security away."
+            f"The role of Connection 'elasticsearch_default' sees a part of the documents of '{index}' only, but the "
+            f"job proves by all of them, and writes each whole: take its {hidden} away."
         )
 
 
@@ -77,11 +77,12 @@ def _keeps_source(index: Mapping[str, Any]) -> bool:
     return str(mapping.get("enabled", True)).lower() == "true" and not left_out and not modes
 
 
-def _hides_fields(es: Elasticsearch, index: str) -> bool:
-    """True if the login's roles say that they see a part of each document only."""
+def _hidden_by_roles(es: Elasticsearch, index: str) -> str:
+    """By what all roles of the login hide fields or documents; empty if none does so."""
     # Not every server has this call.
     with suppress(ApiError, Unavailable), index_errors("privileges", ApiError):
         of_roles = es.security.get_user_privileges()["indices"]
         ours = [r for r in of_roles if any(fnmatchcase(index, n) for n in r["names"])]
-        return bool(ours) and all(r.get("field_security") for r in ours)
-    return False
+        kinds = {"field_security": "field security", "query": "query for documents"}
+        return next((words for kind, words in kinds.items() if ours and all(r.get(kind) for r in ours)), "")
+    return ""

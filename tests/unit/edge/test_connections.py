@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cassandra import AuthenticationFailed
+from cassandra.cluster import Cluster, NoHostAvailable
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from ownership.domain.errors import MissingConnection, SettingsError, Unavailable
 from ownership.domain.settings import Settings
 from ownership.edge import connections, hooks, kafka_hook
-from ownership.edge.cassandra_hook import CassandraHook
+from ownership.edge.cassandra_hook import CassandraHook, opened_cql
 from ownership.edge.connections import endpoint
 from ownership.edge.hooks import elasticsearch_client
 from ownership.edge.kafka_hook import KafkaHook
@@ -260,6 +262,37 @@ def test_hosts_of_cassandra_without_an_address_are_an_outage_that_says_what_to_l
     set_to(monkeypatch, connections.CASSANDRA, {**CASSANDRA, "host": host})
     with pytest.raises(Unavailable, match=r"no host of Connection 'cassandra_default' has an address.*port"):
         open_one(connections.CASSANDRA)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        pytest.param(
+            NoHostAvailable("Unable to connect to any servers", ["10.0.0.1"]), Unavailable,
+            r"Unable to connect.*10\.0\.0\.1.*Are its local_dc", id="a session without a node: a wrong local_dc",
+        ),
+        pytest.param(
+            NoHostAvailable("Unable to connect to any servers", {"10.0.0.1": OSError("refused")}), Unavailable,
+            "refused.*is the host of Connection 'cassandra_default' right", id="no node answers",
+        ),
+        pytest.param(
+            NoHostAvailable("Unable to connect to any servers", {"10.0.0.1": AuthenticationFailed("no")}), SettingsError,
+            "refuses the login: set login and password of Connection 'cassandra_default'", id="a wrong login",
+        ),
+    ],
+)  # fmt: skip
+def test_a_cassandra_that_cannot_be_connected_to_says_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], said: str
+) -> None:
+    """As driver 3.30 raises them: without a node for its session it lists addresses where causes else stand."""
+
+    def connect(_: Any) -> Any:
+        raise error
+
+    set_to(monkeypatch, connections.CASSANDRA, CASSANDRA)
+    monkeypatch.setattr(Cluster, "connect", connect)
+    with pytest.raises(kind, match=said), opened_cql() as cql:
+        _ = cql.session
 
 
 def test_a_file_that_is_no_certificate_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -498,27 +498,34 @@ def test_an_alias_of_one_index_is_as_good_as_the_index(
 
 
 @pytest.mark.parametrize(
-    ("of_roles", "refused_"),
+    ("of_roles", "hidden"),
     [
-        ([{"names": ["course-*"], "field_security": [{"grant": ["createdBy"]}]}], True),
-        ([{"names": ["course-batch"], "field_security": [{"grant": ["a"]}]}, {"names": ["*"]}], False),
-        ([{"names": ["other"], "field_security": [{"grant": ["a"]}]}], False),
-        ([], False),
+        ([{"names": ["course-*"], "field_security": [{"grant": ["createdBy"]}]}], "field security"),
+        ([{"names": ["course-batch"], "query": ['{"term": {"status": 1}}']}], "query for documents"),
+        ([{"names": ["course-batch"], "field_security": [{"grant": ["a"]}]}, {"names": ["*"]}], ""),
+        ([{"names": ["course-batch"], "query": ["{}"]}, {"names": ["*"]}], ""),
+        ([{"names": ["other"], "field_security": [{"grant": ["a"]}]}], ""),
+        ([], ""),
     ],
-    ids=["part of it", "all by another role", "another index", "none"],
+    ids=[
+        "fields",
+        "documents",
+        "fields by another role",
+        "documents by another role",
+        "another index",
+        "none",
+    ],
 )
-def test_a_role_that_sees_a_part_of_each_document_is_refused(
-    index: SearchIndex, node: type[Node], of_roles: list[Any], refused_: bool
+def test_a_role_that_sees_a_part_of_the_documents_is_refused(
+    index: SearchIndex, node: type[Node], of_roles: list[Any], hidden: str
 ) -> None:
     answers(
         node,
         json_answer({"batches-1": {"aliases": {}, "mappings": MAPPINGS}}),
         json_answer({"indices": of_roles}),
     )
-    if refused_:
-        with pytest.raises(
-            SettingsError, match=r"sees a part of the documents .* take its field security away"
-        ):
+    if hidden:
+        with pytest.raises(SettingsError, match=rf"sees a part of the documents .* take its {hidden} away"):
             index.check()
     else:
         index.check()
