@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import structlog
@@ -149,7 +150,7 @@ class BacklogTrigger(BaseEventTrigger):
         while True:
             with ExitStack() as stack:
                 try:
-                    watch = await asyncio.to_thread(_Watch, stack)
+                    watch = await _in_thread(partial(_Watch, stack))
                     announcer = Announcer(watch.resignal_seconds, watch.slots)
                     while True:
                         seen = await _in_thread(watch.look)

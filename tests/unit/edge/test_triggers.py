@@ -214,6 +214,27 @@ def test_the_trigger_survives_an_error_and_closes_what_it_opened(monkeypatch: py
     assert FakeWatch.closed == 2
 
 
+def test_what_a_trigger_opens_while_it_is_cancelled_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def open_late(stack: Any) -> None:
+        opening.set()
+        go_on.wait(10)
+        stack.callback(closed.set)
+
+    async def cancelled_meanwhile() -> bool:
+        running = asyncio.ensure_future(anext(BacklogTrigger().run()))
+        await asyncio.to_thread(opening.wait, 10)
+        running.cancel()
+        asyncio.get_running_loop().call_later(0, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return closed.is_set()
+
+    monkeypatch.setattr(triggers, "_Watch", open_late)
+    assert asyncio.run(cancelled_meanwhile())
+
+
 def test_a_call_ends_before_a_cancelled_trigger_closes_its_clients() -> None:
     called, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
