@@ -168,7 +168,7 @@ class BacklogTrigger(BaseEventTrigger):
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    """The result of a call in a thread. If this is cancelled, the call ends first: it uses clients that are then closed."""
+    """The result of a call in a thread. If this is cancelled, the call ends first: its clients are closed then."""
     running = asyncio.ensure_future(asyncio.to_thread(call))
     try:
         return await asyncio.shield(running)

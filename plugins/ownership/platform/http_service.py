@@ -209,12 +209,13 @@ class Service:
             raise Unavailable(self.name, f"refuses access (HTTP {status}){self._advice}")
         if status >= 500 or status in (408, 429):
             raise Unavailable(self.name, f"HTTP {status}")
+        # What sends a page or a redirect is seldom the service itself: its address is wrong.
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):
-            raise Unavailable(self.name, f"HTTP {status} without a JSON body") from None
+            raise Unavailable(self.name, f"HTTP {status} without a JSON body{self._advice}") from None
         if not isinstance(value, dict):
-            raise Unavailable(self.name, f"HTTP {status} with a JSON body that is no object")
+            raise Unavailable(self.name, f"HTTP {status} with a JSON body that is no object{self._advice}")
         return Answer(status, value)
 
     def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:

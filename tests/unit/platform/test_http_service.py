@@ -187,6 +187,19 @@ def test_login_and_headers_go_with_every_call(server: Server) -> None:
     assert seen == [("Basic bmFtZTrDvA==", "c")] * 2
 
 
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, b"<html>"), (301, b""), (200, b"[]")], ids=["a page", "a redirect", "a list"]
+)
+def test_an_answer_that_is_no_service_s_says_where_to_look(server: Server, status: int, body: bytes) -> None:
+    server.answer = lambda _request, _handler: (status, body)
+    wrong = Endpoint(server.url, advice="look here")
+    with (
+        Service("LMS", lambda: wrong, tries=1) as opened,
+        pytest.raises(Unavailable, match=rf"^LMS unavailable: HTTP {status} .*; look here$"),
+    ):
+        opened.call("GET", "/x")
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_login_is_an_outage_that_says_where_to_look(server: Server, status: int) -> None:
     server.answer = lambda _request, _handler: (status, GOOD)
