@@ -38,7 +38,7 @@ from ownership.ledger.check import check as check_ledger
 from ownership.ledger.database import Database
 from ownership.platform.cassandra import Cql
 from ownership.platform.course_batches import check_table
-from ownership.platform.http_service import Endpoint, Service
+from ownership.platform.http_service import Endpoint, Service, basic_auth
 from ownership.platform.search_dialect import OneOfSeveral, SearchNode
 from ownership.stages.inbox import Inbox
 from ownership.stages.intake import Intake
@@ -111,11 +111,14 @@ def elasticsearch_client() -> Elasticsearch:
     if "request_timeout" in options.values:
         arguments["request_timeout"] = options.number("request_timeout", default=20)
     if "api_key" in options.values:
-        arguments["api_key"] = options.values["api_key"]
+        arguments["api_key"] = api_key = options.values["api_key"]
+        if not isinstance(api_key, str | list):  # such as the whole answer by which Elasticsearch made it
+            raise options.wrong("api_key", "a text: what Elasticsearch calls the key's `encoded`")
     if conn.login:
         if "api_key" in arguments:
             raise SettingsError(f"Connection '{ELASTICSEARCH}' has a login and an api_key: remove one.")
-        arguments["basic_auth"] = (conn.login, conn.password or "")
+        # The client itself takes ASCII only.
+        arguments["basic_auth"] = basic_auth(conn.login, conn.password or "")
     arguments |= _elasticsearch_tls(hosts, options)
     try:
         node_class = SearchNode if len(hosts) == 1 else OneOfSeveral

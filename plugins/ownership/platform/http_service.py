@@ -243,8 +243,13 @@ class Service:
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     headers = {"Accept": "application/json", "Accept-Encoding": "gzip", **endpoint.headers}
     if endpoint.login:
-        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(endpoint.login).encode()).decode()}"
+        headers["Authorization"] = f"Basic {basic_auth(*endpoint.login)}"
     return headers
+
+
+def basic_auth(login: str, password: str) -> str:
+    """A login as HTTP Basic sends it; the letters beyond ASCII in UTF-8, as servers read them."""
+    return base64.b64encode(f"{login}:{password}".encode()).decode()
 
 
 def holds_login(url: str) -> bool:

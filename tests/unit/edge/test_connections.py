@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ownership.edge.kafka_hook import KafkaHook
 from ownership.edge.ledger_hook import ledger_parameters
 from ownership.ledger.database import CONNECTION
 from ownership.platform.http_service import Endpoint, Service
+from tests.unit.conftest import Request, Server
 
 SECRET = "s3cret-Pa55word"  # noqa: S105  # looked for in every message
 SETTING = "service.lms.basePath"
@@ -151,8 +153,9 @@ def open_one(conn_id: str) -> None:
             "'request_timeout' must be a number", id="Elasticsearch: a time-out that is none",
         ),
         pytest.param(
-            connections.ELASTICSEARCH, {**ELASTICSEARCH, "login": None, "extra": {"api_key": 7}},
-            "refused by the client", id="Elasticsearch: a key that is no text",
+            connections.ELASTICSEARCH,
+            {**ELASTICSEARCH, "login": None, "extra": {"api_key": {"id": "x", "api_key": SECRET, "encoded": SECRET}}},
+            "'api_key' must be a text: .* `encoded`", id="Elasticsearch: a key that is no text",
         ),
         pytest.param(connections.LMS, {**HTTP, "port": 99999}, "port 99999", id="a port that is none"),
         *(
@@ -441,6 +444,23 @@ def test_the_hosts_of_the_index_make_urls(
     set_to(monkeypatch, connections.ELASTICSEARCH, {"conn_type": "elasticsearch", **connection})
     client = elasticsearch_client()
     assert sorted(node.base_url for node in client.transport.node_pool.all()) == urls
+
+
+def test_a_login_to_the_index_may_have_letters_beyond_ascii(
+    monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    seen: set[str] = set()
+
+    def answer(_: Request, handler: BaseHTTPRequestHandler) -> tuple[int, Any]:
+        seen.add(handler.headers["Authorization"])
+        return 200, {"version": {"number": "7.10.2"}, "tagline": "You Know, for Search"}
+
+    server.answer = answer
+    connection = {"conn_type": "elasticsearch", "host": server.url, "login": "name", "password": "ü"}
+    set_to(monkeypatch, connections.ELASTICSEARCH, connection)
+    with elasticsearch_client() as client:
+        client.info()
+    assert seen == {"Basic bmFtZTrDvA=="}
 
 
 def test_a_search_node_that_did_not_answer_is_left_alone_for_half_a_minute(
