@@ -59,7 +59,8 @@ def ledger_parameters() -> dict[str, Any]:
             "sslmode to verify-full (or verify-ca, require)."
         )
     parameters = {
-        "host": conn.host,
+        # A blank would be a part of the name: the host behind it would be none, and be missed after a failover.
+        "host": ",".join(h.strip() for h in (conn.host or "").split(",")),
         "port": str(conn.port or 5432),
         "dbname": conn.schema,
         "user": conn.login,

@@ -347,7 +347,7 @@ def test_the_ledger_s_connection_is_libpq_s_parameters(monkeypatch: pytest.Monke
         "target_session_attrs": "read-write",
         "sslcert": "",
     }
-    several = {**LEDGER, "host": "a.example,b.example", "port": 6432, "extra": extra}
+    several = {**LEDGER, "host": "a.example, b.example", "port": 6432, "extra": extra}
     set_to(monkeypatch, CONNECTION, several)
     assert ledger_parameters() == {
         **named,
