@@ -84,15 +84,16 @@ class KafkaHook(KafkaBaseHook):
             raise self._refused(
                 "a transactional.id, with which dead letters could be sent in transactions only"
             )
-        if not isinstance(extra.get("bootstrap.servers", ""), str):
+        servers = extra.get("bootstrap.servers")
+        if not isinstance(servers, str) or not servers:
             raise SettingsError(
-                f"Connection '{KAFKA}' has bootstrap.servers that are no text: write host:port, several "
+                f"Connection '{KAFKA}' has no text as bootstrap.servers in its extra: write host:port, several "
                 "separated by commas."
             )
         try:
             return dict(self._build_config())
-        except ValueError as e:
-            raise SettingsError(f"Connection '{KAFKA}': {e} Set it in the connection's extra.") from None
+        except ValueError as e:  # a callback that Airflow's configuration does not allow
+            raise SettingsError(f"Connection '{KAFKA}': {e}") from None
 
     def topic(self) -> Topic:
         """The input topic, read for the consumer group of the settings."""

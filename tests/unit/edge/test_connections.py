@@ -167,8 +167,15 @@ def open_one(conn_id: str) -> None:
             )
         ),
         pytest.param(
-            connections.KAFKA, kafka(**{"bootstrap.servers": ["a:1", "b:1"]}), "bootstrap.servers that are no text",
+            connections.KAFKA, kafka(**{"bootstrap.servers": ["a:1", "b:1"]}), "no text as bootstrap.servers in its extra",
             id="Kafka: servers in a list",
+        ),
+        pytest.param(
+            connections.KAFKA, {"conn_type": "kafka"}, "no text as bootstrap.servers in its extra", id="Kafka: no servers"
+        ),
+        pytest.param(
+            connections.KAFKA, kafka(oauth_cb="a.b"), r"callback oauth_cb='a.b'.* callback_allowlist is empty\.$",
+            id="Kafka: a callback that Airflow does not allow",
         ),
         pytest.param(
             connections.KAFKA, kafka(**{"isolation.level": "Read_Uncommitted"}), "isolation.level=read_uncommitted.*Remove",
