@@ -211,7 +211,7 @@ def endpoint(conn_id: str, setting: str = "", override: str | None = None) -> En
         login=(conn.login, conn.password or "") if conn.login else None,
         headers=headers,
         tls=_service_tls(extra, secure=url.lower().startswith("https:")),
-        advice=f"check host, login and extra ({', '.join(SERVICE_OPTIONS)}) of Connection '{conn_id}'",
+        advice=f"is the host of Connection '{conn_id}' right? Are its login and extra ({', '.join(SERVICE_OPTIONS)})?",
     )
 
 

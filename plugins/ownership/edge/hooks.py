@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -292,6 +291,4 @@ def _reachable(conn_id: str, endpoint: Endpoint) -> None:
     except UnicodeError as e:  # a label that is empty, or too long for the name server's protocol
         raise SettingsError(f"Connection '{conn_id}' has a host that is no address: {e}") from None
     except OSError as e:
-        right = f"is the host of Connection '{conn_id}' right?"
-        advice = endpoint.advice if isinstance(e, ssl.SSLError) else right
-        raise Unavailable(f"{host}:{port}", f"{e}; {advice}") from None
+        raise Unavailable(f"{host}:{port}", f"{e}; {endpoint.advice}") from None

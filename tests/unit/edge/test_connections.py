@@ -502,6 +502,21 @@ def test_a_host_that_cannot_be_looked_up_is_named(host: str) -> None:
         hooks._reachable(connections.LMS, Endpoint(f"http://{host}"))
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        pytest.param(None, "is the host of Connection 'lms_default' right", id="the Connection's"),
+        pytest.param("http://127.0.0.1:1", f"the URL is that of setting '{SETTING}'", id="a setting's"),
+    ],
+)
+def test_a_service_out_of_reach_says_what_its_address_is_from(
+    monkeypatch: pytest.MonkeyPatch, override: str | None, said: str
+) -> None:
+    set_to(monkeypatch, connections.LMS, {**HTTP, "host": "127.0.0.1", "port": 1})
+    with pytest.raises(Unavailable, match=rf"^127\.0\.0\.1:1 unavailable: .*refused; {said}"):
+        hooks._reachable(connections.LMS, endpoint(connections.LMS, SETTING, override))
+
+
 def test_a_commit_waits_ten_seconds_for_a_coordinator_unless_the_connection_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
