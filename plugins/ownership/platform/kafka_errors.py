@@ -28,7 +28,7 @@ _DENIED = (
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
 )
-_UNREACHED = (KafkaError._SSL, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+_UNREACHED = (KafkaError._SSL, KafkaError._RESOLVE, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 _SAYS_NOTHING = (
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -43,7 +43,7 @@ _PASSING = (
     KafkaError._DESTROY_BROKER,
 )
 """A coordinator is being elected, as on a new broker; or the client just exchanged a bootstrap address for a broker."""
-
+_ADVICE = "is 'bootstrap.servers' of Connection 'kafka_default' right? Are its security.protocol and ssl.*?"
 
 ClientErrors = deque[KafkaError]
 """Errors of its connections that a client reports by callback; give the queue a bound."""
@@ -81,11 +81,7 @@ class KafkaErrors:
                 "Connection 'kafka_default'."
             ) from None
         if isinstance(cause, KafkaError) and cause.code() in _UNREACHED:
-            raise Unavailable(
-                PART,
-                f"{cause.str()}; is 'bootstrap.servers' of Connection 'kafka_default' right? "
-                "Are its security.protocol and ssl.*?",
-            ) from None
+            raise Unavailable(PART, f"{cause.str()}; {_ADVICE}") from None
         raise Unavailable(PART, cause.str() if isinstance(cause, KafkaError) else error) from None
 
 
@@ -111,7 +107,7 @@ def admin_errors() -> Iterator[None]:
     except KafkaException as e:
         raise Unavailable(PART, e.args[0].str()) from None
     except TimeoutError:
-        raise Unavailable(PART, f"no answer within {SECONDS:.0f} s") from None
+        raise Unavailable(PART, f"no answer within {SECONDS:.0f} s; {_ADVICE}") from None
 
 
 def no_topic(name: str) -> SettingsError:

@@ -100,4 +100,4 @@ def test_a_broker_out_of_reach_and_a_replication_that_it_has_not_are_reported(
     assert "Kafka unavailable" in capsys.readouterr().err
     nowhere("kafka")
     assert main([]) == 1
-    assert "Kafka unavailable" in capsys.readouterr().err
+    assert "is 'bootstrap.servers' of Connection 'kafka_default' right?" in capsys.readouterr().err

@@ -121,7 +121,9 @@ def test_a_client_that_is_not_let_in_any_more_does_not_say_that_there_is_no_topi
 @pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT])
 def test_a_client_that_gives_up_says_what_it_met(code: int) -> None:
     assert "Kafka refuses access to 'in'" in said(code, KafkaError._TRANSPORT, KafkaError._AUTHENTICATION)
-    assert "is 'bootstrap.servers' of Connection 'kafka_default' right?" in said(code, KafkaError._SSL)
+    for heard in (KafkaError._SSL, KafkaError._RESOLVE):
+        met = f"{KafkaError(heard).str()}; is 'bootstrap.servers' of Connection 'kafka_default' right?"
+        assert met in said(code, heard, KafkaError._ALL_BROKERS_DOWN)
 
 
 class PartlyFailingClient(FailingClient):
