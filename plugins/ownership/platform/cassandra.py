@@ -31,6 +31,7 @@ from cassandra import (
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, ExecutionProfile, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionException
+from cassandra.policies import FallthroughRetryPolicy
 from cassandra.protocol import RequestExecutionException, ServerError
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement, tuple_factory
 
@@ -47,6 +48,9 @@ TRIES = 4
 
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?"
 _COLUMNS = "SELECT column_name, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?"
+_REPEATS_NOTHING = FallthroughRetryPolicy()
+"""Of conditional statements: where a connection is lost, the driver's own policy sends one to another node without a word,
+and what the first node had applied looks refused."""
 
 T = TypeVar("T")
 Statement = tuple[str, Sequence[Any]]
@@ -161,11 +165,14 @@ class Cql:
         return [_applied(r) or (None if n in in_doubt else False) for n, r in enumerate(answers)]
 
     def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
+        batch: BatchStatement | BoundStatement
         if len(statements) == 1:
-            return self.bind(*statements[0])
-        batch = BatchStatement(BatchType.UNLOGGED)
-        for s in statements:
-            batch.add(self.bind(*s))
+            batch = self.bind(*statements[0])
+        else:
+            batch = BatchStatement(BatchType.UNLOGGED)
+            for s in statements:
+                batch.add(self.bind(*s))
+        batch.retry_policy = _REPEATS_NOTHING
         return batch
 
     def _concurrently(self, statements: list[Any], repeated: set[int] | None = None) -> list[Any]:

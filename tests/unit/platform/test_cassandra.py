@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 from cassandra import DriverException
+from cassandra.cluster import ResponseFuture
+from cassandra.connection import ConnectionShutdown
+from cassandra.policies import RetryPolicy
+from cassandra.protocol import RESULT_KIND_ROWS, ResultMessage
 
 from ownership.domain.errors import Unavailable
 from ownership.platform.cassandra import Cql
@@ -67,6 +71,66 @@ def test_what_asks_for_nothing_does_not_connect():
     cql = Cql(lambda: pytest.fail("it connects"))
     assert cql.select_each("SELECT x FROM k.t WHERE a = ?", []) == []
     assert cql.conditional_batches([]) == []
+
+
+class Node:
+    """A node and its connections, which are gone once the answer is that they are."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer, self.is_shutdown = answer, False
+
+    def borrow_connection(self, timeout: float) -> tuple[Node, int]:
+        assert timeout
+        return self, 1
+
+    def return_connection(self, connection: Node) -> None:
+        assert connection is self
+
+    def send_msg(self, _message: Any, request_id: int, *, cb: Any, **_: Any) -> int:
+        self.is_shutdown = isinstance(self.answer, ConnectionShutdown)
+        cb(self.answer)
+        return request_id
+
+
+class Cluster:
+    """A session with some nodes; the driver's own `ResponseFuture` sends what it is given, and repeats it."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self._pools = dict(enumerate(nodes))
+        self.keyspace = self.cluster = None
+        self.client_protocol_handler = SimpleNamespace(encode_message=None, decode_message=None)
+
+    def prepare(self, _: str) -> Any:
+        return SimpleNamespace(column_metadata=[], bind=lambda _: SimpleNamespace(retry_policy=None))
+
+    def execution_profile_clone_update(self, *_: Any, **updates: Any) -> Any:
+        return SimpleNamespace(**updates)
+
+    def submit(self, call: Any, *arguments: Any) -> None:
+        call(*arguments)
+
+    def execute_async(self, statement: Any, _: Any, *, execution_profile: Any) -> ResponseFuture:
+        future = ResponseFuture(
+            self, SimpleNamespace(consistency_level=None), statement, None,
+            retry_policy=statement.retry_policy or RetryPolicy(), row_factory=execution_profile.row_factory,
+            load_balancer=SimpleNamespace(make_query_plan=lambda *_: list(self._pools)),
+        )  # fmt: skip
+        future.send_request()
+        return future
+
+
+def applied(*, is_applied: bool) -> ResultMessage:
+    """A node's answer to a conditional statement."""
+    answer = ResultMessage(RESULT_KIND_ROWS)
+    answer.column_names, answer.column_types, answer.parsed_rows = ["[applied]"], [], [(is_applied,)]
+    return answer
+
+
+def test_a_change_whose_answer_was_lost_with_its_node_is_in_doubt_and_not_refused() -> None:
+    """The node may have made it: then another node refuses it when it is asked again."""
+    session = Cluster(Node(ConnectionShutdown("lost")), Node(applied(is_applied=False)))
+    cql = Cql(lambda: session)  # type: ignore[arg-type, return-value]  # a fake
+    assert cql.conditional_batches([[("UPDATE k.t SET a = ? IF a = ?", ("new", "old"))]]) == [None]
 
 
 class Metadata:
