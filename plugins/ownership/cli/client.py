@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any, Final, NamedTuple, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -15,8 +16,8 @@ TRIES: Final = 3
 """Of a request that is not answered. A write may be sent again: its key starts one run."""
 PAUSE_S: Final = 1.0
 """Between two tries, and between two looks while waiting."""
-NO_ANSWER: Final = (502, 503, 504)
-"""What a proxy says for a server that does not answer, and the API for a ledger that does not."""
+NO_ANSWER: Final = (429, 502, 503, 504)
+"""What a proxy says for a server that does not answer or is asked too often, and the API for a ledger that does not."""
 STAYS: Final = ("failed", "awaiting_approval")
 """States that are not final and in which a run leaves a transfer."""
 RUN_ENDED: Final = ("success", "failed")
@@ -110,7 +111,7 @@ class Client:
 
     def imported(self, import_id: str) -> Json:
         """An import, and how far it is."""
-        return self._get(f"/imports/{import_id}")
+        return self._get(f"/imports/{quote(import_id, safe='')}")
 
     def failed_rows(self, import_id: str) -> Parts:
         """The rows of an import that failed, as CSV."""
@@ -286,7 +287,8 @@ def _checked(response: httpx.Response) -> httpx.Response:
         return response
     try:
         problem = response.json()
-        detail, errors = str(problem["detail"]), list(problem.get("errors", []))
+        detail = str(problem["detail"])
+        errors = [e for e in problem.get("errors") or () if isinstance(e, dict)]
     except (ValueError, KeyError, TypeError):
         detail, errors = response.reason_phrase, []
     if response.status_code in NO_ANSWER:

@@ -330,7 +330,7 @@ def main(
     except OSError as e:
         output.error(f"{e.filename or ''}: {e.strerror or e}")
         return Exit.USAGE
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, httpx.InvalidURL):
         output.error("an argument is no text that can be sent")
         return Exit.USAGE
     except KeyboardInterrupt:

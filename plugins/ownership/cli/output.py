@@ -21,6 +21,14 @@ WIDE: Final = 1000
 Json = dict[str, Any]
 
 
+class _Console(Console):
+    """A console whose reader may have enough."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command; rich's own is the one of a refusal."""
+        raise BrokenPipeError
+
+
 class Output:
     """Where a command writes."""
 
@@ -29,12 +37,13 @@ class Output:
         self._ascii = sys.stdout.encoding.lower() != "utf-8"
         if isinstance(sys.stdout, io.TextIOWrapper):  # names have letters that a terminal may not have
             sys.stdout.reconfigure(errors="backslashreplace")
-        self._out = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-        self._err = Console(stderr=True, highlight=False)
+        self._out = _Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+        self._err = _Console(stderr=True, highlight=False)
 
     def value(self, value: Any) -> None:
         """A result as JSON."""
         sys.stdout.write(json.dumps(value, ensure_ascii=self._ascii) + "\n")
+        sys.stdout.flush()  # what cannot be written is to be known before the exit code
 
     def facts(self, value: Json, names: Iterable[str]) -> None:
         """Some fields of a result, one a line; with `--json` all of it."""
@@ -44,7 +53,7 @@ class Output:
         table = Table(box=None, show_header=False, pad_edge=False)
         for name in names:
             if (shown := _cell(value.get(name))) != "":
-                table.add_row(Text(name.replace("_", " "), style="bold"), Text(shown))
+                table.add_row(Text(name.replace("_", " "), style="bold"), Text(shown, overflow="fold"))
         self._out.print(table)
 
     def table(self, rows: Iterable[Json], columns: Sequence[str], empty: str) -> None:
@@ -63,13 +72,16 @@ class Output:
 
     def note(self, text: str) -> None:
         """A remark for people."""
-        self._err.print(Text(one_line(text)))
+        self._say(one_line(text))
 
     def error(self, text: str, errors: Iterable[Mapping[str, Any]] = ()) -> None:
         """Why a command failed, and with which field."""
-        self._err.print(Text(f"ownership: {one_line(text)}"))
+        self._say(f"ownership: {one_line(text)}")
         for e in errors:
-            self._err.print(Text(f"  {one_line(e.get('field') or 'body')}: {one_line(e.get('detail'))}"))
+            self._say(f"  {one_line(e.get('field') or 'body')}: {one_line(e.get('detail'))}")
+
+    def _say(self, line: str) -> None:
+        self._err.print(Text(line), soft_wrap=True)  # a line of a log stays one, and an id whole
 
     def followed(self, looks: Iterable[Json], what: str) -> Json:
         """The last of several looks at something, with a bar while they come."""
@@ -90,6 +102,7 @@ class Output:
                 to.write(part)
                 size += len(part)
                 progress.update(task, description=_bare(f"{what}: {size / 1e6:,.1f} MB"))
+        to.flush()
 
     def _progress(self, *columns: ProgressColumn) -> Progress:
         return Progress(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -205,7 +206,14 @@ GONE = httpx.ConnectError("refused")
 
 
 @pytest.mark.parametrize(
-    "answer", [GONE, httpx.ReadTimeout(""), httpx.Response(503), httpx.Response(502, text="<html>")]
+    "answer",
+    [
+        GONE,
+        httpx.ReadTimeout(""),
+        httpx.Response(503),
+        httpx.Response(502, text="<html>"),
+        httpx.Response(429),
+    ],
 )
 def test_a_server_that_does_not_answer_is_asked_three_times(
     answer: Any, capsys: pytest.CaptureFixture[str]
@@ -215,6 +223,15 @@ def test_a_server_that_does_not_answer_is_asked_three_times(
     assert len(asked) == client_module.TRIES
     assert len({r.headers["idempotency-key"] for r in asked}) == 1
     assert "ownership: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("errors", [["a"], {"a": "b"}, None, 1])
+def test_a_problem_of_another_service_is_reported_all_the_same(
+    errors: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler, _ = answers(httpx.Response(422, json={"detail": "no", "errors": errors}))
+    assert against(handler, "health") == Exit.REFUSED
+    assert capsys.readouterr().err.startswith("ownership: ")
 
 
 @pytest.mark.parametrize(("status", "code"), [(302, 1), (404, 1), (418, 1), (500, 1), (504, 3)])
@@ -272,7 +289,14 @@ def test_an_address_that_cannot_be_one_is_wrong_usage(
 
 
 @pytest.mark.parametrize(
-    "words", [("show", "\udcff"), ("transfer", "a", "\udcff", "o"), ("list", "--user", "\udcff")]
+    "words",
+    [
+        ("show", "\udcff"),
+        ("transfer", "a", "\udcff", "o"),
+        ("list", "--user", "\udcff"),
+        ("import", "--id", "\udcff"),
+        ("show", "m" * 70_000),
+    ],
 )
 def test_an_argument_that_is_no_text_is_wrong_usage(
     words: Sequence[str], capsys: pytest.CaptureFixture[str]
@@ -281,6 +305,14 @@ def test_an_argument_that_is_no_text_is_wrong_usage(
     assert against(handler, *words) == Exit.USAGE
     assert not asked
     assert "no text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["../transfer", "a?b#c", "a\r"])
+def test_the_id_of_an_import_is_one_step_of_the_address(given: str) -> None:
+    handler, asked = answers(httpx.Response(422, json={"detail": "no"}))
+    assert against(handler, "import", "--id", given) == Exit.REFUSED
+    assert unquote(asked[0].url.raw_path.decode().rpartition("/imports/")[2]) == given
+    assert b"?" not in asked[0].url.raw_path
 
 
 def test_an_answer_that_cannot_be_unpacked_is_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,16 +355,44 @@ def test_a_terminal_without_the_letters_gets_their_numbers(
     assert ("हि 😀" if encoding == "utf-8" else "\\u0939") in text
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("export", "changes"), httpx.Response(200, content=b"x" * 1_000_000)),
+        (("export", "changes"), httpx.Response(200, content=b"x")),
+        (("show", "m"), httpx.Response(200, json={"mid": "m"})),
+        (("show", "m", "--json"), httpx.Response(200, json={"mid": "m"})),
+        (("list",), httpx.Response(200, json={"transfers": [{"mid": "m"}], "next": None})),
+    ],
+)
 def test_a_reader_that_has_enough_ends_the_command_in_silence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: Sequence[str],
+    answer: httpx.Response,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     with os.fdopen(theirs, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        handler, _ = answers(httpx.Response(200, content=b"x" * 1_000_000))
-        assert against(handler, "export", "changes") == 141
+        handler, _ = answers(answer)
+        assert against(handler, *words) == 141
         assert capsys.readouterr().err == ""
+
+
+def test_a_narrow_terminal_shows_ids_whole_and_a_log_has_an_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed, mid = io.BytesIO(), "x" * 150
+    terminal = io.TextIOWrapper(printed, encoding="utf-8")
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    handler, _ = answers(httpx.Response(200, json={"mid": mid}), httpx.Response(404, json={"detail": mid}))
+    assert against(handler, "show", mid) == Exit.DONE
+    assert printed.getvalue().count(b"x") == len(mid)
+    assert against(handler, "show", mid) == Exit.REFUSED
+    assert capsys.readouterr().err == f"ownership: {mid}\n"
 
 
 def test_a_password_gets_a_token_and_another_when_it_has_expired() -> None:
