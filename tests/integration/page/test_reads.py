@@ -736,6 +736,7 @@ def test_a_course_a_batch_and_a_run_are_read_by_their_own_indexes_and_no_table_a
         lambda: filled.reads.proven.request(REQUEST),
         lambda: filled.reads.batches.timeline(BATCH),
         lambda: filled.reads.batches.timeline("batch-of-many-1", BIG_COURSE),
+        lambda: Reads(filled.database, ONE).batches.timeline(BATCH),
         lambda: filled.reads.questions.known("page-old-7"),
         lambda: filled.reads.questions.given_to(BUSY),
         lambda: filled.reads.proven.days(1, at_ms=now_ms(), deadline_minutes=30),
@@ -836,7 +837,7 @@ class Ledger:
     """A ledger of a few events, and what a run does to it."""
 
     def __init__(self, database: Database) -> None:
-        self.reads = Reads(database, EVERYTHING)
+        self.database, self.reads = database, Reads(database, EVERYTHING)
         self.arrivals, self.queue = Arrivals(database), Queue(database)
         self.events, self.changes = Events(database), Changes(database)
         self.reconciliations = Reconciliations(database)
@@ -848,6 +849,7 @@ class Ledger:
         new: str,
         *,
         mid: str = "",
+        organisation: str = "organisation",
         options: Options = PLAIN,
         request_id: str | None = None,
         body: bytes = b"",
@@ -863,7 +865,7 @@ class Ledger:
                     transfer,
                     origin,
                     body or mid.encode(),
-                    "organisation",
+                    organisation,
                     options=options,
                     request_id=request_id,
                 )
@@ -1027,6 +1029,25 @@ def test_the_timeline_of_a_batch_has_every_event_that_concerned_it_the_newest_fi
     assert found == expected
     assert timeline("no such batch").steps == []
     assert timeline(batch.batch_id, "no such course").steps == []
+
+
+def test_the_timeline_of_a_batch_has_every_visible_event_whatever_else_concerned_it(ledger: Ledger) -> None:
+    (batch,) = batches_of(1)
+    visible = VisibleOrganisations(frozenset({"mine"}))
+    timeline = Reads(ledger.database, visible).batches.timeline
+    transfers = [
+        ledger.accept(f"u{n}", f"u{n + 1}", organisation=organisation)
+        for n, organisation in enumerate(("mine", "other", "mine", "mine", "other", "other", "other"))
+    ]
+    for t in transfers:
+        claimed = ledger.claim("run", t)
+        ledger.plan("run", claimed, t.mid, [batch])
+        ledger.move(claimed, [batch])
+
+    newest = timeline(batch.batch_id, limit=2)
+    assert [s.event.mid for s in newest.steps] == [transfers[3].mid, transfers[2].mid]
+    oldest = timeline(batch.batch_id, before=newest.next, limit=2)
+    assert ([s.event.mid for s in oldest.steps], oldest.next) == ([transfers[0].mid], None)
 
 
 def test_a_text_is_known_as_what_the_ledger_has_under_it(ledger: Ledger) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Select,
+    and_,
     func,
     lateral,
     literal,
@@ -132,9 +133,13 @@ class Batches(Reader):
         """One page of the events that concerned a batch, or all batches of that id where no course is given."""
 
         def work(connection: Connection) -> BatchTimeline:
-            ids = _events_of(connection, batch_id, course_id, before, limit + 1)
+            tables = [
+                (table, and_(_is_of(table, batch_id, course_id), *self._is_visible(table)))
+                for table in (plan, change)
+            ]
+            ids = _events_of(connection, tables, before, limit + 1)
             shown = ids[:limit]
-            listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown), *self._of_visible)
+            listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown))
             events = {r.id: listed_event(r, self._visible) for r in connection.execute(listed)}
             of_plan, of_change = (
                 _is_of(table, batch_id, course_id) & among(table.c.event_id, shown)
@@ -142,14 +147,12 @@ class Batches(Reader):
             )
             plans = _plans(connection, select(plan).where(of_plan))
             hops = _hops(connection, of_change)
-            keys = sorted((k for k in plans.keys() | hops.keys() if k[0] in events), reverse=True)
             return BatchTimeline(
                 [
                     BatchStep(events[i], BatchChange(b, plans.get((i, b)), hops.get((i, b), [])))
-                    for i, b in keys
+                    for i, b in sorted(plans.keys() | hops.keys(), reverse=True)
                 ],
-                # Of a batch without a visible event nothing is said.
-                shown[-1] if len(ids) > limit and (events or self._visible.every) else None,
+                shown[-1] if len(ids) > limit else None,
             )
 
         return self._database.run(work)
@@ -194,16 +197,19 @@ def _is_of(table: FromClause, batch_id: str, course_id: str) -> ColumnElement[bo
 
 
 def _events_of(
-    connection: Connection, batch_id: str, course_id: str, before: int | None, limit: int
+    connection: Connection,
+    tables: Iterable[tuple[FromClause, ColumnElement[bool]]],
+    before: int | None,
+    limit: int,
 ) -> list[int]:
-    """Ids of the last events that concerned a batch, the greatest first."""
+    """The last events in some tables, the greatest id first; of each table those rows that fit its condition."""
 
-    def of(table: FromClause) -> Select[Any]:
-        query = select(table.c.event_id).where(_is_of(table, batch_id, course_id)).group_by(table.c.event_id)
+    def of(table: FromClause, condition: ColumnElement[bool]) -> Select[Any]:
+        query = select(table.c.event_id).where(condition).group_by(table.c.event_id)
         query = query.order_by(table.c.event_id.desc()).limit(limit)
         return query.where(table.c.event_id < before) if before is not None else query
 
-    both = union(of(plan), of(change)).subquery()
+    both = union(*(of(*t) for t in tables)).subquery()
     return list(connection.scalars(select(both.c.event_id).order_by(both.c.event_id.desc()).limit(limit)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, exists, false, literal, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, exists, literal, or_, select
 
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId
@@ -48,13 +48,6 @@ class Questions(Reader):
         )
         query = select(*(c.label(name) for name, c in zip(Known._fields, conditions, strict=True)))
         return self._database.run(lambda c: Known(**c.execute(query).one()._asdict()))
-
-    def _is_visible(self, table: FromClause) -> list[ColumnElement[bool]]:
-        """Conditions on a table's rows, which are of events, or rejected messages."""
-        conditions = self._of_visible
-        if not conditions or table is event:
-            return conditions
-        return [false()] if table is rejected_message else [table.c.event_id == event.c.id, *conditions]
 
     def given_to(self, user: str) -> list[BatchId]:
         """Batches that the newest transfers to a user changed, `MAX_BATCHES` at most, by course and batch."""

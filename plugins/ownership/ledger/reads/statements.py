@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Text, literal, text
+from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Text, false, literal, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ownership.domain.event import OrderKey
 from ownership.domain.organisations import VisibleOrganisations
 from ownership.ledger.database import Database
-from ownership.ledger.schema import ORDER_KEY, among, event
+from ownership.ledger.schema import ORDER_KEY, among, event, rejected_message
 
 T = TypeVar("T")
 Columns = tuple[ColumnElement[Any], ...]
@@ -57,6 +57,13 @@ class Reader:
         self._database = database
         self._visible = visible
         self._of_visible = of_visible(visible)
+
+    def _is_visible(self, table: FromClause) -> list[ColumnElement[bool]]:
+        """Conditions on a table's rows, which are of events, or rejected messages."""
+        conditions = self._of_visible
+        if not conditions or table is event:
+            return conditions
+        return [false()] if table is rejected_message else [table.c.event_id == event.c.id, *conditions]
 
 
 def residual(condition: ColumnElement[bool]) -> ColumnElement[bool]:
