@@ -12,7 +12,6 @@ from ownership.domain.errors import MissingConnection, OwnershipError, Unavailab
 from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.reads.batches import BatchTimeline
 from ownership.ledger.reads.lists import PAGE_SIZE
-from ownership.page.parameters import NO_NUL
 from ownership.page.platform import Asked, Platform
 from ownership.page.store import Ledger
 from ownership.page.views.questions import (
@@ -31,8 +30,6 @@ log = structlog.get_logger(__name__)
 FOUND = 20
 """Batches, users or courses of a search that are shown."""
 MAX_PAGE = MAX_SHOWN // PAGE_SIZE
-TEXT = Annotated[str, Query(max_length=256, pattern=NO_NUL)]
-ID = Annotated[str, Query(min_length=1, max_length=256, pattern=NO_NUL)]
 BEFORE = Annotated[int | None, Query(ge=0, lt=2**63)]
 PAGE = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
@@ -60,7 +57,7 @@ def named(
     return answer_or_notice(ask, notices)
 
 
-def check_holder(store: Ledger, stores: Platform, who: str) -> None:
+def _check_holder(store: Ledger, stores: Platform, who: str) -> None:
     """Answer 404 unless the user may see what `who` holds.
 
     Whoever may transfer a user's batches sees them all in a dry run; so they may if User-Org says that the user is of
@@ -77,7 +74,17 @@ def check_holder(store: Ledger, stores: Platform, who: str) -> None:
         raise HTTPException(404, "User-Org knows no such user of your organisations.")
 
 
-def batch_now(
+def batch_history(
+    store: Ledger, stores: Platform, batch: str, course: str, before: int | None
+) -> tuple[BatchTimeline, list[BatchNow], list[str]]:
+    """A page of what happened to a batch, the batch as it is now, and a notice of each store that did not answer."""
+    notices: list[str] = []
+    with store.reads() as reads:
+        timeline = reads.batches.timeline(batch, course, before)
+    return timeline, _batch_now(store, stores, batch, course, timeline, notices), notices
+
+
+def _batch_now(
     store: Ledger, stores: Platform, batch: str, course: str, timeline: BatchTimeline, notices: list[str]
 ) -> list[BatchNow]:
     """A batch in both stores; of several courses where they have batches of the same id.
@@ -102,7 +109,11 @@ def batch_now(
 
 
 def holdings(store: Ledger, stores: Platform, user: str, page: int) -> UserBatches:
-    """A page of the batches whose documents name a user, and first of all what only rows say."""
+    """A page of the batches whose documents name a user, and first of all what only rows say.
+
+    Answers 404 if they are hidden: see `_check_holder`.
+    """
+    _check_holder(store, stores, user)
     notices: list[str] = []
     offset = (page - 1) * PAGE_SIZE
     found = answer_or_notice(

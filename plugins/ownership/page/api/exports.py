@@ -13,7 +13,7 @@ from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
 from ownership.page.api.transfers import QueryFilters
 from ownership.page.exporting import AT_ONCE, ExportResponse, Format
-from ownership.page.parameters import NO_NUL
+from ownership.page.parameters import TEXT
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["exports"])
@@ -35,9 +35,9 @@ class Export:
         store: Ledger,
         filters: QueryFilters,
         format_: Annotated[Format, Query(alias="format")] = "csv",
-        mid: Annotated[str, Query(max_length=320, pattern=NO_NUL, description="One transfer")] = "",
+        mid: Annotated[TEXT, Query(description="One transfer")] = "",
     ) -> None:
-        self.store, self.filters, self.format, self.mid = store, filters, format_, mid.strip()
+        self.store, self.filters, self.format, self.mid = store, filters, format_, mid
 
 
 def _busy() -> Response:

@@ -48,9 +48,10 @@ from ownership.page.importing import (
     found,
     import_id_of,
     is_stalled,
+    progress_of,
     read_form,
 )
-from ownership.page.parameters import NO_NUL
+from ownership.page.parameters import IMPORT_ID, NO_NUL
 from ownership.page.store import Ledger
 
 CSV = "text/csv"
@@ -89,8 +90,7 @@ _BODY = {
     }
 }
 
-ID = r"^[0-9a-f]{20}$"
-Id = Annotated[str, Path(pattern=ID)]
+Id = Annotated[str, Path(pattern=IMPORT_ID)]
 
 files = APIRouter(tags=["imports"])
 """The route that takes a file: no JSON."""
@@ -192,9 +192,7 @@ def _row(of: ImportedRow) -> ImportRow:
 
 
 def _as_it_is(store: Ledger, import_id: str) -> OneImport:
-    of = found(store, import_id)
-    with store.reads() as reads:
-        progress = reads.imports.progress(import_id)
+    of, progress = found(store, import_id), progress_of(store, import_id)
     return OneImport(
         **of._asdict(),
         state=progress.state,
@@ -257,7 +255,7 @@ async def create(
 @router.get("/imports", summary="Imports, the newest first", responses=_NOT_THERE)
 def imports(
     store: Ledger,
-    after: Annotated[str, Query(pattern=rf"^$|{ID}")] = "",
+    after: Annotated[str, Query(pattern=rf"^$|{IMPORT_ID}")] = "",
 ) -> ImportList:
     """One page of 50."""
     last = found(store, after) if after else None

@@ -10,8 +10,9 @@ from ownership.domain.clock import now_ms
 from ownership.page.api import models
 from ownership.page.api.problems import Problem
 from ownership.page.api.requests import JsonRoute
+from ownership.page.parameters import ID, TEXT
 from ownership.page.platform import Stores
-from ownership.page.questions import BEFORE, ID, PAGE, TEXT, batch_now, check_holder, holdings
+from ownership.page.questions import BEFORE, PAGE, batch_history, holdings
 from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views.proven import DAYS
@@ -29,11 +30,7 @@ def timeline(
     before: BEFORE = None,
 ) -> models.BatchTimeline:
     """One page of 50 events, and the batch as row and document have it now."""
-    batch, course = batch.strip(), course.strip()
-    notices: list[str] = []
-    with store.reads() as reads:
-        found = reads.batches.timeline(batch, course, before)
-    return models.batch_timeline(found, batch_now(store, stores, batch, course, found, notices), notices)
+    return models.batch_timeline(*batch_history(store, stores, batch, course, before))
 
 
 @router.get(
@@ -48,15 +45,14 @@ def batches(
     page: PAGE = 1,
 ) -> UserBatches:
     """One page of 50, by batch: row and document side by side, and how they differ."""
-    check_holder(store, stores, who.strip())
-    return holdings(store, stores, who.strip(), page)
+    return holdings(store, stores, who, page)
 
 
 @router.get("/request", summary="How much of an API call of the platform is proven")
 def request(store: Ledger, request: ID) -> models.RequestProven:
     """Of the events and rejected messages that have arrived of it; the platform does not say how many it sent."""
     with store.reads() as reads:
-        return models.request_proven(request.strip(), reads.proven.request(request.strip()))
+        return models.request_proven(request, reads.proven.request(request))
 
 
 @router.get("/proven", summary="How many transfers were proven within their deadline")

@@ -19,7 +19,7 @@ from ownership.page.api.requests import JsonRoute
 from ownership.page.cursors import BATCHES, ENTRIES, Cursor
 from ownership.page.details import detail, named
 from ownership.page.names import UserNames
-from ownership.page.parameters import AFTER, MID, NO_NUL, Narrowed
+from ownership.page.parameters import AFTER, ID, TEXT, Narrowed
 from ownership.page.store import Ledger
 
 router = APIRouter(route_class=JsonRoute, tags=["transfers"])
@@ -83,10 +83,8 @@ def transfer(
     user: User,
     store: Ledger,
     names: UserNames,
-    mid: MID,
-    run: Annotated[
-        str, Query(max_length=320, pattern=NO_NUL, description="The run that was started for it")
-    ] = "",
+    mid: ID,
+    run: Annotated[TEXT, Query(description="The run that was started for it")] = "",
 ) -> models.Transfer | Response:
     """With `run`, 202 until that run has brought it, and the state of the run beside it from then on."""
     started = airflow_facts.runs_of([run]).get(run) if run else None
@@ -108,7 +106,7 @@ def transfer(
 @router.get("/transfer/changes", summary="The batches of a transfer", responses={**NOT_THERE})
 def changes(
     store: Ledger,
-    mid: MID,
+    mid: ID,
     after: AFTER = "",
 ) -> models.ChangeList:
     """One page of 50, by course and batch: owners before and after, outcome, times of change and proof."""

@@ -18,7 +18,7 @@ from ownership.page.access import User
 from ownership.page.actions import ACTIONS, EXECUTE, REHEARSE_UNDO, UNDO, Action, offered
 from ownership.page.api.requests import BoundedRoute
 from ownership.page.details import detail
-from ownership.page.parameters import MID, TEXT
+from ownership.page.parameters import ID, TEXT
 from ownership.page.rendering import rendered
 from ownership.page.starting import refused, trigger
 from ownership.page.store import Ledger
@@ -35,7 +35,7 @@ router = APIRouter(route_class=BoundedRoute)
 
 
 @router.get("/confirm")
-def confirm(request: Request, user: User, store: Ledger, mid: MID, action: TEXT) -> Response:
+def confirm(request: Request, user: User, store: Ledger, mid: ID, action: TEXT) -> Response:
     """The confirmation of an action, which says what will happen."""
     wanted = _action(action)
     access.check_start(wanted.dag_id, request, user)

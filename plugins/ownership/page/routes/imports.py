@@ -14,7 +14,6 @@ from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import access, airflow_facts, forms
 from ownership.page.access import GuardedRoute, User
 from ownership.page.actions import TRANSFER_DAG
-from ownership.page.api.imports import ID
 from ownership.page.api.requests import BoundedRoute
 from ownership.page.importing import (
     Asked,
@@ -26,6 +25,7 @@ from ownership.page.importing import (
     progress_of,
     read_form,
 )
+from ownership.page.parameters import IMPORT_ID
 from ownership.page.rendering import rendered
 from ownership.page.store import Ledger
 from ownership.page.views.imports import import_view, row_line
@@ -34,11 +34,13 @@ from ownership.page.views.links import import_href
 router = APIRouter(route_class=BoundedRoute)
 files = APIRouter(route_class=GuardedRoute)
 """The route that takes a file, which may be larger than other bodies."""
-Id = Annotated[str, Query(alias="id", pattern=ID)]
+Id = Annotated[str, Query(alias="id", pattern=IMPORT_ID)]
 
 
 @router.get("/imports")
-def imports(user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$|{ID}")] = "") -> Response:
+def imports(
+    user: User, store: Ledger, after: Annotated[str, Query(pattern=rf"^$|{IMPORT_ID}")] = ""
+) -> Response:
     """The form to send a file, and the imports, the newest first."""
     with store.reads() as reads:
         last = reads.imports.get(after) if after else None

@@ -11,16 +11,14 @@ from ownership.domain.clock import now_ms
 from ownership.domain.plan import BatchId
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import airflow_facts
+from ownership.page.parameters import ID, TEXT
 from ownership.page.platform import Stores
 from ownership.page.questions import (
     BEFORE,
     FOUND,
-    ID,
     PAGE,
-    TEXT,
     answer_or_notice,
-    batch_now,
-    check_holder,
+    batch_history,
     holdings,
     named,
 )
@@ -41,21 +39,11 @@ router = APIRouter()
 
 
 @router.get("/find")
-def find(store: Ledger, stores: Stores, q: TEXT = "") -> Response:
+def find(store: Ledger, stores: Stores, text: Annotated[TEXT, Query(alias="q")] = "") -> Response:
     """What a text is; a transfer's own mid leads to it at once."""
-    text, notices = q.strip(), list[str]()
     if not text:
-        return rendered(
-            "find.html",
-            text="",
-            answers=[],
-            batches=[],
-            more=0,
-            users=None,
-            courses=None,
-            missing=[],
-            notices=[],
-        )
+        return rendered("find.html", text="")
+    notices: list[str] = []
     with store.reads() as reads:
         known = reads.questions.known(text)
     if known.transfer:
@@ -94,11 +82,7 @@ def batch(
     before: BEFORE = None,
 ) -> Response:
     """What happened to a batch, the newest event first, and what row and document say now."""
-    batch, course = batch.strip(), course.strip()
-    with store.reads() as reads:
-        timeline = reads.batches.timeline(batch, course, before)
-    notices: list[str] = []
-    now = batch_now(store, stores, batch, course, timeline, notices)
+    timeline, now, notices = batch_history(store, stores, batch, course, before)
     runs = airflow_facts.runs_of(s.event.run_id for s in timeline.steps)
     key = BatchId(course, batch)
     return rendered(
@@ -120,8 +104,6 @@ def user_batches(
     page: PAGE = 1,
 ) -> Response:
     """Which batches a user holds now: rows and documents side by side."""
-    who = who.strip()
-    check_holder(store, stores, who)
     held = holdings(store, stores, who, page)
     last = held.total is None or page * PAGE_SIZE >= min(held.total, MAX_SHOWN)
     sentence = (

@@ -10,7 +10,7 @@ from ownership.page.access import User
 from ownership.page.cursors import BATCHES
 from ownership.page.details import detail, named
 from ownership.page.names import UserNames
-from ownership.page.parameters import AFTER, MID, TEXT
+from ownership.page.parameters import AFTER, ID, TEXT
 from ownership.page.rendering import rendered
 from ownership.page.store import Ledger
 from ownership.page.views import links
@@ -25,7 +25,7 @@ def transfer(
     user: User,
     store: Ledger,
     names: UserNames,
-    mid: MID,
+    mid: ID,
     after: AFTER = "",
     started: TEXT = "",
     part: TEXT = "",

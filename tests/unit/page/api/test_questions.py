@@ -82,6 +82,10 @@ def test_a_batch_has_its_timeline_and_both_stores(service: Service, stores: Any)
     assert (now["row"], now["document"]) == (["created by user-new"], ["created by user-old"])
     assert (now["differences"], now["name"]) == (["stale owner"], "Algebra")
     assert (found["next"], found["notices"]) == (7, [])
+    assert service.ask("GET", "/batch/timeline", params={"batch": " b ", "course": " c\t"}).json()["now"] == [
+        now
+    ]
+    assert service.ask("GET", "/batch/timeline", params={"batch": "  "}).status_code == 422
 
 
 def test_what_a_user_holds_names_the_rows_that_the_index_does_not_show(service: Service, stores: Any) -> None:
