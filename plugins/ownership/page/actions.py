@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ownership.domain.states import OPEN_STATES, BatchOutcome, EventState
+from ownership.ledger.events import EventRow
 from ownership.page.views.formats import STATE_NAMES
 
 TRANSFER_DAG, UNDO_DAG = "user_ownership_transfer", "ownership_undo"
@@ -137,22 +138,21 @@ class ConfirmedAction(NamedTuple):
         return self.mid
 
 
-def offered(state: EventState, counts: Mapping[str, int], digest: str | None) -> list[Action]:
-    """What a user can ask of an event in `state`."""
-    if state in (EventState.COMPLETED, EventState.ABANDONED):
+def offered(event: EventRow) -> list[Action]:
+    """What a user can ask of an event as it is now."""
+    if event.state in (EventState.COMPLETED, EventState.ABANDONED):
         # An abandoned event has no counts; what it moved until then is in its images.
-        return (
-            [REHEARSE_UNDO, UNDO] if counts.get(BatchOutcome.MOVED) or state == EventState.ABANDONED else []
-        )
-    if state in (EventState.FAILED, EventState.SKIPPED):
+        moved = event.counts.get(BatchOutcome.MOVED) or event.state == EventState.ABANDONED
+        return [REHEARSE_UNDO, UNDO] if moved else []
+    if event.state in (EventState.FAILED, EventState.SKIPPED):
         return [REDRIVE]
-    if state == EventState.AWAITING_APPROVAL and digest:
+    if event.state == EventState.AWAITING_APPROVAL and event.digest:
         return [APPROVE, DECLINE]
-    if state == EventState.REHEARSED and digest:
+    if event.state == EventState.REHEARSED and event.digest:
         return [EXECUTE]
     return []
 
 
-def applies(action: Action, state: EventState, counts: Mapping[str, int], digest: str | None) -> bool:
-    """True if `action` can be asked of an event in `state`."""
-    return state in OPEN_STATES if action is ABANDON else action in offered(state, counts, digest)
+def applies(action: Action, event: EventRow) -> bool:
+    """True if `action` can be asked of an event as it is now."""
+    return event.state in OPEN_STATES if action is ABANDON else action in offered(event)

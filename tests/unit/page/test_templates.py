@@ -20,7 +20,6 @@ from ownership.ledger.events import EventRow
 from ownership.ledger.reads.batches import (
     BatchChange,
     BatchHop,
-    ChangesPage,
     Owners,
     PlannedBatch,
     Progress,
@@ -28,7 +27,7 @@ from ownership.ledger.reads.batches import (
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListEntry, ListPage, OpenCounts, StateCounts
 from ownership.page.actions import ACTIONS, TRANSFER_DAG, Action
 from ownership.page.rendering import templates
-from ownership.page.views.batches import change_lines
+from ownership.page.views.batches import change_line
 from ownership.page.views.details import DetailView, detail_view
 from ownership.page.views.imports import import_view, row_line
 from ownership.page.views.links import RunLink, exports
@@ -45,18 +44,15 @@ PLAN = PlanSummary(
     first_conflicts=(LINE,), courses={"c": 1}, more_courses=1, roles={"created": 1},
 )  # fmt: skip
 OWNERS = Owners("a", ("m",)), Owners("b", ("m",))
-CHANGES = change_lines(
-    ChangesPage(
-        [
-            BatchChange(
-                BatchId("c", "b"),
-                PlannedBatch("created", *OWNERS, BatchOutcome.MOVED, AT),
-                [BatchHop("created", *OWNERS, 0, 2, ChangeOutcome.APPLIED, AT)],
-            )
-        ],
-        None,
+CHANGES = [
+    change_line(
+        BatchChange(
+            BatchId("c", "b"),
+            PlannedBatch("created", *OWNERS, BatchOutcome.MOVED, AT),
+            [BatchHop("created", *OWNERS, 0, 2, ChangeOutcome.APPLIED, AT)],
+        )
     )
-)
+]
 
 
 def rendered(name: str, **values: Any) -> str:

@@ -20,7 +20,6 @@ from ownership.ledger.events import EventRow
 from ownership.ledger.reads.batches import (
     BatchChange,
     BatchHop,
-    ChangesPage,
     Owners,
     PlannedBatch,
     Progress,
@@ -49,7 +48,7 @@ from ownership.page.actions import (
 )
 from ownership.page.cursors import ENTRIES
 from ownership.page.views import formats, links
-from ownership.page.views.batches import ChangeLine, change_lines
+from ownership.page.views.batches import ChangeLine, change_line
 from ownership.page.views.details import DetailView, Fact, detail_view
 from ownership.page.views.links import RunLink
 from ownership.page.views.lists import event_line, kind_of, list_view, message_line
@@ -349,8 +348,7 @@ def hop(outcome: str | None, **more: Any) -> BatchHop:
 
 
 def changed(plan: PlannedBatch | None, *hops: BatchHop) -> ChangeLine:
-    (line,) = change_lines(ChangesPage([BatchChange(BatchId("c", "b"), plan, list(hops))], None))
-    return line
+    return change_line(BatchChange(BatchId("c", "b"), plan, list(hops)))
 
 
 def test_a_change_is_reported_by_its_image_and_proven_by_its_plan() -> None:
@@ -454,7 +452,7 @@ def test_the_outcome_of_an_action_is_seen_at_the_event_that_it_makes() -> None:
 def test_what_is_offered_follows_from_the_state(
     state: EventState, counts: Any, digest: Any, names: Any
 ) -> None:
-    assert offered(state, counts, digest) == names
+    assert offered(EVENT._replace(state=state, counts=counts, digest=digest)) == names
 
 
 # -- reconciliations

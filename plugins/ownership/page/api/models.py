@@ -15,7 +15,7 @@ from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
 from ownership.ledger.reads import batches
 from ownership.ledger.reads.batches import BatchChange, ChangesPage
-from ownership.ledger.reads.lists import ListedEvent, ListedMessage, ListEntry, ListPage
+from ownership.ledger.reads.lists import ListedMessage, ListEntry, ListPage
 from ownership.page import cursors
 from ownership.page.payload import NO_NAMES, NamePair
 from ownership.page.views.batches import chosen
@@ -240,8 +240,8 @@ def transfer_list(page: ListPage, names: Mapping[str, NamePair]) -> TransferList
     )
 
 
-def listed(entry: ListEntry, names: NamePair = NO_NAMES) -> ListedTransfer:
-    """An entry of the list."""
+def listed(entry: ListEntry | EventRow, names: NamePair = NO_NAMES) -> ListedTransfer:
+    """An entry of the list, or one transfer as the list has it."""
     if isinstance(entry, ListedMessage):
         return ListedTransfer(
             mid=entry.mid,
@@ -250,32 +250,28 @@ def listed(entry: ListEntry, names: NamePair = NO_NAMES) -> ListedTransfer:
             announced_at=calendar_time(entry.key.t),
             reason=entry.reason,
         )
-    return _listed(entry, names.from_name, names.to_name)
-
-
-def _listed(event: ListedEvent | EventRow, from_name: str, to_name: str) -> ListedTransfer:
     return ListedTransfer(
-        mid=event.mid,
-        state=event.state,
-        kind=kind_of(event.origin, event.options),
-        from_user=event.transfer.from_user,
-        to_user=event.transfer.to_user,
-        from_name=from_name or None,
-        to_name=to_name or None,
-        organisation_id=event.organisation_id,
-        requested_by=event.requested_by,
-        announced_at=calendar_time(event.kafka_ms),
-        ended_at=event.ended_at,
-        reason=event.reason,
-        counts=dict(event.counts),
-        run_id=event.run_id,
+        mid=entry.mid,
+        state=entry.state,
+        kind=kind_of(entry.origin, entry.options),
+        from_user=entry.transfer.from_user,
+        to_user=entry.transfer.to_user,
+        from_name=names.from_name or None,
+        to_name=names.to_name or None,
+        organisation_id=entry.organisation_id,
+        requested_by=entry.requested_by,
+        announced_at=calendar_time(entry.kafka_ms),
+        ended_at=entry.ended_at,
+        reason=entry.reason,
+        counts=dict(entry.counts),
+        run_id=entry.run_id,
     )
 
 
 def transfer(event: EventRow, view: DetailView, started: RunLink | None) -> Transfer:
     """An event, with what the page shows of it. `started`: the run that was asked about."""
     return Transfer(
-        **dict(_listed(event, view.from_name, view.to_name)),
+        **dict(listed(event, NamePair(view.from_name, view.to_name))),
         final=event.final,
         sentence=view.sentence,
         progress=view.bar,

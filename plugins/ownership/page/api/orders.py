@@ -204,7 +204,7 @@ def _check_users(transfers: Mapping[str, TransferForm]) -> None:
 
 
 def _check_applies(action: Action, event: EventRow, digest: str | None) -> None:
-    if not applies(action, event.state, event.counts, event.digest):
+    if not applies(action, event):
         raise HTTPException(409, action.refused(event.state))
     if digest is not None and digest != event.digest:
         raise ProblemError(

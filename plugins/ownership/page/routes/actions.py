@@ -23,7 +23,7 @@ from ownership.page.rendering import rendered
 from ownership.page.starting import refused, trigger
 from ownership.page.store import Ledger
 from ownership.page.views import links
-from ownership.page.views.batches import change_lines
+from ownership.page.views.batches import change_line
 from ownership.page.views.details import DetailView
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ def confirm(request: Request, user: User, store: Ledger, mid: ID, action: TEXT) 
     access.check_start(wanted.dag_id, request, user)
     event = store.event(mid)
     with store.reads() as reads:
-        if wanted not in offered(event.state, event.counts, event.digest):
+        if wanted not in offered(event):
             raise HTTPException(409, wanted.refused(event.state))
         view = detail(reads, event, user)
         changed = (
@@ -52,7 +52,7 @@ def confirm(request: Request, user: User, store: Ledger, mid: ID, action: TEXT) 
         "confirm.html",
         action=wanted,
         view=view,
-        changes=change_lines(changed) if changed else [],
+        changes=[change_line(c) for c in changed.batches] if changed else [],
         more=bool(changed and changed.next),
         rehearsed=rehearsed,
         token=forms.form_token(user, wanted, mid, event.digest, event.state),

@@ -6,9 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
 from ownership.domain.clock import now_ms
-from ownership.domain.errors import SettingsError
 from ownership.domain.states import EventState
-from ownership.ledger.reads import Reads
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent
 from ownership.page import airflow_facts
 from ownership.page.actions import RECONCILE_DAG
@@ -16,7 +14,7 @@ from ownership.page.cursors import ENTRIES
 from ownership.page.names import UserNames
 from ownership.page.parameters import AFTER, TEXT, Narrowed
 from ownership.page.rendering import rendered
-from ownership.page.settings import CachedSettings, JobSettings
+from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views import links
 from ownership.page.views.chart import MAX_BARS
@@ -46,12 +44,12 @@ def listing(
         since_ms=links.at_ms(since),
         before_ms=links.at_ms(before),
     )
-    cursor = ENTRIES.key(after)
+    cursor, minutes = ENTRIES.key(after), settings().deadline_minutes
     with store.reads() as reads:
         listed = reads.lists.page(filters, cursor)
         open_counts = reads.lists.open_counts()
         reports = reads.reports(1)
-        proven = _proven(reads, settings)
+        (day,) = reads.proven.days(1, at_ms=now_ms(), deadline_minutes=minutes)
         of_request = reads.proven.request(filters.request_id) if filters.request_id else None
         events = [e for e in listed.entries if isinstance(e, ListedEvent)]
         bodies = reads.details.short_bodies([e.mid for e in events])
@@ -67,23 +65,13 @@ def listing(
         before=before if filters.before_ms is not None else "",
         states=(OPEN, *STATES),
         open_counts=open_counts,
-        proven=proven,
+        proven=proven_in_short(day, minutes),
         of_request=of_request and request_in_short(of_request),
         compared=newest_in_short(reports[0] if reports else None) if store.visible.every else "",
         open_href=links.list_href(Filters(state=OPEN)),
         exports=links.exports(filters),
         waiting_href=links.list_href(Filters(state=EventState.AWAITING_APPROVAL)),
     )
-
-
-def _proven(reads: Reads, settings: CachedSettings) -> str:
-    """The share of the last day in a sentence; without it where the deadline is not known."""
-    try:
-        minutes = settings().deadline_minutes
-    except SettingsError:
-        return "Proven in time"
-    (day,) = reads.proven.days(1, at_ms=now_ms(), deadline_minutes=minutes)
-    return proven_in_short(day, minutes)
 
 
 @router.get("/proven")

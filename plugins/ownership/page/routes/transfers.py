@@ -14,7 +14,7 @@ from ownership.page.parameters import AFTER, ID, TEXT
 from ownership.page.rendering import rendered
 from ownership.page.store import Ledger
 from ownership.page.views import links
-from ownership.page.views.batches import change_lines
+from ownership.page.views.batches import change_line
 from ownership.page.views.messages import message_view
 
 router = APIRouter()
@@ -47,7 +47,7 @@ def transfer(
     return rendered(
         "transfer.html",
         view=named(view, names, store.visible),
-        changes=change_lines(changed),
+        changes=[change_line(c) for c in changed.batches],
         older=older,
         first=links.detail_href(mid) + "#changes" if after else None,
         started=started,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ownership.domain.states import MADE, BatchOutcome, ChangeOutcome
-from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, PlannedBatch
+from ownership.ledger.reads.batches import BatchChange, BatchHop, PlannedBatch
 from ownership.page.views.formats import Moment, counted, moment, owner_lines
 
 
@@ -23,11 +23,6 @@ class ChangeLine(NamedTuple):
     note: str
 
 
-def change_lines(page: ChangesPage) -> list[ChangeLine]:
-    """The rows of the change table."""
-    return [_change_line(c) for c in page.batches]
-
-
 def chosen(c: BatchChange) -> tuple[BatchHop | None, BatchHop | PlannedBatch | None]:
     """The hop that was applied, if one was; and what to show: that, else the plan, else the last try."""
     applied = [h for h in c.hops if h.outcome in MADE]
@@ -35,7 +30,8 @@ def chosen(c: BatchChange) -> tuple[BatchHop | None, BatchHop | PlannedBatch | N
     return hop, hop or c.plan or (c.hops[-1] if c.hops else None)
 
 
-def _change_line(c: BatchChange) -> ChangeLine:
+def change_line(c: BatchChange) -> ChangeLine:
+    """A row of the change table."""
     hop, shown = chosen(c)
     tries = sum(h.outcome not in MADE for h in c.hops)
     before = owner_lines(*shown.before) if shown and shown.before else ()

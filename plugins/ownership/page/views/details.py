@@ -105,7 +105,7 @@ def detail_view(
         event_missing=missing(body),
         conf=event.next_conf,
         conf_dag=UNDO_DAG if event.state == EventState.COMPLETED else TRANSFER_DAG,
-        actions=[a for a in offered(event.state, event.counts, event.digest) if a.dag_id in startable],
+        actions=[a for a in offered(event) if a.dag_id in startable],
     )
 
 

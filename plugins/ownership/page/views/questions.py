@@ -16,10 +16,10 @@ from ownership.domain.compare import (
 )
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId, Document, Row
-from ownership.ledger.reads.batches import BatchTimeline, ChangesPage
+from ownership.ledger.reads.batches import BatchTimeline
 from ownership.ledger.reads.lists import Filters
 from ownership.ledger.reads.questions import Known
-from ownership.page.views.batches import ChangeLine, change_lines
+from ownership.page.views.batches import ChangeLine, change_line
 from ownership.page.views.formats import counted, owner_lines, plain
 from ownership.page.views.links import RunLink, batch_href, detail_href, list_href, user_href
 from ownership.page.views.lists import ListLine, event_line
@@ -138,10 +138,9 @@ def batch_ids(documents: Sequence[Document]) -> list[BatchId]:
 
 def step_lines(timeline: BatchTimeline, runs: Mapping[str, RunLink], *, now_ms: int) -> list[StepLine]:
     """The events of a batch."""
-    changes = change_lines(ChangesPage([s.change for s in timeline.steps], None))
     return [
-        StepLine(event_line(s.event, runs, now_ms=now_ms), change, s.event.options.undo_of)
-        for s, change in zip(timeline.steps, changes, strict=True)
+        StepLine(event_line(s.event, runs, now_ms=now_ms), change_line(s.change), s.event.options.undo_of)
+        for s in timeline.steps
     ]
 
 
