@@ -138,7 +138,6 @@ class ImportProgress(NamedTuple):
     rows: Mapping[RowState, int]
     would_move: int
     moved: int
-    is_started: bool
 
     def of(self, *states: RowState) -> int:
         """Rows in these states."""
@@ -152,8 +151,10 @@ class ImportProgress(NamedTuple):
     @property
     def state(self) -> ImportState:
         """How far the import is."""
-        if self.is_started:
-            return ImportState.STARTED if self.of(RowState.MOVING) else ImportState.DONE
+        if self.of(RowState.MOVING):
+            return ImportState.STARTED
+        if self.of(RowState.DONE, RowState.FAILED):
+            return ImportState.DONE
         return ImportState.CHECKING if self.of(RowState.CHECKING) else ImportState.CHECKED
 
     def check_startable(self, *, only_good: bool) -> None:

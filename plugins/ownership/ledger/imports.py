@@ -202,8 +202,7 @@ def _progress(connection: Connection, import_id: str) -> ImportProgress:
         state = _events(*events).state
         rows[state] = rows.get(state, 0) + count
         would_move, moved = would_move + int(dry), moved + int(done)
-    began = connection.scalar(select(imports.c.started_at).where(imports.c.id == import_id))
-    return ImportProgress(rows, would_move, moved, began is not None)
+    return ImportProgress(rows, would_move, moved)
 
 
 def _events(wrong: Any, dry_run: Any, started: Any, transfer: Any, left_out: Any) -> RowEvents:

@@ -45,7 +45,7 @@ _SETTINGS = CachedSettings()
 
 
 def process_settings() -> CachedSettings:
-    """Of this process. A route calls it for the settings, and says what is shown where they are wrong."""
+    """Of this process."""
     return _SETTINGS
 
 
