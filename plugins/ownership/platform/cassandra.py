@@ -48,9 +48,6 @@ TRIES = 4
 
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?"
 _COLUMNS = "SELECT column_name, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?"
-_REPEATS_NOTHING = FallthroughRetryPolicy()
-"""Of conditional statements: where a connection is lost, the driver's own policy sends one to another node without a word,
-and what the first node had applied looks refused."""
 
 T = TypeVar("T")
 Statement = tuple[str, Sequence[Any]]
@@ -94,6 +91,17 @@ class Cql:
     def _profile(self) -> ExecutionProfile:
         """The session's own, for rows that are tuples: for a named one the driver makes a class with each answer."""
         return self.session.execution_profile_clone_update(EXEC_PROFILE_DEFAULT, row_factory=tuple_factory)
+
+    @cached_property
+    def _conditional(self) -> ExecutionProfile:
+        """The same for conditional statements, of which the driver repeats none.
+
+        Where a connection is lost, its own policy sends one to another node without a word, and what the first node had
+        applied looks refused.
+        """
+        return self.session.execution_profile_clone_update(
+            EXEC_PROFILE_DEFAULT, row_factory=tuple_factory, retry_policy=FallthroughRetryPolicy()
+        )
 
     def connect_ahead(self) -> None:
         """Begin to connect (0.1 s) while the caller does something else; an error shows when the session is used."""
@@ -165,20 +173,17 @@ class Cql:
         return [_applied(r) or (None if n in in_doubt else False) for n, r in enumerate(answers)]
 
     def _batch(self, statements: Sequence[Statement]) -> BatchStatement | BoundStatement:
-        batch: BatchStatement | BoundStatement
         if len(statements) == 1:
-            batch = self.bind(*statements[0])
-        else:
-            batch = BatchStatement(BatchType.UNLOGGED)
-            for s in statements:
-                batch.add(self.bind(*s))
-        batch.retry_policy = _REPEATS_NOTHING
+            return self.bind(*statements[0])
+        batch = BatchStatement(BatchType.UNLOGGED)
+        for s in statements:
+            batch.add(self.bind(*s))
         return batch
 
     def _concurrently(self, statements: list[Any], repeated: set[int] | None = None) -> list[Any]:
         """Results in order; statements that met an outage are repeated, `TRIES` times in all.
 
-        Adds their numbers to `repeated`.
+        Adds their numbers to `repeated`, which is given for conditional ones.
         """
         results: list[Any] = [None] * len(statements)
         if not statements:  # no reason to connect
@@ -190,7 +195,7 @@ class Cql:
                 [(statements[i], ()) for i in todo],
                 concurrency=CONCURRENT,
                 raise_on_first_error=False,
-                execution_profile=self._profile,
+                execution_profile=self._profile if repeated is None else self._conditional,
             )
             failed = []
             for i, (success, result) in zip(todo, outcomes, strict=True):

@@ -101,10 +101,10 @@ class Cluster:
         self.client_protocol_handler = SimpleNamespace(encode_message=None, decode_message=None)
 
     def prepare(self, _: str) -> Any:
-        return SimpleNamespace(column_metadata=[], bind=lambda _: SimpleNamespace(retry_policy=None))
+        return SimpleNamespace(column_metadata=[], bind=lambda values: values)
 
     def execution_profile_clone_update(self, *_: Any, **updates: Any) -> Any:
-        return SimpleNamespace(**updates)
+        return SimpleNamespace(**{"retry_policy": RetryPolicy(), **updates})
 
     def submit(self, call: Any, *arguments: Any) -> None:
         call(*arguments)
@@ -112,7 +112,7 @@ class Cluster:
     def execute_async(self, statement: Any, _: Any, *, execution_profile: Any) -> ResponseFuture:
         future = ResponseFuture(
             self, SimpleNamespace(consistency_level=None), statement, None,
-            retry_policy=statement.retry_policy or RetryPolicy(), row_factory=execution_profile.row_factory,
+            retry_policy=execution_profile.retry_policy, row_factory=execution_profile.row_factory,
             load_balancer=SimpleNamespace(make_query_plan=lambda *_: list(self._pools)),
         )  # fmt: skip
         future.send_request()
