@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, exists, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, exists, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from ownership.domain.clock import from_ms, now, now_ms
@@ -249,27 +249,31 @@ class Events:
         *,
         size: int = 200,
         unproven_since_ms: int | None = None,
+        newest_first: bool = False,
     ) -> Iterator[list[EventRow]]:
         """Events in one of `states` whose message has start <= broker's timestamp < end, `size` at a time.
 
         In the order of these timestamps. However many there are, only one part is in memory. `unproven_since_ms`:
         only those that ended then or later, and have no second proof.
         """
-        key = tuple_(event.c.kafka_ms, event.c.id)
+        key = event.c.kafka_ms, event.c.id
         query = (
             select(event.c.id, *EVENT_COLUMNS)
-            .where(event.c.kafka_ms < end_ms, among(event.c.state, states))
-            .order_by(event.c.kafka_ms, event.c.id)
+            .where(event.c.kafka_ms >= start_ms, event.c.kafka_ms < end_ms, among(event.c.state, states))
+            .order_by(*(k.desc() if newest_first else k for k in key))
             .limit(size)
         )
         if unproven_since_ms is not None:
             query = query.where(event.c.reproved_at.is_(None), event.c.ended_at >= from_ms(unproven_since_ms))
-        last = (start_ms, 0)
-        while rows := self._database.run(
-            lambda c, after=last: c.execute(query.where(key > after)).all()  # type: ignore[misc]  # mypy infers no lambda that has a default
-        ):
+        beyond = tuple_(*key).__lt__ if newest_first else tuple_(*key).__gt__
+
+        def read(part: Select[Any]) -> Sequence[Row[Any]]:
+            return self._database.run(lambda c: c.execute(part).all())
+
+        rows = read(query)
+        while rows:
             yield [event_row(r) for r in rows]
-            last = (rows[-1].kafka_ms, rows[-1].id)
+            rows = read(query.where(beyond((rows[-1].kafka_ms, rows[-1].id))))
 
     def of_users(self, source: str | None, target: str | None, start_ms: int, end_ms: int) -> list[EventRow]:
         """Events from `source` to `target` (folded; None is any) with start <= order time < end, in order."""

@@ -108,10 +108,10 @@ def _under_way(parts: Parts, events: Iterable[EventRow]) -> set[str]:
 
 
 def _recent(parts: Parts, days: int, states: Collection[EventState]) -> Iterator[list[EventRow]]:
-    """The events of the last days in one of `states`, those of the newest hours first, `EVENTS_AT_ONCE` at a time."""
-    newest = now_ms() + DAY_MS  # a message may be ahead of this clock
-    for hour in range(newest, newest - (days + 1) * DAY_MS, -HOUR_MS) if days > 0 else ():
-        yield from parts.events.of_window(hour - HOUR_MS, hour, states, size=EVENTS_AT_ONCE)
+    """The events of the last days in one of `states`, the newest first, `EVENTS_AT_ONCE` at a time."""
+    end_ms = now_ms() + DAY_MS  # a message may be ahead of this clock
+    start_ms = end_ms - (days + 1) * DAY_MS if days > 0 else end_ms
+    return parts.events.of_window(start_ms, end_ms, states, size=EVENTS_AT_ONCE, newest_first=True)
 
 
 def found_by(event: EventRow, row: Row, document: Document | None) -> bool:
