@@ -99,7 +99,7 @@ with DAG(
         ),
         "dry_run": Param(
             default=False, type="boolean", title="Dry run", **WHO,
-            description="Plan only: nothing changes in either store; the log of `settle` shows the plan.",
+            description="Plan only: the conf's transfers change nothing; the log of `settle` shows the plans.",
         ),
         "roles": Param(
             ["created", "mentored"], type="array", title="Roles", minItems=1, maxItems=2, **WHAT,

@@ -30,7 +30,7 @@ from ownership.domain.event import (
     listed,
     manual_event,
 )
-from ownership.domain.options import MAX_COURSES, Digest, LiveStatus, Options, Request, Role
+from ownership.domain.options import MAX_COURSES, PLAIN, Digest, LiveStatus, Options, Request, Role
 from ownership.domain.plan import LIVE_STATUSES, ROLES
 from ownership.domain.text import printable
 
@@ -40,7 +40,9 @@ MAX_REASON = 500
 """Characters of a reason."""
 
 WHO = ("from_user", "to_user", "organisation_id")
-HOW = ("roles", "statuses", "course_ids", "reason", "requested_by", "dry_run")
+SCOPE = ("roles", "statuses", "course_ids", "dry_run")
+WHY = ("reason", "requested_by")
+HOW = (*SCOPE, *WHY)
 ORDERS = ("approve", "decline", "abandon", "redrive")
 KNOWN = (*WHO, "events", *HOW, "execute_plan", "digest", *ORDERS)
 
@@ -223,11 +225,9 @@ def orders(conf: Mapping[str, Any]) -> Orders:
     """
     execute = None
     if conf.get("execute_plan") or conf.get("digest"):
-        if beside := [k for k in (*WHO, "events", "dry_run") if conf.get(k)]:
+        if beside := [k for k in (*WHO, "events") if conf.get(k)]:
             raise ConfError(f"{beside[0]}: cannot be given with execute_plan: its plan has everything.")
-        execute = _read(
-            ExecutePlan, {k: conf.get(k) for k in ("execute_plan", "digest", "reason", "requested_by")}
-        )
+        execute = _read(ExecutePlan, {k: conf.get(k) for k in ("execute_plan", "digest", *WHY)})
 
     def order(name: str, kind: type[G]) -> G | None:
         return _read(kind, conf[name], f"{name}: ") if conf.get(name) else None
@@ -271,9 +271,12 @@ def manual_events(
     if len(items) + filled > MAX_EVENTS:
         raise ConfError(f"events: has {len(items) + filled} events, at most {MAX_EVENTS} go into one run.")
     shared = {k: v for k in HOW if (v := conf.get(k)) not in (None, "")}
+    how = _read(_How, shared)
+    _check_effect(
+        conf, how, in_form=filled or any(not _is_whole(i) for i in items), some=filled or bool(items)
+    )
     if by is not None:
         shared.setdefault("requested_by", by)
-    how = _read(_How, shared)
 
     found = [
         _item(item, f"events[{n}]: ", f"manual:{run_id}:{n}", at_ms, shared, how)
@@ -302,12 +305,47 @@ def apply_merge_patch(value: Any, patch: Any) -> Any:
     return result
 
 
+def _check_effect(conf: Mapping[str, Any], how: _How, *, in_form: bool, some: bool) -> None:
+    """Refuse what the form says of transfers where it would have no effect: a dry run of an order would carry it out.
+
+    `some`: the conf has transfers; `in_form`: some of them in the form's words.
+    """
+    options = how.options()
+    scope = [name for name in SCOPE if getattr(options, name) != getattr(PLAIN, name)]
+    why = [name for name in WHY if getattr(how, name) is not None]
+    order = next((name for name in ("execute_plan", *ORDERS) if conf.get(name)), None)
+    if order and (beside := [name for name in scope if name == "dry_run" or not some]):
+        raise ConfError(
+            f"{beside[0]}: has no effect on {order}, which is carried out as it is: give one or the other."
+        )
+    if scope and not some:
+        raise ConfError(f"{scope[0]}: is said of transfers, and the conf has none; give {', '.join(WHO)}.")
+    if why and not in_form and order != "execute_plan":
+        owner = (
+            f"{order} takes its own"
+            if order
+            else "whole events have their own"
+            if some
+            else "it has no transfer"
+        )
+        raise ConfError(f"{why[0]}: would be kept nowhere: {owner}; leave it out.")
+
+
+def _is_whole(item: Any) -> bool:
+    """True for an event as on the topic, False for an object of the form's fields."""
+    return isinstance(item, Mapping) and ("edata" in item or "eid" in item)
+
+
 def _item(item: Any, where: str, mid: str, at_ms: int, shared: Mapping[str, Any], how: _How) -> Request:
     if not isinstance(item, Mapping):
         raise ConfError(f"{where}must be an object, is {type(item).__name__}.")
-    if "edata" not in item and "eid" not in item:
+    if not _is_whole(item):
         transfer = _read(_Item, {**shared, **item}, where)
         return _short(transfer, transfer.mid or mid, at_ms)
+    if beside := [k for k in (*WHO, *HOW) if k in item]:
+        raise ConfError(
+            f"{where}{listed(beside)}: is not read in a whole event; give {', '.join(SCOPE)} outside of events."
+        )
     envelope = {"mid": mid, "ets": at_ms, **item}
     if how.dry_run:
         envelope["mid"] = mid  # under its own, the event itself would count as known when it comes

@@ -97,6 +97,10 @@ def test_every_try_of_a_run_names_the_same_events() -> None:
         pytest.param({"events": [{**WHOLE, "eid": "X"}]}, ["events[0]", "eid"], id="another eid"),
         pytest.param({"events": [WHOLE, WHOLE]}, ["'LP.1.a'", "more than once"], id="the same mid twice"),
         pytest.param({"events": [THREE] * (MAX_EVENTS + 1)}, ["1001", "at most 1000"], id="too many"),
+        pytest.param(
+            {"events": [{**WHOLE, "dry_run": True}]}, ["events[0]: 'dry_run'", "whole event"], id="a dry run inside an event"
+        ),
+        pytest.param({"events": [WHOLE, {**WHOLE, **THREE}]}, ["events[1]: 'from_user'", "'to_user'"], id="two in one"),
     ],
 )  # fmt: skip
 def test_a_conf_that_cannot_be_carried_out_is_refused_with_the_reason(
@@ -106,6 +110,43 @@ def test_a_conf_that_cannot_be_carried_out_is_refused_with_the_reason(
         events_of(conf)
     for word in words:
         assert word in str(caught.value)
+
+
+REDRIVE = {"redrive": {"mids": ["m"]}}
+UNTOUCHED = {
+    **dict.fromkeys(THREE), "dry_run": False, "roles": ["mentored", "created"], "statuses": ["0", "1"],
+    "course_ids": [], "reason": None, "requested_by": "", "events": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        pytest.param({"dry_run": True}, "dry_run: ", id="a dry run of nothing"),
+        pytest.param({**REDRIVE, "dry_run": True}, "dry_run: ", id="a dry run of a redrive"),
+        pytest.param({**REDRIVE, **THREE, "dry_run": True}, "dry_run: ", id="and a transfer beside it"),
+        pytest.param({"abandon": {"mids": ["m"], "reason": "r"}, "dry_run": True}, "dry_run: ", id="of an end"),
+        pytest.param({"approve": {"mid": "m"}, "course_ids": ["c"]}, "course_ids: ", id="some courses of an approval"),
+        pytest.param({"execute_plan": "m", "roles": ["created"]}, "roles: ", id="one role of a plan"),
+        pytest.param({"execute_plan": "m", "statuses": ["1"]}, "statuses: ", id="one status of a plan"),
+        pytest.param({"execute_plan": "m", "dry_run": True}, "dry_run: ", id="a dry run of a plan"),
+        pytest.param({**REDRIVE, "reason": "cured"}, "reason: ", id="a reason that nothing keeps"),
+        pytest.param({**REDRIVE, "requested_by": "u"}, "requested_by: ", id="a requester of nothing"),
+    ],
+)  # fmt: skip
+def test_a_field_that_says_how_transfers_are_carried_out_is_refused_where_it_would_have_no_effect(
+    conf: dict[str, Any], words: str
+) -> None:
+    """Else what was meant as a dry run, or as a part, is carried out as a whole."""
+    with pytest.raises(ConfError) as caught:
+        events_of({**UNTOUCHED, **conf})
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize("conf", [REDRIVE, {"execute_plan": "m", "reason": "r", "requested_by": "u"}])
+def test_a_form_with_its_defaults_goes_with_an_order(conf: dict[str, Any]) -> None:
+    assert manual_events({**UNTOUCHED, **conf}, run_id="r", at_ms=AT, by="admin") == []
+    assert len(events_of({**UNTOUCHED, **REDRIVE, **THREE, "course_ids": ["c"], "reason": "r"})) == 1
 
 
 def test_blanks_around_the_ids_of_a_conf_are_taken_off() -> None:
