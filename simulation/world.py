@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import Random
@@ -100,8 +101,8 @@ class World:
         self.permanent: list[str] = []
         """Errors that no try repairs: of orders that contradict the ledger."""
         self._recording: dict[Actor | None, list[Image]] = {}
-        self.recorded: list[Image] = []
-        """Images that are durable in the ledger."""
+        self._recorded: dict[str, list[Image]] = defaultdict(list)
+        """By the name of a process, its images that are durable in the ledger."""
         self._recorded_at: dict[UUID, int] = {}
         """By image, the number of the call that made it durable."""
         self.written_ms: dict[UUID, int] = {}
@@ -526,7 +527,7 @@ class World:
             self._replaced[actor] = self._is_replaced(actor)
         elif name == "Changes.record":
             images = self._recording.get(actor, [])
-            self.recorded += images
+            self._recorded[actor.name if actor else ""] += images
             self._recorded_at |= dict.fromkeys((i.uuid for i in images), self.scheduler.calls)
         elif name == "Events.complete" and actor:
             self._check_completed(actor)
@@ -549,12 +550,12 @@ class World:
                 self.broken(f"{mid} was completed, and an earlier image of {batch} has no outcome")
 
     def _check_write(self, w: Written) -> None:
-        """Each change of a row that the job makes is one that an image has announced."""
+        """Each change of a row that the job makes is one that an image of the same process has announced."""
         if not w.before:
             self.broken(f"{w.by} created row {w.id.batch_id}")
             return
         before, after = _owners(w.before), _owners(w.after)
-        for image in self.recorded:
+        for image in reversed(self._recorded[w.by]):
             i = image.before
             if (
                 image.id == w.id

@@ -17,6 +17,7 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
 @pytest.mark.parametrize(
     "seed",
     [
+        pytest.param(719, id="of two images of one change the one counts that its own process has announced"),
         pytest.param(10135, id="an executed plan moves its batches alone, whatever came late"),
         pytest.param(10807, id="became the creator, was a mentor, before a late event"),
         pytest.param(10858, id="a replaced try records the wave that it had under way"),
