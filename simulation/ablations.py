@@ -214,6 +214,10 @@ def _undecided_forgotten() -> Patches:
     yield reindex, "settle_undecided", lambda *_: None
 
 
+def _left_open() -> Patches:
+    yield CourseBatches, "decide", lambda *_: None
+
+
 def _no_second_fence() -> Patches:
     yield update, "_still_wanted", lambda _parts, _claimed, wave: wave.images
 
@@ -239,6 +243,7 @@ ABLATIONS: Mapping[str, Callable[[], Patches]] = {
     "the whole condition": _without_condition(*CONDITIONS),
     "image before the change": _image_afterwards,
     "undecided images are judged": _undecided_forgotten,
+    "open changes are decided first": _left_open,
     "sequence number before the row": _row_before_sequence_number,
     "sequence number in the write": _no_sequence_number,
     "the proof ends with a read": _ends_with_a_write,

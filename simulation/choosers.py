@@ -148,6 +148,7 @@ class Drawn:
         }
         rare = Random(f"rare:{seed}")
         self._aimed |= {(call, 1): Fate.DIES_AFTER for call in _RARE if rare.random() < 0.1}
+        self._late = Random(f"late:{seed}")
         self._seen: Counter[str] = Counter()
         self._switches: list[Switch] = []
         self._faults: list[Fault] = []
@@ -182,6 +183,8 @@ class Drawn:
                 return None
             self._left -= 1
             fate = rng.choice(_FATES)
+        if fate is Fate.DIES_BEFORE and call.can_be_late and self._late.random() < 0.5:
+            fate = Fate.DIES_LATE
         ms, until = 0, ""
         if fate is Fate.OUTAGE:
             ms = rng.choice((1_000, 5_000, 15_000))

@@ -49,7 +49,8 @@ _TRACE = (
     ("a fence finds a claim lost", r"Queue\.held.*lost"),
     ("a try takes its events again", r"Queue\.claim_again \S"),
     ("a compare-and-set is refused", r"rows.*refused"),
-    ("a timed-out write takes effect later", r"a timed-out write"),
+    ("a write without an answer takes effect later", r"whose answer was lost, takes effect"),
+    ("a serial read", r"^rows serial read"),
     ("a document was written meanwhile", r"index.*conflict"),
     ("a later phase", r"Queue\.read"),
     ("a frozen process wakes", r"wakes"),
@@ -91,13 +92,14 @@ def crash_points(trace: Iterable[Line]) -> Iterator[str]:
             continue
         if line.fate not in (
             Fate.DIES_BEFORE,
+            Fate.DIES_LATE,
             Fate.LOST_BEFORE,
             Fate.LOST_LATE,
             Fate.TERMINATED,
             Fate.OUTAGE,
         ):
             done[line.actor].append(f"{line.store} {line.what} {line.answer}".rstrip())
-        if line.fate in (Fate.DIES_BEFORE, Fate.DIES_AFTER):
+        if line.fate in (Fate.DIES_BEFORE, Fate.DIES_LATE, Fate.DIES_AFTER):
             task = line.actor.partition(".")[2].partition("#")[0].partition("[")[0]
             if point := _CRASHES[task](done[line.actor]) if task in _CRASHES else "":
                 yield point

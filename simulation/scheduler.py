@@ -34,6 +34,8 @@ class Fate(StrEnum):
 
     DIES_BEFORE = "dies before"
     """The process dies; the call was not made."""
+    DIES_LATE = "dies, effect later"
+    """The process dies with the call under way, which takes effect later, or never: where a store can do that."""
     DIES_AFTER = "dies after"
     """The call took effect; the process never saw the answer."""
     FREEZES_BEFORE = "freezes before"
@@ -269,7 +271,7 @@ class Scheduler:
         call = self._begun(actor, store, what, can_be_late=late is not None)
         fault = self.chooser.fate(call) if actor.mortal else None
         self.faults += fault is not None
-        fate = self._before(call, fault)
+        fate = self._before(call, fault, late)
         self.now_ms += CALL_MS
         if actor.mortal and self.down.get(store, 0) > self.now_ms:
             self._note(call, Fate.OUTAGE, "")
@@ -309,7 +311,7 @@ class Scheduler:
         self._yield(actor)
         return call
 
-    def _before(self, call: Call, fault: Fault | None) -> Fate | None:
+    def _before(self, call: Call, fault: Fault | None, late: Callable[[], None] | None) -> Fate | None:
         """What a fault does before the call; the fate that is left."""
         actor, fate = call.actor, fault and fault.fate
         if fault and fate is Fate.OUTAGE:
@@ -318,8 +320,10 @@ class Scheduler:
             self._note(call, fate, "")
             self._freeze(actor, fault)
             return None
-        elif fate is Fate.DIES_BEFORE:
+        elif fate in (Fate.DIES_BEFORE, Fate.DIES_LATE):
             self._note(call, fate, "")
+            if fate is Fate.DIES_LATE and late is not None:
+                late()
             actor.died = True
             raise Died
         elif fate is Fate.TERMINATED:

@@ -1,8 +1,8 @@
 """Cassandra's `course_batch`: what a session of the driver does, in memory.
 
-Conditions are evaluated as they are written in the statement. A conditional write that timed out may take effect
-later: at the latest before the next conditional write to its partition, as in a Paxos round that a later one
-completes. Of two values of a creator the one with the later write time stays.
+Conditions are evaluated as they are written in the statement. A conditional write whose answer was lost may take effect
+later: before the next conditional write to its partition or the next serial read of it, as a Paxos round that a later
+one completes. No other read sees it until then. Of two values of a creator the one with the later write time stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from cassandra import OperationTimedOut
+from cassandra import ConsistencyLevel, OperationTimedOut
 
 from ownership.domain.plan import BatchId
 from simulation.scheduler import Scheduler
@@ -23,6 +23,11 @@ from simulation.scheduler import Scheduler
 STORE = "rows"
 KEYSPACE, TABLE = "sunbird_courses", "course_batch"
 COLUMNS = ("courseid", "batchid", "name", "createdby", "mentors", "status", "createdfor")
+
+_LEVELS = {
+    "consistency_level": ConsistencyLevel.LOCAL_QUORUM,
+    "serial_consistency_level": ConsistencyLevel.LOCAL_SERIAL,
+}
 
 RowValues = dict[str, Any]
 
@@ -82,6 +87,8 @@ def prepared(cql: str) -> Statement:
     """A statement, taken apart. Knows the forms that the job writes, and no others."""
     if " FROM system_schema.columns " in cql:
         return Statement(cql, "schema")
+    if re.fullmatch(r"SELECT batchid FROM \S+ WHERE courseid = \? LIMIT 1", cql):
+        return Statement(cql, "select")
     if match := re.fullmatch(r"SELECT (.+) FROM \S+ WHERE courseid (=|IN) \? AND batchid (?:=|IN) \?", cql):
         return Statement(cql, "select", tuple(match[1].split(", ")), many=match[2] == "IN")
     match = re.fullmatch(r"UPDATE \S+ SET (.+) WHERE courseid = \? AND batchid = \?(?: IF (.+))?", cql)
@@ -100,7 +107,7 @@ class Rows:
     written_us: dict[BatchId, int] = field(default_factory=dict)
     """Write time of each creator."""
     pending: dict[str, list[tuple[Sequence[Bound], str]]] = field(default_factory=lambda: defaultdict(list))
-    """By course, conditional writes that timed out and may still take effect."""
+    """By course, conditional writes without an answer, which may still take effect."""
     job_writes: list[Written] = field(default_factory=list)
     on_write: Callable[[Written], None] = lambda _: None
 
@@ -111,27 +118,34 @@ class Rows:
         return SimpleNamespace(
             prepare=prepared,
             cluster=SimpleNamespace(metadata=SimpleNamespace(partitioner="Murmur3Partitioner")),
-            execution_profile_clone_update=lambda *_, **__: None,
+            execution_profile_clone_update=lambda _, **updates: SimpleNamespace(**(_LEVELS | updates)),
         )
 
     def execute_concurrent(
-        self, _session: Any, statements: Iterable[tuple[Any, Any]], **_options: Any
+        self, _session: Any, statements: Iterable[tuple[Any, Any]], *, execution_profile: Any, **_options: Any
     ) -> list[tuple[bool, Any]]:
         """As the driver's: outcomes in the order of the statements, each a call of its own."""
-        return [self._outcome(s) for s, _ in statements]
+        serial = ConsistencyLevel.is_serial(execution_profile.consistency_level)
+        return [self._outcome(s, serial=serial) for s, _ in statements]
 
-    def _outcome(self, statement: Bound | Batch) -> tuple[bool, Any]:
+    def _outcome(self, statement: Bound | Batch, *, serial: bool) -> tuple[bool, Any]:
         try:
-            return True, self._execute(statement)
+            return True, self._execute(statement, serial=serial)
         except OperationTimedOut as e:
             return False, e
 
-    def _execute(self, statement: Bound | Batch) -> list[tuple[Any, ...]]:
+    def _execute(self, statement: Bound | Batch, *, serial: bool) -> list[tuple[Any, ...]]:
         s = self.scheduler
         if isinstance(statement, Bound) and statement.statement.kind == "schema":
             return [(name, "list<text>" if name in ("mentors", "createdfor") else "text") for name in COLUMNS]
         if isinstance(statement, Bound) and statement.statement.kind == "select":
-            return s.call(STORE, "read", lambda: self._select(statement), OperationTimedOut, told=_told_rows)
+            return s.call(
+                STORE,
+                "serial read" if serial else "read",
+                lambda: self._decided(statement) if serial else self._select(statement),
+                OperationTimedOut,
+                told=_told_rows,
+            )
         batch = [statement] if isinstance(statement, Bound) else list(statement)
         course = _key(batch[0]).course_id
         sender = s.current.name if s.current else ""
@@ -152,14 +166,15 @@ class Rows:
     # -- semantics -----------------------------------------------------------------------------------------
 
     def settle(self, course: str) -> None:
-        """Let the writes of a partition that nobody waits for any more take effect, as far as they still can."""
+        """Let the writes of a partition whose answers were lost take effect, as far as they still can."""
         for batch, sender in self.pending.pop(course, ()):
             if self._apply(batch, sender, late=True):
-                self.scheduler.remark(f"a timed-out write of {sender} to {course} takes effect")
+                self.scheduler.remark(f"a write of {sender} to {course}, whose answer was lost, takes effect")
 
-    def forget(self, course: str) -> None:
-        """Let these writes never take effect."""
-        self.pending.pop(course, None)
+    def _decided(self, bound: Bound) -> list[tuple[Any, ...]]:
+        """A serial read; nobody looks at its rows."""
+        self.settle(bound.values[0])
+        return []
 
     def _select(self, bound: Bound) -> list[tuple[Any, ...]]:
         first, second = bound.values

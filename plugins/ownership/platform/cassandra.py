@@ -16,6 +16,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from cassandra import (
+    ConsistencyLevel,
     DriverException,
     InvalidRequest,
     OperationTimedOut,
@@ -103,6 +104,15 @@ class Cql:
             EXEC_PROFILE_DEFAULT, row_factory=tuple_factory, retry_policy=FallthroughRetryPolicy()
         )
 
+    @cached_property
+    def _serial(self) -> ExecutionProfile:
+        """The same for reads that see what conditional statements have decided."""
+        # Without a level of the session's own, the server decides conditional statements at SERIAL.
+        level = self._profile.serial_consistency_level or ConsistencyLevel.SERIAL
+        return self.session.execution_profile_clone_update(
+            EXEC_PROFILE_DEFAULT, row_factory=tuple_factory, consistency_level=level
+        )
+
     def connect_ahead(self) -> None:
         """Begin to connect (0.1 s) while the caller does something else; an error shows when the session is used."""
         if self._ahead or "session" in self.__dict__:
@@ -162,6 +172,14 @@ class Cql:
         """One query with many values, concurrently: its rows, in the order of `values`."""
         return [list(rows) for rows in self._concurrently([self.bind(cql, v) for v in values])]
 
+    def decide(self, cql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Finish or rule out the conditional statements whose answers were lost, by a serial read of each partition.
+
+        Until then one that some nodes have accepted is seen by no plain read, and is made by the next conditional
+        statement. The query reads one partition for each of `values`.
+        """
+        self._concurrently([self.bind(cql, v) for v in values], serial=True)
+
     def conditional_batches(self, batches: Iterable[Sequence[Statement]]) -> list[bool | None]:
         """Many conditional batches on different partitions, concurrently: each applied as a whole or not at all.
 
@@ -180,7 +198,9 @@ class Cql:
             batch.add(self.bind(*s))
         return batch
 
-    def _concurrently(self, statements: list[Any], repeated: set[int] | None = None) -> list[Any]:
+    def _concurrently(
+        self, statements: list[Any], repeated: set[int] | None = None, *, serial: bool = False
+    ) -> list[Any]:
         """Results in order; statements that met an outage are repeated, `TRIES` times in all.
 
         Adds their numbers to `repeated`, which is given for conditional ones.
@@ -188,6 +208,7 @@ class Cql:
         results: list[Any] = [None] * len(statements)
         if not statements:  # no reason to connect
             return results
+        profile = self._conditional if repeated is not None else self._serial if serial else self._profile
         todo = list(range(len(statements)))
         for _ in _tries():
             outcomes = execute_concurrent(
@@ -195,7 +216,7 @@ class Cql:
                 [(statements[i], ()) for i in todo],
                 concurrency=CONCURRENT,
                 raise_on_first_error=False,
-                execution_profile=self._profile if repeated is None else self._conditional,
+                execution_profile=profile,
             )
             failed = []
             for i, (success, result) in zip(todo, outcomes, strict=True):

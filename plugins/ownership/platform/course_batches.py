@@ -62,6 +62,11 @@ class CourseBatches:
         rows = self._select(_COLUMNS, ids)
         return {r.id: r for r in map(_row, rows)}
 
+    def decide(self, course_ids: Collection[str]) -> None:
+        """Let the changes of these courses be made or ruled out whose answers were lost: then reads tell which."""
+        cql = f"SELECT batchid FROM {self._table} WHERE courseid = ? LIMIT 1"
+        self._cql.decide(cql, [(c,) for c in course_ids])
+
     def read_timed(self, ids: Collection[BatchId]) -> dict[BatchId, TimedRow]:
         """The rows that exist, each with the write time of its creator."""
         rows = self._select(f"{_COLUMNS}, writetime(createdby)", ids)

@@ -53,7 +53,9 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     claimed = load(parts, work)
     if not claimed.book.phases:
         return work.step((), events={})
-    unproven = prove(parts, claimed, parts.changes.batches(claimed.mids_with_plans(claimed.book.phases)))
+    mids = claimed.mids_with_plans(claimed.book.phases)
+    settle_undecided(parts, mids, claimed.claim.keep_alive)  # before the proof: it may change rows
+    unproven = prove(parts, claimed, parts.changes.batches(mids))
     done, batches = _commit(parts, claimed, [p for p in claimed.book.phases if p.key not in unproven])
     failed = [(e, unproven[p.key]) for p in claimed.book.phases if p.key in unproven for e in p.events]
     if failed:
@@ -271,7 +273,6 @@ def _commit(parts: Parts, claimed: ClaimedWork, phases: Sequence[Phase]) -> tupl
     if not phases:
         return 0, {}
     mids, proven_at = claimed.mids_with_plans(phases), now()
-    settle_undecided(parts, mids)
     own = [m for m in mids if claimed.book.is_undo(m)]
     parts.changes.settle_moved(mids, own=own, proven_at=proven_at)
     while unmoved := parts.changes.unsettled(mids, proven_at):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from ownership.stages.parts import Parts
 
 ROWS_PER_WAVE = 1000
 """Rows between two checks of the claim."""
+COURSES_PER_CHECK = 64
+"""Courses that are decided between two checks of the claim."""
 ROUNDS = 8
 """Tries of a row that other writers keep editing."""
 CLOCK_SKEW_US = 1_000_000
@@ -39,7 +41,7 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     if not claimed.book.phases:
         return work.step((), events={})
     mids = claimed.mids_with_plans(claimed.book.phases)
-    settle_undecided(parts, mids)
+    settle_undecided(parts, mids, claimed.claim.keep_alive)
     ids = sorted(parts.changes.batches(mids))
     moved = _move_in_waves(parts, claimed, ids)
     held = claimed.book.held
@@ -232,15 +234,21 @@ def _kept(row: Row, image: Image) -> bool:
     )
 
 
-def settle_undecided(parts: Parts, mids: Collection[str]) -> None:
+def settle_undecided(
+    parts: Parts, mids: Collection[str], keep_alive: Callable[[], None] = lambda: None
+) -> None:
     """Give images of events that an earlier try left without an outcome the outcome that their row shows now.
 
+    Before that, what Cassandra had accepted and not answered is made or ruled out; `keep_alive` is called meanwhile.
     An outcome that another try has written meanwhile stays.
     """
     images = parts.changes.undecided(mids)
     undecided = [i for i in images if i.outcome is None]
     if not undecided:
         return
+    for courses in chunked(sorted({i.id.course_id for i in undecided}), COURSES_PER_CHECK):
+        keep_alive()
+        parts.rows.decide(courses)
     rows = parts.rows.read({i.id for i in undecided})
     made = {(i.id, i.before.owners, i.after.owners) for i in images if i.outcome in MADE}
     outcomes = []

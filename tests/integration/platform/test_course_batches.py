@@ -51,6 +51,26 @@ class StrictSession:
         return self._session.execute_async(statement, *args, **kwargs)
 
 
+class TracedSession:
+    """The real session, whose server says how it executed each statement."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._futures: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def execute_async(self, *args: Any, **kwargs: Any) -> Any:
+        """As the session's, traced."""
+        self._futures.append(self._session.execute_async(*args, **kwargs, trace=True))
+        return self._futures[-1]
+
+    def executed(self) -> list[dict[str, str]]:
+        """What the server has noted of the statements so far."""
+        return [future.get_query_trace().parameters for future in self._futures]
+
+
 def is_batch(statement: Any) -> bool:
     """True for a conditional batch."""
     return isinstance(statement, BatchStatement)
@@ -105,6 +125,24 @@ def test_a_statement_that_is_wrong_in_itself_is_reported_and_not_read_row_by_row
     rows = CourseBatches(world.job.parts.cql, world.job.settings.keyspace, "no_such_table", batch_size=1)
     with pytest.raises(StatementRefused, match=r"no_such_table.*lms-cassandra\.course_batch\.table"):
         rows.read([BatchId("course", "batch")])
+
+
+def test_what_decides_changes_without_an_answer_is_one_serial_read_of_each_course(world: World):
+    """A plain read neither makes nor rules out what nodes have accepted; a serial one is of one partition."""
+    (old,) = world.users("old")
+    batches = rows_only(world, 3, created_by=old)
+    session: Any = TracedSession(world.job.parts.cql.session)
+    settings = world.job.settings
+    rows = CourseBatches(Cql(lambda: session), settings.keyspace, settings.course_batch_table, batch_size=1)
+    courses = {b.course_id for b in batches} | {"no such course"}
+
+    rows.decide(courses)
+    row = rows.read(ids(batches))[ids(batches)[0]]
+    rows.compare_and_set([(row, row._replace(created_by="new"))])
+
+    *reads, conditional = session.executed()  # 3.11 reads each row by itself
+    level = conditional["serial_consistency_level"]
+    assert [read["consistency_level"] == level for read in reads[: len(courses) + 1]] == [True, True, False]
 
 
 def test_a_batch_that_the_server_refuses_is_written_row_by_row(world: World):

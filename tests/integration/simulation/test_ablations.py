@@ -45,6 +45,7 @@ WORLDS = {
         messages=(A_TO_B,), edits=(EditSpec("b", Edit.COMPLETE, 60_000, "ledger Changes.record", lag_ms=-1),)
     ),
     "undecided images are judged": OWN._replace(messages=(A_TO_B,)),
+    "open changes are decided first": OWN._replace(messages=(A_TO_B,)),
     "events and offset in one transaction": OWN._replace(messages=(A_TO_B,)),
 }
 """By guard, a world of its own, in which nothing is drawn."""
@@ -55,6 +56,7 @@ STRIKES = {
         Strike("run-1.reindex[0]#1", "ledger Changes.settle_moved", Fate.FREEZES_BEFORE, ms=15_000)
     ],
     "undecided images are judged": [Strike("run-1.update[0]#1", "rows b", Fate.DIES_AFTER)],
+    "open changes are decided first": [Strike("run-1.update[0]#1", "rows b", Fate.DIES_LATE)],
     # Each try of the pull: a next one, and each run after it, would follow the group's offset back.
     "events and offset in one transaction": [
         Strike(f"run-1.pull#{n}", "ledger Arrivals.store", Fate.DIES_AFTER) for n in (1, 2, 3)

@@ -71,6 +71,17 @@ FOUND = {
         ONE,
         (Strike("run-1.update[0]#1", "rows b", Fate.FREEZES_BEFORE, ms=90_000, until="rows read", nth=2),),
     ),
+    # A change that some nodes had agreed on was judged *superseded* by a read that could not see it, and made after that.
+    "a change whose answer was lost is made or ruled out before it is judged": Found(
+        ONE, (Strike("run-1.update[0]#1", "rows b", Fate.DIES_LATE),)
+    ),
+    "the same where no try of the statement is answered": Found(
+        ONE,
+        (
+            Strike("run-1.update[0]#1", "rows b", Fate.LOST_LATE),
+            Strike("run-1.update[0]#1", "rows b", Fate.OUTAGE, ms=60_000),
+        ),
+    ),
 }
 
 

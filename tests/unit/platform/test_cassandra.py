@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cassandra import DriverException
+from cassandra import ConsistencyLevel, DriverException
 from cassandra.cluster import ResponseFuture
 from cassandra.connection import ConnectionShutdown
 from cassandra.policies import RetryPolicy
@@ -71,6 +71,7 @@ def test_what_asks_for_nothing_does_not_connect():
     cql = Cql(lambda: pytest.fail("it connects"))
     assert cql.select_each("SELECT x FROM k.t WHERE a = ?", []) == []
     assert cql.conditional_batches([]) == []
+    cql.decide("SELECT x FROM k.t WHERE a = ?", [])
 
 
 class Node:
@@ -78,6 +79,8 @@ class Node:
 
     def __init__(self, answer: Any) -> None:
         self.answer, self.is_shutdown = answer, False
+        self.level: int | None = None
+        """The consistency that it was asked for last."""
 
     def borrow_connection(self, timeout: float) -> tuple[Node, int]:
         assert timeout
@@ -86,7 +89,8 @@ class Node:
     def return_connection(self, connection: Node) -> None:
         assert connection is self
 
-    def send_msg(self, _message: Any, request_id: int, *, cb: Any, **_: Any) -> int:
+    def send_msg(self, message: Any, request_id: int, *, cb: Any, **_: Any) -> int:
+        self.level = message.consistency_level
         self.is_shutdown = isinstance(self.answer, ConnectionShutdown)
         cb(self.answer)
         return request_id
@@ -104,14 +108,15 @@ class Cluster:
         return SimpleNamespace(column_metadata=[], bind=lambda values: values)
 
     def execution_profile_clone_update(self, *_: Any, **updates: Any) -> Any:
-        return SimpleNamespace(**{"retry_policy": RetryPolicy(), **updates})
+        levels = {"consistency_level": None, "serial_consistency_level": ConsistencyLevel.LOCAL_SERIAL}
+        return SimpleNamespace(**{"retry_policy": RetryPolicy(), **levels, **updates})
 
     def submit(self, call: Any, *arguments: Any) -> None:
         call(*arguments)
 
     def execute_async(self, statement: Any, _: Any, *, execution_profile: Any) -> ResponseFuture:
         future = ResponseFuture(
-            self, SimpleNamespace(consistency_level=None), statement, None,
+            self, SimpleNamespace(consistency_level=execution_profile.consistency_level), statement, None,
             retry_policy=execution_profile.retry_policy, row_factory=execution_profile.row_factory,
             load_balancer=SimpleNamespace(make_query_plan=lambda *_: list(self._pools)),
         )  # fmt: skip
@@ -131,6 +136,12 @@ def test_a_change_whose_answer_was_lost_with_its_node_is_in_doubt_and_not_refuse
     session = Cluster(Node(ConnectionShutdown("lost")), Node(applied(is_applied=False)))
     cql = Cql(lambda: session)  # type: ignore[arg-type, return-value]  # a fake
     assert cql.conditional_batches([[("UPDATE k.t SET a = ? IF a = ?", ("new", "old"))]]) == [None]
+
+
+def test_what_decides_changes_reads_at_the_level_at_which_they_are_decided() -> None:
+    node = Node(applied(is_applied=True))
+    Cql(lambda: Cluster(node)).decide("SELECT b FROM k.t WHERE a = ? LIMIT 1", [("x",)])  # type: ignore[arg-type, return-value]  # a fake
+    assert node.level == ConsistencyLevel.LOCAL_SERIAL
 
 
 class Metadata:

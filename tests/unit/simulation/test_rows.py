@@ -97,3 +97,21 @@ def test_a_write_that_timed_out_takes_effect_before_the_next_one_of_its_course(r
     assert answers == [[None]]  # the repeated statement finds the first one's success
     assert rows.table[KEY]["createdby"] == "b"
     assert [w.late for w in rows.job_writes] == [True]
+
+
+def test_a_write_whose_process_died_takes_effect_before_the_next_serial_read_of_its_course(
+    rows: Rows,
+) -> None:
+    rows.scheduler.chooser = Scripted(Script(faults=(Fault("job", 2, Fate.DIES_LATE),)))
+    store = batches(rows)
+
+    def job() -> None:
+        before = store.read([KEY])[KEY]
+        store.compare_and_set([(before, before._replace(created_by="b"))])
+
+    rows.scheduler.spawn("job", job, mortal=True)
+    rows.scheduler.run()
+    store.decide(["l"])
+    assert store.read([KEY])[KEY].created_by == "a"  # plain, and of another course
+    store.decide(["k"])
+    assert store.read([KEY])[KEY].created_by == "b"

@@ -55,6 +55,7 @@ def test_a_freeze_ends_at_its_time_where_no_such_call_comes() -> None:
     ("fate", "effect", "end"),
     [
         (Fate.DIES_BEFORE, False, "died"),
+        (Fate.DIES_LATE, False, "died"),
         (Fate.DIES_AFTER, True, "died"),
         (Fate.LOST_BEFORE, False, "lost"),
         (Fate.LOST_AFTER, True, "lost"),
