@@ -80,7 +80,8 @@ def lock_schema(connection: Connection) -> None:
 def remove_old(database: Database, retention_days: int) -> Removed:
     """Remove what is older than the retention, in short transactions, and hosts that are gone for a day.
 
-    Events that are not final stay, with all rows, and so does what they take back or were planned with.
+    Events that are not final stay, with all rows, and so does what they take back or were planned with. An import goes
+    after its events, whose pages name it.
 
     A month is removed when all of it is too old: its partitions are dropped, its events deleted in parts.
     """
@@ -93,7 +94,11 @@ def remove_old(database: Database, retention_days: int) -> Removed:
     of_old = reconciliation_part.c.run_id.in_(select(reconciliation.c.run_id).where(old))
     _delete(database, reconciliation_part, of_old)
     reconciliations = _delete(database, reconciliation, old)
-    old = imports.c.created_at < from_ms(cutoff_ms)
+    mids = import_row.alias("mids")
+    brought = select(event.c.id).where(
+        mids.c.import_id == imports.c.id, event.c.mid.in_((mids.c.dry_run_mid, mids.c.transfer_mid))
+    )
+    old = (imports.c.created_at < from_ms(cutoff_ms)) & ~brought.exists()
     _delete(database, import_row, import_row.c.import_id.in_(select(imports.c.id).where(old)))
     empty = ~select(import_row).where(import_row.c.import_id == imports.c.id).exists()
     files = _delete(database, imports, old & empty)

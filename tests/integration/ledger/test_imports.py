@@ -145,3 +145,17 @@ def test_imports_go_when_the_retention_is_over(ledger: Database, monkeypatch: py
     assert remove_old(ledger, 400).imports == 1
     assert [i.id for i in imports.newest(10)] == ["new"]
     assert execute(ledger, "SELECT DISTINCT import_id FROM import_row") == [("new",)]
+
+
+@pytest.mark.parametrize("mid", ["import:old:3:check", "import:old:3"])
+def test_an_import_stays_as_long_as_an_event_that_it_brought(ledger: Database, mid: str) -> None:
+    """Events go by whole months, and those that are not final later still."""
+    imports = Imports(ledger)
+    imports.create(import_of("old"), GOOD)
+    execute(ledger, "UPDATE import SET created_at = now() - interval '401 days'")
+    execute(ledger, "UPDATE import_row SET transfer_mid = 'import:old:3' WHERE number = 3")
+    event(ledger, mid, "completed")
+    assert remove_old(ledger, 400).imports == 0
+    assert [r.row for r in imports.rows("old")] == GOOD
+    execute(ledger, "DELETE FROM event")
+    assert remove_old(ledger, 400).imports == 1
