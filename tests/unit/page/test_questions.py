@@ -17,6 +17,7 @@ from ownership.ledger.reads.batches import (
     Owners,
     PlannedBatch,
 )
+from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.ledger.reads.questions import Known
 from ownership.page.rendering import templates
 from ownership.page.views.questions import (
@@ -26,9 +27,11 @@ from ownership.page.views.questions import (
     batches_now,
     in_short,
     not_shown_for,
+    pages_around,
     step_lines,
 )
 from ownership.platform.name_search import FoundNames, Named
+from ownership.platform.search_index import MAX_SHOWN
 from tests.unit.page.rows import AT, LISTED, NOW_MS
 
 BATCH = BatchId("course-1", "batch-1")
@@ -127,9 +130,10 @@ def test_the_timeline_says_who_gave_to_whom_and_what_was_taken_back() -> None:
     assert "takes back" in page
     assert "missing document" in page
     assert "&lt;frozen&gt;" in page
-    assert "no transfer" in templates.get_template("batch.html").render(
-        batch=BatchId("", "b"), now=[], steps=[], older=None, newest="y", notices=[]
-    )
+    for newest, says in ((None, "no transfer"), ("y", "nothing on this page")):
+        assert says in templates.get_template("batch.html").render(
+            batch=BatchId("", "b"), now=[], steps=[], older=None, newest=newest, notices=[]
+        )
 
 
 def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
@@ -145,6 +149,18 @@ def test_what_a_user_holds_is_a_page_also_where_a_store_is_away() -> None:
         assert "&lt;user&gt;" in page
     assert in_short(120, "u", 50, 50) == "The index shows 120 batches of u; here are 51 to 100."
     assert in_short(0, "u", 0, 0) == "The index shows no batch of u."
+    assert in_short(50, "u", 50, 0) == "The index shows 50 batches of u; there is nothing on this page."
+
+
+@pytest.mark.parametrize("total", [0, 30, 50, 120])
+def test_a_page_beyond_the_last_leads_to_the_last(total: int) -> None:
+    last = max(1, -(-total // PAGE_SIZE))
+    assert [pages_around(total, n) for n in (last, last + 1, last + 5)] == [
+        (last - 1 or None, None), (last, None), (last, None)
+    ]  # fmt: skip
+    assert pages_around(120, 2) == (1, 3)
+    assert pages_around(None, 2) == (1, None)
+    assert pages_around(10**6, MAX_SHOWN // PAGE_SIZE)[1] is None
 
 
 def find_page(text: str = "x", **values: Any) -> str:

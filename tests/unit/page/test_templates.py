@@ -89,6 +89,9 @@ def test_a_transfer_in_every_state_is_a_page_of_its_own_and_its_part_that_moves(
         assert "user-old" in page
         assert "undo%3Ar%3A0" in page
     assert "user-old" not in rendered("live.html", view=view(event))
+    beyond = transfer(event, changes=[], older=None)
+    assert "There is nothing on this page." in beyond
+    assert '<a class="button" href="y">First</a>' in beyond
 
 
 def test_a_rejected_message_is_a_page_with_its_reason_and_place() -> None:
@@ -147,7 +150,10 @@ def test_imports_are_a_list_with_a_form_for_who_may_start_transfers() -> None:
     assert "&lt;leavers&gt;.csv" in page
     assert '<td class="n">2</td><td class="n warn">1</td>' in page
     assert 'enctype="multipart/form-data"' in page
-    assert "<form" not in rendered("imports.html", **{**given, "imports": []}, startable=False)
+    for newest, says in ((None, "No file was sent yet."), ("y", "There is nothing on this page.")):
+        page = rendered("imports.html", **{**given, "imports": [], "newest": newest}, startable=False)
+        assert says in page
+        assert "<form" not in page
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ from ownership.page.views.questions import (
     batch_ids,
     batches_now,
     in_short,
+    pages_around,
     step_lines,
 )
 from ownership.platform.name_search import name_words
-from ownership.platform.search_index import MAX_SHOWN
 
 router = APIRouter()
 
@@ -105,7 +105,7 @@ def user_batches(
 ) -> Response:
     """Which batches a user holds now: rows and documents side by side."""
     held = holdings(store, stores, who, page)
-    last = held.total is None or page * PAGE_SIZE >= min(held.total, MAX_SHOWN)
+    before, after = pages_around(held.total, page)
     sentence = (
         in_short(held.total, who, (page - 1) * PAGE_SIZE, len(held.batches)) if held.total is not None else ""
     )
@@ -114,7 +114,7 @@ def user_batches(
         who=who,
         held=held,
         sentence=sentence,
-        older=None if last else links.user_href(who, page=str(page + 1)),
-        newer=links.user_href(who, page=str(page - 1)) if page > 1 else None,
+        older=links.user_href(who, page=str(after)) if after else None,
+        newer=links.user_href(who, page=str(before)) if before else None,
         notices=held.notices,
     )

@@ -17,12 +17,13 @@ from ownership.domain.compare import (
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.reads.batches import BatchTimeline
-from ownership.ledger.reads.lists import Filters
+from ownership.ledger.reads.lists import PAGE_SIZE, Filters
 from ownership.ledger.reads.questions import Known
 from ownership.page.views.batches import ChangeLine, change_line
 from ownership.page.views.formats import counted, owner_lines, plain
 from ownership.page.views.links import RunLink, batch_href, detail_href, list_href, user_href
 from ownership.page.views.lists import ListLine, event_line
+from ownership.platform.search_index import MAX_SHOWN
 
 STATUS_NAMES: Final[Mapping[Any, str]] = {0: "upcoming", 1: "ongoing", 2: "completed"}
 """Of a batch."""
@@ -148,7 +149,19 @@ def in_short(total: int, user: str, first: int, shown: int) -> str:
     """How many batches a user holds by the index, and which of them are shown."""
     if not total:
         return f"The index shows no batch of {user}."
-    return f"The index shows {counted(total, 'batch', 'batches')} of {user}; here are {first + 1} to {first + shown}."
+    here = f"here are {first + 1} to {first + shown}" if shown else "there is nothing on this page"
+    return f"The index shows {counted(total, 'batch', 'batches')} of {user}; {here}."
+
+
+def pages_around(total: int | None, page: int) -> tuple[int | None, int | None]:
+    """The pages before and after one, None where there is none; before a page beyond the last is the last.
+
+    `total`: None if the index did not answer.
+    """
+    if total is None:
+        return page - 1 or None, None
+    last = max(-(-min(total, MAX_SHOWN) // PAGE_SIZE), 1)
+    return min(page - 1, last) or None, page + 1 if page < last else None
 
 
 def _status(value: Any) -> str:
