@@ -105,7 +105,7 @@ class Airflow:
 
     def _transfer(self, run: Run) -> None:
         slices = self._task(run, "pull", lambda n: self._pull(run, n), PULL_RETRIES)
-        if slices == []:
+        if slices == [] and not (run.pulled and run.pulled.refused):
             return
         mapped = [
             self._scheduler.spawn(f"{run.run_id}.[{n}]", partial(self._stages, run, n, work))

@@ -144,7 +144,7 @@ class Run:
 
     def settle(self) -> Summary:
         """`settle`."""
-        return settle(self.job.parts, self.pulled.slices, self.pulled.waits, self.pulled.notes)[0]
+        return settle(self.job.parts, self.pulled)[0]
 
     def finish(self) -> Summary:
         """Everything after the pull."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.airflow_world import UNDO, Airflow, Story, form
+from tests.e2e.airflow_world import DAG, UNDO, Airflow, Story, form
 
 FORM = {"from_user": "a", "to_user": "b", "organisation_id": "o"}
 
@@ -54,6 +54,26 @@ def test_what_a_form_cannot_say_about_a_field_the_first_task_says_at_once(airflo
     assert airflow.ended(run_id) == "failed"
     assert "Unknown conf 'colour'" in airflow.log(run_id, "pull_transfer_events")
     assert airflow.tasks(run_id)["pull_transfer_events", -1]["try_number"] == 1
+
+
+@pytest.mark.parametrize(
+    ("dag", "conf"),
+    [
+        pytest.param(DAG, {"abandon": {"mids": ["LP.typo"], "reason": "no"}}, id="abandon"),
+        pytest.param(UNDO, {"mids": ["LP.typo"], "dry_run": False}, id="undo"),
+    ],
+)
+def test_an_order_about_an_event_that_is_not_there_fails_its_run_at_the_verdict(
+    airflow: Airflow, dag: str, conf: dict[str, Any]
+):
+    asked = airflow.of(dag)
+    run_id = asked.trigger(conf)
+
+    assert asked.ended(run_id) == "failed"
+    states = {name: t["state"] for (name, _), t in asked.tasks(run_id).items()}
+    assert {s for name, s in states.items() if name.startswith("transfer.")} == {"skipped"}
+    assert (states["settle"], states["verdict"]) == ("success", "failed")
+    assert "LP.typo: is not in the ledger" in asked.log(run_id, "verdict")
 
 
 def test_a_wrong_conf_of_an_undo_is_refused_with_the_fields_that_go_together(airflow: Airflow):

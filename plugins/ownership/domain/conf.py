@@ -214,6 +214,12 @@ class Orders(NamedTuple):
     execute: ExecutePlan | None = None
     undo: Undo | None = None
 
+    @property
+    def named(self) -> set[str]:
+        """The mids of all events that they name."""
+        one = {order.mid for order in (self.approve, self.decline) if order}
+        return one.union(*(order.mids for order in (self.abandon, self.redrive, self.undo) if order))
+
 
 G = TypeVar("G", bound=_Given)
 

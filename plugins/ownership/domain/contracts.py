@@ -165,6 +165,8 @@ class Pulled(Versioned):
     """What became of each order of the conf, by mid, and what is to be known of Kafka, by partition."""
     own: tuple[str, ...] = ()
     """Mids of the events that the run itself brought."""
+    refused: dict[str, str] = {}
+    """Why what the conf asked for was not done, by mid; it fails the run."""
     waits: dict[str, str] = {}
     """Why events stay in the queue, by mid: those of the run's conf, and a few others."""
 

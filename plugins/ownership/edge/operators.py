@@ -69,8 +69,11 @@ class PullTransferEvents(BaseSensorOperator):
                 parts.queue.release_all(request.run_id)
                 raise
         self._report(context, pulled)
+        if pulled.refused and not pulled.slices:  # the tasks behind the stages fail the run
+            context["ti"].xcom_push(key="return_value", value=[])
+            raise DownstreamTasksSkipped(tasks=self._stages(context))
         if not pulled.slices:
-            raise DownstreamTasksSkipped(tasks=self._everything_after(context))
+            raise DownstreamTasksSkipped(tasks=[*self._after(mapped=False), *self._stages(context)])
         return [s.model_dump(mode="json") for s in pulled.slices]
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002  # Airflow's signature
@@ -92,13 +95,16 @@ class PullTransferEvents(BaseSensorOperator):
         except AirflowSensorTimeout:
             self.log.info("not waited for longer; the run goes on with what it has")
 
-    def _everything_after(self, context: Context) -> list[str | tuple[str, int]]:
-        """What to skip. In a run that was cleared, the mapped instances of before are there still."""
+    def _after(self, *, mapped: bool) -> list[str]:
+        """The names of the tasks behind this one: the stages, which are mapped, or the others."""
         names = sorted(self.get_flat_relative_ids(upstream=False))
-        if context["ti"].try_number == 1:
-            return list(names)
-        mapped = [n for n in names if self.dag.get_task(n).get_closest_mapped_task_group()]
-        return [*names, *itertools.product(mapped, range(MAX_MAPPED))]
+        return [n for n in names if bool(self.dag.get_task(n).get_closest_mapped_task_group()) is mapped]
+
+    def _stages(self, context: Context) -> list[str | tuple[str, int]]:
+        """The stages to skip. In a run that was cleared, the mapped instances of before are there still."""
+        names = self._after(mapped=True)
+        instances = range(0 if context["ti"].try_number == 1 else MAX_MAPPED)
+        return [*names, *itertools.product(names, instances)]
 
     def _request(self, context: Context) -> RunRequest:
         from ownership.domain.clock import to_ms
@@ -135,7 +141,7 @@ class PullTransferEvents(BaseSensorOperator):
             context["dag_run"].run_id, pulled.received, pulled.known, pulled.rejected, pulled.follow_ups,
             pulled.claimed, len(pulled.slices),
         )  # fmt: skip
-        for mid, note in pulled.notes.items():
+        for mid, note in (pulled.notes | pulled.refused).items():
             self.log.warning("%s %s", mid, note)
         for mid, wait in pulled.waits.items():
             level = logging.WARNING if mid in pulled.own else logging.INFO

@@ -93,7 +93,7 @@ def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any]
             parts.queue.release_all(ti.run_id)
         return {"failures": {"pull_transfer_events": str(e)}}
     with opened_parts() as parts:
-        settled = settling.settle(parts, found.slices, found.waits, found.notes)
+        settled = settling.settle(parts, found)
     summary = settled.summary
     metrics.settled(summary.events, summary.batches)
     for milliseconds in settled.lags:

@@ -67,6 +67,8 @@ class Accepted:
     """What an operator should know of an event, by mid, or of a partition."""
     lost: int = 0
     """Messages that the topic deleted before they were accepted."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Of events given by hand, by mid, why they were rejected: at each try of their run."""
 
     def __add__(self, more: Accepted) -> Accepted:
         """Both together."""
@@ -76,6 +78,7 @@ class Accepted:
             self.rejected + more.rejected,
             self.notes | more.notes,
             self.lost + more.lost,
+            self.refused | more.refused,
         )
 
 
@@ -246,7 +249,10 @@ class Inbox:
             received += [a.transfer for a in fresh.values() if a.mid in inserted]
             todo = [(m, a) for m, a in todo if fresh.get(a.mid) is a and a.mid not in inserted]
             if not todo:
-                return Accepted(received, again, [(r.mid, r.reason) for r in refused])
+                by_hand = (
+                    {r.message_mid or r.mid: r.reason for _, r in (*rejected, *clashes)} if holder else {}
+                )
+                return Accepted(received, again, [(r.mid, r.reason) for r in refused], refused=by_hand)
 
     def _new_rejections(self, rejected: Sequence[tuple[Message, RejectedMessage]]) -> list[RejectedMessage]:
         """The rejections that the ledger does not have; their dead letters are sent."""
@@ -316,7 +322,8 @@ def _clash(message: Message, a: Arrival) -> tuple[Message, RejectedMessage]:
 
     By its message: a later read finds the same timestamp there, which the arrival has by the clock.
     """
-    reason = f"mid {a.mid!r} was received before with another payload"
+    cure = "" if message.topic else ": start a new run, and give another mid, or none"
+    reason = f"mid {a.mid!r} was received before with another payload{cure}"
     return message, _rejection(message, reason, source=a.origin.source, of=Legible(a.mid, a.request_id))
 
 

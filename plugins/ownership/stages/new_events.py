@@ -42,10 +42,16 @@ class Ordered(NamedTuple):
     """What became of each event or dead letter that was named."""
     requests: Sequence[Request] = ()
     """New events to queue."""
+    refused: Collection[str] = ()
+    """Those of `notes` with which nothing was done, and something should have been."""
 
     def __or__(self, other: Ordered) -> Ordered:
         """Both together."""
-        return Ordered({**self.notes, **other.notes}, [*self.requests, *other.requests])
+        return Ordered(
+            {**self.notes, **other.notes},
+            [*self.requests, *other.requests],
+            {*self.refused, *other.refused},
+        )
 
 
 def redrive(parts: Parts, order: Redrive, *, run_id: str, at_ms: int, dead_letters: Topic | None) -> Ordered:
@@ -173,18 +179,20 @@ def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Orde
     made = parts.changes.made(rows)
     by_age = sorted(rows.values(), key=lambda r: r.transfer.key)
     requests: list[Request] = []
+    refused: set[str] = set()
     # A number is a place among all that are meant: an order that comes again, when one more of them is final, gives each
     # of the others its mid again.
     for n, row in reversed([*enumerate(by_age)]):
         if not row.final:
             notes[row.mid] = f"is {row.state}: abandon it first"
+            refused.add(row.mid)
         elif row.mid not in made:
             notes[row.mid] = f"is {row.state} and changed nothing"
         else:
             new = f"undo:{run_id}:{n}"
             notes[row.mid] = f"is {'rehearsed' if order.dry_run else 'taken back'} as {new}"
             requests.append(_undo_request(row, new, at_ms, order, by))
-    return Ordered(notes, requests)
+    return Ordered(notes, requests, refused)
 
 
 def _chosen(parts: Parts, order: Undo, at_ms: int) -> list[str]:

@@ -5,7 +5,7 @@ Each order is answered in words for people, by the mid that it names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -48,7 +48,13 @@ def carry_out(
         done |= execute_plan(parts, orders.execute, run_id=run_id, at_ms=at_ms, by=by)
     if orders.undo:
         done |= undo(parts, orders.undo, run_id=run_id, at_ms=at_ms, by=by)
-    return done
+    return done | Ordered({}, refused=_unknown(parts, orders.named))
+
+
+def _unknown(parts: Parts, mids: Collection[str]) -> set[str]:
+    """Those of `mids` that the ledger has not."""
+    absent = set(mids) - parts.events.read(list(mids)).keys()
+    return absent - parts.events.rejected(absent).keys()
 
 
 def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:

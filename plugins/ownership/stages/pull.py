@@ -63,6 +63,8 @@ class Collected:
     follow_ups: int = 0
     own: tuple[str, ...] = ()
     """Mids of the events that the run brought."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """See `Pulled.refused`."""
     claimed: tuple[ClaimedEvent, ...] = ()
     choice: Choice = field(default_factory=Choice)
     """The last look at the queue."""
@@ -105,6 +107,8 @@ def start_run(parts: Parts, intake: Intake, request: RunRequest) -> Collected:
         notes={**started.notes, **ordered.notes},
         follow_ups=follow_ups,
         own=tuple(r.event.mid for r in requests),
+        refused={mid: ordered.notes[mid] for mid in ordered.refused}
+        | {mid: f"was rejected: {why}" for mid, why in accepted.refused.items()},
     )
 
 
@@ -144,6 +148,7 @@ def hand_over(parts: Parts, collected: Collected) -> Pulled:
         follow_ups=collected.follow_ups,
         notes=collected.notes | accepted.notes | _ended(parts, own, accepted.known),
         own=own,
+        refused=collected.refused,
         waits=_waits(collected.choice, own),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from more_itertools import map_reduce
 
 from ownership.domain.clock import now_ms, to_ms
-from ownership.domain.contracts import Conflict, PlanSummary, Slice, Summary
+from ownership.domain.contracts import Conflict, PlanSummary, Pulled, Summary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import BatchOutcome, EventState
@@ -49,14 +49,13 @@ def next_try_ms(attempts: int) -> int:
     return int(delay * random.uniform(0.75, 1.25))
 
 
-def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: Mapping[str, str]) -> Settled:
+def settle(parts: Parts, pulled: Pulled) -> Settled:
     """Release the events that this run still holds; count how its events ended.
 
     An event that is open without a recorded reason was in a stage that died: it failed. One that
-    only waits for an earlier event of its lane may be claimed at once. `waits` and `notes` are the
-    pull's.
+    only waits for an earlier event of its lane may be claimed at once.
     """
-    claimed = [e for s in slices for e in s.events]
+    claimed = [e for s in pulled.slices for e in s.events]
     held = {e.mid: e for e in parts.queue.current(claimed)}
     rows = parts.events.read([e.mid for e in claimed])
     by_outcome: dict[str, list[ClaimedEvent]] = defaultdict(list)
@@ -66,7 +65,8 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
             by_outcome[outcome].append(held.get(e.mid, e))
 
     failures = _release(parts, by_outcome[WAITING], by_outcome[EventState.FAILED], rows)
-    notes = dict(notes)
+    failures = pulled.refused | failures
+    notes = pulled.notes.copy()
     for e in by_outcome[EventState.DECLINED]:
         # The operator asked this very run to apply a plan; that an approval was not given fails no run.
         where = failures if rows[e.mid].options.plan_of else notes
@@ -79,7 +79,7 @@ def settle(parts: Parts, slices: Sequence[Slice], waits: dict[str, str], notes: 
         events={outcome: len(events) for outcome, events in by_outcome.items() if events},
         batches=total_batches(r.counts for r in completed),
         failures=reported,
-        waits=waits,
+        waits=pulled.waits,
         notes=notes,
         **_details(parts, rows, reported),
     )
@@ -132,9 +132,8 @@ def _details(parts: Parts, rows: Mapping[str, EventRow], failed: Collection[str]
         for row in rows.values()
         if row.state == EventState.COMPLETED and row.counts.get(BatchOutcome.CHANGED_ELSEWHERE)
     ]
-    named = {
-        m: rows[m] for m in (*failed, *(p.mid for p in plans), *(r.mid for r in conflicts[:MAX_REPORTED]))
-    }
+    mids = (*failed, *(p.mid for p in plans), *(r.mid for r in conflicts[:MAX_REPORTED]))
+    named = {m: rows[m] for m in mids if m in rows}  # what the conf named may be no event
     # What failed may have been read before `settle` wrote that.
     states = {m: EventState.FAILED if m in failed and not r.final else r.state for m, r in named.items()}
     confs = {m: next_conf(states[m], m, r.digest) for m, r in named.items()}

@@ -56,6 +56,7 @@ def test_what_is_final_or_unknown_is_not_abandoned(world: World) -> None:
     run = world.run().pull(abandon={"mids": [mid, "nobody's"], "reason": "no"})
 
     assert run.pulled.notes == {mid: "is completed already", "nobody's": "is not in the ledger"}
+    assert run.pulled.refused == run.settle().failures == {"nobody's": "is not in the ledger"}
     assert world.job.states([mid]) == ["completed"]
 
 
@@ -94,6 +95,22 @@ def test_a_failed_event_is_redriven_before_its_next_try_is_due(world: World, use
     assert run.pulled.notes == {mid: "is failed, and is tried by this run if nothing blocks it"}
     assert run.finish().events == {"completed": 1}
     assert world.owners(batch) == (b, ())
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        pytest.param({"redrive": {"mids": ["LP.typo"]}}, id="redrive"),
+        pytest.param({"approve": {"mid": "LP.typo", "digest": "0" * 20}}, id="approve"),
+        pytest.param({"decline": {"mid": "LP.typo", "reason": "no"}}, id="decline"),
+        pytest.param({"abandon": {"mids": ["LP.typo"], "reason": "no"}}, id="abandon"),
+        pytest.param({"undo": {"mids": ["LP.typo"], "dry_run": False}}, id="undo"),
+    ],
+)
+def test_an_order_about_an_event_that_is_not_there_fails_its_run(world: World, conf: dict[str, Any]) -> None:
+    run = world.run().pull(**conf)
+    assert run.pulled.slices == ()
+    assert run.settle().failures == {"LP.typo": "is not in the ledger"}
 
 
 @pytest.mark.parametrize(

@@ -345,8 +345,15 @@ def test_an_event_by_hand_whose_mid_is_taken_is_rejected_each_time(world: World)
     mid = world.transfer(a, b)
     world.whole_run()
     for target in (c, d):
-        run = world.run().pull(events=[world.event(a, target, mid=mid)])
+        event = world.event(a, target, mid=mid)
+        run = world.run().pull(events=[event])
         assert (run.pulled.received, run.pulled.rejected, run.pulled.claimed) == (0, 1, 0)
+        why = f"was rejected: mid {mid!r} was received before with another payload"
+        assert run.pulled.refused == {mid: f"{why}: start a new run, and give another mid, or none"}
+        # Its next try finds it in the ledger, and must not pass it over.
+        again = world.job.run(run.run_id).pull(events=[event])
+        assert (again.pulled.rejected, again.pulled.refused) == (0, run.pulled.refused)
+        assert again.settle().failures == run.pulled.refused
     assert world.owners(batch) == (b, ())
 
 

@@ -186,6 +186,7 @@ def test_an_order_that_comes_again_when_one_more_event_is_final_takes_each_back_
     other = world.run().pull()
     run, _ = world.undo(first, second)
     assert run.pulled.notes[second].endswith("abandon it first")
+    assert run.pulled.refused == {second: run.pulled.notes[second]}
     other.finish()
 
     again = world.job.run(run.run_id).pull(undo={"mids": [first, second], "dry_run": False})

@@ -39,6 +39,8 @@ class Story:
         self.handed_over: list[Collected] = []
         self.released: list[str] = []
         self.young_until_ms = 0
+        self.refused: dict[str, str] = {}
+        self.pushed: dict[str, Any] = {}
         self.asking: set[str | None] = set()
         """The runs that ask for approvals."""
         self.emitted = OutletEventAccessors()
@@ -63,7 +65,12 @@ class Story:
 
     def hand_over(self, _: Any, collected: Collected) -> Pulled:
         self.handed_over.append(collected)
-        return Pulled(slices=self.found, notes={"m1": "was abandoned"}, waits={"m2": "is too young"})
+        return Pulled(
+            slices=self.found,
+            refused=self.refused,
+            notes={"m1": "was abandoned"},
+            waits={"m2": "is too young"},
+        )
 
 
 @pytest.fixture
@@ -84,7 +91,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(metrics, "pulled", lambda *_: None)
         for name in ("start_run", "collect", "hand_over"):
             monkeypatch.setattr(pull, name, getattr(story, name))
-        pushed: dict[str, Any] = {}
+        pushed = story.pushed
         ti = SimpleNamespace(
             try_number=try_number,
             xcom_push=lambda key, value: pushed.update({key: value}),
@@ -176,6 +183,19 @@ def test_after_the_time_out_a_run_that_has_nothing_skips_what_comes_after_it(pla
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         play(Story(False, found=()), timeout=0)
     assert skipped.value.tasks == ["settle", "transfer.stage"]
+
+
+@pytest.mark.parametrize(("try_number", "instances"), [(1, 0), (2, MAX_MAPPED)])
+def test_a_run_whose_conf_was_refused_goes_on_to_the_tasks_that_fail_it(
+    play: Any, try_number: int, instances: int
+) -> None:
+    story = Story(True, found=())
+    story.refused = {"m1": "is not in the ledger"}
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        play(story, try_number=try_number)
+    assert skipped.value.tasks == ["transfer.stage", *(("transfer.stage", n) for n in range(instances))]
+    assert story.pushed["return_value"] == []
+    assert story.pushed[PULLED]["refused"] == story.refused
 
 
 def test_a_run_that_was_cleared_skips_the_mapped_instances_of_before_too(play: Any) -> None:
