@@ -57,6 +57,11 @@ Moment = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.r
 """A point in time; without an offset it is UTC."""
 
 
+def _check_range(since: datetime | None, until: datetime | None) -> None:
+    if since and until and until <= since:
+        raise ValueError("until must be after since")
+
+
 def _shallow(patch: dict[str, Any]) -> dict[str, Any]:
     if too_deep(patch):
         raise ValueError("is nested too deeply")
@@ -178,6 +183,7 @@ class Redrive(_Given):
             raise ValueError("give one of mids, states (with since and until) and dead_letters")
         if bool(self.states) != (self.since is not None) or (self.until and not self.states):
             raise ValueError("states go with since, and if you like until")
+        _check_range(self.since, self.until)
         return self
 
 
@@ -201,6 +207,7 @@ class Undo(_Given):
             raise ValueError("give one of mids, run_id, and from_user or to_user (with since)")
         if by_user != (self.since is not None) or (self.until and not by_user):
             raise ValueError("from_user and to_user go with since, and if you like until")
+        _check_range(self.since, self.until)
         return self
 
 

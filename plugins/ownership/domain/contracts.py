@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from ownership.domain.errors import VersionError
+from ownership.domain.errors import Permanent, VersionError
 from ownership.domain.queue import ClaimedEvent
 
 CONTRACT: Final = 1
@@ -44,6 +44,7 @@ class Versioned(Contract):
 
 
 V = TypeVar("V", bound=Versioned)
+T = TypeVar("T")
 
 
 def read(kind: type[V], value: Mapping[str, Any]) -> V:
@@ -59,6 +60,19 @@ def read(kind: type[V], value: Mapping[str, Any]) -> V:
             f"The run and this worker are of different versions: what the task is handed cannot be read ({fields}). "
             "The next run takes its events."
         ) from None
+
+
+def returned(value: T | None, task: str) -> T:
+    """What `task` has returned to the task behind it.
+
+    :raises Permanent: if there is nothing.
+    """
+    if value is None:
+        raise Permanent(
+            f"{task} has returned nothing: it was marked as a success by hand, or its XCom was deleted. Clear it with "
+            "what comes after it; what is open is left to the next run."
+        )
+    return value
 
 
 class StageInput(Versioned):

@@ -107,7 +107,9 @@ def settle(pull_task: str, *, ti: Any = None) -> dict[str, Any]:
     from ownership.edge import tasks
 
     return tasks.settle(
-        ti.xcom_pull(task_ids=pull_task, key="return_value"), ti.xcom_pull(task_ids=pull_task, key=PULLED)
+        ti.xcom_pull(task_ids=pull_task, key="return_value"),
+        ti.xcom_pull(task_ids=pull_task, key=PULLED),
+        pull_task,
     )
 
 

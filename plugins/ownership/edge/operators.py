@@ -194,10 +194,11 @@ class Stage(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the stage."""
+        from ownership.domain.contracts import returned
         from ownership.edge import tasks
 
         stage: Callable[[Any], dict[str, Any]] = getattr(tasks, self.run_name)
-        return stage(self._fetch(context["ti"]))
+        return stage(returned(self._fetch(context["ti"]), self.given_by))
 
     def slice_label(self, ti: Any) -> str:
         """The name of an instance in Airflow's UI: its slice's, or its number."""

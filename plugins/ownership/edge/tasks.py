@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from ownership.domain import plan_report
 from ownership.domain.conf import Approve, Decline
-from ownership.domain.contracts import Pulled, Slice, Summary, Work, read
+from ownership.domain.contracts import Pulled, Slice, Summary, Work, read, returned
 from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient, VersionError
 from ownership.domain.queue import ClaimedEvent
 from ownership.domain.states import EventState
@@ -78,20 +78,24 @@ def reindex(work: Mapping[str, Any]) -> dict[str, Any]:
     return done.model_dump(mode="json")
 
 
-def settle(slices: Sequence[Mapping[str, Any]] | None, pulled: Mapping[str, Any] | None) -> dict[str, Any]:
+def settle(
+    slices: Sequence[Mapping[str, Any]] | None,
+    pulled: Mapping[str, Any] | None,
+    pull_task: str = "pull_transfer_events",
+) -> dict[str, Any]:
     """Release what is left, count, and skip the verdict where nothing failed.
 
     It never fails the run itself: it must have run to its end for the claims to be free.
     """
     ti = get_current_context()["ti"]
     if slices is None:
-        return {"failures": {"pull_transfer_events": "did not end: its log says why"}}
+        return {"failures": {pull_task: "did not end: its log says why"}}
     try:
         found = read(Pulled, {**(pulled or {}), "slices": slices})
     except VersionError as e:  # its stages have failed with the same words
         with opened_parts() as parts:
             parts.queue.release_all(ti.run_id)
-        return {"failures": {"pull_transfer_events": str(e)}}
+        return {"failures": {pull_task: str(e)}}
     with opened_parts() as parts:
         settled = settling.settle(parts, found)
     summary = settled.summary
@@ -125,11 +129,12 @@ def approvals_wanted() -> list[dict[str, Any]]:
     return asked
 
 
-def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+def decide(question: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
     """Write an answer from the UI into the ledger. Returns what became of the transfer.
 
     :raises ConfError: if the transfer waits with another plan by now.
     """
+    answer = returned(answer, "ask")
     mid, by = question["mid"], answer["by"] or UNNAMED
     reason = (answer["reason"] or "").strip() or "no reason given"
     run_id = get_current_context()["ti"].run_id
@@ -146,12 +151,12 @@ def decide(question: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     return outcome
 
 
-def verdict(summary: Mapping[str, Any]) -> None:
+def verdict(summary: Mapping[str, Any] | None) -> None:
     """Fail the run: events are still open, or it did not get that far.
 
     :raises AirflowFailException: always.
     """
-    ended = Summary.model_validate(summary)
+    ended = Summary.model_validate(returned(summary, "settle"))
     reasons = "; ".join(f"{mid}: {why}" for mid, why in list(ended.failures.items())[:5])
     what = f"{ended.failed} events failed and will be tried again. " if ended.failed else ""
     raise AirflowFailException(what + reasons)

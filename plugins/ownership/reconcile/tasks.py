@@ -10,6 +10,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from ownership.domain.conf import ConfError
+from ownership.domain.contracts import returned
 from ownership.domain.reconciliation import failures, text
 from ownership.edge import metrics
 from ownership.edge.hooks import opened_parts
@@ -77,12 +78,12 @@ def report() -> dict[str, Any]:
     raise DownstreamTasksSkipped(tasks=["verdict"])
 
 
-def verdict(summary: Mapping[str, Any]) -> None:
+def verdict(summary: Mapping[str, Any] | None) -> None:
     """Fail the run.
 
     :raises AirflowFailException: always, saying what is left.
     """
-    raise AirflowFailException("; ".join(map(str, summary.get("failures", {}).values())))
+    raise AirflowFailException("; ".join(map(str, returned(summary, "report").get("failures", {}).values())))
 
 
 def _run() -> tuple[str, ReconcileConf]:

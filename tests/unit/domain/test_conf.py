@@ -325,6 +325,11 @@ def test_an_event_that_an_order_names_twice_is_meant_once() -> None:
         pytest.param(
             {"redrive": {"dead_letters": {"from_offset": 2, "to_offset": 1}}}, "to_offset must not", id="a range"
         ),
+        pytest.param(
+            {"redrive": {"states": ["failed"], "since": "2026-01-02", "until": "2026-01-01"}},
+            "redrive: message: until must be after since",
+            id="an end before the begin",
+        ),
         pytest.param({"redrive": {"states": ["failed"], "since": "x"}}, "redrive: since: ", id="no time"),
     ],
 )  # fmt: skip
@@ -344,6 +349,11 @@ def test_an_order_out_of_form_is_refused_by_its_field(conf: dict[str, Any], word
         pytest.param({"mids": ["m"], "run_id": "r"}, "give one of", id="two"),
         pytest.param({"from_user": "a"}, "go with since", id="a user without a time"),
         pytest.param({"mids": ["m"], "since": "2026-01-01T00:00:00"}, "go with since", id="a time without a user"),
+        pytest.param(
+            {"from_user": "a", "since": "2026-01-02T00:00:00", "until": "2026-01-02T00:00:00Z"},
+            "until must be after since",
+            id="an empty time",
+        ),
         pytest.param({"mid": "m"}, "Unknown conf 'mid'", id="a typing error"),
         pytest.param({"mids": ["m"], "dry_run": "no"}, "dry_run: ", id="dry_run as text"),
     ],

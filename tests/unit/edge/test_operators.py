@@ -15,7 +15,7 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from ownership.domain import clock
 from ownership.domain.contracts import Pulled, Slice
-from ownership.domain.errors import Stopped, Unavailable
+from ownership.domain.errors import Permanent, Stopped, Unavailable
 from ownership.domain.queue import Choice, Wait, WaitKind
 from ownership.edge import hooks, metrics, tasks
 from ownership.edge.approvals import ALIAS
@@ -302,6 +302,14 @@ def test_a_stage_works_on_its_own_slice_and_fetches_it_once(
     assert ti.asked == [("pull", None)]
     assert second.execute(cast("Any", {"ti": ti})) == {"updated": "E → F"}
     assert ti.asked[1:] == [("transfer.first", 1)]
+
+
+def test_a_stage_behind_one_that_was_marked_as_a_success_says_so(stages: tuple[Stage, Stage]) -> None:
+    first, second = stages
+    ti = Given(0, pull=None, first=None)
+    for stage, before in ((first, "pull"), (second, "transfer.first")):
+        with pytest.raises(Permanent, match=f"{before} has returned nothing: it was marked"):
+            stage.execute(cast("Any", {"ti": ti}))
 
 
 def test_an_instance_of_which_nothing_is_known_is_named_by_its_number(stages: tuple[Stage, Stage]) -> None:

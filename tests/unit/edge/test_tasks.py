@@ -13,9 +13,10 @@ import pytest
 
 from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Phase, Slice, Work
-from ownership.domain.errors import SettingsError, Stopped, TakenOver, Unavailable
+from ownership.domain.errors import Permanent, SettingsError, Stopped, TakenOver, Unavailable
 from ownership.domain.queue import ClaimedEvent, QueuedEvent
 from ownership.edge import tasks
+from ownership.reconcile import tasks as reconcile_tasks
 from ownership.stages import later_phases, orders
 from tests.unit.replay import transfers
 
@@ -185,6 +186,23 @@ def test_a_task_that_is_told_to_end_in_a_later_phase_releases_all_that_it_holds(
     with pytest.raises(Stopped):
         tasks.reindex(GIVEN)
     assert job.released == [e.mid for e in EVENTS]
+
+
+def test_an_approval_that_was_marked_as_a_success_by_hand_is_no_answer(job: Job, try_number: int) -> None:
+    with pytest.raises(Permanent, match="ask has returned nothing: it was marked"):
+        tasks.decide({"mid": FIRST.mid, "digest": "0f" * 10}, None)
+
+
+def test_a_verdict_without_a_summary_says_why_there_is_none() -> None:
+    with pytest.raises(Permanent, match="settle has returned nothing: it was marked"):
+        tasks.verdict(None)
+    with pytest.raises(Permanent, match="report has returned nothing: it was marked"):
+        reconcile_tasks.verdict(None)
+
+
+def test_a_run_whose_pull_did_not_end_names_that_task(job: Job, try_number: int) -> None:
+    summary = tasks.settle(None, None, "pull_undo_events")
+    assert summary == {"failures": {"pull_undo_events": "did not end: its log says why"}}
 
 
 @pytest.mark.parametrize("reason", [None, "", " \n", "\u00a0"])
