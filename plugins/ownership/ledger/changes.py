@@ -100,7 +100,9 @@ def _settling(table: str, values: str, condition: str) -> TextClause:
 _SETTLE_IMAGES = _settling(
     "change",
     "outcome = v.outcome, applied_at = CASE WHEN v.outcome = 'applied' THEN now() END",
-    "t.image = v.image AND (t.outcome IS NULL OR t.outcome <> ALL(:stay))",
+    "t.image = v.image AND (t.outcome IS NULL OR t.outcome <> ALL(:stay)) "
+    "AND t.image NOT IN (SELECT image FROM v WHERE fencing_token IS NOT NULL AND NOT EXISTS ("
+    "SELECT FROM queue q WHERE q.event_id = v.event_id AND q.fencing_token = v.fencing_token))",
 )
 _SETTLE_PLAN = _settling(
     "plan",
@@ -344,9 +346,17 @@ class Changes:
         self._database.run(work)
 
     def settle_images(
-        self, outcomes: Sequence[tuple[Image, ChangeOutcome]], *, stay: Collection[ChangeOutcome] = ()
+        self,
+        outcomes: Sequence[tuple[Image, ChangeOutcome]],
+        *,
+        stay: Collection[ChangeOutcome] = (),
+        tokens: Mapping[str, int] | None = None,
     ) -> None:
-        """Write the outcomes of images, in one statement. Those that have one of `stay` keep it."""
+        """Write the outcomes of images, in one statement. Those that have one of `stay` keep it.
+
+        With `tokens`, the fencing tokens of their events by mid, images of an event that has another token by now, or
+        that is final, are left as they are: whoever took it over has judged them, or will.
+        """
         if not outcomes:
             return
 
@@ -354,9 +364,11 @@ class Changes:
             ids = self._ids.of(connection, {h.mid for i, _ in outcomes for h in i.hops})
             # Every writer locks rows in one order.
             rows = sorted(
-                (ids[h.mid], *i.id, str(i.uuid), outcome) for i, outcome in outcomes for h in i.hops
+                (ids[h.mid], *i.id, str(i.uuid), outcome, tokens[h.mid] if tokens else None)
+                for i, outcome in outcomes
+                for h in i.hops
             )
-            names = ("event_id", "course_id", "batch_id", "image", "outcome")
+            names = ("event_id", "course_id", "batch_id", "image", "outcome", "fencing_token")
             values = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
             connection.execute(NO_NESTED_LOOP)
             given = {"rows": values, "ids": list(ids.values()), "stay": list(stay)}

@@ -283,6 +283,8 @@ def _settle_images(
 ) -> None:
     """Write the outcomes. `refused`: batches whose change was answered with a refusal.
 
+    What the fence still holds is written under its tokens: a process that freezes between the two writes nothing.
+
     Of events that were lost while the rows were written, the writes that applied are marked late: a successor may have
     built on the row before them. The second proof looks at them. What the successor has judged stays, where only the
     row tells, which it may have changed since, or where it counted the write as applied.
@@ -305,7 +307,7 @@ def _settle_images(
             (by_row if image.id in refused else late).append((image, ChangeOutcome.LATE))
         else:
             by_row.append((image, outcome))
-    parts.changes.settle_images(mine)
+    parts.changes.settle_images(mine, tokens=claimed.book.fencing_tokens)
     parts.changes.settle_images(late, stay=(ChangeOutcome.APPLIED,))
     parts.changes.settle_images(by_row, stay=tuple(ChangeOutcome))
     if taken_over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -128,6 +129,35 @@ def test_a_run_that_died_in_the_middle_of_its_rows_is_completed_with_one_move_a_
     assert world.creators(batches) == [new] * 14
     assert set(world.outcomes(mid).values()) == {"moved"}
     assert world.trail(mid) == {b.batch_id: [((old, ()), (new, ()))] for b in batches}
+
+
+def test_a_try_that_froze_before_it_wrote_its_outcomes_leaves_what_its_successor_has_judged(
+    world: World,
+) -> None:
+    old, new, other = world.users("old", "new", "other")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    changes = world.job.parts.changes
+    settle, frozen = changes.settle_images, []
+
+    def freeze(*given: Any, **more: Any) -> None:
+        frozen.append(partial(settle, *given, **more))
+        boom()
+
+    with replaced(changes, "settle_images", freeze):
+        run.update()
+    world.edit(batch, createdby=other)
+    world.expire(mid)
+    world.whole_run()
+    (_, (judged,)), planned = world.changes(mid), world.outcomes(mid)
+
+    wakes = frozen[0]
+    wakes()
+
+    assert world.changes(mid)[1] == [judged]
+    assert judged.outcome == ChangeOutcome.IN_DOUBT
+    assert world.outcomes(mid) == planned
 
 
 def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(world: World) -> None:
