@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -192,13 +193,29 @@ def _supervised(during: Callable[[Scene, Random], Any]) -> Callable[[Scene, Rand
 
 
 def supervise(stack: Stack) -> None:
-    """Return when all of Airflow's processes are healthy; those that have exited are started again."""
+    """Return when all of Airflow's processes have had a heartbeat since the call; those that exit are started again.
+
+    One that was without its database may exit only seconds after that is back, and Airflow calls it healthy for half a
+    minute more.
+    """
+    since = datetime.now(UTC)
 
     def healthy() -> bool:
         revive(stack)
-        return all(stack.servers[name].answers() for name in stack.parts)
+        with suppress(httpx.HTTPError):
+            return (
+                all(stack.servers[name].answers() for name in stack.parts) and _last_heartbeats(stack) > since
+            )
+        return False
 
     await_condition(healthy, timeout_s=HEALTHY_WITHIN_S, what="a healthy Airflow", poll_s=0.5)
+
+
+def _last_heartbeats(stack: Stack) -> datetime:
+    """The oldest of the last heartbeats of scheduler, triggerer and DAG processor."""
+    health = httpx.get(f"{stack.addresses.airflow}/api/v2/monitor/health", timeout=5).json()
+    kinds = ("scheduler", "triggerer", "dag_processor")
+    return min(datetime.fromisoformat(health[kind][f"latest_{kind}_heartbeat"]) for kind in kinds)
 
 
 def revive(stack: Stack) -> None:
