@@ -334,13 +334,9 @@ def _check_effect(conf: Mapping[str, Any], how: _How, *, in_form: bool, some: bo
     if scope and not some:
         raise ConfError(f"{scope[0]}: is said of transfers, and the conf has none; give {', '.join(WHO)}.")
     if why and not in_form and order != "execute_plan":
-        owner = (
-            f"{order} takes its own"
-            if order
-            else "whole events have their own"
-            if some
-            else "it has no transfer"
-        )
+        owner = "whole events have their own" if some else "it has no transfer"
+        if order:
+            owner = f"{order} takes its own"
         raise ConfError(f"{why[0]}: would be kept nowhere: {owner}; leave it out.")
 
 
