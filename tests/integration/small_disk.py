@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import tempfile
@@ -39,9 +40,18 @@ def full(directory: Path) -> Iterator[None]:
     """No byte is left in `directory`."""
     filler = directory / "filler"
     with filler.open("wb") as file:
-        free = os.statvfs(directory)
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+        while (disk := os.statvfs(directory)).f_bavail:
+            _extend(file.fileno(), disk.f_bavail * disk.f_frsize)
     try:
         yield
     finally:
         filler.unlink()
+
+
+def _extend(file: int, size: int) -> None:
+    """Add `size` bytes to the file, or nothing when a server has taken some of them meanwhile."""
+    try:
+        os.posix_fallocate(file, os.fstat(file).st_size, size)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
