@@ -26,8 +26,10 @@ from local.platform.world import Platform
 from local.servers.airflow import DAG_ID, api
 from local.stack import Stack
 
-WARM_UPS = 3
-"""Rounds before the first measurement; they reduce the time of the bare writes to a third."""
+WARM_UPS = 8
+"""Rounds before the first measurement. After 12,000 batches the servers still grow faster: of twelve runs of 5,000 the
+first four took 5.6 to 6.3 s, the others 4.5 (`results/20261129T0935Z-owner-12-runs.json`)."""
+_WARM_UP = Workload("warm-up", "", 50, 100)
 BATCHES_A_CHECK = 10_000
 _COMBINED: Mapping[str, Callable[[Iterable[float]], float]] = {"begins": min, "ends": max, "summed": sum}
 """How the times of many tasks are combined, by the last word of their label."""
@@ -84,8 +86,8 @@ class Bench:
                 "the floor's DAG does not start; see the logs of the dag-processor and triggerer"
             )
         for _ in range(WARM_UPS):
-            self.sample(Workload("warm-up", "", 20, 100))
-            self.stores_floor(Workload("warm-up", "", 20, 100))
+            self.sample(_WARM_UP)
+            self.stores_floor(_WARM_UP)
 
     def measure(self, workload: Workload, runs: int, report: Callable[[str], None]) -> Measured:
         """Measure `runs` runs of a workload, each followed by its floors."""
