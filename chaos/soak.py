@@ -24,7 +24,7 @@ import psutil
 import psycopg
 
 from chaos import oracle
-from chaos.faults import BY_NAME, Scene
+from chaos.faults import BY_NAME, Scene, revive
 from chaos.load import FAULTS, MB, Measured, Progress, Stream, send_steadily, watched
 from chaos.retrying import retried
 from chaos.ui import AirflowUi
@@ -36,6 +36,8 @@ EVENTS_A_SECOND = 5
 MINUTE_S = 60.0
 FAULT_EVERY_S = 600.0
 FIRST_FAULT_S = 120.0
+SUPERVISED_EVERY_S = 5.0
+"""How often, between two faults, Airflow's processes that have exited are started again."""
 LOOK_EVERY_S = 5.0
 FINAL_WITHIN_S = 600.0
 """Limit on the age of an event that is not final, whatever the fault."""
@@ -148,8 +150,10 @@ class _Running:
             at = FIRST_FAULT_S + n * FAULT_EVERY_S
             if at > self._seconds:
                 return
-            if self._over.wait(max(0.0, self._begun + at - time.monotonic())):
-                return  # the other thread failed
+            while (left_s := self._begun + at - time.monotonic()) > 0:
+                if self._over.wait(min(left_s, SUPERVISED_EVERY_S)):
+                    return  # the other thread failed
+                revive(self._scene.stack)
             name = FAULTS[n % len(FAULTS)]
             self._struck.append(name)
             BY_NAME[name].strike(self._scene, rng)
@@ -164,7 +168,9 @@ class _Running:
                 point.oldest_s = max(point.oldest_s, round(oldest_s, 1))
                 if oldest_s > FINAL_WITHIN_S:
                     open_ = sorted(minute.progress.open)
-                    self.done.violations.append(f"not final after {oldest_s:.0f} s: {', '.join(open_)}")
+                    self.done.violations.append(
+                        f"not final after {oldest_s:.0f} s: {len(open_)} events, the first {open_[0]}"
+                    )
                     self._open.remove(minute)
                 elif minute.final:
                     self._check(minute)
