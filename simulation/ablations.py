@@ -267,9 +267,8 @@ ABLATIONS: Mapping[str, Callable[[], Patches]] = {
 
 NEEDLESS: Mapping[str, str] = {
     "verdict once": "only the holder of the token decides, and one try reads no verdict twice",
-    "a phase is one commit": "what is left of a phase its next holder completes: rows and documents are right by then",
 }
-"""Guards of which it is known that no world misses them, with the reason."""
+"""Guards that no world is known to miss, with the reason."""
 
 
 class Ablated(NamedTuple):
