@@ -47,6 +47,7 @@ WORLDS = {
     "undecided images are judged": OWN._replace(messages=(A_TO_B,)),
     "open changes are decided first": OWN._replace(messages=(A_TO_B,)),
     "events and offset in one transaction": OWN._replace(messages=(A_TO_B,)),
+    "new token for each try": OWN._replace(messages=(A_TO_B,)),
 }
 """By guard, a world of its own, in which nothing is drawn."""
 
@@ -60,6 +61,13 @@ STRIKES = {
     # Each try of the pull: a next one, and each run after it, would follow the group's offset back.
     "events and offset in one transaction": [
         Strike(f"run-1.pull#{n}", "ledger Arrivals.store", Fate.DIES_AFTER) for n in (1, 2, 3)
+    ],
+    # It wakes when the next try has judged its image, makes the change, and can tell nobody.
+    "new token for each try": [
+        Strike(
+            "run-1.update[0]#1", "ledger Queue.held", Fate.FREEZES_BEFORE, 3, 200_000, "ledger Changes.record"
+        ),
+        Strike("run-1.update[0]#1", "rows b", Fate.DIES_AFTER),
     ],
 }
 """By guard, what fails in its world; in the others nothing does."""
