@@ -234,8 +234,9 @@ class Summary(Contract):
     failures: dict[str, str] = {}
     """Reason by mid of events that failed, or that this run was asked for and that were refused."""
     waits: dict[str, str] = {}
+    """`Pulled.waits`, and why claimed events were not reached."""
     notes: dict[str, str] = {}
-    """`Pulled.notes`, and why transfers were declined."""
+    """`Pulled.notes`, and why events were skipped, declined or abandoned."""
     plans: tuple[PlanSummary, ...] = ()
     """Plans of dry runs and of transfers that await approval."""
     conflicts: tuple[Conflict, ...] = ()

@@ -66,7 +66,10 @@ def settle(parts: Parts, pulled: Pulled) -> Settled:
 
     failures = _release(parts, by_outcome[WAITING], by_outcome[EventState.FAILED], rows)
     failures = pulled.refused | failures
-    notes = pulled.notes.copy()
+    waits = {e.mid: rows[e.mid].reason or WAITING for e in by_outcome[WAITING][:MAX_REPORTED]}
+    not_done = [e.mid for state in (EventState.SKIPPED, EventState.ABANDONED) for e in by_outcome[state]]
+    not_done = sorted(not_done, key=lambda mid: mid not in pulled.own)[:MAX_REPORTED]
+    notes = pulled.notes | {mid: _ended(rows[mid]) for mid in not_done}
     for e in by_outcome[EventState.DECLINED]:
         # The operator asked this very run to apply a plan; that an approval was not given fails no run.
         where = failures if rows[e.mid].options.plan_of else notes
@@ -79,9 +82,9 @@ def settle(parts: Parts, pulled: Pulled) -> Settled:
         events={outcome: len(events) for outcome, events in by_outcome.items() if events},
         batches=total_batches(r.counts for r in completed),
         failures=reported,
-        waits=pulled.waits,
+        waits=pulled.waits | waits,
         notes=notes,
-        **_details(parts, rows, reported),
+        **_details(parts, rows, reported, not_done),
     )
     return Settled(summary, completed)
 
@@ -120,7 +123,14 @@ def _failure(row: EventRow) -> str:
     return row.reason if row.reason and not row.waits_for else _DIED
 
 
-def _details(parts: Parts, rows: Mapping[str, EventRow], failed: Collection[str]) -> dict[str, Any]:
+def _ended(row: EventRow) -> str:
+    """Why an event ended that was not carried out."""
+    return f"{row.state}: {row.reason}" if row.state == EventState.SKIPPED else row.reason or row.state
+
+
+def _details(
+    parts: Parts, rows: Mapping[str, EventRow], failed: Collection[str], not_done: Collection[str]
+) -> dict[str, Any]:
     """Plans, conflicts, and the users and the next conf of the events that an operator must look at."""
     plans = [
         PlanSummary.model_validate_json(row.report)
@@ -132,7 +142,7 @@ def _details(parts: Parts, rows: Mapping[str, EventRow], failed: Collection[str]
         for row in rows.values()
         if row.state == EventState.COMPLETED and row.counts.get(BatchOutcome.CHANGED_ELSEWHERE)
     ]
-    mids = (*failed, *(p.mid for p in plans), *(r.mid for r in conflicts[:MAX_REPORTED]))
+    mids = (*failed, *not_done, *(p.mid for p in plans), *(r.mid for r in conflicts[:MAX_REPORTED]))
     named = {m: rows[m] for m in mids if m in rows}  # what the conf named may be no event
     # What failed may have been read before `settle` wrote that.
     states = {m: EventState.FAILED if m in failed and not r.final else r.state for m, r in named.items()}

@@ -159,6 +159,7 @@ def test_a_phase_that_fails_leaves_those_behind_it_to_a_later_run(world: World, 
 
     assert summary.events == {"completed": 1, "failed": 1, "waiting": 2}
     assert list(summary.failures) == [lane.mids[1]]
+    assert summary.waits == {mid: world.read(mid).reason for mid in lane.mids[2:]}
     assert world.job.states(lane.mids) == ["completed", "failed", "received", "received"]
     assert world.run().pull().pulled.claimed == 0
     world.job.drain(patient=False)

@@ -44,7 +44,8 @@ def test_an_event_is_abandoned_also_under_a_live_holder_which_then_writes_nothin
     assert other.pulled.notes == {mid: "was abandoned"}
     assert world.job.states([mid]) == ["abandoned"]
     assert world.owners(batch) == (a, ())
-    assert holder.settle().events == {"abandoned": 1}
+    ended = holder.settle()
+    assert (ended.events, ended.notes) == ({"abandoned": 1}, {mid: "abandoned: no"})
 
 
 def test_what_is_final_or_unknown_is_not_abandoned(world: World) -> None:
@@ -153,16 +154,17 @@ def test_what_needs_somebody_carries_the_conf_to_paste(world: World, userorg: Fa
     a, b = world.users("a", "b")
     world.batch(created_by=a)
     skipped = world.transfer(a, f"nobody-{a}")
-    world.whole_run()
+    first = world.whole_run()
     userorg.set("503", user=a)
     failed = world.transfer(a, b)
-    summary = world.run().pull().lookup().settle()
+    second = world.run().pull().lookup().settle()
     userorg.clear()
 
-    for mid in (skipped, failed):
+    for mid, to, summary in ((skipped, f"nobody-{a}", first), (failed, b, second)):
         assert json.loads(world.read(mid).next_conf or "") == {"redrive": {"mids": [mid]}}
-    assert summary.next_conf == {failed: world.read(failed).next_conf}
-    assert summary.users == {failed: f"{a} → {b}"}
+        assert summary.next_conf == {mid: world.read(mid).next_conf}
+        assert summary.users == {mid: f"{a} → {to}"}
+    assert first.notes == {skipped: f"skipped: user 'nobody-{a}' is unknown to User-Org"}
     world.whole_run(**json.loads(world.read(failed).next_conf or ""), patient=False)
     assert json.loads(world.read(failed).next_conf or "") == {"mids": [failed], "dry_run": True}
 

@@ -9,6 +9,7 @@ import pytest
 
 from ownership.domain.conf import ConfError
 from ownership.domain.plan_report import PlanReport, text
+from ownership.stages import settle
 from tests.integration.stages.transfer_world import Faults, World, replaced
 
 
@@ -209,11 +210,19 @@ def test_a_transfer_waits_for_the_dry_runs_before_it_and_goes_in_their_run(world
     assert world.owners(batch) == (b, ())
 
 
-def test_a_dry_run_of_an_unknown_user_is_skipped_and_says_why(world: World) -> None:
+def test_a_dry_run_of_an_unknown_user_is_skipped_and_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "MAX_REPORTED", 1)
     (a,) = world.users("a")
+    world.transfer(a, f"stranger-{a}")
     run = world.run().pull(form=world.form(a, f"nobody-{a}", dry_run=True))
 
-    assert run.finish().events == {"skipped": 1}
+    summary = run.finish()
+    (mid,) = run.pulled.own
+    assert summary.events == {"skipped": 2}
+    assert summary.notes == {mid: f"skipped: user 'nobody-{a}' is unknown to User-Org"}
+    assert list(summary.next_conf) == list(summary.users) == [mid]
 
 
 def test_a_plan_is_executed_as_it_was_shown(world: World) -> None:
