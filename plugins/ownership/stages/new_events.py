@@ -66,6 +66,9 @@ def redrive(parts: Parts, order: Redrive, *, run_id: str, at_ms: int, dead_lette
         start_ms, end_ms = _range(order.since, order.until, at_ms)
         found = parts.events.of_window(start_ms, end_ms, [*map(EventState, order.states)])
         mids = [e.mid for events in found for e in events]
+        if not mids:
+            what = f"event that is {' or '.join(order.states)} and was sent {_when(order)}"
+            return _nothing("redrive", f"{what}: look at the states and the time")
         _bounded(mids, "redrive")
     rows = parts.events.read(mids)
     rejected = parts.events.rejected([m for m in mids if m not in rows])
@@ -109,6 +112,7 @@ def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at
         )
     requests: list[Request] = []
     notes: dict[str, str] = {}
+    refused: set[str] = set()
     span = Span(order.partition, order.from_offset, order.to_offset + 1)
     for message in dead_letters.read([span]):
         name, new = f"dead letter {message.partition}:{message.offset}", f"redrive:{run_id}:{message.offset}"
@@ -117,7 +121,12 @@ def _put_back(order: DeadLetters, dead_letters: Topic | None, *, run_id: str, at
             notes[name] = f"is tried as {new}"
         except Poison as e:
             notes[name] = f"is no event yet: {e}"
-    return Ordered(notes, requests)
+            refused.add(name)
+    if not notes:
+        raise ConfError(
+            f"redrive: dead_letters: partition {order.partition} has no message at these offsets."
+        )
+    return Ordered(notes, requests, refused)
 
 
 def _mended(message: Message, merge_patch: Mapping[str, Any], mid: str, at_ms: int) -> Request:
@@ -169,6 +178,8 @@ def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Orde
     :raises ConfError: if the order names too many.
     """
     mids: Collection[str] = order.mids or _chosen(parts, order, at_ms)
+    if not mids:
+        return _nothing("undo", _not_found(order))
     # What a transfer's second proof found belongs to it.
     rows = parts.events.read({one for m in mids for one in with_follow_ups(m)})
     _bounded(rows, "undo")
@@ -204,6 +215,14 @@ def _chosen(parts: Parts, order: Undo, at_ms: int) -> list[str]:
     return [e.mid for e in parts.events.of_run(order.run_id or "")]
 
 
+def _not_found(order: Undo) -> str:
+    """What an order describes that found nothing, and what to look at."""
+    if order.run_id:
+        return f"transfer that run {order.run_id!r} was the last to carry out: look at the run's id"
+    users = "".join(f" {word} {u!r}" for word, u in (("from", order.from_user), ("to", order.to_user)) if u)
+    return f"transfer{users} {_when(order)}, apart from undos: look at the users and the time"
+
+
 def _undo_request(row: EventRow, mid: str, at_ms: int, order: Undo, by: str) -> Request:
     envelope = manual_event(
         mid=mid,
@@ -237,6 +256,16 @@ def _again(
         return Request.of(envelope, options)
     except Poison as e:  # the mid and the marks have made it too large
         raise ConfError(f"Event {row.mid} cannot be given again: {e}.") from None
+
+
+def _nothing(order: str, what: str) -> Ordered:
+    """The outcome of an order that describes events of which there are none."""
+    return Ordered({order: f"found no {what}, or give mids"}, refused={order})
+
+
+def _when(order: Redrive | Undo) -> str:
+    since, until = (at.isoformat() if at else "now" for at in (order.since, order.until))
+    return f"since {since} and before {until}"
 
 
 def _bounded(mids: Collection[str], what: str) -> None:

@@ -142,7 +142,10 @@ def test_failed_and_skipped_events_of_a_time_are_redriven(world: World, userorg:
     world.platform.add_user(stranger, ORGANISATION)
 
     none = world.run().pull(redrive={"states": ["failed"], "since": "2026-01-01", "until": since})
-    assert (none.pulled.notes, none.pulled.claimed) == ({}, 0)
+    assert none.settle().failures == {
+        "redrive": f"found no event that is failed and was sent since 2026-01-01T00:00:00+00:00 and before {since}: "
+        "look at the states and the time, or give mids"
+    }
     run = world.run().pull(redrive={"states": ["failed", "skipped"], "since": since}, patient=False)
 
     assert set(run.pulled.notes) == {failed, skipped}
@@ -189,6 +192,7 @@ def test_dead_letters_are_put_back_by_offset_once_they_are_mended(world: World) 
         "is no event yet: edata.organisationId: Field required",
         "is no event yet: not JSON: Expecting value: line 1 column 1 (char 0)",
     ]
+    assert as_they_are.settle().failures == as_they_are.pulled.notes
     merge_patch = {"edata": {"organisationId": ORGANISATION, "toUserProfile": {"userId": c}}}
     run = world.run().pull(redrive={"dead_letters": {**letters, "merge_patch": merge_patch}})
 

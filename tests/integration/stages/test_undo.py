@@ -231,8 +231,28 @@ def test_undos_are_chosen_by_user_and_time_or_by_run(world: World) -> None:
     of_run.finish()
 
     assert world.creators([to_b, to_c]) == [a, b]
-    nothing = world.run().pull(undo={"from_user": a, "since": datetime.now(UTC).isoformat()})
-    assert (nothing.pulled.notes, nothing.pulled.claimed) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("order", "sentence"),
+    [
+        pytest.param(
+            {"run_id": "manual__typo"},
+            "found no transfer that run 'manual__typo' was the last to carry out: look at the run's id, or give mids",
+            id="run",
+        ),
+        pytest.param(
+            {"to_user": "typo", "since": "2026-01-01T00:00:00", "until": "2026-01-02T00:00:00+05:30"},
+            "found no transfer to 'typo' since 2026-01-01T00:00:00+00:00 and before 2026-01-02T00:00:00+05:30, apart "
+            "from undos: look at the users and the time, or give mids",
+            id="users and time",
+        ),
+    ],
+)
+def test_an_undo_of_nothing_fails_its_run(world: World, order: dict[str, Any], sentence: str) -> None:
+    run = world.run().pull(undo={**order, "dry_run": False})
+    assert run.pulled.claimed == 0
+    assert run.settle().failures == {"undo": sentence}
 
 
 def test_what_cannot_be_undone_is_reported(world: World, userorg: Faults) -> None:
