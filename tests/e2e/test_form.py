@@ -76,6 +76,18 @@ def test_an_order_about_an_event_that_is_not_there_fails_its_run_at_the_verdict(
     assert "LP.typo: is not in the ledger" in asked.log(run_id, "verdict")
 
 
+@pytest.mark.parametrize(
+    ("dag", "tasks"), [("ownership_health", ["check", "remove_old"]), ("ownership_approval", ["wanted"])]
+)
+def test_a_dag_that_takes_no_conf_refuses_one(airflow: Airflow, dag: str, tasks: list[str]):
+    asked = airflow.of(dag)
+    run_id = asked.trigger({"days": 1, "dry_run": True})
+
+    assert asked.ended(run_id) == "failed"
+    for task in tasks:
+        assert f"Conf 'days', 'dry_run': has no effect, because {dag} takes none" in asked.log(run_id, task)
+
+
 def test_a_wrong_conf_of_an_undo_is_refused_with_the_fields_that_go_together(airflow: Airflow):
     undo = airflow.of(UNDO)
     assert undo.try_to_trigger({"mids": "m"}).status_code == 400

@@ -263,6 +263,15 @@ def undo_order(conf: Mapping[str, Any]) -> Orders:
     return Orders(undo=_read(Undo, dict(conf)))
 
 
+def refuse(conf: Mapping[str, Any] | None, *, dag: str) -> None:
+    """Refuse the conf of a run whose DAG reads none.
+
+    :raises ConfError: if there is one.
+    """
+    if conf:
+        raise ConfError(f"Conf {listed(conf)}: has no effect, because {dag} takes none; start it without.")
+
+
 def manual_events(
     conf: Mapping[str, Any], *, run_id: str, at_ms: int, by: str | None = None
 ) -> list[Request]:

@@ -12,7 +12,7 @@ from airflow.sdk import AssetAlias, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from ownership.domain import plan_report
-from ownership.domain.conf import Approve, Decline
+from ownership.domain.conf import Approve, Decline, refuse
 from ownership.domain.contracts import Pulled, Slice, Summary, Work, read, returned
 from ownership.domain.errors import OwnershipError, Permanent, TakenOver, Transient, VersionError
 from ownership.domain.queue import ClaimedEvent
@@ -121,8 +121,13 @@ def _log_summary(summary: Summary, run_id: str) -> None:
 
 
 def approvals_wanted() -> list[dict[str, Any]]:
-    """The questions of this run: one for each transfer that waits for an approval and that no other run asks about."""
-    ti = get_current_context()["ti"]
+    """The questions of this run: one for each transfer that waits for an approval and that no other run asks about.
+
+    :raises ConfError: if the run has a conf.
+    """
+    context = get_current_context()
+    ti, run = context["ti"], context["dag_run"]
+    refuse(run.conf, dag=run.dag_id)
     with opened_parts() as parts:
         asked = questions(parts, run_id=ti.run_id, asks=asks(ti), limit=max_map_length())
     log.info("approvals wanted", mids=[q["mid"] for q in asked])

@@ -8,6 +8,7 @@ import structlog
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
+from ownership.domain.conf import refuse
 from ownership.edge import metrics
 from ownership.edge.hooks import load_settings
 from ownership.edge.interruption import interruptible
@@ -36,8 +37,10 @@ def check() -> str:
     A problem is announced when it appears, not again by each run that still finds it.
 
     :raises AirflowFailException: saying what is wrong.
+    :raises ConfError: if the run has a conf. It has looked then: the page shows what the last run found.
     """
-    ti = get_current_context()["ti"]
+    context = get_current_context()
+    ti, run = context["ti"], context["dag_run"]
     settings = load_settings()
     with interruptible():
         facts = look(settings, on_worker=True)
@@ -60,6 +63,7 @@ def check() -> str:
             "DescribeConfigs on it",
             why=facts.backlog.retention_unread,
         )
+    refuse(run.conf, dag=run.dag_id)
     if found:
         raise AirflowFailException(verdict)
     log.info(verdict)
@@ -70,7 +74,10 @@ def remove_old() -> dict[str, Any]:
     """Make the partitions of the next month, and remove what is older than the retention.
 
     :raises Unavailable: if the ledger does not answer; the next run goes on.
+    :raises ConfError: if the run has a conf; then nothing is removed.
     """
+    run = get_current_context()["dag_run"]
+    refuse(run.conf, dag=run.dag_id)
     settings = load_settings()
     with interruptible(), opened_database() as database:
         ensure_months(database)
