@@ -32,7 +32,7 @@ with DAG(
         batches: Counter[str] = Counter()
         seen: set[str] = set()
         for event in triggering_asset_events[INDEX]:
-            for transfer in event.extra["transfers"]:
+            for transfer in event.extra.get("transfers", ()):  # none in an event that was made by hand
                 if transfer["mid"] not in seen:
                     seen.add(transfer["mid"])
                     batches[transfer["to_user"]] += transfer["moved"]

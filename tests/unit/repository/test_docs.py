@@ -6,7 +6,9 @@ import ast
 import functools
 import json
 import re
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -251,3 +253,12 @@ def test_the_picture_is_text_for_both_themes() -> None:
     assert set(tasks) < shown
     words = ("event", "inbox", "queue", "claim", "slice", "lookup", "update", "reindex", "proof", "ledger")
     assert [w for w in (*words, "second proof", "dead letter") if not any(w in text for text in shown)] == []
+
+
+def test_the_example_of_a_dag_counts_each_transfer_once_and_passes_over_an_event_that_was_made_by_hand() -> (
+    None
+):
+    example = runpy.run_path(str(ROOT / "docs/examples/batches_received.py"))
+    sent = {"run_id": "r", "moved": 3, "transfers": [{"mid": "m", "to_user": "b", "moved": 3}]}
+    events = [SimpleNamespace(extra=extra) for extra in ({"from_rest_api": True}, sent, {}, sent)]
+    assert example["received"].function(triggering_asset_events={example["INDEX"]: events}) == {"b": 3}
