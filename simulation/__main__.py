@@ -10,6 +10,7 @@ from simulation.ablations import ABLATIONS, NEEDLESS, Ablated, report_without
 from simulation.campaign import Totals, outcome_of, run_seeds, smallest_of
 from simulation.farm import Farm, opened_farm
 from simulation.marks import MARKS
+from simulation.own_worlds import OWN_WORLDS, violations_in_own_world
 from simulation.story import story
 
 ALL_MARKS = 10_000
@@ -44,7 +45,10 @@ def main() -> int:
 
 
 def _ablate(farm: Farm, seeds: range, guards: list[str]) -> int:
-    """For each guard, how many seeds it takes until a world without it goes wrong. 1 if one is not missed."""
+    """For each guard, how many seeds it takes until a world without it goes wrong, or else its own world.
+
+    1 if a guard is not missed.
+    """
     missed = 0
     for guard in guards:
         for n, report in enumerate(farm.map(report_without, (Ablated(guard, s) for s in seeds)), 1):
@@ -52,9 +56,19 @@ def _ablate(farm: Farm, seeds: range, guards: list[str]) -> int:
                 print(f"| {guard} | {n} | {report.violations[0].splitlines()[0]} |", flush=True)
                 break
         else:
-            missed += guard not in NEEDLESS
-            print(f"| {guard} | {NEEDLESS.get(guard, 'never')} in {len(seeds)} | |", flush=True)
+            missed += _without_seeds(farm, guard, len(seeds))
     return 1 if missed else 0
+
+
+def _without_seeds(farm: Farm, guard: str, seeds: int) -> bool:
+    """Tell of a guard that no seed misses; True if its own world does not miss it, and no reason is known."""
+    if guard in OWN_WORLDS:
+        ((_, violations),) = farm.map(violations_in_own_world, [guard])
+        if violations:
+            print(f"| {guard} | its own world | {violations[0].splitlines()[0]} |", flush=True)
+            return False
+    print(f"| {guard} | {NEEDLESS.get(guard, 'never')} in {seeds} | |", flush=True)
+    return guard not in NEEDLESS
 
 
 def _stories(farm: Farm, seeds: range | list[int], *, shrink: bool) -> int:
