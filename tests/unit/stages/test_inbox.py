@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from pydantic import TypeAdapter
 
 from ownership.domain.event import LedgerId, OrderKey, Transfer, manual_event
+from ownership.domain.options import Request
 from ownership.ledger.arrivals import Arrival, Origin
 from ownership.platform.kafka import Message
 from ownership.stages.inbox import MESSAGES_AT_ONCE, Accepted, _clash
@@ -48,6 +50,21 @@ def test_an_event_that_is_ahead_is_not_parted_from_the_next_one_of_its_partition
     _, rows = taken(*before, message(last, at_ms=ahead, ets=ahead), message(after, ets=CLOCK - 5000))
     order = {row["mid"]: row["order_ms"] for row in rows}
     assert (order[f"m{last}"], order[f"m{after}"]) == (CLOCK - 5000, CLOCK - 5000)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "counts_as"), [(-4, -4), (-6, 0), (-365 * 24 * 60, 0), (6, 0)], ids=["late", "back-dated", "years", "ahead"]
+)  # fmt: skip
+def test_an_event_by_hand_has_the_time_of_its_run_unless_that_is_far_off_the_clock(
+    minutes: int, counts_as: int
+) -> None:
+    """Else a run of a time in the past would overtake what is in the queue."""
+    ledger, run_ms = Binding(), CLOCK + minutes * MINUTE_MS
+    request = Request.of(manual_event(mid="m", ets=run_ms, from_user="A", to_user="B", organisation_id="O"))
+    inbox(ledger, Broker(), clock=lambda: CLOCK).accept_manual([request], run_id="r", at_ms=run_ms)
+    (row,) = ledger.of("event")
+    expected = CLOCK + counts_as * MINUTE_MS
+    assert (row["order_ms"], row["kafka_ms"], row["ets"]) == (expected, expected, run_ms)
 
 
 def test_an_event_keeps_the_asset_that_it_names_only_where_the_setting_says_so() -> None:
