@@ -8,6 +8,7 @@ final in time; 4 it waits for an approval.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -235,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
     writes = argparse.ArgumentParser(add_help=False)
     writes.add_argument("--wait", action="store_true", help="until it is final")
     writes.add_argument(
-        "--timeout", type=float, default=600, metavar="SECONDS", help="of --wait; 600 if not given"
+        "--timeout", type=_seconds, default=600, metavar="SECONDS", help="of --wait; 600 if not given"
     )
     writes.add_argument("--key", help="idempotency key: the same one starts one run; random if not given")
     filters = _filter_options()
@@ -296,6 +297,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("is not 1 or more")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError("is not a number of seconds above 0")
+    return seconds
 
 
 def _filter_options() -> argparse.ArgumentParser:

@@ -324,6 +324,18 @@ def test_an_answer_that_cannot_be_unpacked_is_none(capsys: pytest.CaptureFixture
     assert "ownership: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("timeout", ["nan", "inf", "1e999", "0", "-1", "soon", ""])
+def test_a_timeout_that_would_never_or_always_be_over_is_wrong_usage(
+    timeout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        against(
+            answers(httpx.ConnectError("is not asked"))[0], "redrive", MID, "--wait", f"--timeout={timeout}"
+        )
+    assert ended.value.code == Exit.USAGE
+    assert "argument --timeout: is not a number of seconds above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("limit", ["-1", "0", "x"])
 def test_a_list_of_less_than_one_is_wrong_usage(limit: str) -> None:
     with pytest.raises(SystemExit) as ended:
