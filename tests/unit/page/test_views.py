@@ -6,6 +6,7 @@ import base64
 import json
 from datetime import timedelta, timezone
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -114,7 +115,22 @@ def test_a_time_that_is_none_narrows_nothing(text: str) -> None:
 
 
 def test_a_time_of_a_form_is_utc() -> None:
-    assert links.at_ms("2026-11-23T08:00") == AT_MS
+    assert links.at_ms("2026-11-23T08:00") == links.at_ms("2026-11-23T13:30+05:30") == AT_MS
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "text"),
+    [
+        (AT_MS, "2026-11-23T08:00"),
+        (AT_MS + 7_000, "2026-11-23T08:00:07"),
+        (AT_MS + 7_009, "2026-11-23T08:00:07.009"),
+        (-60_000_000_000_000, "0068-09-03T13:20"),
+    ],
+)
+def test_the_address_of_a_list_gives_the_same_list_again(since_ms: int, text: str) -> None:
+    query = parse_qs(links.list_href(Filters(since_ms=since_ms, before_ms=since_ms + 1)).partition("?")[2])
+    (since,), (before,) = query["since"], query["before"]
+    assert (since, links.at_ms(since), links.at_ms(before)) == (text, since_ms, since_ms + 1)
 
 
 @pytest.mark.parametrize(

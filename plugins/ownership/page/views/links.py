@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from ownership.domain.clock import from_ms, to_ms
+from ownership.domain.clock import MINUTE_MS, from_ms, to_ms
 from ownership.domain.plan import BatchId
 from ownership.ledger.reads.lists import Filters
 from ownership.page.views.formats import short
@@ -74,8 +74,8 @@ def list_href(f: Filters, **more: str) -> str:
         "course": f.course_id,
         "batch": f.batch_id,
         "request": f.request_id,
-        "since": _for_field(f.since_ms),
-        "before": _for_field(f.before_ms),
+        "since": for_field(f.since_ms),
+        "before": for_field(f.before_ms),
         **more,
     }
     parameters = urlencode({k: v for k, v in query.items() if v})
@@ -98,8 +98,12 @@ def run_href(dag_id: str, run_id: str, task_id: str = "") -> str:
     return f"../dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}{end}"
 
 
-def _for_field(at_ms: int | None) -> str:
-    return "" if at_ms is None else f"{from_ms(at_ms):%Y-%m-%dT%H:%M}"
+def for_field(at_ms: int | None) -> str:
+    """Epoch ms as a form's date and time (UTC), to the minute where it is a whole one: `at_ms` gives the same again."""
+    if at_ms is None:
+        return ""
+    precision = "milliseconds" if at_ms % 1000 else "seconds" if at_ms % MINUTE_MS else "minutes"
+    return from_ms(at_ms).replace(tzinfo=None).isoformat(timespec=precision)
 
 
 def at_ms(text: str) -> int | None:
