@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,20 @@ from ownership.platform.cassandra import SOCKET_OPTIONS, Cql
 HEARTBEAT_SECONDS = 5
 """Seconds of silence after which a connection is tried, and after which it is given up with its node."""
 
+OPTIONS = (
+    "consistency_level", "serial_consistency_level", "request_timeout", "local_dc", "load_balancing_policy",
+    "load_balancing_policy_args", "ssl_options", "protocol_version",
+)  # fmt: skip
+"""Extra of the connection."""
+POLICIES: Mapping[str, tuple[str, ...]] = {
+    "DCAwareRoundRobinPolicy": ("local_dc", "used_hosts_per_remote_dc"),
+    "WhiteListRoundRobinPolicy": ("hosts",),
+    "RoundRobinPolicy": (),
+}
+"""The provider's policies with their arguments."""
+TOKEN_AWARE = "TokenAwarePolicy"  # noqa: S105  # a token of the ring
+"""The one that has another inside."""
+
 
 class CassandraHook(ProviderCassandraHook):
     """The provider's hook, with consistency, time-out and token awareness from the extra.
@@ -36,7 +50,7 @@ class CassandraHook(ProviderCassandraHook):
         # Not the provider's constructor: it makes its cluster without an execution profile.
         BaseHook.__init__(self)
         conn = connection(CASSANDRA)
-        given = Extra.of(CASSANDRA, conn)
+        given = Extra.of(CASSANDRA, conn).only(*OPTIONS)
         if not conn.host:
             raise SettingsError(f"Connection '{CASSANDRA}' has no host: set it under Admin → Connections.")
         self.keyspace = conn.schema
@@ -56,7 +70,8 @@ class CassandraHook(ProviderCassandraHook):
 
     def _cluster(self, conn: Connection, given: Extra) -> Cluster:
         extra = given.values
-        if "load_balancing_policy" in extra:
+        if "load_balancing_policy" in extra or "load_balancing_policy_args" in extra:
+            _check_policy(given)
             policy = self.get_lb_policy(
                 extra["load_balancing_policy"], extra.get("load_balancing_policy_args", {})
             )
@@ -104,6 +119,21 @@ class CassandraHook(ProviderCassandraHook):
                 ) from None
             advice = f"is the host of Connection '{CASSANDRA}' right? Are its local_dc and ssl_options?"
             raise Unavailable("Cassandra", f"{str(e)[:300]}; {advice}") from None
+
+
+def _check_policy(given: Extra, inner: str = "") -> None:
+    """Refuse what the provider ignores: it takes any other name for RoundRobinPolicy."""
+    option = f"{inner}load_balancing_policy"
+    policy, arguments = str(given.values.get(option)), given.inside(f"{option}_args")
+    if policy == TOKEN_AWARE and not inner:
+        if arguments and arguments.values:
+            _check_policy(
+                arguments.only("child_load_balancing_policy", "child_load_balancing_policy_args"), "child_"
+            )
+    elif policy not in POLICIES:
+        raise given.wrong(option, f"one of {', '.join(POLICIES if inner else (*POLICIES, TOKEN_AWARE))}")
+    elif arguments:
+        arguments.only(*POLICIES[policy])
 
 
 def _cassandra_tls(options: Extra | None) -> ssl.SSLContext | None:

@@ -120,7 +120,7 @@ class Extra:
         if unknown := sorted(set(self.values) - set(known)):
             raise SettingsError(
                 f"Connection '{self._conn_id}' has {', '.join(map(repr, unknown))} in its {self._where}, which the "
-                f"job does not know; known are {', '.join(known)}."
+                f"job does not know; known are {', '.join(known) or 'none'}."
             )
         return self
 

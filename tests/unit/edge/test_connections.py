@@ -146,6 +146,14 @@ def open_one(conn_id: str) -> None:
                 ({"protocol_version": None}, "'protocol_version' must be a number"),
                 ({"serial_consistency_level": "QUORUM"}, "driver refuses: serial_consistency_level"),
                 ({"load_balancing_policy": "WhiteListRoundRobinPolicy"}, "driver refuses: Hosts must be"),
+                ({"local_cd": "dc1"}, "'local_cd' in its extra, which the job does not know; known are .*local_dc"),
+                ({"load_balancing_policy": "DCAware"}, "'load_balancing_policy' must be one of DCAwareRoundRobinPolicy"),
+                ({"load_balancing_policy": "DCAwareRoundRobinPolicy", "load_balancing_policy_args": {"dc": "dc1"}},
+                 "'dc' in its extra 'load_balancing_policy_args', .* known are local_dc, used_hosts_per_remote_dc"),
+                ({"load_balancing_policy": "TokenAwarePolicy",
+                  "load_balancing_policy_args": {"child_load_balancing_policy": "TokenAwarePolicy"}},
+                 "'child_load_balancing_policy' must be one of DCAwareRoundRobinPolicy"),
+                ({"load_balancing_policy_args": {"local_dc": "dc1"}}, "'load_balancing_policy' must be one of"),
             )
         ),
         pytest.param(
@@ -263,6 +271,25 @@ def test_what_is_wrong_is_named_and_no_secret_is(
 def test_a_host_may_be_an_ipv6_address(monkeypatch: pytest.MonkeyPatch, connection: object, url: str) -> None:
     set_to(monkeypatch, connections.LMS, connection)
     assert endpoint(connections.LMS, SETTING).url == url
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"load_balancing_policy": "TokenAwarePolicy", "load_balancing_policy_args": {}},
+        {
+            "load_balancing_policy": "TokenAwarePolicy",
+            "load_balancing_policy_args": {
+                "child_load_balancing_policy": "DCAwareRoundRobinPolicy",
+                "child_load_balancing_policy_args": {"local_dc": "dc1", "used_hosts_per_remote_dc": 1},
+            },
+        },
+        {"load_balancing_policy": "RoundRobinPolicy"},
+    ],
+)
+def test_a_policy_of_the_provider_is_taken(policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to(monkeypatch, connections.CASSANDRA, {**CASSANDRA, "extra": policy})
+    open_one(connections.CASSANDRA)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9042", "http://127.0.0.1", ","])
