@@ -14,7 +14,6 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, Engine, select, text
 
-from ownership.domain import lanes
 from ownership.domain.plan import BatchId, Row
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, choose
 from ownership.edge import tasks
@@ -26,7 +25,7 @@ from ownership.ledger.schema import among, event
 from ownership.ledger.schema import queue as queue_table
 from ownership.platform.course_batches import CourseBatches
 from ownership.platform.kafka import Span, Topic
-from ownership.stages import lookup, pull, reindex, update
+from ownership.stages import lookup, phases, pull, reindex, update
 from ownership.stages.claim import Claim
 from simulation.campaign import Report, report_of
 from simulation.stores.index import Index
@@ -143,7 +142,7 @@ def _verdict_each_time() -> Patches:
 
 
 def _any_phase() -> Patches:
-    yield lanes, "idempotent", lambda _: True
+    yield phases, "idempotent", lambda _: True
 
 
 def _no_grace() -> Patches:

@@ -55,6 +55,10 @@ OWN_WORLDS: Mapping[str, OwnWorld] = {
         # Longer than the late event takes to come, and to be carried out by another run.
         (Strike("run-1.reindex[0]#1", "ledger Changes.settle_moved", Fate.FREEZES_BEFORE, ms=15_000),),
     ),
+    # In one phase the batch would pass on from c to b.
+    "idempotent phases": OwnWorld(
+        _CHAIN._replace(messages=(MessageSpec(1, "m0", "c", "b"), MessageSpec(2, "m1", "a", "c")))
+    ),
     "status in the condition": OwnWorld(
         _ONE._replace(edits=(EditSpec("b", Edit.COMPLETE, 60_000, "ledger Changes.record", lag_ms=-1),))
     ),
