@@ -21,7 +21,6 @@ from ownership.page.views.questions import (
     batches_now,
     not_shown_for,
 )
-from ownership.platform.name_search import FoundNames, NameSearch
 from ownership.platform.search_index import MAX_SHOWN
 from ownership.platform.user_org import User
 
@@ -33,28 +32,8 @@ MAX_PAGE = MAX_SHOWN // PAGE_SIZE
 BEFORE = Annotated[int | None, Query(ge=0, lt=2**63)]
 PAGE = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
+S = TypeVar("S")
 T = TypeVar("T")
-N = TypeVar("N", bound=NameSearch)
-
-
-def named(
-    store: Ledger, service: Asked[N], text: str, notices: list[str], missing: list[str] | None = None
-) -> FoundNames | None:
-    """What has `text` in its name, of the organisations that the user may see; None where it could not be asked.
-
-    `missing` is for a service that is optional: it takes the sentence that says which Connection to make.
-    """
-
-    def ask() -> FoundNames | None:
-        try:
-            return service.ask(lambda s: s.named(text, store.visible.ids, limit=FOUND))
-        except MissingConnection as e:
-            if missing is None:
-                raise
-            missing.append(str(e))
-            return None
-
-    return answer_or_notice(ask, notices)
 
 
 def _check_holder(store: Ledger, stores: Platform, who: str) -> None:
@@ -94,10 +73,8 @@ def _batch_now(
     of_timeline = {s.change.id.course_id for s in timeline.steps}
     if not (store.visible.every or of_timeline):
         return []
-    documents = answer_or_notice(
-        lambda: list(stores.index.ask(lambda index: index.get([batch], everywhere=True)).get(batch, ())),
-        notices,
-    )
+    found = answer_or_notice(stores.index, lambda index: index.get([batch], everywhere=True), notices)
+    documents = None if found is None else list(found.get(batch, ()))
     if not store.visible.every:
         documents = documents and [d for d in documents if d.course_id in of_timeline]
     courses = {course} if course else of_timeline
@@ -117,7 +94,7 @@ def holdings(store: Ledger, stores: Platform, user: str, page: int) -> UserBatch
     notices: list[str] = []
     offset = (page - 1) * PAGE_SIZE
     found = answer_or_notice(
-        lambda: stores.index.ask(lambda index: index.owned_by(user, offset=offset, limit=PAGE_SIZE)), notices
+        stores.index, lambda index: index.owned_by(user, offset=offset, limit=PAGE_SIZE), notices
     )
     ids = batch_ids(found.documents) if found else []
     given: list[BatchId] = []
@@ -145,7 +122,7 @@ def _only_rows(
         return []
     mine = {i: rows[i] for i in given if i in rows}
     names = {i.batch_id for i in mine}
-    by_batch = answer_or_notice(lambda: stores.index.ask(lambda index: index.get(names)), notices)
+    by_batch = answer_or_notice(stores.index, lambda index: index.get(names), notices)
     documents: list[Document] | None = None
     if by_batch is not None:
         documents = [d for of_batch in by_batch.values() for d in of_batch]
@@ -157,14 +134,22 @@ def _rows(
 ) -> dict[BatchId, Row] | None:
     """The rows of batches, as far as these name a course; None if Cassandra does not answer."""
     keys = [i for i in ids if i.course_id]
-    return answer_or_notice(lambda: stores.rows.ask(lambda rows: rows.read(keys)), notices) if keys else {}
+    return answer_or_notice(stores.rows, lambda rows: rows.read(keys), notices) if keys else {}
 
 
-def answer_or_notice(ask: Callable[[], T], notices: list[str]) -> T | None:
-    """The answer of a store; a notice and None where it has none, so that the rest of the page is shown."""
+def answer_or_notice(
+    service: Asked[S], question: Callable[[S], T], notices: list[str], missing: list[str] | None = None
+) -> T | None:
+    """The answer of a store; a notice and None where it has none, so that the rest of the page is shown.
+
+    `missing` is for a service that is optional: it takes the sentence that says which Connection to make.
+    """
     try:
-        return ask()
+        return service.ask(question)
     except OwnershipError as e:
+        if missing is not None and isinstance(e, MissingConnection):
+            missing.append(str(e))
+            return None
         log.warning("page cannot ask a store", why=str(e))
         notices.append(str(e)[:300])
         return None

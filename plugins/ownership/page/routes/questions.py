@@ -20,7 +20,6 @@ from ownership.page.questions import (
     answer_or_notice,
     batch_history,
     holdings,
-    named,
 )
 from ownership.page.rendering import rendered
 from ownership.page.store import Ledger
@@ -33,7 +32,7 @@ from ownership.page.views.questions import (
     pages_around,
     step_lines,
 )
-from ownership.platform.name_search import name_words
+from ownership.platform.name_search import FoundNames, NameSearch, name_words
 
 router = APIRouter()
 
@@ -50,23 +49,25 @@ def find(store: Ledger, stores: Stores, text: Annotated[TEXT, Query(alias="q")] 
         return RedirectResponse(links.detail_href(text), status_code=303)
     found = None
     if store.visible.every:  # a document tells of any organisation's batch
-        found = answer_or_notice(
-            lambda: stores.index.ask(lambda index: index.matching(text, limit=FOUND)), notices
-        )
+        found = answer_or_notice(stores.index, lambda index: index.matching(text, limit=FOUND), notices)
     documents = found.documents if found else []
     ids = batch_ids(documents)
     is_known = answers(text, known, documents)
     # Else every look at an id would ask for it as a name.
     by_name = bool(name_words(text)) and not is_known
     missing: list[str] = []
+
+    def fitting(service: NameSearch) -> FoundNames:
+        return service.named(text, store.visible.ids, limit=FOUND)
+
     return rendered(
         "find.html",
         text=text,
         answers=is_known,
         batches=batches_now(ids, None, documents),
         more=found.total - len(documents) if found else 0,
-        users=named(store, stores.users, text, notices) if by_name else None,
-        courses=named(store, stores.courses, text, notices, missing) if by_name else None,
+        users=answer_or_notice(stores.users, fitting, notices) if by_name else None,
+        courses=answer_or_notice(stores.courses, fitting, notices, missing) if by_name else None,
         missing=missing,
         sees_batches=store.visible.every,
         notices=notices,
