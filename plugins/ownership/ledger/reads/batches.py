@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from ownership.domain.states import BatchOutcome, ChangeOutcome
 from ownership.ledger.changes import owners_of
 from ownership.ledger.event_ids import EventIds
 from ownership.ledger.events import EventRow
-from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, listed_event
+from ownership.ledger.reads.lists import LISTED_COLUMNS, PAGE_SIZE, ListedEvent, last_events, listed_event
 from ownership.ledger.reads.statements import Reader, residual, texts
 from ownership.ledger.schema import among, change, event, plan
 
@@ -137,7 +137,7 @@ class Batches(Reader):
                 (table, and_(_is_of(table, batch_id, course_id), *self._is_visible(table)))
                 for table in (plan, change)
             ]
-            ids = _events_of(connection, tables, before, limit + 1)
+            ids = connection.scalars(last_events(tables, limit + 1, before)).all()
             shown = ids[:limit]
             listed = select(event.c.id, *LISTED_COLUMNS).where(among(event.c.id, shown))
             events = {r.id: listed_event(r, self._visible) for r in connection.execute(listed)}
@@ -194,23 +194,6 @@ _OLDEST_TRY = (change.c.fencing_token, change.c.recorded_at, change.c.image)
 def _is_of(table: FromClause, batch_id: str, course_id: str) -> ColumnElement[bool]:
     of_batch = table.c.batch_id == batch_id
     return of_batch & residual(table.c.course_id == course_id) if course_id else of_batch
-
-
-def _events_of(
-    connection: Connection,
-    tables: Iterable[tuple[FromClause, ColumnElement[bool]]],
-    before: int | None,
-    limit: int,
-) -> list[int]:
-    """The last events in some tables, the greatest id first; of each table those rows that fit its condition."""
-
-    def of(table: FromClause, condition: ColumnElement[bool]) -> Select[Any]:
-        query = select(table.c.event_id).where(condition).group_by(table.c.event_id)
-        query = query.order_by(table.c.event_id.desc()).limit(limit)
-        return query.where(table.c.event_id < before) if before is not None else query
-
-    both = union(*(of(*t) for t in tables)).subquery()
-    return list(connection.scalars(select(both.c.event_id).order_by(both.c.event_id.desc()).limit(limit)))
 
 
 def _batches(connection: Connection, event_id: int, after: BatchId | None, limit: int) -> list[BatchId]:

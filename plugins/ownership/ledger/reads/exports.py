@@ -18,7 +18,7 @@ from ownership.domain.options import Options
 from ownership.domain.organisations import VisibleOrganisations
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.ledger.changes import owners_of
-from ownership.ledger.reads.lists import WAITS, Filters
+from ownership.ledger.reads.lists import REJECTED_KEY, WAITS, Filters
 from ownership.ledger.reads.statements import Reader, residual, values
 from ownership.ledger.schema import MONTH_SHIFT, among, change, event, month_of, rejected_message
 
@@ -112,16 +112,13 @@ class Exports(Reader):
         """The next rejected messages that fit."""
         if not (filters.with_rejected and self._visible.every):
             return Page([], None)
-        columns = rejected_message.c
-        key = (columns.kafka_ms, columns.kafka_partition, columns.kafka_offset, columns.mid)
-        shown = (columns.origin, columns.reason, columns.received_at)
-        query = select(*key, *shown).order_by(*key).limit(LOOKED_AT)
+        columns, key = rejected_message.c, REJECTED_KEY
+        query = select(*key, columns.origin, columns.reason, columns.received_at)
         query = query.where(tuple_(*key) > tuple_(*values(after)), *filters.at(columns.kafka_ms))
         if filters.request_id:
             query = query.where(residual(columns.request_id == filters.request_id))
-        found = self._database.run(lambda c: c.execute(query).all())
-        end = found[-1] if len(found) == LOOKED_AT else None
-        place = OrderKey(end.kafka_ms, end.kafka_partition, end.kafka_offset, end.mid) if end else None
+        found = self._database.run(lambda c: c.execute(query.order_by(*key).limit(LOOKED_AT)).all())
+        place = OrderKey(*found[-1][: len(key)]) if len(found) == LOOKED_AT else None
         return Page([_message(r) for r in found], place)
 
     def changes(self, filters: Filters, after: ChangePlace) -> Page[ChangePlace]:

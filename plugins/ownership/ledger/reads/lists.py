@@ -78,6 +78,9 @@ OPEN: Final = "open"
 STATES: Final = tuple(EventState)
 """What an entry of a list can be."""
 
+Place = tuple[FromClause, ColumnElement[bool]]
+"""A table with an `event_id`, and which of its rows."""
+
 _FIRST_MS, _LAST_MS = -(2**63), 2**63 - 1
 _LAST_KEY: Final = OrderKey(_LAST_MS, -(2**31), -(2**63), "")
 
@@ -112,9 +115,9 @@ class Filters(NamedTuple):
         has_what_they_lack = self.user or self.run_id or self.course_id or self.batch_id
         return EventState.REJECTED in self.states and not has_what_they_lack
 
-    def narrowed(self) -> list[list[tuple[FromClause, ColumnElement[bool]]]]:
-        """Where the events are: of the run, and of course and batch. Each is tables with an `event_id`, and which rows."""
-        found: list[list[tuple[FromClause, ColumnElement[bool]]]] = []
+    def narrowed(self) -> list[list[Place]]:
+        """Where the events are: of the run, and of course and batch."""
+        found: list[list[Place]] = []
         if self.run_id:
             found.append(
                 [(event_run, event_run.c.run_id == self.run_id), (queue, queue.c.holder == self.run_id)]
@@ -327,7 +330,7 @@ def _newest(
             found = read_first(messages.where(rejected_message.c.request_id == request))
             arms.append(_in_order(select(found), key_of(found), bounds))
         else:
-            arms.append(_in_order(messages, _REJECTED_KEY, bounds))
+            arms.append(_in_order(messages, REJECTED_KEY, bounds))
     return _merged(arms, limit)
 
 
@@ -402,18 +405,24 @@ def _of_organisations(
     return every.order_by(*newest_first(key_of(newest)))
 
 
-def _last_ids(connection: Connection, places: Iterable[tuple[FromClause, ColumnElement[bool]]]) -> set[int]:
+def last_events(places: Iterable[Place], limit: int, before: int | None = None) -> Select[Any]:
+    """The last events in some places, the greatest id first; those below `before` if it is given."""
+
+    def of(table: FromClause, condition: ColumnElement[bool]) -> Select[Any]:
+        query = select(table.c.event_id).where(condition).group_by(table.c.event_id)
+        query = query.order_by(table.c.event_id.desc()).limit(limit)
+        return query.where(table.c.event_id < before) if before is not None else query
+
+    every = union(*(of(*place) for place in places)).subquery()
+    return select(every.c.event_id).order_by(every.c.event_id.desc()).limit(limit)
+
+
+def _last_ids(connection: Connection, places: Iterable[Place]) -> set[int]:
     """The greatest ids of events in some tables, and one more than a list looks at if there are more.
 
     As one text, as they go back: the driver takes longer for thousands of rows than the server.
     """
-    each = (
-        select(table.c.event_id).where(of_filter).group_by(table.c.event_id) for table, of_filter in places
-    )
-    limit = MAX_NARROWED + 1
-    every = union(*(q.order_by(q.selected_columns[0].desc()).limit(limit) for q in each)).subquery()
-    column = every.c.event_id
-    last = select(column).order_by(column.desc()).limit(limit).subquery()
+    last = last_events(places, MAX_NARROWED + 1).subquery()
     ids = connection.scalar(select(cast(func.array_agg(last.c.event_id), Text)))
     return set(map(int, ids.strip("{}").split(","))) if ids else set()
 
@@ -425,9 +434,10 @@ _FIELDS = ListedEvent._fields[1:]
 LISTED_COLUMNS = (*TRANSFER, *(event.c[name] for name in _FIELDS))
 _COUNTED_COLUMNS = (*ORDER_KEY, event.c.state)
 _MESSAGE = rejected_message.c
-_REJECTED_KEY = (_MESSAGE.kafka_ms, _MESSAGE.kafka_partition, _MESSAGE.kafka_offset, _MESSAGE.mid)
+REJECTED_KEY = (_MESSAGE.kafka_ms, _MESSAGE.kafka_partition, _MESSAGE.kafka_offset, _MESSAGE.mid)
+"""The place of a rejected message in the order of the list."""
 _OF_REJECTED: Mapping[str, ColumnElement[Any]] = {
-    **{of.name: column for column, of in zip(_REJECTED_KEY, ORDER_KEY, strict=True)},
+    **{of.name: column for column, of in zip(REJECTED_KEY, ORDER_KEY, strict=True)},
     "state": cast(literal(EventState.REJECTED), Text),
     "kafka_ms": _MESSAGE.kafka_ms,
     "reason": _MESSAGE.reason,
