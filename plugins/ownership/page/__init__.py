@@ -8,11 +8,10 @@
 | `api` | the API, for programs and the command line |
 | `cursors` | where a page of a list begins, in addresses. Pure |
 | `rendering` | templates and static files |
-| `access`, `airflow_facts` | Airflow's own checks of users; what it knows of runs, hosts and settings |
+| `access`, `airflow_facts` | who may see and do what; what Airflow knows of runs, hosts and settings |
 | `forms` | the token of a form |
 | `parameters` | what addresses may carry |
 | `details`, `questions` | what page and API both read: one transfer; a batch or a user in all stores |
-| `visible` | rights by organisation |
 | `starting` | starts a run through Airflow's own API |
 | `settings`, `store`, `platform` | the job's settings, the ledger and the platform's stores, kept by the process |
 | `names` | names beside the ids of users |

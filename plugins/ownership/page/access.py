@@ -1,4 +1,4 @@
-"""Who may see and do what: Airflow's own checks.
+"""Who may see and do what: Airflow's own checks, and rights by organisation (setting `page.organisations`).
 
 Airflow does not authenticate the apps of plugins, so every route here asks for it. Nothing else of the page imports
 Airflow, but `airflow_facts` and the entry.
@@ -15,11 +15,13 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.configuration import conf
 from airflow.models.dag import DagModel
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from ownership.domain.organisations import VisibleOrganisations, visible
 from ownership.page.actions import HEALTH_DAG, TRANSFER_DAG, UNDO_DAG
+from ownership.page.settings import JobSettings
 
 User = Annotated[BaseUser, GetUserDep.__metadata__[0]]
 """The signed-in user; anonymous requests get a 401."""
@@ -88,3 +90,25 @@ def is_in_team(user: BaseUser, team: str) -> bool:
     if not conf.getboolean("core", "multi_team", fallback=False):
         return False
     return get_auth_manager().is_authorized_team(method="GET", details=TeamDetails(name=team), user=user)
+
+
+def visible_organisations(user: User, settings: JobSettings) -> VisibleOrganisations:
+    """The organisations whose transfers the signed-in user may see.
+
+    :raises SettingsError: if a setting is wrong.
+    :raises Unavailable: if the settings cannot be read.
+    """
+    return visible(settings().organisation_rights, roles_of(user), lambda team: is_in_team(user, team))
+
+
+Visible = Annotated[VisibleOrganisations, Depends(visible_organisations)]
+"""What the signed-in user may see. Every read of the ledger takes it."""
+
+
+def _sees_everything(seen: Visible) -> None:
+    if not seen.every:
+        raise HTTPException(404, "There is nothing here.")
+
+
+SeesEverything = Depends(_sees_everything)
+"""For what belongs to no organisation: a user from whom anything is hidden gets a 404."""

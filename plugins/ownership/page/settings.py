@@ -15,26 +15,23 @@ READ_AGAIN_S = 10.0
 """The Variable is read again after this."""
 
 
-def load_settings() -> Settings:
-    """The settings as they are now.
-
-    :raises SettingsError: naming what is unknown or wrong.
-    :raises Unavailable: if the Variable cannot be read.
-    """
-    return Settings.parse(settings_text())
-
-
 class CachedSettings:
     """The settings, read when they are wanted and kept for a moment. Threads may read them twice."""
 
     def __init__(
-        self, load: Callable[[], Settings] = load_settings, clock: Callable[[], float] = time.monotonic
+        self,
+        load: Callable[[], Settings] = lambda: Settings.parse(settings_text()),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load, self._clock = load, clock
         self._kept: tuple[float, Settings] | None = None
 
     def __call__(self) -> Settings:
-        """The settings, as `load_settings` has them."""
+        """The settings.
+
+        :raises SettingsError: naming what is unknown or wrong.
+        :raises Unavailable: if the Variable cannot be read.
+        """
         kept, now = self._kept, self._clock()
         if kept is None or now - kept[0] > READ_AGAIN_S:
             self._kept = kept = (now, self._load())

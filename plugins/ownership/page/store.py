@@ -21,8 +21,8 @@ from ownership.ledger.database import PART, Database
 from ownership.ledger.events import EventRow
 from ownership.ledger.hosts import EVERY_SECONDS
 from ownership.ledger.reads import Reads
+from ownership.page.access import Visible
 from ownership.page.host import report_api_server
-from ownership.page.visible import Visible
 
 AT_ONCE = 6
 """Concurrent reads of the ledger in one process, and its connections."""

@@ -16,11 +16,11 @@ from ownership.domain.organisations import EVERYTHING
 from ownership.domain.settings import Settings
 from ownership.page import access, airflow_facts
 from ownership.page import app as module
+from ownership.page.access import visible_organisations
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.names import process_names
 from ownership.page.settings import CachedSettings, process_settings
 from ownership.page.store import Store, process_store
-from ownership.page.visible import visible_organisations
 from tests.integration.stages.transfer_world import World
 
 REPLACED = "\ufffd"

@@ -16,11 +16,11 @@ from starlette.routing import Mount
 from ownership.domain.errors import SettingsError, Unavailable
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.page import access, airflow_facts
+from ownership.page.access import SeesEverything, visible_organisations
 from ownership.page.api.requests import BoundedRoute
 from ownership.page.app import app
 from ownership.page.platform import process_platform
 from ownership.page.settings import READ_AGAIN_S, CachedSettings
-from ownership.page.visible import SeesEverything, visible_organisations
 
 FILTERED = {"/find", "/batch", "/user", "/api/v1/batch/timeline", "/api/v1/user/batches"}
 """Addresses that ask the platform's stores, where rows and documents of all organisations lie, and leave some out."""

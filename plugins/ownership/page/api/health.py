@@ -5,12 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ownership.page import airflow_facts
-from ownership.page.access import MayReadHealth
+from ownership.page.access import MayReadHealth, SeesEverything
 from ownership.page.api import models
 from ownership.page.api.problems import HIDDEN
 from ownership.page.api.requests import JsonRoute
 from ownership.page.store import Ledger
-from ownership.page.visible import SeesEverything
 
 router = APIRouter(route_class=JsonRoute, tags=["health"])
 

@@ -9,6 +9,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.states import EventState
 from ownership.ledger.reads.lists import OPEN, STATES, Filters, ListedEvent
 from ownership.page import airflow_facts
+from ownership.page.access import SeesEverything
 from ownership.page.actions import RECONCILE_DAG
 from ownership.page.cursors import ENTRIES
 from ownership.page.names import UserNames
@@ -21,7 +22,6 @@ from ownership.page.views.chart import MAX_BARS
 from ownership.page.views.lists import list_view
 from ownership.page.views.proven import DAYS, proven_in_short, proven_view, request_in_short
 from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
-from ownership.page.visible import SeesEverything
 
 router = APIRouter()
 

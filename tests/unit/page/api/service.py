@@ -22,6 +22,7 @@ from ownership.ledger.events import EventRow
 from ownership.ledger.reads.batches import BatchChange, BatchHop, ChangesPage, Owners, PlannedBatch
 from ownership.ledger.reads.lists import Filters, ListPage, OpenCounts, StateCounts
 from ownership.page import access, airflow_facts
+from ownership.page.access import visible_organisations
 from ownership.page.actions import TRANSFER_DAG, UNDO_DAG
 from ownership.page.api import orders
 from ownership.page.api.app import api
@@ -29,7 +30,6 @@ from ownership.page.names import Names, process_names
 from ownership.page.platform import Asked
 from ownership.page.store import process_store
 from ownership.page.views.links import RunLink
-from ownership.page.visible import visible_organisations
 from ownership.platform.user_org import Users
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, key
 
