@@ -200,26 +200,19 @@ def _make_clients(opening: Future[_Opened], *, index: bool, services: bool) -> N
         service.connect()
 
 
-@contextmanager
-def _opened_search() -> Iterator[Callable[[], Elasticsearch]]:
-    """What makes the client when it is first used; closed at the end."""
-    with ExitStack() as stack:
-
-        def connect() -> Elasticsearch:
-            client = elasticsearch_client()
-            stack.callback(client.close)
-            return client
-
-        yield connect
-
-
 def _open(settings: Settings, database: Database | None = None, cql: Cql | None = None) -> _Opened:
     with ExitStack() as stack:
         lms = stack.enter_context(Service("LMS", lambda: lms_endpoint(settings)))
         userorg = stack.enter_context(Service("User-Org", lambda: userorg_endpoint(settings)))
         database = database or stack.enter_context(opened_database())
         cql = cql or stack.enter_context(opened_cql())
-        search = stack.enter_context(_opened_search())
+        clients = stack.enter_context(ExitStack())
+
+        def search() -> Elasticsearch:
+            client = elasticsearch_client()
+            clients.callback(client.close)
+            return client
+
         parts = Parts.from_clients(settings, database, cql, search, lms=lms, userorg=userorg)
         return _Opened(parts, (userorg, lms), stack.pop_all())
 
