@@ -22,14 +22,7 @@ from pydantic import (
 
 from ownership.domain.decoding import too_deep
 from ownership.domain.errors import Poison, SettingsError
-from ownership.domain.event import (
-    Identifier,
-    LedgerId,
-    MessageId,
-    explain,
-    listed,
-    manual_event,
-)
+from ownership.domain.event import Identifier, LedgerId, MessageId, explain, listed, manual_event
 from ownership.domain.options import MAX_COURSES, PLAIN, Digest, LiveStatus, Options, Request, Role
 from ownership.domain.plan import LIVE_STATUSES, ROLES
 from ownership.domain.text import printable

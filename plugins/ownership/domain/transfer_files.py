@@ -123,9 +123,7 @@ def failed_file(rows: Iterable[FileRow]) -> Iterator[str]:
     yield csv_lines([(*COLUMNS, *ERROR_COLUMNS)])
     for row in rows:
         why = ": ".join(filter(None, row.error)) if row.error else ""
-        yield csv_lines(
-            [(row.from_user, row.to_user, row.organisation_id, row.reason, row.number, why)],
-        )
+        yield csv_lines([(row.from_user, row.to_user, row.organisation_id, row.reason, row.number, why)])
 
 
 def _decoded(content: bytes) -> str:

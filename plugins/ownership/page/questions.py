@@ -14,13 +14,7 @@ from ownership.ledger.reads.batches import BatchTimeline
 from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page.platform import Asked, Platform
 from ownership.page.store import Ledger
-from ownership.page.views.questions import (
-    BatchNow,
-    UserBatches,
-    batch_ids,
-    batches_now,
-    not_shown_for,
-)
+from ownership.page.views.questions import BatchNow, UserBatches, batch_ids, batches_now, not_shown_for
 from ownership.platform.search_index import MAX_SHOWN
 from ownership.platform.user_org import User
 
@@ -112,11 +106,7 @@ def holdings(store: Ledger, stores: Platform, user: str, page: int) -> UserBatch
 
 
 def _only_rows(
-    stores: Platform,
-    user: str,
-    given: list[BatchId],
-    rows: dict[BatchId, Row] | None,
-    notices: list[str],
+    stores: Platform, user: str, given: list[BatchId], rows: dict[BatchId, Row] | None, notices: list[str]
 ) -> list[BatchNow]:
     if not given or not rows:
         return []

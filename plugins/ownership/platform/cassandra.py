@@ -26,9 +26,7 @@ from cassandra import (
     WriteFailure,
     WriteTimeout,
 )
-from cassandra import (
-    Unavailable as TooFewReplicas,
-)
+from cassandra import Unavailable as TooFewReplicas
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, ExecutionProfile, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionException

@@ -301,14 +301,7 @@ def _answered(places: list[TopicPartition]) -> list[TopicPartition]:
 
 def _message(m: Any) -> Message:
     _, ms = m.timestamp()  # -1 where there is none: the same at every read, as the message's digest must be
-    return Message(
-        m.topic(),
-        m.partition(),
-        m.offset(),
-        ms,
-        m.value() or b"",
-        _headers(m),
-    )
+    return Message(m.topic(), m.partition(), m.offset(), ms, m.value() or b"", _headers(m))
 
 
 def _headers(m: Any) -> dict[str, str]:

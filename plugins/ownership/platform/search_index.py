@@ -17,12 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from elastic_transport import TransportError
-from elasticsearch import (
-    ApiError,
-    ConflictError,
-    Elasticsearch,
-    NotFoundError,
-)
+from elasticsearch import ApiError, ConflictError, Elasticsearch, NotFoundError
 from elasticsearch.helpers import streaming_bulk
 from more_itertools import chunked
 

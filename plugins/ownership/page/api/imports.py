@@ -10,14 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from ownership.domain.contracts import Contract
-from ownership.domain.imports import (
-    FAILURES,
-    ImportedRow,
-    ImportNotReady,
-    ImportState,
-    RowState,
-    Step,
-)
+from ownership.domain.imports import FAILURES, ImportedRow, ImportNotReady, ImportState, RowState, Step
 from ownership.domain.text import MAX_FILE_NAME
 from ownership.domain.transfer_files import (
     COLUMNS,
@@ -34,13 +27,7 @@ from ownership.page.access import User
 from ownership.page.api.models import Answer
 from ownership.page.api.orders import KEY, Key
 from ownership.page.api.problems import OF_BODIES, Problem, ProblemError, wrong_field
-from ownership.page.api.requests import (
-    JsonRoute,
-    check_bearer,
-    check_media_type,
-    media_type,
-    receive_at_most,
-)
+from ownership.page.api.requests import JsonRoute, check_bearer, check_media_type, media_type, receive_at_most
 from ownership.page.importing import (
     Asked,
     SentBefore,
@@ -253,10 +240,7 @@ async def create(
 
 
 @router.get("/imports", summary="Imports, the newest first", responses=_NOT_THERE)
-def imports(
-    store: Ledger,
-    after: Annotated[str, Query(pattern=rf"^$|{IMPORT_ID}")] = "",
-) -> ImportList:
+def imports(store: Ledger, after: Annotated[str, Query(pattern=rf"^$|{IMPORT_ID}")] = "") -> ImportList:
     """One page of 50."""
     last = found(store, after) if after else None
     with store.reads() as reads:
@@ -279,11 +263,7 @@ def one(store: Ledger, import_id: Id) -> OneImport:
 
 
 @router.get("/imports/{import_id}/rows", summary="The rows of an import", responses=_NOT_THERE)
-def rows(
-    store: Ledger,
-    import_id: Id,
-    after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
-) -> RowList:
+def rows(store: Ledger, import_id: Id, after: Annotated[int, Query(ge=0, lt=2**31)] = 0) -> RowList:
     """One page, in the file's order."""
     found(store, import_id)
     with store.reads() as reads:

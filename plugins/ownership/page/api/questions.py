@@ -23,11 +23,7 @@ router = APIRouter(route_class=JsonRoute, tags=["questions"])
 
 @router.get("/batch/timeline", summary="What happened to a batch, newest first")
 def timeline(
-    store: Ledger,
-    stores: Stores,
-    batch: ID,
-    course: TEXT = "",
-    before: BEFORE = None,
+    store: Ledger, stores: Stores, batch: ID, course: TEXT = "", before: BEFORE = None
 ) -> models.BatchTimeline:
     """One page of 50 events, and the batch as row and document have it now."""
     return models.batch_timeline(*batch_history(store, stores, batch, course, before))
@@ -39,10 +35,7 @@ def timeline(
     responses={404: {"model": Problem, "description": "No user of an organisation that the caller may see"}},
 )
 def batches(
-    store: Ledger,
-    stores: Stores,
-    who: Annotated[ID, Query(alias="user")],
-    page: PAGE = 1,
+    store: Ledger, stores: Stores, who: Annotated[ID, Query(alias="user")], page: PAGE = 1
 ) -> UserBatches:
     """One page of 50, by batch: row and document side by side, and how they differ."""
     return holdings(store, stores, who, page)

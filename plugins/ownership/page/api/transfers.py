@@ -59,10 +59,7 @@ QueryFilters = Annotated[Filters, Depends(filters_of)]
 
 @router.get("/transfers", summary="Transfers, newest first")
 def transfers(
-    store: Ledger,
-    names: UserNames,
-    filters: QueryFilters,
-    after: AFTER = "",
+    store: Ledger, names: UserNames, filters: QueryFilters, after: AFTER = ""
 ) -> models.TransferList:
     """One page of 50. Rejected messages are among them."""
     cursor = place(ENTRIES, after)
@@ -104,11 +101,7 @@ def transfer(
 
 
 @router.get("/transfer/changes", summary="The batches of a transfer", responses={**NOT_THERE})
-def changes(
-    store: Ledger,
-    mid: ID,
-    after: AFTER = "",
-) -> models.ChangeList:
+def changes(store: Ledger, mid: ID, after: AFTER = "") -> models.ChangeList:
     """One page of 50, by course and batch: owners before and after, outcome, times of change and proof."""
     cursor, event = place(BATCHES, after), store.event(mid)
     with store.reads() as reads:

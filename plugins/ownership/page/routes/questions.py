@@ -13,25 +13,11 @@ from ownership.ledger.reads.lists import PAGE_SIZE
 from ownership.page import airflow_facts
 from ownership.page.parameters import ID, TEXT
 from ownership.page.platform import Stores
-from ownership.page.questions import (
-    BEFORE,
-    FOUND,
-    PAGE,
-    answer_or_notice,
-    batch_history,
-    holdings,
-)
+from ownership.page.questions import BEFORE, FOUND, PAGE, answer_or_notice, batch_history, holdings
 from ownership.page.rendering import rendered
 from ownership.page.store import Ledger
 from ownership.page.views import links
-from ownership.page.views.questions import (
-    answers,
-    batch_ids,
-    batches_now,
-    in_short,
-    pages_around,
-    step_lines,
-)
+from ownership.page.views.questions import answers, batch_ids, batches_now, in_short, pages_around, step_lines
 from ownership.platform.name_search import FoundNames, NameSearch, name_words
 
 router = APIRouter()
@@ -75,13 +61,7 @@ def find(store: Ledger, stores: Stores, text: Annotated[TEXT, Query(alias="q")] 
 
 
 @router.get("/batch")
-def batch(
-    store: Ledger,
-    stores: Stores,
-    batch: ID,
-    course: TEXT = "",
-    before: BEFORE = None,
-) -> Response:
+def batch(store: Ledger, stores: Stores, batch: ID, course: TEXT = "", before: BEFORE = None) -> Response:
     """What happened to a batch, the newest event first, and what row and document say now."""
     timeline, now, notices = batch_history(store, stores, batch, course, before)
     runs = airflow_facts.runs_of(s.event.run_id for s in timeline.steps)
@@ -99,10 +79,7 @@ def batch(
 
 @router.get("/user")
 def user_batches(
-    store: Ledger,
-    stores: Stores,
-    who: Annotated[ID, Query(alias="user")],
-    page: PAGE = 1,
+    store: Ledger, stores: Stores, who: Annotated[ID, Query(alias="user")], page: PAGE = 1
 ) -> Response:
     """Which batches a user holds now: rows and documents side by side."""
     held = holdings(store, stores, who, page)

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from ownership.domain.imports import (
-    FAILURES,
-    Import,
-    ImportedRow,
-    ImportProgress,
-    ImportState,
-    RowState,
-)
+from ownership.domain.imports import FAILURES, Import, ImportedRow, ImportProgress, ImportState, RowState
 from ownership.domain.states import EventState
 from ownership.page.views.formats import counted, number
 

@@ -6,14 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from ownership.domain.compare import (
-    LABELS,
-    MISSING,
-    ORPHAN,
-    differences,
-    is_same_user,
-    least_alike,
-)
+from ownership.domain.compare import LABELS, MISSING, ORPHAN, differences, is_same_user, least_alike
 from ownership.domain.event import folded
 from ownership.domain.plan import BatchId, Document, Row
 from ownership.ledger.reads.batches import BatchTimeline
