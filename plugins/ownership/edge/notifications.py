@@ -36,6 +36,10 @@ log = structlog.get_logger(__name__)
 SMTP = "smtp_default"
 MAX_REASON = 300
 """Characters of an error in the log."""
+GIVE_UP_SECONDS = 15.0
+"""Below ``[core] task_success_overtime``: so long after a task's end its process is killed."""
+WEBHOOK_SECONDS = 10.0
+"""The webhook's time-out, to connect and for each read."""
 
 Sender = Callable[["Context"], None]
 
@@ -51,19 +55,9 @@ class RunNotifier(BaseNotifier):
     The providers' notifiers are called by their `notify`: their texts are not rendered as templates.
     """
 
-    def __init__(self, *, give_up_seconds: float = 15.0, webhook_seconds: float = 10.0) -> None:
-        """`webhook_seconds` is the webhook's time-out, to connect and for each read.
-
-        `give_up_seconds` must stay below ``[core] task_success_overtime``: so long after a task's end its process is
-        killed.
-        """
-        super().__init__()
-        self._give_up_seconds = give_up_seconds
-        self._webhook_seconds = webhook_seconds
-
     def notify(self, context: Context) -> None:
         """Send the run's message, if there is one and an address to send it to."""
-        deadline = time.monotonic() + self._give_up_seconds
+        deadline = time.monotonic() + GIVE_UP_SECONDS
         try:
             from ownership.edge.hooks import load_settings
             from ownership.edge.run_message import run_message
@@ -85,7 +79,7 @@ class RunNotifier(BaseNotifier):
         if to := [a for a in map(str.strip, settings.notify_email_to.split(",")) if a]:
             senders["mail"] = partial(_mail, to, message)
         if conn_id := settings.notify_webhook:
-            senders["webhook"] = partial(_webhook, conn_id, message, self._webhook_seconds)
+            senders["webhook"] = partial(_webhook, conn_id, message)
         return senders
 
     def _send(self, senders: Mapping[str, Sender], context: Context, deadline: float) -> None:
@@ -104,7 +98,7 @@ class RunNotifier(BaseNotifier):
         for way, thread in threads.items():
             thread.join(max(deadline - time.monotonic(), 0))
             if thread.is_alive():
-                log.warning("notification given up", by=way, after_seconds=self._give_up_seconds)
+                log.warning("notification given up", by=way, after_seconds=GIVE_UP_SECONDS)
 
 
 NEWS = "news"
@@ -150,7 +144,7 @@ def _mail(to: list[str], message: RunMessage, context: Context) -> None:
     mail.notify(context)
 
 
-def _webhook(conn_id: str, message: RunMessage, seconds: float, context: Context) -> None:
+def _webhook(conn_id: str, message: RunMessage, context: Context) -> None:
     """As JSON to the URL of the connection."""
     from airflow.providers.http.notifications.http import HttpNotifier
 
@@ -168,7 +162,7 @@ def _webhook(conn_id: str, message: RunMessage, seconds: float, context: Context
         json=message.body,
         headers={"Content-Type": "application/json"},
         # A redirect is an error: a client that follows it asks again without the body.
-        extra_options={"timeout": seconds, "allow_redirects": True, "max_redirects": 0},
+        extra_options={"timeout": WEBHOOK_SECONDS, "allow_redirects": True, "max_redirects": 0},
     )
     webhook.notify(context)
 

@@ -87,7 +87,6 @@ class Service:
         *,
         tries: int = 3,
         call_seconds: float = CALL_SECONDS,
-        idle_seconds: float = IDLE_SECONDS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         """`name` stands in messages; `tries` counts calls, a second or two apart.
@@ -100,7 +99,6 @@ class Service:
         self._advice = ""
         self._tries = tries
         self._call_seconds = call_seconds
-        self._idle_seconds = idle_seconds
         self._max_bytes = max_bytes
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
@@ -148,7 +146,7 @@ class Service:
             url,
             maxsize=CONCURRENT,
             block=True,
-            timeout=Timeout(connect=CONNECT_SECONDS, read=self._idle_seconds),
+            timeout=Timeout(connect=CONNECT_SECONDS, read=IDLE_SECONDS),
             retries=False,
             headers=_headers(endpoint),
             **({"ssl_context": tls} if tls else {}),

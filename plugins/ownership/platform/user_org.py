@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import StrEnum
 from itertools import islice
@@ -133,10 +133,8 @@ def same_id(one: str, other: str) -> bool:
 class Users:
     """Reads users from User-Org."""
 
-    def __init__(self, service: Service, read_path: str, *, wait: Callable[..., Any] = wait) -> None:
-        """`wait` waits for futures, as `concurrent.futures` does it."""
+    def __init__(self, service: Service, read_path: str) -> None:
         self._service = service
-        self._wait = wait
         self.answered = 0
         """Answers so far that said something about a user."""
         self._path = read_path if read_path.endswith("/") else f"{read_path}/"
@@ -233,7 +231,7 @@ class Users:
                 if not waiting:
                     return
                 patience = max(STRAGGLER_SECONDS, 3 * longest_pause) if answered else None
-                done = self._wait(waiting, patience, FIRST_COMPLETED).done
+                done = wait(waiting, patience, FIRST_COMPLETED).done
                 if not done:
                     break
                 longest_pause, last = max(longest_pause, time.monotonic() - last), time.monotonic()

@@ -57,7 +57,6 @@ class Scan:
     gave: Mapping[str, Gave] = field(default_factory=dict)
     """Users who gave everything away, folded."""
     patience_s: float = PATIENCE_S
-    sleep: Callable[[float], object] = time.sleep
 
     @contextmanager
     def read_index(self, of: int, wanted: Collection[int]) -> Iterator[Spill]:
@@ -118,7 +117,7 @@ class Scan:
         if not waiting.ids:
             return
         if (wait := waiting.since + self.patience_s - time.monotonic()) > 0:
-            self.sleep(wait)
+            time.sleep(wait)
         for ids in chunked(waiting.ids, MAX_SUSPECTS):
             confirm(ids, tally)
         waiting.ids = []

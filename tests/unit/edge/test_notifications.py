@@ -25,6 +25,7 @@ from local.servers.ports import HOST
 from local.servers.processes import await_condition
 from ownership.domain.contracts import Summary
 from ownership.domain.states import EventState
+from ownership.edge import notifications
 from ownership.edge.notifications import RunNotifier
 from tests.unit.conftest import Request, Server
 from tests.unit.edge.run_summaries import DAG_ID, EVERYTHING, RUN_ID, failed, message_of, plan
@@ -154,10 +155,10 @@ def ended(summary: Summary | None, *, run_id: str = RUN_ID, error: BaseException
     return {"ti": task, "exception": error}
 
 
-def notified(context: Any, **bounds: float) -> list[Any]:
+def notified(context: Any) -> list[Any]:
     """Run the callback as Airflow does; returns what was logged."""
     with capture_logs() as logs:
-        RunNotifier(**bounds)(context)
+        RunNotifier()(context)
     # Fields of these names are arguments of Airflow's supervisor: such a line ends it, and with it the log.
     assert not {"target", "level", "msg"} & {field for entry in logs for field in entry}
     return logs
@@ -341,7 +342,8 @@ def test_a_server_that_hangs_is_given_up(
         if way != "mail":
             connection = {"conn_type": "http", "host": HOST, "port": port}
             monkeypatch.setenv("AIRFLOW_CONN_OPS", json.dumps(connection))
-        logs = notified(ended(failed("m1")), give_up_seconds=1.0)
+        monkeypatch.setattr(notifications, "GIVE_UP_SECONDS", 1.0)
+        logs = notified(ended(failed("m1")))
     given_up = {entry["by"] for entry in logs if entry["event"] == "notification given up"}
     hang = {"mail", "webhook"} if way == "both" else {way}
     assert given_up >= hang  # on a busy machine the other one, too, which goes on all the same
@@ -358,7 +360,8 @@ def test_a_webhook_that_is_silent_runs_into_its_own_time_out(hook: Server, monke
 
     hook.answer = say_nothing
     configure(monkeypatch, webhook="ops")
-    [warning] = warnings(notified(ended(failed("m1")), webhook_seconds=0.2))
+    monkeypatch.setattr(notifications, "WEBHOOK_SECONDS", 0.2)
+    [warning] = warnings(notified(ended(failed("m1"))))
     assert "ReadTimeout" in warning["why"]
 
 

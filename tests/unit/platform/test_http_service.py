@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ownership.domain.errors import SettingsError, Unavailable
+from ownership.platform import http_service
 from ownership.platform.http_service import Answer, Endpoint, Service
 from tests.unit.conftest import Request, Server
 
@@ -85,13 +86,14 @@ def test_half_an_answer_is_an_outage(server: Server, service: Service) -> None:
         service.call("GET", "/x")
 
 
-def test_an_answer_that_does_not_come_is_an_outage(server: Server) -> None:
+def test_an_answer_that_does_not_come_is_an_outage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(_: Request, __: BaseHTTPRequestHandler) -> None:
         server.stopping.wait()
 
     server.answer = silent
+    monkeypatch.setattr(http_service, "IDLE_SECONDS", 0.05)
     with (
-        Service("LMS", lambda: server.url, idle_seconds=0.05) as service,
+        Service("LMS", lambda: server.url) as service,
         pytest.raises(Unavailable, match="ReadTimeoutError"),
     ):
         service.call("GET", "/x")

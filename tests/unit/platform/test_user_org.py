@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from ownership.domain.errors import Unavailable
+from ownership.platform import user_org
 from ownership.platform.http_service import Service
 from ownership.platform.name_search import FoundNames, Named, name_words
 from ownership.platform.user_org import (
@@ -311,7 +312,9 @@ def test_more_outages_than_answers_are_no_matter_of_single_users(server: Server,
     assert {str(found[u]) for u in "BC"} == {"User-Org unavailable: HTTP 503"}
 
 
-def test_a_user_whose_answer_never_comes_holds_nobody_up(server: Server) -> None:
+def test_a_user_whose_answer_never_comes_holds_nobody_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def patience_is_over(futures: Collection[Future[Any]], seconds: float | None, when: str) -> Any:
         if len(futures) == 1 and seconds is not None:
             return wait((), 0, when)
@@ -319,7 +322,8 @@ def test_a_user_whose_answer_never_comes_holds_nobody_up(server: Server) -> None
 
     of_one(server, "bad", lambda: (200, known("bad")) if server.stopping.wait() else None)
     with Service("User-Org", lambda: server.url, tries=1) as service:
-        users = Users(service, PATH, wait=patience_is_over)
+        monkeypatch.setattr(user_org, "wait", patience_is_over)
+        users = Users(service, PATH)
         found = dict(users.read_all({"bad", *(f"u{n}" for n in range(40))}))
     assert sum(isinstance(f, User) for f in found.values()) == 40
     assert "no answer for long after the others' for user 'bad': this user only" in str(found["bad"])
