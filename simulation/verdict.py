@@ -276,7 +276,7 @@ class Verdict:
             report = PlanReport(Transfer(OrderKey(0, 0, 0, r.mid), "", ""))
             for planned in changes.read_plan(r.mid):
                 if planned.hop:
-                    report.add_change(planned.hop, "")
+                    report.add_change(planned.hop)
             if report.digest != r.digest:
                 self.world.broken(f"{r.mid} has the digest {r.digest}, and its plan {report.digest}")
 

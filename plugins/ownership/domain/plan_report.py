@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ownership.domain.contracts import PlanLine, PlanSummary
 from ownership.domain.event import Transfer
 from ownership.domain.plan import BatchId, Hop, Row, changed_role
+from ownership.domain.states import BatchOutcome
 from ownership.domain.text import one_line
 
 MAX_LINES = 10
@@ -27,8 +28,6 @@ class PlanReport:
     """
 
     transfer: Transfer
-    batches: int = 0
-    conflicts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     """Batches by the outcome that the plan expects."""
     _roles: Counter[str] = field(default_factory=Counter)
@@ -37,28 +36,29 @@ class PlanReport:
     _first_conflicts: list[PlanLine] = field(default_factory=list)
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def add_change(self, hop: Hop, outcome: str) -> None:
+    @property
+    def batches(self) -> int:
+        """Batches that would change."""
+        return self.outcomes[BatchOutcome.MOVED]
+
+    def add_change(self, hop: Hop) -> None:
         """A batch that would change."""
+        role = changed_role(hop)
         before, after = hop.before, hop.after
         change = (*before.id, before.status, *before.owners, *after.owners)
         self._hash.update(json.dumps(change, separators=(",", ":")).encode() + b"\n")
-        self.batches += 1
-        self.outcomes[outcome] += 1
-        self._roles[changed_role(hop)] += 1
+        self.outcomes[BatchOutcome.MOVED] += 1
+        self._roles[role] += 1
         self._courses[before.id.course_id] += 1
         if len(self._first) < MAX_LINES:
             self._first.append(
                 PlanLine(
-                    **before.id._asdict(),
-                    role=changed_role(hop),
-                    before=owners_text(before),
-                    after=owners_text(after),
+                    **before.id._asdict(), role=role, before=owners_text(before), after=owners_text(after)
                 )
             )
 
     def add_conflict(self, batch: BatchId, row: Row | None, outcome: str) -> None:
         """A batch that was found and would not change."""
-        self.conflicts += 1
         self.outcomes[outcome] += 1
         if len(self._first_conflicts) < MAX_LINES:
             found = owners_text(row) if row else "there is no such row"
@@ -82,7 +82,7 @@ class PlanReport:
             courses=dict(courses),
             more_courses=self.batches - sum(n for _, n in courses),
             first=tuple(self._first),
-            conflicts=self.conflicts,
+            conflicts=self.outcomes.total() - self.batches,
             first_conflicts=tuple(self._first_conflicts),
         )
 

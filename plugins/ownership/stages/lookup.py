@@ -295,7 +295,7 @@ def _plan_rows(
     hops = {hop.mid: hop for hop in (book.hops(row, book.apply(row)) if row else ())}
     for mid, hop in hops.items():
         if mid in reports:
-            reports[mid].add_change(hop, BatchOutcome.MOVED)
+            reports[mid].add_change(hop)
     found = []
     for mid in book.planned_by(batch, row, document_users):
         expected = BatchOutcome.MOVED if mid in hops else book.unmoved_outcome(mid, batch, row)

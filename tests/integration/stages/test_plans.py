@@ -128,7 +128,7 @@ def _digest_of_rows(world: World, mid: str) -> str:
     report = PlanReport(world.read(mid).transfer)
     for row in world.job.parts.changes.read_plan(mid):
         if row.hop:
-            report.add_change(row.hop, "")
+            report.add_change(row.hop)
     return report.digest
 
 

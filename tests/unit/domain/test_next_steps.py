@@ -24,7 +24,7 @@ from ownership.domain.event import with_follow_ups
 from ownership.domain.next_steps import dead_letter_conf, next_conf
 from ownership.domain.plan import Hop
 from ownership.domain.plan_report import PlanReport
-from ownership.domain.states import BatchOutcome, EventState
+from ownership.domain.states import EventState
 from tests.unit.replay import row, transfer
 
 MID = "LP.1767225600000.6ba7b810"
@@ -91,7 +91,7 @@ def test_the_digest_of_a_report_is_one_that_can_be_approved_and_executed() -> No
         for state in (EventState.AWAITING_APPROVAL, EventState.REHEARSED):
             found = read(state, json.loads(next_conf(state, MID, report.digest) or ""))
             assert (found.approve or found.execute).digest == report.digest  # type: ignore[union-attr]  # None fails the test
-        report.add_change(Hop("m01", row("a", n=n), row("b", n=n)), BatchOutcome.MOVED)
+        report.add_change(Hop("m01", row("a", n=n), row("b", n=n)))
 
 
 @pytest.mark.parametrize("state", ORDER_OF)

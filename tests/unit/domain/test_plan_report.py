@@ -47,7 +47,7 @@ def moved(n: int, course: str = "course") -> Hop:
 def report(*changes: Hop) -> PlanReport:
     made = PlanReport(AB)
     for change in changes:
-        made.add_change(change, BatchOutcome.MOVED)
+        made.add_change(change)
     return made
 
 
@@ -64,7 +64,7 @@ def test_the_digest_names_batch_status_and_owners_and_nothing_of_the_event() -> 
     digest = report(hop(before, after)).digest
     others = [PlanReport(transfer(2, "A", "B")), PlanReport(AB)]
     for other, mid in zip(others, ("m02", "m01"), strict=True):
-        other.add_change(Hop(mid, before, after), BatchOutcome.MOVED)
+        other.add_change(Hop(mid, before, after))
     assert {other.digest for other in others} == {digest}
 
 
