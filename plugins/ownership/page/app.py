@@ -16,9 +16,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ownership.domain.errors import OwnershipError, SettingsError
 from ownership.page.access import MayRead
-from ownership.page.api.app import api as api_app
+from ownership.page.api.app import api, described
 from ownership.page.rendering import STATIC, rendered
-from ownership.page.routes import actions, api, imports, lists, questions, transfers
+from ownership.page.routes import actions, imports, lists, questions, transfers
 from ownership.page.store import Store, process_store
 
 log = structlog.get_logger(__name__)
@@ -35,10 +35,10 @@ HEADERS = {
 }
 
 app = FastAPI(title="Ownership transfers", docs_url=None, redoc_url=None, openapi_url=None)
-for routes in (lists, questions, transfers, actions, imports, api):
+for routes in (lists, questions, transfers, actions, imports):
     app.include_router(routes.router, dependencies=[MayRead])
 app.include_router(imports.files, dependencies=[MayRead])
-app.mount("/api/v1", api_app)
+app.mount("/api/v1", api)
 
 
 class Secured:
@@ -70,6 +70,17 @@ def static(name: str) -> Response:
         raise HTTPException(404, "There is no such file.")
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return Response(STATIC[name], media_type=kind, headers={"cache-control": "private, max-age=3600"})
+
+
+@app.get("/api", dependencies=[MayRead])
+def what_the_api_can_do() -> Response:
+    """The operations of the API, with a link to its OpenAPI."""
+    operations = [
+        (method.upper(), path, operation["summary"])
+        for path, methods in described()["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return rendered("api.html", operations=operations)
 
 
 @app.get("/report")
