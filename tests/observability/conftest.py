@@ -28,7 +28,7 @@ from airflow.sdk.observability.metrics import stats_utils
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)  # Airflow's default
 from ownership.edge import metrics
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
-from ownership.domain.compare import KINDS
+from ownership.domain.compare import LABELS
 from ownership.domain.contracts import Pulled
 from ownership.domain.proven import ProvenCounts
 metrics.pulled(Pulled(received=101, rejected=102, known=103, follow_ups=104, lost=135))
@@ -37,7 +37,7 @@ metrics.settled(
     {"moved": 111, "changed_elsewhere": 112},
 )
 metrics.users_read(113)
-metrics.reconciled(114, 115, dict(zip(KINDS, range(116, 122), strict=True)))
+metrics.reconciled(114, 115, dict(zip(LABELS, range(116, 122), strict=True)))
 metrics.reconciliation_ended(left=122, in_flight=123, repaired=124)
 metrics.problems(125)
 metrics.proven(ProvenCounts(in_time=39, late=1))

@@ -13,7 +13,7 @@ import yaml
 from local.paths import REPOSITORY
 from local.tools import programs
 from ownership.domain import states
-from ownership.domain.compare import KINDS
+from ownership.domain.compare import LABELS
 from ownership.edge import metrics
 from tests.observability.conftest import COUNTERS, FOLDER, GAUGES, TIMERS
 from tests.observability.observability_queries import queries
@@ -70,7 +70,7 @@ def test_the_gauges_of_the_watcher_end_with_it_and_no_others_do() -> None:
 def test_labels_are_the_job_s_own_words() -> None:
     outcomes = {m["labels"]["outcome"] for m in MAPPINGS if "outcome" in m.get("labels", {})}
     assert outcomes <= {*states.OPEN_STATES, *states.FINAL_STATES}
-    assert {m["labels"]["kind"] for m in MAPPINGS if "kind" in m.get("labels", {})} == set(KINDS)
+    assert {m["labels"]["kind"] for m in MAPPINGS if "kind" in m.get("labels", {})} == set(LABELS)
 
 
 def test_what_the_tests_send_is_all_that_is_mapped() -> None:

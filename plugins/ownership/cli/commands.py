@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import httpx
 
-from ownership.cli.client import Client, ClientError, Credentials, Refused, Unreachable
-from ownership.cli.output import Json, Output
+from ownership.cli.client import Client, ClientError, Credentials, Json, Refused, Unreachable
+from ownership.cli.output import Output
 from ownership.domain.text import MAX_FILE_NAME, one_line
 
 LIST_COLUMNS = ("announced_at", "state", "kind", "from_user", "to_user", "counts", "mid")

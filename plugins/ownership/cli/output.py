@@ -13,12 +13,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from rich.table import Table
 from rich.text import Text
 
+from ownership.cli.client import Json
 from ownership.domain.text import one_line
 
 WIDE: Final = 1000
 """Columns where nobody looks: a program wants whole ids."""
-
-Json = dict[str, Any]
 
 
 class _Console(Console):

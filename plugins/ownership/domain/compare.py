@@ -14,8 +14,6 @@ MISSING: Final = "missing_document"
 ORPHAN: Final = "orphan_document"
 UNPROVEN: Final = "unproven"
 UNMOVED: Final = "unmoved"
-KINDS: Final = (STALE_OWNER, STALE_MENTORS, MISSING, ORPHAN, UNPROVEN, UNMOVED)
-"""Kinds of difference; a document may be stale in both ways."""
 LABELS: Final = {
     STALE_OWNER: "stale owner",
     STALE_MENTORS: "stale mentors",
@@ -24,7 +22,7 @@ LABELS: Final = {
     UNPROVEN: "moved, not proven",
     UNMOVED: "left by a completed transfer",
 }
-"""The kinds, for people."""
+"""Kinds of difference, for people; a document may be stale in both ways."""
 
 
 def differences(row: Row, document: Document | None) -> tuple[str, ...]:

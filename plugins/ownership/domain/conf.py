@@ -30,7 +30,6 @@ from ownership.domain.text import printable
 MAX_EVENTS = 1000
 """Events in one conf; more belong on the topic."""
 MAX_REASON = 500
-"""Characters of a reason."""
 
 WHO = ("from_user", "to_user", "organisation_id")
 SCOPE = ("roles", "statuses", "course_ids", "dry_run")

@@ -170,7 +170,6 @@ class UndoEffect:
 
 
 Effect: TypeAlias = TransferEffect | UndoEffect
-"""What a phase does."""
 
 
 def _is_back(field_: str, walk: Sequence[Hop], row: Row) -> bool:

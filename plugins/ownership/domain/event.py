@@ -38,7 +38,6 @@ _ENVELOPE_FIELDS: Final = ("payload", "value", "data")
 """Fields in which Kafka Connect, a REST proxy and CloudEvents put a message."""
 
 MAX_ID: Final = 256
-"""Characters of an id."""
 MAX_ID_BYTES: Final = 320
 """Bytes of an id in UTF-8. An entry of PostgreSQL's indexes has 2,704 at most; one of the ledger's holds three ids and a
 mid, and a letter may have another byte when it is folded."""
@@ -97,7 +96,6 @@ MessageId = Annotated[
     StringConstraints(strict=True, min_length=1, max_length=300),
     BeforeValidator(as_id),
 ]
-"""An event's id."""
 
 LedgerId = Annotated[
     str,

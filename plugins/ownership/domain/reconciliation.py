@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import Field
 
-from ownership.domain.compare import KINDS, LABELS
+from ownership.domain.compare import LABELS
 from ownership.domain.contracts import Contract
 from ownership.domain.plan import Document, Row
 from ownership.domain.text import one_line
@@ -162,7 +162,7 @@ def report_of(
     total: Counter[str] = Counter()
     for part in parts.values():
         total.update(part.counts)
-    kinds = {k: total[k] for k in KINDS if total[k]}
+    kinds = {k: total[k] for k in LABELS if total[k]}
     samples = _first_of_each_kind(s for _, part in sorted(parts.items()) for s in part.samples)
     seconds = sum(p.ended_ms - p.started_ms for p in parts.values()) / 1000
     read = total[ROWS] + total[DOCUMENTS]

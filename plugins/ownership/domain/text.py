@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 
 MAX_LINE = 2000
-"""Most characters of a line."""
 MAX_FILE_NAME = 200
-"""Most characters of a file's name."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls of terminals, lines and the direction of writing, and lone surrogates."""

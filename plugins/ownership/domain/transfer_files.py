@@ -24,7 +24,6 @@ from ownership.domain.text import one_line, printable
 MAX_ROWS: Final = 10_000
 """Rows of a file below its header."""
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of a file."""
 MAX_BLANK: Final = 10_000
 """Blank rows above a row: a run brings a thousand numbers of rows, however few rows have them."""
 MAX_CELL: Final = 500

@@ -42,7 +42,6 @@ class Heard(NamedTuple):
     """What an API server has heard of Airflow's other parts. Of several of a kind, of the one that it heard last."""
 
     silent: tuple[Silent, ...]
-    """The parts that do not run."""
     heartbeats_ms: Mapping[str, int]
     """The last one by part, epoch ms of that part's clock."""
 

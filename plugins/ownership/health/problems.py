@@ -59,7 +59,6 @@ class HealthFacts:
     at_ms: int
     unreachable: tuple[Unreachable, ...] = ()
     silent: tuple[Silent, ...] = ()
-    """Parts of Airflow that do not run."""
     parts_ahead_ms: Mapping[str, int] = field(default_factory=dict)
     """By part of Airflow, how far its last heartbeat is ahead of the ledger's clock; below zero if it is past."""
     hosts: tuple[Host, ...] = ()

@@ -132,7 +132,6 @@ class Importer:
 
 
 Asked = Annotated[Importer, Depends()]
-"""The request of a user, for a route."""
 
 
 def found(store: Ledger, import_id: str) -> Import:

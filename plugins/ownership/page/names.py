@@ -100,4 +100,3 @@ def process_names() -> Names:
 
 
 UserNames = Annotated[Names, Depends(process_names)]
-"""Names, for a route."""

@@ -175,4 +175,3 @@ def process_platform() -> Platform:
 
 
 Stores = Annotated[Platform, Depends(process_platform)]
-"""The platform's stores, for a route."""

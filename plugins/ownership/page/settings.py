@@ -47,4 +47,3 @@ def process_settings() -> CachedSettings:
 
 
 JobSettings = Annotated[CachedSettings, Depends(process_settings)]
-"""The settings, for a route."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ownership.domain.backlog import BacklogFacts, HeldBack, QueueFacts
-from ownership.domain.compare import KINDS
+from ownership.domain.compare import LABELS
 from ownership.domain.contracts import Pulled
 from ownership.domain.proven import ProvenCounts
 from ownership.domain.queue import QueuedEvent
@@ -66,7 +66,7 @@ def test_reads_of_users_are_counted(got: list[Any]) -> None:
 
 
 def test_a_reconciliation_counts_what_it_read_and_found_by_kind(got: list[Any]) -> None:
-    metrics.reconciled(100, 90, dict(zip(KINDS, range(1, 7), strict=True)))
+    metrics.reconciled(100, 90, dict(zip(LABELS, range(1, 7), strict=True)))
     metrics.reconciliation_ended(left=0, in_flight=2, repaired=3)
     assert got == [
         ("count", "ownership.reconcile-rows-count", 100),

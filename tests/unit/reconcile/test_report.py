@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownership.domain.compare import KINDS, STALE_OWNER
+from ownership.domain.compare import LABELS, STALE_OWNER
 from ownership.domain.conf import ConfError
 from ownership.domain.plan import BatchId, Document, Row
 from ownership.domain.reconciliation import (
@@ -165,4 +165,4 @@ def test_a_sample_of_anything_is_printable_and_short(
 def test_a_report_survives_its_ledger() -> None:
     report = of(part(different=1, left=1, stale_owner=1))
     assert Report.model_validate_json(report.model_dump_json()) == report
-    assert set(report.counts) <= set(KINDS)
+    assert set(report.counts) <= set(LABELS)

@@ -112,7 +112,6 @@ class OneImport(ListedImport):
 
     state: ImportState
     by_state: dict[RowState, int]
-    """Rows by state."""
     would_move: int
     """Batches that the dry runs found to move."""
     moved: int
