@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
 
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ownership.domain.clock import now
 from ownership.domain.csv_text import csv_lines
 from ownership.ledger.reads.exports import BEFORE_ALL, ChangePlace, Exports, Page
 from ownership.ledger.reads.lists import Filters
+from ownership.page.api.problems import answer
 from ownership.page.store import Ledger
 
 AT_ONCE: Final = 2
@@ -95,17 +96,14 @@ def _plain(value: Any) -> Any:
 class ExportResponse(StreamingResponse):
     """An export that is sent as the client takes it, few at a time."""
 
-    def __init__(
-        self, name: str, columns: Sequence[str], rows: Rows, format_: Format, busy: Callable[[], Response]
-    ) -> None:
-        """`busy`: the answer when too many others are being sent. Reads the first page, whose error is an answer yet."""
+    def __init__(self, name: str, columns: Sequence[str], rows: Rows, format_: Format) -> None:
+        """Reads the first page, whose error is an answer yet."""
         parts = (_csv if format_ == "csv" else _json_lines)(columns, rows)
         first = next(parts, "")
         super().__init__(chain([first], parts), media_type=_MEDIA_TYPES[format_])
         self.headers["content-disposition"] = (
             f'attachment; filename="{name}-{now():%Y%m%dT%H%M%SZ}.{format_}"'
         )
-        self._busy = busy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -114,7 +112,9 @@ class ExportResponse(StreamingResponse):
             await asyncio.wait_for(send(message), STALLED_S)
 
         if not _turns.acquire(blocking=False):
-            await self._busy()(scope, receive, send)
+            busy = answer(503, f"{AT_ONCE} other exports are being sent: try again later.", name="busy")
+            busy.headers["retry-after"] = "30"
+            await busy(scope, receive, send)
             return
         try:
             await super().__call__(scope, receive, patient)

@@ -15,7 +15,6 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
 from starlette.middleware.gzip import GZipMiddleware
 
 from local.servers.ports import HOST
@@ -43,7 +42,7 @@ class Exported:
     def export(self, what: str) -> Any:
         file_format: Any = "jsonl" if what == "lines" else "csv"
         rows = getattr(self, f"_{what}")()
-        return ExportResponse(what, COLUMNS, rows, file_format, lambda: PlainTextResponse("busy", 503))
+        return ExportResponse(what, COLUMNS, rows, file_format)
 
     def _whole(self) -> Iterator[Sequence[Any]]:
         yield ROWS

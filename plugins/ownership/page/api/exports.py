@@ -9,10 +9,9 @@ from fastapi.responses import Response
 
 from ownership.ledger.reads.exports import CHANGE_COLUMNS, TRANSFER_COLUMNS
 from ownership.page import exporting
-from ownership.page.api.problems import answer
 from ownership.page.api.requests import JsonRoute
 from ownership.page.api.transfers import QueryFilters
-from ownership.page.exporting import AT_ONCE, ExportResponse, Format
+from ownership.page.exporting import ExportResponse, Format
 from ownership.page.parameters import TEXT
 from ownership.page.store import Ledger
 
@@ -40,12 +39,6 @@ class Export:
         self.store, self.filters, self.format, self.mid = store, filters, format_, mid
 
 
-def _busy() -> Response:
-    response = answer(503, f"{AT_ONCE} other exports are being sent: try again later.", name="busy")
-    response.headers["retry-after"] = "30"
-    return response
-
-
 @router.get(
     "/exports/transfers",
     summary="All transfers that fit, as a file",
@@ -55,7 +48,7 @@ def _busy() -> Response:
 def transfers(export: Annotated[Export, Depends()]) -> Response:
     """In the order of their arrival; then the rejected messages."""
     rows = exporting.transfers(export.store, export.filters, export.mid)
-    return ExportResponse("transfers", TRANSFER_COLUMNS, rows, export.format, _busy)
+    return ExportResponse("transfers", TRANSFER_COLUMNS, rows, export.format)
 
 
 @router.get(
@@ -67,4 +60,4 @@ def transfers(export: Annotated[Export, Depends()]) -> Response:
 def changes(export: Annotated[Export, Depends()]) -> Response:
     """Each compare-and-set on a row of a batch: owners before and after, outcome and times."""
     rows = exporting.changes(export.store, export.filters, export.mid)
-    return ExportResponse("changes", CHANGE_COLUMNS, rows, export.format, _busy)
+    return ExportResponse("changes", CHANGE_COLUMNS, rows, export.format)
