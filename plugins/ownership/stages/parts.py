@@ -28,7 +28,7 @@ from ownership.platform.user_org import Users
 class Parts:
     """Everything a stage reads and writes; made by the hooks, or by a test.
 
-    `over` is the one place that knows which part sits on which client.
+    `from_clients` is the one place that knows which part sits on which client.
     """
 
     settings: Settings
