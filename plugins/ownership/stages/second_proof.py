@@ -24,6 +24,7 @@ from ownership.ledger.changes import Image
 from ownership.ledger.events import EventRow
 from ownership.stages.inbox import Inbox
 from ownership.stages.parts import Parts
+from ownership.stages.update import settle_undecided
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ MAX_ROUNDS = 3
 def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
     """Prove the window's completed events again. Returns the number of follow-up events.
 
-    Of an event that was abandoned lately, documents follow the rows that it has moved.
+    Of an event that was abandoned lately, changes get their outcomes, and documents follow the rows that it has moved.
 
     :raises Unavailable: if a store is; events proven until then stay proven.
     """
@@ -53,6 +54,7 @@ def second_proof(parts: Parts, inbox: Inbox, start_ms: int, end_ms: int) -> int:
     # The window's own are proven whenever it is run; older ones only if no run did it.
     older, own = completed(oldest_ms, start_ms, unproven_since_ms=since_ms), completed(start_ms, end_ms)
     for events in abandoned(oldest_ms, end_ms, unproven_since_ms=since_ms):
+        settle_undecided(parts, [e.mid for e in events])
         follow_rows(parts, parts.changes.batches(_with_plans(events)))
     return sum(_prove(parts, inbox, events) for events in chain(older, own))
 

@@ -11,7 +11,7 @@ import pytest
 
 from ownership.domain.clock import now_ms
 from ownership.stages.intake import Window
-from tests.integration.stages.transfer_world import World, replaced
+from tests.integration.stages.transfer_world import World, boom, replaced
 
 
 def around(world: World, mid: str) -> Window:
@@ -210,6 +210,23 @@ def test_documents_follow_what_an_abandoned_transfer_has_moved(world: World) -> 
     world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()
     world.run().pull(window=Window(now_ms() - 1000, now_ms()))
     assert world.owners(batch) == (new, ())
+
+
+def test_what_a_dead_process_changed_of_an_abandoned_transfer_gets_its_outcome(world: World) -> None:
+    old, new = world.users("old", "new")
+    moved, stays = world.batch(created_by=old), world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    with replaced(world.job.parts.changes, "settle_images", boom):
+        run.update()
+    world.platform.update_row(
+        stays.course_id, stays.batch_id, createdby=old
+    )  # as if it had died before this one
+    world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()
+    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+    outcomes = {i.id.batch_id: i.outcome for i in world.changes(mid)[1]}
+    assert outcomes == {moved.batch_id: "applied", stays.batch_id: "superseded"}
+    assert (world.owners(moved), world.owners(stays)) == ((new, ()), (old, ()))
 
 
 def test_what_an_abandoned_transfer_gave_back_is_not_taken_by_the_second_proof(world: World) -> None:
