@@ -49,6 +49,7 @@ MAX_JUMP_S = 60.0
 COMMITS_CUT = 0.3
 """Share of the ledger's commits whose connection is cut during that fault."""
 HEALTHY_WITHIN_S = 240.0
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -212,10 +213,15 @@ def supervise(stack: Stack) -> None:
 
 
 def _last_heartbeats(stack: Stack) -> datetime:
-    """The oldest of the last heartbeats of scheduler, triggerer and DAG processor."""
-    health = httpx.get(f"{stack.addresses.airflow}/api/v2/monitor/health", timeout=5).json()
+    """The oldest of the last heartbeats of scheduler, triggerer and DAG processor.
+
+    Long ago for one that is not known: while its database is away Airflow answers without any.
+    """
+    url = f"{stack.addresses.airflow}/api/v2/monitor/health"
+    health = httpx.get(url, timeout=5).raise_for_status().json()
     kinds = ("scheduler", "triggerer", "dag_processor")
-    return min(datetime.fromisoformat(health[kind][f"latest_{kind}_heartbeat"]) for kind in kinds)
+    beats = (health[kind][f"latest_{kind}_heartbeat"] for kind in kinds)
+    return min(datetime.fromisoformat(beat) if beat else NEVER for beat in beats)
 
 
 def revive(stack: Stack) -> None:
