@@ -235,7 +235,7 @@ def orders(conf: Mapping[str, Any]) -> Orders:
         execute = _read(ExecutePlan, {k: conf.get(k) for k in ("execute_plan", "digest", *WHY)})
 
     def order(name: str, kind: type[G]) -> G | None:
-        return _read(kind, conf[name], f"{name}: ") if conf.get(name) else None
+        return _read(kind, conf[name], f"{name}: ") if conf.get(name) is not None else None
 
     return Orders(
         approve=order("approve", Approve),
