@@ -36,6 +36,7 @@ IMPORTED = (
 )  # fmt: skip
 FILTERS = ("user", "state", "run", "course", "batch", "request", "since", "before")
 DONE = ("completed", "rehearsed")
+TIMEOUT_S = 600
 
 
 class Exit(IntEnum):
@@ -121,6 +122,9 @@ ACTIONS: Mapping[str, Action] = {
 def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
     """Send a CSV file of transfers in: a dry run of every row, then, with --go, the transfers."""
     if given.id:
+        for option, value in (("--to-user", given.to_user), ("--key", given.key)):
+            if value is not None:
+                raise Usage(f"{option} has no effect with --id, whose file was sent before: leave it out")
         seen = client.imported(given.id)
     else:
         content = given.file.read_bytes()
@@ -132,7 +136,7 @@ def import_(given: argparse.Namespace, client: Client, output: Output) -> Exit:
         return client.go(import_id, only_good=given.go == "good")
 
     def watched(again: Callable[[], Json], *states: str) -> Json:
-        looks = client.watch_import(import_id, states, again, timeout=given.timeout)
+        looks = client.watch_import(import_id, states, again, timeout=_patience(given))
         return output.followed(map(_import_look, looks), f"import {import_id}")
 
     if given.wait or given.go:
@@ -213,11 +217,16 @@ def _started(
     if not given.wait:
         output.facts({"mid": mid, **started}, ("mid", "run_id"))
         return Exit.DONE
-    last = output.followed(client.watch(started, timeout=given.timeout), mid)
+    last = output.followed(client.watch(started, timeout=_patience(given)), mid)
     output.facts(last, SHOWN)
     if last["state"] == "awaiting_approval":
         return Exit.AWAITS_APPROVAL
     return Exit.DONE if last["state"] in wanted else Exit.REFUSED
+
+
+def _patience(given: argparse.Namespace) -> float:
+    """Seconds to wait at most."""
+    return TIMEOUT_S if given.timeout is None else float(given.timeout)
 
 
 def _filters(given: argparse.Namespace) -> dict[str, str | None]:
@@ -236,9 +245,11 @@ def parser() -> argparse.ArgumentParser:
     writes = argparse.ArgumentParser(add_help=False)
     writes.add_argument("--wait", action="store_true", help="until it is final")
     writes.add_argument(
-        "--timeout", type=_seconds, default=600, metavar="SECONDS", help="of --wait; 600 if not given"
+        "--timeout", type=_seconds, metavar="SECONDS", help=f"of --wait; {TIMEOUT_S} if not given"
     )
-    writes.add_argument("--key", help="idempotency key: the same one starts one run; random if not given")
+    writes.add_argument(
+        "--key", type=_text, help="idempotency key: the same one starts one run; random if not given"
+    )
     filters = _filter_options()
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
@@ -257,12 +268,12 @@ def parser() -> argparse.ArgumentParser:
     for name in ("from_user", "to_user", "organisation_id"):
         new.add_argument(name)
     new.add_argument("--dry-run", action="store_true", help="plan only")
-    new.add_argument("--reason")
-    new.add_argument("--requested-by", metavar="USER")
+    new.add_argument("--reason", type=_text)
+    new.add_argument("--requested-by", type=_text, metavar="USER")
     new.add_argument(
         "--role", action="append", choices=("created", "mentored"), help="only these; may be repeated"
     )
-    new.add_argument("--course", action="append", help="only of this course; may be repeated")
+    new.add_argument("--course", type=_text, action="append", help="only of this course; may be repeated")
     command("list", list_, filters).add_argument(
         "--limit", type=_count, default=50, help="at most so many; 50 if not given"
     )
@@ -271,12 +282,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--changes", action="store_true", help="its batches")
     back = of_transfer("undo", undo)
     back.add_argument("--apply", action="store_true", help="without it, a dry run")
-    back.add_argument("--reason")
+    back.add_argument("--reason", type=_text)
     for name in ("approve", "execute"):
         of_transfer(name).add_argument("digest", help="of the plan as `show` has it")
-    commands.choices["execute"].add_argument("--reason")
+    commands.choices["execute"].add_argument("--reason", type=_text)
     for name in ("decline", "abandon"):
-        of_transfer(name).add_argument("--reason", required=True)
+        of_transfer(name).add_argument("--reason", type=_text, required=True)
     of_transfer("redrive")
     out = command("export", export, filters)
     out.add_argument("what", choices=("transfers", "changes"))
@@ -285,12 +296,18 @@ def parser() -> argparse.ArgumentParser:
     file = command("import", import_, writes)
     given = file.add_mutually_exclusive_group(required=True)
     given.add_argument("file", type=Path, nargs="?", help="CSV")
-    given.add_argument("--id", help="of an import that was sent before")
-    file.add_argument("--to-user", metavar="USER", help="new owner where a row names none")
+    given.add_argument("--id", type=_text, help="of an import that was sent before")
+    file.add_argument("--to-user", type=_text, metavar="USER", help="new owner where a row names none")
     file.add_argument("--go", choices=("all", "good"), help="then carry out all rows, or the good ones")
     file.add_argument("--failed", type=Path, metavar="FILE", help="where rows that failed go, to be mended")
     command("health", health)
     return top
+
+
+def _text(text: str) -> str:
+    if not text.strip():  # of a variable that is not set
+        raise argparse.ArgumentTypeError("is empty; leave it out if nothing is meant")
+    return text
 
 
 def _count(text: str) -> int:
@@ -316,7 +333,9 @@ def _filter_options() -> argparse.ArgumentParser:
         "before": "the same, not included",
     }  # fmt: skip
     for name in FILTERS:
-        filters.add_argument(f"--{name}", dest=f"of_{name}", help=helps.get(name), metavar=name.upper())
+        filters.add_argument(
+            f"--{name}", type=_text, dest=f"of_{name}", help=helps.get(name), metavar=name.upper()
+        )
     return filters
 
 
@@ -329,7 +348,10 @@ def main(
     given = parser().parse_args(arguments)
     output = Output(as_json=given.json)
     does: Command = given.does
+    waits = getattr(given, "wait", False) or getattr(given, "go", None)
     try:
+        if getattr(given, "timeout", None) is not None and not waits:
+            raise Usage("--timeout has no effect without --wait")
         with _client(given, os.environ if environment is None else environment, transport) as client:
             return does(given, client, output)
     except ClientError as e:

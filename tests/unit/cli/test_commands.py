@@ -324,6 +324,52 @@ def test_an_answer_that_cannot_be_unpacked_is_none(capsys: pytest.CaptureFixture
     assert "ownership: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--user", "--state", "--run", "--before"])
+@pytest.mark.parametrize("command", [["list"], ["export", "transfers"]])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_filter_is_no_wish_for_everything(
+    option: str, command: list[str], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a script gives it whose variable is not set."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command, option, value], HERE)
+    assert ended.value.code == Exit.USAGE
+    assert f"argument {option}: is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["redrive", MID, "--key", ""], "argument --key: is empty"),
+        (["transfer", "a", "b", "o", "--course", ""], "argument --course: is empty"),
+        (["import", "--id", "0" * 20, "--to-user", ""], "argument --to-user: is empty"),
+    ],
+)
+def test_an_option_of_no_text_is_wrong_usage(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words, HERE)
+    assert ended.value.code == Exit.USAGE
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["redrive", MID, "--timeout", "5"], "--timeout has no effect without --wait"),
+        (["import", "--id", "0" * 20, "--to-user", "u"], "--to-user has no effect with --id"),
+        (["import", "--id", "0" * 20, "--go", "all", "--key", "k"], "--key has no effect with --id"),
+    ],
+)
+def test_an_option_without_effect_is_refused_before_anything_is_sent(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler, asked = answers(httpx.Response(500))
+    assert against(handler, *words) == Exit.USAGE
+    assert (asked, said in capsys.readouterr().err) == ([], True)
+
+
 @pytest.mark.parametrize("timeout", ["nan", "inf", "1e999", "0", "-1", "soon", ""])
 def test_a_timeout_that_would_never_or_always_be_over_is_wrong_usage(
     timeout: str, capsys: pytest.CaptureFixture[str]
