@@ -6,8 +6,6 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 _OPEN = "'received', 'planned', 'awaiting_approval', 'applied', 'failed'"
 _FINAL = "'completed', 'skipped', 'abandoned', 'rehearsed', 'declined'"

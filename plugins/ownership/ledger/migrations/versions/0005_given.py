@@ -6,8 +6,6 @@ from alembic import op
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
 
 
 STATEMENTS = ("CREATE INDEX event_given ON event (target_user, state, ended_at) WHERE ended_at IS NOT NULL",)
