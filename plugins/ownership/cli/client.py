@@ -197,14 +197,11 @@ class Client:
         return _decoded(self._answered("POST", path, json=body, headers=_key(key)))
 
     def _answered(self, method: str, path: str, **how: Any) -> httpx.Response:
-        for n in range(TRIES):
-            try:
+        for _ in range(TRIES - 1):
+            with suppress(Unreachable):
                 return self._asked(method, path, **how)
-            except Unreachable:
-                if n == TRIES - 1:
-                    raise
-                self._sleep(PAUSE_S)
-        raise AssertionError  # the last try returns or raises
+            self._sleep(PAUSE_S)
+        return self._asked(method, path, **how)
 
     def _asked(self, method: str, path: str, **how: Any) -> httpx.Response:
         signed_in = bool(self._token)
