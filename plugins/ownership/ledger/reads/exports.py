@@ -97,7 +97,7 @@ class Exports(Reader):
         """The next events that fit."""
 
         def work(connection: Connection) -> Page[Span]:
-            last = _last_of(connection, span, LOOKED_AT)
+            last = _last_of(connection, span)
             if last is None:
                 return Page([], None)
             looked_at = Span(span.first, last)
@@ -125,7 +125,7 @@ class Exports(Reader):
         """The next changes of events that fit."""
 
         def work(connection: Connection) -> Page[ChangePlace]:
-            last = _last_of(connection, Span(after.event_id - 1, after.last), LOOKED_AT)
+            last = _last_of(connection, Span(after.event_id - 1, after.last))
             if last is None:
                 return Page([], None)
             looked_at = Span(after.event_id - 1, last)
@@ -153,10 +153,10 @@ def _first_id(filters: Filters) -> int:
         return 0
 
 
-def _last_of(connection: Connection, span: Span, count: int) -> int | None:
-    """The last of the first `count` events of a span; None if it has none."""
+def _last_of(connection: Connection, span: Span) -> int | None:
+    """The last event of a span that a page looks at; None if it has none."""
     some = select(event.c.id).where(event.c.id > span.first, event.c.id <= span.last)
-    ids = some.order_by(event.c.id).limit(count).subquery()
+    ids = some.order_by(event.c.id).limit(LOOKED_AT).subquery()
     found: int | None = connection.scalar(select(func.max(ids.c.id)))
     return found
 
