@@ -44,9 +44,8 @@ def connection(conn_id: str) -> Connection:
     except Exception as e:  # noqa: BLE001  # a backend of secrets may raise any class
         variable = f"AIRFLOW_CONN_{conn_id.upper()}"
         missing = _is_missing(e)
-        if missing and os.environ.get(
-            variable
-        ):  # Airflow reports a variable that it cannot parse as not defined
+        # Airflow reports a variable that it cannot parse as not defined.
+        if missing and os.environ.get(variable):
             raise SettingsError(
                 f"Connection '{conn_id}' cannot be read: {variable} must be one whole JSON object, or a URI."
             ) from None

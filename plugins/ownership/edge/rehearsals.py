@@ -25,9 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ownership.edge.rehearsals", description=__doc__)
     parser.add_argument("--hours", type=float, default=24, help="how far back; default: %(default)s")
     hours = parser.parse_args(arguments).hours
-    logging.getLogger("elastic_transport").setLevel(
-        logging.WARNING
-    )  # else stdout has a line for each request
+    # Else stdout has a line for each request.
+    logging.getLogger("elastic_transport").setLevel(logging.WARNING)
     differ, seen = False, 0
     try:
         with opened_parts() as parts:

@@ -21,9 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ownership.health", description=__doc__)
     parser.add_argument("--kind", choices=[*Kind], help="count only problems of this kind")
     kind = parser.parse_args(arguments).kind
-    logging.getLogger("elastic_transport").setLevel(
-        logging.WARNING
-    )  # else stdout has a line for each request
+    # Else stdout has a line for each request.
+    logging.getLogger("elastic_transport").setLevel(logging.WARNING)
     try:
         settings = load_settings()
     except OwnershipError as e:

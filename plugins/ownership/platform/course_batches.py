@@ -220,9 +220,8 @@ def check_table(cql: Cql, settings: Settings) -> None:
             f"Table '{settings.keyspace}.{settings.course_batch_table}' has no column "
             f"{', '.join(sorted(missing))}: it is no course_batch table; set 'lms-cassandra.course_batch.table'."
         )
-    if not columns["mentors"].startswith(
-        "list<"
-    ):  # the elements of a frozen list cannot be written by themselves
+    # The elements of a frozen list cannot be written by themselves.
+    if not columns["mentors"].startswith("list<"):
         raise SettingsError(
             f"Column mentors of table '{settings.keyspace}.{settings.course_batch_table}' is {columns['mentors']}, the "
             "platform's is list<text>: set 'lms-cassandra.course_batch.table' to the platform's own table."

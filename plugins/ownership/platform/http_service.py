@@ -139,9 +139,8 @@ class Service:
         # Without TLS no context: it takes 30 ms to make.
         tls = parsed.scheme == "https" and (endpoint.tls or ssl.create_default_context())
         if tls and tls.verify_mode == ssl.CERT_NONE:
-            disable_warnings(
-                InsecureRequestWarning
-            )  # whoever set `verify` to false knows; it comes with each call
+            # Whoever set `verify` to false knows; it comes with each call.
+            disable_warnings(InsecureRequestWarning)
         pool = connection_from_url(
             url,
             maxsize=CONCURRENT,

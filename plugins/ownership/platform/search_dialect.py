@@ -153,9 +153,8 @@ def from_root(body: bytes) -> Server | None:
         return None
     tagline = str(answer.get("tagline") or "")
     distribution = str(version.get("distribution") or "")
-    if (
-        distribution == "opensearch" or "opensearch" in tagline.lower()
-    ):  # as 7.10 it may hide the distribution
+    # As 7.10 it may hide the distribution.
+    if distribution == "opensearch" or "opensearch" in tagline.lower():
         product = OPENSEARCH
     elif not distribution and tagline == "You Know, for Search":
         product = ELASTICSEARCH
