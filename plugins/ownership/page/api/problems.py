@@ -95,13 +95,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     def refused(request: Request, error: StarletteHTTPException) -> Response:  # noqa: ARG001  # Starlette's signature
-        given = error if isinstance(error, ProblemError) else None
-        response = answer(
-            error.status_code,
-            str(error.detail),
-            name=given.name if given else "",
-            errors=given.errors if given else (),
-        )
+        problem = error if isinstance(error, ProblemError) else ProblemError(error.status_code, error.detail)
+        response = answer(problem.status_code, str(problem.detail), name=problem.name, errors=problem.errors)
         response.headers.update(error.headers or {})
         return response
 
