@@ -67,13 +67,12 @@ def progress_bar(event: EventRow, progress: Progress | None) -> ProgressBar:
     """How far it is: received 3 %, planned 10 to 70 %, applied up to 95 %."""
     p = progress or Progress(0, 0, 0)
     if event.state == EventState.RECEIVED or not p.planned:
-        done = {EventState.RECEIVED: 3, EventState.PLANNED: 10, EventState.APPLIED: 75}.get(event.state, 3)
-        words = {
-            EventState.RECEIVED: "waiting for a run",
-            EventState.PLANNED: "looking for batches",
-            EventState.APPLIED: "proving",
-        }
-        return ProgressBar(done, words.get(event.state, "waiting for its next try"))
+        done, words = {
+            EventState.RECEIVED: (3, "waiting for a run"),
+            EventState.PLANNED: (10, "looking for batches"),
+            EventState.APPLIED: (75, "proving"),
+        }.get(event.state, (3, "waiting for its next try"))
+        return ProgressBar(done, words)
     percent = round(10 + 60 * p.moved / p.planned + 25 * p.proven / p.planned)
     rows = f"{number(p.moved)} of {counted(p.planned, 'row')} moved"
     return ProgressBar(percent, f"{rows}, {number(p.proven)} proven in both stores")
