@@ -35,14 +35,10 @@ Closed = Callable[[Sequence[Transfer], Moves], bool]
 
 def compose(moves: Mapping[str, str], event: Transfer) -> Moves:
     """`moves`, then `event`: whatever ended at the event's old user goes on to its new user."""
-    after = _passed_on(moves, event)
+    after = {u: event.to_user if folded(v) == event.source else v for u, v in moves.items()}
     after.setdefault(event.source, event.to_user)
     after.setdefault(event.target, event.to_user)
     return after
-
-
-def _passed_on(moves: Mapping[str, str], event: Transfer) -> Moves:
-    return {u: event.to_user if folded(v) == event.source else v for u, v in moves.items()}
 
 
 def idempotent(moves: Mapping[str, str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from ownership.domain.contracts import Conflict, PlanSummary, Summary
+from ownership.domain.contracts import PlanSummary, Summary
 from ownership.domain.next_steps import next_conf
 from ownership.domain.states import BatchOutcome, EventState
 from ownership.domain.text import one_line
@@ -92,7 +92,7 @@ def run_message(summary: Summary, *, dag_id: str, run_id: str, link: str) -> Run
         "counts": counts,
         "failures": {_id(mid): one_line(why, MAX_REASON) for mid, why in failures.items()},
         "approvals": [_approval(p) for p in approvals],
-        "conflicts": [_conflict(c) for c in conflicts],
+        "conflicts": [{name: _id(value) for name, value in c.model_dump().items()} for c in conflicts],
         "users": {_id(mid): one_line(users[mid], MAX_USERS) for mid in named if mid in users},
         "next_step": [s._asdict() for s in steps],
     }
@@ -145,10 +145,6 @@ def _approval(plan: PlanSummary) -> dict[str, Any]:
         "more_courses": plan.more_courses,
         "conflicts": plan.conflicts,
     }
-
-
-def _conflict(conflict: Conflict) -> dict[str, str]:
-    return {name: _id(value) for name, value in conflict.model_dump().items()}
 
 
 def _lists(body: Mapping[str, Any], counts: Mapping[Kind, int]) -> list[_List]:
