@@ -20,7 +20,6 @@ from ownership.domain.installation import HostKind
 from ownership.domain.settings import VARIABLE, Settings
 from ownership.edge.cassandra_hook import opened_cql
 from ownership.edge.connections import (
-    CONTENT,
     ELASTICSEARCH,
     LMS,
     USERORG,
@@ -76,14 +75,6 @@ def lms_endpoint(settings: Settings) -> Endpoint:
 def userorg_endpoint(settings: Settings) -> Endpoint:
     """User-Org, from its Connection unless a setting has its URL."""
     return endpoint(USERORG, "service.userorg.basePath", settings.userorg_base_path)
-
-
-def content_search_endpoint() -> Endpoint:
-    """The platform's content search, from its Connection.
-
-    :raises MissingConnection: if there is none: it is optional.
-    """
-    return endpoint(CONTENT)
 
 
 ELASTICSEARCH_TLS = ("ca_certs", "verify_certs", "client_cert", "client_key", "ssl_assert_fingerprint")

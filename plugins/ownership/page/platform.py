@@ -20,7 +20,8 @@ from fastapi import Depends
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.domain.settings import Settings
 from ownership.edge.cassandra_hook import opened_cql
-from ownership.edge.hooks import content_search_endpoint, elasticsearch_client, userorg_endpoint
+from ownership.edge.connections import CONTENT, endpoint
+from ownership.edge.hooks import elasticsearch_client, userorg_endpoint
 from ownership.page.settings import process_settings
 from ownership.platform.content_search import Courses
 from ownership.platform.course_batches import CourseBatches
@@ -158,7 +159,7 @@ def _users(settings: Settings) -> Iterator[Users]:
 
 @contextmanager
 def _courses() -> Iterator[Courses]:
-    with _service("content search", content_search_endpoint) as service:
+    with _service("content search", lambda: endpoint(CONTENT)) as service:
         yield Courses(service)
 
 

@@ -140,7 +140,7 @@ def test_the_platforms_words_become_the_jobs_connections_and_settings(
     assert (node.config.scheme, node.host, node.port) == ("http", "search.sunbird", 9200)
     assert hooks.lms_endpoint(settings).url == "http://lms-service:9000"
     assert hooks.userorg_endpoint(settings).url == "http://userorg-service:9000"
-    assert hooks.content_search_endpoint().url == "http://search-service:9000"
+    assert connections.endpoint(connections.CONTENT).url == "http://search-service:9000"
 
 
 def test_the_content_search_can_be_left_out() -> None:
