@@ -10,12 +10,12 @@ from fastapi.responses import JSONResponse, Response
 
 from ownership.page.access import MayRead
 from ownership.page.api import exports, health, imports, orders, problems, questions, transfers
-from ownership.page.api.requests import JsonRoute
+from ownership.page.api.requests import JsonRoute, KnownParameters
 
 api = FastAPI(
     title="Ownership transfers",
     version="1",
-    dependencies=[MayRead],
+    dependencies=[MayRead, KnownParameters],
     responses=problems.RESPONSES,
     docs_url=None,
     redoc_url=None,

@@ -1,4 +1,4 @@
-"""What a body may be: JSON, a form or a file, of bounded size.
+"""What a request may be: parameters that its route has, and a body of JSON, a form or a file, of bounded size.
 
 A page of elsewhere can make a browser send a form with the user's cookie, but no JSON and no token in a header: these
 need the server's consent.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastapi import HTTPException, Request
+from fastapi import Depends, HTTPException, Request
+from fastapi.dependencies.utils import get_flat_dependant
 from starlette.types import Message, Receive
 
+from ownership.domain.text import one_line
 from ownership.page.access import GuardedRoute
+from ownership.page.api.problems import wrong_field
 
 MAX_BODY: Final = 1_000_000
 """Bytes of a body that is no file."""
@@ -32,6 +35,20 @@ class JsonRoute(BoundedRoute):
         """The request with a bounded body of JSON."""
         check_media_type(request, "application/json")
         return super().bounded(request)
+
+
+def check_parameters(request: Request) -> None:
+    """Answer 422 to a parameter that the route would not read: without a mistyped filter a list has everything."""
+    known = sorted(p.alias for p in get_flat_dependant(request.scope["route"].dependant).query_params)
+    for name in request.query_params:
+        if name not in known:
+            advice = f"is no parameter; known are {', '.join(known) or 'none'}"
+            raise wrong_field(one_line(name, 200), advice)
+        if len(request.query_params.getlist(name)) > 1:
+            raise wrong_field(name, "is given more than once")
+
+
+KnownParameters = Depends(check_parameters)
 
 
 def check_media_type(request: Request, *allowed: str) -> None:

@@ -70,6 +70,28 @@ def test_a_filter_that_is_wrong_is_named(service: Service, field: str, value: st
     assert {e["field"] for e in problem["errors"]} == {field}
 
 
+@pytest.mark.parametrize(
+    ("method", "address", "said"),
+    [
+        ("GET", "/transfers?form_user=u", "is no parameter; known are after, batch, before, course, request, run,"),
+        ("GET", "/exports/transfers?format=csv&usr=u", "is no parameter; known are "),
+        ("GET", "/transfer?mid=m&offset=2", "is no parameter; known are mid, run"),
+        ("POST", "/imports?to_usr=u", "is no parameter; known are name, to_user"),
+        ("GET", "/health?verbose=1", "is no parameter; known are none"),
+        ("GET", "/transfers?user=a&user=b", "is given more than once"),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_would_have_no_effect_is_named(
+    service: Service, method: str, address: str, said: str
+) -> None:
+    """Else the answer is everything, for a filter that was mistyped."""
+    problem = refused(service.ask(method, address, content=b"", headers={"Content-Type": "text/csv"}), 422)
+    (error,) = problem["errors"]
+    assert error["field"] == address.rpartition("=")[0].rpartition("?")[2].rpartition("&")[2]
+    assert said in error["detail"]
+    assert service.asked_for == []
+
+
 def test_a_transfer_is_shown_without_what_the_page_hides(service: Service) -> None:
     answer = service.ask("GET", "/transfer", params={"mid": MID})
     assert answer.status_code == 200
