@@ -121,13 +121,14 @@ def test_the_list_shows_events_and_rejected_messages() -> None:
     filters = Filters(user="user-old", run_id="manual__1")
     shown = rendered(
         "list.html", view=list_view(filters, page, {"manual__1": RUN}, now_ms=NOW_MS, first=False),
-        filters=filters, since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
+        filters=filters, unread=["since=<b>"], since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
         proven="All are proven.", of_request="1 of 1 proven",
         compared="Rows and index agreed.", open_href="x", waiting_href="y", exports=exports(filters),
     )  # fmt: skip
     assert "user-old" in shown
     assert "api/v1/exports/changes?format=jsonl&amp;user=user-old&amp;run=manual__1" in shown
     assert "rejected:t:0:4" in shown
+    assert 'not narrowed by <span class="id">since=&lt;b&gt;</span>, which is no date and time.' in shown
 
 
 def test_the_share_that_is_proven_is_a_page_with_a_chart_and_periods() -> None:

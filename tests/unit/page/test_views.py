@@ -52,7 +52,7 @@ from ownership.page.views import formats, links
 from ownership.page.views.batches import ChangeLine, change_line
 from ownership.page.views.details import DetailView, Fact, detail_view
 from ownership.page.views.links import RunLink
-from ownership.page.views.lists import event_line, kind_of, list_view, message_line
+from ownership.page.views.lists import event_line, kind_of, list_view, message_line, unread
 from ownership.page.views.messages import message_view
 from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
 from tests.unit.page.rows import AT, AT_MS, EVENT, LISTED, LISTED_MESSAGE, MESSAGE, NOW_MS, TRANSFER, key
@@ -112,6 +112,13 @@ def test_an_address_carries_any_id() -> None:
 @pytest.mark.parametrize("text", ["", "yesterday", "9999-12-31T23:59-23:59", "0001-01-01T00:00+23:59"])
 def test_a_time_that_is_none_narrows_nothing(text: str) -> None:
     assert links.at_ms(text) is None
+
+
+def test_what_the_list_is_not_narrowed_to_is_named() -> None:
+    used = Filters(state=EventState.FAILED, since_ms=0)
+    assert unread(used, state="failed", since="1970-01-01T00:00", before="") == []
+    named = unread(Filters(), state="gone", since="yesterday", before="1" * 100)
+    assert named == ["state=gone", "since=yesterday", f"before={'1' * 59}…"]
 
 
 def test_a_time_of_a_form_is_utc() -> None:

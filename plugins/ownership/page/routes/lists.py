@@ -19,7 +19,7 @@ from ownership.page.settings import JobSettings
 from ownership.page.store import Ledger
 from ownership.page.views import links
 from ownership.page.views.chart import MAX_BARS
-from ownership.page.views.lists import list_view
+from ownership.page.views.lists import list_view, unread
 from ownership.page.views.proven import DAYS, proven_in_short, proven_view, request_in_short
 from ownership.page.views.reconciliations import newest_in_short, reconciliations_view
 
@@ -61,6 +61,7 @@ def listing(
         "list.html",
         view=list_view(filters, listed, runs, pairs, now_ms=now_ms(), first=cursor is None),
         filters=filters,
+        unread=unread(filters, state=state, since=since, before=before),
         since=links.for_field(filters.since_ms),
         before=links.for_field(filters.before_ms),
         states=(OPEN, *STATES),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ownership.domain.clock import duration, to_ms
 from ownership.domain.options import Options
 from ownership.domain.states import OPEN_STATES, BatchOutcome, EventState
+from ownership.domain.text import one_line
 from ownership.ledger.reads.lists import (
     MAX_COUNTED,
     MAX_NARROWED,
@@ -153,6 +154,16 @@ def message_line(message: ListedMessage) -> ListLine:
 def lag(kafka_ms: int, ended_at: datetime | None, now_ms: int) -> str:
     """From the message to the end, or until now."""
     return duration((to_ms(ended_at) if ended_at else now_ms) - kafka_ms)
+
+
+def unread(filters: Filters, *, state: str, since: str, before: str) -> list[str]:
+    """What an address asks for and the list is not narrowed to, because it is no state or no time."""
+    asked = (
+        ("state", state, filters.state),
+        ("since", since, filters.since_ms),
+        ("before", before, filters.before_ms),
+    )
+    return [f"{name}={one_line(text, 60)}" for name, text, used in asked if text and used in ("", None)]
 
 
 def _chips(filters: Filters, page: ListPage) -> list[Chip]:
