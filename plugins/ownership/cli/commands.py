@@ -8,7 +8,6 @@ final in time; 4 it waits for an approval.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ import httpx
 
 from ownership.cli.client import Client, ClientError, Credentials, Json, Refused, Unreachable
 from ownership.cli.output import Output
+from ownership.domain.arguments import above_zero, whole, words
 from ownership.domain.text import MAX_FILE_NAME, one_line
 
 LIST_COLUMNS = ("announced_at", "state", "kind", "from_user", "to_user", "counts", "mid")
@@ -245,10 +245,10 @@ def parser() -> argparse.ArgumentParser:
     writes = argparse.ArgumentParser(add_help=False)
     writes.add_argument("--wait", action="store_true", help="until it is final")
     writes.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help=f"of --wait; {TIMEOUT_S} if not given"
+        "--timeout", type=above_zero, metavar="SECONDS", help=f"of --wait; {TIMEOUT_S} if not given"
     )
     writes.add_argument(
-        "--key", type=_text, help="idempotency key: the same one starts one run; random if not given"
+        "--key", type=words, help="idempotency key: the same one starts one run; random if not given"
     )
     filters = _filter_options()
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
@@ -268,26 +268,26 @@ def parser() -> argparse.ArgumentParser:
     for name in ("from_user", "to_user", "organisation_id"):
         new.add_argument(name)
     new.add_argument("--dry-run", action="store_true", help="plan only")
-    new.add_argument("--reason", type=_text)
-    new.add_argument("--requested-by", type=_text, metavar="USER")
+    new.add_argument("--reason", type=words)
+    new.add_argument("--requested-by", type=words, metavar="USER")
     new.add_argument(
         "--role", action="append", choices=("created", "mentored"), help="only these; may be repeated"
     )
-    new.add_argument("--course", type=_text, action="append", help="only of this course; may be repeated")
+    new.add_argument("--course", type=words, action="append", help="only of this course; may be repeated")
     command("list", list_, filters).add_argument(
-        "--limit", type=_count, default=50, help="at most so many; 50 if not given"
+        "--limit", type=whole(), default=50, help="at most so many; 50 if not given"
     )
     one = command("show", show)
     one.add_argument("mid")
     one.add_argument("--changes", action="store_true", help="its batches")
     back = of_transfer("undo", undo)
     back.add_argument("--apply", action="store_true", help="without it, a dry run")
-    back.add_argument("--reason", type=_text)
+    back.add_argument("--reason", type=words)
     for name in ("approve", "execute"):
         of_transfer(name).add_argument("digest", help="of the plan as `show` has it")
-    commands.choices["execute"].add_argument("--reason", type=_text)
+    commands.choices["execute"].add_argument("--reason", type=words)
     for name in ("decline", "abandon"):
-        of_transfer(name).add_argument("--reason", type=_text, required=True)
+        of_transfer(name).add_argument("--reason", type=words, required=True)
     of_transfer("redrive")
     out = command("export", export, filters)
     out.add_argument("what", choices=("transfers", "changes"))
@@ -296,34 +296,12 @@ def parser() -> argparse.ArgumentParser:
     file = command("import", import_, writes)
     given = file.add_mutually_exclusive_group(required=True)
     given.add_argument("file", type=Path, nargs="?", help="CSV")
-    given.add_argument("--id", type=_text, help="of an import that was sent before")
-    file.add_argument("--to-user", type=_text, metavar="USER", help="new owner where a row names none")
+    given.add_argument("--id", type=words, help="of an import that was sent before")
+    file.add_argument("--to-user", type=words, metavar="USER", help="new owner where a row names none")
     file.add_argument("--go", choices=("all", "good"), help="then carry out all rows, or the good ones")
     file.add_argument("--failed", type=Path, metavar="FILE", help="where rows that failed go, to be mended")
     command("health", health)
     return top
-
-
-def _text(text: str) -> str:
-    if not text.strip():  # of a variable that is not set
-        raise argparse.ArgumentTypeError("is empty; leave it out if nothing is meant")
-    return text
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("is not 1 or more")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError("is not a number of seconds above 0")
-    return seconds
 
 
 def _filter_options() -> argparse.ArgumentParser:
@@ -334,7 +312,7 @@ def _filter_options() -> argparse.ArgumentParser:
     }  # fmt: skip
     for name in FILTERS:
         filters.add_argument(
-            f"--{name}", type=_text, dest=f"of_{name}", help=helps.get(name), metavar=name.upper()
+            f"--{name}", type=words, dest=f"of_{name}", help=helps.get(name), metavar=name.upper()
         )
     return filters
 

@@ -1,7 +1,7 @@
 """What became of the dry runs of the last hours: ``python -m ownership.edge.rehearsals`` in Airflow's environment.
 
 It compares the plans with rows and documents as they are now, and changes nothing. Exit code 0: every batch is as
-planned. 1: some are not, or something is out of reach.
+planned. 1: some are not, there was no dry run, or something is out of reach.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import sys
 from itertools import islice
 
+from ownership.domain.arguments import above_zero
 from ownership.domain.clock import DAY_MS, HOUR_MS, now_ms
 from ownership.domain.errors import OwnershipError
 from ownership.edge.hooks import opened_parts
@@ -23,7 +24,7 @@ MAX_LINES = 20
 def main(arguments: list[str] | None = None) -> int:
     """Print a line for each dry run, and for its batches that are not as planned. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ownership.edge.rehearsals", description=__doc__)
-    parser.add_argument("--hours", type=float, default=24, help="how far back; default: %(default)s")
+    parser.add_argument("--hours", type=above_zero, default=24, help="how far back; default: %(default)s")
     hours = parser.parse_args(arguments).hours
     # Else stdout has a line for each request.
     logging.getLogger("elastic_transport").setLevel(logging.WARNING)
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if not seen:
         print(f"No dry run in the last {hours:g} hours.")
-    return 1 if differ else 0
+    return 1 if differ or not seen else 0
 
 
 if __name__ == "__main__":

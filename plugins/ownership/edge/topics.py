@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from ownership.domain.arguments import above_zero, whole
 from ownership.domain.clock import DAY_MS
 from ownership.domain.errors import OwnershipError
 from ownership.edge.hooks import load_settings
@@ -24,6 +25,8 @@ RETENTION = "retention.ms"
 FOR_EVER = -1
 DEAD_LETTERS_DAYS = 30
 BROKERS_DEFAULT = -1
+MAX_PARTITIONS, MAX_REPLICATION = 100_000, 10_000
+"""What Kafka's client takes."""
 
 
 class WantedTopic(NamedTuple):
@@ -73,13 +76,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Create both topics of the settings. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ownership.edge.topics", description=__doc__)
     parser.add_argument(
-        "--partitions", type=int, default=2, help="of a new input topic; default: %(default)s"
+        "--partitions",
+        type=whole(MAX_PARTITIONS),
+        default=2,
+        help="of a new input topic; default: %(default)s",
     )
     parser.add_argument(
-        "--replication", type=int, default=BROKERS_DEFAULT, help="of a new topic; default: the broker's own"
+        "--replication",
+        type=whole(MAX_REPLICATION),
+        default=BROKERS_DEFAULT,
+        help="of a new topic; default: the broker's own",
     )
     parser.add_argument(
-        "--retention-days", type=float, default=14, help="of the input topic, at least; default: %(default)s"
+        "--retention-days",
+        type=above_zero,
+        default=14,
+        help="of the input topic, at least; default: %(default)s",
     )
     chosen = parser.parse_args(arguments)
     try:

@@ -87,7 +87,7 @@ def test_the_command_says_what_is_not_as_planned_and_ends_with_one(
 
     monkeypatch.setenv("AIRFLOW_VAR_USER_OWNERSHIP_TRANSFER", json.dumps({"env": own_world.env}))
     own_world.lead_to_ledger(environment, monkeypatch)
-    assert main([]) == 0
+    assert main([]) == 1
     assert capsys.readouterr().out == "No dry run in the last 24 hours.\n"
     old, new = own_world.users("old", "new")
     own_world.batches(MAX_LINES + 2, created_by=old)

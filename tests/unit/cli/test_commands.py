@@ -379,7 +379,7 @@ def test_a_timeout_that_would_never_or_always_be_over_is_wrong_usage(
             answers(httpx.ConnectError("is not asked"))[0], "redrive", MID, "--wait", f"--timeout={timeout}"
         )
     assert ended.value.code == Exit.USAGE
-    assert "argument --timeout: is not a number of seconds above 0" in capsys.readouterr().err
+    assert "argument --timeout: is not a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("limit", ["-1", "0", "x"])
