@@ -13,7 +13,7 @@ from ownership.domain.clock import now_ms
 from ownership.domain.conf import Abandon, Approve, ConfError, Decline, Orders
 from ownership.domain.errors import Unavailable
 from ownership.domain.queue import ClaimedEvent, QueuedEvent, Wait, WaitKind, choose
-from ownership.domain.states import EventState
+from ownership.domain.states import OPEN_STATES, EventState
 from ownership.ledger.events import EventRow
 from ownership.platform.kafka import Topic
 from ownership.stages.new_events import Ordered, execute_plan, redrive, undo
@@ -48,13 +48,28 @@ def carry_out(
         done |= execute_plan(parts, orders.execute, run_id=run_id, at_ms=at_ms, by=by)
     if orders.undo:
         done |= undo(parts, orders.undo, run_id=run_id, at_ms=at_ms, by=by)
-    return done | Ordered({}, refused=_unknown(parts, orders.named))
+    return done | Ordered({}, refused=_not_done(parts, orders))
 
 
-def _unknown(parts: Parts, mids: Collection[str]) -> set[str]:
-    """Those of `mids` that the ledger has not."""
-    absent = set(mids) - parts.events.read(list(mids)).keys()
-    return absent - parts.events.rejected(absent).keys()
+def _not_done(parts: Parts, orders: Orders) -> set[str]:
+    """The named events that the ledger has not, or that ended, or go on, otherwise than was ordered."""
+    rows = parts.events.read(list(orders.named))
+    states = {mid: row.state for mid, row in rows.items()}
+    states |= dict.fromkeys(parts.events.rejected(orders.named - rows.keys()), EventState.REJECTED)
+    goes_on = {*OPEN_STATES, EventState.COMPLETED}
+    is_over = set(EventState) - goes_on
+    wanted: list[tuple[Collection[str], set[EventState]]] = []
+    if orders.approve:
+        wanted.append(([orders.approve.mid], goes_on))
+    if orders.decline:
+        wanted.append(([orders.decline.mid], is_over))
+    if orders.abandon:
+        wanted.append((orders.abandon.mids, is_over))
+    if orders.redrive:
+        wanted.append((orders.redrive.mids, goes_on | {EventState.SKIPPED}))
+    if orders.undo:
+        wanted.append((orders.undo.mids, set(EventState)))
+    return {mid for mids, good in wanted for mid in mids if states.get(mid) not in good}
 
 
 def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:

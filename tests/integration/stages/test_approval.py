@@ -315,10 +315,11 @@ def test_only_what_awaits_an_approval_is_approved_or_declined(world: World) -> N
     mid = world.transfer(a, b)
     run = world.run().pull().lookup()
 
-    notes = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled.notes
-    assert notes == {mid: "is planned and awaits no approval"}
-    notes = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled.notes
-    assert notes == {mid: "is planned and awaits no approval"}
+    approved = world.run().pull(approve={"mid": mid, "digest": "0" * 20}).pulled
+    declined = world.run().pull(decline={"mid": mid, "reason": "no"}).pulled
+    assert approved.notes == declined.notes == {mid: "is planned and awaits no approval"}
+    # It goes on, which is not what the second of them wants.
+    assert (approved.refused, declined.refused) == ({}, declined.notes)
     # The holder was not disturbed.
     assert run.update().reindex().settle().events == {"completed": 1}
     assert world.owners(batch) == (b, ())

@@ -57,8 +57,40 @@ def test_what_is_final_or_unknown_is_not_abandoned(world: World) -> None:
     run = world.run().pull(abandon={"mids": [mid, "nobody's"], "reason": "no"})
 
     assert run.pulled.notes == {mid: "is completed already", "nobody's": "is not in the ledger"}
-    assert run.pulled.refused == run.settle().failures == {"nobody's": "is not in the ledger"}
+    assert run.pulled.refused == run.settle().failures == run.pulled.notes
     assert world.job.states([mid]) == ["completed"]
+
+
+def test_an_order_that_comes_too_late_fails_its_run_unless_all_is_as_it_was_ordered(world: World) -> None:
+    a, b = world.users("a", "b")
+    world.batch(created_by=a)
+    ended = {
+        "completed": world.transfer(a, b),
+        "skipped": world.transfer(a, f"nobody-{a}"),
+        "abandoned": world.transfer(b, a),
+    }
+    world.whole_run(abandon={"mids": [ended["abandoned"]], "reason": "no"})
+    world.job.drain()
+    dry = world.run().pull(form=world.form(b, a, dry_run=True))
+    dry.finish()
+    (ended["rehearsed"],) = dry.pulled.own
+    world.platform.emit(b"no event")
+    world.run().pull()
+    ended["rejected"] = next(r.mid for r in _rejected_rows(world) if bytes(r.body) == b"no event")
+
+    def refused(**conf: Any) -> set[str]:
+        run = world.run().pull(**conf)
+        why = run.finish().failures
+        assert why == {m: run.pulled.notes[m] for m in why}
+        return {state for state, mid in ended.items() if mid in why}
+
+    assert world.job.states([m for s, m in ended.items() if s != "rejected"]) == list(ended)[:-1]
+    mids = list(ended.values())
+    assert refused(abandon={"mids": mids, "reason": "no"}) == {"completed"}
+    assert refused(redrive={"mids": mids}) == {"abandoned", "rehearsed", "rejected"}
+    for state, mid in ended.items():
+        assert refused(decline={"mid": mid, "reason": "no"}) == {"completed"} & {state}
+        assert refused(approve={"mid": mid, "digest": "0" * 20}) == {state} - {"completed"}
 
 
 def test_a_skipped_event_is_redriven_as_a_new_one(world: World) -> None:
