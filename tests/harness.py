@@ -179,12 +179,9 @@ class Job:
         """Where events come from."""
         return Intake(self.topic, self.inbox, self.dead_letters)
 
-    def run(self, run_id: str | None = None, *, at_ms: int | None = None) -> Run:
-        """A new run; one of the time `at_ms`, if that is given."""
-        run = Run(self, run_id or f"run-{next(_runs)}-{time.time_ns()}")
-        if at_ms is not None:
-            _times[run.run_id] = at_ms
-        return run
+    def run(self, run_id: str | None = None) -> Run:
+        """A new run."""
+        return Run(self, run_id or f"run-{next(_runs)}-{time.time_ns()}")
 
     def drain(self, *, runs: int = 10, **pull: Any) -> list[Summary]:
         """Runs, one after the other, until there is nothing to claim."""

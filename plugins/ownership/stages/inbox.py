@@ -142,17 +142,16 @@ class Inbox:
     def accept_manual(self, requests: Sequence[Request], *, run_id: str, at_ms: int) -> Accepted:
         """Queue events that were given by hand, held for the run that brings them.
 
-        `at_ms`, the run's own time, is the same for every try. The ledger's order has it, unless it is far off the
-        clock: a run that was dated back overtakes nothing that is queued.
+        `at_ms` is the run's own time, the same for every try. It orders them, however late the run starts: of runs that
+        had to wait together, any may be the first to come here.
         """
-        t = order_time(at_ms, self.clock())
         arrivals: list[tuple[Message, Arrival]] = []
         rejected: list[tuple[Message, RejectedMessage]] = []
         for n, r in enumerate(requests):
-            origin = Origin("manual", "", -1, n, t)
+            origin = Origin("manual", "", -1, n, at_ms)
             message = Message("", -1, n, at_ms, r.payload)
             try:
-                arrival = _arrival(r.event, r.payload, origin, t=t, options=self._options(r))
+                arrival = _arrival(r.event, r.payload, origin, t=at_ms, options=self._options(r))
                 arrivals.append((message, arrival))
             except Poison as poison:
                 of = Legible(r.event.mid, r.event.request_id)

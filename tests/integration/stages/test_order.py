@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ownership.domain.clock import DAY_MS, now_ms
+from ownership.domain.clock import now_ms
 from ownership.domain.contracts import Phase, Work
 from tests.integration.stages.transfer_world import Faults, World
 
@@ -28,17 +28,6 @@ def test_a_chain_in_one_run_ends_at_its_last_user(world: World) -> None:
     assert world.whole_run().events == {"completed": 2}
     assert world.job.states(mids) == ["completed", "completed"]
     assert {world.owners(x) for x in (*of_a, *of_b, *of_c)} == {(c, (c, "x"))}
-
-
-def test_a_run_of_a_time_in_the_past_overtakes_nothing_that_is_queued(world: World) -> None:
-    a, b, c = world.users("a", "b", "c")
-    batch = world.batch(created_by=a)
-    world.transfer(a, b)
-    run = world.job.run(at_ms=now_ms() - DAY_MS).pull(form=world.form(b, c))
-    assert run.finish().events == {"completed": 2}
-    assert world.owners(batch) == (c, ())
-    again = world.job.run(run.run_id).pull(form=world.form(b, c))
-    assert (again.pulled.known, again.pulled.refused) == (1, {})
 
 
 def test_a_swap_in_one_run_gives_everything_to_the_one_who_received_last(world: World) -> None:
