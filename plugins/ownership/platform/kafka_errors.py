@@ -105,7 +105,9 @@ def admin_errors() -> Iterator[None]:
     try:
         yield
     except KafkaException as e:
-        raise Unavailable(PART, e.args[0].str()) from None
+        # The client's own time-out may be the first to end.
+        unreached = e.args[0].code() in (*_SAYS_NOTHING, *_UNREACHED)
+        raise Unavailable(PART, f"{e.args[0].str()}; {_ADVICE}" if unreached else e.args[0].str()) from None
     except TimeoutError:
         raise Unavailable(PART, f"no answer within {SECONDS:.0f} s; {_ADVICE}") from None
 

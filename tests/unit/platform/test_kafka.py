@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ownership.domain.errors import OwnershipError, Unavailable
 from ownership.platform.kafka import STALL_SECONDS, Span, Topic, _message, position
-from ownership.platform.kafka_errors import ClientErrors
+from ownership.platform.kafka_errors import ClientErrors, admin_errors
 
 NONE = -1001
 """What Kafka's client says of a group without an offset."""
@@ -139,6 +139,14 @@ class PartlyFailingClient(FailingClient):
         return [SimpleNamespace(partition=0, offset=NONE, error=KafkaError(self.code))]
 
     offsets_for_times = committed
+
+
+@pytest.mark.parametrize("code", [KafkaError._TIMED_OUT, KafkaError._TRANSPORT, None])
+def test_an_admin_client_that_gives_up_says_what_to_look_at(code: int | None) -> None:
+    """Its own time-out and ours are the same: either may end first."""
+    error = TimeoutError() if code is None else KafkaException(KafkaError(code))
+    with pytest.raises(Unavailable, match="Connection 'kafka_default' right"), admin_errors():
+        raise error
 
 
 def test_a_partition_that_the_broker_does_not_answer_for_is_none_without_offset_or_messages() -> None:
