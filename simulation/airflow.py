@@ -244,7 +244,9 @@ class Airflow:
 
     def _context(self) -> dict[str, Any]:
         assert self._scheduler.current is not None  # noqa: S101  # tasks are actors
-        return {"ti": self._scheduler.current.context}
+        ti = self._scheduler.current.context
+        run = next(r for r in self.runs if r.run_id == ti.run_id)
+        return {"ti": ti, "dag_run": SimpleNamespace(dag_id=run.kind, conf=run.conf)}
 
     # -- the watcher ---------------------------------------------------------------------------------------
 
