@@ -105,9 +105,10 @@ def admin_errors() -> Iterator[None]:
     try:
         yield
     except KafkaException as e:
-        # The client's own time-out may be the first to end.
-        unreached = e.args[0].code() in (*_SAYS_NOTHING, *_UNREACHED)
-        raise Unavailable(PART, f"{e.args[0].str()}; {_ADVICE}" if unreached else e.args[0].str()) from None
+        cause = e.args[0]
+        if cause.code() in (*_SAYS_NOTHING, *_UNREACHED):  # the client's own time-out may be the first to end
+            raise Unavailable(PART, f"{cause.str()}; {_ADVICE}") from None
+        raise Unavailable(PART, cause.str()) from None
     except TimeoutError:
         raise Unavailable(PART, f"no answer within {SECONDS:.0f} s; {_ADVICE}") from None
 

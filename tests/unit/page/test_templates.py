@@ -121,7 +121,7 @@ def test_the_list_shows_events_and_rejected_messages() -> None:
     filters = Filters(user="user-old", run_id="manual__1")
     shown = rendered(
         "list.html", view=list_view(filters, page, {"manual__1": RUN}, now_ms=NOW_MS, first=False),
-        filters=filters, unread=["since=<b>"], since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
+        filters=filters, unread=[("since=<b>", "date and time")], since="", before="", states=(OPEN, *STATES), open_counts=OpenCounts(3, 1, more=True),
         proven="All are proven.", of_request="1 of 1 proven",
         compared="Rows and index agreed.", open_href="x", waiting_href="y", exports=exports(filters),
     )  # fmt: skip

@@ -118,7 +118,11 @@ def test_what_the_list_is_not_narrowed_to_is_named() -> None:
     used = Filters(state=EventState.FAILED, since_ms=0)
     assert unread(used, state="failed", since="1970-01-01T00:00", before="") == []
     named = unread(Filters(), state="gone", since="yesterday", before="1" * 100)
-    assert named == ["state=gone", "since=yesterday", f"before={'1' * 59}…"]
+    assert named == [
+        ("state=gone", "state"),
+        ("since=yesterday", "date and time"),
+        (f"before={'1' * 59}…", "date and time"),
+    ]
 
 
 def test_a_time_of_a_form_is_utc() -> None:

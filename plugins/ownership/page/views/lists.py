@@ -156,14 +156,18 @@ def lag(kafka_ms: int, ended_at: datetime | None, now_ms: int) -> str:
     return duration((to_ms(ended_at) if ended_at else now_ms) - kafka_ms)
 
 
-def unread(filters: Filters, *, state: str, since: str, before: str) -> list[str]:
-    """What an address asks for and the list is not narrowed to, because it is no state or no time."""
+def unread(filters: Filters, *, state: str, since: str, before: str) -> list[tuple[str, str]]:
+    """What an address asks for and the list is not narrowed to, each with what it is not."""
     asked = (
-        ("state", state, filters.state),
-        ("since", since, filters.since_ms),
-        ("before", before, filters.before_ms),
+        ("state", state, filters.state, "state"),
+        ("since", since, filters.since_ms, "date and time"),
+        ("before", before, filters.before_ms, "date and time"),
     )
-    return [f"{name}={one_line(text, 60)}" for name, text, used in asked if text and used in ("", None)]
+    return [
+        (f"{name}={one_line(text, 60)}", kind)
+        for name, text, used, kind in asked
+        if text and used in ("", None)
+    ]
 
 
 def _chips(filters: Filters, page: ListPage) -> list[Chip]:
