@@ -143,7 +143,7 @@ def test_a_viewer_sees_a_transfer_and_may_do_nothing_about_it(
     ]
 
 
-def test_worker_triggerer_and_api_server_report_themselves_and_airflow_knows_the_worker_by_the_same_name(
+def test_each_part_of_airflow_reports_itself_and_airflow_knows_the_worker_by_the_same_name(
     airflow: Airflow, story: Story, looked_at: Any
 ):
     # Without a login, as health does.
@@ -152,10 +152,11 @@ def test_worker_triggerer_and_api_server_report_themselves_and_airflow_knows_the
 
     def hosts() -> list[dict[str, Any]]:
         found = story.rows("SELECT kind, hostname, traits, clock_ahead_ms FROM host ORDER BY kind")
-        return found if len(found) > 2 else []
+        return found if len(found) > 3 else []
 
-    api_server, triggerer, worker = until("all three have reported", hosts)
-    assert [h["kind"] for h in (api_server, triggerer, worker)] == ["api_server", "triggerer", "worker"]
+    api_server, scheduler, triggerer, worker = found = until("all four have reported", hosts)
+    assert [h["kind"] for h in found] == ["api_server", "scheduler", "triggerer", "worker"]
+    assert scheduler["traits"].items() < api_server["traits"].items()
     assert {"[api] secret_key", "[api_auth] jwt_secret"} < api_server["traits"].keys()
     assert worker["traits"].items() >= (triggerer["traits"].items() - api_server["traits"].items())
     program = (

@@ -1,4 +1,4 @@
-"""What carries the job: Airflow's parts, and the hosts of its workers, triggerers and API servers. Pure."""
+"""What carries the job: Airflow's parts, and the hosts of its schedulers, workers, triggerers and API servers. Pure."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Silent(NamedTuple):
 class HostKind(StrEnum):
     """What runs on a host."""
 
+    SCHEDULER = "scheduler"
     WORKER = "worker"
     TRIGGERER = "triggerer"
     API_SERVER = "api_server"

@@ -160,11 +160,13 @@ def _silent(silent: Silent, at_ms: int) -> str:
 
 
 def _hosts(facts: HealthFacts) -> Iterator[Problem]:
-    off = {_name(h): h.clock_ahead_ms for h in _off_clocks(facts)}
-    parts = {p: ms for p, ms in facts.parts_ahead_ms.items() if ms > facts.clock_limit_ms}
+    hosts = _off_clocks(facts)
+    off = {_name(h): h.clock_ahead_ms for h in hosts}
+    kinds = {h.kind for h in hosts}  # what has told of its clock itself is not named by its heartbeat, too
+    parts = {p: ms for p, ms in facts.parts_ahead_ms.items() if ms > facts.clock_limit_ms and p not in kinds}
     off |= {f"Airflow's {_AIRFLOW[p][0]}": ms for p, ms in parts.items()}
     if off:
-        signs = "scheduler" in parts or any(h.kind is HostKind.API_SERVER for h in _off_clocks(facts))
+        signs = "scheduler" in parts or kinds & {HostKind.SCHEDULER, HostKind.API_SERVER}
         tokens = " API servers refuse tokens that another clock has signed, so tasks fail." if signs else ""
         yield Problem(
             Kind.HOST,
@@ -193,8 +195,8 @@ def _difference(trait: str, values: Mapping[str, list[Host]]) -> str:
     if trait in _SECRETS:
         names = _listed([_name(h) for hosts in values.values() for h in hosts])
         return (
-            f"{trait} is not the same on {names}: each refuses {_SECRETS[trait]} that another has signed. Set the same on "
-            "all of them."
+            f"{trait} is not the same on {names}: an API server refuses {_SECRETS[trait]} that were signed with another. "
+            "Set the same on all of them."
         )
     having = "; ".join(f"{v} on {_listed([_name(h) for h in hosts])}" for v, hosts in values.items())
     if trait == "plugin":

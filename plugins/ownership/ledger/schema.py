@@ -15,7 +15,7 @@ The migrations create them: keys, constraints, defaults and indexes are there al
 | `consumed_offset` | the next offset to read of each partition |
 | `reconciliation`, `reconciliation_part` | the parts of each reconciliation that are done, and its report |
 | `import`, `import_row` | a file of transfers: who sent it, and each row with the mids of its dry run and its transfer |
-| `host` | what each worker, triggerer and API server has reported of itself |
+| `host` | what each scheduler, worker, triggerer and API server has reported of itself |
 
 An event's id begins with the month in which it arrived (`next_event_id()`). So the tables that are partitioned by
 month hold all rows of an event in one partition, and retention drops a partition instead of deleting rows.

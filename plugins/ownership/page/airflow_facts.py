@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow.api_fastapi.auth.tokens import get_signing_key
-from airflow.configuration import conf, ensure_secrets_loaded
+from airflow.configuration import ensure_secrets_loaded
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
@@ -126,14 +126,6 @@ def last_look() -> LastLook | None:
 def secret_key() -> str:
     """What this API server signs its own cookies and forms with."""
     return str(get_signing_key("api", "secret_key"))
-
-
-def signing_secrets() -> dict[str, str]:
-    """What this API server signs with, by option; one that was not set is a random one of this process."""
-    found = {"[api] secret_key": secret_key()}
-    if not conf.get("api_auth", "jwt_private_key_path", fallback=None):
-        found["[api_auth] jwt_secret"] = get_signing_key("api_auth", "jwt_secret")
-    return found
 
 
 def tries_by_worker(since_ms: int) -> dict[str, Tries]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from ownership.domain.clock import now_ms
 from ownership.domain.errors import OwnershipError
 from ownership.domain.installation import RECENT_MS, HostKind
-from ownership.edge.hosts import report
+from ownership.edge.hosts import digest, report, token_secret
 from ownership.ledger.database import Database
 from ownership.ledger.hosts import Hosts
 from ownership.page import airflow_facts
 
 log = structlog.get_logger(__name__)
 
-ROUNDS = 200_000
-"""Of the digest of a secret, 0.1 s: a weak one is not to be found by trying."""
+SIGNS_FORMS = "[api] secret_key"
 
 
 def report_api_server(database: Database) -> None:
@@ -30,11 +26,5 @@ def report_api_server(database: Database) -> None:
     except (OwnershipError, SQLAlchemyError) as e:
         log.warning("this API server cannot be reported", why=str(e))
         return
-    secrets = {name: digest(name, secret) for name, secret in airflow_facts.signing_secrets().items()}
+    secrets = {SIGNS_FORMS: digest(SIGNS_FORMS, airflow_facts.secret_key()), **token_secret()}
     report(database, HostKind.API_SERVER, secrets, tries)
-
-
-@cache
-def digest(name: str, secret: str) -> str:
-    """A short digest of a secret: it shows whether two are the same, and too little to tell a guess from another."""
-    return hashlib.pbkdf2_hmac("sha256", secret.encode(), name.encode(), ROUNDS).hex()[:8]

@@ -12,6 +12,8 @@ from ownership.domain.clock import now_ms
 from ownership.domain.errors import Unavailable
 from ownership.domain.installation import Host, HostKind, Tries
 from ownership.edge.hooks import load_settings, opened_intake, opened_parts
+from ownership.edge.hosts import SIGNS_TOKENS
+from ownership.edge.scheduler import report_scheduler
 from ownership.edge.triggers import _Watch
 from ownership.health.look import look
 from ownership.health.problems import Kind, problems
@@ -101,6 +103,33 @@ def test_the_watcher_reports_its_triggerer(world: World) -> None:
         watch.measure()
     (host,) = known(world)
     assert (host.kind, host.clock_ahead_ms < 1000) == (HostKind.TRIGGERER, True)
+
+
+def test_a_scheduler_that_signs_with_another_secret_than_the_api_server_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ownership.page.host import report_api_server
+
+    for _ in range(2):
+        report_api_server(world.job.parts.database)
+        with monkeypatch.context() as m:
+            m.setattr("ownership.edge.scheduler.token_secret", lambda: {SIGNS_TOKENS: "another"})
+            report_scheduler()
+        minutes_pass(world, 2)
+
+    (said,) = sentences(world)
+    name = get_hostname()
+    assert said.startswith(f"[api_auth] jwt_secret is not the same on API server {name}, scheduler {name}: ")
+
+
+def test_a_scheduler_without_the_ledger_reports_nothing_and_goes_on(
+    world: World, nowhere: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_scheduler()
+    (host,) = known(world)
+    assert (host.kind, SIGNS_TOKENS in host.traits) == (HostKind.SCHEDULER, True)
+    monkeypatch.delenv("AIRFLOW_CONN_OWNERSHIP_LEDGER")
+    report_scheduler()
 
 
 def test_an_api_server_tells_of_workers_that_were_never_heard_once_some_are(

@@ -271,6 +271,20 @@ def test_a_scheduler_whose_heartbeat_is_ahead_is_named_with_the_tokens_that_it_s
     assert "API servers refuse tokens that another clock has signed, so tasks fail." in said
 
 
+def test_a_scheduler_that_is_behind_is_named_by_its_own_report() -> None:
+    (said,) = sentences(hosts=(host("s1", HostKind.SCHEDULER, clock_ahead_ms=-300_000), host("w1")))
+    assert said.startswith("Clocks differ from PostgreSQL's: scheduler s1 is 5 min behind. Claims end")
+    assert "API servers refuse tokens that another clock has signed, so tasks fail." in said
+
+
+def test_a_scheduler_that_is_ahead_is_named_once() -> None:
+    (said,) = sentences(
+        hosts=(host("s1", HostKind.SCHEDULER, clock_ahead_ms=300_000),),
+        parts_ahead_ms={"scheduler": 297_000, "dag_processor": 299_000},
+    )
+    assert "scheduler s1 is 5 min ahead, Airflow's DAG processor is 5 min ahead. Claims end" in said
+
+
 def test_a_connection_that_leads_elsewhere_on_one_worker_is_named_with_both_places() -> None:
     hosts = tuple(host(f"w{n}", traits={"cassandra_default": "c2" if n == 3 else "c1"}) for n in range(9))
     assert sentences(hosts=hosts) == [
@@ -289,8 +303,8 @@ def test_api_servers_with_two_secrets_are_named_with_what_they_refuse_and_no_dig
         for n in (1, 2)
     )
     assert sentences(hosts=hosts) == [
-        "[api] secret_key is not the same on API server a1, API server a2: each refuses the forms of the page and the "
-        "requests for logs that another has signed. Set the same on all of them."
+        "[api] secret_key is not the same on API server a1, API server a2: an API server refuses the forms of the page "
+        "and the requests for logs that were signed with another. Set the same on all of them."
     ]
 
 

@@ -11,7 +11,7 @@ down_revision = "0002"
 STATEMENTS = (
     """
     CREATE TABLE host (
-        kind text NOT NULL CHECK (kind IN ('worker', 'triggerer', 'api_server')),
+        kind text NOT NULL CHECK (kind IN ('scheduler', 'worker', 'triggerer', 'api_server')),
         hostname text NOT NULL,
         traits jsonb NOT NULL,
         tries jsonb NOT NULL,
