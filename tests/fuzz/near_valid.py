@@ -29,8 +29,8 @@ ODD_TEXTS = (
     "", " ", "\t", "\n", " A", "A ", "\x00", "a\x00b", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ud800", "a\udfffb",
     "\ufeffA", "\u202eA", "e\u0301", "İ", "ß", "ΟΔΟΣ", "漢字", "🙂", "🙂" * 64, "a" * 256, "a" * 257, "m" * 300, "m" * 301,
     "\u00e9" * 256, "x" * 5000, ".", "..", "...", "a/b?c#d", "%00", "'; DROP TABLE x; --", "{{ 7 * 7 }}", "${jndi:x}",
-    "true", "null", "NaN", "0", "-1", "1767225601000", "1e3", "rejected:t:0:1", "a+", "LP.1+", "BE_JOB_REQUEST",
-    "ownership-transfer", "Ownership-Transfer",
+    "true", "null", "NaN", "0", "-1", "1767225601000", "1e3", "rejected:t:0:1", "a+", "LP.1:follow-up:1",
+    "BE_JOB_REQUEST", "ownership-transfer", "Ownership-Transfer",
 )  # fmt: skip
 ODD_NUMBERS = (
     0, -0.0, -1, 1, 1.0, 1.5, 2**31, -(2**31) - 1, 2**53 - 1, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**30,

@@ -16,7 +16,7 @@ from ownership.domain.decoding import MAX_EVENT_BYTES, same_payload
 from ownership.domain.event import (
     LedgerId,
     TransferEvent,
-    follow_up,
+    follow_ups,
     legible,
     parse_event,
     unnamed_mid,
@@ -124,6 +124,6 @@ def test_a_message_is_stored_as_an_event_or_rejected_with_its_reason_and_a_dead_
     crossing.encode("utf-8")
     assert Slice.model_validate(json.loads(crossing)) == work
     # Its follow-ups' mids are names of the ledger, too, and its payload can be read again from there.
-    assert LEDGER_ID.validate_python(follow_up(event.mid))
+    assert [LEDGER_ID.validate_python(mid) for mid in follow_ups(event.mid)]
     assert isinstance(event, TransferEvent)
     assert len(value) <= MAX_EVENT_BYTES

@@ -28,6 +28,8 @@ from ownership.domain.text import one_line, printable
 MAX_FOLLOW_UPS = 4
 """Follow-ups in a row of one event."""
 
+_FOLLOW_UP: Final = re.compile(rf"(.+):follow-up:([1-{MAX_FOLLOW_UPS}])", re.DOTALL)
+
 UNNAMED: Final = "message:"
 """Begins the mid of an event that has none of its own: its place in Kafka names it."""
 
@@ -61,14 +63,14 @@ Identifier = Annotated[
 """An id as it may go into a bound parameter, a URL path segment or a terms query; blanks around it are taken off."""
 
 
-def follow_up(mid: str) -> str:
-    """The mid of an event's follow-up: what the second proof found left to do."""
-    return f"{mid}+"
+def follow_ups(mid: str) -> list[str]:
+    """The mids of the follow-ups that an event can still have, in order: what second proofs found left to do.
 
-
-def with_follow_ups(mid: str) -> list[str]:
-    """The mids of an event and of the follow-ups that it can have."""
-    return [f"{mid}{'+' * n}" for n in range(MAX_FOLLOW_UPS + 1)]
+    Each begins with the event's own, so that among events of the same moment it comes behind it.
+    """
+    found = _FOLLOW_UP.fullmatch(mid)
+    first, last = (found[1], int(found[2])) if found else (mid, 0)
+    return [f"{first}:follow-up:{n}" for n in range(last + 1, MAX_FOLLOW_UPS + 1)]
 
 
 def folded(user_id: str) -> str:
@@ -88,6 +90,8 @@ def _check_reserved(mid: str) -> None:
         raise Poison("mid: begins with 'rejected:', which names the rows of rejected messages")
     if mid.startswith(UNNAMED):
         raise Poison(f"mid: begins with '{UNNAMED}', which names messages that have no mid")
+    if _FOLLOW_UP.fullmatch(mid):
+        raise Poison("mid: ends with ':follow-up:' and a number, which names follow-ups of other events")
 
 
 MessageId = Annotated[

@@ -20,7 +20,7 @@ from ownership.domain.event import (
     OrderKey,
     Transfer,
     TransferEvent,
-    follow_up,
+    follow_ups,
     legible,
     parse_event,
     unnamed_mid,
@@ -159,9 +159,9 @@ class Inbox:
         return self._store(arrivals, rejected, holder=run_id)
 
     def follow_up(self, after: EventRow) -> list[Transfer]:
-        """Queue an event like `after` right behind it: batches that still name its old user."""
+        """Queue an event like `after`, which can have a follow-up, right behind it: batches that still name its old user."""
         key = after.transfer.key
-        mid = follow_up(after.mid)
+        mid = follow_ups(after.mid)[0]
         body = self._events.bodies([after.mid])[after.mid] or b""
         arrival = Arrival(
             after.transfer._replace(key=key._replace(mid=mid)),

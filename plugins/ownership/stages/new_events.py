@@ -23,7 +23,7 @@ from ownership.domain.conf import (
 )
 from ownership.domain.decoding import decode
 from ownership.domain.errors import Poison, Unavailable
-from ownership.domain.event import check_shape, folded, manual_event, with_follow_ups
+from ownership.domain.event import check_shape, folded, follow_ups, manual_event
 from ownership.domain.options import Options, Request
 from ownership.domain.states import EventState
 from ownership.ledger.events import EventRow, RejectedMessage
@@ -181,7 +181,7 @@ def undo(parts: Parts, order: Undo, *, run_id: str, at_ms: int, by: str) -> Orde
     if not mids:
         return _nothing("undo", _not_found(order))
     # What a transfer's second proof found belongs to it.
-    rows = parts.events.read({one for m in mids for one in with_follow_ups(m)})
+    rows = parts.events.read({one for m in mids for one in (m, *follow_ups(m))})
     _bounded(rows, "undo")
     rejected = parts.events.rejected([m for m in mids if m not in rows])
     notes = {m: "was no transfer" if m in rejected else "is not in the ledger" for m in mids if m not in rows}

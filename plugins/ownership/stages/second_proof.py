@@ -16,7 +16,7 @@ from more_itertools import chunked
 
 from ownership.domain.clock import DAY_MS, HOUR_MS
 from ownership.domain.compare import own_documents
-from ownership.domain.event import MAX_FOLLOW_UPS
+from ownership.domain.event import MAX_FOLLOW_UPS, follow_ups
 from ownership.domain.options import Options
 from ownership.domain.plan import BatchId, Row, Scope, map_owners
 from ownership.domain.states import ChangeOutcome, EventState
@@ -118,7 +118,7 @@ def _follow_up(parts: Parts, inbox: Inbox, events: Sequence[EventRow], found: Co
     for (from_user, *_), event in last.items():
         if not any(_should_have_moved(event, r) for r in rows):
             continue
-        if event.mid.endswith("+" * MAX_FOLLOW_UPS):
+        if not follow_ups(event.mid):
             log.warning(
                 "event %s: batches still name %s after %s follow-ups", event.mid, from_user, MAX_FOLLOW_UPS
             )

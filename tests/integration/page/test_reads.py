@@ -23,7 +23,7 @@ from psycopg import sql
 from sqlalchemy import event as hooks
 
 from ownership.domain.clock import DAY_MS, HOUR_MS, from_ms, now_ms
-from ownership.domain.event import OrderKey, Transfer, follow_up
+from ownership.domain.event import OrderKey, Transfer, follow_ups
 from ownership.domain.options import PLAIN, Options
 from ownership.domain.organisations import EVERYTHING, VisibleOrganisations
 from ownership.domain.plan import BatchId, Hop, Row
@@ -1142,7 +1142,7 @@ def test_what_followed_a_transfer_is_its_undos_the_plans_that_were_applied_and_i
     ledger.accept("b", "c")
     rehearsed = ledger.accept("b", "a", mid="undo:1:0", options=Options(undo_of=first, dry_run=True)).mid
     applied = ledger.accept("b", "a", mid="execute:1", options=Options(undo_of=first, plan_of=rehearsed)).mid
-    follow = ledger.accept("a", "b", mid=follow_up(first)).mid
+    follow = ledger.accept("a", "b", mid=follow_ups(first)[0]).mid
     ledger.accept("a", "b", mid=f"{first}1")
     assert [e.mid for e in ledger.reads.details.followed_by(first)] == [rehearsed, applied, follow]
     assert [e.mid for e in ledger.reads.details.followed_by(rehearsed)] == [applied]

@@ -76,7 +76,7 @@ def test_the_second_proof_follows_up_within_the_organisation(own_world: World) -
     run = world.run().pull(window=world.window())
     assert run.pulled.follow_ups == 1
     assert run.finish().events == {"completed": 1}
-    assert world.read(f"{mid}+").giver_deleted
+    assert world.read(f"{mid}:follow-up:1").giver_deleted
     assert world.creators([late, theirs]) == [new, old]
     assert world.run().pull(window=world.window()).pulled.follow_ups == 0
 

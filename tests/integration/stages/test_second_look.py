@@ -90,7 +90,7 @@ def test_a_batch_that_appears_late_becomes_a_follow_up_which_completes(
     assert (run.pulled.follow_ups, run.pulled.claimed) == (1, 1)
     assert run.finish().events == {"completed": 1}
 
-    follow_up = world.read(f"{mid}+")
+    follow_up = world.read(f"{mid}:follow-up:1")
     assert (follow_up.state, follow_up.origin, follow_up.counts["moved"]) == ("completed", "follow-up", 1)
     assert world.owners(late) == (other, ("x", new))
     # A look at the same window again finds nothing more.
@@ -182,7 +182,7 @@ def test_a_follow_up_beside_a_transfer_to_the_old_user_leaves_what_that_gives(wo
     assert (run.pulled.follow_ups, run.pulled.claimed) == (1, 0)
     at_work.reindex().settle()
     assert world.whole_run().events == {"completed": 1}
-    assert world.read(f"{first}+").counts.get("moved", 0) == 0
+    assert world.read(f"{first}:follow-up:1").counts.get("moved", 0) == 0
     assert world.owners(batch) == (a, ())
 
 

@@ -380,7 +380,7 @@ def test_what_a_follow_up_moved_is_taken_back_with_its_transfer(world: World) ->
 
     run, summary = world.undo(mid)
 
-    assert set(run.pulled.notes) == {mid, f"{mid}+"}
+    assert set(run.pulled.notes) == {mid, f"{mid}:follow-up:1"}
     assert summary.events == {"completed": 2}
     assert (world.owners(first), world.owners(late)) == ((a, ()), (m, (a,)))
 

@@ -20,6 +20,7 @@ from ownership.domain.event import (
     OrderKey,
     Transfer,
     folded,
+    follow_ups,
     legible,
     manual_event,
     parse_event,
@@ -457,6 +458,23 @@ def test_the_request_is_read_where_it_can_be_and_rejects_nothing(
 def test_no_mid_of_a_producer_is_one_that_the_job_gives(mid: str) -> None:
     with pytest.raises(Poison, match=r"^mid: begins with '(message|rejected):'"):
         parse_event(raw(event(mid=mid)), unnamed="message:topic:1:42:01234567")
+
+
+def test_no_mid_of_a_producer_is_one_of_a_follow_up() -> None:
+    first, *_, last = follow_ups("LP.1")
+    for mid in (first, f" {last} "):
+        with pytest.raises(Poison, match=r"^mid: ends with ':follow-up:' and a number"):
+            parse_event(raw(event(mid=mid)))
+    for mid in ("LP.1+", "LP.1:follow-up:", ":follow-up:1", "LP.1:follow-up:5", "LP.1:follow-up:1x"):
+        assert parse_event(raw(event(mid=mid))).mid == mid
+
+
+def test_follow_ups_are_numbered_on_and_each_comes_behind_what_it_follows() -> None:
+    mids = ["LP.1:follow-up:1", "LP.1:follow-up:2", "LP.1:follow-up:3", "LP.1:follow-up:4"]
+    assert follow_ups("LP.1") == mids
+    assert [follow_ups(mid) for mid in mids] == [mids[1:], mids[2:], mids[3:], []]
+    keys = [OrderKey(1, 0, 0, mid) for mid in ("LP.1", *mids)]
+    assert sorted(keys) == keys
 
 
 def test_half_a_surrogate_pair_in_words_for_people_is_replaced() -> None:

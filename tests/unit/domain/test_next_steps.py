@@ -20,7 +20,7 @@ from ownership.domain.conf import (
     orders,
     undo_order,
 )
-from ownership.domain.event import with_follow_ups
+from ownership.domain.event import follow_ups
 from ownership.domain.next_steps import dead_letter_conf, next_conf
 from ownership.domain.plan import Hop
 from ownership.domain.plan_report import PlanReport
@@ -120,7 +120,7 @@ def test_a_dead_letter_at_any_place_is_put_back_alone_and_its_conf_can_be_mended
 
 
 def test_the_longest_mid_that_the_ledger_can_have_is_taken() -> None:
-    longest = with_follow_ups("m" * 300)[-1]
+    longest = follow_ups("m" * 300)[-1]
     for state in (EventState.FAILED, EventState.AWAITING_APPROVAL, EventState.REHEARSED):
         conf = next_conf(state, longest, DIGEST)
         assert conf is not None

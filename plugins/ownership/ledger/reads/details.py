@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Select, func, literal, not_, or_, select, tuple_, union
 
-from ownership.domain.event import with_follow_ups
+from ownership.domain.event import follow_ups
 from ownership.domain.queue import QueuedEvent
 from ownership.ledger.events import EVENT_COLUMNS, EventRow, RejectedMessage, event_row
 from ownership.ledger.queue import QUEUED, queued_event
@@ -131,7 +131,7 @@ class Details(Reader):
         listed = select(*LISTED_COLUMNS).where(*self._of_visible)
         rows = union(
             listed.where(event.c.options.isnot(None), event.c.follows.contains(texts([mid]))),
-            listed.where(among(event.c.mid, with_follow_ups(mid)[1:])),
+            listed.where(among(event.c.mid, follow_ups(mid))),
         ).subquery()
         return self._listed(select(rows).order_by(*key_of(rows)).limit(PAGE_SIZE))
 
