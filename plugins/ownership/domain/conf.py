@@ -286,9 +286,8 @@ def manual_events(
         raise ConfError(f"events: has {len(items) + filled} events, at most {MAX_EVENTS} go into one run.")
     shared = {k: v for k in HOW if (v := conf.get(k)) not in (None, "")}
     how = _read(_How, shared)
-    _check_effect(
-        conf, how, in_form=filled or any(not _is_whole(i) for i in items), some=filled or bool(items)
-    )
+    whole = [_is_whole(item) for item in items]
+    _check_effect(conf, how, whole=any(whole), in_form=filled or not all(whole))
     if by is not None:
         shared.setdefault("requested_by", by)
 
@@ -319,11 +318,12 @@ def apply_merge_patch(value: Any, patch: Any) -> Any:
     return result
 
 
-def _check_effect(conf: Mapping[str, Any], how: _How, *, in_form: bool, some: bool) -> None:
+def _check_effect(conf: Mapping[str, Any], how: _How, *, whole: bool, in_form: bool) -> None:
     """Refuse what the form says of transfers where it would have no effect: a dry run of an order would carry it out.
 
-    `some`: the conf has transfers; `in_form`: some of them in the form's words.
+    `whole`: the conf has whole events; `in_form`: it has transfers in the form's words.
     """
+    some = whole or in_form
     options = how.options()
     scope = [name for name in SCOPE if getattr(options, name) != getattr(PLAIN, name)]
     why = [name for name in WHY if getattr(how, name) is not None]
@@ -334,11 +334,11 @@ def _check_effect(conf: Mapping[str, Any], how: _How, *, in_form: bool, some: bo
         )
     if scope and not some:
         raise ConfError(f"{scope[0]}: is said of transfers, and the conf has none; give {', '.join(WHO)}.")
-    if why and not in_form and order != "execute_plan":
-        owner = "whole events have their own" if some else "it has no transfer"
-        if order:
+    if why and (whole or not in_form) and order != "execute_plan":
+        owner = "whole events have their own" if whole else "it has no transfer"
+        if order and not whole:
             owner = f"{order} takes its own"
-        raise ConfError(f"{why[0]}: would be kept nowhere: {owner}; leave it out.")
+        raise ConfError(f"{why[0]}: would not be kept: {owner}; leave it out.")
 
 
 def _is_whole(item: Any) -> bool:

@@ -138,6 +138,9 @@ UNTOUCHED = {
         pytest.param({"execute_plan": "m", "dry_run": True}, "dry_run: ", id="a dry run of a plan"),
         pytest.param({**REDRIVE, "reason": "cured"}, "reason: ", id="a reason that nothing keeps"),
         pytest.param({**REDRIVE, "requested_by": "u"}, "requested_by: ", id="a requester of nothing"),
+        pytest.param({"events": [WHOLE], "reason": "r"}, "reason: ", id="a reason beside a whole event"),
+        pytest.param({"events": [THREE, WHOLE], "reason": "r"}, "reason: ", id="a reason that one event would not get"),
+        pytest.param({**THREE, "events": [WHOLE], "requested_by": "u"}, "requested_by: ", id="a requester of one alone"),
     ],
 )  # fmt: skip
 def test_a_field_that_says_how_transfers_are_carried_out_is_refused_where_it_would_have_no_effect(
@@ -158,10 +161,8 @@ def test_a_form_with_its_defaults_goes_with_an_order(conf: dict[str, Any]) -> No
 def test_blanks_around_the_ids_of_a_conf_are_taken_off() -> None:
     blank = {k: f" {v}\t" for k, v in THREE.items()}
     conf = {
-        **blank,
         "course_ids": [" c1\n"],
-        "requested_by": " admin ",
-        "events": [{**WHOLE, "mid": " LP.1.a "}],
+        "events": [{**WHOLE, "mid": " LP.1.a "}, {**blank, "requested_by": " admin "}],
     }
     whole, form = manual_events(conf, run_id="manual__1", at_ms=AT)
     assert whole.event.mid == "LP.1.a"
