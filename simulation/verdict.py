@@ -112,8 +112,11 @@ class Verdict:
                 )  # fmt: skip
 
     def _planned(self, mid: str) -> frozenset[str]:
-        """The batches of the plan of a dry run, which an operator has looked at."""
-        query = "SELECT batch_id FROM plan JOIN event ON event.id = plan.event_id WHERE event.mid = :mid"
+        """What the plan of a dry run changes: an operator has looked at it."""
+        query = (
+            "SELECT batch_id FROM plan JOIN event ON event.id = plan.event_id "
+            "WHERE event.mid = :mid AND after_mentors IS NOT NULL"
+        )
         return frozenset(r.batch_id for r in self.world.database.plainly(query, mid=mid))
 
     def _overtaking(self, event: Any) -> frozenset[str]:

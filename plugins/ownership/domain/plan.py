@@ -114,7 +114,7 @@ class Scope(NamedTuple):
     courses: frozenset[str] = frozenset()
     """All courses if empty."""
     only: frozenset[BatchId] | None = None
-    """The batches of a plan that is to be applied exactly; None for every batch that is found."""
+    """What a plan changes that is to be applied exactly; None for every batch that is found."""
     batch_id: str | None = None
     """The one batch that the event names as its asset; None for all."""
     organisation: str | None = None

@@ -229,6 +229,10 @@ class Changes:
         """The planned batches of events, without their outcomes."""
         return self._batches(plan, mids, lambda _, batch: batch)
 
+    def to_change(self, mid: str) -> set[BatchId]:
+        """The batches that an event's plan changes, without those that it only names."""
+        return self._batches(plan, [mid], lambda _, batch: batch, plan.c.after_mentors.isnot(None))
+
     def changed(self, mids: Collection[str]) -> set[BatchId]:
         """Batches that have an image of these events; one that a chain changes is planned for its first event alone."""
         return self._batches(change, mids, lambda _, batch: batch)
@@ -237,7 +241,13 @@ class Changes:
         """What is planned for events: mid and batch."""
         return self._batches(plan, mids, lambda mid, batch: (mid, batch))
 
-    def _batches(self, table: Table, mids: Collection[str], made: Callable[[str, BatchId], T]) -> set[T]:
+    def _batches(
+        self,
+        table: Table,
+        mids: Collection[str],
+        made: Callable[[str, BatchId], T],
+        *which: ColumnElement[bool],
+    ) -> set[T]:
         """What is `made` of mid and batch of each row that a table has of events. There may be 100,000 rows."""
         if not mids:
             return set()
@@ -246,7 +256,7 @@ class Changes:
             ids = self._ids.of(connection, mids)
             mid_of = {i: m for m, i in ids.items()}
             query = select(table.c.event_id, table.c.course_id, table.c.batch_id)
-            found = connection.execute(query.where(_of_events(table.c.event_id, ids)))
+            found = connection.execute(query.where(_of_events(table.c.event_id, ids), *which))
             return {
                 made(mid_of[event_id], BatchId(intern(course_id), batch_id))  # many batches share a course
                 for event_id, course_id, batch_id in found

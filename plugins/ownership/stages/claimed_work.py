@@ -90,8 +90,8 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
     first = events.get(phase.events[0].mid)
     scope = first.scope if first else EVERYTHING
     if first and first.options.plan_of and first.planned_at:
-        # Its batches are known since the plan was checked against its digest.
-        scope = scope._replace(only=frozenset(parts.changes.batches([first.mid])))
+        # What it changes was compared with the dry run's plan by their digests: it is what that one shows.
+        scope = scope._replace(only=frozenset(parts.changes.to_change(first.options.plan_of)))
     moves = TransferEffect([e.transfer for e in phase.events], dict(phase.moves), scope)
     return replace(moves, given=_given_later(parts, phase, moves.sources)) if phase.later else moves
 

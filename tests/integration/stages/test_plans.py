@@ -293,6 +293,23 @@ def test_a_batch_that_appears_while_a_plan_is_executed_is_not_in_it(world: World
     assert world.creators([planned, late]) == [b, a]
 
 
+def test_a_batch_that_a_plan_names_as_unchanged_stays_when_it_could_move_meanwhile(world: World) -> None:
+    a, b, c = world.users("a", "b", "c")
+    planned, elsewhere = world.batch(created_by=a), world.batch(created_by=a)
+    world.edit(elsewhere, createdby=c)
+    world.hidden.add(elsewhere.batch_id)
+    mid, plan = _dry_run(world, a, b)
+    assert (plan.batches, plan.conflicts) == (1, 1)
+    run = world.run().pull(execute_plan=mid, digest=plan.digest).lookup()
+    world.edit(elsewhere, createdby=a)
+
+    summary = run.update().reindex().settle()
+
+    assert summary.events == {"completed": 1}
+    assert world.creators([planned, elsewhere]) == [b, a]
+    assert set(world.outcomes(f"execute:{run.run_id}").values()) == {"moved", "changed_elsewhere"}
+
+
 def test_a_plan_whose_execution_was_cut_off_goes_on(world: World) -> None:
     a, b = world.users("a", "b")
     batches = world.batches(3, created_by=a)
