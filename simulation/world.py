@@ -106,7 +106,7 @@ class World:
         self._recorded_at: dict[UUID, int] = {}
         """By image, the number of the call that made it durable."""
         self.written_ms: dict[UUID, int] = {}
-        """By image, when its change was made."""
+        """By image, when its change was made, unless its answer was lost."""
         self.sent: dict[tuple[int, int], MessageSpec] = {}
         """By partition and offset."""
         self.edited: set[str] = set()
@@ -563,7 +563,8 @@ class World:
                 and i.status == w.before["status"]
                 and image.after.owners == after
             ):
-                self.written_ms[image.uuid] = self.scheduler.now_ms
+                if not w.late:  # else nobody can tell when it took effect
+                    self.written_ms[image.uuid] = self.scheduler.now_ms
                 if w.by in self.scheduler.frozen and not self._holds(image):
                     self.late_writes.add(w.id)
                 return
