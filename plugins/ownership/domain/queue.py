@@ -26,11 +26,19 @@ class QueuedEvent(NamedTuple):
     """What a person must give before it goes on (an approval); `next_try_ms` is until when it waits."""
     begun: bool = False
     """True once a run may have changed batches for it: an earlier event of its users that comes late goes after it."""
+    passes_to: frozenset[str] = frozenset()
+    """Of one that came late, users (folded) beside its own: later transfers that have ended pass on to them what it
+    gives."""
 
     @property
     def key(self) -> OrderKey:
         """Place in the one order of all events."""
         return self.transfer.key
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Those whose batches it may change, folded."""
+        return self.transfer.users | self.passes_to
 
     @property
     def turn(self) -> tuple[bool, OrderKey]:
@@ -171,7 +179,7 @@ def choose(
         return Wait(WaitKind.RUN_FULL) if len(choice.take) >= limit else None
 
     for event in sorted(queued, key=lambda e: e.turn):
-        users = sorted(event.transfer.users)
+        users = sorted(event.users)
         overtaker = next((begun[u].mid for u in users if u in begun and begun[u] > event.key), None)
         if event.begun:
             begun |= dict.fromkeys(users, event.key)
@@ -187,16 +195,26 @@ def choose(
     return choice
 
 
-def before_their_turn(transfers: Iterable[Transfer], others: Iterable[QueuedEvent]) -> dict[str, str]:
-    """By mid, those of `transfers` that an event of `others` comes before, with the mid of the first one."""
+def before_their_turn(
+    beginning: Iterable[QueuedEvent], others: Iterable[QueuedEvent], *, run_id: str
+) -> dict[str, str]:
+    """By mid, those of `beginning` before which an event of `others` goes, with its mid.
+
+    That is the first earlier one which `run_id` does not hold; else one that was begun, by whatever run.
+    """
     first: dict[str, OrderKey] = {}
-    for other in sorted(others, reverse=True):
-        first |= dict.fromkeys(other.transfer.users, other.key)
+    begun: dict[str, OrderKey] = {}
+    for other in sorted(others, key=lambda e: e.key, reverse=True):
+        if other.holder != run_id:
+            first |= dict.fromkeys(other.users, other.key)
+        if other.begun:
+            begun |= dict.fromkeys(other.users, other.key)
     found = {}
-    for e in transfers:
-        earliest = min((first[u] for u in e.users if u in first), default=e.key)
-        if earliest < e.key:
-            found[e.mid] = earliest.mid
+    for e in beginning:
+        earlier = min((first[u] for u in e.users if u in first and first[u] < e.key), default=None)
+        blocker = earlier or min((begun[u] for u in e.users if u in begun), default=None)
+        if blocker:
+            found[e.mid] = blocker.mid
     return found
 
 

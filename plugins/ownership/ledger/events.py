@@ -340,7 +340,7 @@ class Events:
     def keep_waiting(self, claimed: Sequence[tuple[ClaimedEvent, str]]) -> None:
         """Record for which earlier event (its mid) the run leaves an event that it has claimed to a later phase."""
         writes = [
-            (e, {"reason": f"waits for {blocker}, an earlier event of its lane", "waits_for": blocker})
+            (e, {"reason": f"waits for {blocker}, which goes first", "waits_for": blocker})
             for e, blocker in claimed
         ]
         self._write(writes, state=EventState.RECEIVED)

@@ -8,6 +8,7 @@ a holder whose claim was taken over can no longer write. Nor can a try of a stag
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, delete, literal, or_, select, text, update
@@ -78,27 +79,34 @@ class Queue:
 
         return self._database.run(work)
 
-    def begin(self, phases: Sequence[Sequence[ClaimedEvent]], *, run_id: str) -> dict[str, str]:
+    def begin(
+        self,
+        phases: Sequence[Sequence[ClaimedEvent]],
+        *,
+        run_id: str,
+        passes_to: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> dict[str, str]:
         """Mark that the run begins to change batches for the events of phases, as far as it is their turn.
 
         No claim comes between the look and the mark: an event of their users that comes late is seen here, or its
-        claim sees the mark. Returns by mid the events before which another one goes now that the run does not hold,
-        with the mid of that one; their phases are not begun.
+        claim sees the mark. Returns by mid the events before which another one goes now, with the mid of that one;
+        their phases are not begun. `passes_to`: by mid, see `QueuedEvent`.
         """
 
         def work(connection: Connection) -> dict[str, str]:
             _locked_head(connection)
             ids = lock(connection, [e for p in phases for e in p])
-            of_others = connection.execute(QUEUED.where(queue.c.holder.is_distinct_from(run_id)))
-            begun = select(queue.c.event_id).where(among(queue.c.event_id, ids.values()), queue.c.begun)
-            done = set(connection.scalars(begun))
-            new = [e.transfer for p in phases for e in p if ids.get(e.mid) not in done]
-            blockers = before_their_turn(new, [queued_event(r) for r in of_others])
+            for mid in passes_to.keys() & ids.keys():
+                _set(connection, [ids[mid]], passes_to=sorted(passes_to[mid]))
+            queued = [queued_event(r) for r in connection.execute(QUEUED)]
+            mine = {q.mid: q for q in queued if q.mid in ids}
+            new = [q for q in mine.values() if not q.begun]
+            blockers = before_their_turn(new, [q for q in queued if q.mid not in ids], run_id=run_id)
             # Of a phase that lost an event meanwhile, none begins: the next fence ends it.
             free = [
                 e.mid for p in phases if all(e.mid in ids and e.mid not in blockers for e in p) for e in p
             ]
-            _set(connection, {ids[m] for m in free} - done, begun=True)
+            _set(connection, [ids[m] for m in free if not mine[m].begun], begun=True)
             return blockers
 
         return self._database.run(work)
@@ -287,4 +295,5 @@ def queued_event(r: Any) -> QueuedEvent:
         r.next_try_at or 0,
         r.awaits,
         r.begun,
+        frozenset(r.passes_to),
     )

@@ -124,7 +124,7 @@ event_run = _table("event_run", run_id=Text, event_id=BigInteger)
 queue = _table(
     "queue",
     event_id=BigInteger, claim_token=BigInteger, fencing_token=BigInteger, holder=Text, lease_expires_at=EpochMs,
-    next_try_at=EpochMs, awaits=Text, accepted_at=EpochMs, begun=Boolean,
+    next_try_at=EpochMs, awaits=Text, accepted_at=EpochMs, begun=Boolean, passes_to=Texts,
 )  # fmt: skip
 
 queue_head = _table("queue_head", id=SmallInteger, fencing_token=BigInteger)

@@ -14,6 +14,7 @@ from more_itertools import chunked
 from ownership.domain.clock import HOUR_MS, from_ms, now_ms
 from ownership.domain.contracts import Phase, Slice, Work
 from ownership.domain.errors import Transient
+from ownership.domain.event import folded
 from ownership.domain.phase_book import PhaseBook
 from ownership.domain.plan import EVERYTHING, BatchId, Row
 from ownership.domain.plan_report import PlanReport
@@ -183,7 +184,10 @@ def _choose_and_plan(
 def _begin(parts: Parts, claimed: ClaimedWork) -> Waiting:
     """Begin the phases that go on. Leaves out those before which an event goes that came late; their events."""
     phases = claimed.book.phases
-    blockers = parts.queue.begin([p.events for p in phases], run_id=claimed.run_id) if phases else {}
+    if not phases:
+        return []
+    passes_to = {e.mid: beyond for p in phases if (beyond := _beyond(p)) for e in p.events}
+    blockers = parts.queue.begin([p.events for p in phases], run_id=claimed.run_id, passes_to=passes_to)
     overtaken = [p for p in phases if any(e.mid in blockers for e in p.events)]
     claimed.drop(overtaken)
     found = []
@@ -191,6 +195,12 @@ def _begin(parts: Parts, claimed: ClaimedWork) -> Waiting:
         blocker = next(blockers[e.mid] for e in p.events if e.mid in blockers)
         found += [(e, blockers.get(e.mid, blocker)) for e in p.events]
     return found
+
+
+def _beyond(phase: Phase) -> frozenset[str]:
+    """Users (folded) that a phase which came late gives to, beside those of its transfers."""
+    users = frozenset().union(*(e.transfer.users for e in phase.events))
+    return frozenset(map(folded, phase.moves.values())) - users
 
 
 def _decline_expired(

@@ -316,12 +316,41 @@ def test_a_run_leaves_what_it_has_not_begun_to_the_event_that_came_late_and_is_c
     other = world.run().pull()
     assert other.pulled.claimed == 1
     assert run.lookup().update().reindex().settle().events == {"waiting": 1}
-    assert world.read(second).reason == f"waits for {older['mid']}, an earlier event of its lane"
+    assert world.read(second).reason == f"waits for {older['mid']}, which goes first"
 
     assert other.finish().events == {"completed": 1}
     assert world.whole_run().events == {"completed": 1}
     assert world.creators([of_a, of_b]) == [c, c]
     assert not world.read(older["mid"]).late
+
+
+@pytest.mark.parametrize("late_first", [True, False])
+def test_a_late_event_and_what_its_batches_are_passed_on_to_go_one_after_the_other(
+    world: World, *, late_first: bool
+) -> None:
+    """B->C has ended when A->B comes late: A's batches go to C. C->D, which comes last, moves them on."""
+    a, b, c, d = world.users("a", "b", "c", "d")
+    of_a, of_c = world.batch(created_by=a), world.batch(created_by=c)
+    older = world.event(a, b)
+    world.transfer(b, c)
+    world.whole_run()
+    world.platform.emit(older)
+    late = world.run().pull()
+    last = world.transfer(c, d)
+    on_time = world.run().pull()
+    assert (late.pulled.claimed, on_time.pulled.claimed) == (1, 1)
+    first, second = (late, on_time) if late_first else (on_time, late)
+    goes_first, waits = (older["mid"], last) if late_first else (last, older["mid"])
+
+    first.lookup().update()
+    assert second.lookup().update().reindex().settle().events == {"waiting": 1}
+    assert world.read(waits).reason == f"waits for {goes_first}, which goes first"
+    assert world.run().pull().pulled.claimed == 0
+    assert first.reindex().settle().events == {"completed": 1}
+    assert world.whole_run().events == {"completed": 1}
+
+    assert world.creators([of_a, of_c]) == [d, d]
+    assert world.read(older["mid"]).late
 
 
 def test_a_phase_that_has_lost_an_event_to_another_try_of_its_run_is_not_begun(world: World) -> None:

@@ -156,9 +156,30 @@ def test_an_event_that_came_late_waits_for_what_was_begun_with_its_users(
 
 def test_events_go_after_the_first_earlier_one_of_others() -> None:
     others = [queued(1, "AB"), queued(2, "BC"), queued(7, "EF")]
-    events = [transfer(0, "A", "B"), transfer(3, "c", "D"), transfer(4, "B", "C"), transfer(5, "E", "G")]
-    assert before_their_turn(events, others) == {"m03": "m02", "m04": "m01"}
-    assert before_their_turn(events, []) == {}
+    events = [queued(0, "AB"), queued(3, "cD"), queued(4, "BC"), queued(5, "EG")]
+    assert before_their_turn(events, others, run_id="r") == {"m03": "m02", "m04": "m01"}
+    assert before_their_turn(events, [], run_id="r") == {}
+    own = [e._replace(holder="r") for e in others]
+    assert before_their_turn(events, own, run_id="r") == {}
+
+
+@pytest.mark.parametrize("holder", ["r", "x", None])
+@pytest.mark.parametrize("n", [1, 7])
+def test_an_event_that_passes_on_what_it_gives_goes_after_what_was_begun_with_those_users(
+    holder: str | None, n: int
+) -> None:
+    late, other = queued(4, "CB", passes_to=frozenset("a")), queued(n, "AD", begun=True, holder=holder)
+    assert before_their_turn([late], [other], run_id="r") == {"m04": other.mid}
+    begun = late._replace(begun=True, holder=holder)
+    assert before_their_turn([other._replace(begun=False)], [begun], run_id="r") == {other.mid: "m04"}
+    apart = other._replace(transfer=transfer(n, "E", "F"))
+    assert before_their_turn([late], [apart], run_id="r") == {}
+
+
+def test_a_claim_leaves_alone_what_an_event_that_was_begun_passes_on_to() -> None:
+    late = queued(1, "CB", passes_to=frozenset("a"), begun=True, **HELD)
+    choice = chosen(late, queued(2, "AD"), queued(3, "EF"))
+    assert (taken(choice), choice.waits["m02"]) == (["m03"], behind("m01"))
 
 
 def test_age_is_judged_by_the_clock_before_the_watermarks() -> None:

@@ -88,16 +88,25 @@ class Details(Reader):
         # All of the queue and nothing else: the users' other events, and earlier ones, may be many.
         every = read_first(
             select(
-                *ORDER_KEY, event.c.source_user, event.c.target_user, event.c.organisation_id, queue.c.begun
+                *ORDER_KEY,
+                event.c.source_user,
+                event.c.target_user,
+                event.c.organisation_id,
+                queue.c.begun,
+                queue.c.passes_to,
             ).join_from(queue, event, queue.c.event_id == event.c.id)
         )
-        users = sorted(queued.transfer.users)
+        users = sorted(queued.users)
         turn = tuple_(not_(every.c.begun), *key_of(every))
         query = (
             select(every.c.mid, every.c.organisation_id)
             .where(
                 turn < tuple_(literal(not queued.begun), *values(queued.key)),
-                or_(among(every.c.source_user, users), among(every.c.target_user, users)),
+                or_(
+                    among(every.c.source_user, users),
+                    among(every.c.target_user, users),
+                    every.c.passes_to.overlap(texts(users)),
+                ),
             )
             .order_by(*newest_first(key_of(every)))
             .limit(1)

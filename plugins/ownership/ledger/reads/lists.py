@@ -449,7 +449,7 @@ def _of_rejected(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return _OF_REJECTED.get(column.name, cast(null(), column.type)).label(column.name)
 
 
-WAITS: Final = "waits for an earlier event of its lane"
+WAITS: Final = "waits for another event, which goes first"
 """The reason of an event that waits, for whom the other event may be hidden."""
 _Row = TypeVar("_Row", ListedEvent, EventRow)
 

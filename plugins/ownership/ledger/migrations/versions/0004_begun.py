@@ -1,4 +1,4 @@
-"""Events that a run has begun to carry out; indexes for the lists of users with many transfers, and of requests."""
+"""Events that a run has begun to carry out, and whom they reach; indexes for the lists of users with many transfers, and of requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ down_revision = "0003"
 
 
 STATEMENTS = (
-    "ALTER TABLE queue ADD COLUMN begun boolean NOT NULL DEFAULT false",
+    "ALTER TABLE queue ADD COLUMN begun boolean NOT NULL DEFAULT false, "
+    "ADD COLUMN passes_to text[] NOT NULL DEFAULT '{}'",
     "DROP INDEX event_source_user, event_target_user, event_request",
     # A list of a user drops events by what these two include, without reading their rows.
     """
@@ -28,6 +29,6 @@ STATEMENTS = (
 
 
 def upgrade() -> None:
-    """Add the column, and make the indexes anew."""
+    """Add the columns, and make the indexes anew."""
     for statement in STATEMENTS:
         op.execute(statement)
