@@ -190,6 +190,10 @@ def _nothing_later() -> Patches:
     yield Events, "later_ended", lambda *_: []
 
 
+def _reaches_nobody() -> Patches:
+    yield lookup, "_beyond", lambda _: frozenset()
+
+
 def _offsets_first() -> Patches:
     def commit_all(self: Topic, spans: Sequence[Span]) -> None:
         self.commit(spans)
@@ -256,6 +260,7 @@ ABLATIONS: Mapping[str, Callable[[], Patches]] = {
     "planned rows are kept": _plans_forgotten,
     "rows that were just given": _nothing_recent,
     "later transfers are folded in": _nothing_later,
+    "whom a late event reaches": _reaches_nobody,
     "second proof": _no_second_proof,
     "offsets after the ledger": _offsets_first,
     "events and offset in one transaction": _offsets_apart,

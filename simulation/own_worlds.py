@@ -55,6 +55,17 @@ OWN_WORLDS: Mapping[str, OwnWorld] = {
         # Longer than the late event takes to come, and to be carried out by another run.
         (Strike("run-1.reindex[0]#1", "ledger Changes.settle_moved", Fate.FREEZES_BEFORE, ms=15_000),),
     ),
+    # What c gets from a by way of b goes on to d.
+    "whom a late event reaches": OwnWorld(
+        _CHAIN._replace(
+            messages=(
+                MessageSpec(1, "m1", "b", "c"),
+                MessageSpec(12_000, "m0", "a", "b", behind_ms=12_050),
+                MessageSpec(12_001, "m2", "c", "d"),
+            )
+        ),
+        (Strike("run-2.update[0]#1", "ledger Changes.record", Fate.FREEZES_BEFORE, ms=3_000),),
+    ),
     # In one phase the batch would pass on from c to b.
     "idempotent phases": OwnWorld(
         _CHAIN._replace(messages=(MessageSpec(1, "m0", "c", "b"), MessageSpec(2, "m1", "a", "c")))
