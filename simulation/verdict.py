@@ -171,9 +171,9 @@ class Verdict:
         permitted = finals(batch, self.events, world.edited_rows.get(batch.batch, ()))
         now = _row_now(row)
         may_be = [(r.exists, *r.owners) if r.exists else (False, None, ()) for r in permitted]
-        # A late event that splits a mentor's place again, and so leaves its old user there, puts the two one behind the
-        # other, wherever they had been.
-        split = any(r.late and r.from_user in now[2] for r in self.rows)
+        # A late event that splits a mentor's place again puts the two one behind the other, wherever they had been; and
+        # later events pass the places on.
+        split = any(r.late for r in self.rows)
         if now in may_be or (
             split and (*now[:2], sorted(now[2])) in [(*one[:2], sorted(one[2])) for one in may_be]
         ):
