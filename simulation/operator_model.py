@@ -74,7 +74,7 @@ class Model:
         step = Event(event.mid, event.from_user, event.to_user, event.undo_of)
         rows = {b.batch: finals(b, [*self._applied, step], ())[0] for b in self._batches}
         hops = {batch: row.hops[event.mid] for batch, row in rows.items() if event.mid in row.hops}
-        return {batch: (before.owners, after.owners) for batch, (before, after) in hops.items()}
+        return {batch: (hop.before.owners, hop.after.owners) for batch, hop in hops.items()}
 
     def moved(self, mid: str) -> bool:
         """True if a completed event changed something."""

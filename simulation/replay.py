@@ -48,13 +48,26 @@ class Row:
     mentors: tuple[str, ...]
     status: int
     exists: bool = True
-    hops: Mapping[str, tuple[Row, Row]] = field(default_factory=dict, compare=False)
-    """By mid, the row before and after the event."""
+    hops: Mapping[str, Hop] = field(default_factory=dict, compare=False)
+    """By mid, what the event changed."""
 
     @property
     def owners(self) -> tuple[str | None, tuple[str, ...]]:
         """Creator and mentors."""
         return self.created_by, self.mentors
+
+
+class Hop(NamedTuple):
+    """The row before and after an event, and to whom it gave."""
+
+    before: Row
+    after: Row
+    to_user: str
+
+    def merges(self, user: str) -> bool:
+        """True if the user, who was a mentor already, got another mentor's place: of two places one is left."""
+        mentors = self.before.mentors
+        return self.to_user == user and user in mentors and len(self.after.mentors) < len(mentors)
 
 
 def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> list[Row]:
@@ -125,9 +138,10 @@ def _target(late: Event, later: Sequence[Event]) -> str:
 
 
 def _passes_on(event: Event, late: Event) -> bool:
-    """True if the event moved everything that its user had, or just what the late one is about."""
+    """True if the event moved everything that its user had, or just what the late one is about; a plan moves its own."""
     restricted = (event.asset, event.giver_deleted)
-    return not event.undo_of and restricted in (("", False), (late.asset, late.giver_deleted))
+    of_plan = event.planned is not None
+    return not (event.undo_of or of_plan) and restricted in (("", False), (late.asset, late.giver_deleted))
 
 
 def _subsets(names: Sequence[str]) -> Iterator[set[str]]:
@@ -169,7 +183,7 @@ def _after(row: Row, event: Event, batch: BatchSpec) -> Row:
         return row
     if event.changed is not None and batch.batch not in event.changed:
         return then
-    return replace(then, hops={**row.hops, event.mid: (row, then)})
+    return replace(then, hops={**row.hops, event.mid: Hop(row, then, event.to_user)})
 
 
 def _moved(row: Row, event: Event, batch: BatchSpec) -> Row:
@@ -178,19 +192,20 @@ def _moved(row: Row, event: Event, batch: BatchSpec) -> Row:
     if event.giver_deleted and batch.created_for and ORGANISATION not in batch.created_for:
         return row
     old, given = event.from_user, [row.hops[mid] for mid in event.keeps if mid in row.hops]
-    keeps_row = any(before.created_by != old == after.created_by for before, after in given)
-    keeps_place = any(old in after.mentors and old not in before.mentors for before, after in given)
+    keeps_row = any(hop.before.created_by != old == hop.after.created_by for hop in given)
+    keeps_place = any(old in hop.after.mentors and old not in hop.before.mentors for hop in given)
     creator = event.to_user if row.created_by == old and not keeps_row else row.created_by
     mentors = row.mentors
     if old in mentors and not keeps_place:
-        mentors = tuple(dict.fromkeys(event.to_user if m == event.from_user else m for m in mentors))
+        places = (event.to_user, old) if any(hop.merges(old) for hop in given) else (event.to_user,)
+        mentors = tuple(dict.fromkeys(u for m in mentors for u in (places if m == old else (m,))))
     return replace(row, created_by=creator, mentors=mentors)
 
 
 def _undone(row: Row, event: Event) -> Row:
     if event.undo_of not in row.hops:
         return row
-    before, after = row.hops[event.undo_of]
+    before, after, _ = row.hops[event.undo_of]
     changed: dict[str, object] = {}
     for name in ("created_by", "mentors"):
         if getattr(before, name) != getattr(after, name):

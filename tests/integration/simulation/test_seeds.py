@@ -32,6 +32,8 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
         pytest.param(1000799, id="a late event is credited with what it changed alone"),
         pytest.param(18450, id="a store that does not answer a reconciliation is unavailable"),
         pytest.param(26953, id="a late event and what its batches are passed on to do not go at once"),
+        pytest.param(2004029, id="a plan that was applied passes nothing on"),
+        pytest.param(2004156, id="a late event splits a mentor's place again"),
         pytest.param(24039, id="a write whose answer was lost takes effect after its event was abandoned"),
         pytest.param(22473, id="a try that froze before it wrote its outcomes writes none to a final event"),
         pytest.param(2000353, id="a change is counted once, though two tries that froze announced it"),
