@@ -11,7 +11,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, delete, literal, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 
 from ownership.domain.clock import now_ms
 from ownership.domain.queue import Choice, ClaimedEvent, QueuedEvent, before_their_turn
@@ -98,15 +112,26 @@ class Queue:
             ids = lock(connection, [e for p in phases for e in p])
             for mid in passes_to.keys() & ids.keys():
                 _set(connection, [ids[mid]], passes_to=sorted(passes_to[mid]))
-            queued = [queued_event(r) for r in connection.execute(QUEUED)]
-            mine = {q.mid: q for q in queued if q.mid in ids}
-            new = [q for q in mine.values() if not q.begun]
-            blockers = before_their_turn(new, [q for q in queued if q.mid not in ids], run_id=run_id)
+            begun = select(queue.c.event_id).where(among(queue.c.event_id, ids.values()), queue.c.begun)
+            done = set(connection.scalars(begun))
+            new = [
+                QueuedEvent(e.transfer, 0, passes_to=frozenset(passes_to.get(e.mid, ())))
+                for p in phases
+                for e in p
+                if e.mid in ids and ids[e.mid] not in done
+            ]
+            # Phases of one run, which may hold thousands of events, meet only in what late ones pass on.
+            passing = true() if passes_to else func.cardinality(queue.c.passes_to) > 0
+            others = QUEUED.where(
+                or_(queue.c.holder.is_distinct_from(run_id), and_(queue.c.begun, passing)),
+                not_(among(queue.c.event_id, ids.values())),
+            )
+            blockers = before_their_turn(new, map(queued_event, connection.execute(others)), run_id=run_id)
             # Of a phase that lost an event meanwhile, none begins: the next fence ends it.
             free = [
                 e.mid for p in phases if all(e.mid in ids and e.mid not in blockers for e in p) for e in p
             ]
-            _set(connection, [ids[m] for m in free if not mine[m].begun], begun=True)
+            _set(connection, {ids[m] for m in free} - done, begun=True)
             return blockers
 
         return self._database.run(work)
