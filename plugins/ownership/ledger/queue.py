@@ -8,7 +8,6 @@ a holder whose claim was taken over can no longer write. Nor can a try of a stag
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -98,7 +97,7 @@ class Queue:
         phases: Sequence[Sequence[ClaimedEvent]],
         *,
         run_id: str,
-        passes_to: Mapping[str, Collection[str]] = MappingProxyType({}),
+        passes_to: Mapping[str, Collection[str]],
     ) -> dict[str, str]:
         """Mark that the run begins to change batches for the events of phases, as far as it is their turn.
 

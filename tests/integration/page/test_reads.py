@@ -1166,7 +1166,7 @@ def test_an_event_that_waits_is_reported_the_nearest_earlier_one_of_its_users(le
     assert (blocker(waiting), blocker(later)) == (None, waiting.mid)
 
     held = ledger.claim("run", waiting, later)
-    assert ledger.queue.begin([held[1:]], run_id="run") == {}
+    assert ledger.queue.begin([held[1:]], run_id="run", passes_to={}) == {}
     assert (blocker(waiting), blocker(later)) == (later.mid, None)
 
 

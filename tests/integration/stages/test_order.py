@@ -362,7 +362,7 @@ def test_a_phase_that_has_lost_an_event_to_another_try_of_its_run_is_not_begun(w
     parts = world.job.parts
     parts.queue.take_over(first, run_id=run.run_id)
 
-    parts.queue.begin([slice_.events], run_id=run.run_id)
+    parts.queue.begin([slice_.events], run_id=run.run_id, passes_to={})
 
     assert [world.queued(m).begun for m in (first, second)] == [False, False]
     parts.queue.release_all(run.run_id)
