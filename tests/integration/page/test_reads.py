@@ -1170,6 +1170,18 @@ def test_an_event_that_waits_is_reported_the_nearest_earlier_one_of_its_users(le
     assert (blocker(waiting), blocker(later)) == (later.mid, None)
 
 
+def test_an_event_waits_for_one_that_was_begun_and_passes_on_to_its_user(ledger: Ledger) -> None:
+    late, last, apart = ledger.accept("a", "b"), ledger.accept("c", "d"), ledger.accept("e", "f")
+    passes_to = {late.mid: {"c"}}
+    assert ledger.queue.begin([ledger.claim("run", late)], run_id="run", passes_to=passes_to) == {}
+    blockers = [
+        ledger.reads.details.waits_for(queued)
+        for event in (late, last, apart)
+        if (queued := ledger.reads.details.queued(event.mid))
+    ]
+    assert blockers == [None, late.mid, None]
+
+
 def test_a_run_shows_what_it_holds_what_it_planned_and_what_it_skipped(ledger: Ledger) -> None:
     held, planned, skipped, other = (ledger.accept(f"a{n}", f"b{n}") for n in range(4))
     claimed = {c.mid: c for c in ledger.claim("run", held, planned, skipped)}
