@@ -95,12 +95,30 @@ class Given(NamedTuple):
     """Users who became its creator."""
     mentored: frozenset[str] = frozenset()
     """Users who became its mentor."""
-    merged: frozenset[str] = frozenset()
-    """Users who had been its mentor themselves: two places became one."""
+    shared: frozenset[str] = frozenset()
+    """Users whose one place stands for another, too: their own, or what an earlier transfer has merged into it."""
 
-    def __or__(self, other: Given) -> Given:
-        """Both together."""
-        return Given(*(mine | its for mine, its in zip(self, other, strict=True)))
+    def after(self, hop: Hop, transfer: Transfer, *, is_later: bool) -> Given:
+        """With what a change of `transfer` gave its new user, role by role.
+
+        One that is not later gives nothing to keep: it fills a given place, or empties it, of what is not.
+        """
+        source, target = frozenset([transfer.source]), frozenset([transfer.target])
+        before, after = (frozenset(map(folded, row.mentors)) for row in (hop.before, hop.after))
+        became_mentor = target if hop.before.mentors != hop.after.mentors else frozenset()
+        merged = became_mentor & before if source <= before else frozenset()
+        if not is_later:
+            left = source & before & self.shared
+            shared = self.shared - left | merged & self.mentored
+            return self._replace(mentored=self.mentored | left, shared=shared)
+        created = (
+            hop.before.created_by != hop.after.created_by and folded(hop.after.created_by or "") in target
+        )
+        return Given(
+            self.created | (target if created else frozenset()),
+            self.mentored | (became_mentor & after - before),
+            self.shared | (merged & after - self.mentored),
+        )
 
 
 NOTHING_GIVEN = Given()
@@ -157,9 +175,9 @@ def map_owners(
     def mentors_for(user: str) -> tuple[str, ...]:
         key = folded(user)
         own = moves.get(key, user)
-        if key in given.mentored:
-            return (user,)
-        return (own, user) if key in given.merged and folded(own) != key else (own,)
+        if key in given.shared and folded(own) != key:
+            return (own, user)
+        return (user,) if key in given.mentored else (own,)
 
     creator, mentors = row.created_by, row.mentors
     if CREATED in scope.roles and creator is not None and folded(creator) not in given.created:
@@ -169,20 +187,6 @@ def map_owners(
     if mentors != row.mentors:
         mentors = _without_repeats(mentors)
     return row if (creator, mentors) == row.owners else row._replace(created_by=creator, mentors=mentors)
-
-
-def given_by(hop: Hop, transfer: Transfer) -> Given:
-    """What a change of `transfer` gave its new user, role by role."""
-    user, before, after = transfer.target, hop.before, hop.after
-    mentors = {*map(folded, before.mentors)}
-    created = before.created_by != after.created_by and folded(after.created_by or "") == user
-    became_mentor = before.mentors != after.mentors and user in map(folded, after.mentors)
-    own, nothing = frozenset([user]), frozenset[str]()
-    return Given(
-        own if created else nothing,
-        own if became_mentor and user not in mentors else nothing,
-        own if became_mentor and {user, transfer.source} <= mentors else nothing,
-    )
 
 
 def _without_repeats(users: Sequence[str]) -> tuple[str, ...]:

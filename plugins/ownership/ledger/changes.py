@@ -177,15 +177,14 @@ class Changes:
         def work(connection: Connection) -> list[Image]:
             mine = _of_events(change.c.event_id, self._ids.of(connection, mids))
             query = select(change.c.course_id, change.c.batch_id).where(mine, change.c.outcome.is_(None))
-            batches = {tuple(r) for r in connection.execute(query)}
-            if not batches:
-                return []
-            # By one parameter: PostgreSQL takes 65,535 of them. Courses may have batches of the same id.
-            named = _CHANGE.where(mine, among(change.c.batch_id, {batch for _, batch in batches}))
-            rows = [r for r in connection.execute(named) if (r.course_id, r.batch_id) in batches]
-            return _images(connection, rows)
+            batches = {BatchId(*r) for r in connection.execute(query)}
+            return _images_of(connection, batches, mine) if batches else []
 
         return self._database.run(work) if mids else []
+
+    def of_batches(self, batches: Collection[BatchId]) -> list[Image]:
+        """All images of batches, of whatever event, in the order in which they were recorded."""
+        return self._database.run(lambda c: _images_of(c, batches)) if batches else []
 
     def unsettled(self, mids: Collection[str], proven_at: datetime) -> list[Planned]:
         """Planned batches that were not moved, and whose outcome was not written at `proven_at`.
@@ -427,6 +426,14 @@ class Changes:
 def _of_events(column: ColumnElement[int], ids: Mapping[str, int]) -> ColumnElement[bool]:
     """The rows of events. For a single event the index returns them in the order of batches."""
     return column == next(iter(ids.values())) if len(ids) == 1 else among(column, ids.values())
+
+
+def _images_of(
+    connection: Connection, batches: Collection[BatchId], *conditions: ColumnElement[bool]
+) -> list[Image]:
+    # By one parameter: PostgreSQL takes 65,535 of them. Courses may have batches of the same id.
+    named = _CHANGE.where(among(change.c.batch_id, {i.batch_id for i in batches}), *conditions)
+    return _images(connection, [r for r in connection.execute(named) if (r.course_id, r.batch_id) in batches])
 
 
 def _images(connection: Connection, rows: Sequence[Any]) -> list[Image]:

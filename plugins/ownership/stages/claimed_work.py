@@ -11,7 +11,7 @@ from ownership.domain.contracts import Phase, Work
 from ownership.domain.effects import Effect, TransferEffect, undo_effect
 from ownership.domain.errors import TakenOver
 from ownership.domain.phase_book import PhaseBook
-from ownership.domain.plan import EVERYTHING, BatchId, Given, Hop, given_by
+from ownership.domain.plan import EVERYTHING, BatchId, Given, Hop
 from ownership.domain.states import MADE
 from ownership.ledger.events import EventRow
 from ownership.stages.claim import Claim, read_events
@@ -93,7 +93,7 @@ def load_effect(parts: Parts, phase: Phase, events: Mapping[str, EventRow]) -> E
         # What it changes was compared with the dry run's plan by their digests: it is what that one shows.
         scope = scope._replace(only=frozenset(parts.changes.to_change(first.options.plan_of)))
     moves = TransferEffect([e.transfer for e in phase.events], dict(phase.moves), scope)
-    return replace(moves, given=_given_later(parts, phase, moves.sources)) if phase.later else moves
+    return replace(moves, given=_given_later(parts, phase)) if phase.later else moves
 
 
 def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
@@ -111,18 +111,19 @@ def hops_to_undo(parts: Parts, undos: Sequence[EventRow]) -> list[Hop]:
     return [h._replace(mid=u.mid) for u in undos for h in found.get(undone_by.get(u.mid, ""), ())]
 
 
-def _given_later(parts: Parts, phase: Phase, own_sources: AbstractSet[str]) -> Mapping[BatchId, Given]:
-    """What later events that ended before gave to users of the phase: they keep it."""
-    later = parts.events.read(phase.later)
-    _, images = parts.changes.read(later)
+def _given_later(parts: Parts, phase: Phase) -> Mapping[BatchId, Given]:
+    """What later events that ended before gave to users of the phase: they keep it.
+
+    Events from before the phase that came even later have merged places into theirs, or split them again.
+    """
+    first, last = phase.events[0].transfer.key, phase.events[-1].transfer.key
+    later = {m: e for m, e in parts.events.read(phase.later).items() if e.transfer.key > last}
+    images = parts.changes.of_batches(parts.changes.changed(later))
+    events = parts.events.read({h.mid for i in images for h in i.hops})
     given: dict[BatchId, Given] = defaultdict(Given)
     for image in images:
         for hop in image.hops if image.outcome in MADE else ():
-            event = later.get(hop.mid)
-            if (
-                event
-                and event.transfer.target in own_sources
-                and event.transfer.key > phase.events[-1].transfer.key
-            ):
-                given[image.id] |= given_by(hop, event.transfer)
+            transfer, is_later = events[hop.mid].transfer, hop.mid in later
+            if is_later or transfer.key < first:
+                given[image.id] = given[image.id].after(hop, transfer, is_later=is_later)
     return given

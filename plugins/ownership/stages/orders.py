@@ -18,6 +18,7 @@ from ownership.ledger.events import EventRow
 from ownership.platform.kafka import Topic
 from ownership.stages.new_events import Ordered, execute_plan, redrive, undo
 from ownership.stages.parts import Parts
+from ownership.stages.update import settle_undecided
 
 log = structlog.get_logger(__name__)
 
@@ -78,11 +79,20 @@ def abandon(parts: Parts, order: Abandon, *, run_id: str) -> dict[str, str]:
     The event is taken over first, even from a live holder: its stage finds the claim lost before its next
     write. What it moved until then stays moved, and is in the audit trail.
     """
+
+    def end(event: ClaimedEvent) -> bool:
+        try:
+            # While nobody else may change the rows: afterwards they no longer tell what became of the images.
+            settle_undecided(parts, [event.mid])
+        except Unavailable as e:
+            log.warning("changes without an outcome", mid=event.mid, run_id=run_id, why=str(e))
+        return parts.events.abandon(event, reason)
+
     notes: dict[str, str] = {}
     reason = f"abandoned: {order.reason}"
     queued = parts.queue.read()
     for mid in order.mids:
-        refused = _act_on(parts, mid, run_id, lambda event: parts.events.abandon(event, reason))
+        refused = _act_on(parts, mid, run_id, end)
         notes[mid] = refused or f"was abandoned{_freed(mid, queued)}"
         queued = [e for e in queued if e.mid != mid]
         log.warning("transfer abandoned", mid=mid, run_id=run_id, why=order.reason, outcome=notes[mid])

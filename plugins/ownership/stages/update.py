@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -250,10 +250,10 @@ def settle_undecided(
         keep_alive()
         parts.rows.decide(courses)
     rows = parts.rows.read({i.id for i in undecided})
-    made = {(i.id, i.before.owners, i.after.owners) for i in images if i.outcome in MADE}
+    made = _changes_made(images)
     outcomes = []
     for i in undecided:
-        change = i.id, i.before.owners, i.after.owners
+        change = _change_of(i)
         outcomes.append((i, _outcome_of(i, rows.get(i.id), repeated=change in made)))
         if outcomes[-1][1] in MADE:
             made.add(change)
@@ -267,6 +267,14 @@ def _outcome_of(image: Image, row: Row | None, *, repeated: bool) -> ChangeOutco
     if row is not None and row.owners == image.after.owners:
         return ChangeOutcome.APPLIED
     return ChangeOutcome.IN_DOUBT
+
+
+def _change_of(image: Image) -> tuple[object, ...]:
+    return image.id, image.before.owners, image.after.owners
+
+
+def _changes_made(images: Iterable[Image]) -> set[tuple[object, ...]]:
+    return {_change_of(i) for i in images if i.outcome in MADE}
 
 
 def _image_of(image: Image, row: Row) -> Image:
@@ -287,7 +295,8 @@ def _settle_images(
 
     Of events that were lost while the rows were written, the writes that applied are marked late: a successor may have
     built on the row before them. The second proof looks at them. What the successor has judged stays, where only the
-    row tells, which it may have changed since, or where it counted the write as applied.
+    row tells, which it may have changed since, or where it counted the write as applied. If it saw the row before the
+    write, and no image counts the change, this one does.
 
     :raises TakenOver: if nothing is left of the claim.
     """
@@ -300,15 +309,22 @@ def _settle_images(
     mine: list[tuple[Image, ChangeOutcome]] = []
     late: list[tuple[Image, ChangeOutcome]] = []
     by_row: list[tuple[Image, ChangeOutcome]] = []
+    unanswered: list[Image] = []
     for image, outcome in outcomes:
         if all(h.mid in held for h in image.hops):
             mine.append((image, outcome))
-        elif outcome == ChangeOutcome.APPLIED:
-            (by_row if image.id in refused else late).append((image, ChangeOutcome.LATE))
-        else:
+        elif outcome != ChangeOutcome.APPLIED:
             by_row.append((image, outcome))
+        elif image.id in refused:
+            unanswered.append(image)
+        else:
+            late.append((image, ChangeOutcome.LATE))
+    made = _changes_made(parts.changes.of_batches({i.id for i in unanswered}))
+    by_row += [(i, ChangeOutcome.SUPERSEDED) for i in unanswered if _change_of(i) in made]
+    uncounted = [(i, ChangeOutcome.LATE) for i in unanswered if _change_of(i) not in made]
     parts.changes.settle_images(mine, tokens=claimed.book.fencing_tokens)
     parts.changes.settle_images(late, stay=(ChangeOutcome.APPLIED,))
     parts.changes.settle_images(by_row, stay=tuple(ChangeOutcome))
+    parts.changes.settle_images(uncounted, stay=tuple({*ChangeOutcome} - {ChangeOutcome.SUPERSEDED}))
     if taken_over:
         raise taken_over

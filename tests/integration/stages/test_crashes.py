@@ -160,6 +160,31 @@ def test_a_try_that_froze_before_it_wrote_its_outcomes_leaves_what_its_successor
     assert world.outcomes(mid) == planned
 
 
+def test_a_write_whose_answer_was_lost_counts_though_a_successor_saw_the_row_before_it(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    rows, changes = world.job.parts.rows, world.job.parts.changes
+    compare_and_set, record = rows.compare_and_set, changes.record
+
+    def unanswered(wanted: list[object], **how: bool) -> list[None]:
+        def arrives(images: list[Any]) -> None:
+            record(images)
+            compare_and_set(wanted, **how)  # type: ignore[arg-type]  # as they came
+
+        world.expire(mid)
+        with replaced(rows, "compare_and_set", compare_and_set), replaced(changes, "record", arrives):
+            world.whole_run()
+        return [None] * len(wanted)
+
+    with replaced(rows, "compare_and_set", unanswered):
+        run.update()
+
+    assert world.owners(batch) == (new, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["late", "refused"]
+
+
 def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from ownership.domain.clock import now_ms
 from ownership.domain.conf import ConfError
 from ownership.domain.errors import Unavailable
 from ownership.ledger.events import RejectedMessage
-from tests.integration.stages.transfer_world import ORGANISATION, Faults, World
+from ownership.stages.intake import Window
+from tests.integration.stages.transfer_world import ORGANISATION, Faults, World, boom, replaced
 
 
 def test_an_abandoned_event_is_final_and_frees_what_it_blocked(world: World, userorg: Faults) -> None:
@@ -46,6 +48,35 @@ def test_an_event_is_abandoned_also_under_a_live_holder_which_then_writes_nothin
     assert world.owners(batch) == (a, ())
     ended = holder.settle()
     assert (ended.events, ended.notes) == ({"abandoned": 1}, {mid: "abandoned: no"})
+
+
+def test_what_a_dead_process_changed_is_recorded_when_its_event_is_abandoned(world: World) -> None:
+    """Afterwards a transfer back leaves the row as if nothing had been changed."""
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    with replaced(world.job.parts.changes, "settle_images", boom):
+        world.run().pull().lookup().update()
+    world.run().pull(abandon={"mids": [mid], "reason": "half-way"}).finish()
+    back = world.transfer(new, old)
+    world.whole_run()
+
+    assert world.owners(batch) == (old, ())
+    assert [i.outcome for m in (mid, back) for i in world.changes(m)[1]] == ["applied", "applied"]
+
+
+def test_an_event_is_abandoned_also_where_its_rows_cannot_be_read(world: World) -> None:
+    old, new = world.users("old", "new")
+    world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    with replaced(world.job.parts.changes, "settle_images", boom):
+        world.run().pull().lookup().update()
+    with replaced(world.job.parts.rows, "decide", boom):
+        run = world.run().pull(abandon={"mids": [mid], "reason": "half-way"})
+    assert run.errors == []
+    assert world.state(mid) == "abandoned"
+    world.run().pull(window=Window(now_ms() - 1000, now_ms()))
+    assert [i.outcome for i in world.changes(mid)[1]] == ["applied"]
 
 
 def test_what_is_final_or_unknown_is_not_abandoned(world: World) -> None:

@@ -415,6 +415,23 @@ def test_a_late_event_does_not_take_back_what_a_later_one_gave(
     assert world.read(older["mid"]).late
 
 
+def test_a_late_event_passes_on_what_another_has_merged_into_a_place_that_a_later_one_gave(
+    world: World,
+) -> None:
+    """X->C has ended when first D->C comes late, and then C->B: D's place goes on to B, and X's stays with C."""
+    b, c, d, x, creator = world.users("b", "c", "d", "x", "creator")
+    batch = world.batch(created_by=creator, mentors=(d, x))
+    first, second = world.event(d, c), world.event(c, b)
+    world.transfer(x, c)
+    for late in (first, second):
+        world.whole_run()
+        world.platform.emit(late)
+    world.whole_run()
+
+    # Each in time: d,x → c,x → b,x → b,c.
+    assert world.owners(batch) == (creator, (b, c))
+
+
 @pytest.mark.parametrize(
     ("later", "late", "before", "then", "after"),
     [

@@ -23,7 +23,7 @@ from ownership.domain.lanes import (
     phases,
     sources,
 )
-from ownership.domain.plan import Given, Hop, Row, given_by, map_owners
+from ownership.domain.plan import Given, Hop, Row, map_owners
 from tests.unit.replay import (
     events,
     folded_event,
@@ -202,23 +202,29 @@ def test_completed_transfers_lead_where_a_replay_of_them_leads(completed: list[T
     assert {u: onward.get(u, u) for u in "abcd"} == {u: replay(completed, row(u)).created_by for u in "abcd"}
 
 
-@given(events(proper=True), events(proper=True), rows)
-def test_a_late_phase_ends_as_if_it_had_come_in_time(
-    chosen: list[Transfer], others: list[Transfer], before: Row
+@given(events(3, proper=True), events(proper=True), events(proper=True), rows)
+def test_late_phases_end_as_if_they_had_come_in_time(
+    earlier: list[Transfer], chosen: list[Transfer], others: list[Transfer], before: Row
 ) -> None:
     chosen, moves = phase(chosen, none_undecided, limit=100)
-    gives = sources(moves)
+    earlier = [transfer(-10 + n, e.from_user, e.to_user) for n, e in enumerate(earlier)]
+    # What a late event's target has passed on goes to another, who may be one that gives.
+    excluded = sources(moves) | {u for e in earlier for u in e.users}
     completed = [
-        transfer(50 + n, e.from_user, e.to_user) for n, e in enumerate(others) if e.from_user not in gives
+        transfer(50 + n, e.from_user, e.to_user) for n, e in enumerate(others) if e.from_user not in excluded
     ]
-    now, later = before, Given()
-    for event in completed:
-        hop = Hop(event.mid, now, replay([event], now))
-        later |= given_by(hop, event) if event.target in gives else Given()
-        now = hop.after
-    after = map_owners(follow(moves, passed_on(completed)), now, later)
-    wanted = without_repeats(replay([*chosen, *completed], before))
-    if later.merged:  # two places of one mentor are two again, one behind the other
+    now, given_later = before, Given()
+    shared: set[str] = set()
+    for event in [*completed, *earlier]:
+        is_later = event in completed
+        moved = {event.source: event.to_user} if is_later else follow(composed([event]), passed_on(completed))
+        then = map_owners(moved, now, Given() if is_later else given_later)
+        given_later = given_later.after(Hop(event.mid, now, then), event, is_later=is_later)
+        shared |= given_later.shared
+        now = then
+    after = map_owners(follow(moves, passed_on(completed)), now, given_later)
+    wanted = without_repeats(replay([*earlier, *chosen, *completed], before))
+    if shared:  # two places of one mentor are two again, one behind the other
         assert (after.created_by, {*after.mentors}) == (wanted.created_by, {*wanted.mentors})
     else:
         assert without_repeats(after) == wanted

@@ -70,7 +70,7 @@ def test_mentors_whom_the_map_does_not_concern_are_not_touched(
     moves: dict[str, str], before: Row, kept: Given
 ) -> None:
     after = map_owners(moves, before, kept)
-    moved = {u for u, v in moves.items() if u != v} - kept.mentored
+    moved = {u for u, v in moves.items() if u != v} - (kept.mentored - kept.shared)
     if not moved & set(before.mentors):
         assert after.mentors == before.mentors
     else:
@@ -175,7 +175,7 @@ def test_one_transfer_in_any_case_is_the_folded_transfer_of_the_folded_row(
 def test_users_to_keep_are_kept_in_any_case(moves: dict[str, str], before: Row, kept: Given) -> None:
     moves = {u: v.upper() for u, v in moves.items()}
     after = map_owners(moves, before, kept)
-    mentors = {u for u in folded_row(before).mentors if u in kept.mentored or u in kept.merged}
+    mentors = {u for u in folded_row(before).mentors if u in kept.mentored or u in kept.shared}
     assert mentors <= set(folded_row(after).mentors)
     if before.created_by and before.created_by.lower() in kept.created:
         assert after.created_by == before.created_by
@@ -203,7 +203,7 @@ def test_hops_lead_from_before_to_after_in_any_case(todo: list[Transfer], before
         assert all(
             one_transfer(folded_event(by_mid[s.mid]), folded_row(s.before)) == folded_row(s.after)
             for s in steps
-            if by_mid[s.mid].source not in {*kept.created, *kept.mentored, *kept.merged}
+            if by_mid[s.mid].source not in {*kept.created, *kept.mentored, *kept.shared}
         )
 
 
