@@ -38,13 +38,15 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
-from ownership.edge.flow import NOTIFY, OPEN, section
+from ownership.edge.flow import NOTIFY, OPEN, few_collections, section
 from ownership.edge.retries import RETRIED, RETRIES
 
 LABEL = "{{ (task.op_kwargs.get('share') or {}).get('label', ti.map_index) }}"
 STEP: dict[str, Any] = {"retries": RETRIES, **RETRIED}
 LOOK: dict[str, Any] = {**STEP, "map_index_template": LABEL, "execution_timeout": timedelta(hours=24)}
 BOUNDS = section("Bounds")
+
+few_collections()
 
 with DAG(
     dag_id="ownership_reconcile",

@@ -33,13 +33,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, open_ahead, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, few_collections, form, open_ahead, section
 from ownership.edge.operators import PullUndo
 
 BY_USER, WHY = section("By user and time"), section("Why")
 TIME: dict[str, Any] = {"type": ["null", "string"], "format": "date-time", "maxLength": 40, **BY_USER}
 
 PULL_TASK = "pull_undo_events"
+few_collections()
 open_ahead(PULL_TASK)
 
 with DAG(

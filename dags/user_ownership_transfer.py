@@ -58,7 +58,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable, Param
 
-from ownership.edge.flow import ID, OPEN, PULL, carry_out, form, open_ahead, section
+from ownership.edge.flow import ID, OPEN, PULL, carry_out, few_collections, form, open_ahead, section
 from ownership.edge.operators import PullTransferEvents
 from ownership.edge.triggers import BacklogTrigger
 
@@ -78,6 +78,7 @@ WHO, WHAT, WHY = OPEN, section("What moves"), section("Why")
 SEVERAL, PLAN, REPAIR = section("Several transfers"), section("Plan and approval"), section("Repair")
 
 PULL_TASK = "pull_transfer_events"
+few_collections()
 open_ahead(PULL_TASK)
 
 with DAG(

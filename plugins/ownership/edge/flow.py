@@ -5,6 +5,7 @@ Imported when a DAG file is parsed, so it imports nothing of the job itself.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,17 @@ def verdict(summary: dict[str, Any]) -> None:
     from ownership.edge import tasks
 
     tasks.verdict(summary)
+
+
+def few_collections() -> None:
+    """In the process of a task, let the garbage collector skip what is there already, and run less often.
+
+    Otherwise it walks through what a task reads again and again, and rows hold no cycles. Measured: a third of the CPU of
+    three stages with 5,000 batches, half of a reconciliation's. A DAG file begins with it.
+    """
+    if get_parsing_context().task_id:
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
 
 
 def open_ahead(pull_task: str) -> None:

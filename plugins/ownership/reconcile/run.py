@@ -6,9 +6,7 @@ that are not.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError
@@ -132,30 +130,12 @@ def look_at_ranges(parts: Parts, share: Share, *, patience_s: float = PATIENCE_S
     if todo:
         pace, gave = Pace(share.per_second), sources(parts, share.days)
         scan = Scan(parts, pace, share.repair, gave, patience_s=patience_s)
-        with _few_collections(), scan.read_index(of, todo) as index:
+        with scan.read_index(of, todo) as index:
             for n in todo:
                 began = now_ms()
                 found = scan.compare(token_range(n, of), index.take(n))
                 store.keep(share.run_id, _range(n, of), found.done(began, now_ms()))
     return Progress(len(share.ranges) - len(todo), len(todo))
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Let the garbage collector skip what is there already, and run less often.
-
-    Otherwise it walks through all modules again and again for rows that hold no cycles (measured: half of the task's
-    CPU).
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def look_at_ledger(parts: Parts, run_id: str, conf: ReconcileConf) -> Progress:
