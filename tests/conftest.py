@@ -6,6 +6,7 @@ of started. SEARCH_SERVER, ROWS_SERVER and KAFKA_SERVER choose releases.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -40,6 +41,13 @@ def pytest_configure() -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from what the tests have imported: it walks through all of Airflow again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
