@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any, Self
 from unittest.mock import patch
@@ -98,7 +98,7 @@ def installed(world: Any, seed: int) -> Iterator[None]:
         put(changes, uuid4=lambda: UUID(int=rng.getrandbits(128), version=4))
         # For speed the simulation's server is not durable, which the check would refuse; and what keeps the garbage
         # collector from the modules is done once for all worlds.
-        put(reconcile, check_ledger=lambda _: None, _few_collections=nullcontext)
+        put(reconcile, check_ledger=lambda _: None)
         put(tasks, **world.airflow.edge())
         stamina.set_testing(True, attempts=TRIES, cap=True)
         try:
