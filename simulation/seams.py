@@ -96,8 +96,7 @@ def installed(world: Any, seed: int) -> Iterator[None]:
         put(cassandra, execute_concurrent=world.rows.execute_concurrent, BatchStatement=world.batch_statement)
         put(search_index, streaming_bulk=world.index.streaming_bulk)
         put(changes, uuid4=lambda: UUID(int=rng.getrandbits(128), version=4))
-        # For speed the simulation's server is not durable, which the check would refuse; and what keeps the garbage
-        # collector from the modules is done once for all worlds.
+        # For speed the simulation's server is not durable, which the check would refuse.
         put(reconcile, check_ledger=lambda _: None)
         put(tasks, **world.airflow.edge())
         stamina.set_testing(True, attempts=TRIES, cap=True)
