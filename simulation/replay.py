@@ -6,7 +6,7 @@ each place in the order is tried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -56,6 +56,11 @@ class Row:
         """Creator and mentors."""
         return self.created_by, self.mentors
 
+    @property
+    def state(self) -> object:
+        """The row and its hops: all that what follows depends on."""
+        return self, frozenset(self.hops.items())
+
 
 class Hop(NamedTuple):
     """The row before and after an event, and to whom it gave."""
@@ -75,17 +80,15 @@ def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> 
     events = [e for e in events if e.planned is None or batch.batch in e.planned]
     begin = Row(batch.created_by, batch.mentors, batch.status)
     optional = [e for e in events if e.abandoned]
-    found: list[Row] = []
-    for left_out in _subsets([e.mid for e in optional]):
-        done = [e for e in events if e.mid not in left_out]
-        for order in _all_orders(done):
-            for steps in _merged(order, list(enumerate(edits))):
-                row = begin
-                for step in steps:
-                    row = _after(row, step, batch) if isinstance(step, Event) else _edited(row, *step)
-                if row not in found:
-                    found.append(row)
-    return found
+    orders = {
+        tuple(order)
+        for left_out in _subsets([e.mid for e in optional])
+        for order in _all_orders([e for e in events if e.mid not in left_out])
+    }
+    found: dict[Row, None] = {}
+    for order in orders:
+        found |= dict.fromkeys(_ends(begin, order, edits, batch))
+    return sorted(found, key=repr)
 
 
 def _all_orders(events: Sequence[Event]) -> Iterator[list[Event]]:
@@ -149,17 +152,19 @@ def _subsets(names: Sequence[str]) -> Iterator[set[str]]:
         yield {n for n, out in zip(names, choice, strict=True) if out}
 
 
-def _merged(
-    events: Sequence[Event], edits: Sequence[tuple[int, Edit]]
-) -> Iterator[list[Event | tuple[int, Edit]]]:
-    """Every way to put the edits, in their order, between the events."""
-    if not edits:
-        yield list(events)
-        return
-    first, rest = edits[0], edits[1:]
-    for n in range(len(events) + 1):
-        for tail in _merged(events[n:], rest):
-            yield [*events[:n], first, *tail]
+def _ends(begin: Row, order: Sequence[Event], edits: Sequence[Edit], batch: BatchSpec) -> Collection[Row]:
+    """Every row that the events may end in, in this order, with the edits in theirs, anywhere between.
+
+    What was reached is kept by the number of edits until then, and each state once: the ways to it are too many.
+    """
+    reached: list[dict[object, Row]] = [{begin.state: begin}, *({} for _ in edits)]
+    for event in (*order, None):
+        for n, edit in enumerate(edits):
+            reached[n + 1] |= {r.state: r for row in reached[n].values() for r in [_edited(row, n, edit)]}
+        if event:
+            after = ([_after(row, event, batch) for row in rows.values()] for rows in reached)
+            reached = [{r.state: r for r in rows} for rows in after]
+    return reached[-1].values()
 
 
 def _edited(row: Row, n: int, edit: Edit) -> Row:
