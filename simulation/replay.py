@@ -14,6 +14,12 @@ from typing import NamedTuple
 from simulation.setup import ORGANISATION, OUTSIDERS, BatchSpec, Edit
 
 LIVE = (0, 1)
+MAX_ORDERS = 20_000
+"""Six of seven events that came too late have millions, and take minutes."""
+
+
+class TooManyOrdersError(Exception):
+    """The events may have taken effect in more than `MAX_ORDERS` orders."""
 
 
 class Event(NamedTuple):
@@ -76,19 +82,29 @@ class Hop(NamedTuple):
 
 
 def finals(batch: BatchSpec, events: Sequence[Event], edits: Sequence[Edit]) -> list[Row]:
-    """Every row that the batch may end as."""
+    """Every row that the batch may end as.
+
+    :raises TooManyOrdersError: if too many events came too late.
+    """
     events = [e for e in events if e.planned is None or batch.batch in e.planned]
     begin = Row(batch.created_by, batch.mentors, batch.status)
     optional = [e for e in events if e.abandoned]
-    orders = {
+    orders = dict.fromkeys(
         tuple(order)
         for left_out in _subsets([e.mid for e in optional])
-        for order in _all_orders([e for e in events if e.mid not in left_out])
-    }
+        for order in _bounded(_all_orders([e for e in events if e.mid not in left_out]))
+    )
     found: dict[Row, None] = {}
     for order in orders:
         found |= dict.fromkeys(_ends(begin, order, edits, batch))
-    return sorted(found, key=repr)
+    return list(found)
+
+
+def _bounded(orders: Iterable[list[Event]]) -> Iterator[list[Event]]:
+    for n, order in enumerate(orders):
+        if n == MAX_ORDERS:
+            raise TooManyOrdersError
+        yield order
 
 
 def _all_orders(events: Sequence[Event]) -> Iterator[list[Event]]:

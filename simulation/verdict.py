@@ -12,7 +12,7 @@ from ownership.domain.plan import BatchId
 from ownership.domain.plan_report import PlanReport
 from ownership.ledger.changes import Changes
 from ownership.stages.lookup import JUST_NOW_MS
-from simulation.replay import Event, finals, told
+from simulation.replay import Event, TooManyOrdersError, finals, told
 from simulation.setup import NEWCOMER, BatchSpec, Edit, MessageSpec
 from simulation.world import GRACE_MS, World
 
@@ -168,7 +168,11 @@ class Verdict:
             return
         key = next(k for k in world._keys if k.batch_id == batch.batch)  # noqa: SLF001  # the world's own judge
         row = world.rows.table.get(key)
-        permitted = finals(batch, self.events, world.edited_rows.get(batch.batch, ()))
+        try:
+            permitted = finals(batch, self.events, world.edited_rows.get(batch.batch, ()))
+        except TooManyOrdersError:
+            self.excused.append(f"of {batch.batch}, too many events came too late")
+            return
         now = _row_now(row)
         may_be = [(r.exists, *r.owners) if r.exists else (False, None, ()) for r in permitted]
         # A late event that splits a mentor's place again puts the two one behind the other, wherever they had been; and
