@@ -54,7 +54,8 @@ def reindex_course_batches(parts: Parts, work: Work) -> Work:
     if not claimed.book.phases:
         return work.step((), events={})
     mids = claimed.mids_with_plans(claimed.book.phases)
-    settle_undecided(parts, mids, claimed.claim.keep_alive)  # before the proof: it may change rows
+    # Before the proof: it may change rows.
+    settle_undecided(parts, mids, claimed.claim.keep_alive, claimed.book.fencing_tokens)
     unproven = prove(parts, claimed, parts.changes.batches(mids))
     done, batches = _commit(parts, claimed, [p for p in claimed.book.phases if p.key not in unproven])
     failed = [(e, unproven[p.key]) for p in claimed.book.phases if p.key in unproven for e in p.events]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ def update_course_batches(parts: Parts, work: Work) -> Work:
     if not claimed.book.phases:
         return work.step((), events={})
     mids = claimed.mids_with_plans(claimed.book.phases)
-    settle_undecided(parts, mids, claimed.claim.keep_alive)
+    settle_undecided(parts, mids, claimed.claim.keep_alive, claimed.book.fencing_tokens)
     ids = sorted(parts.changes.batches(mids))
     moved = _move_in_waves(parts, claimed, ids)
     held = claimed.book.held
@@ -235,15 +235,24 @@ def _kept(row: Row, image: Image) -> bool:
 
 
 def settle_undecided(
-    parts: Parts, mids: Collection[str], keep_alive: Callable[[], None] = lambda: None
+    parts: Parts,
+    mids: Collection[str],
+    keep_alive: Callable[[], None] = lambda: None,
+    tokens: Mapping[str, int] | None = None,
 ) -> None:
     """Give images of events that an earlier try left without an outcome the outcome that their row shows now.
 
     Before that, what Cassandra had accepted and not answered is made or ruled out; `keep_alive` is called meanwhile.
-    An outcome that another try has written meanwhile stays.
+    An outcome that another try has written meanwhile stays. With `tokens`, the caller's fencing tokens by mid, a newer
+    try's images are left alone: a caller that was frozen would judge them before their changes are made.
     """
     images = parts.changes.undecided(mids)
-    undecided = [i for i in images if i.outcome is None]
+    newest = tokens or {}
+    undecided = [
+        i
+        for i in images
+        if i.outcome is None and i.fencing_token <= newest.get(i.hops[-1].mid, i.fencing_token)
+    ]
     if not undecided:
         return
     for courses in chunked(sorted({i.id.course_id for i in undecided}), COURSES_PER_CHECK):
