@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
+import pytest
+
+from local.paths import REPOSITORY
+from local.servers import airflow as airflow_server
 from tests.e2e.airflow_world import DAG, ORGANISATION, Airflow, Story, form, until
 
 STAGES = ("lookup_users", "update_course_batches", "reindex_course_batches")
@@ -146,3 +152,25 @@ def _set_kafka(airflow: Airflow, extra: str) -> None:
     body = {"connection_id": "kafka_default", "conn_type": "kafka", "extra": extra}
     answer = airflow.http.patch("/connections/kafka_default", json=body)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("ownership.ledger check", "The ledger is ready"),
+        ("ownership.health --kind part", "No problem of kind part."),
+        ("ownership.edge.topics", ".user.ownership.transfer: exist"),
+        ("ownership.edge.rehearsals --hours 0.001", "No dry run in the last"),
+    ],
+)
+def test_a_command_of_a_shell_reads_the_connections_and_settings_that_are_in_airflow_s_database(
+    airflow: Airflow, command: str, says: str
+):
+    environment = airflow_server.own_environment(airflow.stack.airflow_env)
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        env={**environment, "PYTHONPATH": str(REPOSITORY / "plugins")},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert says in done.stdout, done.stderr

@@ -33,6 +33,15 @@ SERVICE_OPTIONS = ("verify", "cert", "headers")
 _LEADS_TO: dict[str, str] = {}
 
 
+def read_as_airflow_s_commands_do() -> None:
+    """Let this process, a command in a shell, read the Connections and Variables that are in Airflow's database.
+
+    Airflow's SDK reads them from the environment and the secrets backend alone, unless the process says that it is no
+    task's (`_AIRFLOW_PROCESS_CONTEXT`, which `airflow connections get` sets as well).
+    """
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+
 def connection(conn_id: str) -> Connection:
     """An Airflow Connection.
 

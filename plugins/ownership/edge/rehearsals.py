@@ -14,6 +14,7 @@ from itertools import islice
 from ownership.domain.arguments import above_zero
 from ownership.domain.clock import DAY_MS, HOUR_MS, now_ms
 from ownership.domain.errors import OwnershipError
+from ownership.edge.connections import read_as_airflow_s_commands_do
 from ownership.edge.hooks import opened_parts
 from ownership.stages.rehearsals import compare
 
@@ -51,4 +52,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    read_as_airflow_s_commands_do()
     sys.exit(main())

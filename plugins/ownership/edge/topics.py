@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 from ownership.domain.arguments import above_zero, whole
 from ownership.domain.clock import DAY_MS
 from ownership.domain.errors import OwnershipError
+from ownership.edge.connections import read_as_airflow_s_commands_do
 from ownership.edge.hooks import load_settings
 from ownership.edge.kafka_hook import KafkaHook
 from ownership.platform.kafka_errors import SECONDS, admin_errors
@@ -109,4 +110,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    read_as_airflow_s_commands_do()
     sys.exit(main())

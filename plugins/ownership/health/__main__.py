@@ -11,6 +11,7 @@ import logging
 import sys
 
 from ownership.domain.errors import OwnershipError
+from ownership.edge.connections import read_as_airflow_s_commands_do
 from ownership.edge.hooks import load_settings
 from ownership.health.look import look, look_at_backlog
 from ownership.health.problems import OF_BACKLOG, Kind, problems, sentence
@@ -42,4 +43,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    read_as_airflow_s_commands_do()
     sys.exit(main())

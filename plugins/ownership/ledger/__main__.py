@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from ownership.domain.errors import OwnershipError
+from ownership.edge.connections import read_as_airflow_s_commands_do
 from ownership.edge.ledger_hook import opened_database
 from ownership.ledger.check import check
 from ownership.ledger.schema import REVISION
@@ -35,4 +36,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    read_as_airflow_s_commands_do()
     sys.exit(main())
