@@ -58,7 +58,7 @@ class ChangeOutcome(StrEnum):
     REFUSED = "refused"
     """The row was not as it had been read."""
     SUPERSEDED = "superseded"
-    """Another try of the same change was applied."""
+    """It changed nothing: the row was as before when it was judged, or another try of the same change was applied."""
     IN_DOUBT = "in_doubt"
     """Unknown: the row was edited since."""
     LATE = "late"

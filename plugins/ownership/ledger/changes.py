@@ -172,11 +172,12 @@ class Changes:
         return self._database.run(work) if mids else []
 
     def undecided(self, mids: Collection[str]) -> list[Image]:
-        """All images of the batches that have an image of these events without an outcome."""
+        """All images of these events, of the batches that have one without an outcome, or a superseded one."""
 
         def work(connection: Connection) -> list[Image]:
             mine = _of_events(change.c.event_id, self._ids.of(connection, mids))
-            query = select(change.c.course_id, change.c.batch_id).where(mine, change.c.outcome.is_(None))
+            open_ = or_(change.c.outcome.is_(None), change.c.outcome == ChangeOutcome.SUPERSEDED)
+            query = select(change.c.course_id, change.c.batch_id).where(mine, open_)
             batches = {BatchId(*r) for r in connection.execute(query)}
             return _images_of(connection, batches, mine) if batches else []
 

@@ -248,11 +248,9 @@ def settle_undecided(
     """
     images = parts.changes.undecided(mids)
     newest = tokens or {}
-    undecided = [
-        i
-        for i in images
-        if i.outcome is None and i.fencing_token <= newest.get(i.hops[-1].mid, i.fencing_token)
-    ]
+    earlier = [i for i in images if i.fencing_token <= newest.get(i.hops[-1].mid, i.fencing_token)]
+    _count_what_woke(parts, [i for i in earlier if i.outcome == ChangeOutcome.SUPERSEDED])
+    undecided = [i for i in earlier if i.outcome is None]
     if not undecided:
         return
     for courses in chunked(sorted({i.id.course_id for i in undecided}), COURSES_PER_CHECK):
@@ -267,6 +265,34 @@ def settle_undecided(
         if outcomes[-1][1] in MADE:
             made.add(change)
     parts.changes.settle_images(outcomes, stay=tuple(ChangeOutcome))
+
+
+def _count_what_woke(parts: Parts, superseded: Collection[Image]) -> None:
+    """Count changes of tries that were frozen while they were judged, made their change then, and died.
+
+    The row shows such a change, and nothing else explains it: neither the same change of another image nor any later
+    one.
+    """
+    if not superseded:
+        return
+    rows = parts.rows.read({i.id for i in superseded})
+    shown = {
+        _change_of(i): i for i in superseded if i.id in rows and rows[i.id].owners == i.after.owners
+    }.values()
+    # Read after the rows: each change was preceded by its image.
+    images = parts.changes.of_batches({i.id for i in shown})
+    place = {i.uuid: n for n, i in enumerate(images)}
+    may_explain = [i for i in images if i.outcome not in (ChangeOutcome.REFUSED, ChangeOutcome.SUPERSEDED)]
+    woke = [
+        image
+        for image in shown
+        if not any(
+            i.id == image.id and (place[i.uuid] > place[image.uuid] or _change_of(i) == _change_of(image))
+            for i in may_explain
+        )
+    ]
+    stay = tuple({*ChangeOutcome} - {ChangeOutcome.SUPERSEDED})
+    parts.changes.settle_images([(i, ChangeOutcome.APPLIED) for i in woke], stay=stay)
 
 
 def _outcome_of(image: Image, row: Row | None, *, repeated: bool) -> ChangeOutcome:
@@ -303,9 +329,8 @@ def _settle_images(
     What the fence still holds is written under its tokens: a process that freezes between the two writes nothing.
 
     Of events that were lost while the rows were written, the writes that applied are marked late: a successor may have
-    built on the row before them. The second proof looks at them. What the successor has judged stays, where only the
-    row tells, which it may have changed since, or where it counted the write as applied. If it saw the row before the
-    write, and no image counts the change, this one does.
+    built on the row before them. The second proof looks at them. What the successor has judged stays, where it counted
+    the write as applied, or the answer was a refusal. Where only the row tells, it is left to the successor.
 
     :raises TakenOver: if nothing is left of the claim.
     """
@@ -317,23 +342,16 @@ def _settle_images(
     held = {e.mid for e in claimed.book.held}
     mine: list[tuple[Image, ChangeOutcome]] = []
     late: list[tuple[Image, ChangeOutcome]] = []
-    by_row: list[tuple[Image, ChangeOutcome]] = []
-    unanswered: list[Image] = []
+    unmade: list[tuple[Image, ChangeOutcome]] = []
     for image, outcome in outcomes:
         if all(h.mid in held for h in image.hops):
             mine.append((image, outcome))
         elif outcome != ChangeOutcome.APPLIED:
-            by_row.append((image, outcome))
-        elif image.id in refused:
-            unanswered.append(image)
-        else:
+            unmade.append((image, outcome))
+        elif image.id not in refused:
             late.append((image, ChangeOutcome.LATE))
-    made = _changes_made(parts.changes.of_batches({i.id for i in unanswered}))
-    by_row += [(i, ChangeOutcome.SUPERSEDED) for i in unanswered if _change_of(i) in made]
-    uncounted = [(i, ChangeOutcome.LATE) for i in unanswered if _change_of(i) not in made]
     parts.changes.settle_images(mine, tokens=claimed.book.fencing_tokens)
     parts.changes.settle_images(late, stay=(ChangeOutcome.APPLIED,))
-    parts.changes.settle_images(by_row, stay=tuple(ChangeOutcome))
-    parts.changes.settle_images(uncounted, stay=tuple({*ChangeOutcome} - {ChangeOutcome.SUPERSEDED}))
+    parts.changes.settle_images(unmade, stay=tuple(ChangeOutcome))
     if taken_over:
         raise taken_over

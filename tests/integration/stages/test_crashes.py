@@ -182,7 +182,35 @@ def test_a_write_whose_answer_was_lost_counts_though_a_successor_saw_the_row_bef
         run.update()
 
     assert world.owners(batch) == (new, ())
-    assert [i.outcome for i in world.changes(mid)[1]] == ["late", "refused"]
+    assert [i.outcome for i in world.changes(mid)[1]] == ["applied", "refused"]
+
+
+def test_a_write_of_a_try_that_froze_and_died_counts_though_a_successor_saw_the_row_before_it(
+    world: World,
+) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    rows, changes = world.job.parts.rows, world.job.parts.changes
+    compare_and_set = rows.compare_and_set
+
+    def wakes(wanted: list[object], **how: bool) -> None:
+        world.expire(mid)
+        successor = world.run().pull().lookup()
+        with replaced(changes, "record", boom):
+            successor.update()
+        compare_and_set(wanted, **how)  # type: ignore[arg-type]  # as they came
+        boom()
+
+    with replaced(rows, "compare_and_set", wakes):
+        run.update()
+    assert [i.outcome for i in world.changes(mid)[1]] == ["superseded"]
+    world.expire(mid)
+
+    assert world.whole_run().batches == {"moved": 1}
+    assert world.owners(batch) == (new, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["applied"]
 
 
 def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(world: World) -> None:
