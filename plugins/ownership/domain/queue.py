@@ -249,6 +249,4 @@ def instances_at_work(
         at_work = is_at_work(event.lease_expires_ms, now_ms=now_ms, lease_ms=lease_ms)
         if event.holder and event.fencing_token and at_work:
             held[event.holder].append(event.transfer)
-    return sum(
-        instances(len(lanes(events)), max_mapped=max_mapped, slices=slices) for events in held.values()
-    )
+    return sum(instances(lanes(events), max_mapped=max_mapped, slices=slices) for events in held.values())
