@@ -24,9 +24,10 @@ class Kind(NamedTuple):
     """Mid of the first event that comes later in order and has ended before them; empty for events on time."""
 
 
-EVENTS_PER_SLICE = 25
-"""What a slice is worth. It costs an instance of each of three tasks, a second of CPU: 16 events of 12 batches took 2.3 s
-in one slice and 2.8 s in two, 50 events 2.85 and 2.7 (on 2 cores)."""
+EVENTS_FOR_ALL_SLICES = 1000
+"""Events that are worth all slices. A slice costs an instance of each of three tasks, a second of CPU (measured on 2 cores,
+docs/performance.md): 16 events of 12 batches took 2.3 s in one slice and 2.8 s in two, 200 took 4.1 and 4.0, and runs of
+250 events of 2 batches needed a fifth less CPU in one."""
 
 WHOLE = Kind(undo=False, group="")
 """Transfers of everything, as from the topic."""
@@ -168,11 +169,12 @@ def follow(moves: Moves, onward: Moves) -> Moves:
 def instances(groups: Sequence[Sequence[Transfer]], *, max_mapped: int, slices: int) -> int:
     """How many mapped instances of a stage a run of these lanes has.
 
-    One a lane up to `max_mapped` lanes; more are packed into `slices` at most, one for each `EVENTS_PER_SLICE` events.
+    One a lane up to `max_mapped` lanes; more are packed into `slices`, or fewer if there are few events.
     """
     if len(groups) <= max_mapped:
         return len(groups)
-    return min(len(groups), slices, ceil(sum(map(len, groups)) / EVENTS_PER_SLICE))
+    events = min(sum(map(len, groups)), EVENTS_FOR_ALL_SLICES)
+    return min(len(groups), ceil(slices * events / EVENTS_FOR_ALL_SLICES))
 
 
 def pack(groups: Sequence[Sequence[Transfer]], *, max_mapped: int, slices: int) -> list[list[Transfer]]:
