@@ -193,15 +193,17 @@ def _settle_wave(
     `applied` are the answers for `wanted`; of the other images no change was made. Returns what became of the rows, and
     which were refused.
 
-    A refusal after a time-out may be our own success. Without one it is none, whatever the row shows: then another
-    made it so, such as an earlier try that was frozen. And a value with a write time in the future stays although the
+    A refusal after a time-out may be our own success, unless another image counts the change. Without a time-out it is
+    none, whatever the row shows: then another made it so, such as an earlier try that was frozen. And a value with a write time in the future stays although the
     answer is *applied*: what is recorded then is what changed.
     """
     answers: dict[BatchId, bool | None] = {i.id: False for i in wave.images}
     answers |= {i.id: answer for i, answer in zip(wanted, applied, strict=True)}
     refused = {i for i, answer in answers.items() if not answer}
-    to_read = {i for i in refused if answers[i] is None} | wave.to_verify
+    unanswered = {i for i in refused if answers[i] is None}
+    to_read = unanswered | wave.to_verify
     rows = parts.rows.read_timed(to_read) if to_read else {}
+    made = _changes_made(parts.changes.of_batches(unanswered))
     outcomes: list[tuple[Image, ChangeOutcome]] = []
     again: list[BatchId] = []
     unwritable: list[Unwritable] = []
@@ -210,9 +212,11 @@ def _settle_wave(
         row, written_us = rows.get(image.id) or (None, 0)
         outcome = ChangeOutcome.APPLIED
         if image.id in refused:
-            if answers[image.id] is not None or row is None or row.owners != image.after.owners:
+            if image.id not in unanswered or row is None or row.owners != image.after.owners:
                 outcome = ChangeOutcome.REFUSED
                 again.append(image.id)
+            elif _change_of(image) in made:
+                outcome = ChangeOutcome.SUPERSEDED
         elif row is not None and _kept(row, image):
             outcome = ChangeOutcome.REFUSED
             creator_kept = row.created_by != image.after.created_by

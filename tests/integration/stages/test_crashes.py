@@ -213,6 +213,37 @@ def test_a_write_of_a_try_that_froze_and_died_counts_though_a_successor_saw_the_
     assert [i.outcome for i in world.changes(mid)[1]] == ["applied"]
 
 
+def test_a_lost_answer_claims_no_change_that_a_try_that_froze_has_counted(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    rows = world.job.parts.rows
+    compare_and_set = rows.compare_and_set
+
+    def wakes(wanted: list[object], **how: bool) -> list[bool | None]:
+        def unanswered(successors: list[object], **_: bool) -> list[None]:
+            late.extend(compare_and_set(wanted, **how))  # type: ignore[arg-type]  # as they came
+            changes.settle_images([(world.changes(mid)[1][0], ChangeOutcome.LATE)])
+            return [None] * len(successors)
+
+        world.expire(mid)
+        successor = world.run().pull().lookup()
+        with replaced(rows, "compare_and_set", unanswered):
+            successor.update()
+        return late
+
+    late: list[bool | None] = []
+    changes = world.job.parts.changes
+    with replaced(rows, "compare_and_set", wakes):
+        run.update()
+    world.expire(mid)
+    world.whole_run()
+
+    assert world.owners(batch) == (new, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["late", "superseded"]
+
+
 def test_a_run_that_died_between_image_and_write_leaves_an_image_that_says_so(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
