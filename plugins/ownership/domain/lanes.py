@@ -7,7 +7,7 @@ that may be applied at once; `compose` folds a phase into one map user -> user.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from math import ceil
+from math import isqrt
 from typing import NamedTuple
 
 from ownership.domain.event import Transfer, folded
@@ -24,10 +24,12 @@ class Kind(NamedTuple):
     """Mid of the first event that comes later in order and has ended before them; empty for events on time."""
 
 
-EVENTS_FOR_ALL_SLICES = 1000
-"""Events that are worth all slices. A slice costs an instance of each of three tasks, a second of CPU (measured on 2 cores,
-docs/performance.md): 16 events of 12 batches took 2.3 s in one slice and 2.8 s in two, 200 took 4.1 and 4.0, and runs of
-250 events of 2 batches needed a fifth less CPU in one."""
+EVENTS_PER_START = 200
+"""Events whose work costs as much as a slice's start: an instance of each of three tasks, a second of CPU.
+
+Measured on 2 cores (docs/performance.md): 16 events of 12 batches took 2.3 s in one slice and 2.8 s in two, 200 took 4.1
+and 4.0; runs of 250 events of 2 batches needed a fifth less CPU in one.
+"""
 
 WHOLE = Kind(undo=False, group="")
 """Transfers of everything, as from the topic."""
@@ -169,12 +171,13 @@ def follow(moves: Moves, onward: Moves) -> Moves:
 def instances(groups: Sequence[Sequence[Transfer]], *, max_mapped: int, slices: int) -> int:
     """How many mapped instances of a stage a run of these lanes has.
 
-    One a lane up to `max_mapped` lanes; more are packed into `slices`, or fewer if there are few events.
+    One a lane up to `max_mapped` lanes; more are packed into `slices`, or fewer if there are few events. A slice more
+    divides the work, and its start takes time from all cores (`slices` is one for each): the best number is a root.
     """
     if len(groups) <= max_mapped:
         return len(groups)
-    events = min(sum(map(len, groups)), EVENTS_FOR_ALL_SLICES)
-    return min(len(groups), ceil(slices * events / EVENTS_FOR_ALL_SLICES))
+    best = isqrt(slices * sum(map(len, groups)) // EVENTS_PER_START)
+    return min(len(groups), slices, max(1, best))
 
 
 def pack(groups: Sequence[Sequence[Transfer]], *, max_mapped: int, slices: int) -> list[list[Transfer]]:

@@ -151,9 +151,9 @@ class Settings(BaseModel):
         ge=0,
         le=256,
         alias="user.ownership.transfer.parallelism",
-        description="Instances of each stage that more lanes are packed into: so many for 1,000 events or more, fewer "
-        "for fewer. 0 follows the executor: a quarter of `[core] parallelism`; 1 is what the old job did. Order does "
-        "not depend on it.",
+        description="Instances of each stage, at most, that more lanes are packed into; few events have fewer. "
+        "0 follows the executor: a quarter of `[core] parallelism`; 1 is what the old job did. Order does not depend "
+        "on it.",
     )
     max_events: int = Field(
         5000, ge=1, le=20_000, description="Most events that one run claims; the rest waits for the next."
