@@ -193,9 +193,9 @@ def _settle_wave(
     `applied` are the answers for `wanted`; of the other images no change was made. Returns what became of the rows, and
     which were refused.
 
-    A refusal after a time-out may be our own success, unless another image counts the change. Without a time-out it is
-    none, whatever the row shows: then another made it so, such as an earlier try that was frozen. And a value with a write time in the future stays although the
-    answer is *applied*: what is recorded then is what changed.
+    A refusal after a time-out may be our own success, unless another try has counted the change. Without a time-out it
+    is none, whatever the row shows: then another made it so, such as an earlier try that was frozen. And a value with a
+    write time in the future stays although the answer is *applied*: what is recorded then is what changed.
     """
     answers: dict[BatchId, bool | None] = {i.id: False for i in wave.images}
     answers |= {i.id: answer for i, answer in zip(wanted, applied, strict=True)}
@@ -309,7 +309,8 @@ def _outcome_of(image: Image, row: Row | None, *, repeated: bool) -> ChangeOutco
 
 
 def _change_of(image: Image) -> tuple[object, ...]:
-    return image.id, image.before.owners, image.after.owners
+    """What the tries of one change have in common. Another event may make the same one, after an undo."""
+    return image.id, image.hops[-1].mid, image.before.owners, image.after.owners
 
 
 def _changes_made(images: Iterable[Image]) -> set[tuple[object, ...]]:

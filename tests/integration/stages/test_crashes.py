@@ -278,6 +278,27 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_reported_as_ap
     assert len(world.trail(mid)) == 10
 
 
+def test_a_lost_answer_counts_though_an_earlier_event_made_the_same_change(world: World) -> None:
+    old, new = world.users("old", "new")
+    world.batch(created_by=old)
+    world.transfer(old, new)
+    world.transfer(new, old)
+    world.whole_run()
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    compare_and_set = world.job.parts.rows.compare_and_set
+
+    def timed_out(changes: list[object], **how: bool) -> list[None]:
+        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
+        return [None] * len(changes)
+
+    with replaced(world.job.parts.rows, "compare_and_set", timed_out):
+        run.update()
+
+    assert run.reindex().settle().batches == {"moved": 1}
+    assert [i.outcome for i in world.changes(mid)[1]] == ["applied"]
+
+
 def test_a_run_that_died_before_its_commit_is_proven_and_completed_by_a_later_one(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
