@@ -335,7 +335,8 @@ def _settle_images(
 
     Of events that were lost while the rows were written, the writes that applied are marked late: a successor may have
     built on the row before them. The second proof looks at them. What the successor has judged stays, where it counted
-    the write as applied, or the answer was a refusal. Where only the row tells, it is left to the successor.
+    the change as applied, by this image or another try's, or the answer was a refusal. Where only the row tells, it is
+    left to the successor.
 
     :raises TakenOver: if nothing is left of the claim.
     """
@@ -346,7 +347,7 @@ def _settle_images(
         taken_over = e
     held = {e.mid for e in claimed.book.held}
     mine: list[tuple[Image, ChangeOutcome]] = []
-    late: list[tuple[Image, ChangeOutcome]] = []
+    late: list[Image] = []
     unmade: list[tuple[Image, ChangeOutcome]] = []
     for image, outcome in outcomes:
         if all(h.mid in held for h in image.hops):
@@ -354,9 +355,12 @@ def _settle_images(
         elif outcome != ChangeOutcome.APPLIED:
             unmade.append((image, outcome))
         elif image.id not in refused:
-            late.append((image, ChangeOutcome.LATE))
+            late.append(image)
+    made = _changes_made(parts.changes.of_batches({i.id for i in late}))
+    unmade += [(i, ChangeOutcome.SUPERSEDED) for i in late if _change_of(i) in made]
+    uncounted = [(i, ChangeOutcome.LATE) for i in late if _change_of(i) not in made]
     parts.changes.settle_images(mine, tokens=claimed.book.fencing_tokens)
-    parts.changes.settle_images(late, stay=(ChangeOutcome.APPLIED,))
+    parts.changes.settle_images(uncounted, stay=(ChangeOutcome.APPLIED,))
     parts.changes.settle_images(unmade, stay=tuple(ChangeOutcome))
     if taken_over:
         raise taken_over

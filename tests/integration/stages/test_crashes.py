@@ -278,6 +278,36 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_reported_as_ap
     assert len(world.trail(mid)) == 10
 
 
+def test_a_try_that_wakes_leaves_its_change_to_the_image_that_counts_it(world: World) -> None:
+    old, new = world.users("old", "new")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    rows, changes = world.job.parts.rows, world.job.parts.changes
+    compare_and_set, record = rows.compare_and_set, changes.record
+
+    def dies(images: list[Any]) -> None:
+        def freezes(wanted: list[object], **how: bool) -> list[bool | None]:
+            answers = compare_and_set(wanted, **how)  # type: ignore[arg-type]  # as they came
+            record(images)
+            world.expire(mid)
+            with replaced(rows, "compare_and_set", compare_and_set):
+                world.whole_run()
+            return answers
+
+        world.expire(mid)
+        successor = world.run().pull().lookup()
+        with replaced(changes, "record", record), replaced(rows, "compare_and_set", freezes):
+            successor.update()
+        boom()
+
+    with replaced(changes, "record", dies):
+        run.update()
+
+    assert world.owners(batch) == (new, ())
+    assert [i.outcome for i in world.changes(mid)[1]] == ["applied", "superseded"]
+
+
 def test_a_lost_answer_counts_though_an_earlier_event_made_the_same_change(world: World) -> None:
     old, new = world.users("old", "new")
     world.batch(created_by=old)
