@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
+from uuid import UUID
 
 from more_itertools import chunked
 
@@ -203,7 +204,7 @@ def _settle_wave(
     unanswered = {i for i in refused if answers[i] is None}
     to_read = unanswered | wave.to_verify
     rows = parts.rows.read_timed(to_read) if to_read else {}
-    made = _changes_made(parts.changes.of_batches(unanswered))
+    counted = _counted(parts, [i for i in wave.images if i.id in unanswered])
     outcomes: list[tuple[Image, ChangeOutcome]] = []
     again: list[BatchId] = []
     unwritable: list[Unwritable] = []
@@ -215,7 +216,7 @@ def _settle_wave(
             if image.id not in unanswered or row is None or row.owners != image.after.owners:
                 outcome = ChangeOutcome.REFUSED
                 again.append(image.id)
-            elif _change_of(image) in made:
+            elif image.uuid in counted:
                 outcome = ChangeOutcome.SUPERSEDED
         elif row is not None and _kept(row, image):
             outcome = ChangeOutcome.REFUSED
@@ -313,6 +314,13 @@ def _change_of(image: Image) -> tuple[object, ...]:
     return image.id, image.hops[-1].mid, image.before.owners, image.after.owners
 
 
+def _counted(parts: Parts, images: Sequence[Image]) -> set[UUID]:
+    """Those of the images whose change another try has counted, and nothing has changed the row back since."""
+    made = [i for i in parts.changes.of_batches({i.id for i in images}) if i.outcome in MADE]
+    changes, last = set(map(_change_of, made)), {i.id: i for i in made}
+    return {i.uuid for i in images if _change_of(i) in changes and last[i.id].after.owners != i.before.owners}
+
+
 def _changes_made(images: Iterable[Image]) -> set[tuple[object, ...]]:
     return {_change_of(i) for i in images if i.outcome in MADE}
 
@@ -356,9 +364,9 @@ def _settle_images(
             unmade.append((image, outcome))
         elif image.id not in refused:
             late.append(image)
-    made = _changes_made(parts.changes.of_batches({i.id for i in late}))
-    unmade += [(i, ChangeOutcome.SUPERSEDED) for i in late if _change_of(i) in made]
-    uncounted = [(i, ChangeOutcome.LATE) for i in late if _change_of(i) not in made]
+    counted = _counted(parts, late)
+    unmade += [(i, ChangeOutcome.SUPERSEDED) for i in late if i.uuid in counted]
+    uncounted = [(i, ChangeOutcome.LATE) for i in late if i.uuid not in counted]
     parts.changes.settle_images(mine, tokens=claimed.book.fencing_tokens)
     parts.changes.settle_images(uncounted, stay=(ChangeOutcome.APPLIED,))
     parts.changes.settle_images(unmade, stay=tuple(ChangeOutcome))
