@@ -212,12 +212,13 @@ def _settle_wave(
     for image in wave.images:
         row, written_us = rows.get(image.id) or (None, 0)
         outcome = ChangeOutcome.APPLIED
-        if image.id in refused:
-            if image.id not in unanswered or row is None or row.owners != image.after.owners:
-                outcome = ChangeOutcome.REFUSED
+        if image.id in unanswered:
+            outcome = _outcome_of(image, row, repeated=image.uuid in counted)
+            if row is None or row.owners != image.after.owners:
                 again.append(image.id)
-            elif image.uuid in counted:
-                outcome = ChangeOutcome.SUPERSEDED
+        elif image.id in refused:
+            outcome = ChangeOutcome.REFUSED
+            again.append(image.id)
         elif row is not None and _kept(row, image):
             outcome = ChangeOutcome.REFUSED
             creator_kept = row.created_by != image.after.created_by

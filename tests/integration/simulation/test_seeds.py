@@ -39,6 +39,7 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
         pytest.param(31486, id="what became of images is judged before their event is abandoned"),
         pytest.param(33309, id="a lost answer's write counts, though a successor saw the row before it"),
         pytest.param(39345, id="a try that froze does not judge the images of its successor"),
+        pytest.param(61170, id="a write without an answer to a row that was edited since is in doubt"),
         pytest.param(
             54321, id="a change that was taken back is counted again when a try that froze repeats it"
         ),

@@ -278,6 +278,25 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_reported_as_ap
     assert len(world.trail(mid)) == 10
 
 
+def test_a_write_without_an_answer_to_a_row_that_was_edited_since_is_in_doubt(world: World) -> None:
+    old, new, other = world.users("old", "new", "other")
+    batch = world.batch(created_by=old)
+    mid = world.transfer(old, new)
+    run = world.run().pull().lookup()
+    compare_and_set = world.job.parts.rows.compare_and_set
+
+    def timed_out(changes: list[object], **how: bool) -> list[None]:
+        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
+        world.edit(batch, createdby=other)
+        return [None] * len(changes)
+
+    with replaced(world.job.parts.rows, "compare_and_set", timed_out):
+        run.update()
+
+    assert run.reindex().settle().batches == {"changed_elsewhere": 1}
+    assert [i.outcome for i in world.changes(mid)[1]] == ["in_doubt"]
+
+
 def test_a_try_that_wakes_leaves_its_change_to_the_image_that_counts_it(world: World) -> None:
     old, new = world.users("old", "new")
     batch = world.batch(created_by=old)
