@@ -316,10 +316,12 @@ def _change_of(image: Image) -> tuple[object, ...]:
 
 
 def _counted(parts: Parts, images: Sequence[Image]) -> set[UUID]:
-    """Those of the images whose change another try has counted, and nothing has changed the row back since."""
-    made = [i for i in parts.changes.of_batches({i.id for i in images}) if i.outcome in MADE]
-    changes, last = set(map(_change_of, made)), {i.id: i for i in made}
-    return {i.uuid for i in images if _change_of(i) in changes and last[i.id].after.owners != i.before.owners}
+    """Those of the images whose change another try has counted, and nothing may have changed the row back since."""
+    own = {i.uuid for i in images}
+    others = [i for i in parts.changes.of_batches({i.id for i in images}) if i.uuid not in own]
+    changes = _changes_made(others)
+    last = {i.id: i.after.owners for i in others if i.outcome in MADE or i.outcome is None}
+    return {i.uuid for i in images if _change_of(i) in changes and last[i.id] != i.before.owners}
 
 
 def _changes_made(images: Iterable[Image]) -> set[tuple[object, ...]]:

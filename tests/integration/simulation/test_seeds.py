@@ -43,6 +43,7 @@ def test_fixed_seeds_end_as_they_must(farm: Farm) -> None:
         pytest.param(
             54321, id="a change that was taken back is counted again when a try that froze repeats it"
         ),
+        pytest.param(64149, id="what took a change back need not have an outcome yet"),
         pytest.param(52747, id="of two images of one change one counts, though the other's process wakes"),
         pytest.param(50408, id="a lost answer claims no change that a try that froze has counted"),
         pytest.param(45153, id="a try that froze made its change after it was judged, and died"),
