@@ -24,6 +24,8 @@ class OwnWorld(NamedTuple):
 _A_TO_B, _THEN_B_TO_C = MessageSpec(1, "m0", "a", "b"), MessageSpec(12_000, "m1", "b", "c")
 _CHAIN = Setup((BatchSpec("k", "b", "a"),), (_A_TO_B, _THEN_B_TO_C))
 _ONE = _CHAIN._replace(messages=(_A_TO_B,))
+_EDITED_AFTERWARDS = EditSpec("b", Edit.MENTOR, 60_000, "ledger Changes.settle_images", n=2, lag_ms=-1)
+"""When the second try has written what became of its change."""
 
 
 def _renamed(then: str, n: int = 1) -> OwnWorld:
@@ -74,12 +76,15 @@ OWN_WORLDS: Mapping[str, OwnWorld] = {
         _ONE._replace(edits=(EditSpec("b", Edit.COMPLETE, 60_000, "ledger Changes.record", lag_ms=-1),))
     ),
     "undecided images are judged": OwnWorld(_ONE, (Strike("run-1.update[0]#1", "rows b", Fate.DIES_AFTER),)),
+    # The change is made when the next try has judged its image; the next stage cannot see it any more.
     "open changes are decided first": OwnWorld(
-        _ONE, (Strike("run-1.update[0]#1", "rows b", Fate.DIES_LATE),)
+        _ONE._replace(edits=(_EDITED_AFTERWARDS,)),
+        (Strike("run-1.update[0]#1", "rows b", Fate.DIES_LATE),),
     ),
     "new token for each try": OwnWorld(
-        _ONE,
-        # The first try wakes when the next one has judged its image, makes the change, and can tell nobody.
+        _ONE._replace(edits=(_EDITED_AFTERWARDS,)),
+        # The first try wakes when the next one has judged its image, makes the change, and can tell nobody. The next
+        # stage cannot see the change any more.
         (
             Strike(
                 "run-1.update[0]#1",
