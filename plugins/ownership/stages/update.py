@@ -194,7 +194,7 @@ def _settle_wave(
     `applied` are the answers for `wanted`; of the other images no change was made. Returns what became of the rows, and
     which were refused.
 
-    A refusal after a time-out may be our own success, unless another try has counted the change. Without a time-out it
+    A refusal after a time-out may be our own success, unless an earlier try has counted the change. Without a time-out it
     is none, whatever the row shows: then another made it so, such as an earlier try that was frozen. And a value with a
     write time in the future stays although the answer is *applied*: what is recorded then is what changed.
     """
@@ -316,12 +316,15 @@ def _change_of(image: Image) -> tuple[object, ...]:
 
 
 def _counted(parts: Parts, images: Sequence[Image]) -> set[UUID]:
-    """Those of the images whose change another try has counted, and nothing may have changed the row back since."""
-    own = {i.uuid for i in images}
-    others = [i for i in parts.changes.of_batches({i.id for i in images}) if i.uuid not in own]
-    changes = _changes_made(others)
-    last = {i.id: i.after.owners for i in others if i.outcome in MADE or i.outcome is None}
-    return {i.uuid for i in images if _change_of(i) in changes and last[i.id] != i.before.owners}
+    """Those of the images whose change an earlier try has counted: it could not tell its own from ours by the row.
+
+    What a later try has counted it made itself, after the row was changed back.
+    """
+    first: dict[tuple[object, ...], int] = {}
+    for i in parts.changes.of_batches({i.id for i in images}):
+        if i.outcome in MADE:
+            first.setdefault(_change_of(i), i.fencing_token)
+    return {i.uuid for i in images if first.get(_change_of(i), i.fencing_token) < i.fencing_token}
 
 
 def _changes_made(images: Iterable[Image]) -> set[tuple[object, ...]]:
@@ -346,8 +349,8 @@ def _settle_images(
 
     Of events that were lost while the rows were written, the writes that applied are marked late: a successor may have
     built on the row before them. The second proof looks at them. What the successor has judged stays, where it counted
-    the change as applied, by this image or another try's, or the answer was a refusal. Where only the row tells, it is
-    left to the successor.
+    the change as applied, by this image or an earlier try's, or the answer was a refusal. Where only the row tells, it
+    is left to the successor.
 
     :raises TakenOver: if nothing is left of the claim.
     """
