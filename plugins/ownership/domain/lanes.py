@@ -12,6 +12,13 @@ from typing import NamedTuple
 
 from ownership.domain.event import Transfer, folded
 
+EVENTS_PER_START = 200
+"""Events whose work costs as much as a slice's start: an instance of each of three tasks, a second of CPU.
+
+Measured on 2 cores (docs/performance.md): 16 events of 12 batches took 2.3 s in one slice and 2.8 s in two, 200 took 4.1
+and 4.0; runs of 250 events of 2 batches needed a fifth less CPU in one.
+"""
+
 
 class Kind(NamedTuple):
     """Events of one kind may form a phase together; who must have a phase alone is a kind of its own."""
@@ -23,13 +30,6 @@ class Kind(NamedTuple):
     overtaken_by: str = ""
     """Mid of the first event that comes later in order and has ended before them; empty for events on time."""
 
-
-EVENTS_PER_START = 200
-"""Events whose work costs as much as a slice's start: an instance of each of three tasks, a second of CPU.
-
-Measured on 2 cores (docs/performance.md): 16 events of 12 batches took 2.3 s in one slice and 2.8 s in two, 200 took 4.1
-and 4.0; runs of 250 events of 2 batches needed a fifth less CPU in one.
-"""
 
 WHOLE = Kind(undo=False, group="")
 """Transfers of everything, as from the topic."""

@@ -200,8 +200,7 @@ def _settle_wave(
     """
     answers: dict[BatchId, bool | None] = {i.id: False for i in wave.images}
     answers |= {i.id: answer for i, answer in zip(wanted, applied, strict=True)}
-    refused = {i for i, answer in answers.items() if not answer}
-    unanswered = {i for i in refused if answers[i] is None}
+    unanswered = {i for i, answer in answers.items() if answer is None}
     to_read = unanswered | wave.to_verify
     rows = parts.rows.read_timed(to_read) if to_read else {}
     counted = _counted(parts, [i for i in wave.images if i.id in unanswered])
@@ -216,7 +215,7 @@ def _settle_wave(
             outcome = _outcome_of(image, row, repeated=image.uuid in counted)
             if row is None or row.owners != image.after.owners:
                 again.append(image.id)
-        elif image.id in refused:
+        elif not answers[image.id]:
             outcome = ChangeOutcome.REFUSED
             again.append(image.id)
         elif row is not None and _kept(row, image):
@@ -228,7 +227,7 @@ def _settle_wave(
         outcomes.append((image, outcome))
     parts.changes.record(partly)
     settled = [*outcomes, *((image, ChangeOutcome.APPLIED) for image in partly)]
-    _settle_images(parts, claimed, settled, refused)
+    _settle_images(parts, claimed, settled, unanswered)
     return Moved(len(outcomes) - len(again) - len(unwritable), unwritable), again
 
 
@@ -282,21 +281,14 @@ def _count_what_woke(parts: Parts, superseded: Collection[Image]) -> None:
     if not superseded:
         return
     rows = parts.rows.read({i.id for i in superseded})
-    shown = {
-        _change_of(i): i for i in superseded if i.id in rows and rows[i.id].owners == i.after.owners
-    }.values()
+    seen = [i for i in superseded if i.id in rows and rows[i.id].owners == i.after.owners]
+    shown = {_change_of(i): i for i in seen}
     # Read after the rows: each change was preceded by its image.
-    images = parts.changes.of_batches({i.id for i in shown})
+    images = parts.changes.of_batches({i.id for i in seen})
     place = {i.uuid: n for n, i in enumerate(images)}
     may_explain = [i for i in images if i.outcome not in (ChangeOutcome.REFUSED, ChangeOutcome.SUPERSEDED)]
-    woke = [
-        image
-        for image in shown
-        if not any(
-            i.id == image.id and (place[i.uuid] > place[image.uuid] or _change_of(i) == _change_of(image))
-            for i in may_explain
-        )
-    ]
+    changes, last = set(map(_change_of, may_explain)), {i.id: place[i.uuid] for i in may_explain}
+    woke = [i for change, i in shown.items() if change not in changes and last.get(i.id, -1) < place[i.uuid]]
     stay = tuple({*ChangeOutcome} - {ChangeOutcome.SUPERSEDED})
     parts.changes.settle_images([(i, ChangeOutcome.APPLIED) for i in woke], stay=stay)
 
@@ -341,9 +333,9 @@ def _settle_images(
     parts: Parts,
     claimed: ClaimedWork,
     outcomes: Sequence[tuple[Image, ChangeOutcome]],
-    refused: Collection[BatchId],
+    unanswered: Collection[BatchId],
 ) -> None:
-    """Write the outcomes. `refused`: batches whose change was answered with a refusal.
+    """Write the outcomes. `unanswered`: batches of which only the row tells what became of the change.
 
     What the fence still holds is written under its tokens: a process that freezes between the two writes nothing.
 
@@ -368,7 +360,7 @@ def _settle_images(
             mine.append((image, outcome))
         elif outcome != ChangeOutcome.APPLIED:
             unmade.append((image, outcome))
-        elif image.id not in refused:
+        elif image.id not in unanswered:
             late.append(image)
     counted = _counted(parts, late)
     unmade += [(i, ChangeOutcome.SUPERSEDED) for i in late if i.uuid in counted]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -41,6 +42,21 @@ def after(run: Run, stage: str) -> Run:
     for name in STAGES[0 if stage == "pull" else STAGES.index(stage) + 1 :]:
         getattr(run, name)()
     return run
+
+
+@contextmanager
+def answers_lost(world: World, *, then: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Rows are written, then something else may happen, and the repeated compare-and-set can tell nothing."""
+    rows = world.job.parts.rows
+    compare_and_set = rows.compare_and_set
+
+    def timed_out(changes: list[object], **how: bool) -> list[None]:
+        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
+        then()
+        return [None] * len(changes)
+
+    with replaced(rows, "compare_and_set", timed_out):
+        yield
 
 
 @pytest.mark.parametrize("stage", ["pull", "lookup", "update"])
@@ -264,13 +280,7 @@ def test_a_write_that_applied_although_it_was_told_not_to_have_is_reported_as_ap
     batches = world.batches(10, created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    compare_and_set = world.job.parts.rows.compare_and_set
-
-    def timed_out(changes: list[object], **how: bool) -> list[None]:
-        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
-        return [None] * len(changes)  # the answer of the repeated compare-and-set
-
-    with replaced(world.job.parts.rows, "compare_and_set", timed_out):
+    with answers_lost(world):
         run.update()
     assert run.errors == []
     assert run.reindex().settle().batches == {"moved": 10}
@@ -283,14 +293,7 @@ def test_a_write_without_an_answer_to_a_row_that_was_edited_since_is_in_doubt(wo
     batch = world.batch(created_by=old)
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    compare_and_set = world.job.parts.rows.compare_and_set
-
-    def timed_out(changes: list[object], **how: bool) -> list[None]:
-        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
-        world.edit(batch, createdby=other)
-        return [None] * len(changes)
-
-    with replaced(world.job.parts.rows, "compare_and_set", timed_out):
+    with answers_lost(world, then=lambda: world.edit(batch, createdby=other)):
         run.update()
 
     assert run.reindex().settle().batches == {"changed_elsewhere": 1}
@@ -335,13 +338,7 @@ def test_a_lost_answer_counts_though_an_earlier_event_made_the_same_change(world
         world.whole_run()
     mid = world.transfer(old, new)
     run = world.run().pull().lookup()
-    compare_and_set = world.job.parts.rows.compare_and_set
-
-    def timed_out(changes: list[object], **how: bool) -> list[None]:
-        compare_and_set(changes, **how)  # type: ignore[arg-type]  # as they came
-        return [None] * len(changes)
-
-    with replaced(world.job.parts.rows, "compare_and_set", timed_out):
+    with answers_lost(world):
         run.update()
 
     assert run.reindex().settle().batches == {"moved": 1}
